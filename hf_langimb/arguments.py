@@ -1,0 +1,37 @@
+"""Arguments: what the Trainer needs to know beyond Hugging Face's, and how a recipe reads YAML and command line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from transformers import TrainingArguments
+
+
+@dataclass
+class LangImbTrainingArguments(TrainingArguments):
+    """`TrainingArguments` plus the language-aware loss.
+
+    Changed defaults of the parent: `logging_nan_inf_filter` is False (a loss that is not a number is shown).
+    """
+
+    language_column: str = field(
+        default="language", metadata={"help": "Column with the language of each row (string or ClassLabel)."}
+    )
+    class_weighting: str = field(
+        default="none",
+        metadata={"help": "Class weights: none, class, per_language (the paper's), independence or joint."},
+    )
+    missing_cell_policy: str = field(
+        default="error",
+        metadata={"help": "What to do about a label that a language lacks: error, ignore or smooth."},
+    )
+    masked_entropy_weight: float = field(
+        default=0.0, metadata={"help": "Factor lambda of the masked-input entropy loss (the paper's: 1)."}
+    )
+    head_learning_rate: float | None = field(
+        default=None, metadata={"help": "Learning rate of the classification head; None: that of the encoder."}
+    )
+    lora_rank: int = field(default=0, metadata={"help": "Rank of LoRA adapters on the encoder; 0 trains all of it."})
+    logging_nan_inf_filter: bool = field(
+        default=False, metadata={"help": "Hide losses that are not finite from the log."}
+    )
