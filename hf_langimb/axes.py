@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,46 +33,63 @@ def write_axes(folder: str | Path, axes: dict[str, Any]) -> None:
     Path(folder, AXES_FILE).write_text(text + "\n", encoding="utf-8")
 
 
+def name_labels(config: Any, labels: Sequence[Any]) -> None:
+    """The names of a ClassLabel into a model's configuration, where that still says LABEL_0, LABEL_1, ..."""
+    unnamed = {i: f"LABEL_{i}" for i in range(config.num_labels)}
+    if config.id2label == unnamed and all(isinstance(label, str) for label in labels):
+        config.id2label = dict(enumerate(labels))
+        config.label2id = {label: i for i, label in enumerate(labels)}
+
+
 def count_for_model(
-    dataset: Any, config: Any, language_column: str, label_names: Sequence[str], name: str
+    dataset: Any, classes: int, language_column: str, label_names: Sequence[str], name: str
 ) -> JointDistribution:
-    """Count a data set on all classes of a model; a ClassLabel's names go into a configuration that has none.
+    """Count a data set on all classes of a model.
 
     Args:
         dataset: with a language and a label column.
-        config: the model's configuration (`num_labels`, `id2label`).
+        classes: outputs of the model.
         label_names: columns that the Trainer takes for the label, before `label`, `labels` and `label_ids`.
-        name: of the data set, for messages.
+        name: of the data set, for messages; "train_dataset" must use the model's highest output.
 
     Raises:
         ValueError: columns are missing, hold nulls, or the labels are no class ids of this model.
     """
-    candidates = [*label_names, "label", "labels", "label_ids"]
-    present = getattr(dataset, "column_names", None) or candidates
-    column = next((candidate for candidate in candidates if candidate in present), "label")
     try:
-        require_columns(dataset, {"label": column, "language": language_column})
+        require_columns(dataset, {"language": language_column})
+        column = _label_column(dataset, label_names)
         counted = JointDistribution.from_dataset(dataset, language_column, column)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
     names = class_label_names(dataset, column)
     if names is None:
-        return _on_all_classes(counted, config.num_labels, column, name)
-    if len(names) != config.num_labels:
+        return _on_all_classes(counted, classes, column, name)
+    if len(names) != classes:
         raise ValueError(
-            f"{name}: its label column has {len(names)} classes ({', '.join(names)}), the model {config.num_labels} "
-            f"outputs: load the model with num_labels={len(names)}."
+            f"{name}: its label column has {len(names)} classes ({', '.join(names)}), the model {classes} outputs: "
+            f"load the model with num_labels={len(names)}."
         )
-    if config.id2label == {i: f"LABEL_{i}" for i in range(config.num_labels)}:
-        config.id2label = dict(enumerate(names))
-        config.label2id = {label: i for i, label in enumerate(names)}
     return counted
+
+
+def _label_column(dataset: Any, label_names: Sequence[str]) -> str:
+    candidates = [*label_names, "label", "labels", "label_ids"]
+    present = getattr(dataset, "column_names", None) or next(iter(dataset), candidates)
+    column = next((candidate for candidate in candidates if candidate in present), "label")
+    if isinstance(present, list | Mapping) and column not in present:
+        raise ValueError(
+            f"Expected a label column 'label', found columns {sorted(present)}: rename yours, for example "
+            "dataset.rename_column('stars', 'label')."
+        )
+    return column
 
 
 def _on_all_classes(counted: JointDistribution, classes: int, column: str, name: str) -> JointDistribution:
     """Integer labels as columns 0 to classes - 1; ignored rows (-100) are left out."""
     kept = [i for i, label in enumerate(counted.labels) if label != IGNORED_LABEL]
     labels = [counted.labels[i] for i in kept]
+    if not labels:
+        raise ValueError(f"{name}: every row is labelled {IGNORED_LABEL} (ignored). Add labels, or use predict.")
     kinds = sorted({type(label).__name__ for label in labels})
     if kinds != ["int"]:
         raise ValueError(
@@ -81,8 +98,9 @@ def _on_all_classes(counted: JointDistribution, classes: int, column: str, name:
         )
     if min(labels) < 0 or max(labels) >= classes or (name == "train_dataset" and max(labels) < classes - 1):
         raise ValueError(
-            f"{name}: labels run from {min(labels)} to {max(labels)}, the model has outputs for 0 to {classes - 1}: load "
-            f"the model with num_labels={max(labels) + 1}; where classes have no rows, declare them all in a ClassLabel."
+            f"{name}: labels run from {min(labels)} to {max(labels)}, the model has outputs for 0 to {classes - 1}: "
+            f"load the model with num_labels={max(labels) + 1}; where classes have no rows, declare them all in a "
+            "ClassLabel."
         )
     empty = JointDistribution(counted.languages, range(classes), [[0] * classes] * len(counted.languages))
     return empty + JointDistribution(counted.languages, labels, counted.counts[:, kept])
@@ -98,19 +116,45 @@ def selecting_datasets(eval_dataset: Any, metric_for_best_model: str | None) -> 
     return [(name, dataset) for name, dataset in eval_dataset.items() if metric.startswith(f"{name}_")]
 
 
+def require_same_ids(
+    dataset: Any, language_column: str, evaluated: JointDistribution, trained: JointDistribution, name: str
+) -> None:
+    """Raise where class ids of an evaluation set mean other languages or labels than those of training.
+
+    Raises:
+        ValueError: both numberings, and what to do.
+    """
+    languages = class_label_names(dataset, language_column) or trained.languages
+    for purpose, found, expected in (
+        ("language", tuple(languages)[: len(trained.languages)], trained.languages),
+        ("label", evaluated.labels, trained.labels),
+    ):
+        if found != expected and all(isinstance(entry, str) for entry in found + expected):
+            ids = {entry: i for i, entry in enumerate(expected)}
+            raise ValueError(
+                f"{name}: its {purpose} column is a ClassLabel that numbers {', '.join(found)}, expected "
+                f"{', '.join(expected)} as in train_dataset: use dataset.align_labels_with_mapping({ids}, column)."
+            )
+
+
 def require_seen(evaluated: JointDistribution, trained: JointDistribution, name: str) -> None:
     """Raise where a set that selects the checkpoint has a language or label that training does not have.
 
     Raises:
         ValueError: which, and what to do.
     """
-    languages = [language for language in evaluated.languages if language not in trained.languages]
+    known = _with_rows(trained.languages, trained.counts.sum(axis=1))
+    languages = [x for x in _with_rows(evaluated.languages, evaluated.counts.sum(axis=1)) if x not in known]
     if languages:
         raise ValueError(
-            f"{name}: language {', '.join(languages)} is not in train_dataset ({', '.join(trained.languages)}); it would "
-            "select the checkpoint without a weight. Drop its rows, or evaluate them with predict."
+            f"{name}: language {', '.join(languages)} is not in train_dataset ({', '.join(known)}); it would select "
+            "the checkpoint without a weight. Drop its rows, or evaluate them with predict."
         )
     columns = zip(trained.labels, trained.counts.sum(axis=0), evaluated.counts.sum(axis=0), strict=True)
     labels = [str(label) for label, before, now in columns if now and not before]
     if labels:
         raise ValueError(f"{name}: label {', '.join(labels)} has no rows in train_dataset. Drop its rows, or add some.")
+
+
+def _with_rows(axis: Sequence[Any], rows: np.ndarray) -> list[Any]:
+    return [entry for entry, number in zip(axis, rows, strict=True) if number]

@@ -44,6 +44,9 @@ class DataCollatorWithLanguage:
         languages = [feature.pop(self.language_column, None) for feature in features]
         batch = self.collator(features)
         if any(language is not None for language in languages):
-            ids = [self._ids.get(str(language), UNSEEN_LANGUAGE) for language in languages]
-            batch["language_ids"] = torch.tensor(ids, dtype=torch.int64)
+            batch["language_ids"] = torch.tensor([self._id(language) for language in languages], dtype=torch.int64)
         return batch
+
+    def _id(self, language: Any) -> int:
+        value = language.item() if isinstance(language, torch.Tensor) else language
+        return self._ids.get(str(value), UNSEEN_LANGUAGE)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 _BATCH_ROWS = 1_000_000
+_ACCEPTED_TYPES = (
+    pa.types.is_integer,
+    pa.types.is_boolean,
+    pa.types.is_string,
+    pa.types.is_large_string,
+    pa.types.is_string_view,
+    pa.types.is_null,  # no rows, or nulls alone, which have a message of their own
+)
 
 
 def encode_column(column: Any, name: str) -> tuple[tuple[Any, ...], np.ndarray]:
@@ -20,35 +28,45 @@ def encode_column(column: Any, name: str) -> tuple[tuple[Any, ...], np.ndarray]:
         name: "language" or "label", for messages.
 
     Raises:
-        ValueError: null entries, mixed types, or floating-point numbers.
+        ValueError: null entries, mixed types, or values that are no strings, integers or booleans.
     """
     array = _as_arrow(column, name)
-    if pa.types.is_floating(array.type):
+    if pa.types.is_dictionary(array.type):  # its dictionary may hold nulls, repeats and values that no row has
+        array = array.cast(array.type.value_type)
+    if not any(accepts(array.type) for accepts in _ACCEPTED_TYPES):
         raise ValueError(
-            f"The {name} column holds floating-point numbers; expected strings or integers. "
-            "Cast it first, for example dataset.cast_column(name, Value('int64'))."
+            f"The {name} column holds values of type {array.type}; expected strings, integers or booleans. "
+            "Cast it first, for example dataset.cast_column(column, Value('int64'))."
         )
-    if not pa.types.is_dictionary(array.type):
-        array = pc.dictionary_encode(array)
+    array = pc.dictionary_encode(array)
     if isinstance(array, pa.ChunkedArray):
         array = array.unify_dictionaries().combine_chunks()
-        array = array if isinstance(array, pa.Array) else array.chunk(0)
     nulls = array.null_count
     if nulls:
         raise ValueError(
-            f"The {name} column has {nulls:,} null entries of {len(array):,}; every row needs a {name}. "
+            f"The {name} column has {nulls:,} null entries of {len(array):,}; every row needs one. "
             "Fill them in or filter these rows out."
         )
     values = array.dictionary.to_pylist()
     if name == "language":
         values = [str(value) for value in values]
-    axis = sorted(set(values))
+    axis = sorted(values)
     position = {value: i for i, value in enumerate(axis)}
     lookup = np.array([position[value] for value in values], dtype=np.int64)
-    ids = lookup[array.indices.to_numpy(zero_copy_only=False)] if len(array) else np.zeros(0, dtype=np.int64)
-    if len(axis) > (used := np.unique(ids)).size:  # a dictionary may hold values that no row has
-        axis, ids = [axis[i] for i in used], np.searchsorted(used, ids)
-    return tuple(axis), ids
+    return tuple(axis), lookup[array.indices.to_numpy(zero_copy_only=False)]
+
+
+def encode_columns(**columns: Any) -> list[tuple[tuple[Any, ...], np.ndarray]]:
+    """Columns of the same rows, by name, each encoded as by `encode_column`.
+
+    Raises:
+        ValueError: what `encode_column` raises, or columns of different lengths.
+    """
+    encoded = {name: encode_column(column, name) for name, column in columns.items()}
+    if len({len(ids) for _, ids in encoded.values()}) > 1:
+        found = ", ".join(f"{len(ids):,} in the {name} column" for name, (_, ids) in encoded.items())
+        raise ValueError(f"Expected one entry per row in each column, found {found}.")
+    return list(encoded.values())
 
 
 def _as_arrow(column: Any, name: str) -> pa.Array | pa.ChunkedArray:
@@ -73,8 +91,16 @@ def require_columns(dataset: Any, columns: dict[str, str]) -> None:
         ValueError: names what is missing, what there is, and what to do.
     """
     present = getattr(dataset, "column_names", None)
-    if present is None:
-        return
+    if isinstance(present, dict):
+        raise ValueError(
+            f"Expected one data set, found a dictionary of splits {sorted(present)}: choose one, for example "
+            f"dataset[{next(iter(present), 'train')!r}]."
+        )
+    if present is not None:
+        _require_names(present, columns)
+
+
+def _require_names(present: Iterable[str], columns: dict[str, str]) -> None:
     for purpose, column in columns.items():
         if column in present:
             continue
@@ -89,12 +115,23 @@ def require_columns(dataset: Any, columns: dict[str, str]) -> None:
 
 def column_batches(dataset: Any, language_column: str, label_column: str) -> Iterable[tuple[Any, Any]]:
     """Pairs of column chunks, as Arrow where the data set can give it."""
-    columns = [language_column, label_column]
+    columns = {"language": language_column, "label": label_column}
     if hasattr(dataset, "select_columns"):
-        for table in dataset.select_columns(columns).with_format("arrow").iter(batch_size=_BATCH_ROWS):
+        if dataset.column_names is None and (first := next(iter(dataset), None)):  # a stream that declares no columns
+            _require_names(first, columns)
+        for table in dataset.select_columns(list(columns.values())).with_format("arrow").iter(batch_size=_BATCH_ROWS):
             yield table[language_column], table[label_column]
         return
-    rows = [(row[language_column], row[label_column]) for row in dataset]
-    if rows:
-        languages, labels = zip(*rows, strict=True)
-        yield list(languages), list(labels)
+    languages, labels = [], []
+    for row in dataset:
+        if not isinstance(row, Mapping):
+            raise ValueError(
+                f"Expected rows that are mappings such as {{{language_column!r}: 'fr', {label_column!r}: 0}}, found "
+                f"{type(row).__name__}: pass a datasets.Dataset (see Dataset.from_pandas) or a list of dicts."
+            )
+        if language_column not in row or label_column not in row:
+            _require_names(row, columns)
+        languages.append(row[language_column])
+        labels.append(row[label_column])
+    if languages:
+        yield languages, labels

@@ -7,12 +7,11 @@ that is counted differs. Needs numpy and Arrow, not torch.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from hf_langimb.columns import class_label_names, column_batches, encode_column, require_columns
+from hf_langimb.columns import class_label_names, column_batches, encode_columns, require_columns
 from hf_langimb.weighting import cell_weights
 
 SMALL_CELL = 10  # rows under which a cell's shares and weights say little
@@ -28,7 +27,7 @@ class JointDistribution:
         counts: int64[L, C], rows in each cell.
 
     Raises:
-        ValueError: the shape does not fit the axes, an axis repeats itself, or a count is negative.
+        ValueError: the shape does not fit the axes, an axis repeats itself, or a count is no number of rows.
     """
 
     languages: tuple[str, ...]
@@ -36,15 +35,14 @@ class JointDistribution:
     counts: np.ndarray
 
     def __post_init__(self) -> None:
-        counts = np.array(self.counts, dtype=np.int64)
-        languages, labels = tuple(map(str, self.languages)), tuple(self.labels)
+        counts = whole_counts(self.counts)
+        languages = tuple(map(str, self.languages))
+        labels = tuple(value.item() if isinstance(value, np.generic) else value for value in self.labels)
         if counts.shape != (len(languages), len(labels)):
             raise ValueError(
                 f"Expected counts of shape ({len(languages)}, {len(labels)}) for {len(languages)} languages and "
                 f"{len(labels)} labels, found {counts.shape}."
             )
-        if (counts < 0).any():
-            raise ValueError("Counts of a joint distribution must not be negative.")
         for name, axis in (("language", languages), ("label", labels)):
             if len(set(axis)) < len(axis):
                 raise ValueError(f"Each {name} must stand once on its axis; found {list(axis)}.")
@@ -60,15 +58,9 @@ class JointDistribution:
         Both axes are sorted. Languages become strings; labels keep their type.
 
         Raises:
-            ValueError: no rows, different lengths, nulls, or labels that are floating-point numbers.
+            ValueError: no rows, different lengths, nulls, or values that are no strings, integers or booleans.
         """
-        language_axis, language_ids = encode_column(languages, "language")
-        label_axis, label_ids = encode_column(labels, "label")
-        if len(language_ids) != len(label_ids):
-            raise ValueError(
-                f"Languages and labels must have one entry per row; found {len(language_ids):,} languages and "
-                f"{len(label_ids):,} labels."
-            )
+        (language_axis, language_ids), (label_axis, label_ids) = encode_columns(language=languages, label=labels)
         if len(language_ids) == 0:
             raise ValueError("No rows to count: the data set is empty.")
         cells = np.bincount(language_ids * len(label_axis) + label_ids, minlength=len(language_axis) * len(label_axis))
@@ -139,13 +131,13 @@ class JointDistribution:
         """Number of rows, N."""
         return int(self.counts.sum())
 
-    @cached_property
+    @property
     def row_shares(self) -> np.ndarray:
         """Share of each label within each language, float64[L, C]; NaN for a language without rows."""
         totals = self.counts.sum(axis=1, keepdims=True)
         return np.divide(self.counts, totals, out=np.full(self.counts.shape, np.nan), where=totals > 0)
 
-    @cached_property
+    @property
     def expected(self) -> np.ndarray:
         """Counts that independence of language and label would give, n_l n_c / N, float64[L, C]."""
         per_language, per_label = self.counts.sum(axis=1), self.counts.sum(axis=0)
@@ -194,7 +186,7 @@ class JointDistribution:
         smaller = min(k - (k - 1) ** 2 / (n - 1), r - (r - 1) ** 2 / (n - 1)) - 1
         return float(np.sqrt(squared / smaller)) if smaller > 0 else None
 
-    @cached_property
+    @property
     def residuals(self) -> np.ndarray:
         """Adjusted chi^2 residuals, float64[L, C]: about N(0, 1) each if language and label were independent."""
         per_language = self.counts.sum(axis=1, keepdims=True) / max(self.rows, 1)
@@ -203,14 +195,14 @@ class JointDistribution:
         difference = self.counts - self.expected
         return np.divide(difference, deviation, out=np.zeros_like(difference), where=deviation > 0)
 
-    @cached_property
+    @property
     def kl_divergence_bits(self) -> np.ndarray:
         """KL of each language's labels from all data's labels, float64[L], bits; its mean over rows is the MI."""
         shares, overall = np.nan_to_num(self.row_shares), self.counts.sum(axis=0) / max(self.rows, 1)
         ratio = np.divide(shares, overall, out=np.ones_like(shares), where=shares > 0)
         return (shares * np.log2(ratio)).sum(axis=1)
 
-    @cached_property
+    @property
     def total_variation(self) -> np.ndarray:
         """Half the sum of |share in the language - share overall|, float64[L]."""
         overall = self.counts.sum(axis=0) / max(self.rows, 1)
@@ -281,14 +273,30 @@ class JointDistribution:
         }
 
 
+def whole_counts(counts: Any) -> np.ndarray:
+    """A copy of a table of counts, int64.
+
+    Raises:
+        ValueError: a negative or fractional entry, NaN, or infinity.
+    """
+    table = np.asarray(counts)
+    wrong = ~(np.isfinite(table) & (table >= 0) & (table == np.floor(table)))
+    if wrong.any():
+        raise ValueError(
+            f"Expected counts of rows, whole numbers from 0 up, found {table[wrong][0]}: "
+            "a table of shares becomes counts with hf_langimb.allocate."
+        )
+    return table.astype(np.int64)
+
+
 def _merge(first: tuple[Any, ...], second: tuple[Any, ...]) -> tuple[Any, ...]:
     """Union of two axes: sorted where both are, else the first's order with the second's new entries behind it."""
-    if first == second:
-        return first
     kinds = {type(value) for value in first + second}
     if len(kinds) > 1:
         names = " and ".join(sorted(kind.__name__ for kind in kinds))
         raise ValueError(f"Cannot add distributions whose axes differ in type ({names}); cast one column first.")
+    if first == second:
+        return first
     if list(first) == sorted(first) and list(second) == sorted(second):
         return tuple(sorted({*first, *second}))
     return first + tuple(value for value in second if value not in first)
@@ -298,7 +306,8 @@ def _spread(counts: np.ndarray, ids: list[int], size: int, name: str) -> np.ndar
     """Rows of `counts` placed at `ids` of a table with `size` rows (class ids -> all classes)."""
     if ids and not 0 <= min(ids) <= max(ids) < size:
         raise ValueError(
-            f"The {name} column has class id {min(ids) if min(ids) < 0 else max(ids)}, its ClassLabel {size} names."
+            f"The {name} column has class id {min(ids) if min(ids) < 0 else max(ids)}; expected 0 to {size - 1}, the "
+            f"{size} names of its ClassLabel. Filter these rows out (-1 marks rows without a {name})."
         )
     table = np.zeros((size, counts.shape[1]), dtype=np.int64)
     table[ids] = counts

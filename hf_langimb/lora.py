@@ -33,9 +33,14 @@ def add_lora(model: PreTrainedModel, rank: int) -> torch.nn.Module:
     Args:
         model: any `AutoModelForSequenceClassification`.
         rank: of the adapters, at least 1; their scaling is alpha / rank = 2.
+
+    Raises:
+        ValueError: the model has adapters already.
     """
     from peft import LoraConfig, TaskType, get_peft_model
 
+    if base_model_of(model) is not model:
+        raise ValueError("Expected a plain model for lora_rank, found one with adapters: set lora_rank=0 for those.")
     prefix = model.base_model_prefix
     encoder = [
         name

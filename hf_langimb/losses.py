@@ -1,7 +1,7 @@
 """The two terms of the training loss (arXiv 2402.13016): weighted cross-entropy and the masked-input entropy.
 
-Both return sums; the Trainer divides by the number of labelled rows in the whole (accumulated, all-process) batch, which
-is what makes them exact under gradient accumulation.
+Both return a value per row; the Trainer divides their sums by the number of labelled rows in the whole (accumulated,
+all-process) batch, which is what makes them exact under gradient accumulation.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def append_masked_row(
     or lengthened in proportion and becomes mask tokens with the run's own token types.
 
     Args:
-        inputs: tensors of the batch; those of shape [B, T] get the new row, T growing where it is longer.
+        inputs: tensors of the batch; those of shape [B, T] get the new row, T growing where it is longer; others pass.
         row: row of the batch whose layout is taken.
         length: number of mask tokens, at least 1.
         mask_id, pad_id, special_ids: of the tokenizer (`special_ids` without the unknown and the mask token).
@@ -90,7 +90,8 @@ def append_masked_row(
     source, masked = _resize_content(positions, special, length)
     index = torch.tensor(source, device=ids.device)
     is_mask = torch.tensor(masked, device=ids.device)
-    width = max(inputs["input_ids"].shape[1], len(source))
+    shape = inputs["input_ids"].shape
+    width = max(shape[1], len(source))
 
     def fit(tensor: torch.Tensor, fill: int) -> torch.Tensor:
         space = width - tensor.shape[-1]
@@ -98,6 +99,9 @@ def append_masked_row(
 
     extended = {}
     for name, tensor in inputs.items():
+        if tensor.shape != shape:
+            extended[name] = tensor
+            continue
         fill = pad_id if name == "input_ids" else 0
         new = tensor[row][index]
         if name == "input_ids":

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from hf_langimb.columns import encode_column
+from hf_langimb.columns import encode_columns
+from hf_langimb.distribution import whole_counts
 
 _TOLERANCE = 1e-6
 
@@ -48,17 +49,17 @@ def allocate(available: Any, shares: Any, size: int | None = None) -> np.ndarray
     Args:
         available: rows of the source in each cell, int[L, C].
         shares: the plan's shares, [L, C] (see `joint_shares`).
-        size: rows in total; None takes the largest size that fits.
+        size: rows in total; None takes the largest with size * share <= available in every cell. Every smaller size
+            fits too; a slightly larger one may, where its shares happen to be rounded down in the scarce cells.
 
     Returns:
         int64[L, C]; its sum is `size`, each cell within one row of size * share (largest remainders are rounded up).
 
     Raises:
-        ValueError: shapes differ, shares do not add up, or a cell needs more rows than the source has (which cell,
-            how many).
+        ValueError: shapes differ, shares do not add up, a negative size, or a cell needs more rows than the source has
+            (which cell, how many).
     """
-    available = np.asarray(available, dtype=np.int64)
-    shares = joint_shares(shares)
+    available, shares = whole_counts(available), joint_shares(shares)
     if available.shape != shares.shape:
         raise ValueError(
             f"The plan has {shares.shape[0]} languages x {shares.shape[1]} labels, the source "
@@ -66,9 +67,9 @@ def allocate(available: Any, shares: Any, size: int | None = None) -> np.ndarray
         )
     if size is None:
         used = shares > 0
-        size = int(np.floor((available[used] / shares[used]).min() * (1 + 1e-12) + 1e-9))
-        while (_round(shares * size, size) > available).any():  # rounding up may ask for one row too many
-            size -= 1
+        size = int((available[used] / shares[used]).min() * (1 + 1e-12) + 1e-9)  # 1/3 is not exact: 11.9999999 is 12
+    if size < 0:
+        raise ValueError(f"Expected a size of 0 rows or more, found {size}; None takes the largest that fits.")
     counts = _round(shares * size, size)
     short = counts > available
     if short.any():
@@ -78,7 +79,7 @@ def allocate(available: Any, shares: Any, size: int | None = None) -> np.ndarray
         )
         raise ValueError(
             f"A plan of {size:,} rows is larger than the source ({cells}). "
-            f"The largest size that fits is {allocate(available, shares).sum():,}."
+            f"Every size up to {allocate(available, shares).sum():,} fits."
         )
     return counts
 
@@ -86,7 +87,8 @@ def allocate(available: Any, shares: Any, size: int | None = None) -> np.ndarray
 def _round(expected: np.ndarray, size: int) -> np.ndarray:
     """Round down, then give the rows that are left to the largest remainders (first cell first on ties)."""
     counts = np.floor(expected + 1e-9).astype(np.int64)
-    order = np.argsort(-(expected - counts).ravel(), kind="stable")
+    remainders = np.round(expected - counts, 6)  # 1/3 and 1/6 are not exact: without rounding no two would tie
+    order = np.argsort(-remainders.ravel(), kind="stable")
     counts.ravel()[order[: size - int(counts.sum())]] += 1
     return counts
 
@@ -103,14 +105,14 @@ def draw(languages: Any, labels: Any, counts: Any, *, seed: int) -> np.ndarray:
         int64[N], ascending, no repeats.
 
     Raises:
-        ValueError: a cell has fewer rows than asked for, or the shape does not match.
+        ValueError: a cell has fewer rows than asked for, or lengths or shape do not match.
     """
-    counts = np.asarray(counts, dtype=np.int64)
-    language_axis, language_ids = encode_column(languages, "language")
-    label_axis, label_ids = encode_column(labels, "label")
+    counts = whole_counts(counts)
+    (language_axis, language_ids), (label_axis, label_ids) = encode_columns(language=languages, label=labels)
     if counts.shape != (len(language_axis), len(label_axis)):
         raise ValueError(
-            f"Expected counts for {len(language_axis)} languages x {len(label_axis)} labels, found shape {counts.shape}."
+            f"Expected counts for {len(language_axis)} languages x {len(label_axis)} labels, found shape "
+            f"{counts.shape}."
         )
     cells = language_ids * len(label_axis) + label_ids
     available = np.bincount(cells, minlength=counts.size)
@@ -131,7 +133,8 @@ def draw(languages: Any, labels: Any, counts: Any, *, seed: int) -> np.ndarray:
 def keep_one_language_per_item(languages: Sequence[Any], items: Sequence[Any], *, seed: int) -> np.ndarray:
     """Rows to keep so that no two languages share an item (translations of one text).
 
-    Every item is given to one of the languages at random, each language getting the same number of items.
+    Every item is given to one of the languages at random, each language getting the same number of items (to within
+    one). Meant for items that every language has: one whose language lacks it is left out.
 
     Args:
         languages, items: one entry per row of the source.
@@ -139,8 +142,10 @@ def keep_one_language_per_item(languages: Sequence[Any], items: Sequence[Any], *
 
     Returns:
         int64[N], ascending row numbers.
+
+    Raises:
+        ValueError: nulls, or lengths that differ.
     """
-    language_axis, language_ids = encode_column(languages, "language")
-    item_axis, item_ids = np.unique(np.asarray(items), return_inverse=True)
+    (language_axis, language_ids), (item_axis, item_ids) = encode_columns(language=languages, item=items)
     owner = np.random.default_rng(seed).permutation(len(item_axis)) % len(language_axis)
     return np.flatnonzero(owner[item_ids] == language_ids)

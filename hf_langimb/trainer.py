@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import logging
 import math
+import random
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel, Trainer
-from transformers.trainer_utils import EvalLoopOutput
+from transformers.trainer_utils import EvalLoopOutput, number_of_arguments
 
 from hf_langimb.arguments import LangImbTrainingArguments
-from hf_langimb.axes import IGNORED_LABEL, axes_of, count_for_model, require_seen, selecting_datasets, write_axes
+from hf_langimb.axes import (
+    IGNORED_LABEL,
+    axes_of,
+    count_for_model,
+    name_labels,
+    require_same_ids,
+    require_seen,
+    selecting_datasets,
+    write_axes,
+)
 from hf_langimb.collator import DataCollatorWithLanguage
 from hf_langimb.distribution import JointDistribution
 from hf_langimb.lora import add_lora, base_model_of, head_parameters, require_trainable_head
@@ -25,8 +35,8 @@ class LangImbTrainer(Trainer):
     """Trains a sequence classifier whose loss knows the language of each row (arXiv 2402.13016).
 
     The loss of an optimiser step is the sum over its rows of w[language, label] * CE, divided by the number of rows in
-    the whole (accumulated, all-process) batch, plus `masked_entropy_weight` times the negative entropy of the prediction
-    for an input of mask tokens. Takes the arguments of `Trainer`; `compute_loss_func` is its own.
+    the whole (accumulated, all-process) batch, plus `masked_entropy_weight` times the negative entropy of the
+    prediction for an input of mask tokens. Takes the arguments of `Trainer`; `compute_loss_func` is its own.
 
     Attributes:
         distribution: counts of `train_dataset` on the axes languages x labels (without a training set, those stored
@@ -56,7 +66,6 @@ class LangImbTrainer(Trainer):
         if kwargs.pop("compute_loss_func", None) is not None:
             raise ValueError("LangImbTrainer computes its own loss: leave compute_loss_func out, or subclass _loss.")
         self.distribution: JointDistribution | None = None
-        self._stored_axes = getattr(getattr(model, "config", None), "langimb", None)
         if model is not None:
             model = self._prepare_model(model, args)
         elif model_init is not None:
@@ -66,26 +75,21 @@ class LangImbTrainer(Trainer):
         )
         if args.n_gpu > 1:
             raise ValueError(
-                f"Found {args.n_gpu} GPUs in one process (DataParallel), where the loss cannot be scaled exactly: start "
-                "one process for each with `accelerate launch`, or show one GPU with CUDA_VISIBLE_DEVICES."
+                f"Found {args.n_gpu} GPUs in one process (DataParallel), where the loss cannot be scaled exactly: "
+                "start one process for each with `accelerate launch`, or show one GPU with CUDA_VISIBLE_DEVICES."
             )
+        if train_dataset is not None:
+            require_trainable_head(self.model)
         self.distribution = self._count_rows(train_dataset, eval_dataset)
         self._cell_weights = cell_weights(
             self.distribution, args.class_weighting, missing_cell_policy=args.missing_cell_policy
         )
         self.weights = torch.tensor(self._cell_weights, dtype=torch.float32)
-        self._write_axes(self.model)
-        if not isinstance(self.data_collator, DataCollatorWithLanguage):
-            self.data_collator = DataCollatorWithLanguage(
-                processing_class,
-                languages=self.distribution.languages,
-                language_column=args.language_column,
-                collator=data_collator,
-            )
+        if train_dataset is not None:
+            self._write_axes(self.model)
+        self.data_collator = self._with_language(data_collator)
         self._mask_tokens = self._find_mask_tokens() if args.masked_entropy_weight else None
-        self._mask_generator = torch.Generator().manual_seed(args.seed + args.process_index)
-        self._loss_parts = torch.zeros(2, device=args.device)
-        self._steps_at_last_log = 0
+        self._loss_parts = torch.zeros(3, device=args.device)  # classification, masked entropy, optimiser steps
         self._evaluated_rows: list[torch.Tensor] = []
         self._unseen_language_said = False
         self.compute_loss_func = self._loss
@@ -93,24 +97,42 @@ class LangImbTrainer(Trainer):
     # What the data must be
 
     def _count_rows(self, train_dataset: Any, eval_dataset: Any) -> JointDistribution:
-        counted = train_dataset
-        if train_dataset is None:
-            if self._stored_axes:
-                return JointDistribution(*(self._stored_axes[key] for key in ("languages", "labels", "counts")))
-            counted = next(iter(eval_dataset.values())) if isinstance(eval_dataset, dict) else eval_dataset
-            if counted is None:
-                raise ValueError(
-                    "LangImbTrainer learns languages and labels from data: pass train_dataset or eval_dataset, or a "
-                    "model trained with it."
-                )
-        distribution = self._count(counted, "train_dataset")
         if train_dataset is not None:
+            distribution = self._count(train_dataset, "train_dataset")
             for name, dataset in selecting_datasets(eval_dataset, self.args.metric_for_best_model):
-                require_seen(self._count(dataset, name), distribution, name)
-        return distribution
+                evaluated = self._count(dataset, name)
+                require_same_ids(dataset, self.args.language_column, evaluated, distribution, name)
+                require_seen(evaluated, distribution, name)
+            return distribution
+        if stored := getattr(self.model.config, "langimb", None):
+            return JointDistribution(*(stored[key] for key in ("languages", "labels", "counts")))
+        counted = next(iter(eval_dataset.values())) if isinstance(eval_dataset, dict) else eval_dataset
+        if counted is None:
+            raise ValueError(
+                "LangImbTrainer learns languages and labels from data: pass train_dataset or eval_dataset, or a model "
+                "trained with it."
+            )
+        return self._count(counted, "eval_dataset")
 
     def _count(self, dataset: Any, name: str) -> JointDistribution:
-        return count_for_model(dataset, self.model.config, self.args.language_column, self.label_names, name)
+        classes = self.model.config.num_labels
+        return count_for_model(dataset, classes, self.args.language_column, self.label_names, name)
+
+    def _with_language(self, collator: Any) -> DataCollatorWithLanguage:
+        languages = self.distribution.languages
+        if not isinstance(collator, DataCollatorWithLanguage):
+            return DataCollatorWithLanguage(
+                self.processing_class,
+                languages=languages,
+                language_column=self.args.language_column,
+                collator=collator,
+            )
+        if collator.languages != languages:
+            raise ValueError(
+                f"data_collator numbers the languages {', '.join(collator.languages)}, the weights are for "
+                f"{', '.join(languages)}: leave data_collator out, or give it the languages in that order."
+            )
+        return collator
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
@@ -129,21 +151,19 @@ class LangImbTrainer(Trainer):
             )
         if args.lora_rank:
             model = add_lora(model, args.lora_rank)
-        require_trainable_head(model)
-        if self.distribution is not None:  # a later trial of a hyper-parameter search
+        if self.distribution is not None:  # made anew by model_init
             self._write_axes(model)
         return model
 
     def _preparing(self, model_init: Any, args: LangImbTrainingArguments) -> Any:
-        takes_trial = model_init.__code__.co_argcount > 0
-
         def init(trial: Any) -> PreTrainedModel:
-            return self._prepare_model(model_init(trial) if takes_trial else model_init(), args)
+            return self._prepare_model(model_init(trial) if number_of_arguments(model_init) else model_init(), args)
 
         return init
 
     def _write_axes(self, model: PreTrainedModel) -> None:
         """Languages, labels, counts and weights into the configuration: the checkpoint knows them from then on."""
+        name_labels(model.config, self.distribution.labels)
         model.config.langimb = axes_of(self.distribution, self.args.class_weighting, self._cell_weights)
 
     def _find_mask_tokens(self) -> dict[str, Any]:
@@ -188,16 +208,17 @@ class LangImbTrainer(Trainer):
         return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
 
     def _draw_mask(self, inputs: dict[str, torch.Tensor]) -> dict[str, int]:
-        """A random row of the batch and a length from 1 to the batch's longest content."""
+        """A random row of the batch and a length from 1 to the batch's longest content.
+
+        Drawn by Python's generator: checkpoints keep its state, and order of rows and dropout do not depend on it.
+        """
         ids = inputs["input_ids"]
         special = torch.tensor(sorted(self._mask_tokens["special_ids"]), device=ids.device)
         content = (~torch.isin(ids, special)).sum(dim=1)
-        with_content = content.nonzero().flatten()
-        if len(with_content) == 0:
+        with_content = content.nonzero().flatten().tolist()
+        if not with_content:
             raise ValueError("masked_entropy_weight needs rows with text; every row of this batch is empty.")
-        row = torch.randint(len(with_content), (1,), generator=self._mask_generator).item()
-        length = torch.randint(int(content.max()), (1,), generator=self._mask_generator).item() + 1
-        return {"row": int(with_content[row]), "length": length}
+        return {"row": random.choice(with_content), "length": random.randint(1, int(content.max()))}
 
     def _loss(self, outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
         """Sum of w * CE over items of the whole batch, plus the masked-input entropy; see the class."""
@@ -219,17 +240,17 @@ class LangImbTrainer(Trainer):
         entropy = classification.new_zeros(())
         if self._has_mask_row:
             entropy = self.args.masked_entropy_weight * labelled / items * negative_entropy(logits[-1])
-        self._loss_parts += torch.stack([classification, entropy]).detach()
+        self._loss_parts += torch.stack([classification, entropy, labelled / items]).detach()
         return classification + entropy
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log the loss's parts beside it, averaged over the same steps and summed over processes."""
-        if "loss" in logs and (steps := self.state.global_step - self._steps_at_last_log) > 0:
-            reduction = "sum" if self.args.average_tokens_across_devices else "mean"
-            parts = self.accelerator.reduce(self._loss_parts, reduction=reduction) / steps
-            logs |= dict(zip(("loss_classification", "loss_masked_entropy"), parts.tolist(), strict=True))
+        if "loss" in logs:
+            classification, entropy, steps = self.accelerator.reduce(self._loss_parts, reduction="sum").tolist()
+            if steps:
+                logs |= {"loss_classification": classification / steps, "loss_masked_entropy": entropy / steps}
+        if "loss" in logs or "train_loss" in logs:  # logged, or at the end of training
             self._loss_parts.zero_()
-            self._steps_at_last_log = self.state.global_step
         super().log(logs, start_time)
 
     # Evaluation: exact means over rows, weighted as in training, plain, and as if all cells were equally frequent
@@ -245,8 +266,8 @@ class LangImbTrainer(Trainer):
             logger.warning("Rows in a language unseen in training are evaluated with weight 1 (the plain loss).")
             self._unseen_language_said = True
         plain = weighted_cross_entropy(logits, labels, torch.full_like(labels, -1), self.weights)
-        rows = torch.stack([own.double(), plain.double(), self._language_ids.double(), labels.double()], dim=1)
-        self._evaluated_rows.append(self.accelerator.gather_for_metrics(rows).cpu())
+        rows = torch.stack([own, plain, self._language_ids.to(own.dtype), labels.to(own.dtype)], dim=1)
+        self._evaluated_rows.append(self.accelerator.gather_for_metrics(rows).cpu().double())
 
     def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> EvalLoopOutput:
         """`Trainer`'s loop; the losses are means over rows, not over batches."""
@@ -283,12 +304,12 @@ class LangImbTrainer(Trainer):
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """Also write the axes beside the weights: an adapter's folder has no configuration to hold them."""
         super()._save(output_dir, state_dict)
-        if self.args.should_save:
-            write_axes(output_dir or self.args.output_dir, self.model.config.langimb)
+        if self.args.should_save and (axes := getattr(self.model.config, "langimb", None)):
+            write_axes(output_dir or self.args.output_dir, axes)
 
 
 def _mean_losses(rows: torch.Tensor) -> dict[str, float]:
-    """Means of float64[N, 4] (own loss, plain loss, language id, label); `uniform_loss` is the mean over cells' means."""
+    """Means over rows float64[N, 4] (own loss, plain loss, language, label); `uniform_loss` is the mean over cells."""
     own, plain, languages, labels = rows[rows[:, 3] != IGNORED_LABEL].unbind(dim=1)
     if len(own) == 0:
         return {}

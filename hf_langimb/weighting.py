@@ -73,8 +73,8 @@ def cell_weights(
             "Collect rows for them, or choose missing_cell_policy 'ignore' or 'smooth'."
         )
     if missing_cell_policy == "smooth":
-        if not smoothing > 0:
-            raise ValueError(f"smoothing must be a number above 0 (rows added to each cell); found {smoothing}.")
+        if not 0 < smoothing < np.inf:
+            raise ValueError(f"smoothing must be a number above 0 (rows added to each cell), found {smoothing}.")
         return _restore_language_means(formula(counts + smoothing), counts, np.where(counts > 0, weights, 0.0))
     return np.where(counts > 0, weights, 0.0) if missing_cell_policy == "ignore" else weights
 

@@ -1,0 +1,151 @@
+"""Any data set -> rows with texts, a language, a label and an id."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+from datasets import ClassLabel, Dataset, DatasetDict, Value
+
+from hf_langimb.columns import encode_column, require_columns
+
+FILE_BUILDERS = {".parquet": "parquet", ".csv": "csv", ".tsv": "csv", ".jsonl": "json", ".json": "json"}
+KNOWN_TEXT_COLUMNS = (("premise", "hypothesis"), ("sentence1", "sentence2"), ("text", "text_pair"), ("text",))
+
+
+def open_dataset(name: str, *, config_names: Sequence[str] = (), split: str | None = None) -> Any:
+    """A `Dataset` (with `split`) or all splits, from the Hub, a folder or a file.
+
+    Args:
+        name: Hub id, folder, or path of a .parquet, .csv or .jsonl file.
+        config_names: configurations to read; of several, each is one language, and its name becomes a column
+            `language` where the rows have none (as in `facebook/xnli`).
+        split: one split; None reads them all.
+
+    Raises:
+        ValueError: nothing there, or no such split or configuration.
+    """
+    if len(config_names) > 1:
+        return _join_configurations(name, config_names, split)
+    try:
+        loaded = _read(name, config_names[0] if config_names else None, split)
+    except (FileNotFoundError, datasets.exceptions.DatasetNotFoundError, ConnectionError) as error:
+        raise ValueError(
+            f"Expected a data set at {name!r} (Hub id, folder, or .parquet, .csv or .jsonl file), found none: "
+            f"{str(error).splitlines()[0]}"
+        ) from None
+    return loaded
+
+
+def _read(name: str, config_name: str | None, split: str | None) -> Any:
+    path = Path(name)
+    if path.is_file():
+        if path.suffix not in FILE_BUILDERS:
+            raise ValueError(f"Expected a {', '.join(FILE_BUILDERS)} file, found {path.name}.")
+        options = {"sep": "\t"} if path.suffix == ".tsv" else {}
+        return datasets.load_dataset(FILE_BUILDERS[path.suffix], data_files=str(path), split="train", **options)
+    if path.is_dir() and ((path / "state.json").exists() or (path / "dataset_dict.json").exists()):
+        loaded = datasets.load_from_disk(name)
+        return loaded[split] if split and isinstance(loaded, DatasetDict) else loaded
+    return datasets.load_dataset(name, config_name, split=split)
+
+
+def _join_configurations(name: str, config_names: Sequence[str], split: str | None) -> Any:
+    parts = {config: open_dataset(name, config_names=[config], split=split) for config in config_names}
+    if split is None:
+        shared = set.intersection(*(set(part) for part in parts.values()))
+        return DatasetDict({key: _stack({c: part[key] for c, part in parts.items()}) for key in sorted(shared)})
+    return _stack(parts)
+
+
+def _stack(parts: dict[str, Dataset]) -> Dataset:
+    named = [
+        part if "language" in part.column_names else part.add_column("language", [config] * len(part))
+        for config, part in parts.items()
+    ]
+    return datasets.concatenate_datasets(named)
+
+
+def find_text_columns(dataset: Dataset, text_columns: Sequence[str] = ()) -> list[str]:
+    """The one or two text columns: those named, else the first known names that the data set has.
+
+    Raises:
+        ValueError: a named column is missing, more than two are named, or none is known.
+    """
+    if text_columns:
+        if len(text_columns) > 2:
+            raise ValueError(f"Expected one text column or two (a pair), found {list(text_columns)}.")
+        require_columns(dataset, {"text": text_columns[0]} | ({"text": text_columns[-1]}))
+        return list(text_columns)
+    for columns in KNOWN_TEXT_COLUMNS:
+        if all(column in dataset.column_names for column in columns):
+            return list(columns)
+    raise ValueError(f"Found no text column among {sorted(dataset.column_names)}: name one or two with text_column.")
+
+
+def standardise(
+    dataset: Dataset,
+    *,
+    text_columns: Sequence[str],
+    language_column: str = "language",
+    label_column: str = "label",
+    id_column: str | None = None,
+    label_names: Sequence[str] = (),
+    languages: Sequence[str] = (),
+) -> Dataset:
+    """Keep the texts (under their names) beside `language` (string), `label` (ClassLabel) and `id` (string).
+
+    Args:
+        dataset: rows as they come.
+        text_columns: one column, or two for a pair.
+        language_column, label_column: any string, integer or ClassLabel column.
+        id_column: of the item, the same for translations of one text; None numbers the rows.
+        label_names: label names in class order; empty takes the ClassLabel's order, else sorted values.
+        languages: keep only these; empty keeps all.
+
+    Raises:
+        ValueError: missing columns, nulls, or labels that are not among `label_names`.
+    """
+    columns = {"text": text_columns[0], "language": language_column, "label": label_column}
+    require_columns(dataset, columns | ({"id": id_column} if id_column else {}))
+    if languages:
+        wanted = np.isin(_strings(dataset, language_column, "language"), list(languages))
+        dataset = dataset.select(np.flatnonzero(wanted))
+        if len(dataset) == 0:
+            raise ValueError(f"No rows in languages {', '.join(languages)} (column {language_column!r}).")
+    labels = _strings(dataset, label_column, "label")
+    feature = dataset.features[label_column]
+    names = list(label_names) or (list(feature.names) if isinstance(feature, ClassLabel) else sorted(set(labels)))
+    unknown = sorted(set(labels) - set(names))
+    if unknown:
+        raise ValueError(f"Labels {unknown} of column {label_column!r} are not among label_names {names}.")
+    ids = _strings(dataset, id_column, "id") if id_column else [str(i) for i in range(len(dataset))]
+    kept = dataset.select_columns(list(text_columns)).flatten_indices()
+    position = {name: i for i, name in enumerate(names)}
+    return (
+        kept.add_column("language", _strings(dataset, language_column, "language"))
+        .add_column("label", [position[label] for label in labels])
+        .add_column("id", ids)
+        .cast_column("language", Value("string"))
+        .cast_column("label", ClassLabel(names=names))
+    )
+
+
+def _strings(dataset: Dataset, column: str, purpose: str) -> list[str]:
+    """A column as strings; ClassLabel ids become their names."""
+    axis, positions = encode_column(dataset.select_columns([column]).with_format("arrow")[:][column], purpose)
+    feature = dataset.features[column]
+    names = [feature.int2str(int(value)) if isinstance(feature, ClassLabel) else str(value) for value in axis]
+    return np.array(names, dtype=object)[positions].tolist()
+
+
+def tokenize(dataset: Dataset, tokenizer: Any, text_columns: Sequence[str], max_length: int | None = None) -> Dataset:
+    """Add the tokenizer's columns; a pair is encoded as a pair, texts longer than the model are truncated."""
+
+    def encode(rows: dict[str, list[Any]]) -> Any:
+        return tokenizer(*(rows[column] for column in text_columns), truncation=True, max_length=max_length)
+
+    return dataset.map(encode, batched=True, remove_columns=list(text_columns), desc="Tokenizing")

@@ -1,0 +1,151 @@
+"""Predictions -> tables: how right, and how dependent on language (arXiv 2402.13016, Table 2)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from hf_langimb.columns import encode_column
+from hf_langimb.distribution import JointDistribution
+
+
+def evaluate_predictions(
+    languages: Any,
+    labels: Any,
+    predictions: Any,
+    probabilities: Any = None,
+    *,
+    plan: Any = None,
+    weights: Any = None,
+) -> dict[str, Any]:
+    """Quality of predictions and their dependence on language (METRICS["test"] of results.json).
+
+    Args:
+        languages, labels, predictions: one entry per row; labels and predictions are of one type.
+        probabilities: float[N, C], columns in the order of the labels axis, for the losses (null without).
+        plan: the skewed joint distribution that training followed: a `JointDistribution`, or counts or shares [L, C]
+            on the axes of this evaluation. `reliance` and `skew_transfer` compare with it (null without).
+        weights: float[L, C], the class weights of training, for `loss`; None is the plain loss.
+
+    Returns:
+        A JSON-ready dictionary. `dependence_bits` is MI(prediction; language), `_corrected` that less its chance
+        level; `dependence_given_label_bits` is MI(prediction; language | label); `reliance` is dependence over the
+        plan's own MI(label; language); `skew_transfer` is 1 where the predicted shares copy the plan's skew, 0 where
+        they ignore it, negative where they over-correct.
+
+    Raises:
+        ValueError: lengths differ, nulls, or a plan whose axes do not fit.
+    """
+    axes = _axes(languages, labels, predictions, plan)
+    language_ids, label_ids = _positions(languages, axes[0], "language"), _positions(labels, axes[1], "label")
+    prediction_ids = _positions(predictions, axes[1], "prediction")
+    if not len(language_ids) == len(label_ids) == len(prediction_ids):
+        raise ValueError(
+            f"Expected one language, label and prediction per row; found {len(language_ids):,}, {len(label_ids):,} and "
+            f"{len(prediction_ids):,}."
+        )
+    shape = (len(axes[0]), len(axes[1]))
+    cells = np.zeros((*shape, shape[1]), dtype=np.int64)  # [L, true label, predicted label]
+    np.add.at(cells, (language_ids, label_ids, prediction_ids), 1)
+    predicted = JointDistribution(*axes, cells.sum(axis=1))
+    truth = cells.sum(axis=2)
+    right = np.diagonal(cells, axis1=1, axis2=2)
+    plan_shares = _plan_shares(plan, axes)
+    plan_bits = None if plan_shares is None else _bits(plan_shares)
+    dependence = predicted.mutual_information_bits
+    return {
+        "rows": predicted.rows,
+        "accuracy": float(right.sum() / predicted.rows),
+        "macro_f1": _macro_f1(cells.sum(axis=0)),
+        "worst_cell_accuracy": float((right[truth > 0] / truth[truth > 0]).min()),
+        "predicted": predicted.counts.tolist(),
+        "by_language": {
+            language: {"accuracy": float(right[i].sum() / truth[i].sum()), "macro_f1": _macro_f1(cells[i])}
+            for i, language in enumerate(axes[0])
+            if truth[i].sum()
+        },
+        "dependence_bits": dependence,
+        "dependence_bits_corrected": dependence - predicted.mutual_information_chance_bits,
+        "dependence_given_label_bits": _dependence_given_label(cells),
+        "reliance": dependence / plan_bits if plan_bits else None,
+        "skew_transfer": None if plan_shares is None else _skew_transfer(predicted, plan_shares),
+        **_losses(probabilities, language_ids, label_ids, weights),
+    }
+
+
+def _axes(languages: Any, labels: Any, predictions: Any, plan: Any) -> tuple[tuple[str, ...], tuple[Any, ...]]:
+    """The plan's axes where it has some; else the sorted values of the columns."""
+    language_axis = encode_column(languages, "language")[0]
+    label_axis = tuple(sorted({*encode_column(labels, "label")[0], *encode_column(predictions, "prediction")[0]}))
+    if not isinstance(plan, JointDistribution):
+        return language_axis, label_axis
+    extra = tuple(language for language in language_axis if language not in plan.languages)
+    if not set(label_axis) <= set(plan.labels):
+        raise ValueError(f"Labels {list(label_axis)} of the rows are not among those of the plan, {list(plan.labels)}.")
+    return plan.languages + extra, plan.labels
+
+
+def _positions(column: Any, axis: tuple[Any, ...], name: str) -> np.ndarray:
+    values, ids = encode_column(column, "language" if name == "language" else name)
+    place = {value: i for i, value in enumerate(axis)}
+    return np.array([place[value] for value in values], dtype=np.int64)[ids]
+
+
+def _plan_shares(plan: Any, axes: tuple[tuple[str, ...], tuple[Any, ...]]) -> np.ndarray | None:
+    """The plan as joint shares on the axes of the evaluation; languages that it does not have get no share."""
+    if plan is None:
+        return None
+    table = np.asarray(plan.counts if isinstance(plan, JointDistribution) else plan, dtype=np.float64)
+    if isinstance(plan, JointDistribution):
+        table = np.pad(table, ((0, len(axes[0]) - len(table)), (0, 0)))
+    if table.shape != (len(axes[0]), len(axes[1])):
+        raise ValueError(
+            f"Expected a plan of {len(axes[0])} languages x {len(axes[1])} labels, found shape {table.shape}."
+        )
+    return table / table.sum()
+
+
+def _bits(joint: np.ndarray) -> float:
+    """Mutual information of a table of joint shares, in bits."""
+    independent = joint.sum(axis=1, keepdims=True) * joint.sum(axis=0, keepdims=True)
+    ratio = np.divide(joint, independent, out=np.ones_like(joint), where=joint > 0)
+    bits = float((joint * np.log2(ratio)).sum())
+    return bits if bits > 1e-12 else 0.0
+
+
+def _dependence_given_label(cells: np.ndarray) -> float:
+    """MI(prediction; language | label): the mean over labels of the dependence among rows of that label."""
+    total = cells.sum()
+    return sum(_bits(part / part.sum()) * part.sum() / total for part in np.moveaxis(cells, 1, 0) if part.sum())
+
+
+def _skew_transfer(predicted: JointDistribution, plan_shares: np.ndarray) -> float | None:
+    """Slope of predicted shares on the plan's shares within languages, both centred over languages (SPEC A7)."""
+    used = (plan_shares.sum(axis=1) > 0) & (predicted.counts.sum(axis=1) > 0)
+    if not used.any():
+        return None
+    target = plan_shares[used] / plan_shares[used].sum(axis=1, keepdims=True)
+    target = target - target.mean(axis=0)
+    shares = predicted.row_shares[used]
+    variance = float((target**2).sum())
+    return float((target * (shares - shares.mean(axis=0))).sum() / variance) if variance > 1e-12 else None
+
+
+def _macro_f1(confusion: np.ndarray) -> float:
+    """Mean F1 over the labels that occur in truth or prediction; confusion[true, predicted]."""
+    right = np.diagonal(confusion)
+    total = confusion.sum(axis=0) + confusion.sum(axis=1)
+    return float((2 * right[total > 0] / total[total > 0]).mean())
+
+
+def _losses(
+    probabilities: Any, language_ids: np.ndarray, label_ids: np.ndarray, weights: Any
+) -> dict[str, float | None]:
+    """Mean cross-entropy in nats, with the weights of training and without."""
+    if probabilities is None:
+        return {"loss": None, "plain_loss": None}
+    table = np.asarray(probabilities, dtype=np.float64)
+    losses = -np.log(np.maximum(table[np.arange(len(label_ids)), label_ids], np.finfo(np.float64).tiny))
+    own = losses if weights is None else losses * np.asarray(weights)[language_ids, label_ids]
+    return {"loss": float(own.mean()), "plain_loss": float(losses.mean())}

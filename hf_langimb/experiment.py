@@ -1,0 +1,371 @@
+"""The steps of a recipe, one function each: plan -> subsets -> train -> predict -> probe -> results.
+
+Each step writes its output into the run folder and is not run again when that is there.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from accelerate import PartialState
+from datasets import Dataset, DatasetDict
+
+from hf_langimb.arguments import LangImbTrainingArguments, Recipe
+from hf_langimb.axes import AXES_FILE
+from hf_langimb.data import mini_xnli
+from hf_langimb.data.loading import tokenize
+from hf_langimb.distribution import JointDistribution
+from hf_langimb.evaluation import evaluate_predictions
+from hf_langimb.results import SCHEMA_VERSION, compare, summarise, write_json, write_results
+from hf_langimb.subsets import TEST_SEED, Data, external_text, load_data
+
+logger = logging.getLogger(__name__)
+
+SETUPS: dict[str, dict[str, Any]] = {
+    "balanced": {"plan": "balanced"},
+    "imbalanced": {"plan": "imbalanced"},
+    "weighted": {"plan": "imbalanced", "class_weighting": "per_language"},
+}
+SUFFIXES: dict[str, dict[str, Any]] = {"_entropy": {"masked_entropy_weight": 1.0}, "_lora": {"lora_rank": 8}}
+NOT_OF_THE_RESULT = ("seeds", "setups", "seed")  # a run folder may be continued with others
+
+
+def resolve_setup(name: str, definitions: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Plan and training arguments of a setup: defined in the YAML, or built in, with suffixes `_entropy` and `_lora`.
+
+    Raises:
+        ValueError: no such setup; names those that are known.
+    """
+    if name in definitions:
+        return {"plan": "imbalanced"} | definitions[name]
+    if name in SETUPS:
+        return dict(SETUPS[name])
+    for suffix, settings in SUFFIXES.items():
+        if name.endswith(suffix):
+            return resolve_setup(name.removesuffix(suffix), definitions) | settings
+    known = ", ".join([*SETUPS, *definitions])
+    raise ValueError(f"Unknown setup {name!r}: choose among {known}, each also with _entropy or _lora, or define it.")
+
+
+def open_run(recipe: Recipe) -> Path:
+    """Make or continue the run folder.
+
+    Raises:
+        ValueError: the folder holds a run of another configuration; names the keys that differ.
+    """
+    folder = Path(recipe.training.output_dir)
+    config = _plain({"recipe": recipe.name, "config_name": recipe.config_name, **recipe.config, **_setups_of(recipe)})
+    path = folder / "config.yaml"
+    if path.exists():
+        before = yaml.safe_load(path.read_text(encoding="utf-8"))
+        keys = sorted({*before, *config} - {*NOT_OF_THE_RESULT})
+        differing = [
+            f"{key} was {before.get(key)!r}, is {config.get(key)!r}"
+            for key in keys
+            if before.get(key) != config.get(key)
+        ]
+        if differing:
+            raise ValueError(
+                f"{folder} holds a run of another configuration ({'; '.join(differing)}): choose another --output_dir, "
+                "or remove the folder."
+            )
+    if PartialState().is_main_process:
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(yaml.safe_dump(config, sort_keys=True, allow_unicode=True), encoding="utf-8")
+    PartialState().wait_for_everyone()
+    return folder
+
+
+def _setups_of(recipe: Recipe) -> dict[str, Any]:
+    return {"setup_definitions": recipe.setups} if recipe.setups else {}
+
+
+def _plain(value: Any) -> Any:
+    """Through JSON, so that what is read back compares equal."""
+    return json.loads(json.dumps(value, default=str))
+
+
+def start_checkpoint(recipe: Recipe, folder: Path) -> str:
+    """Name or folder of the model that every setup starts from; `mini_bert` is made and pre-trained once."""
+    if recipe.data.model_name_or_path != "mini_bert":
+        return recipe.data.model_name_or_path
+    start = folder / "start"
+    with PartialState().main_process_first():
+        if not (start / "config.json").exists():
+            from hf_langimb.mini_bert import pretrain_mini_bert
+
+            pairs = mini_xnli.pretraining_text()
+            pretrain_mini_bert(pairs, start, steps=recipe.data.pretraining_steps)
+    return str(start)
+
+
+def train(
+    arguments: LangImbTrainingArguments, start: str, tokenizer: Any, subsets: dict[str, Dataset], data: Data
+) -> dict[str, Any]:
+    """Train one setup with one seed into `arguments.output_dir`; continues from its last checkpoint after a kill.
+
+    Returns:
+        Facts of the training: the step that was chosen and whether another loss would have chosen another.
+    """
+    from transformers import AutoModelForSequenceClassification, set_seed
+    from transformers.trainer_utils import get_last_checkpoint
+
+    from hf_langimb.trainer import LangImbTrainer
+
+    folder = Path(arguments.output_dir)
+    done = folder / "training.json"
+    if done.exists():
+        return json.loads(done.read_text(encoding="utf-8"))
+    set_seed(arguments.seed)
+    names = dict(enumerate(data.labels))
+    model = AutoModelForSequenceClassification.from_pretrained(
+        start, num_labels=len(names), id2label=names, label2id={name: i for i, name in names.items()}
+    )
+    trainer = LangImbTrainer(
+        model,
+        arguments,
+        train_dataset=subsets["train"],
+        eval_dataset=subsets["validation"],
+        processing_class=tokenizer,
+    )
+    last = get_last_checkpoint(folder) if folder.is_dir() else None
+    trainer.train(resume_from_checkpoint=last)
+    trainer.save_model()
+    facts = _chosen_step(trainer.state)
+    if trainer.is_world_process_zero():
+        for checkpoint in folder.glob("checkpoint-*"):
+            shutil.rmtree(checkpoint)
+        (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle; config.yaml says the same in words
+        write_json(done, facts)
+    PartialState().wait_for_everyone()
+    return facts
+
+
+def _chosen_step(state: Any) -> dict[str, Any]:
+    """The evaluated step with the lowest loss of each kind: the setup's own (which chose), plain, uniform (SPEC A2)."""
+    evaluated = [entry for entry in state.log_history if "eval_loss" in entry]
+    steps = {
+        kind: min(evaluated, key=lambda entry: entry[f"eval_{kind}"])["step"] if evaluated else None
+        for kind in ("loss", "plain_loss", "uniform_loss")
+    }
+    return {"best_step": steps, "choice_would_change": len(set(steps.values())) > 1}
+
+
+def predict(folder: Path, dataset: Dataset, arguments: LangImbTrainingArguments) -> Dataset:
+    """Predictions on the test set: columns id, language, label, prediction, logits; kept as predictions.parquet."""
+    path = folder / "predictions.parquet"
+    if not path.exists():
+        from transformers import AutoTokenizer
+
+        from hf_langimb.trainer import LangImbTrainer
+
+        model, tokenizer = load_model(folder), AutoTokenizer.from_pretrained(folder)
+        plain = replace(arguments, lora_rank=0, train_sampling_strategy="random")
+        logits = (
+            LangImbTrainer(model, plain, eval_dataset=dataset, processing_class=tokenizer).predict(dataset).predictions
+        )
+        if PartialState().is_main_process:
+            table = dataset.select_columns(["id", "language", "label"])
+            table = table.add_column("prediction", logits.argmax(axis=1).astype(np.int64))
+            table = table.add_column("logits", list(logits.astype(np.float32)))
+            table.to_parquet(str(path.with_suffix(".part")))
+            path.with_suffix(".part").replace(path)
+        PartialState().wait_for_everyone()
+    return Dataset.from_parquet(str(path), keep_in_memory=True)
+
+
+def load_model(folder: Path) -> Any:
+    """A trained classifier from a setup's folder, LoRA adapters put on their base."""
+    if (folder / "adapter_config.json").exists():
+        from peft import AutoPeftModelForSequenceClassification
+
+        axes = json.loads((folder / AXES_FILE).read_text(encoding="utf-8"))
+        model = AutoPeftModelForSequenceClassification.from_pretrained(folder, num_labels=len(axes["labels"]))
+        model.config.langimb = axes
+        return model
+    from transformers import AutoModelForSequenceClassification
+
+    return AutoModelForSequenceClassification.from_pretrained(folder)
+
+
+def probe(folder: Path, dataset: Dataset, external: Dataset | None) -> dict[str, Any]:
+    """Language probe on the test set and on external text (SPEC A5), kept as probe.json."""
+    path = folder / "probe.json"
+    if not path.exists():
+        from transformers import AutoTokenizer
+
+        from hf_langimb.probe import extract_features, probe_languages
+
+        if PartialState().is_main_process:
+            model, tokenizer = load_model(folder), AutoTokenizer.from_pretrained(folder)
+            scores: dict[str, Any] = {}
+            for name, rows in (("test", dataset), ("external", external)):
+                if rows is None:
+                    scores[name] = None
+                    continue
+                features = extract_features(model.to(PartialState().device), tokenizer, rows)
+                scores[name] = probe_languages(features, rows["language"][:], groups=rows["id"][:]).to_dict()
+            write_json(path, scores)
+        PartialState().wait_for_everyone()
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def run(recipe: Recipe) -> tuple[Path, dict[str, Any]]:
+    """Run every step that is not done yet.
+
+    Returns:
+        The run folder and its results (results.json).
+    """
+    from transformers import AutoTokenizer
+
+    began = time.time()
+    settings = {name: resolve_setup(name, recipe.setups) for name in recipe.data.setups}
+    data = load_data(recipe.data, recipe.training.language_column)
+    for setup, values in settings.items():
+        if values["plan"] not in ("natural", *data.plans):
+            raise ValueError(f"Setup {setup} has plan {values['plan']!r}: choose balanced, imbalanced or natural.")
+    folder = open_run(recipe)
+    start = start_checkpoint(recipe, folder)
+    tokenizer = AutoTokenizer.from_pretrained(start)
+    source = data.source
+    data.source = DatasetDict(
+        {name: tokenize(rows, tokenizer, data.text_columns, recipe.data.max_length) for name, rows in source.items()}
+    )
+    test = data.subset("test", "balanced" if data.plans else "natural", TEST_SEED)
+    external = external_text(recipe.data, data.languages, recipe.training.language_column)
+    audits = {"test/balanced": JointDistribution.from_dataset(test).audit()}
+    seeds = [recipe.training.seed + i for i in range(recipe.data.seeds)]
+    metrics: dict[str, dict[str, Any]] = {name: {} for name in settings}
+    for seed in seeds:
+        for setup, values in settings.items():
+            overrides = {key: value for key, value in values.items() if key != "plan"}
+            arguments = replace(
+                recipe.training, output_dir=str(folder / setup / f"seed-{seed}"), seed=seed, **overrides
+            )
+            subsets = {split: data.subset(split, values["plan"], seed) for split in ("train", "validation")}
+            for split, rows in subsets.items():
+                audits.setdefault(
+                    f"{split}/{values['plan']}", JointDistribution.from_dataset(rows).audit(arguments.class_weighting)
+                )
+            logger.info("%s, seed %d", setup, seed)
+            training = train(arguments, start, tokenizer, subsets, data)
+            metrics[setup][str(seed)] = _measure(arguments, test, external, data, training)
+    results = _assemble(recipe, data, settings, audits, metrics)
+    if PartialState().is_main_process:
+        write_results(folder, results)
+        _write_environment(folder, began)
+    return folder, results
+
+
+def _measure(
+    arguments: LangImbTrainingArguments,
+    test: Dataset,
+    external: Dataset | None,
+    data: Data,
+    training: dict[str, Any],
+) -> dict[str, Any]:
+    """METRICS of one trained model."""
+    folder = Path(arguments.output_dir)
+    predictions = predict(folder, test, arguments)
+    logits = np.array(predictions["logits"][:], dtype=np.float64)
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+    axes = json.loads((folder / AXES_FILE).read_text(encoding="utf-8"))
+    skewed = data.counts("train", "imbalanced") if data.plans else np.array(axes["counts"])
+    quality = evaluate_predictions(
+        predictions["language"][:],
+        predictions["label"][:],
+        predictions["prediction"][:],
+        exponentials / exponentials.sum(axis=1, keepdims=True),
+        plan=JointDistribution(data.languages, range(len(data.labels)), skewed),
+        weights=np.array(axes["weights"]),
+    )
+    return {"test": quality, "probe": probe(folder, test, external), "training": training}
+
+
+def _assemble(
+    recipe: Recipe,
+    data: Data,
+    settings: dict[str, dict[str, Any]],
+    audits: dict[str, Any],
+    metrics: dict[str, dict[str, Any]],
+) -> dict[str, Any]:
+    """results.json from the parts."""
+    setups = {
+        name: {
+            "plan": values["plan"],
+            "class_weighting": values.get("class_weighting", recipe.training.class_weighting),
+            "seeds": metrics[name],
+            "summary": summarise(metrics[name]),
+        }
+        for name, values in settings.items()
+    }
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "recipe": recipe.name,
+        "config_name": recipe.config_name,
+        "config": _plain(recipe.config),
+        "languages": data.languages,
+        "labels": data.labels,
+        "seeds": [recipe.training.seed + i for i in range(recipe.data.seeds)],
+        "data": audits,
+        "setups": setups,
+        "comparisons": compare(setups),
+        "attributions": None,
+    }
+
+
+def _write_environment(folder: Path, began: float) -> None:
+    """Versions, host, times and command: everything that may differ between two runs of the same numbers."""
+    import platform
+    import sys
+    from importlib.metadata import version
+
+    packages = ("hf_langimb", "torch", "transformers", "accelerate", "datasets", "peft", "scikit-learn", "numpy")
+    write_json(
+        folder / "environment.json",
+        {
+            "versions": {"python": platform.python_version()} | {name: version(name) for name in packages},
+            "host": platform.platform(),
+            "processes": PartialState().num_processes,
+            "device": str(PartialState().device),
+            "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began)),
+            "seconds": round(time.time() - began, 1),
+            "command": sys.argv,
+        },
+    )
+
+
+def main(name: str, folder: Path) -> None:
+    """Run a recipe from the command line: parse, run, print what came out and where it is."""
+    import sys
+
+    from hf_langimb.arguments import parse_recipe
+    from hf_langimb.tables import comparisons_table, predictions_table, setups_table
+
+    try:
+        recipe = parse_recipe(name, folder)
+        output, results = run(recipe)
+    except ValueError as error:
+        sys.exit(f"{Path(sys.argv[0]).name}: {error}")
+    if not PartialState().is_main_process:
+        return
+    print("\nPredicted labels on the balanced test set, share in each language\n")
+    print(predictions_table(results))
+    print(
+        "\nSetups"
+        + (f", mean [95 % interval] over {len(results['seeds'])} seeds" if results["seeds"][1:] else "")
+        + "\n"
+    )
+    print(setups_table(results))
+    if results["seeds"][1:]:
+        print("\nDifferences between setups, paired by seed\n")
+        print(comparisons_table(results))
+    print(f"\nAll numbers: {output / 'results.json'}; models: {output}/SETUP/seed-N/")

@@ -1,0 +1,207 @@
+"""Language-identification probe: how well a linear model reads the language off a model's features (SPEC A5)."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hf_langimb.columns import encode_column
+
+POOLINGS = ("cls", "pooler", "mean", "last")
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """What a cross-validated probe found.
+
+    Args:
+        accuracy: share of rows whose language is identified, each by a probe that has not seen its fold.
+        chance: accuracy of always naming the most frequent language.
+        control: accuracy of the same probe on shuffled languages; near `chance` where the protocol is sound.
+        bits_below_chance: entropy of the languages less the probe's cross-entropy, in bits: what the features tell.
+        rows: number of rows.
+        languages: the axis of `confusion`.
+        confusion: int64[L, L], rows: true language, columns: identified.
+        converged: whether every fold's solver did.
+    """
+
+    accuracy: float
+    chance: float
+    control: float
+    bits_below_chance: float
+    rows: int
+    languages: tuple[str, ...]
+    confusion: np.ndarray
+    converged: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready: the keys of results.json's `probe`."""
+        return {
+            "accuracy": self.accuracy,
+            "chance": self.chance,
+            "control": self.control,
+            "bits_below_chance": self.bits_below_chance,
+            "rows": self.rows,
+            "languages": list(self.languages),
+            "confusion": self.confusion.tolist(),
+            "converged": self.converged,
+        }
+
+
+def probe_languages(
+    features: Any, languages: Any, *, groups: Any = None, C: float = 1.0, folds: int = 5, seed: int = 0
+) -> ProbeResult:
+    """Cross-validated accuracy of a logistic regression that reads the language off frozen features.
+
+    Args:
+        features: float[N, H], or float[1, N, H] as `extract_features` gives for one layer.
+        languages: N entries.
+        groups: N entries, rows of one group stay in one fold (translations of one item); None folds single rows.
+        C: inverse strength of the regularisation (scikit-learn's default 1; the authors' code used 1e-4).
+        folds: number of folds, fewer where a language has fewer rows.
+        seed: of the folds and of the shuffled control.
+
+    Raises:
+        ValueError: fewer than two languages, a language with a single row, or lengths that differ.
+    """
+    table = np.asarray(features, dtype=np.float64)
+    table = table[0] if table.ndim == 3 and len(table) == 1 else table
+    axis, target = encode_column(languages, "language")
+    if table.ndim != 2 or len(table) != len(target):
+        raise ValueError(
+            f"Expected features of shape [{len(target)}, H] for {len(target)} languages, found {list(table.shape)}."
+        )
+    counts = np.bincount(target, minlength=len(axis))
+    if len(axis) < 2:
+        raise ValueError(f"A language probe needs rows in two languages or more, found only {', '.join(axis)}.")
+    folds = int(min(folds, counts.min()))
+    if folds < 2:
+        rare = ", ".join(axis[i] for i in np.flatnonzero(counts < 2))
+        raise ValueError(f"A language probe needs two rows of each language or more; {rare} has one. Leave it out.")
+    group_ids = np.arange(len(target)) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
+    probabilities, converged = _out_of_fold(table, target, group_ids, C, folds, seed)
+    shuffled = np.random.default_rng(seed).permutation(target)
+    control, _ = _out_of_fold(table, shuffled, group_ids, C, folds, seed)
+    identified = probabilities.argmax(axis=1)
+    confusion = np.zeros((len(axis), len(axis)), dtype=np.int64)
+    np.add.at(confusion, (target, identified), 1)
+    shares = counts / counts.sum()
+    told = np.log2(np.maximum(probabilities[np.arange(len(target)), target], np.finfo(np.float64).tiny))
+    return ProbeResult(
+        accuracy=float((identified == target).mean()),
+        chance=float(shares.max()),
+        control=float((control.argmax(axis=1) == shuffled).mean()),
+        bits_below_chance=float(told.mean() - (shares * np.log2(shares)).sum()),
+        rows=len(target),
+        languages=axis,
+        confusion=confusion,
+        converged=converged,
+    )
+
+
+def _out_of_fold(
+    features: np.ndarray, target: np.ndarray, groups: np.ndarray, C: float, folds: int, seed: int
+) -> tuple[np.ndarray, bool]:
+    """Probabilities float64[N, L] of each row by a probe fitted on the other folds, and whether all fits converged."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+    grouped = len(np.unique(groups)) < len(groups)
+    splitter = (StratifiedGroupKFold if grouped else StratifiedKFold)(folds, shuffle=True, random_state=seed)
+    probabilities = np.zeros((len(target), int(target.max()) + 1))
+    converged = True
+    for train, test in splitter.split(features, target, groups):
+        probe = LogisticRegression(C=C)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # recorded instead
+            probe.fit(features[train], target[train])
+        converged &= bool((probe.n_iter_ < probe.max_iter).all())
+        probabilities[np.ix_(test, probe.classes_)] = probe.predict_proba(features[test])
+    return probabilities, converged
+
+
+def extract_features(
+    model: Any,
+    tokenizer: Any,
+    dataset: Any,
+    *,
+    pooling: str = "cls",
+    layers: Sequence[int] = (-1,),
+    text_columns: Sequence[str] = (),
+    batch_size: int = 64,
+) -> np.ndarray:
+    """Features of each row from a frozen model.
+
+    Args:
+        model: any Hugging Face model that gives hidden states; a classifier's encoder is used through it.
+        tokenizer: pads the batches, and encodes the texts where the data set has no `input_ids`.
+        dataset: tokenized rows, or rows with texts (`text_columns`, else the usual names).
+        pooling: `cls` first token, `pooler` the model's pooled output, `mean` over tokens, `last` last token.
+        layers: hidden states to take, 0 the embeddings, -1 the last layer.
+        text_columns: one column, or two for a pair.
+        batch_size: rows in a forward pass.
+
+    Returns:
+        float32[layers, N, H], rows in the order of the data set.
+
+    Raises:
+        ValueError: unknown pooling, no text column, or `pooler` on a model without one.
+    """
+    import torch
+    from tqdm.auto import tqdm
+    from transformers import DataCollatorWithPadding
+
+    from hf_langimb.data.loading import find_text_columns, tokenize
+
+    if pooling not in POOLINGS:
+        raise ValueError(f"Unknown pooling {pooling!r}: choose one of {', '.join(POOLINGS)}.")
+    if "input_ids" not in dataset.column_names:
+        dataset = tokenize(dataset, tokenizer, find_text_columns(dataset, text_columns))
+    names = [name for name in tokenizer.model_input_names if name in dataset.column_names]
+    rows = dataset.select_columns(names).with_format(None)
+    order = np.argsort([-len(ids) for ids in rows["input_ids"]], kind="stable")
+    collate = DataCollatorWithPadding(tokenizer)
+    encoder = getattr(model, "base_model", model)
+    features: np.ndarray | None = None
+    training = model.training
+    model.eval()
+    starts = range(0, len(order), batch_size)
+    try:
+        with torch.inference_mode():
+            for start in tqdm(starts, desc="Extracting features", disable=None, leave=False):
+                index = order[start : start + batch_size]
+                batch = collate([rows[int(i)] for i in index]).to(model.device)
+                outputs = encoder(**batch, output_hidden_states=True)
+                pooled = _pool(outputs, batch, pooling, layers)
+                if features is None:
+                    features = np.zeros((len(pooled), len(order), pooled.shape[-1]), dtype=np.float32)
+                features[:, index] = pooled.float().cpu().numpy()
+    finally:
+        model.train(training)
+    if features is None:
+        raise ValueError("No rows to take features from: the data set is empty.")
+    return features
+
+
+def _pool(outputs: Any, batch: Any, pooling: str, layers: Sequence[int]) -> Any:
+    """[layers, B, H] from a model's outputs."""
+    import torch
+
+    if pooling == "pooler":
+        pooled = getattr(outputs, "pooler_output", None)
+        if pooled is None:
+            raise ValueError("This model has no pooler: choose pooling cls, mean or last.")
+        return pooled[None]
+    hidden = torch.stack([outputs.hidden_states[layer] for layer in layers])  # [layers, B, T, H]
+    mask = batch["attention_mask"] if "attention_mask" in batch else torch.ones_like(batch["input_ids"])
+    positions = torch.arange(mask.shape[1], device=mask.device)
+    if pooling == "mean":
+        return (hidden * mask[..., None]).sum(dim=2) / mask.sum(dim=1)[:, None]
+    masked = torch.where(mask.bool(), positions, -1 if pooling == "last" else mask.shape[1])
+    chosen = masked.amax(dim=1) if pooling == "last" else masked.amin(dim=1)  # padding may stand on either side
+    return hidden[:, torch.arange(len(chosen), device=chosen.device), chosen]

@@ -1,0 +1,140 @@
+"""Plan -> subsets: a recipe's data set, the plans it is drawn by, and the rows of each plan."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from datasets import Dataset, DatasetDict
+
+from hf_langimb.arguments import RecipeArguments
+from hf_langimb.data import mini_xnli
+from hf_langimb.data.loading import find_text_columns, open_dataset, standardise
+from hf_langimb.distribution import JointDistribution
+from hf_langimb.sampling import allocate, draw, joint_shares, keep_one_language_per_item
+
+TEST_SEED = 0  # the test set is one and the same for every seed and setup
+
+
+def plan_shares(lines: list[str], labels: list[str]) -> dict[str, np.ndarray]:
+    """The recipe's plans as joint shares [L, C] on sorted languages: `balanced` and `imbalanced`.
+
+    Args:
+        lines: 'fr 1/2 1/3 1/6' for each language; fractions are exact.
+        labels: label names in class order, the order of the shares.
+
+    Raises:
+        ValueError: a line that is no language with one share for every label, or shares that do not add up.
+    """
+    table = {}
+    for line in lines:
+        language, *shares = str(line).replace(":", " ").replace(",", " ").split()
+        try:
+            table[language] = [float(Fraction(share)) for share in shares]
+        except (ValueError, ZeroDivisionError):
+            table[language] = []
+        if len(table[language]) != len(labels):
+            raise ValueError(
+                f"imbalanced_shares expects a language and {len(labels)} shares ({', '.join(labels)}) such as "
+                f"'fr {' '.join(['1/' + str(len(labels))] * len(labels))}', found {line!r}."
+            )
+    skewed = joint_shares([table[language] for language in sorted(table)])
+    return {"balanced": joint_shares(np.ones_like(skewed) / skewed.shape[1]), "imbalanced": skewed}
+
+
+@dataclass
+class Data:
+    """A recipe's data: subsets by split, plan and seed are drawn from `source`."""
+
+    source: DatasetDict
+    text_columns: list[str]
+    languages: list[str]
+    labels: list[str]
+    plans: dict[str, np.ndarray]
+    recipe: RecipeArguments
+
+    def counts(self, split: str, plan: str) -> np.ndarray:
+        """Rows to draw, int64[L, C]: the given size, else the largest that every plan allows (SPEC A1)."""
+        available = JointDistribution.from_dataset(self.source[split]).counts
+        size = getattr(self.recipe, f"{split}_size")
+        if size is None:
+            size = min(int(allocate(available, shares).sum()) for shares in self.plans.values())
+        try:
+            return allocate(available, self.plans[plan], size)
+        except ValueError as error:
+            raise ValueError(f"{split} split, axes {self.languages} x {self.labels}: {error}") from None
+
+    def subset(self, split: str, plan: str, seed: int) -> Dataset:
+        """The rows of a plan; `natural` takes them all. Subsets of one seed overlap as far as their plans allow."""
+        source = self.source[split]
+        if plan == "natural":
+            return source
+        rows = draw(source["language"][:], source["label"][:], self.counts(split, plan), seed=seed)
+        return source.select(rows)
+
+
+def load_data(recipe: RecipeArguments, language_column: str) -> Data:
+    """Read the recipe's data set into train, validation and test with standard columns.
+
+    Raises:
+        ValueError: missing splits, columns, languages or labels; says which.
+    """
+    if recipe.dataset_name == "mini_xnli":
+        raw: Any = mini_xnli.load()
+    else:
+        raw = open_dataset(recipe.dataset_name, config_names=recipe.config_names)
+    splits = {name: getattr(recipe, f"{name}_split") for name in ("train", "validation", "test")}
+    missing = [split for split in splits.values() if not isinstance(raw, DatasetDict) or split not in raw]
+    if missing:
+        found = ", ".join(raw) if isinstance(raw, DatasetDict) else "a single file"
+        raise ValueError(f"Expected the splits {', '.join(splits.values())} in {recipe.dataset_name}, found {found}.")
+    text_columns = find_text_columns(raw[splits["train"]], recipe.text_columns)
+    languages = [str(line).replace(":", " ").split()[0] for line in recipe.imbalanced_shares]
+    source = DatasetDict(
+        {
+            name: standardise(
+                raw[split],
+                text_columns=text_columns,
+                language_column=language_column,
+                label_column=recipe.label_column,
+                id_column=recipe.id_column,
+                label_names=recipe.label_order,
+                languages=languages,
+            )
+            for name, split in splits.items()
+        }
+    )
+    if recipe.one_language_per_item:
+        if not recipe.id_column:
+            raise ValueError("one_language_per_item needs id_column: the column that translations of a text share.")
+        for name in ("train", "validation"):
+            rows = keep_one_language_per_item(source[name]["language"][:], source[name]["id"][:], seed=TEST_SEED)
+            source[name] = source[name].select(rows)
+    labels = list(source["train"].features["label"].names)
+    present = sorted(set(source["train"].unique("language")))
+    if languages and present != sorted(languages):
+        raise ValueError(f"The plan names the languages {sorted(languages)}, the training data have {present}.")
+    plans = plan_shares(recipe.imbalanced_shares, labels) if recipe.imbalanced_shares else {}
+    return Data(source, text_columns, present, labels, plans, recipe)
+
+
+def external_text(recipe: RecipeArguments, languages: list[str], language_column: str) -> Dataset | None:
+    """External text for the probe, columns text, language, id: the first `probe_rows` rows of each language."""
+    if recipe.dataset_name == "mini_xnli" and recipe.probe_dataset_name is None:
+        rows = mini_xnli.external_sentences(recipe.probe_rows)
+        return rows.rename_column("item", "id")
+    if recipe.probe_dataset_name is None:
+        return None
+    raw = open_dataset(recipe.probe_dataset_name, config_names=recipe.probe_config_names, split="train")
+    return _first_rows(raw, languages, recipe.probe_rows, language_column)
+
+
+def _first_rows(raw: Dataset, languages: list[str], rows: int, language_column: str) -> Dataset:
+    names = np.array([re.sub(r"^\d{8}\.", "", str(name)) for name in raw[language_column]], dtype=object)
+    chosen = np.concatenate([np.flatnonzero(names == language)[:rows] for language in languages])
+    text = raw.select(chosen).select_columns(["text"])
+    ids = raw.select(chosen)["item"][:] if "item" in raw.column_names else range(len(chosen))
+    return text.add_column("language", names[chosen].tolist()).add_column("id", [str(i) for i in ids])

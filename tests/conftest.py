@@ -1,0 +1,177 @@
+"""Shared fixtures: tiny tokenizers, models and data sets made here, without any download."""
+
+import os
+
+# Read at first import, so before it: no test reaches the network (a stray call meets a closed port), and the Hub tests
+# may still talk to their own server on this machine, which offline mode would block.
+os.environ["HF_HUB_OFFLINE"] = os.environ["TRANSFORMERS_OFFLINE"] = "0"
+os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"
+os.environ["HF_HUB_DISABLE_XET"] = os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ.pop("HF_TOKEN", None)
+
+import random
+
+import pytest
+
+WORDS = [f"w{i}" for i in range(24)]  # the vocabulary of every tiny tokenizer, besides special tokens
+
+
+def _word_tokenizer(specials, template, unknown, last=(), **kwargs):
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    ids = {token: i for i, token in enumerate([*specials, *WORDS, *last])}
+    tokenizer = Tokenizer(models.WordLevel(ids, unk_token=unknown))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    if template:
+        used = [(token, i) for token, i in ids.items() if token in " ".join(template)]
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=template[0], pair=template[1], special_tokens=used
+        )
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token=unknown, model_max_length=32, **kwargs)
+
+
+@pytest.fixture(scope="session")
+def bert_tokenizer():
+    """[CLS] a [SEP] b [SEP], token types 0 and 1; padding is id 0."""
+    return _word_tokenizer(
+        ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"],
+        ("[CLS] $A [SEP]", "[CLS] $A [SEP] $B:1 [SEP]:1"),
+        "[UNK]",
+        pad_token="[PAD]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+    )
+
+
+@pytest.fixture(scope="session")
+def roberta_tokenizer():
+    """<s> a </s></s> b </s>, no token types; padding is id 1 and the mask token comes last, as in XLM-R."""
+    return _word_tokenizer(
+        ["<s>", "<pad>", "</s>", "<unk>"],
+        ("<s> $A </s>", "<s> $A </s> </s> $B </s>"),
+        "<unk>",
+        last=["<mask>"],
+        pad_token="<pad>",
+        bos_token="<s>",
+        cls_token="<s>",
+        eos_token="</s>",
+        sep_token="</s>",
+        mask_token="<mask>",
+    )
+
+
+@pytest.fixture(scope="session")
+def decoder_tokenizer():
+    """Words alone: no special token is added, there is no mask token; padding is id 1."""
+    return _word_tokenizer(["<unk>", "<pad>", "<eos>"], None, "<unk>", pad_token="<pad>", eos_token="<eos>")
+
+
+@pytest.fixture(scope="session")
+def tiny_bert(bert_tokenizer):
+    """Function (num_labels=3, seed=0, **config): a fresh BERT classifier of width 16 without dropout."""
+    import torch
+    from transformers import BertConfig, BertForSequenceClassification
+
+    def make(num_labels=3, seed=0, **config):
+        torch.manual_seed(seed)
+        settings = {
+            "vocab_size": len(bert_tokenizer),
+            "hidden_size": 16,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "intermediate_size": 32,
+            "max_position_embeddings": 64,
+            "hidden_dropout_prob": 0.0,
+            "attention_probs_dropout_prob": 0.0,
+            "initializer_range": 0.3,
+            "num_labels": num_labels,
+            "pad_token_id": 0,
+        }
+        return BertForSequenceClassification(BertConfig(**settings | config))
+
+    return make
+
+
+SKEWED = {"en": (4, 2, 1), "fr": (1, 2, 5), "ja": (2, 2, 2)}  # rows of labels 0, 1, 2 in each language
+
+
+@pytest.fixture(scope="session")
+def tiny_dataset():
+    """Function (tokenizer, counts=SKEWED, pair=False, length=(1, 6), seed=0): tokenised rows, label, language (string).
+
+    `counts` maps each language to its rows of label 0, 1, ...; rows come in a seeded random order.
+    """
+    from datasets import Dataset
+
+    def make(tokenizer, counts=SKEWED, pair=False, length=(1, 6), seed=0):
+        randomness = random.Random(seed)
+
+        def text():
+            return " ".join(randomness.choices(WORDS, k=randomness.randint(*length)))
+
+        cells = [
+            (language, label)
+            for language, row in counts.items()
+            for label, number in enumerate(row)
+            for _ in range(number)
+        ]
+        randomness.shuffle(cells)
+        rows = []
+        for language, label in cells:
+            texts = (text(), text()) if pair else (text(),)
+            rows.append({**tokenizer(*texts), "label": label, "language": language})
+        return Dataset.from_list(rows)
+
+    return make
+
+
+@pytest.fixture
+def training_arguments(tmp_path):
+    """Function (**changes): LangImbTrainingArguments for tests: CPU, silent, rows in order, nothing saved."""
+    from hf_langimb import LangImbTrainingArguments
+
+    def make(**changes):
+        settings = {
+            "output_dir": str(tmp_path / "run"),
+            "use_cpu": True,
+            "disable_tqdm": True,
+            "report_to": "none",
+            "save_strategy": "no",
+            "logging_strategy": "no",
+            "train_sampling_strategy": "sequential",
+            "max_grad_norm": 0.0,
+            "learning_rate": 0.01,
+            "max_steps": 1,
+            "seed": 1,
+        }
+        return LangImbTrainingArguments(**settings | changes)
+
+    return make
+
+
+def record_gradients(trainer):
+    """Train; {parameter: gradient} of the first optimiser step, float64 copies taken before the step."""
+    from transformers import TrainerCallback
+
+    gradients = {}
+
+    class Recorder(TrainerCallback):
+        def on_pre_optimizer_step(self, args, state, control, **kwargs):
+            for name, parameter in trainer.model.named_parameters():
+                if parameter.grad is not None:
+                    gradients.setdefault(name, parameter.grad.double().clone())
+
+    trainer.add_callback(Recorder())
+    trainer.train()
+    return gradients
+
+
+@pytest.fixture
+def gradients_of():
+    """Function (trainer): `record_gradients`."""
+    return record_gradients

@@ -1,0 +1,141 @@
+"""Classifiers of every kind train unmodified: encoders with and without token types, decoders without a mask token."""
+
+import copy
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForSequenceClassification
+
+from hf_langimb import LangImbTrainer
+
+SMALL = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+DECODER = {**SMALL, "num_key_value_heads": 1, "head_dim": 8, "pad_token_id": 1, "max_position_embeddings": 64}
+ARCHITECTURES = {  # name: tokenizer, configuration
+    "bert": ("bert", SMALL),
+    "xlm-roberta": ("roberta", {**SMALL, "type_vocab_size": 1, "pad_token_id": 1}),
+    "deberta-v2": (
+        "bert",
+        {
+            **SMALL,
+            "type_vocab_size": 0,
+            "relative_attention": True,
+            "position_buckets": 8,
+            "pos_att_type": ["p2c", "c2p"],
+        },
+    ),
+    "distilbert": ("bert", {"dim": 16, "hidden_dim": 32, "n_layers": 1, "n_heads": 2}),
+    "modernbert": ("bert", {**SMALL, "pad_token_id": 0, "reference_compile": False, "num_hidden_layers": 2}),
+    "qwen2": ("decoder", DECODER),
+    "qwen3": ("decoder", DECODER),
+    "llama": ("decoder", DECODER),
+}
+HEADS = {  # what stands outside the encoder, where it is not "classifier" alone
+    "deberta-v2": {"pooler", "classifier"},
+    "distilbert": {"pre_classifier", "classifier"},
+    "modernbert": {"head", "classifier"},
+    "qwen2": {"score"},
+    "qwen3": {"score"},
+    "llama": {"score"},
+}
+
+
+def make(architecture, tokenizer):
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(
+        architecture, **ARCHITECTURES[architecture][1], vocab_size=len(tokenizer), num_labels=3, initializer_range=0.2
+    )
+    return AutoModelForSequenceClassification.from_config(config)
+
+
+@pytest.fixture(params=ARCHITECTURES)
+def architecture(request):
+    return request.param
+
+
+@pytest.fixture
+def tokenizer(architecture, request):
+    return request.getfixturevalue(f"{ARCHITECTURES[architecture][0]}_tokenizer")
+
+
+@pytest.fixture
+def build(tokenizer, tiny_dataset, training_arguments):
+    """Function (model, **arguments): a trainer on pairs (single texts for decoders), with every term there is."""
+    data = tiny_dataset(tokenizer, pair=tokenizer.mask_token is not None)
+
+    def trainer(model, **changes):
+        arguments = training_arguments(
+            class_weighting="per_language",
+            masked_entropy_weight=1.0 if tokenizer.mask_token else 0.0,
+            max_steps=2,
+            per_device_train_batch_size=4,
+            gradient_accumulation_steps=2,
+            **changes,
+        )
+        return LangImbTrainer(model, arguments, None, data, data, tokenizer)
+
+    return trainer
+
+
+def test_the_whole_model_trains_evaluates_and_comes_back(architecture, tokenizer, build, tmp_path):
+    trainer = build(make(architecture, tokenizer), head_learning_rate=0.02)
+    before = {name: parameter.detach().clone() for name, parameter in trainer.model.named_parameters()}
+    trainer.train()
+    unchanged = [name for name, parameter in trainer.model.named_parameters() if parameter.equal(before[name])]
+    assert unchanged == []
+    metrics = trainer.evaluate()
+    assert 0 < metrics["eval_loss"] < 10
+    trainer.save_model(tmp_path / "model")
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "model")
+    assert model.config.langimb["languages"] == ["en", "fr", "ja"]
+    again = build(model).evaluate()
+    assert again["eval_loss"] == pytest.approx(metrics["eval_loss"], rel=1e-5)
+
+
+def test_adapters_and_head_train_and_come_back(architecture, tokenizer, build, tmp_path):
+    from peft import AutoPeftModelForSequenceClassification
+
+    make(architecture, tokenizer).save_pretrained(tmp_path / "base")
+    base = AutoModelForSequenceClassification.from_pretrained(tmp_path / "base")
+    trainer = build(base, lora_rank=2, head_learning_rate=0.02)
+    before = {name: parameter.detach().clone() for name, parameter in trainer.model.named_parameters()}
+    trainer.train()
+    changed = {name for name, parameter in trainer.model.named_parameters() if not parameter.equal(before[name])}
+    assert changed == {name for name in before if "lora_" in name or "modules_to_save" in name}
+    outermost = [name.removeprefix("base_model.model.").split(".") for name in changed]
+    assert {parts[0] for parts in outermost if "modules_to_save" in parts} == HEADS.get(architecture, {"classifier"})
+    assert {parts[0] for parts in outermost if not {"lora_A", "lora_B"}.isdisjoint(parts)} == {base.base_model_prefix}
+    rates = {group["lr"] for group in trainer.optimizer.param_groups}
+    assert len(rates) == 1, "both have decayed to 0"
+    heads = {id(p) for name, p in trainer.model.named_parameters() if "modules_to_save" in name}
+    initial = {
+        (id(p) in heads, group["initial_lr"]) for group in trainer.optimizer.param_groups for p in group["params"]
+    }
+    assert initial == {(True, 0.02), (False, 0.01)}
+    logits = trainer.predict(trainer.eval_dataset).predictions
+    trainer.save_model(tmp_path / "adapter")
+    assert not (tmp_path / "adapter" / "config.json").exists()
+    loaded = AutoPeftModelForSequenceClassification.from_pretrained(tmp_path / "adapter", num_labels=3).eval()
+    batch = trainer.data_collator([trainer.eval_dataset[i] for i in range(4)])
+    inputs = {name: batch[name] for name in tokenizer.model_input_names if name in batch}
+    if architecture in ("distilbert", "modernbert"):
+        inputs.pop("token_type_ids")
+    with torch.no_grad():
+        again = loaded(**inputs).logits
+    assert again.allclose(torch.tensor(logits[:4]), atol=1e-5)
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_a_decoder_with_a_mask_token_added_takes_the_entropy_loss(
+    decoder_tokenizer, tiny_dataset, training_arguments, side
+):
+    tokenizer = copy.deepcopy(decoder_tokenizer)
+    tokenizer.padding_side = side
+    tokenizer.add_special_tokens({"mask_token": "<mask>"})
+    model = make("qwen2", decoder_tokenizer)
+    model.resize_token_embeddings(len(tokenizer))
+    arguments = training_arguments(masked_entropy_weight=1.0, logging_strategy="steps", logging_steps=1, max_steps=2)
+    trainer = LangImbTrainer(model, arguments, train_dataset=tiny_dataset(tokenizer), processing_class=tokenizer)
+    before = model.get_input_embeddings().weight[tokenizer.mask_token_id].detach().clone()
+    trainer.train()
+    assert not model.get_input_embeddings().weight[tokenizer.mask_token_id].equal(before)
+    assert trainer.state.log_history[0]["loss_masked_entropy"] < 0

@@ -1,0 +1,64 @@
+"""Started by test_processes.py with `accelerate launch`: train one step, evaluate, write what was measured.
+
+Usage: two_processes.py FOLDER, which holds model/ and rows/; writes gradients.pt and measured.json there.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+from conftest import record_gradients
+from datasets import load_from_disk
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from hf_langimb import LangImbTrainer, LangImbTrainingArguments
+
+
+def build(folder: Path, rows, batch: int, accumulation: int) -> LangImbTrainer:
+    """A trainer in float64 with class weights and a mask row of three tokens."""
+    arguments = LangImbTrainingArguments(
+        output_dir=str(folder / "run"),
+        use_cpu=True,
+        disable_tqdm=True,
+        report_to="none",
+        save_strategy="no",
+        logging_steps=1,
+        learning_rate=0.01,
+        train_sampling_strategy="sequential",
+        max_grad_norm=0.0,
+        max_steps=1,
+        per_device_train_batch_size=batch,
+        gradient_accumulation_steps=accumulation,
+        per_device_eval_batch_size=4,
+        class_weighting="per_language",
+        masked_entropy_weight=0.7,
+    )
+    model = AutoModelForSequenceClassification.from_pretrained(folder / "model").double()
+    tokenizer = AutoTokenizer.from_pretrained(folder / "model")
+    trainer = LangImbTrainer(model, arguments, train_dataset=rows, eval_dataset=rows, processing_class=tokenizer)
+    trainer._draw_mask = lambda inputs: {"row": 0, "length": 3}
+    return trainer
+
+
+def measure(folder: Path, batch: int, accumulation: int) -> tuple[dict, dict]:
+    """Gradients of one optimiser step, and numbers: its logged loss and parts, losses and predictions after it."""
+    trainer = build(folder, load_from_disk(folder / "rows"), batch, accumulation)
+    gradients = record_gradients(trainer)  # first: evaluated before, transformers 5.23 would not synchronise gradients
+    evaluated = trainer.evaluate()
+    predicted = trainer.predict(trainer.eval_dataset)
+    step = next(entry for entry in trainer.state.log_history if "loss_classification" in entry)
+    numbers = {name: value for name, value in (evaluated | step).items() if "loss" in name}
+    return gradients, numbers | {
+        "processes": trainer.args.world_size,
+        "predictions": predicted.predictions.tolist(),
+        "labels": predicted.label_ids.tolist(),
+    }
+
+
+if __name__ == "__main__":
+    target = Path(sys.argv[1])
+    gradients, numbers = measure(target, batch=3, accumulation=4)
+    if numbers["processes"] == 1 or torch.distributed.get_rank() == 0:
+        torch.save(gradients, target / "gradients.pt")
+        (target / "measured.json").write_text(json.dumps(numbers), encoding="utf-8")
