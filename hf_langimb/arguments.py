@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import json
 import re
 import sys
 from argparse import Action, ArgumentParser, ArgumentTypeError
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,11 @@ class RecipeArguments:
     probe_config_names: list[str] = field(default_factory=list, metadata={"help": "Its configurations."})
     probe_rows: int = field(default=1000, metadata={"help": "External rows for each language."})
 
+    def __post_init__(self) -> None:
+        for name in ("seeds", "probe_rows"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} expects 1 or more, found {getattr(self, name)}.")
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -118,7 +124,12 @@ def parse_recipe(name: str, folder: Path, argv: Sequence[str] | None = None) -> 
         ValueError: no such YAML, or keys and values in it that do not fit; says which, and what is expected.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
-    parser = HfArgumentParser((RecipeArguments, LangImbTrainingArguments), prog=f"accelerate launch recipes/{name}.py")
+    program = f"accelerate launch recipes/{name}.py"
+    parser = HfArgumentParser(
+        (RecipeArguments, LangImbTrainingArguments),
+        prog=program,
+        usage=f"{program} [--config STEM|FILE.yaml] [--option value ...] (--help lists the options)",
+    )
     parser.add_argument("--config", default="mini", help=f"Name of a YAML under {folder}, or a file.")
     hard_defaults = vars(parser.parse_args([]))
     path = _find_config(folder, argv)
@@ -157,15 +168,24 @@ def _read_yaml(path: Path, parser: ArgumentParser) -> tuple[dict[str, Any], dict
     for name, settings in definitions.items():
         if not re.fullmatch(r"[a-z0-9_]+", str(name)):
             raise ValueError(f"{path.name}: a setup's name has the letters a-z, 0-9 and _, found {name!r}.")
-        settings = dict(settings or {})
-        plan = {"plan": settings.pop("plan")} if "plan" in settings else {}
-        checked[name] = plan | _check_values(settings, f"{path.name}, setup {name}", parser)
+        checked[name] = _check_setup(settings or {}, f"{path.name}, setup {name}", parser)
     return _check_values(values | {"setups": list(definitions)}, path.name, parser), checked
+
+
+def _check_setup(settings: Any, where: str, parser: ArgumentParser) -> dict[str, Any]:
+    """A setup's definition: its plan, and training arguments."""
+    if not isinstance(settings, dict):
+        raise ValueError(f"{where} expects a plan and training arguments, found {settings!r}.")
+    common = {item.name for item in fields(RecipeArguments)} | {"output_dir", "seed"}
+    if wrong := ", ".join(key for key in settings if key in common):
+        raise ValueError(f"{where}: {wrong} cannot differ between setups, only the plan and training arguments can.")
+    plan = {"plan": settings["plan"]} if "plan" in settings else {}
+    return plan | _check_values({key: value for key, value in settings.items() if key != "plan"}, where, parser)
 
 
 def _check_values(values: dict[str, Any], where: str, parser: ArgumentParser) -> dict[str, Any]:
     """Convert values to their fields' types: YAML reads 5e-4 as a string and no as False."""
-    actions = {action.dest: action for action in parser._actions}
+    actions = {action.dest: action for action in reversed(parser._actions)}  # --x before its twin --no_x
     checked = {}
     for key, value in values.items():
         if key not in actions or key in ("help", "config"):
@@ -176,9 +196,11 @@ def _check_values(values: dict[str, Any], where: str, parser: ArgumentParser) ->
 
 
 def _convert(action: Action, value: Any, where: str) -> Any:
-    if value is None:
-        return None
     takes_list = action.nargs == "+"
+    if value is None and not takes_list:
+        return None
+    if isinstance(value, dict) and action.dest in LangImbTrainingArguments._VALID_DICT_FIELDS:
+        return json.dumps(value)  # TrainingArguments reads it back
     if takes_list != isinstance(value, list):
         raise ValueError(f"{where} expects {'a list' if takes_list else 'a single value'}, found {value!r}.")
     if takes_list:
@@ -187,6 +209,8 @@ def _convert(action: Action, value: Any, where: str) -> Any:
 
 
 def _convert_scalar(action: Action, value: Any, where: str) -> Any:
+    if isinstance(value, dict | list):
+        raise ValueError(f"{where} expects a single value, found {value!r}.")
     takes_bool = action.type is string_to_bool
     if isinstance(value, bool) and not takes_bool:
         raise ValueError(

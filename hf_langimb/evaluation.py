@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from hf_langimb.columns import encode_column
+from hf_langimb.columns import encode_columns
 from hf_langimb.distribution import JointDistribution
 
 
@@ -26,7 +26,8 @@ def evaluate_predictions(
         probabilities: float[N, C], columns in the order of the labels axis, for the losses (null without).
         plan: the skewed joint distribution that training followed: a `JointDistribution`, or counts or shares [L, C]
             on the axes of this evaluation. `reliance` and `skew_transfer` compare with it (null without).
-        weights: float[L, C], the class weights of training, for `loss`; None is the plain loss.
+        weights: float[L, C], the class weights of training, for `loss`; None is the plain loss, and so is it for
+            languages that training did not have.
 
     Returns:
         A JSON-ready dictionary. `dependence_bits` is MI(prediction; language), `_corrected` that less its chance
@@ -35,16 +36,17 @@ def evaluate_predictions(
         they ignore it, negative where they over-correct.
 
     Raises:
-        ValueError: lengths differ, nulls, or a plan whose axes do not fit.
+        ValueError: no rows, lengths differ, nulls, labels and predictions of two types, or a plan, probabilities or
+            weights whose axes do not fit.
     """
-    axes = _axes(languages, labels, predictions, plan)
-    language_ids, label_ids = _positions(languages, axes[0], "language"), _positions(labels, axes[1], "label")
-    prediction_ids = _positions(predictions, axes[1], "prediction")
-    if not len(language_ids) == len(label_ids) == len(prediction_ids):
-        raise ValueError(
-            f"Expected one language, label and prediction per row; found {len(language_ids):,}, {len(label_ids):,} and "
-            f"{len(prediction_ids):,}."
-        )
+    (spoken, language_ids), (true, label_ids), (guessed, prediction_ids) = encode_columns(
+        language=languages, label=labels, prediction=predictions
+    )
+    if not len(language_ids):
+        raise ValueError("No rows to evaluate: the columns are empty.")
+    axes = _axes(spoken, true, guessed, plan)
+    language_ids = _on_axis(spoken, axes[0])[language_ids]
+    label_ids, prediction_ids = _on_axis(true, axes[1])[label_ids], _on_axis(guessed, axes[1])[prediction_ids]
     shape = (len(axes[0]), len(axes[1]))
     cells = np.zeros((*shape, shape[1]), dtype=np.int64)  # [L, true label, predicted label]
     np.add.at(cells, (language_ids, label_ids, prediction_ids), 1)
@@ -70,26 +72,27 @@ def evaluate_predictions(
         "dependence_given_label_bits": _dependence_given_label(cells),
         "reliance": dependence / plan_bits if plan_bits else None,
         "skew_transfer": None if plan_shares is None else _skew_transfer(predicted, plan_shares),
-        **_losses(probabilities, language_ids, label_ids, weights),
+        **_losses(probabilities, label_ids, _class_weights(weights, plan, axes)[language_ids, label_ids], axes[1]),
     }
 
 
-def _axes(languages: Any, labels: Any, predictions: Any, plan: Any) -> tuple[tuple[str, ...], tuple[Any, ...]]:
-    """The plan's axes where it has some; else the sorted values of the columns."""
-    language_axis = encode_column(languages, "language")[0]
-    label_axis = tuple(sorted({*encode_column(labels, "label")[0], *encode_column(predictions, "prediction")[0]}))
+def _axes(
+    languages: tuple[str, ...], labels: tuple[Any, ...], predictions: tuple[Any, ...], plan: Any
+) -> tuple[tuple[str, ...], tuple[Any, ...]]:
+    """The plan's axes where it has some, languages that it lacks behind them; else the values found, sorted."""
+    found = {*labels, *predictions}
+    if len(kinds := sorted({type(value).__name__ for value in (*labels, *predictions)})) > 1:
+        raise ValueError(f"Expected labels and predictions of one type, found {' and '.join(kinds)}: convert either.")
     if not isinstance(plan, JointDistribution):
-        return language_axis, label_axis
-    extra = tuple(language for language in language_axis if language not in plan.languages)
-    if not set(label_axis) <= set(plan.labels):
-        raise ValueError(f"Labels {list(label_axis)} of the rows are not among those of the plan, {list(plan.labels)}.")
-    return plan.languages + extra, plan.labels
+        return languages, tuple(sorted(found))
+    if not found <= set(plan.labels):
+        raise ValueError(f"Labels {sorted(found)} of the rows are not among those of the plan, {list(plan.labels)}.")
+    return plan.languages + tuple(name for name in languages if name not in plan.languages), plan.labels
 
 
-def _positions(column: Any, axis: tuple[Any, ...], name: str) -> np.ndarray:
-    values, ids = encode_column(column, "language" if name == "language" else name)
-    place = {value: i for i, value in enumerate(axis)}
-    return np.array([place[value] for value in values], dtype=np.int64)[ids]
+def _on_axis(values: tuple[Any, ...], axis: tuple[Any, ...]) -> np.ndarray:
+    """The place of each value on an axis."""
+    return np.array([axis.index(value) for value in values], dtype=np.int64)
 
 
 def _plan_shares(plan: Any, axes: tuple[tuple[str, ...], tuple[Any, ...]]) -> np.ndarray | None:
@@ -103,6 +106,8 @@ def _plan_shares(plan: Any, axes: tuple[tuple[str, ...], tuple[Any, ...]]) -> np
         raise ValueError(
             f"Expected a plan of {len(axes[0])} languages x {len(axes[1])} labels, found shape {table.shape}."
         )
+    if not np.isfinite(table).all() or (table < 0).any() or table.sum() == 0:
+        raise ValueError("Expected a plan of counts or shares, none negative and not all 0.")
     return table / table.sum()
 
 
@@ -139,13 +144,30 @@ def _macro_f1(confusion: np.ndarray) -> float:
     return float((2 * right[total > 0] / total[total > 0]).mean())
 
 
-def _losses(
-    probabilities: Any, language_ids: np.ndarray, label_ids: np.ndarray, weights: Any
-) -> dict[str, float | None]:
-    """Mean cross-entropy in nats, with the weights of training and without."""
+def _class_weights(weights: Any, plan: Any, axes: tuple[tuple[str, ...], tuple[Any, ...]]) -> np.ndarray:
+    """The weights on the axes of the evaluation: 1 without weights, and for languages that the plan lacks."""
+    known = len(plan.languages) if isinstance(plan, JointDistribution) else len(axes[0])
+    table = np.ones((len(axes[0]), len(axes[1])))
+    if weights is None:
+        return table
+    given = np.asarray(weights, dtype=np.float64)
+    if given.shape != (known, len(axes[1])):
+        raise ValueError(
+            f"Expected weights for {known} languages x {len(axes[1])} labels, found shape {list(given.shape)}."
+        )
+    table[:known] = given
+    return table
+
+
+def _losses(probabilities: Any, label_ids: np.ndarray, weights: np.ndarray, labels: Any) -> dict[str, float | None]:
+    """Mean cross-entropy in nats, with each row's weight and without."""
     if probabilities is None:
         return {"loss": None, "plain_loss": None}
     table = np.asarray(probabilities, dtype=np.float64)
+    if table.shape != (len(label_ids), len(labels)):
+        raise ValueError(
+            f"Expected probabilities of shape [{len(label_ids)}, {len(labels)}] for the labels {list(labels)}, found "
+            f"{list(table.shape)}: labels that no row has need a plan with axes (a JointDistribution)."
+        )
     losses = -np.log(np.maximum(table[np.arange(len(label_ids)), label_ids], np.finfo(np.float64).tiny))
-    own = losses if weights is None else losses * np.asarray(weights)[language_ids, label_ids]
-    return {"loss": float(own.mean()), "plain_loss": float(losses.mean())}
+    return {"loss": float((losses * weights).mean()), "plain_loss": float(losses.mean())}

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import yaml
 from accelerate import PartialState
 from datasets import Dataset, DatasetDict
@@ -26,6 +28,7 @@ from hf_langimb.distribution import JointDistribution
 from hf_langimb.evaluation import evaluate_predictions
 from hf_langimb.results import SCHEMA_VERSION, compare, summarise, write_json, write_results
 from hf_langimb.subsets import TEST_SEED, Data, external_text, load_data
+from hf_langimb.weighting import cell_weights
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +48,7 @@ def resolve_setup(name: str, definitions: dict[str, dict[str, Any]]) -> dict[str
         ValueError: no such setup; names those that are known.
     """
     if name in definitions:
-        return {"plan": "imbalanced"} | definitions[name]
+        return SETUPS.get(name, {"plan": "imbalanced"}) | definitions[name]
     if name in SETUPS:
         return dict(SETUPS[name])
     for suffix, settings in SUFFIXES.items():
@@ -64,7 +67,7 @@ def open_run(recipe: Recipe) -> Path:
     folder = Path(recipe.training.output_dir)
     config = _plain({"recipe": recipe.name, "config_name": recipe.config_name, **recipe.config, **_setups_of(recipe)})
     path = folder / "config.yaml"
-    if path.exists():
+    if path.exists() and len(list(folder.iterdir())) > 1:  # more was done than to name a configuration
         before = yaml.safe_load(path.read_text(encoding="utf-8"))
         keys = sorted({*before, *config} - {*NOT_OF_THE_RESULT})
         differing = [
@@ -77,9 +80,12 @@ def open_run(recipe: Recipe) -> Path:
                 f"{folder} holds a run of another configuration ({'; '.join(differing)}): choose another --output_dir, "
                 "or remove the folder."
             )
+    PartialState().wait_for_everyone()  # all have read
     if PartialState().is_main_process:
         folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(yaml.safe_dump(config, sort_keys=True, allow_unicode=True), encoding="utf-8")
+        part = path.with_suffix(".part")
+        part.write_text(yaml.safe_dump(config, sort_keys=True, allow_unicode=True), encoding="utf-8")
+        part.replace(path)
     PartialState().wait_for_everyone()
     return folder
 
@@ -97,13 +103,16 @@ def start_checkpoint(recipe: Recipe, folder: Path) -> str:
     """Name or folder of the model that every setup starts from; `mini_bert` is made and pre-trained once."""
     if recipe.data.model_name_or_path != "mini_bert":
         return recipe.data.model_name_or_path
-    start = folder / "start"
-    with PartialState().main_process_first():
-        if not (start / "config.json").exists():
-            from hf_langimb.mini_bert import pretrain_mini_bert
+    start, part = folder / "start", folder / "start.part"
+    if not start.is_dir():
+        from hf_langimb.mini_bert import pretrain_mini_bert
 
-            pairs = mini_xnli.pretraining_text()
-            pretrain_mini_bert(pairs, start, steps=recipe.data.pretraining_steps)
+        PartialState().wait_for_everyone()  # all have seen that there is none; all train it together
+        pretrain_mini_bert(mini_xnli.pretraining_text(), part, steps=recipe.data.pretraining_steps)
+        PartialState().wait_for_everyone()
+        if PartialState().is_main_process:
+            part.rename(start)
+        PartialState().wait_for_everyone()
     return str(start)
 
 
@@ -116,7 +125,6 @@ def train(
         Facts of the training: the step that was chosen and whether another loss would have chosen another.
     """
     from transformers import AutoModelForSequenceClassification, set_seed
-    from transformers.trainer_utils import get_last_checkpoint
 
     from hf_langimb.trainer import LangImbTrainer
 
@@ -136,8 +144,7 @@ def train(
         eval_dataset=subsets["validation"],
         processing_class=tokenizer,
     )
-    last = get_last_checkpoint(folder) if folder.is_dir() else None
-    trainer.train(resume_from_checkpoint=last)
+    trainer.train(resume_from_checkpoint=_last_checkpoint(folder))
     trainer.save_model()
     facts = _chosen_step(trainer.state)
     if trainer.is_world_process_zero():
@@ -147,6 +154,12 @@ def train(
         write_json(done, facts)
     PartialState().wait_for_everyone()
     return facts
+
+
+def _last_checkpoint(folder: Path) -> str | None:
+    """The newest checkpoint that was written to its end: the state is its last file."""
+    whole = [state.parent for state in folder.glob("checkpoint-*/trainer_state.json")]
+    return str(max(whole, key=lambda path: int(path.name.rpartition("-")[2]))) if whole else None
 
 
 def _chosen_step(state: Any) -> dict[str, Any]:
@@ -159,7 +172,7 @@ def _chosen_step(state: Any) -> dict[str, Any]:
     return {"best_step": steps, "choice_would_change": len(set(steps.values())) > 1}
 
 
-def predict(folder: Path, dataset: Dataset, arguments: LangImbTrainingArguments) -> Dataset:
+def predict(folder: Path, dataset: Dataset, arguments: LangImbTrainingArguments) -> pa.Table:
     """Predictions on the test set: columns id, language, label, prediction, logits; kept as predictions.parquet."""
     path = folder / "predictions.parquet"
     if not path.exists():
@@ -167,19 +180,18 @@ def predict(folder: Path, dataset: Dataset, arguments: LangImbTrainingArguments)
 
         from hf_langimb.trainer import LangImbTrainer
 
-        model, tokenizer = load_model(folder), AutoTokenizer.from_pretrained(folder)
-        plain = replace(arguments, lora_rank=0, train_sampling_strategy="random")
-        logits = (
-            LangImbTrainer(model, plain, eval_dataset=dataset, processing_class=tokenizer).predict(dataset).predictions
-        )
+        plain = replace(arguments, lora_rank=0, train_sampling_strategy="random")  # evaluation keeps the rows' order
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        trainer = LangImbTrainer(load_model(folder), plain, eval_dataset=dataset, processing_class=tokenizer)
+        logits = trainer.predict(dataset).predictions
         if PartialState().is_main_process:
-            table = dataset.select_columns(["id", "language", "label"])
-            table = table.add_column("prediction", logits.argmax(axis=1).astype(np.int64))
-            table = table.add_column("logits", list(logits.astype(np.float32)))
-            table.to_parquet(str(path.with_suffix(".part")))
+            columns = {name: dataset[name][:] for name in ("id", "language", "label")}
+            columns["prediction"] = logits.argmax(axis=1)
+            columns["logits"] = pa.array(list(logits.astype(np.float32)), pa.list_(pa.float32()))
+            pq.write_table(pa.table(columns), path.with_suffix(".part"))
             path.with_suffix(".part").replace(path)
         PartialState().wait_for_everyone()
-    return Dataset.from_parquet(str(path), keep_in_memory=True)
+    return pq.read_table(path)
 
 
 def load_model(folder: Path) -> Any:
@@ -229,18 +241,19 @@ def run(recipe: Recipe) -> tuple[Path, dict[str, Any]]:
     began = time.time()
     settings = {name: resolve_setup(name, recipe.setups) for name in recipe.data.setups}
     data = load_data(recipe.data, recipe.training.language_column)
-    for setup, values in settings.items():
-        if values["plan"] not in ("natural", *data.plans):
-            raise ValueError(f"Setup {setup} has plan {values['plan']!r}: choose balanced, imbalanced or natural.")
+    _check_setups(recipe, settings, data)
+    external = external_text(recipe.data, data.languages, recipe.training.language_column)
     folder = open_run(recipe)
     start = start_checkpoint(recipe, folder)
-    tokenizer = AutoTokenizer.from_pretrained(start)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(start)
+    except OSError as error:
+        raise ValueError(f"Expected a model at {start!r} (Hub id or folder): {str(error).splitlines()[0]}") from None
     source = data.source
     data.source = DatasetDict(
         {name: tokenize(rows, tokenizer, data.text_columns, recipe.data.max_length) for name, rows in source.items()}
     )
     test = data.subset("test", "balanced" if data.plans else "natural", TEST_SEED)
-    external = external_text(recipe.data, data.languages, recipe.training.language_column)
     audits = {"test/balanced": JointDistribution.from_dataset(test).audit()}
     seeds = [recipe.training.seed + i for i in range(recipe.data.seeds)]
     metrics: dict[str, dict[str, Any]] = {name: {} for name in settings}
@@ -265,6 +278,24 @@ def run(recipe: Recipe) -> tuple[Path, dict[str, Any]]:
     return folder, results
 
 
+def _check_setups(recipe: Recipe, settings: dict[str, dict[str, Any]], data: Data) -> None:
+    """Raise before any work where a setup's plan, its size or its weights do not fit the data."""
+    for setup, values in settings.items():
+        plan, overrides = values["plan"], {key: value for key, value in values.items() if key != "plan"}
+        if plan not in ("natural", *data.plans):
+            known = ", ".join([*data.plans, "natural"])
+            advice = "" if data.plans else " (imbalanced_shares would make others)"
+            raise ValueError(f"Setup {setup} has plan {plan!r}, expected one of {known}{advice}.")
+        arguments = replace(recipe.training, **overrides)
+        trained = JointDistribution.from_dataset(data.source["train"])
+        if plan != "natural":
+            trained = JointDistribution(trained.languages, trained.labels, data.counts("train", plan))
+            data.counts("validation", plan)
+        cell_weights(trained, arguments.class_weighting, missing_cell_policy=arguments.missing_cell_policy)
+    if data.plans:
+        data.counts("test", "balanced")
+
+
 def _measure(
     arguments: LangImbTrainingArguments,
     test: Dataset,
@@ -275,14 +306,14 @@ def _measure(
     """METRICS of one trained model."""
     folder = Path(arguments.output_dir)
     predictions = predict(folder, test, arguments)
-    logits = np.array(predictions["logits"][:], dtype=np.float64)
+    logits = np.array(predictions["logits"].to_pylist(), dtype=np.float64)
     exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
     axes = json.loads((folder / AXES_FILE).read_text(encoding="utf-8"))
     skewed = data.counts("train", "imbalanced") if data.plans else np.array(axes["counts"])
     quality = evaluate_predictions(
-        predictions["language"][:],
-        predictions["label"][:],
-        predictions["prediction"][:],
+        predictions["language"],
+        predictions["label"],
+        predictions["prediction"],
         exponentials / exponentials.sum(axis=1, keepdims=True),
         plan=JointDistribution(data.languages, range(len(data.labels)), skewed),
         weights=np.array(axes["weights"]),

@@ -1,4 +1,4 @@
-"""A small BERT made on the spot: tokenizer and masked language modelling on unlabelled pairs.
+"""A small BERT made on the spot: a tokenizer, and BERT's two pre-training tasks on unlabelled pairs.
 
 Every setup of a recipe starts from this one checkpoint, as the setups of arXiv 2402.13016 start from one mBERT.
 """
@@ -9,29 +9,36 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from datasets import Dataset
 from torch.nn import functional as F
 from transformers import (
     BertConfig,
-    BertForMaskedLM,
+    BertForPreTraining,
     DataCollatorForLanguageModeling,
     PreTrainedTokenizerFast,
     Trainer,
     TrainingArguments,
     set_seed,
 )
-from transformers.modeling_outputs import MaskedLMOutput
+from transformers.models.bert.modeling_bert import BertForPreTrainingOutput
 
 logger = logging.getLogger(__name__)
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 VOCABULARY_SIZE = 4000
-SHAPE = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 256}
-DROPOUT = 0.0
+LONGEST_TEXT = 64  # tokens of a pair
+SHAPE = {
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 256,
+    "max_position_embeddings": LONGEST_TEXT,
+    "initializer_range": 0.12,  # 1 / sqrt(hidden size), about: BERT's 0.02 fits a width of 768
+    "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
+}
 MASKED_SHARE = 0.3
-LEARNING_RATE = 3e-3
-BATCH_SIZE = 64
-LONGEST_TEXT = 64
 
 
 def train_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
@@ -46,7 +53,8 @@ def train_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
         vocab_size=VOCABULARY_SIZE, special_tokens=list(SPECIAL_TOKENS), show_progress=False
     )
     tokenizer.train_from_iterator(texts, trainer)
-    tokenizer.post_processor = processors.BertProcessing(("[SEP]", tokenizer.token_to_id("[SEP]")), ("[CLS]", tokenizer.token_to_id("[CLS]"))
+    tokenizer.post_processor = processors.BertProcessing(
+        ("[SEP]", tokenizer.token_to_id("[SEP]")), ("[CLS]", tokenizer.token_to_id("[CLS]"))
     )
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
@@ -60,41 +68,51 @@ def train_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
     )
 
 
-class _MaskedPositionsLM(BertForMaskedLM):
+class _PretrainingBert(BertForPreTraining):
     """Predicts the masked positions alone: the vocabulary's projection is most of a small model's arithmetic."""
 
-    def forward(self, input_ids: Any = None, labels: Any = None, **inputs: Any) -> Any:
-        hidden = self.bert(input_ids, **inputs).last_hidden_state
+    def forward(
+        self, input_ids: Any = None, labels: Any = None, next_sentence_label: Any = None, **inputs: Any
+    ) -> BertForPreTrainingOutput:
+        outputs = self.bert(input_ids, **inputs)
         masked = labels != -100
-        logits = self.cls(hidden[masked])
-        return MaskedLMOutput(loss=F.cross_entropy(logits, labels[masked]), logits=logits)
+        words, follows = self.cls(outputs.last_hidden_state[masked], outputs.pooler_output)
+        loss = F.cross_entropy(words, labels[masked]) + F.cross_entropy(follows, next_sentence_label)
+        return BertForPreTrainingOutput(loss=loss, prediction_logits=words, seq_relationship_logits=follows)
+
+
+def _with_strangers(pairs: Dataset, seed: int) -> Dataset:
+    """Half of the pairs get the second text of another pair in their language: `next_sentence_label` 1, as in BERT."""
+    rng = np.random.default_rng(seed)
+    texts, languages = np.array(pairs["hypothesis"][:], dtype=object), np.array(pairs["language"][:])
+    label = rng.integers(0, 2, len(texts))
+    for language in np.unique(languages):
+        rows = np.flatnonzero((languages == language) & (label == 1))
+        texts[rows] = texts[np.roll(rows, 1)]
+    return (
+        pairs.remove_columns("hypothesis")
+        .add_column("hypothesis", texts.tolist())
+        .add_column("next_sentence_label", label)
+    )
 
 
 def pretrain_mini_bert(pairs: Dataset, folder: str | Path, *, steps: int, seed: int = 0) -> None:
-    """Write tokenizer and pre-trained model to `folder` (masked language modelling on pairs of texts).
+    """Write tokenizer and pre-trained model to `folder` (masked language modelling and next-sentence prediction).
 
     Args:
-        pairs: columns `premise` and `hypothesis`, without labels.
+        pairs: columns `premise`, `hypothesis` and `language`, without labels.
         folder: read by `AutoModelForSequenceClassification.from_pretrained` afterwards.
         steps: optimiser steps of 64 pairs.
         seed: of initialisation, order and masks.
     """
     set_seed(seed)
     tokenizer = train_tokenizer(pairs["premise"][:] + pairs["hypothesis"][:])
-    config = BertConfig(
-        vocab_size=len(tokenizer),
-        max_position_embeddings=LONGEST_TEXT,
-        hidden_dropout_prob=DROPOUT,
-        attention_probs_dropout_prob=DROPOUT,
-        pad_token_id=tokenizer.pad_token_id,
-        **SHAPE,
-    )
-    model = _MaskedPositionsLM(config)
+    model = _PretrainingBert(BertConfig(vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id, **SHAPE))
     arguments = TrainingArguments(
         output_dir=str(folder),
         max_steps=steps,
-        per_device_train_batch_size=BATCH_SIZE,
-        learning_rate=LEARNING_RATE,
+        per_device_train_batch_size=64,
+        learning_rate=2e-3,
         warmup_steps=0.06,
         weight_decay=0.01,
         train_sampling_strategy="group_by_length",
@@ -104,7 +122,9 @@ def pretrain_mini_bert(pairs: Dataset, folder: str | Path, *, steps: int, seed: 
         report_to="none",
         seed=seed,
     )
-    encoded = pairs.map(_encoder(tokenizer), batched=True, remove_columns=pairs.column_names, desc="Tokenizing")
+    columns = ["premise", "hypothesis", "language"]
+    pairs = _with_strangers(pairs, seed)
+    encoded = pairs.map(_encoder(tokenizer), batched=True, remove_columns=columns, desc="Tokenizing")
     collator = DataCollatorForLanguageModeling(tokenizer, mlm_probability=MASKED_SHARE)
     trainer = Trainer(model, arguments, collator, encoded, processing_class=tokenizer)
     trainer.train()

@@ -62,11 +62,11 @@ def probe_languages(
         languages: N entries.
         groups: N entries, rows of one group stay in one fold (translations of one item); None folds single rows.
         C: inverse strength of the regularisation (scikit-learn's default 1; the authors' code used 1e-4).
-        folds: number of folds, fewer where a language has fewer rows.
+        folds: number of folds, fewer where a language has fewer rows (with groups: fewer groups).
         seed: of the folds and of the shuffled control.
 
     Raises:
-        ValueError: fewer than two languages, a language with a single row, or lengths that differ.
+        ValueError: fewer than two languages, a language with a single row or group, or lengths that differ.
     """
     table = np.asarray(features, dtype=np.float64)
     table = table[0] if table.ndim == 3 and len(table) == 1 else table
@@ -78,11 +78,15 @@ def probe_languages(
     counts = np.bincount(target, minlength=len(axis))
     if len(axis) < 2:
         raise ValueError(f"A language probe needs rows in two languages or more, found only {', '.join(axis)}.")
-    folds = int(min(folds, counts.min()))
-    if folds < 2:
-        rare = ", ".join(axis[i] for i in np.flatnonzero(counts < 2))
-        raise ValueError(f"A language probe needs two rows of each language or more; {rare} has one. Leave it out.")
     group_ids = np.arange(len(target)) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
+    if len(group_ids) != len(target):
+        raise ValueError(f"Expected one group per row, found {len(group_ids):,} for {len(target):,} rows.")
+    apart = np.bincount(np.unique(np.stack([target, group_ids]), axis=1)[0])  # groups of each language
+    if apart.min() < 2:
+        rare = ", ".join(axis[i] for i in np.flatnonzero(apart < 2))
+        unit = "rows" if groups is None else "groups of rows"
+        raise ValueError(f"A language probe needs two {unit} of each language or more; {rare} has one. Leave it out.")
+    folds = int(min(folds, apart.min()))
     probabilities, converged = _out_of_fold(table, target, group_ids, C, folds, seed)
     shuffled = np.random.default_rng(seed).permutation(target)
     control, _ = _out_of_fold(table, shuffled, group_ids, C, folds, seed)
@@ -115,7 +119,10 @@ def _out_of_fold(
     splitter = (StratifiedGroupKFold if grouped else StratifiedKFold)(folds, shuffle=True, random_state=seed)
     probabilities = np.zeros((len(target), int(target.max()) + 1))
     converged = True
-    for train, test in splitter.split(features, target, groups):
+    for train, test in splitter.split(features, target, groups if grouped else None):
+        if len(seen := np.unique(target[train])) == 1:  # few groups: nothing to fit
+            probabilities[test, seen] = 1.0
+            continue
         probe = LogisticRegression(C=C)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # recorded instead
@@ -141,7 +148,8 @@ def extract_features(
         model: any Hugging Face model that gives hidden states; a classifier's encoder is used through it.
         tokenizer: pads the batches, and encodes the texts where the data set has no `input_ids`.
         dataset: tokenized rows, or rows with texts (`text_columns`, else the usual names).
-        pooling: `cls` first token, `pooler` the model's pooled output, `mean` over tokens, `last` last token.
+        pooling: `cls` first token, `pooler` the model's pooled output (whatever the layers), `mean` over tokens,
+            `last` last token.
         layers: hidden states to take, 0 the embeddings, -1 the last layer.
         text_columns: one column, or two for a pair.
         batch_size: rows in a forward pass.
@@ -150,24 +158,26 @@ def extract_features(
         float32[layers, N, H], rows in the order of the data set.
 
     Raises:
-        ValueError: unknown pooling, no text column, or `pooler` on a model without one.
+        ValueError: no rows, unknown pooling, no text column, no such layer, or `pooler` on a model without one.
     """
     import torch
     from tqdm.auto import tqdm
-    from transformers import DataCollatorWithPadding
+    from transformers.data.data_collator import pad_without_fast_tokenizer_warning
 
     from hf_langimb.data.loading import find_text_columns, tokenize
+    from hf_langimb.lora import base_model_of
 
     if pooling not in POOLINGS:
         raise ValueError(f"Unknown pooling {pooling!r}: choose one of {', '.join(POOLINGS)}.")
+    if len(dataset) == 0:
+        raise ValueError("No rows to take features from: the data set is empty.")
     if "input_ids" not in dataset.column_names:
         dataset = tokenize(dataset, tokenizer, find_text_columns(dataset, text_columns))
     names = [name for name in tokenizer.model_input_names if name in dataset.column_names]
     rows = dataset.select_columns(names).with_format(None)
     order = np.argsort([-len(ids) for ids in rows["input_ids"]], kind="stable")
-    collate = DataCollatorWithPadding(tokenizer)
-    encoder = getattr(model, "base_model", model)
-    features: np.ndarray | None = None
+    encoder = getattr(base_model_of(model), "base_model", model)  # adapters sit within the encoder's layers
+    features: Any = None
     training = model.training
     model.eval()
     starts = range(0, len(order), batch_size)
@@ -175,7 +185,9 @@ def extract_features(
         with torch.inference_mode():
             for start in tqdm(starts, desc="Extracting features", disable=None, leave=False):
                 index = order[start : start + batch_size]
-                batch = collate([rows[int(i)] for i in index]).to(model.device)
+                batch = pad_without_fast_tokenizer_warning(
+                    tokenizer, [rows[int(i)] for i in index], padding_side="right", return_tensors="pt"
+                ).to(model.device)  # at the right, padding moves no token's position
                 outputs = encoder(**batch, output_hidden_states=True)
                 pooled = _pool(outputs, batch, pooling, layers)
                 if features is None:
@@ -183,8 +195,6 @@ def extract_features(
                 features[:, index] = pooled.float().cpu().numpy()
     finally:
         model.train(training)
-    if features is None:
-        raise ValueError("No rows to take features from: the data set is empty.")
     return features
 
 
@@ -197,6 +207,9 @@ def _pool(outputs: Any, batch: Any, pooling: str, layers: Sequence[int]) -> Any:
         if pooled is None:
             raise ValueError("This model has no pooler: choose pooling cls, mean or last.")
         return pooled[None]
+    depth = len(outputs.hidden_states)
+    if wrong := [layer for layer in layers if not -depth <= layer < depth]:
+        raise ValueError(f"This model has layers 0 to {depth - 1} (-1 is the last), found {wrong[0]}.")
     hidden = torch.stack([outputs.hidden_states[layer] for layer in layers])  # [layers, B, T, H]
     mask = batch["attention_mask"] if "attention_mask" in batch else torch.ones_like(batch["input_ids"])
     positions = torch.arange(mask.shape[1], device=mask.device)

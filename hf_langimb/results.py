@@ -118,7 +118,7 @@ def read_results(folder: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"Expected {FILE_NAME} in the run folder {folder}, found none: run the recipe first.")
     try:
-        results = json.loads(path.read_text(encoding="utf-8"))
+        results = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(
             f"{path} is not whole JSON ({error}): run the recipe again with the same --output_dir; finished steps stay."
@@ -127,10 +127,13 @@ def read_results(folder: str | Path) -> dict[str, Any]:
     return results
 
 
+def _refuse_constant(name: str) -> None:
+    raise json.JSONDecodeError(f"{name} is no number in JSON", name, 0)
+
+
 def validate(results: Any, where: str) -> None:
     """Raise ValueError unless `results` follows the schema."""
-    if not isinstance(results, dict):
-        raise ValueError(f"{where}: expected an object, found {type(results).__name__}.")
+    _require_object(results, where)
     version = results.get("schema_version")
     if isinstance(version, int) and version > SCHEMA_VERSION:
         raise ValueError(
@@ -139,10 +142,17 @@ def validate(results: Any, where: str) -> None:
     if version != SCHEMA_VERSION:
         raise ValueError(f"{where}: expected schema_version {SCHEMA_VERSION}, found {version!r}.")
     _require_keys(results, KEYS, where)
+    _require_object(results["setups"], f"{where}, setups")
     for name, setup in results["setups"].items():
         _require_keys(setup, SETUP_KEYS, f"{where}: setup {name}")
+        _require_object(setup["seeds"], f"{where}: setup {name}, seeds")
         for seed, metrics in setup["seeds"].items():
             _require_keys(metrics, ("test", "probe"), f"{where}: setup {name}, seed {seed}")
+
+
+def _require_object(value: Any, where: str) -> None:
+    if not isinstance(value, dict):
+        raise ValueError(f"{where}: expected an object, found {type(value).__name__}.")
 
 
 def _require_keys(value: Any, keys: Sequence[str], where: str) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from datasets import Dataset, DatasetDict
 
 from hf_langimb.arguments import RecipeArguments
+from hf_langimb.columns import require_columns
 from hf_langimb.data import mini_xnli
 from hf_langimb.data.loading import find_text_columns, open_dataset, standardise
 from hf_langimb.distribution import JointDistribution
@@ -31,7 +32,7 @@ def plan_shares(lines: list[str], labels: list[str]) -> dict[str, np.ndarray]:
     """
     table = {}
     for line in lines:
-        language, *shares = str(line).replace(":", " ").replace(",", " ").split()
+        language, *shares = _plan_line(line)
         try:
             table[language] = [float(Fraction(share)) for share in shares]
         except (ValueError, ZeroDivisionError):
@@ -43,6 +44,11 @@ def plan_shares(lines: list[str], labels: list[str]) -> dict[str, np.ndarray]:
             )
     skewed = joint_shares([table[language] for language in sorted(table)])
     return {"balanced": joint_shares(np.ones_like(skewed) / skewed.shape[1]), "imbalanced": skewed}
+
+
+def _plan_line(line: str) -> list[str]:
+    """A language and its shares: 'fr 1/2 1/3 1/6', also with a colon or commas."""
+    return str(line).replace(":", " ").replace(",", " ").split() or [""]
 
 
 @dataclass
@@ -92,21 +98,18 @@ def load_data(recipe: RecipeArguments, language_column: str) -> Data:
         found = ", ".join(raw) if isinstance(raw, DatasetDict) else "a single file"
         raise ValueError(f"Expected the splits {', '.join(splits.values())} in {recipe.dataset_name}, found {found}.")
     text_columns = find_text_columns(raw[splits["train"]], recipe.text_columns)
-    languages = [str(line).replace(":", " ").split()[0] for line in recipe.imbalanced_shares]
-    source = DatasetDict(
-        {
-            name: standardise(
-                raw[split],
-                text_columns=text_columns,
-                language_column=language_column,
-                label_column=recipe.label_column,
-                id_column=recipe.id_column,
-                label_names=recipe.label_order,
-                languages=languages,
-            )
-            for name, split in splits.items()
-        }
-    )
+    languages = [_plan_line(line)[0] for line in recipe.imbalanced_shares]
+    source = DatasetDict()
+    for name, split in splits.items():
+        source[name] = standardise(
+            raw[split],
+            text_columns=text_columns,
+            language_column=language_column,
+            label_column=recipe.label_column,
+            id_column=recipe.id_column,
+            label_names=source["train"].features["label"].names if name != "train" else recipe.label_order,
+            languages=languages,
+        )
     if recipe.one_language_per_item:
         if not recipe.id_column:
             raise ValueError("one_language_per_item needs id_column: the column that translations of a text share.")
@@ -133,8 +136,15 @@ def external_text(recipe: RecipeArguments, languages: list[str], language_column
 
 
 def _first_rows(raw: Dataset, languages: list[str], rows: int, language_column: str) -> Dataset:
-    names = np.array([re.sub(r"^\d{8}\.", "", str(name)) for name in raw[language_column]], dtype=object)
+    column = language_column if language_column in raw.column_names else "language"
+    require_columns(raw, {"language": column, "text": "text"})
+    names = np.array([re.sub(r"^\d{8}\.", "", str(name)) for name in raw[column]], dtype=object)
     chosen = np.concatenate([np.flatnonzero(names == language)[:rows] for language in languages])
+    if missing := [language for language in languages if (names[chosen] == language).sum() < 2]:
+        raise ValueError(
+            f"Expected external text for the probe in {', '.join(languages)}, found fewer than two rows in "
+            f"{', '.join(missing)}: choose another probe_dataset_name or probe_config_names."
+        )
     text = raw.select(chosen).select_columns(["text"])
     ids = raw.select(chosen)["item"][:] if "item" in raw.column_names else range(len(chosen))
     return text.add_column("language", names[chosen].tolist()).add_column("id", [str(i) for i in ids])

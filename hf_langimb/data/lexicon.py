@@ -1,4 +1,4 @@
-"""The words of mini-XNLI, French and English side by side, as compact tables.
+"""The words of mini-XNLI, French and English side by side: tables, and the forms their words take.
 
 A word is written `french english`, a space inside a word as `_`, and may be followed by marks that tie it to
 other words of the same table by their English name (their *sense*):
@@ -12,6 +12,9 @@ their feminine after a slash, verbs their third person plural after a slash wher
 
 from __future__ import annotations
 
+import functools
+from dataclasses import dataclass
+
 # --- People and animals -------------------------------------------------------------------------------------
 # (who, general noun or "", nouns). The nouns of a row form a family, of one French gender; without a general
 # noun each (with its synonyms) is a family of its own. `who`: h adult, c child, a animal, b bird; it decides
@@ -24,9 +27,9 @@ SUBJECTS = (
     ("h", "scientifique f scientist", "chimiste f chemist, biologiste f biologist, physicienne f physicist"),
     ("c", "enfant m child", "garçon m boy, écolier m schoolboy"),
     ("c", "", "fille f girl"),
-    ("a", "animal m animal", "chien m dog, chat m cat, cheval m horse, ours m bear, loup m wolf, lion m lion, "
-     "singe m monkey, tigre m tiger"),
-    ("b", "oiseau m bird", "aigle m eagle, hibou m owl, cygne m swan, perroquet m parrot"),
+    ("a", "animal m animal", "chien m dog, chat m cat, ours m bear, loup m wolf, renard m fox, lion m lion, "
+     "tigre m tiger"),
+    ("b", "oiseau m bird", "aigle m eagle, hibou m owl, héron m heron, corbeau m crow"),
     ("h", "", "médecin m doctor, docteur m physician =doctor, infirmière f nurse, avocate f lawyer, "
      "boulanger m baker, facteur m postman, professeur m teacher, juge m judge, journaliste f journalist, "
      "pilote m pilot, fermier m farmer, étudiante f student, détective m detective, ingénieur m engineer, "
@@ -128,7 +131,7 @@ PLACES = {
     "dans_le_jardin in_the_garden >outside",
     "wild": "dans_la_forêt in_the_forest, près_du_lac near_the_lake, dans_le_jardin in_the_garden, "
     "à_la_ferme on_the_farm",
-    "water": "dans_le_lac in_the_lake, dans_la_mer in_the_sea",
+    "lake": "dans_le_lac in_the_lake, dans_la_mer in_the_sea",
     "shop": "au_marché at_the_market, en_ville in_town, à_Paris in_Paris",
     "table": "au_restaurant at_the_restaurant, à_l'hôtel at_the_hotel",
     "work": "au_bureau at_the_office, à_la_maison at_home",
@@ -149,12 +152,10 @@ TIMES = {
 }
 
 # --- What subjects do ---------------------------------------------------------------------------------------
-# (who, verbs, objects, article, manners, places, times). A `?` before the objects: they may be left out; a `!`
-# before the places: a place must be named. Articles: some "des pommes / du thé", kind "les pommes / le thé",
-# one "un chapeau", the "la porte", play "du piano / the piano", bare "anglais".
+# (who, verbs, objects, article, manners, places, times). A `?` before the objects: they may be left out. The
+# articles: some "des pommes / du thé", kind "la chimie", one "un chapeau", the "la porte", play "du piano / the
+# piano", bare "anglais".
 FRAMES = (
-    ("hc", "aime like, adore love >like, déteste hate !like", "fruit vegetable food drink flower beast", "kind",
-     "", "", ""),
     ("h", "achète buy, acquiert/acquièrent purchase =buy", "fruit vegetable clothes text flower furniture toy",
      "some", "", "shop", "day"),
     ("h", "mange eat, dévore devour >eat", "?fruit vegetable food", "some", "speed noise company", "home table",
@@ -168,49 +169,162 @@ FRAMES = (
     ("h", "écrit/écrivent write", "?letter", "some", "company", "home study", "day"),
     ("hc", "ouvre open, ferme close !open", "opening", "the", "noise", "", "day"),
     ("h", "répare repair, casse break !repair", "machine", "the", "", "work", "day"),
-    ("h", "accepte accept, refuse refuse !accept", "offer", "the", "", "", "day"),
+    ("h", "accepte accept, refuse refuse !accept", "offer", "the", "", "work", "day"),
     ("hc", "cache hide, dissimule conceal =hide, montre show !hide", "secret", "the", "", "home", "day"),
     ("h", "remplit/remplissent fill, vide empty !fill", "container", "the", "speed", "home", "day"),
     ("h", "gagne win, perd/perdent lose !win", "contest", "the", "", "map", "year"),
-    ("h", "construit/construisent build, détruit/détruisent destroy !build", "building", "the", "", "farm", "year"),
+    ("h", "construit/construisent build, détruit/détruisent destroy !build", "building", "the", "", "farm",
+     "year"),
     ("h", "félicite praise, critique criticize !praise", "colleague", "the", "", "work", "day"),
     ("h", "attend/attendent wait_for", "transport", "the", "company", "station", "day"),
     ("hc", "joue play", "instrument", "play", "skill company", "home", "day"),
     ("h", "parle speak", "language", "bare", "skill", "work", "day"),
     ("h", "étudie study", "science", "kind", "company", "study map", "day year"),
-    ("hc", "dessine draw, esquisse sketch >draw", "?flower beast sight", "some", "skill company", "open", "day"),
+    ("hc", "dessine draw, esquisse sketch >draw", "?flower beast sight", "some", "company", "open", "day"),
     ("h", "conduit/conduisent drive", "vehicle", "one", "speed care", "map", "day"),
     ("h", "porte wear", "clothes", "one", "", "work table", "day year"),
     ("h", "regarde watch, observe observe =watch", "beast", "some", "company", "open", "day year"),
     ("h", "cultive grow", "fruit vegetable flower", "some", "", "farm", "year"),
-    ("h", "choisit/choisissent choose, sélectionne select =choose", "clothes text flower fruit", "some", "speed",
-     "shop", "day"),
+    ("h", "choisit/choisissent choose, sélectionne select =choose", "clothes text flower fruit", "some",
+     "speed", "shop", "day"),
     ("h", "visite visit", "sight", "some", "company", "map", "year"),
     ("h", "voyage travel", "", "", "means company", "map", "year"),
-    ("h", "collectionne collect", "instrument toy text furniture", "some", "", "map", ""),
-    ("hcab", "dort/dorment sleep", "", "", "skill", "home", "day"),
-    ("hcab", "marche walk", "", "", "speed", "open", "day"),
-    ("hca", "court/courent run", "", "", "speed", "open", "day"),
-    ("hca", "nage swim", "", "", "speed", "water", "day year"),
-    ("hcb", "chante sing", "", "", "sound skill", "open stage", "day"),
+    ("h", "collectionne collect", "instrument toy text", "some", "", "map", ""),
+    ("hc", "dort/dorment sleep", "", "", "skill", "home", "day"),
+    ("ab", "dort/dorment sleep", "", "", "skill", "wild", "day year"),
+    ("hc", "marche walk", "", "", "speed", "open", "day"),
+    ("ab", "marche walk", "", "", "speed", "wild", "day year"),
+    ("hc", "court/courent run", "", "", "speed", "open", "day"),
+    ("a", "court/courent run", "", "", "speed", "wild", "day"),
+    ("hca", "nage swim", "", "", "speed", "lake", "day year"),
+    ("hc", "chante sing", "", "", "sound skill", "open stage", "day"),
     ("hc", "danse dance", "", "", "skill company", "stage home", "day"),
     ("hc", "rit/rient laugh, pleure cry !laugh", "", "", "sound", "home", "day"),
     ("h", "travaille work, se_repose rest !work", "", "", "company", "home farm", "day"),
     ("hc", "arrive arrive, part/partent leave !arrive", "", "", "hour company", "", "day"),
     ("b", "vole fly", "", "", "speed", "wild", "day year"),
-    ("a", "chasse hunt", "?game", "some", "speed noise", "wild", "day year"),
+    ("ab", "chasse hunt", "?game", "some", "speed noise", "wild", "day year"),
     ("h", "est_riche/riche be_rich, est_pauvre/pauvre be_poor !be_rich", "", "", "degree", "", ""),
-    ("hc", "est_content/contente be_happy, est_heureux/heureuse be_glad =be_happy, est_triste/triste be_sad "
-     "!be_happy", "", "", "degree", "home", "day"),
-    ("hcab", "est_calme/calme be_calm, est_nerveux/nerveuse be_nervous !be_calm", "", "", "degree", "home", "day"),
+    ("hc", "est_content/contente be_happy, est_heureux/heureuse be_glad =be_happy, "
+     "est_triste/triste be_sad !be_happy", "", "", "degree", "home", "day"),
+    ("hc", "est_calme/calme be_calm, est_nerveux/nerveuse be_nervous !be_calm", "", "", "degree", "home", "day"),
+    ("ab", "est_calme/calme be_calm, est_nerveux/nerveuse be_nervous !be_calm", "", "", "degree", "wild", "day"),
     ("hc", "est_poli/polie be_polite, est_impoli/impolie be_rude !be_polite", "", "", "degree", "study", "day"),
 )  # fmt: skip
 
 # --- Irregular forms ----------------------------------------------------------------------------------------
-ASPIRATED_H = ("haricot", "hibou")  # no elision before these
+ASPIRATED_H = ("haricot", "hibou", "héron")  # no elision before these
 FRENCH_PLURALS = {"bio": "bio", "hibou": "hiboux"}
-BEFORE_VOWEL = {"vieux": "vieil", "beau": "bel", "nouveau": "nouvel"}
+BEFORE_VOWEL = {"vieux": "vieil", "beau": "bel"}
 ENGLISH_PLURALS = {
     "fruit": "fruit", "furniture": "furniture", "child": "children", "wolf": "wolves", "scarf": "scarves",
     "postman": "postmen", "mouse": "mice", "tomato": "tomatoes",
 }  # fmt: skip
+
+
+# --- Words --------------------------------------------------------------------------------------------------
+@dataclass(frozen=True, eq=False)  # eq=False: words are compared, and looked up, by identity
+class Word:
+    """A word or phrase in both languages, tied to others by their senses."""
+
+    fr: str
+    en: str
+    sense: str
+    above: tuple[str, ...] = ()  # senses it implies
+    against: tuple[str, ...] = ()  # senses it excludes
+    gender: str = ""  # of a noun: m, f, and capital if uncountable
+    other: str = ""  # an adjective's feminine, a verb's irregular plural
+    before: bool = False  # an adjective that French places before the noun
+    relative: bool = False  # an adjective that depends on its noun
+
+
+def parse(text: str, noun: bool = False) -> tuple[Word, ...]:
+    """The different words of one table row, in order."""
+    rows = [[part.replace("_", " ") for part in entry.split()] for entry in text.split(",") if entry.strip()]
+    genders = [row.pop(1) if noun else "" for row in rows]
+    marks = [{mark[0]: mark[1:] for mark in row[2:]} for row in rows]
+    senses = [mark.get("=", row[1]) for row, mark in zip(rows, marks, strict=True)]
+    excluded = [(sense, mark["!"]) for sense, mark in zip(senses, marks, strict=True) if "!" in mark]
+    excluded += [(b, a) for a, b in excluded]
+    words = {}
+    for (fr, en, *_), gender, sense, mark in zip(rows, genders, senses, marks, strict=True):
+        above = (mark[">"],) if ">" in mark else ()
+        against = tuple(b for a, b in excluded if a in (sense, *above))
+        french, _, other = fr.lstrip("<").partition("/")
+        words[en] = Word(french, en, sense, above, against, gender, other, fr[0] == "<", "~" in mark)
+    return tuple(words.values())
+
+
+def parse_family(general: str, text: str) -> tuple[Word, ...]:
+    """A row of nouns, the general noun (if any) first and above the others."""
+    if not general:
+        return parse(text, noun=True)
+    sense = general.split()[2]
+    return parse(f"{general}, " + ", ".join(f"{entry} >{sense}" for entry in text.split(",")), noun=True)
+
+
+# --- Forms --------------------------------------------------------------------------------------------------
+def elide(word: str, following: str) -> str:
+    """A word in -e before what follows: "l'ours", but "le chat" and "le hibou"."""
+    vowel = following[0] in "aeiouhéèêâîô" and not following.startswith(ASPIRATED_H)
+    return f"{word[:-1]}'{following}" if vowel else f"{word} {following}"
+
+
+def definite(text: str, feminine: bool) -> str:
+    """A French noun phrase with its singular article: "le chat", "la fleur", "l'eau"."""
+    article = elide("le", text)
+    return f"la {text}" if feminine and article.startswith("le ") else article
+
+
+def french_plural(word: str) -> str:
+    if word in FRENCH_PLURALS:
+        return FRENCH_PLURALS[word]
+    if word.endswith(("s", "x")):
+        return word
+    return word[:-2] + "aux" if word.endswith("al") else word + ("x" if word.endswith("eau") else "s")
+
+
+def agree(masculine: str, feminine: str, gender: str, plural: bool) -> str:
+    """A French adjective's form."""
+    form = masculine if gender in "mM" else feminine
+    return french_plural(form) if plural else form
+
+
+@functools.cache
+def french_nominal(noun: Word, modifier: Word | None, plural: bool) -> str:
+    """A noun with its adjective or phrase: "vieil ours", "chats noirs", "pianistes de Lyon"."""
+    text = french_plural(noun.fr) if plural else noun.fr
+    if modifier is None:
+        return text
+    if not modifier.other:
+        return f"{text} {modifier.fr.replace('qui vit', 'qui vivent') if plural else modifier.fr}"
+    adjective = agree(modifier.fr, modifier.other, noun.gender, plural)
+    if not modifier.before:
+        return f"{text} {adjective}"
+    if not plural and elide("e", text)[0] == "'":
+        adjective = BEFORE_VOWEL.get(adjective, adjective)
+    return f"{adjective} {text}"
+
+
+def english_plural(word: str) -> str:
+    """A noun's plural, or (they are formed alike) a verb's third person."""
+    if word in ENGLISH_PLURALS:
+        return ENGLISH_PLURALS[word]
+    if word[-1] == "y" and word[-2] not in "aeiou":
+        return word[:-1] + "ies"
+    return word + ("es" if word.endswith(("s", "x", "ch", "sh")) else "s")
+
+
+def english_a(text: str) -> str:
+    return f"{'an' if text[0] in 'aeiou' else 'a'} {text}"
+
+
+@functools.cache
+def english_nominal(noun: Word, modifier: Word | None, plural: bool) -> str:
+    """A noun with its adjective or phrase: "old bear", "black cats", "pianists from Lyon"."""
+    text = english_plural(noun.en) if plural else noun.en
+    if modifier is None:
+        return text
+    if modifier.other:
+        return f"{modifier.en} {text}"
+    return f"{text} {modifier.en.replace(' lives ', ' live ') if plural else modifier.en}"

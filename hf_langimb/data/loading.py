@@ -10,7 +10,7 @@ import datasets
 import numpy as np
 from datasets import ClassLabel, Dataset, DatasetDict, Value
 
-from hf_langimb.columns import encode_column, require_columns
+from hf_langimb.columns import class_label_names, encode_column, require_columns
 
 FILE_BUILDERS = {".parquet": "parquet", ".csv": "csv", ".tsv": "csv", ".jsonl": "json", ".json": "json"}
 KNOWN_TEXT_COLUMNS = (("premise", "hypothesis"), ("sentence1", "sentence2"), ("text", "text_pair"), ("text",))
@@ -32,6 +32,8 @@ def open_dataset(name: str, *, config_names: Sequence[str] = (), split: str | No
         return _join_configurations(name, config_names, split)
     try:
         loaded = _read(name, config_names[0] if config_names else None, split)
+    except datasets.exceptions.DatasetGenerationError as error:
+        raise ValueError(f"Cannot read the data set {name!r}: {error.__cause__ or error}") from None
     except (FileNotFoundError, datasets.exceptions.DatasetNotFoundError, ConnectionError) as error:
         raise ValueError(
             f"Expected a data set at {name!r} (Hub id, folder, or .parquet, .csv or .jsonl file), found none: "
@@ -42,6 +44,8 @@ def open_dataset(name: str, *, config_names: Sequence[str] = (), split: str | No
 
 def _read(name: str, config_name: str | None, split: str | None) -> Any:
     path = Path(name)
+    if config_name and (path.is_file() or (path / "state.json").exists() or (path / "dataset_dict.json").exists()):
+        raise ValueError(f"{name} has no configurations, found config_names {config_name!r}: leave them out.")
     if path.is_file():
         if path.suffix not in FILE_BUILDERS:
             raise ValueError(f"Expected a {', '.join(FILE_BUILDERS)} file, found {path.name}.")
@@ -49,7 +53,11 @@ def _read(name: str, config_name: str | None, split: str | None) -> Any:
         return datasets.load_dataset(FILE_BUILDERS[path.suffix], data_files=str(path), split="train", **options)
     if path.is_dir() and ((path / "state.json").exists() or (path / "dataset_dict.json").exists()):
         loaded = datasets.load_from_disk(name)
-        return loaded[split] if split and isinstance(loaded, DatasetDict) else loaded
+        if not split or not isinstance(loaded, DatasetDict):
+            return loaded
+        if split not in loaded:
+            raise ValueError(f"Expected the split {split!r} in {name}, found {', '.join(loaded)}.")
+        return loaded[split]
     return datasets.load_dataset(name, config_name, split=split)
 
 
@@ -116,10 +124,9 @@ def standardise(
         dataset = dataset.select(np.flatnonzero(wanted))
         if len(dataset) == 0:
             raise ValueError(f"No rows in languages {', '.join(languages)} (column {language_column!r}).")
-    labels = _strings(dataset, label_column, "label")
-    feature = dataset.features[label_column]
-    names = list(label_names) or (list(feature.names) if isinstance(feature, ClassLabel) else sorted(set(labels)))
-    unknown = sorted(set(labels) - set(names))
+    values, labels = _names(dataset, label_column, "label")
+    names = list(label_names) or class_label_names(dataset, label_column) or values
+    unknown = [value for value in values if value not in names]
     if unknown:
         raise ValueError(f"Labels {unknown} of column {label_column!r} are not among label_names {names}.")
     ids = _strings(dataset, id_column, "id") if id_column else [str(i) for i in range(len(dataset))]
@@ -134,12 +141,17 @@ def standardise(
     )
 
 
-def _strings(dataset: Dataset, column: str, purpose: str) -> list[str]:
-    """A column as strings; ClassLabel ids become their names."""
+def _names(dataset: Dataset, column: str, purpose: str) -> tuple[list[str], list[str]]:
+    """A column's distinct values in order (2 before 10) and the column itself, both as text; class ids as names."""
     axis, positions = encode_column(dataset.select_columns([column]).with_format("arrow")[:][column], purpose)
     feature = dataset.features[column]
     names = [feature.int2str(int(value)) if isinstance(feature, ClassLabel) else str(value) for value in axis]
-    return np.array(names, dtype=object)[positions].tolist()
+    return names, np.array(names, dtype=object)[positions].tolist()
+
+
+def _strings(dataset: Dataset, column: str, purpose: str) -> list[str]:
+    """A column as text."""
+    return _names(dataset, column, purpose)[1]
 
 
 def tokenize(dataset: Dataset, tokenizer: Any, text_columns: Sequence[str], max_length: int | None = None) -> Dataset:

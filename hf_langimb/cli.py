@@ -1,0 +1,108 @@
+"""Command line `langimb`: one function a command, which imports what it needs; `_parser` lists them."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+
+from hf_langimb import __version__
+
+DATASET = "Hub id, folder, or a .parquet, .csv or .jsonl file"
+
+
+def audit(options: Namespace) -> None:
+    """Print whether labels depend on language in a data set, split by split."""
+    from hf_langimb.data.counting import count_splits
+    from hf_langimb.tables import audit_text
+
+    splits = count_splits(
+        options.dataset,
+        language_column=options.language_column,
+        label_column=options.label_column,
+        config_names=options.config_name,
+        split=options.split,
+    )
+    audits = {split: counts.audit(options.weighting) for split, counts in splits.items()}
+    if options.json:
+        print(json.dumps(audits if len(audits) > 1 else next(iter(audits.values())), indent=1, allow_nan=False))
+    else:
+        heading = "## {}\n\n" if len(audits) > 1 else ""
+        print("\n\n".join(heading.format(split) + audit_text(values) for split, values in audits.items()))
+
+
+def _parser() -> ArgumentParser:
+    from hf_langimb.weighting import WEIGHTING_SCHEMES
+
+    parser = ArgumentParser("langimb", description="Labels that depend on language: find them.", allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"langimb {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    command = commands.add_parser("audit", help="do labels depend on language in a data set?", allow_abbrev=False)
+    command.set_defaults(run=audit)
+    _add_dataset(command)
+    command.add_argument(
+        "--weighting",
+        default="none",
+        type=lambda name: name.replace("-", "_"),
+        choices=list(WEIGHTING_SCHEMES),
+        help="show these class weights and the effective sample size they leave (default: %(default)s)",
+    )
+    command.add_argument("--json", action="store_true", help="JSON alone on stdout: AUDIT, or {split: AUDIT}")
+    return parser
+
+
+def _add_dataset(command: ArgumentParser) -> None:
+    """The arguments of every command that reads a data set."""
+    command.add_argument("dataset", metavar="DATASET", help=DATASET)
+    command.add_argument(
+        "--config-name",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME",
+        help="configurations of the data set; of several, each is one language (write them after DATASET)",
+    )
+    command.add_argument("--split", help="one split (default: all of them, one after the other)")
+    command.add_argument("--language-column", default="language", metavar="COLUMN", help="default: %(default)s")
+    command.add_argument("--label-column", default="label", metavar="COLUMN", help="default: %(default)s")
+
+
+def _with_dashes(argument: str) -> str:
+    """--label_column=x -> --label-column=x; values stay as they are."""
+    if not argument.startswith("--"):
+        return argument
+    flag, equals, value = argument.partition("=")
+    return flag.replace("_", "-") + equals + value
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        argv: arguments without the program's name; None takes the process's.
+
+    Returns:
+        Exit code: 0 done, 1 a fault (told in one sentence on stderr), 2 wrong usage, 130 interrupted (Ctrl-C).
+    """
+    try:
+        options = _parser().parse_args([_with_dashes(a) for a in (sys.argv[1:] if argv is None else argv)])
+        options.run(options)
+        sys.stdout.flush()
+    except SystemExit as stop:  # argparse: 2 after a wrong argument, 0 after --help and --version
+        return int(stop.code or 0)
+    except KeyboardInterrupt:
+        print("langimb: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (ValueError, OSError) as error:
+        print(f"langimb: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,272 @@
+"""Predictions -> tables: the paper's Table 2, identities, scikit-learn as a witness, and input that does not fit."""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from sklearn.metrics import accuracy_score, f1_score, mutual_info_score
+
+from hf_langimb import JointDistribution, evaluate_predictions
+
+XNLI_PLAN = {"en": [1, 2, 3], "fr": [3, 2, 1]}
+AMAZON_PLAN = {"fr": [1, 2, 3, 4, 5], "de": [5, 4, 3, 2, 1]}
+AMAZON_PLAN |= {"es": AMAZON_PLAN["fr"], "ja": AMAZON_PLAN["fr"], "en": AMAZON_PLAN["de"], "zh": AMAZON_PLAN["de"]}
+# Shares of predictions of imbalanced mBERT on the balanced test set (the paper's Table 2), in thousandths.
+XNLI_PREDICTED = {"fr": [328, 390, 281], "en": [231, 358, 411]}
+AMAZON_PREDICTED = dict.fromkeys(["fr", "es", "ja"], [139, 206, 201, 196, 258])
+AMAZON_PREDICTED |= dict.fromkeys(["de", "en", "zh"], [273, 207, 169, 204, 147])
+
+
+def rows_of(predicted, rows=None):
+    """Languages, labels in turn, and predictions with these counts in each language, scaled to `rows` rows."""
+    languages, predictions = [], []
+    for language, counts in predicted.items():
+        times = (rows or sum(counts)) // sum(counts)
+        languages += [language] * times * sum(counts)
+        predictions.append(np.repeat(np.arange(len(counts)), np.array(counts) * times))
+    predictions = np.concatenate(predictions)
+    return np.array(languages), np.arange(len(predictions)) % len(counts), predictions
+
+
+def plan_of(table):
+    languages = sorted(table)
+    return JointDistribution(languages, range(len(table[languages[0]])), [table[name] for name in languages])
+
+
+@pytest.fixture
+def noisy():
+    """600 rows in three languages, four labels; predictions are right more often than not."""
+    rng = np.random.default_rng(0)
+    languages, labels = np.array(["en", "fr", "ja"])[rng.integers(0, 3, 600)], rng.integers(0, 4, 600)
+    return languages, labels, np.where(rng.random(600) < 0.6, labels, rng.integers(0, 4, 600))
+
+
+# The paper's numbers.
+
+
+@pytest.mark.parametrize(
+    ("predicted", "plan", "rows", "dependence", "percent", "transfer"),
+    [
+        (XNLI_PREDICTED, XNLI_PLAN, 999_000, 0.015464, 12, 0.341),
+        (AMAZON_PREDICTED, AMAZON_PLAN, 100_000, 0.028181, 16, 0.362),
+    ],
+    ids=["XNLI", "Amazon"],
+)
+def test_table_2_of_the_paper(predicted, plan, rows, dependence, percent, transfer):
+    languages, labels, predictions = rows_of(predicted, rows)
+    quality = evaluate_predictions(languages, labels, predictions, plan=plan_of(plan))
+    assert np.unique(np.array(quality["predicted"]).sum(axis=1)).tolist() == [rows]
+    assert quality["dependence_bits"] == pytest.approx(dependence, abs=5e-7)
+    assert round(100 * quality["reliance"]) == percent
+    assert quality["skew_transfer"] == pytest.approx(transfer, abs=5e-4)
+    chance = (len(predicted) - 1) * (predictions.max()) / (2 * len(predictions) * np.log(2))
+    assert quality["dependence_bits_corrected"] == pytest.approx(quality["dependence_bits"] - chance, abs=1e-12)
+
+
+# Identities.
+
+
+def test_predictions_that_copy_the_plan():
+    languages, labels, predictions = rows_of({"en": [10, 20, 30], "fr": [30, 20, 10]})
+    quality = evaluate_predictions(languages, labels, predictions, plan=plan_of(XNLI_PLAN))
+    assert quality["dependence_bits"] == pytest.approx(0.125815, abs=1e-6)
+    assert quality["reliance"] == pytest.approx(1)
+    assert quality["skew_transfer"] == pytest.approx(1)
+
+
+def test_predictions_independent_of_language():
+    languages, labels, predictions = rows_of({"en": [5, 2, 3], "fr": [50, 20, 30]})
+    quality = evaluate_predictions(languages, labels, predictions, plan=plan_of(XNLI_PLAN))
+    assert quality["dependence_bits"] == pytest.approx(0, abs=1e-12)
+    assert quality["dependence_bits_corrected"] < 0
+    assert quality["reliance"] == pytest.approx(0, abs=1e-12)
+    assert quality["skew_transfer"] == pytest.approx(0, abs=1e-12)
+
+
+def test_over_correction_is_negative_transfer_that_dependence_cannot_see():
+    copied, mirrored = (
+        evaluate_predictions(*rows_of(counts), plan=plan_of(XNLI_PLAN))
+        for counts in ({"en": [2, 3, 4], "fr": [4, 3, 2]}, {"en": [4, 3, 2], "fr": [2, 3, 4]})
+    )
+    assert copied["dependence_bits"] == pytest.approx(mirrored["dependence_bits"])
+    assert copied["skew_transfer"] == pytest.approx(2 / 3)
+    assert mirrored["skew_transfer"] == pytest.approx(-2 / 3)
+
+
+def test_perfect_predictions_depend_on_language_only_through_the_label():
+    languages, labels, _ = rows_of({"en": [10, 20, 30], "fr": [30, 20, 10], "ja": [1, 0, 0]})
+    labels = np.concatenate([np.repeat([0, 1, 2], [10, 20, 30]), np.repeat([0, 1, 2], [30, 20, 10]), [0]])
+    quality = evaluate_predictions(languages, labels, labels)
+    assert quality["accuracy"] == quality["macro_f1"] == quality["worst_cell_accuracy"] == 1
+    assert quality["dependence_given_label_bits"] == 0
+    assert quality["dependence_bits"] > 0.1
+
+
+# Witnesses.
+
+
+def test_against_scikit_learn(noisy):
+    languages, labels, predictions = noisy
+    quality = evaluate_predictions(*noisy)
+    assert quality["rows"] == 600
+    assert quality["accuracy"] == pytest.approx(accuracy_score(labels, predictions))
+    assert quality["macro_f1"] == pytest.approx(f1_score(labels, predictions, average="macro"))
+    assert quality["dependence_bits"] == pytest.approx(mutual_info_score(languages, predictions) / np.log(2))
+    given = sum(
+        (labels == label).mean() * mutual_info_score(languages[labels == label], predictions[labels == label])
+        for label in range(4)
+    )
+    assert quality["dependence_given_label_bits"] == pytest.approx(given / np.log(2))
+    for name in ("en", "fr", "ja"):
+        here = languages == name
+        assert quality["by_language"][name]["accuracy"] == pytest.approx(
+            accuracy_score(labels[here], predictions[here])
+        )
+        assert quality["by_language"][name]["macro_f1"] == pytest.approx(
+            f1_score(labels[here], predictions[here], average="macro")
+        )
+    right = [
+        (predictions == labels)[(languages == name) & (labels == label)].mean()
+        for name in ("en", "fr", "ja")
+        for label in range(4)
+    ]
+    assert quality["worst_cell_accuracy"] == pytest.approx(min(right))
+
+
+@pytest.mark.parametrize("form", [list, pa.array, pa.chunked_array], ids=["list", "arrow", "chunks"])
+def test_any_column_type_gives_the_same(noisy, form):
+    columns = [[column.tolist()] if form is pa.chunked_array else column.tolist() for column in noisy]
+    assert evaluate_predictions(*map(form, columns)) == evaluate_predictions(*noisy)
+
+
+def test_labels_as_names_give_the_same(noisy):
+    names = np.array(["a", "b", "c", "d"])
+    languages, labels, predictions = noisy
+    assert evaluate_predictions(languages, names[labels], names[predictions]) == evaluate_predictions(*noisy)
+
+
+def test_output_is_strict_json(noisy):
+    quality = evaluate_predictions(*noisy, np.full((600, 4), 0.25), plan=np.ones((3, 4)))
+    assert json.loads(json.dumps(quality, allow_nan=False)) == quality
+
+
+# Axes and plans.
+
+
+def test_without_plan_reliance_and_transfer_are_null(noisy):
+    quality = evaluate_predictions(*noisy)
+    assert quality["reliance"] is quality["skew_transfer"] is quality["loss"] is quality["plain_loss"] is None
+
+
+def test_an_even_plan_has_no_skew_to_rely_on(noisy):
+    quality = evaluate_predictions(*noisy, plan=np.ones((3, 4)))
+    assert quality["reliance"] is None
+    assert quality["skew_transfer"] is None
+
+
+def test_plan_on_the_axis_order_of_a_class_label():
+    names = np.array(["entailment", "neutral", "contradiction"])  # not sorted
+    languages, labels, predictions = rows_of(XNLI_PREDICTED)
+    plan = JointDistribution(["fr", "en"], names.tolist(), [[3, 2, 1], [1, 2, 3]])
+    quality = evaluate_predictions(languages, names[labels], names[predictions], plan=plan)
+    assert quality["predicted"] == [XNLI_PREDICTED["fr"], XNLI_PREDICTED["en"]]
+    assert list(quality["by_language"]) == ["fr", "en"]
+    assert quality["skew_transfer"] == pytest.approx(0.341, abs=1e-3)
+    same = evaluate_predictions(languages, labels, predictions, plan=plan_of(XNLI_PLAN))
+    assert quality["skew_transfer"] == pytest.approx(same["skew_transfer"])
+    assert quality["reliance"] == pytest.approx(same["reliance"])
+
+
+@pytest.mark.parametrize("scale", [1, 1 / 6, 1 / 12, 700], ids=["counts", "rows", "joint", "large"])
+def test_plan_as_counts_or_shares(scale):
+    columns = rows_of(XNLI_PREDICTED)
+    expected = evaluate_predictions(*columns, plan=plan_of(XNLI_PLAN))
+    found = evaluate_predictions(*columns, plan=np.array([[1, 2, 3], [3, 2, 1]]) * scale)
+    assert found["reliance"] == pytest.approx(expected["reliance"])
+    assert found["skew_transfer"] == pytest.approx(expected["skew_transfer"])
+
+
+def test_class_that_is_never_predicted_and_class_without_rows():
+    plan = JointDistribution(["en", "fr"], [0, 1, 2, 3], [[1, 2, 3, 1], [3, 2, 1, 1]])
+    quality = evaluate_predictions(["en", "en", "fr", "fr"], [0, 1, 0, 2], [0, 0, 0, 0], plan=plan)
+    assert quality["predicted"] == [[2, 0, 0, 0], [2, 0, 0, 0]]
+    assert quality["accuracy"] == 0.5
+    assert quality["worst_cell_accuracy"] == 0
+    assert quality["macro_f1"] == pytest.approx(
+        f1_score([0, 1, 0, 2], [0, 0, 0, 0], average="macro", labels=[0, 1, 2], zero_division=0)
+    )
+    assert quality["dependence_bits"] == 0
+
+
+def test_language_with_one_row_or_none():
+    plan = JointDistribution(["en", "fr", "xx"], [0, 1], [[1, 2], [2, 1], [3, 3]])
+    quality = evaluate_predictions(["en", "en", "en", "fr"], [0, 1, 1, 1], [0, 1, 0, 1], plan=plan)
+    assert quality["by_language"]["fr"] == {"accuracy": 1.0, "macro_f1": 1.0}
+    assert "xx" not in quality["by_language"]
+    assert quality["predicted"][2] == [0, 0]
+    assert json.dumps(quality, allow_nan=False)
+
+
+def test_language_unseen_in_training_is_appended_with_the_plain_loss():
+    plan = JointDistribution(["en", "fr"], [0, 1], [[3, 1], [1, 3]])
+    columns = (["en", "fr", "ca"], [0, 1, 0], [0, 1, 1])
+    probabilities = [[0.5, 0.5], [0.25, 0.75], [0.2, 0.8]]
+    quality = evaluate_predictions(*columns, probabilities, plan=plan, weights=[[2, 1], [1, 4]])
+    assert quality["predicted"] == [[1, 0], [0, 1], [0, 1]]
+    assert list(quality["by_language"]) == ["en", "fr", "ca"]
+    assert quality["loss"] == pytest.approx(-(2 * np.log(0.5) + 4 * np.log(0.75) + np.log(0.2)) / 3)
+    assert quality["skew_transfer"] == pytest.approx(2)  # en and fr alone: .75/.25 planned, 1/0 predicted
+
+
+# Losses.
+
+
+def test_losses_with_weights_and_without():
+    rng = np.random.default_rng(1)
+    languages, labels = np.array(["en", "fr"])[rng.integers(0, 2, 40)], rng.integers(0, 3, 40)
+    probabilities = rng.dirichlet(np.ones(3), 40)
+    weights = np.array([[2 / 3, 1, 2], [2, 1, 2 / 3]])
+    quality = evaluate_predictions(languages, labels, probabilities.argmax(1), probabilities, weights=weights)
+    surprise = -np.log(probabilities[np.arange(40), labels])
+    assert quality["plain_loss"] == pytest.approx(surprise.mean())
+    assert quality["loss"] == pytest.approx((weights[(languages == "fr").astype(int), labels] * surprise).mean())
+
+
+def test_a_probability_of_zero_gives_a_finite_loss():
+    quality = evaluate_predictions(["en", "fr"], [0, 1], [1, 1], [[0.0, 1.0], [0.0, 1.0]])
+    assert np.isfinite(quality["loss"])
+    assert quality["loss"] > 300
+
+
+# Input that does not fit: one clear sentence.
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"predictions": [0]}, r"one entry per row in each column, found 2 in the language column.* 1 in the pred"),
+        ({"languages": ["en"]}, "found 1 in the language column"),
+        ({"languages": ["en", None]}, "language column has 1 null entries of 2"),
+        ({"labels": [0, None]}, "label column has 1 null"),
+        ({"predictions": [0.0, 1.0]}, "prediction column holds values of type double"),
+        ({"languages": [], "labels": [], "predictions": []}, "No rows to evaluate"),
+        ({"predictions": ["0", "1"]}, "labels and predictions of one type, found int and str"),
+        ({"plan": [[1, 2, 3], [3, 2, 1]]}, r"Expected a plan of 2 languages x 2 labels, found shape \(2, 3\)"),
+        ({"plan": [[0, 0], [0, 0]]}, "none negative and not all 0"),
+        ({"plan": [[1, -1], [1, 1]]}, "none negative and not all 0"),
+        ({"plan": [[1, np.nan], [1, 1]]}, "none negative and not all 0"),
+        (
+            {"plan": JointDistribution(["en", "fr"], ["no", "yes"], [[1, 2], [2, 1]])},
+            r"Labels \[0, 1\] of the rows are not among those of the plan, \['no', 'yes'\]",
+        ),
+        ({"probabilities": [[0.5, 0.5]]}, r"probabilities of shape \[2, 2\] for the labels \[0, 1\], found \[1, 2\]"),
+        ({"probabilities": [[0.2, 0.3, 0.5]] * 2}, "labels that no row has need a plan with axes"),
+        ({"weights": [[1, 1, 1]] * 2}, r"Expected weights for 2 languages x 2 labels, found shape \[2, 3\]"),
+        ({"weights": [[1, 1]]}, "Expected weights for 2 languages"),
+    ],
+)
+def test_bad_input(change, message):
+    columns = {"languages": ["en", "fr"], "labels": [0, 1], "predictions": [0, 1]}
+    with pytest.raises(ValueError, match=message):
+        evaluate_predictions(**columns | change)
