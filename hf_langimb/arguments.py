@@ -211,15 +211,16 @@ def _convert(action: Action, value: Any, where: str) -> Any:
 def _convert_scalar(action: Action, value: Any, where: str) -> Any:
     if isinstance(value, dict | list):
         raise ValueError(f"{where} expects a single value, found {value!r}.")
-    takes_bool = action.type is string_to_bool
+    convert: Any = action.type
+    takes_bool = convert is string_to_bool
     if isinstance(value, bool) and not takes_bool:
         raise ValueError(
             f"{where} expects text or a number, found {value}: put quotes round yes, no, on and off in YAML."
         )
     try:
-        converted = action.type(str(value)) if action.type else value
+        converted = convert(str(value)) if convert else value
     except (TypeError, ValueError, ArgumentTypeError):
-        expected = "true or false" if takes_bool else getattr(action.type, "__name__", "another type")
+        expected = "true or false" if takes_bool else getattr(convert, "__name__", "another type")
         raise ValueError(f"{where} expects {expected}, found {value!r}.") from None
     if action.choices and converted not in action.choices:
         raise ValueError(f"{where} expects one of {', '.join(map(str, action.choices))}, found {value!r}.")

@@ -102,8 +102,9 @@ def _on_all_classes(counted: JointDistribution, classes: int, column: str, name:
             f"load the model with num_labels={max(labels) + 1}; where classes have no rows, declare them all in a "
             "ClassLabel."
         )
-    empty = JointDistribution(counted.languages, range(classes), [[0] * classes] * len(counted.languages))
-    return empty + JointDistribution(counted.languages, labels, counted.counts[:, kept])
+    rows = len(counted.languages)
+    empty = JointDistribution(counted.languages, tuple(range(classes)), np.zeros((rows, classes), dtype=np.int64))
+    return empty + JointDistribution(counted.languages, tuple(labels), counted.counts[:, kept])
 
 
 def selecting_datasets(eval_dataset: Any, metric_for_best_model: str | None) -> list[tuple[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 from argparse import ArgumentParser, Namespace
@@ -18,6 +19,7 @@ def audit(options: Namespace) -> None:
     from hf_langimb.data.counting import count_splits
     from hf_langimb.tables import audit_text
 
+    logging.getLogger("datasets.packaged_modules").setLevel(logging.CRITICAL)  # they log what they raise, too
     splits = count_splits(
         options.dataset,
         language_column=options.language_column,

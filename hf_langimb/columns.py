@@ -80,7 +80,7 @@ def _as_arrow(column: Any, name: str) -> pa.Array | pa.ChunkedArray:
 
 def class_label_names(dataset: Any, column: str) -> list[str] | None:
     """Names of a ClassLabel column of a `datasets` data set, in order; None for any other column."""
-    feature = (getattr(dataset, "features", None) or {}).get(column)
+    feature: Any = (getattr(dataset, "features", None) or {}).get(column)
     return list(feature.names) if hasattr(feature, "int2str") else None
 
 

@@ -180,7 +180,8 @@ def predict(folder: Path, dataset: Dataset, arguments: LangImbTrainingArguments)
 
         from hf_langimb.trainer import LangImbTrainer
 
-        plain = replace(arguments, lora_rank=0, train_sampling_strategy="random")  # evaluation keeps the rows' order
+        changes: dict[str, Any] = {"lora_rank": 0, "train_sampling_strategy": "random"}  # keeps the rows' order
+        plain = replace(arguments, **changes)
         tokenizer = AutoTokenizer.from_pretrained(folder)
         trainer = LangImbTrainer(load_model(folder), plain, eval_dataset=dataset, processing_class=tokenizer)
         logits = trainer.predict(dataset).predictions
@@ -259,16 +260,14 @@ def run(recipe: Recipe) -> tuple[Path, dict[str, Any]]:
     metrics: dict[str, dict[str, Any]] = {name: {} for name in settings}
     for seed in seeds:
         for setup, values in settings.items():
-            overrides = {key: value for key, value in values.items() if key != "plan"}
-            arguments = replace(
-                recipe.training, output_dir=str(folder / setup / f"seed-{seed}"), seed=seed, **overrides
-            )
+            changes = values | {"output_dir": str(folder / setup / f"seed-{seed}"), "seed": seed}
+            arguments = replace(recipe.training, **{key: value for key, value in changes.items() if key != "plan"})
             subsets = {split: data.subset(split, values["plan"], seed) for split in ("train", "validation")}
             for split, rows in subsets.items():
                 audits.setdefault(
                     f"{split}/{values['plan']}", JointDistribution.from_dataset(rows).audit(arguments.class_weighting)
                 )
-            logger.info("%s, seed %d", setup, seed)
+            logger.info("Setup %s, seed %d", setup, seed)
             training = train(arguments, start, tokenizer, subsets, data)
             metrics[setup][str(seed)] = _measure(arguments, test, external, data, training)
     results = _assemble(recipe, data, settings, audits, metrics)
@@ -315,7 +314,7 @@ def _measure(
         predictions["label"],
         predictions["prediction"],
         exponentials / exponentials.sum(axis=1, keepdims=True),
-        plan=JointDistribution(data.languages, range(len(data.labels)), skewed),
+        plan=JointDistribution(tuple(data.languages), tuple(range(len(data.labels))), skewed),
         weights=np.array(axes["weights"]),
     )
     return {"test": quality, "probe": probe(folder, test, external), "training": training}
@@ -348,6 +347,7 @@ def _assemble(
         "seeds": [recipe.training.seed + i for i in range(recipe.data.seeds)],
         "data": audits,
         "setups": setups,
+        "noise_ceiling": data.noise_ceiling,
         "comparisons": compare(setups),
         "attributions": None,
     }
@@ -378,9 +378,15 @@ def main(name: str, folder: Path) -> None:
     """Run a recipe from the command line: parse, run, print what came out and where it is."""
     import sys
 
+    from transformers.utils import logging as transformers_logging
+
     from hf_langimb.arguments import parse_recipe
     from hf_langimb.tables import comparisons_table, predictions_table, setups_table
 
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("hf_langimb").setLevel(logging.INFO if PartialState().is_main_process else logging.ERROR)
+    transformers_logging.set_verbosity_error()  # each training starts with a head that is new, as it should be
+    transformers_logging.disable_progress_bar()
     try:
         recipe = parse_recipe(name, folder)
         output, results = run(recipe)
@@ -388,15 +394,16 @@ def main(name: str, folder: Path) -> None:
         sys.exit(f"{Path(sys.argv[0]).name}: {error}")
     if not PartialState().is_main_process:
         return
+    several = len(results["seeds"]) > 1
+    over = f", mean [95 % interval] over {len(results['seeds'])} seeds" if several else ""
     print("\nPredicted labels on the balanced test set, share in each language\n")
     print(predictions_table(results))
-    print(
-        "\nSetups"
-        + (f", mean [95 % interval] over {len(results['seeds'])} seeds" if results["seeds"][1:] else "")
-        + "\n"
-    )
+    print(f"\nSetups{over}\n")
     print(setups_table(results))
-    if results["seeds"][1:]:
+    if several:
         print("\nDifferences between setups, paired by seed\n")
         print(comparisons_table(results))
-    print(f"\nAll numbers: {output / 'results.json'}; models: {output}/SETUP/seed-N/")
+    print(f"\nNoise ceiling of the test labels: {results['noise_ceiling']:.3f}" if results["noise_ceiling"] else "")
+    print(f"All numbers: {output / 'results.json'}; models: {output}/SETUP/seed-N/")
+    if not several:
+        print("Next: add --seeds 5 for intervals (finished trainings are kept), or --config mbert on a GPU.")

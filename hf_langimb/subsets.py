@@ -61,17 +61,24 @@ class Data:
     labels: list[str]
     plans: dict[str, np.ndarray]
     recipe: RecipeArguments
+    noise_ceiling: float | None = None  # accuracy of a perfect reader on the test labels, where it is known
 
     def counts(self, split: str, plan: str) -> np.ndarray:
         """Rows to draw, int64[L, C]: the given size, else the largest that every plan allows (SPEC A1)."""
         available = JointDistribution.from_dataset(self.source[split]).counts
         size = getattr(self.recipe, f"{split}_size")
-        if size is None:
-            size = min(int(allocate(available, shares).sum()) for shares in self.plans.values())
         try:
-            return allocate(available, self.plans[plan], size)
+            if size is None:
+                size = min(int(allocate(available, shares).sum()) for shares in self.plans.values())
+            counts = allocate(available, self.plans[plan], size)
         except ValueError as error:
             raise ValueError(f"{split} split, axes {self.languages} x {self.labels}: {error}") from None
+        if counts.sum() == 0:
+            raise ValueError(
+                f"{split} split, axes {self.languages} x {self.labels}: the plans leave no rows of "
+                f"{available.tolist()}; each cell that a plan names needs some."
+            )
+        return counts
 
     def subset(self, split: str, plan: str, seed: int) -> Dataset:
         """The rows of a plan; `natural` takes them all. Subsets of one seed overlap as far as their plans allow."""
@@ -88,8 +95,10 @@ def load_data(recipe: RecipeArguments, language_column: str) -> Data:
     Raises:
         ValueError: missing splits, columns, languages or labels; says which.
     """
+    noise_ceiling = None
     if recipe.dataset_name == "mini_xnli":
         raw: Any = mini_xnli.load()
+        noise_ceiling = mini_xnli.noise_ceiling(raw["test"])
     else:
         raw = open_dataset(recipe.dataset_name, config_names=recipe.config_names)
     splits = {name: getattr(recipe, f"{name}_split") for name in ("train", "validation", "test")}
@@ -121,7 +130,7 @@ def load_data(recipe: RecipeArguments, language_column: str) -> Data:
     if languages and present != sorted(languages):
         raise ValueError(f"The plan names the languages {sorted(languages)}, the training data have {present}.")
     plans = plan_shares(recipe.imbalanced_shares, labels) if recipe.imbalanced_shares else {}
-    return Data(source, text_columns, present, labels, plans, recipe)
+    return Data(source, text_columns, present, labels, plans, recipe, noise_ceiling)
 
 
 def external_text(recipe: RecipeArguments, languages: list[str], language_column: str) -> Dataset | None:

@@ -85,169 +85,153 @@ def audit_text(audit: dict[str, Any]) -> str:
     """An AUDIT for people: verdict, table, measures in words, what to do next."""
     counts = JointDistribution(audit["languages"], audit["labels"], audit["counts"])
     link = _link(counts, audit)
-    parts = [
-        _verdict(counts, audit, link),
-        f"{counts.rows:,} rows, {len(counts.languages)} languages, {len(counts.labels)} labels",
-        _counts_table(counts, audit),
-        _measures(counts, audit),
-    ]
+    sizes = ((counts.rows, "row"), (len(counts.languages), "language"), (len(counts.labels), "label"))
+    size = ", ".join(f"{number:,} {what}{'' if number == 1 else 's'}" for number, what in sizes)
+    parts = [_verdict(counts, audit, link), size, _counts_table(counts, audit), _measures(counts, audit)]
     if audit["weighting"] != "none":
         parts.append(_weights_table(counts, audit))
     return "\n\n".join([*parts, _advice(audit, link)])
 
 
 def _link(counts: JointDistribution, audit: dict[str, Any]) -> str:
-    """How labels hang on language: strong, slight, none, unknown or undefined.
+    """How labels hang on language: strong, slight, none, unknown, or undefined (a single language or label).
 
-    The rule: beyond chance if Pearson's chi^2 test gives p < 0.001, and strong if bias-corrected Cramér's V is 0.05 or
-    more besides; not beyond chance and under 5 rows a cell on average: unknown.
+    The rule: beyond chance if Pearson's chi^2 test gives p < 0.001, and strong if besides the bias-corrected Cramér's V
+    is 0.05 or more; not beyond chance, but with fewer than 5 rows a cell on average: unknown.
     """
-    from scipy.special import chdtrc
-
     if audit["cramers_v"] is None:
         return "undefined"
-    used_languages, used_labels = (int((counts.counts.sum(axis=axis) > 0).sum()) for axis in (1, 0))
-    if chdtrc((used_languages - 1) * (used_labels - 1), counts.chi_squared) < 0.001:
+    if _p_value(counts) < 0.001:
         return "strong" if (audit["cramers_v_corrected"] or 0) >= 0.05 else "slight"
-    return "none" if counts.rows >= 5 * used_languages * used_labels else "unknown"
+    languages, labels = (np.count_nonzero(counts.counts.sum(axis=axis)) for axis in (1, 0))
+    return "none" if counts.rows >= 5 * languages * labels else "unknown"
+
+
+def _p_value(counts: JointDistribution) -> float:
+    """Of Pearson's chi^2 test that language and label are independent."""
+    from scipy.special import chdtrc
+
+    languages, labels = (np.count_nonzero(counts.counts.sum(axis=axis)) for axis in (1, 0))
+    return float(chdtrc((languages - 1) * (labels - 1), counts.chi_squared))
 
 
 def _verdict(counts: JointDistribution, audit: dict[str, Any], link: str) -> str:
     bits, chance = (_bits(audit[f"mutual_information_{name}bits"]) for name in ("", "chance_"))
     if link == "undefined":
-        axis, what = (
-            (counts.languages, "language") if (counts.counts.sum(axis=1) > 0).sum() < 2 else (counts.labels, "label")
-        )
-        used = counts.counts.sum(axis=1 if what == "language" else 0) > 0
-        return f"only one {what} ({axis[int(used.argmax())]}): labels cannot depend on language here"
-    if link == "unknown":
-        return (
-            f"too few rows to tell whether labels depend on language: {bits} bits, where chance alone gives {chance} "
-            f"in {counts.rows:,} rows"
-        )
-    if link == "none":
-        return f"labels do not depend on language beyond chance: {bits} bits, where chance alone gives {chance}"
+        languages, labels = (np.flatnonzero(counts.counts.sum(axis=axis)) for axis in (1, 0))
+        only = f"language ({counts.languages[languages[0]]})"
+        if len(languages) > 1:
+            only = f"label ({counts.labels[labels[0]]})"
+        return f"only one {only}: labels cannot depend on language here"
+    if link in ("none", "unknown"):
+        within = f"{bits} bits (chance alone: {chance} on average; p = {_p_value(counts):.2g})"
+        if link == "unknown":
+            return f"{counts.rows:,} rows are too few to tell whether labels depend on language: {within}"
+        return f"labels do not depend on language beyond chance: {within}"
     known, majority = audit["language_only_accuracy"], audit["majority_accuracy"]
+    digits = 0 if known - majority >= 0.01 else 1
     if known - majority < 0.0005:
-        guess = f"knowing only the language scores no more than always the same label ({majority:.0%})"
+        guess = f"knowing only the language scores no more than always the same label ({_percent(majority)})"
     else:
-        digits = 0 if known - majority >= 0.01 else 1
-        guess = f"knowing only the language already scores {known:.{digits}%} (majority {majority:.{digits}%})"
-    return f"labels depend on language{' slightly' * (link == 'slight')}: {bits} bits; {guess}".replace("%", " %")
+        guess = f"knowing only the language already scores {_percent(known, digits)}"
+        guess += f" (majority {_percent(majority, digits)})"
+    return f"labels depend on language{' slightly' if link == 'slight' else ''}: {bits} bits; {guess}"
 
 
 def _counts_table(counts: JointDistribution, audit: dict[str, Any]) -> str:
-    """Counts with row shares and marks; of many languages or labels those with the most mutual information."""
+    """Counts with row shares and marks; of many languages or labels those that hold most mutual information."""
     languages, labels = _shown(counts)
-    table_of_marks = np.array(
-        [
-            [
-                ("+" if residual > 3 else "-" if residual < -3 else "") + "!" * (rows < SMALL_CELL)
-                for rows, residual in zip(*cells, strict=True)
-            ]
-            for cells in zip(audit["counts"], audit["residuals"], strict=True)
-        ]
-    )
+    marks = np.where(counts.residuals > 3, "+", np.where(counts.residuals < -3, "-", ""))
+    marks = np.char.add(marks, np.where(counts.counts < SMALL_CELL, "!", ""))
+    widths = np.char.str_len(marks[languages]).max(axis=0)
     rows = []
     for i in languages:
-        total = sum(audit["counts"][i])
         cells = [
-            f"{audit['counts'][i][j]:,} {audit['row_shares'][i][j] or 0:4.0%}"
-            + str(table_of_marks[i, j]).ljust(max(map(len, table_of_marks[languages, j])))
-            for j in labels
+            f"{audit['counts'][i][j]:,} {audit['row_shares'][i][j] or 0:4.0%}{marks[i, j]:{widths[j]}}" for j in labels
         ]
         divergences = audit["kl_divergence_bits"][i], audit["total_variation"][i]
-        rows.append([counts.languages[i], f"{total:,}", *cells, *(f"{value:.3f}" for value in divergences)])
+        rows.append([counts.languages[i], f"{sum(audit['counts'][i]):,}", *cells, *(f"{d:.3f}" for d in divergences)])
     header = ["language", "rows", *(str(counts.labels[j]) for j in labels), "KL (bits)", "TV"]
-    return "\n".join([table(header, rows), *_legend(counts, audit, table_of_marks[np.ix_(languages, labels)])])
+    used = "".join(marks[np.ix_(languages, labels)].ravel())
+    return "\n".join([table(header, rows), *_legend(audit, used)])
 
 
 def _shown(counts: JointDistribution) -> tuple[list[int], list[int]]:
-    """Positions of the languages and labels to show: all in order, or those that hold most mutual information."""
+    """Positions of the languages and labels to show: all in order, or those that hold most mutual information first."""
     ratio = np.divide(counts.counts, counts.expected, out=np.ones(counts.counts.shape), where=counts.counts > 0)
-    information = counts.counts * np.log2(ratio)  # its sums by language are rows * KL, its whole is rows * MI
-    return tuple(
-        list(range(len(by))) if len(by) <= most else np.argsort(-by, kind="stable")[:most].tolist()
-        for by, most in ((information.sum(axis=1), SHOWN_LANGUAGES), (information.sum(axis=0), SHOWN_LABELS))
-    )  # type: ignore[return-value]
+    information = counts.counts * np.log2(ratio)  # summed over labels: rows * KL; over the table: rows * MI
+
+    def largest(values: np.ndarray, most: int) -> list[int]:
+        return list(range(len(values))) if len(values) <= most else np.argsort(-values, kind="stable")[:most].tolist()
+
+    return largest(information.sum(axis=1), SHOWN_LANGUAGES), largest(information.sum(axis=0), SHOWN_LABELS)
 
 
-def _legend(counts: JointDistribution, audit: dict[str, Any], marks: np.ndarray) -> list[str]:
+def _legend(audit: dict[str, Any], used_marks: str) -> list[str]:
     lines = [
-        f"({hidden} more {what} not shown; these hold the most mutual information)"
-        for what, hidden in (
-            ("languages", len(counts.languages) - SHOWN_LANGUAGES),
-            ("labels", len(counts.labels) - SHOWN_LABELS),
-        )
-        if hidden > 0
+        f"({len(audit[axis]) - most} more {axis} not shown, none with more mutual information than these)"
+        for axis, most in (("languages", SHOWN_LANGUAGES), ("labels", SHOWN_LABELS))
+        if len(audit[axis]) > most
     ]
-    lines.append("Cells: rows and their share of the language. KL, TV: Kullback-Leibler divergence and total variation")
-    lines.append("of the language's labels from all data's.")
-    used = "".join(marks.ravel())
-    if "+" in used or "-" in used:
-        lines.append("+ - many more or fewer rows than independence gives (adjusted residual beyond 3).")
-    if "!" in used:
+    lines.append(
+        "Cells: rows, share of the language. KL, TV: divergence and total variation from the labels of all data."
+    )
+    if "+" in used_marks or "-" in used_marks:
+        lines.append("+ - far more or fewer rows than independence gives (adjusted residual beyond 3).")
+    if "!" in used_marks:
         lines.append(f"! under {SMALL_CELL} rows.")
     for what, cells in (("without rows", audit["missing_cells"]), (f"under {SMALL_CELL} rows", audit["small_cells"])):
         if cells:
             names = ", ".join(f"({language}, {label})" for language, label, *_ in cells[:6])
-            lines.append(f"Cells {what}: {len(cells)}: {names}" + (", ..." if cells[6:] else "."))
+            lines.append(f"Cells {what} ({len(cells):,}): {names}{', ...' if cells[6:] else ''}")
     return lines
 
 
 def _measures(counts: JointDistribution, audit: dict[str, Any]) -> str:
-    relative, share = audit["relative_mutual_information"], audit["effective_sample_size_ratio"]
+    relative, corrected = audit["relative_mutual_information"], audit["cramers_v_corrected"]
+    share = audit["effective_sample_size_ratio"]
     lines = [
         f"mutual information: {_bits(audit['mutual_information_bits'])} bits"
-        + ("" if relative is None else f", {relative:.1%} of the label's entropy")
-        + f" (chance alone: {_bits(audit['mutual_information_chance_bits'])} bits)"
+        + ("" if relative is None else f", {_percent(relative)} of the label's entropy")
+        + f" (chance alone: {_bits(audit['mutual_information_chance_bits'])} on average)",
+        f"accuracy from language alone: {_percent(audit['language_only_accuracy'])}"
+        f" (always the same label: {_percent(audit['majority_accuracy'])})",
+        f"effective sample size under class_weighting {audit['weighting']!r}: {_percent(share)}"
+        f" ({share * counts.rows:,.0f} rows)",
     ]
     if audit["cramers_v"] is not None:
-        corrected = audit["cramers_v_corrected"]
-        lines.append(
-            f"Cramér's V: {audit['cramers_v']:.3f}"
-            + ("" if corrected is None else f", bias-corrected {corrected:.3f}")
-            + " (0 independent, 1 determined)"
-        )
-    lines.append(
-        f"accuracy from language alone: {audit['language_only_accuracy']:.1%}"
-        f" (always the same label: {audit['majority_accuracy']:.1%})"
-    )
-    lines.append(
-        f"effective sample size, class_weighting {audit['weighting']}: {share:.1%} ({share * counts.rows:,.0f} rows)"
-    )
-    return "\n".join(f"- {line}" for line in lines).replace("%", " %")
+        bias_free = "" if corrected is None else f", bias-corrected {corrected:.3f}"
+        lines.insert(1, f"Cramér's V: {audit['cramers_v']:.3f}{bias_free} (0 independent, 1 determined)")
+    return "\n".join(f"- {line}" for line in lines)
 
 
 def _weights_table(counts: JointDistribution, audit: dict[str, Any]) -> str:
     languages, labels = _shown(counts)
     rows = [[counts.languages[i], *(f"{audit['weights'][i][j]:.3f}" for j in labels)] for i in languages]
-    return "\n".join(
-        [
-            f"Class weights, {audit['weighting']}" + " (cells without rows: 0)" * bool(audit["missing_cells"]),
-            "",
-            table(["language", *(str(counts.labels[j]) for j in labels)], rows),
-        ]
-    )
+    title = f"Class weights, {audit['weighting']}{' (0 where there are no rows)' if audit['missing_cells'] else ''}"
+    return f"{title}\n\n{table(['language', *(str(counts.labels[j]) for j in labels)], rows)}"
 
 
 def _advice(audit: dict[str, Any], link: str) -> str:
     if link in ("none", "undefined"):
         return "Next: nothing needed; train with class_weighting='none'."
     if link == "unknown":
-        return "Next: collect rows, or audit the data set that this is a sample of."
+        return "Next: collect rows, or audit the whole data set that this is a sample of."
+    text = f"Next: train with LangImbTrainer and class_weighting={audit['weighting']!r}."
     if audit["weighting"] == "none":
         text = (
             "Next: train with LangImbTrainer and class_weighting='independence' (keeps the shares of languages and of\n"
             "labels) or 'per_language' (labels even in each language); --weighting NAME shows the weights and what\n"
             "they cost. accelerate launch recipes/xnli.py shows the effect and the cure."
         )
-    else:
-        text = f"Next: train with LangImbTrainer and class_weighting={audit['weighting']!r}."
     if audit["missing_cells"]:
-        text += "\nCells without rows: collect some, or say missing_cell_policy='ignore' or 'smooth'."
+        text += "\nCells without rows: collect some, or set missing_cell_policy='ignore' or 'smooth'."
     return text
 
 
 def _bits(value: float) -> str:
     return f"{value:.3f}" if value >= 0.01 else f"{value:.4f}"
+
+
+def _percent(share: float, digits: int = 1) -> str:
+    return f"{100 * share:.{digits}f} %"

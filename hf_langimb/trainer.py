@@ -65,7 +65,7 @@ class LangImbTrainer(Trainer):
             raise TypeError(f"Expected args of type LangImbTrainingArguments, found {type(args).__name__}.")
         if kwargs.pop("compute_loss_func", None) is not None:
             raise ValueError("LangImbTrainer computes its own loss: leave compute_loss_func out, or subclass _loss.")
-        self.distribution: JointDistribution | None = None
+        self.distribution: Any = None  # a JointDistribution once the data are counted
         if model is not None:
             model = self._prepare_model(model, args)
         elif model_init is not None:
@@ -88,7 +88,7 @@ class LangImbTrainer(Trainer):
         if train_dataset is not None:
             self._write_axes(self.model)
         self.data_collator = self._with_language(data_collator)
-        self._mask_tokens = self._find_mask_tokens() if args.masked_entropy_weight else None
+        self._mask_tokens = self._find_mask_tokens() if args.masked_entropy_weight else {}
         self._loss_parts = torch.zeros(3, device=args.device)  # classification, masked entropy, optimiser steps
         self._evaluated_rows: list[torch.Tensor] = []
         self._unseen_language_said = False
@@ -201,10 +201,10 @@ class LangImbTrainer(Trainer):
                     "data_collator is not a DataCollatorWithLanguage."
                 )
             self._language_ids = torch.full_like(inputs["labels"], -1)
-        self._has_mask_row = training and self._mask_tokens is not None
+        self._has_mask_row = training and bool(self._mask_tokens)
         if self._has_mask_row:
             labels = inputs.pop("labels")
-            inputs = append_masked_row(inputs, **self._draw_mask(inputs), **self._mask_tokens) | {"labels": labels}
+            inputs = append_masked_row(inputs, **{**self._mask_tokens, **self._draw_mask(inputs)}) | {"labels": labels}
         return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
 
     def _draw_mask(self, inputs: dict[str, torch.Tensor]) -> dict[str, int]:

@@ -14,8 +14,8 @@ AMAZON_PLAN = {"fr": [1, 2, 3, 4, 5], "de": [5, 4, 3, 2, 1]}
 AMAZON_PLAN |= {"es": AMAZON_PLAN["fr"], "ja": AMAZON_PLAN["fr"], "en": AMAZON_PLAN["de"], "zh": AMAZON_PLAN["de"]}
 # Shares of predictions of imbalanced mBERT on the balanced test set (the paper's Table 2), in thousandths.
 XNLI_PREDICTED = {"fr": [328, 390, 281], "en": [231, 358, 411]}
-AMAZON_PREDICTED = dict.fromkeys(["fr", "es", "ja"], [139, 206, 201, 196, 258])
-AMAZON_PREDICTED |= dict.fromkeys(["de", "en", "zh"], [273, 207, 169, 204, 147])
+AMAZON_PREDICTED = {language: [139, 206, 201, 196, 258] for language in ("fr", "es", "ja")}
+AMAZON_PREDICTED |= {language: [273, 207, 169, 204, 147] for language in ("de", "en", "zh")}
 
 
 def rows_of(predicted, rows=None):

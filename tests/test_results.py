@@ -151,7 +151,7 @@ def test_damaged_file(results, tmp_path, form):
         "empty": b"",
     }
     path.write_bytes(damaged[form])
-    with pytest.raises(ValueError, match="not whole JSON.*run the recipe again with the same --output_dir"):
+    with pytest.raises(ValueError, match=r"not whole JSON.*run the recipe again with the same --output_dir"):
         read_results(tmp_path)
 
 

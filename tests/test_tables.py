@@ -19,7 +19,7 @@ def results_of(**setups):
 @pytest.fixture
 def results():
     return results_of(
-        balanced={"0": seed(0.7, [[1, 3], [2, 2]]), "1": seed(0.8, [[30, 10], [0, 0]])},
+        balanced={"0": seed(0.7, [[1, 3], [2, 2]]), "1": seed(0.8, [[30, 10], [1, 3]])},
         imbalanced={"0": seed(0.6, [[4, 0], [0, 4]]), "1": seed(0.7, [[4, 0], [0, 4]])},
     )
 
@@ -61,7 +61,7 @@ def test_predictions_are_mean_shares_over_seeds(results):
     assert rows[0] == ["setup", "language", "no", "yes"]
     assert rows[2:] == [
         ["balanced", "fr", "0.500", "0.500"],  # (1/4 + 3/4) / 2
-        ["balanced", "en", "0.250", "0.250"],  # no rows in one seed
+        ["balanced", "en", "0.375", "0.625"],
         ["imbalanced", "fr", "1.000", "0.000"],
         ["imbalanced", "en", "0.000", "1.000"],
     ]

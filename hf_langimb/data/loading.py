@@ -8,6 +8,7 @@ from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow as pa
 from datasets import ClassLabel, Dataset, DatasetDict, Value
 
 from hf_langimb.columns import class_label_names, encode_column, require_columns
@@ -32,7 +33,7 @@ def open_dataset(name: str, *, config_names: Sequence[str] = (), split: str | No
         return _join_configurations(name, config_names, split)
     try:
         loaded = _read(name, config_names[0] if config_names else None, split)
-    except datasets.exceptions.DatasetGenerationError as error:
+    except (datasets.exceptions.DatasetGenerationError, pa.ArrowInvalid) as error:
         raise ValueError(f"Cannot read the data set {name!r}: {error.__cause__ or error}") from None
     except (FileNotFoundError, datasets.exceptions.DatasetNotFoundError, ConnectionError) as error:
         raise ValueError(
@@ -115,10 +116,12 @@ def standardise(
         languages: keep only these; empty keeps all.
 
     Raises:
-        ValueError: missing columns, nulls, or labels that are not among `label_names`.
+        ValueError: missing columns, nulls, texts that are no strings, or labels that are not among `label_names`.
     """
     columns = {"text": text_columns[0], "language": language_column, "label": label_column}
     require_columns(dataset, columns | ({"id": id_column} if id_column else {}))
+    for column in text_columns:
+        _require_texts(dataset, column)
     if languages:
         wanted = np.isin(_strings(dataset, language_column, "language"), list(languages))
         dataset = dataset.select(np.flatnonzero(wanted))
@@ -139,6 +142,14 @@ def standardise(
         .cast_column("language", Value("string"))
         .cast_column("label", ClassLabel(names=names))
     )
+
+
+def _require_texts(dataset: Dataset, column: str) -> None:
+    texts = dataset.select_columns([column]).with_format("arrow")[:][column]
+    if texts.null_count:
+        raise ValueError(f"The text column {column!r} has {texts.null_count:,} null entries: filter these rows out.")
+    if len(texts) and not (pa.types.is_string(texts.type) or pa.types.is_large_string(texts.type)):
+        raise ValueError(f"The text column {column!r} holds values of type {texts.type}, expected strings.")
 
 
 def _names(dataset: Dataset, column: str, purpose: str) -> tuple[list[str], list[str]]:

@@ -1,0 +1,445 @@
+"""The command `langimb`: real runs on small files of every kind, exit codes, and what lands on which stream."""
+
+import gc
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
+
+import hf_langimb
+from hf_langimb import JointDistribution
+from hf_langimb.cli import main
+from hf_langimb.tables import audit_text
+
+LABELS = ["entailment", "neutral", "contradiction"]
+XNLI = {"en": (100, 200, 300), "fr": (300, 200, 100)}  # SPEC A3's table, a hundred times
+
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # by datasets, of CSV files
+
+
+@pytest.fixture(scope="module", autouse=True)
+def collect_unclosed_files():
+    yield
+    gc.collect()
+
+
+def columns_of(counts, labels=LABELS):
+    """Language, label and a text for each row of a table {language: rows of each label}."""
+    cells = [(language, label) for language, row in counts.items() for label, n in zip(labels, row, strict=True)
+             for _ in range(n)]  # fmt: skip
+    return {
+        "text": [f"text, {i}" for i in range(len(cells))],
+        "language": [language for language, _ in cells],
+        "label": [label for _, label in cells],
+    }
+
+
+def write(path, counts=XNLI, labels=LABELS):
+    """The rows of a table as a file, folder or saved data set; `path` says which."""
+    columns = columns_of(counts, labels)
+    rows = Dataset.from_dict(columns)
+    if path.suffix == ".parquet":
+        pq.write_table(pa.table(columns), path)
+    elif path.suffix in (".csv", ".tsv"):
+        rows.to_csv(path, sep="\t" if path.suffix == ".tsv" else ",")
+    elif path.suffix == ".jsonl":
+        rows.to_json(path)
+    elif path.name == "saved":
+        rows.save_to_disk(path)
+    elif path.name == "saved-splits":
+        DatasetDict(train=rows).save_to_disk(path)
+    else:
+        path.mkdir()
+        write(path / "train.parquet", counts, labels)
+    return str(path)
+
+
+@pytest.fixture
+def langimb(capsys):
+    """Function (*arguments): exit code, stdout and stderr of main()."""
+
+    def run(*arguments):
+        capsys.readouterr()  # progress bars of the data's making
+        code = main([str(argument) for argument in arguments])
+        return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def audit(langimb):
+    """Function (*arguments): what `langimb audit ... --json` prints, which must be strict JSON and all of it."""
+
+    def run(*arguments):
+        code, out, err = langimb("audit", *arguments, "--json")
+        assert (code, err) == (0, "")
+        return json.loads(out, parse_constant=pytest.fail)
+
+    return run
+
+
+# What is read.
+
+
+@pytest.mark.parametrize(
+    "name", ["rows.parquet", "rows.csv", "rows.tsv", "rows.jsonl", "folder", "saved", "saved-splits"]
+)
+def test_every_kind_of_data_set(name, tmp_path, audit):
+    found = audit(write(tmp_path / name))
+    assert found == JointDistribution.from_columns(*list(columns_of(XNLI).values())[1:]).audit()
+    assert found["languages"] == ["en", "fr"]
+    assert found["labels"] == sorted(LABELS)
+    assert found["counts"] == [[300, 100, 200], [100, 300, 200]]
+
+
+def test_splits_one_by_one_or_one_alone(tmp_path, langimb, audit):
+    folder = tmp_path / "folder"
+    write(folder)
+    write(folder / "test.parquet", {"en": (50, 50, 50), "fr": (50, 50, 50)})
+    found = audit(folder)
+    assert list(found) == ["train", "test"]
+    assert sum(map(sum, found["train"]["counts"])) == 1200
+    assert found["test"]["mutual_information_bits"] == 0
+    assert audit(folder, "--split", "test") == found["test"]
+    code, out, _ = langimb("audit", folder)
+    assert code == 0
+    assert [line for line in out.splitlines() if line.startswith("## ")] == ["## train", "## test"]
+    assert out.count("Next: ") == 2
+    code, out, err = langimb("audit", folder, "--split", "dev")
+    assert (code, out) == (1, "")
+    assert err == f"langimb: {folder}: Expected the split 'dev', found train, test.\n"
+
+
+@pytest.mark.parametrize("name", ["rows.parquet", "folder"])
+def test_class_labels_show_their_names_and_unused_ones(name, tmp_path, audit):
+    features = Features({"language": Value("string"), "text": Value("string"), "label": ClassLabel(names=LABELS)})
+    rows = Dataset.from_dict({"language": ["fr", "en"], "text": ["a", "b"], "label": [0, 1]}, features=features)
+    path = tmp_path / name
+    if not path.suffix:
+        path.mkdir()
+    rows.to_parquet(path if path.suffix else path / "train.parquet")
+    found = audit(path)
+    assert found["labels"] == LABELS
+    assert found["counts"] == [[0, 1, 0], [1, 0, 0]]
+
+
+@pytest.mark.parametrize(("name", "labels"), [("rows.parquet", [2, 10, 1]), ("rows.csv", [2, 10, 1])])
+def test_integer_labels_stay_integers(name, labels, tmp_path, audit):
+    assert audit(write(tmp_path / name, labels=labels))["labels"] == [1, 2, 10]
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "folder-csv"])
+def test_min_nan_and_none_are_no_nulls_in_csv(name, tmp_path, audit):
+    """pandas' default would take the language code nan (Min Nan) and the label None for nulls."""
+    path = tmp_path / name
+    file = path if path.suffix else path / "train.csv"
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("language,label\nnan,None\nfr,joy\n")
+    found = audit(path)
+    assert (found["languages"], found["labels"]) == (["fr", "nan"], ["None", "joy"])
+
+
+def test_several_configurations_are_languages(tmp_path, langimb):
+    for language, rows in XNLI.items():
+        (tmp_path / language).mkdir()
+        columns = columns_of({language: rows})
+        pq.write_table(
+            pa.table({key: columns[key] for key in ("text", "label")}), tmp_path / language / "train.parquet"
+        )
+    listed = "".join(f"- config_name: {name}\n  data_files: {name}/train.parquet\n" for name in XNLI)
+    (tmp_path / "README.md").write_text(f"---\nconfigs:\n{listed}---\n")
+    for flags in (("--config-name", "en", "fr"), ("--config_name", "en", "--config-name=fr")):
+        code, out, _ = langimb("audit", tmp_path, *flags, "--json")
+        assert code == 0
+        assert json.loads(out)["languages"] == ["en", "fr"]
+        assert json.loads(out)["counts"] == [[300, 100, 200], [100, 300, 200]]
+
+
+@pytest.mark.parametrize("name", ["rows.parquet", "folder"])
+def test_of_parquet_the_two_columns_alone_are_read(name, tmp_path, audit):
+    """A file whose text is overwritten with zeros is audited all the same."""
+    path = Path(write(tmp_path / name))
+    file = path if path.is_file() else path / "train.parquet"
+    chunk = pq.read_metadata(file).row_group(0).column(0)
+    content = bytearray(file.read_bytes())
+    start = chunk.dictionary_page_offset or chunk.data_page_offset
+    content[start : start + chunk.total_compressed_size] = bytes(chunk.total_compressed_size)
+    file.write_bytes(content)
+    with pytest.raises(OSError):
+        pq.read_table(file)
+    assert sum(map(sum, audit(path)["counts"])) == 1200
+
+
+def test_nothing_is_copied_to_the_cache(tmp_path, monkeypatch, langimb):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    for name in ("rows.parquet", "rows.csv", "folder"):
+        assert langimb("audit", write(tmp_path / name))[0] == 0
+    assert not list((tmp_path / "cache").rglob("*.arrow"))
+
+
+# What is said.
+
+
+def text_of(counts, weighting="none"):
+    return audit_text(JointDistribution(list(counts), LABELS, list(counts.values())).audit(weighting))
+
+
+def test_verdict_table_and_measures_of_xnli(tmp_path, langimb):
+    code, out, err = langimb("audit", write(tmp_path / "rows.parquet"), "--weighting", "per-language")
+    assert (code, err) == (0, "")
+    assert out == (
+        """labels depend on language: 0.126 bits; knowing only the language already scores 50 % (majority 33 %)
+
+1,200 rows, 2 languages, 3 labels
+
+| language | rows | contradiction | entailment |  neutral | KL (bits) |    TV |
+|----------|-----:|--------------:|-----------:|---------:|----------:|------:|
+| en       |  600 |     300  50%+ |  100  17%- | 200  33% |     0.126 | 0.167 |
+| fr       |  600 |     100  17%- |  300  50%+ | 200  33% |     0.126 | 0.167 |
+Cells: rows, share of the language. KL, TV: divergence and total variation from the labels of all data.
++ - far more or fewer rows than independence gives (adjusted residual beyond 3).
+
+- mutual information: 0.126 bits, 7.9 % of the label's entropy (chance alone: 0.0012 on average)
+- Cramér's V: 0.408, bias-corrected 0.406 (0 independent, 1 determined)
+- accuracy from language alone: 50.0 % (always the same label: 33.3 %)
+- effective sample size under class_weighting 'per_language': 81.8 % (982 rows)
+
+Class weights, per_language
+
+| language | contradiction | entailment | neutral |
+|----------|--------------:|-----------:|--------:|
+| en       |         0.667 |      2.000 |   1.000 |
+| fr       |         2.000 |      0.667 |   1.000 |
+
+Next: train with LangImbTrainer and class_weighting='per_language'.
+"""
+    )
+
+
+@pytest.mark.parametrize(
+    ("counts", "verdict", "advice"),
+    [
+        pytest.param(
+            {"en": (300, 200, 100), "fr": (300, 200, 100)},
+            "labels do not depend on language beyond chance: 0.0000 bits (chance alone: 0.0012 on average; p = 1)",
+            "nothing needed",
+            id="none",
+        ),
+        pytest.param(
+            {"en": (34000, 33000, 33000), "fr": (33000, 34000, 33000)},
+            "labels depend on language slightly: 0.0001 bits; knowing only the language already scores 34.0 % "
+            "(majority 33.5 %)",
+            "class_weighting='independence'",
+            id="slight",
+        ),
+        pytest.param(
+            {"en": (800, 100, 100), "fr": (500, 400, 100)},
+            "labels depend on language: 0.095 bits; knowing only the language scores no more than always the same "
+            "label (65.0 %)",
+            "class_weighting='independence'",
+            id="same-majority",
+        ),
+        pytest.param(
+            {"en": (1, 2, 3), "fr": (3, 2, 1)},
+            "12 rows are too few to tell whether labels depend on language: 0.126 bits (chance alone: 0.120 on "
+            "average; p = 0.37)",
+            "collect rows",
+            id="few",
+        ),
+        pytest.param(
+            {"en": (100, 200, 300)},
+            "only one language (en): labels cannot depend on language here",
+            "nothing needed",
+            id="one-language",
+        ),
+        pytest.param(
+            {"en": (0, 200, 0), "fr": (0, 100, 0)},
+            "only one label (neutral): labels cannot depend on language here",
+            "nothing needed",
+            id="one-label",
+        ),
+    ],
+)
+def test_verdicts(counts, verdict, advice):
+    lines = text_of(counts).splitlines()
+    assert lines[0] == verdict
+    assert advice in next(line for line in lines if line.startswith("Next: "))
+
+
+def test_random_independent_tables_are_hardly_ever_accused():
+    randomness = np.random.default_rng(0)
+    accused = [
+        text_of(dict(zip("abcd", randomness.multinomial(500, (0.5, 0.3, 0.2), size=4).tolist(), strict=True)))
+        for _ in range(200)
+    ]
+    assert sum(text.startswith("labels depend") for text in accused) <= 2
+
+
+def test_missing_and_small_cells_are_marked_and_listed():
+    text = text_of({"en": (300, 300, 0), "fr": (300, 300, 4)}, "joint")
+    assert [line.split("|")[5].strip() for line in text.splitlines() if line[:4] in ("| en", "| fr")][:2] == [
+        "0   0%!",
+        "4   1%!",
+    ]
+    assert "! under 10 rows." in text
+    assert "Cells without rows (1): (en, contradiction)" in text
+    assert "Cells under 10 rows (1): (fr, contradiction)" in text
+    assert "Class weights, joint (0 where there are no rows)" in text
+
+
+def test_many_languages_and_labels_stay_readable():
+    randomness = np.random.default_rng(0)
+    counts = randomness.multinomial(1000, np.full(60, 1 / 60), size=205)
+    counts[77] = np.eye(60, dtype=int)[5] * 1000
+    distribution = JointDistribution([f"l{i:03d}" for i in range(205)], [f"intent_{j}" for j in range(60)], counts)
+    lines = audit_text(distribution.audit("class")).splitlines()
+    table = [line for line in lines if line.startswith("| ") and "rows" not in line]
+    assert len(lines) < 60
+    assert max(map(len, lines)) < 160
+    assert table[0].startswith("| l077 ")
+    assert "intent_5 " in next(line for line in lines if line.startswith("| language "))
+    assert "(193 more languages not shown, none with more mutual information than these)" in lines
+    assert "(52 more labels not shown, none with more mutual information than these)" in lines
+
+
+# How it is called.
+
+
+def test_flags_take_dashes_and_underscores_and_leave_values_alone(tmp_path, audit):
+    rows = {"my_language": ["fr", "en"], "my-label": ["a", "b"]}
+    pq.write_table(pa.table(rows), tmp_path / "my_rows.parquet")
+    path = tmp_path / "my_rows.parquet"
+    expected = audit(path, "--language-column", "my_language", "--label-column", "my-label")
+    assert audit(path, "--language_column=my_language", "--label_column=my-label") == expected
+    assert audit(path, "--language_column", "my_language", "--label-column", "my-label") == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "COMMAND"),
+        (("audit",), "DATASET"),
+        (("inspect", "x"), "invalid choice: 'inspect'"),
+        (("audit", "x", "--weighting", "heavy"), "invalid choice: 'heavy' (choose from"),
+        (("audit", "x", "--lang", "fr"), "unrecognized arguments: --lang fr"),
+    ],
+)
+def test_wrong_usage_is_2(arguments, message, langimb):
+    code, out, err = langimb(*arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith("usage: langimb")
+    assert message in err
+
+
+def test_help_and_version_are_0(langimb):
+    assert langimb("--version") == (0, f"langimb {hf_langimb.__version__}\n", "")
+    assert langimb("audit", "--help")[0] == 0
+    assert langimb("--help")[1].startswith("usage: langimb")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("rows.csv", "lang,label\nfr,a\n", "Expected a language column 'language', found columns ['label', 'lang']"),
+        ("rows.csv", "language,sentiment\nfr,a\n", "Expected a label column 'label'"),
+        ("rows.csv", "language,label\nfr,a\n,b\n", "The language column has 1 null entries of 2"),
+        ("rows.csv", "language,label\n", "No rows to count"),
+        ("rows.jsonl", "", "No rows to count"),
+        ("rows.jsonl", '{"language": "fr", "label": 1}\n{"language": "fr", label\n', "JSON parse error"),
+        ("rows.csv", 'language,label\nfr,"a\n', "EOF inside string"),
+        ("rows.parquet", "PAR?", "Parquet"),
+        ("rows.txt", "fr a", "Expected a .parquet, .csv, .tsv, .jsonl, .json file, found rows.txt."),
+    ],
+)
+def test_a_fault_is_1_and_one_sentence(name, content, message, tmp_path, langimb):
+    path = tmp_path / name
+    path.write_text(content)
+    code, out, err = langimb("audit", path, "--json")
+    assert (code, out) == (1, "")
+    assert err.startswith(f"langimb: {path}: ")
+    assert message in err
+    assert err.count("\n") == 1
+    assert "Traceback" not in err
+
+
+def test_advice_where_there_is_no_language_column(tmp_path, langimb):
+    pq.write_table(pa.table({"text": ["a"], "label": [0]}), tmp_path / "rows.parquet")
+    code, _, err = langimb("audit", tmp_path / "rows.parquet")
+    assert code == 1
+    assert "found columns ['label', 'text']" in err
+    assert "GlotLID" in err
+
+
+@pytest.mark.parametrize("name", ["{}/rows.csv", "rows.parquet", "./rows", "{}/nowhere"])
+def test_paths_that_are_not_there_are_not_asked_of_the_hub(name, tmp_path, langimb, monkeypatch):
+    monkeypatch.setattr("datasets.load_dataset_builder", pytest.fail)
+    name = name.format(tmp_path)
+    code, out, err = langimb("audit", name)
+    assert (code, out) == (1, "")
+    assert err.startswith(f"langimb: Expected a data set at {name!r} (Hub id, folder")
+    assert err.endswith("no such file or folder\n")
+
+
+@pytest.mark.parametrize(
+    "error", [ConnectionError("no network"), RuntimeError("Dataset scripts are no longer supported, but found x.py")]
+)
+def test_what_the_hub_cannot_give_is_1(error, langimb, monkeypatch):
+    def refuse(*_, **__):
+        raise error
+
+    monkeypatch.setattr("datasets.load_dataset_builder", refuse)
+    code, out, err = langimb("audit", "some/name")
+    assert (code, out) == (1, "")
+    assert err.startswith("langimb: Expected a data set at 'some/name' (Hub id")
+    assert str(error) in err
+
+
+def test_configurations_of_a_file_are_refused(tmp_path, langimb):
+    code, _, err = langimb("audit", write(tmp_path / "rows.csv"), "--config-name", "fr")
+    assert code == 1
+    assert "has no configurations" in err
+
+
+def test_interrupted_is_130(tmp_path, langimb, monkeypatch):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("hf_langimb.data.counting.count_splits", interrupt)
+    assert langimb("audit", "x") == (130, "", "langimb: interrupted\n")
+
+
+def test_a_programming_error_keeps_its_traceback(langimb, monkeypatch):
+    def fail(*_, **__):
+        raise KeyError("a bug")
+
+    monkeypatch.setattr("hf_langimb.data.counting.count_splits", fail)
+    with pytest.raises(KeyError):
+        langimb("audit", "x")
+
+
+def test_installed_script(tmp_path):
+    script = Path(sys.executable).with_name("langimb")
+    path = write(tmp_path / "rows.parquet", {"한국어": (100, 200, 300), "français": (300, 200, 100)})
+    done = subprocess.run([script, "audit", path, "--json"], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["languages"] == ["français", "한국어"]
+    assert done.stderr == ""
+    failed = subprocess.run([script, "audit", tmp_path / "none.csv"], capture_output=True, text=True)
+    assert (failed.returncode, failed.stdout) == (1, "")
+    assert failed.stderr.startswith("langimb: Expected a data set")
+
+
+def test_a_reader_that_stops_early_is_no_fault(tmp_path):
+    script = Path(sys.executable).with_name("langimb")
+    path = write(tmp_path / "rows.parquet")
+    with subprocess.Popen(
+        [script, "audit", path], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 0

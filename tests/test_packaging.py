@@ -1,0 +1,178 @@
+"""What is shipped: the wheel's content, the pins, and a Makefile that refuses in words."""
+
+import configparser
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import hf_langimb
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = Path(hf_langimb.__file__).parent
+SETUP = configparser.ConfigParser()
+SETUP.read(ROOT / "setup.cfg", encoding="utf-8")
+PINS = {
+    canonicalize_name(name): version
+    for name, version in re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+}
+
+
+def requirements(text):
+    return [Requirement(line) for line in text.strip().splitlines()]
+
+
+DIRECT = requirements(SETUP["options"]["install_requires"]) + [
+    requirement for extra in SETUP["options.extras_require"].values() for requirement in requirements(extra)
+]
+
+
+# The wheel.
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """Names and contents of the files in a wheel built from a copy of the source (the build leaves folders there)."""
+    source, output = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
+    shutil.copytree(PACKAGE, source / "hf_langimb", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("tests", "recipes"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    command = [sys.executable, "-m", "pip", "wheel", ".", "--no-deps", "--no-build-isolation", "-w", output]
+    done = subprocess.run(command, cwd=source, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr + done.stdout
+    (built,) = output.glob("*.whl")
+    assert built.name == f"hf_langimb-{hf_langimb.__version__}-py3-none-any.whl"
+    with zipfile.ZipFile(built) as archive:
+        return {name: archive.read(name).decode() for name in archive.namelist()}
+
+
+def test_wheel_has_every_file_of_the_package_and_nothing_else(wheel):
+    files = {
+        path.relative_to(PACKAGE.parent).as_posix()
+        for path in PACKAGE.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts and not path.name.startswith(".")
+    }
+    assert "hf_langimb/py.typed" in files
+    assert {name for name in wheel if ".dist-info/" not in name} == files
+
+
+def test_every_folder_of_the_package_is_a_package():
+    """find: passes a folder without __init__.py over in silence."""
+    folders = {path.parent for path in PACKAGE.rglob("*.py")}
+    assert not [str(folder) for folder in folders if not (folder / "__init__.py").exists()]
+
+
+def test_metadata_of_the_wheel(wheel):
+    (metadata,) = (text for name, text in wheel.items() if name.endswith(".dist-info/METADATA"))
+    assert f"\nVersion: {hf_langimb.__version__}\n" in metadata
+    assert re.search(r"\nLicense(-Expression)?: Apache-2.0\n", metadata)
+    assert "\nRequires-Python: >=3.11\n" in metadata
+    assert "\nProvides-Extra: test\n" in metadata
+    (entry_points,) = (text for name, text in wheel.items() if name.endswith("/entry_points.txt"))
+    assert "langimb = hf_langimb.cli:main" in entry_points
+    (licence,) = (text for name, text in wheel.items() if name.endswith("/licenses/LICENSE"))
+    assert "Copyright 2026 The hf_langimb authors" in licence
+    assert "Hugging Face" not in licence
+
+
+def test_setup_cfg_names_what_a_flat_layout_would_miss():
+    assert SETUP["options"]["packages"] == "find:"
+    assert SETUP["options.packages.find"]["include"] == "hf_langimb*"
+    assert {"*.jinja", "py.typed"} <= set(re.split(r"[,\s]+", SETUP["options.package_data"]["hf_langimb"]))
+
+
+# The pins.
+
+
+def test_every_direct_requirement_is_pinned_within_its_range():
+    assert [str(r) for r in DIRECT if not r.specifier.contains(PINS.get(canonicalize_name(r.name), "0"))] == []
+    assert PINS["torch"] == "2.13.0"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the pins were made on Linux")
+def test_every_indirect_requirement_is_pinned():
+    """Walk the installed packages; a requirement that its package itself pins (torch's CUDA libraries) needs no pin."""
+    todo, seen, missing = [(r, frozenset(r.extras)) for r in DIRECT], set(), set()
+    while todo:
+        requirement, extras = todo.pop()
+        name = canonicalize_name(requirement.name)
+        if (name, extras) in seen:
+            continue
+        seen.add((name, extras))
+        exact = any(specifier.operator == "==" for specifier in requirement.specifier)
+        if name not in PINS and not exact:
+            missing.add(name)
+        try:
+            indirect = [Requirement(line) for line in distribution(name).requires or ()]
+        except PackageNotFoundError:  # an extra's, not installed here
+            continue
+        todo += [
+            (r, frozenset(r.extras))
+            for r in indirect
+            if r.marker is None or any(r.marker.evaluate({"extra": extra}) for extra in extras | {""})
+        ]
+    assert not missing
+
+
+@pytest.mark.parametrize("name", ["Makefile", "constraints.txt", ".ci/run", "setup.cfg", "pyproject.toml"])
+def test_no_address_and_no_path_of_a_machine(name):
+    text = (ROOT / name).read_text(encoding="utf-8")
+    assert "://" not in text
+    assert not re.search(r"(?<![\w.$}])/(?!usr/bin/env)\w+/", text)
+
+
+# The Makefile.
+
+
+@pytest.fixture
+def make(tmp_path):
+    """Function (body of a fake python3): exit code and stderr of `make demo` with it, in a folder of its own."""
+    if shutil.which("make") is None:
+        pytest.skip("make is not installed")
+    for name in ("Makefile", "setup.cfg", "constraints.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+
+    def run(body):
+        python = tmp_path / "python-fake"
+        python.write_text(f"#!/bin/sh\n{body}\n")
+        python.chmod(0o755)
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("MAKE")}
+        done = subprocess.run(
+            ["make", "demo", f"PYTHON={python}"], cwd=tmp_path, env=environment, capture_output=True, text=True
+        )
+        return done.returncode, done.stderr, tmp_path / ".venv"
+
+    return run
+
+
+def test_make_refuses_an_old_python(make):
+    code, message, folder = make('[ "$1" = --version ] && echo Python 3.10.4; exit 1')
+    assert code != 0
+    assert "needs Python 3.11 or newer, found" in message
+    assert "Python 3.10.4. Name another: make PYTHON=python3.11" in message
+    assert not folder.exists()
+
+
+def test_make_leaves_no_half_made_environment(make):
+    code, message, folder = make('[ "$2" = venv ] || exit 0; mkdir -p .venv/bin; touch .venv/bin/python; exit 1')
+    assert code != 0
+    assert "Debian/Ubuntu: apt install python3-venv" in message
+    assert not folder.exists()
+
+
+def test_ci_calls_what_the_readme_calls():
+    text = (ROOT / ".ci/run").read_text(encoding="utf-8")
+    assert os.access(ROOT / ".ci/run", os.X_OK)
+    assert "set -euo pipefail" in text
+    assert all(f"make {target}" in text for target in ("lint", "demo", "test"))
+    assert subprocess.run(["bash", "-n", ROOT / ".ci/run"]).returncode == 0
