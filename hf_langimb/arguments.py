@@ -176,7 +176,7 @@ def _check_setup(settings: Any, where: str, parser: ArgumentParser) -> dict[str,
     """A setup's definition: its plan, and training arguments."""
     if not isinstance(settings, dict):
         raise ValueError(f"{where} expects a plan and training arguments, found {settings!r}.")
-    common = {item.name for item in fields(RecipeArguments)} | {"output_dir", "seed"}
+    common = {item.name for item in fields(RecipeArguments)} | {"output_dir", "seed", "language_column"}
     if wrong := ", ".join(key for key in settings if key in common):
         raise ValueError(f"{where}: {wrong} cannot differ between setups, only the plan and training arguments can.")
     plan = {"plan": settings["plan"]} if "plan" in settings else {}

@@ -261,6 +261,7 @@ def run(recipe: Recipe) -> tuple[Path, dict[str, Any]]:
     for seed in seeds:
         for setup, values in settings.items():
             changes = values | {"output_dir": str(folder / setup / f"seed-{seed}"), "seed": seed}
+            changes["language_column"] = "language"  # as `load_data` names it
             arguments = replace(recipe.training, **{key: value for key, value in changes.items() if key != "plan"})
             subsets = {split: data.subset(split, values["plan"], seed) for split in ("train", "validation")}
             for split, rows in subsets.items():

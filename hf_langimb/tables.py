@@ -1,13 +1,17 @@
-"""Tables of text: an audit, and the two tables of a run, read from AUDIT and results.json."""
+"""Tables of text: an audit, and those of a run, read from AUDIT and results.json; also where a page has marks."""
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from hf_langimb.distribution import SMALL_CELL, JointDistribution
+from hf_langimb.results import read_results
 
 COLUMNS = (
     ("accuracy", "test.accuracy", ".3f"),
@@ -235,3 +239,31 @@ def _bits(value: float) -> str:
 
 def _percent(share: float, digits: int = 1) -> str:
     return f"{100 * share:.{digits}f} %"
+
+
+TABLES = {"predictions": predictions_table, "setups": setups_table, "comparisons": comparisons_table}
+_MARK = re.compile(r"(<!-- langimb:(?P<run>[\w-]+):(?P<table>\w+) -->\n).*?(\n<!-- /langimb -->)", re.DOTALL)
+
+
+def fill_marks(text: str, folder: str | Path) -> str:
+    """Text whose `<!-- langimb:RUN:TABLE -->` ... `<!-- /langimb -->` marks hold the tables of folder/RUN/results.json.
+
+    Args:
+        text: Markdown.
+        folder: of the kept results (`model_cards`).
+
+    Raises:
+        ValueError: a mark names no table, or its results cannot be read.
+    """
+
+    def render(mark: re.Match[str]) -> str:
+        if mark["table"] not in TABLES:
+            raise ValueError(f"Unknown table {mark['table']!r} in a mark: choose one of {', '.join(TABLES)}.")
+        return mark[1] + TABLES[mark["table"]](read_results(Path(folder, mark["run"]))) + mark[4]
+
+    return _MARK.sub(render, text)
+
+
+if __name__ == "__main__":  # make readme
+    readme = Path(sys.argv[1])
+    readme.write_text(fill_marks(readme.read_text(encoding="utf-8"), sys.argv[2]), encoding="utf-8")

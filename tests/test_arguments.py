@@ -217,6 +217,7 @@ def test_unknown_setups(name):
         ("setups: {a: {learning_rate: no}}", "mini.yaml, setup a: learning_rate expects text or a number, found False"),
         ("setups: {a: {train_size: 5, seed: 1}}", "setup a: train_size, seed cannot differ between setups"),
         ("setups: {a: {output_dir: x}}", "setup a: output_dir cannot differ between setups"),
+        ("setups: {a: {language_column: x}}", "setup a: language_column cannot differ"),
     ],
 )
 def test_bad_definitions(parse, text, message):
