@@ -19,7 +19,7 @@ PIP_INSTALL = .venv/bin/python -m pip install -c constraints.txt -e
 .PHONY: demo test lint readme
 
 demo: .venv/.installed
-	.venv/bin/accelerate launch recipes/xnli.py $(ARGS)
+	.venv/bin/accelerate launch --quiet recipes/xnli.py $(ARGS)
 
 test: .venv/.installed-test
 	.venv/bin/python -m pytest $(ARGS)

@@ -38,7 +38,14 @@ SETUPS: dict[str, dict[str, Any]] = {
     "weighted": {"plan": "imbalanced", "class_weighting": "per_language"},
 }
 SUFFIXES: dict[str, dict[str, Any]] = {"_entropy": {"masked_entropy_weight": 1.0}, "_lora": {"lora_rank": 8}}
-NOT_OF_THE_RESULT = ("seeds", "setups", "seed")  # a run folder may be continued with others
+NOT_OF_THE_RESULT = (
+    "seeds",
+    "setups",
+    "seed",
+    "logging_steps",
+    "report_to",
+    "disable_tqdm",
+)  # a run folder may be continued with others
 
 
 def resolve_setup(name: str, definitions: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -265,9 +272,8 @@ def run(recipe: Recipe) -> tuple[Path, dict[str, Any]]:
             arguments = replace(recipe.training, **{key: value for key, value in changes.items() if key != "plan"})
             subsets = {split: data.subset(split, values["plan"], seed) for split in ("train", "validation")}
             for split, rows in subsets.items():
-                audits.setdefault(
-                    f"{split}/{values['plan']}", JointDistribution.from_dataset(rows).audit(arguments.class_weighting)
-                )
+                if (key := f"{split}/{values['plan']}") not in audits:
+                    audits[key] = JointDistribution.from_dataset(rows).audit("per_language")
             logger.info("Setup %s, seed %d", setup, seed)
             training = train(arguments, start, tokenizer, subsets, data)
             metrics[setup][str(seed)] = _measure(arguments, test, external, data, training)
@@ -342,7 +348,7 @@ def _assemble(
         "schema_version": SCHEMA_VERSION,
         "recipe": recipe.name,
         "config_name": recipe.config_name,
-        "config": _plain(recipe.config),
+        "config": _plain({**recipe.config, **_setups_of(recipe)}),
         "languages": data.languages,
         "labels": data.labels,
         "seeds": [recipe.training.seed + i for i in range(recipe.data.seeds)],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import random
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -133,6 +134,16 @@ class LangImbTrainer(Trainer):
                 f"{', '.join(languages)}: leave data_collator out, or give it the languages in that order."
             )
         return collator
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        """`Trainer`'s sampler; grouped by length, batches come shuffled and not from the longest to the shortest.
+
+        Length goes with language and label: sorted batches would drift through both.
+        """
+        sampler = super()._get_train_sampler(train_dataset)
+        if self.args.train_sampling_strategy != "group_by_length" or sampler is None:
+            return sampler
+        return _ShuffledBatches(sampler, self.args.train_batch_size * self.args.gradient_accumulation_steps)
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
@@ -306,6 +317,23 @@ class LangImbTrainer(Trainer):
         super()._save(output_dir, state_dict)
         if self.args.should_save and (axes := getattr(self.model.config, "langimb", None)):
             write_axes(output_dir or self.args.output_dir, axes)
+
+
+class _ShuffledBatches(torch.utils.data.Sampler):
+    """The batches of another sampler in random order, a last smaller one at the end."""
+
+    def __init__(self, sampler: Any, batch_size: int) -> None:
+        self.sampler, self.batch_size = sampler, batch_size
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[int]:
+        rows = list(self.sampler)
+        full = len(rows) // self.batch_size
+        for batch in torch.randperm(full).tolist():
+            yield from rows[batch * self.batch_size : (batch + 1) * self.batch_size]
+        yield from rows[full * self.batch_size :]
 
 
 def _mean_losses(rows: torch.Tensor) -> dict[str, float]:

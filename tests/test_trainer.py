@@ -9,7 +9,7 @@ import warnings
 import pytest
 import torch
 from conftest import SKEWED
-from datasets import ClassLabel, DatasetDict, Value
+from datasets import ClassLabel, Dataset, DatasetDict, Value
 from transformers import (
     AutoModelForSequenceClassification,
     BertForTokenClassification,
@@ -901,3 +901,24 @@ def test_training_is_quiet(build, rows):
         trainer = build(eval_dataset=rows, class_weighting="per_language", masked_entropy_weight=1.0)
         trainer.train()
         trainer.evaluate()
+
+
+def test_batches_grouped_by_length_come_shuffled_and_whole(bert_tokenizer, tiny_bert, training_arguments):
+    lengths = [3 + row % 40 for row in range(323)]
+    rows = Dataset.from_dict(
+        {
+            "input_ids": [[5] * length for length in lengths],
+            "attention_mask": [[1] * length for length in lengths],
+            "label": [row % 3 for row in range(323)],
+            "language": ["fr", "en"] * 161 + ["fr"],
+        }
+    )
+    arguments = training_arguments(train_sampling_strategy="group_by_length", per_device_train_batch_size=4)
+    trainer = LangImbTrainer(tiny_bert(), arguments, train_dataset=rows, processing_class=bert_tokenizer)
+    order = list(trainer._get_train_sampler())
+    assert sorted(order) == list(range(323))
+    batches = [[lengths[row] for row in order[start : start + 4]] for start in range(0, 320, 4)]
+    assert sum(max(batch) - min(batch) for batch in batches) / len(batches) < 5  # little padding
+    longest = [max(batch) for batch in batches]
+    ups = sum(after > before for before, after in zip(longest, longest[1:], strict=False))
+    assert 20 < ups < 60  # the stock sampler sorts them: hardly any

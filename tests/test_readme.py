@@ -1,0 +1,45 @@
+"""README: its first example prints what it says, its tables are those of the kept results, its commands exist."""
+
+import contextlib
+import io
+import re
+from pathlib import Path
+
+import pytest
+
+from hf_langimb.tables import fill_marks
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def test_the_first_example_prints_what_the_page_says():
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output):
+        exec(compile(blocks("python")[0], "README.md", "exec"), {})
+    assert output.getvalue() == blocks("text")[0]
+
+
+def test_the_tables_are_rendered_from_the_kept_results():
+    assert README.count("<!-- langimb:") >= 3
+    assert fill_marks(README, ROOT / "model_cards") == README
+
+
+def test_a_changed_table_is_rendered_again():
+    changed = re.sub(r"\| balanced .*", "| balanced | 0.999 |", README)
+    assert changed != README
+    assert fill_marks(changed, ROOT / "model_cards") == README
+
+
+def test_a_mark_without_a_table_is_refused():
+    with pytest.raises(ValueError, match=r"Unknown table 'sizes'.*predictions, setups, comparisons"):
+        fill_marks("<!-- langimb:xnli-mini:sizes -->\n\n<!-- /langimb -->", ROOT / "model_cards")
+
+
+def test_every_configuration_named_exists():
+    for name in re.findall(r"--config ([\w-]+)", README):
+        assert (ROOT / "recipes" / "xnli" / f"{name}.yaml").is_file(), name
