@@ -1,6 +1,7 @@
 """LangImbTrainer against loops, losses and rates written out by hand."""
 
 import functools
+import itertools
 import json
 import logging
 import math
@@ -920,5 +921,5 @@ def test_batches_grouped_by_length_come_shuffled_and_whole(bert_tokenizer, tiny_
     batches = [[lengths[row] for row in order[start : start + 4]] for start in range(0, 320, 4)]
     assert sum(max(batch) - min(batch) for batch in batches) / len(batches) < 5  # little padding
     longest = [max(batch) for batch in batches]
-    ups = sum(after > before for before, after in zip(longest, longest[1:], strict=False))
+    ups = sum(after > before for before, after in itertools.pairwise(longest))
     assert 20 < ups < 60  # the stock sampler sorts them: hardly any
