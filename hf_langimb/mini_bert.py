@@ -30,7 +30,7 @@ VOCABULARY_SIZE = 4000
 LONGEST_TEXT = 64  # tokens of a pair
 SHAPE = {
     "hidden_size": 64,
-    "num_hidden_layers": 2,
+    "num_hidden_layers": 3,
     "num_attention_heads": 2,
     "intermediate_size": 256,
     "max_position_embeddings": LONGEST_TEXT,
