@@ -146,8 +146,7 @@ class JointDistribution:
     @property
     def mutual_information_bits(self) -> float:
         """I(language; label), plug-in, in bits: 0 where labels do not depend on language."""
-        ratio = np.divide(self.counts, self.expected, out=np.ones(self.counts.shape), where=self.counts > 0)
-        return max(float((self.counts * np.log2(ratio)).sum() / max(self.rows, 1)), 0.0)
+        return mutual_information_bits(self.counts)
 
     @property
     def mutual_information_chance_bits(self) -> float:
@@ -287,6 +286,17 @@ def whole_counts(counts: Any) -> np.ndarray:
             "a table of shares becomes counts with hf_langimb.allocate."
         )
     return table.astype(np.int64)
+
+
+def mutual_information_bits(table: np.ndarray) -> float:
+    """Mutual information of rows and columns of a table of counts or joint shares [L, C], in bits; 0 if it is empty."""
+    total = table.sum()
+    if total == 0:
+        return 0.0
+    expected = np.outer(table.sum(axis=1), table.sum(axis=0)) / total
+    ratio = np.divide(table, expected, out=np.ones(table.shape), where=table > 0)
+    bits = float((table * np.log2(ratio)).sum() / total)
+    return bits if bits > 1e-12 else 0.0  # rounding is not dependence
 
 
 def _merge(first: tuple[Any, ...], second: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from hf_langimb.columns import encode_columns
-from hf_langimb.distribution import JointDistribution
+from hf_langimb.distribution import JointDistribution, mutual_information_bits
 
 
 def evaluate_predictions(
@@ -54,7 +54,7 @@ def evaluate_predictions(
     truth = cells.sum(axis=2)
     right = np.diagonal(cells, axis1=1, axis2=2)
     plan_shares = _plan_shares(plan, axes)
-    plan_bits = None if plan_shares is None else _bits(plan_shares)
+    plan_bits = None if plan_shares is None else mutual_information_bits(plan_shares)
     dependence = predicted.mutual_information_bits
     return {
         "rows": predicted.rows,
@@ -111,18 +111,10 @@ def _plan_shares(plan: Any, axes: tuple[tuple[str, ...], tuple[Any, ...]]) -> np
     return table / table.sum()
 
 
-def _bits(joint: np.ndarray) -> float:
-    """Mutual information of a table of joint shares, in bits."""
-    independent = joint.sum(axis=1, keepdims=True) * joint.sum(axis=0, keepdims=True)
-    ratio = np.divide(joint, independent, out=np.ones_like(joint), where=joint > 0)
-    bits = float((joint * np.log2(ratio)).sum())
-    return bits if bits > 1e-12 else 0.0
-
-
 def _dependence_given_label(cells: np.ndarray) -> float:
     """MI(prediction; language | label): the mean over labels of the dependence among rows of that label."""
     total = cells.sum()
-    return sum(_bits(part / part.sum()) * part.sum() / total for part in np.moveaxis(cells, 1, 0) if part.sum())
+    return sum(mutual_information_bits(part) * part.sum() / total for part in np.moveaxis(cells, 1, 0) if part.sum())
 
 
 def _skew_transfer(predicted: JointDistribution, plan_shares: np.ndarray) -> float | None:

@@ -286,6 +286,7 @@ def run(recipe: Recipe) -> tuple[Path, dict[str, Any]]:
 
 def _check_setups(recipe: Recipe, settings: dict[str, dict[str, Any]], data: Data) -> None:
     """Raise before any work where a setup's plan, its size or its weights do not fit the data."""
+    available = JointDistribution.from_dataset(data.source["train"])
     for setup, values in settings.items():
         plan, overrides = values["plan"], {key: value for key, value in values.items() if key != "plan"}
         if plan not in ("natural", *data.plans):
@@ -293,9 +294,9 @@ def _check_setups(recipe: Recipe, settings: dict[str, dict[str, Any]], data: Dat
             advice = "" if data.plans else " (imbalanced_shares would make others)"
             raise ValueError(f"Setup {setup} has plan {plan!r}, expected one of {known}{advice}.")
         arguments = replace(recipe.training, **overrides)
-        trained = JointDistribution.from_dataset(data.source["train"])
+        trained = available
         if plan != "natural":
-            trained = JointDistribution(trained.languages, trained.labels, data.counts("train", plan))
+            trained = JointDistribution(available.languages, available.labels, data.counts("train", plan))
             data.counts("validation", plan)
         cell_weights(trained, arguments.class_weighting, missing_cell_policy=arguments.missing_cell_policy)
     if data.plans:

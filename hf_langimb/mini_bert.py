@@ -5,7 +5,6 @@ Every setup of a recipe starts from this one checkpoint, as the setups of arXiv 
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from transformers import (
 )
 from transformers.models.bert.modeling_bert import BertForPreTrainingOutput
 
-logger = logging.getLogger(__name__)
+from hf_langimb.data.loading import tokenize
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 VOCABULARY_SIZE = 4000
@@ -121,14 +120,9 @@ def pretrain_mini_bert(pairs: Dataset, folder: str | Path, *, steps: int, seed: 
         report_to="none",
         seed=seed,
     )
-    columns = ["premise", "hypothesis", "language"]
-    pairs = _with_strangers(pairs, seed)
-    encoded = pairs.map(_encoder(tokenizer), batched=True, remove_columns=columns, desc="Tokenizing")
+    strangers = _with_strangers(pairs, seed).remove_columns("language")
+    encoded = tokenize(strangers, tokenizer, ["premise", "hypothesis"])
     collator = DataCollatorForLanguageModeling(tokenizer, mlm_probability=MASKED_SHARE)
     trainer = Trainer(model, arguments, collator, encoded, processing_class=tokenizer)
     trainer.train()
     trainer.save_model()
-
-
-def _encoder(tokenizer: PreTrainedTokenizerFast) -> Any:
-    return lambda rows: tokenizer(rows["premise"], rows["hypothesis"], truncation=True)
