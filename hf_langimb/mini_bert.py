@@ -31,7 +31,7 @@ SHAPE = {
     "hidden_size": 64,
     "num_hidden_layers": 3,
     "num_attention_heads": 2,
-    "intermediate_size": 256,
+    "intermediate_size": 128,
     "max_position_embeddings": LONGEST_TEXT,
     "initializer_range": 0.12,  # 1 / sqrt(hidden size), about: BERT's 0.02 fits a width of 768
     "hidden_dropout_prob": 0.0,
@@ -80,7 +80,7 @@ class _PretrainingBert(BertForPreTraining):
 
 
 def _with_strangers(pairs: Dataset, seed: int) -> Dataset:
-    """Half of the pairs get the second text of another pair in their language: `next_sentence_label` 1, as in BERT."""
+    """Half of the pairs get the second text of another pair of their language: `next_sentence_label` 1, as in BERT."""
     rng = np.random.default_rng(seed)
     texts, languages = np.array(pairs["hypothesis"][:], dtype=object), np.array(pairs["language"][:])
     label = rng.integers(0, 2, len(texts))
@@ -98,7 +98,7 @@ def pretrain_mini_bert(pairs: Dataset, folder: str | Path, *, steps: int, seed: 
     """Write tokenizer and pre-trained model to `folder` (masked language modelling and next-sentence prediction).
 
     Args:
-        pairs: columns `premise`, `hypothesis` and `language`, without labels.
+        pairs: columns `premise`, `hypothesis` and `language` (of the premise), without labels.
         folder: read by `AutoModelForSequenceClassification.from_pretrained` afterwards.
         steps: optimiser steps of 64 pairs.
         seed: of initialisation, order and masks.

@@ -451,6 +451,13 @@ def english_predicate(clause: Clause) -> str:
     return " ".join(word for word in words if word)
 
 
+def say(clause: Clause, language: str) -> str:
+    """The clause as a sentence, in "fr" or "en"."""
+    if language == "fr":
+        return sentence(french_subject(clause), french_predicate(clause))
+    return sentence(english_subject(clause), english_predicate(clause))
+
+
 # --- Data sets ----------------------------------------------------------------------------------------------
 class Item(NamedTuple):
     """One meaning: two clauses and the grammar's label, an index of `LABELS`."""
@@ -461,11 +468,7 @@ class Item(NamedTuple):
 
     def texts(self, language: str) -> tuple[str, str]:
         """The premise and the hypothesis as sentences."""
-        if language == "fr":
-            premise, hypothesis = (sentence(french_subject(c), french_predicate(c)) for c in self[:2])
-        else:
-            premise, hypothesis = (sentence(english_subject(c), english_predicate(c)) for c in self[:2])
-        return premise, hypothesis
+        return say(self.premise, language), say(self.hypothesis, language)
 
 
 def draw_item(rng: random.Random, split: str, gold: int) -> Item:
@@ -563,29 +566,35 @@ def load(
 
 
 def pretraining_text(items: int = 20_000, *, seed: int = DATA_SEED + 1) -> datasets.Dataset:
-    """Unlabelled pairs of training combinations, each in both languages: `premise`, `hypothesis`, `language`."""
-    return generate("train", items, seed=seed).select_columns(["premise", "hypothesis", "language"])
+    """Unlabelled pairs of training combinations, two an item: `premise`, `hypothesis`, `language` (the premise's).
+
+    The hypothesis is in the other language, so that a model learns what the two say alike (as in translation language
+    modelling, arXiv 1901.07291) and can set the language aside where a task does not need it, as a large model can.
+    """
+    pairs = generate("train", items, seed=seed).select_columns(["premise", "hypothesis", "language"])
+    hypotheses = pairs["hypothesis"][:]
+    other = [
+        text for french, english in zip(hypotheses[::2], hypotheses[1::2], strict=True) for text in (english, french)
+    ]
+    return pairs.remove_columns("hypothesis").add_column("hypothesis", other)
 
 
 def external_sentences(items: int = 1_000, *, seed: int = DATA_SEED) -> datasets.Dataset:
-    """Single sentences of another register (an encyclopaedia's), each in both: `text`, `language`, `item`.
+    """Single sentences, longer than those of the pairs, each in both languages: `text`, `language`, `item`.
 
-    "Le loup est un animal qui dort dans la forêt." / "The wolf is an animal that sleeps in the forest."
+    "La jeune reine porte un chapeau noir le lundi." / "The young queen wears a black hat on Mondays."
     """
     import datasets
 
     rng = random.Random(f"mini-XNLI external {seed}")
-    families = [subject for subject in SUBJECTS if len(subject.nouns) > 2]
     pairs: dict[str, str] = {}  # French to English
     while len(pairs) < items:
-        subject = pick(rng, families)
-        kind, noun = subject.nouns[0], pick(rng, subject.nouns[1:])
-        frame = pick(rng, ACTIVITIES["train", subject])
-        clause = draw_activity(rng, Clause("", noun, None, False, frame, frame.verbs[0]), frame, 2)
-        a, who = ("une" if kind.gender == "f" else "un"), ("that" if subject.who in "ab" else "who")
-        french = sentence(french_subject(clause), f"est {a} {kind.fr} qui", french_predicate(clause))
-        is_a = f"is {lexicon.english_a(kind.en)} {who}"
-        pairs[french] = sentence(english_subject(clause), is_a, english_predicate(clause))
+        noun = pick(rng, NOUNS)
+        modifiers = SUBJECT_OF[noun].modifiers
+        frame = pick(rng, ACTIVITIES["train", SUBJECT_OF[noun]])
+        bare = Clause("", noun, pick(rng, modifiers) if modifiers else None, False, frame, frame.verbs[0])
+        clause = draw_activity(rng, bare, frame, 2)
+        pairs[say(clause, "fr")] = say(clause, "en")
     rows = {
         "text": [text for pair in pairs.items() for text in pair],
         "language": list(LANGUAGES) * len(pairs),
