@@ -33,6 +33,11 @@ def encode_column(column: Any, name: str) -> tuple[tuple[Any, ...], np.ndarray]:
     array = _as_arrow(column, name)
     if pa.types.is_dictionary(array.type):  # its dictionary may hold nulls, repeats and values that no row has
         array = array.cast(array.type.value_type)
+    if array.null_count:  # before the type: a blank turns a CSV file's integers into floats
+        raise ValueError(
+            f"The {name} column has {array.null_count:,} null entries of {len(array):,}; every row needs one. "
+            "Fill them in or filter these rows out."
+        )
     if not any(accepts(array.type) for accepts in _ACCEPTED_TYPES):
         raise ValueError(
             f"The {name} column holds values of type {array.type}; expected strings, integers or booleans. "
@@ -41,12 +46,6 @@ def encode_column(column: Any, name: str) -> tuple[tuple[Any, ...], np.ndarray]:
     array = pc.dictionary_encode(array)
     if isinstance(array, pa.ChunkedArray):
         array = array.unify_dictionaries().combine_chunks()
-    nulls = array.null_count
-    if nulls:
-        raise ValueError(
-            f"The {name} column has {nulls:,} null entries of {len(array):,}; every row needs one. "
-            "Fill them in or filter these rows out."
-        )
     values = array.dictionary.to_pylist()
     if name == "language":
         values = [str(value) for value in values]

@@ -118,6 +118,7 @@ def start_checkpoint(recipe: Recipe, folder: Path) -> str:
         pretrain_mini_bert(mini_xnli.pretraining_text(), part, steps=recipe.data.pretraining_steps)
         PartialState().wait_for_everyone()
         if PartialState().is_main_process:
+            (part / "training_args.bin").unlink(missing_ok=True)  # a pickle
             part.rename(start)
         PartialState().wait_for_everyone()
     return str(start)

@@ -277,6 +277,7 @@ def definite(text: str, feminine: bool) -> str:
 
 
 def french_plural(word: str) -> str:
+    """The plural of a French noun or adjective: "loups", "châteaux", "vieux"."""
     if word in FRENCH_PLURALS:
         return FRENCH_PLURALS[word]
     if word.endswith(("s", "x")):
@@ -316,6 +317,7 @@ def english_plural(word: str) -> str:
 
 
 def english_a(text: str) -> str:
+    """The text with its indefinite article: "an old hat"."""
     return f"{'an' if text[0] in 'aeiou' else 'a'} {text}"
 
 

@@ -173,6 +173,7 @@ def choices(clause: Clause, slot: str) -> tuple[Word, ...]:
 
 
 def replaced(clause: Clause, slot: str, word: Word | None) -> Clause:
+    """The clause with another word, or none, in one slot."""
     return clause._replace(**{slot: word})  # type: ignore[arg-type]
 
 
@@ -296,6 +297,7 @@ def noun_relation(nouns: str, premise: Word | None, hypothesis: Word | None) -> 
 
 
 def subject_relation(premise: Clause, hypothesis: Clause) -> str | None:
+    """How the two subjects with their modifiers relate; None: open to dispute."""
     return noun_relation(relate(premise.noun, hypothesis.noun), premise.modifier, hypothesis.modifier)
 
 
@@ -351,15 +353,18 @@ def label_of(premise: Clause, hypothesis: Clause) -> int | None:
 
 # --- Sentences ----------------------------------------------------------------------------------------------
 def sentence(*parts: str) -> str:
+    """The parts with a capital and a full stop."""
     text = " ".join(parts)
     return f"{text[0].upper()}{text[1:]}."
 
 
 def is_plural(clause: Clause) -> bool:
+    """Whether the subject takes a plural verb: some, three and all, but not no."""
     return clause.quantifier in ("some", "three") or (clause.quantifier == "all" and not clause.negated)
 
 
 def french_subject(clause: Clause) -> str:
+    """The subject with its article or quantifier: "l'oiseau noir", "certaines artistes", "Marie"."""
     noun, feminine = clause.noun, clause.noun.gender == "f"
     text = lexicon.french_nominal(noun, clause.modifier, is_plural(clause))
     if not SUBJECT_OF[noun].modifiers:  # a first name
@@ -420,6 +425,7 @@ def french_predicate(clause: Clause) -> str:
 
 
 def english_subject(clause: Clause) -> str:
+    """The subject with its article or quantifier: "the black bird", "no child", "Marie"."""
     text = lexicon.english_nominal(clause.noun, clause.modifier, is_plural(clause))
     if not SUBJECT_OF[clause.noun].modifiers:  # a first name
         return text
@@ -427,6 +433,7 @@ def english_subject(clause: Clause) -> str:
 
 
 def english_object(article: str, noun: Word, quality: Word | None) -> str:
+    """The object with its article: "fresh soup", "old books", "a hat", "the piano"."""
     text = lexicon.english_nominal(noun, quality, article == "some" and noun.gender in "mf")
     if article == "one" or (article == "play" and noun.en == "instrument"):
         return lexicon.english_a(text)
