@@ -479,3 +479,11 @@ def test_bad_tables(languages, labels, counts, message):
 def test_audit_of_a_table_without_rows_is_refused():
     with pytest.raises(ValueError, match="at least one row"):
         JointDistribution(["en"], "ab", [[0, 0]]).audit()
+
+
+def test_blank_labels_are_told_as_null_not_as_floats(tmp_path):
+    """A blank turns a CSV file's integers into floats: the reader should hear of the blank."""
+    (tmp_path / "data.csv").write_text("language,label\nfr,0\nfr,\nen,1\n")
+    rows = Dataset.from_csv(str(tmp_path / "data.csv"), cache_dir=str(tmp_path))
+    with pytest.raises(ValueError, match="label column has 1 null entries of 3"):
+        JointDistribution.from_dataset(rows)
