@@ -242,7 +242,7 @@ def _percent(share: float, digits: int = 1) -> str:
 
 
 TABLES = {"predictions": predictions_table, "setups": setups_table, "comparisons": comparisons_table}
-_MARK = re.compile(r"(<!-- langimb:(?P<run>[\w-]+):(?P<table>\w+) -->\n).*?(\n<!-- /langimb -->)", re.DOTALL)
+_MARK = re.compile(r"(<!-- langimb:(?P<run>[\w-]+):(?P<table>\w+) -->\n)(?:.*?\n)??(<!-- /langimb -->)", re.DOTALL)
 
 
 def fill_marks(text: str, folder: str | Path) -> str:
@@ -259,7 +259,7 @@ def fill_marks(text: str, folder: str | Path) -> str:
     def render(mark: re.Match[str]) -> str:
         if mark["table"] not in TABLES:
             raise ValueError(f"Unknown table {mark['table']!r} in a mark: choose one of {', '.join(TABLES)}.")
-        return mark[1] + TABLES[mark["table"]](read_results(Path(folder, mark["run"]))) + mark[4]
+        return mark[1] + TABLES[mark["table"]](read_results(Path(folder, mark["run"]))) + "\n" + mark[4]
 
     return _MARK.sub(render, text)
 
