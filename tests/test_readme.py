@@ -43,3 +43,11 @@ def test_a_mark_without_a_table_is_refused():
 def test_every_configuration_named_exists():
     for name in re.findall(r"--config ([\w-]+)", README):
         assert (ROOT / "recipes" / "xnli" / f"{name}.yaml").is_file(), name
+
+
+def test_marks_that_are_still_empty_are_filled_and_swallow_nothing():
+    marks = "<!-- langimb:xnli-mini:{} -->\n<!-- /langimb -->"
+    text = f"{marks.format('setups')}\nbetween\n{marks.format('predictions')}\n"
+    filled = fill_marks(text, ROOT / "model_cards")
+    assert filled.count("| balanced") == 3 and "\nbetween\n" in filled
+    assert fill_marks(filled, ROOT / "model_cards") == filled
