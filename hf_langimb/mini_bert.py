@@ -25,7 +25,6 @@ from transformers.models.bert.modeling_bert import BertForPreTrainingOutput
 from hf_langimb.data.loading import tokenize
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-VOCABULARY_SIZE = 4000
 LONGEST_TEXT = 64  # tokens of a pair
 SHAPE = {
     "hidden_size": 64,
@@ -41,17 +40,22 @@ MASKED_SHARE = 0.3
 
 
 def train_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
-    """A lower-casing WordPiece tokenizer with BERT's layout, whole words for all words of `texts`."""
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+    """A lower-casing WordPiece tokenizer with BERT's layout: all words of `texts` whole, others by their characters.
 
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True, strip_accents=False)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    The vocabulary is in a fixed order; the library's own trainer breaks ties differently in each process.
+    """
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+
+    normalizer = normalizers.BertNormalizer(lowercase=True, strip_accents=False)
+    splitter = pre_tokenizers.BertPreTokenizer()
+    words = {word for text in set(texts) for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text))}
+    characters = sorted(set().union(*words))
+    tokens = [*SPECIAL_TOKENS, *characters, *(f"##{character}" for character in characters)]
+    tokens += sorted(words - set(characters))
+    vocabulary = {token: index for index, token in enumerate(tokens)}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, splitter
     tokenizer.decoder = decoders.WordPiece()
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=VOCABULARY_SIZE, special_tokens=list(SPECIAL_TOKENS), show_progress=False
-    )
-    tokenizer.train_from_iterator(texts, trainer)
     ids = {token: SPECIAL_TOKENS.index(token) for token in ("[SEP]", "[CLS]")}
     tokenizer.post_processor = processors.BertProcessing(*ids.items())
     return PreTrainedTokenizerFast(

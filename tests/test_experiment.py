@@ -446,14 +446,14 @@ def test_a_model_that_is_not_there_does_not_bind_the_folder(work, workshop, tmp_
 
 @pytest.fixture
 def launch(tmp_path):
-    """Function (*argv): `accelerate launch recipes/xnli.py` offline, in another working folder."""
+    """Function (*argv, **environment): `accelerate launch recipes/xnli.py` offline, in another working folder."""
     cache = {"HF_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
     command = [str(Path(sys.executable).with_name("accelerate")), "launch", "--cpu", "--quiet"]
 
-    def call(*argv):
+    def call(*argv, **environment):
         return subprocess.run(
             [*command, str(REPOSITORY / "recipes" / "xnli.py"), *argv],
-            env=os.environ | cache,
+            env=os.environ | cache | environment,
             cwd=tmp_path,
             capture_output=True,
             text=True,
@@ -463,11 +463,26 @@ def launch(tmp_path):
     return call
 
 
+SIZES = {"train_size": 60, "validation_size": 24, "test_size": 60, "probe_rows": 20, "pretraining_steps": 2}
+SMALL = [word for name, value in SIZES.items() for word in (f"--{name}", str(value))]
+
+
+@pytest.mark.slow
+def test_two_processes_write_the_same_bytes(launch, tmp_path):
+    for name in ("1", "2"):
+        argv = ["--setups", "imbalanced_entropy", "--num_train_epochs", "2", "--output_dir", name]
+        done = launch(*SMALL, *argv, OMP_NUM_THREADS="2", PYTHONHASHSEED=name)
+        assert done.returncode == 0, done.stderr[-3000:]
+    files = [path.relative_to(tmp_path / "1") for path in (tmp_path / "1").rglob("*") if path.is_file()]
+    same = [path for path in files if path.name not in ("environment.json", "config.yaml")]  # times, command, folder
+    assert {"tokenizer.json", "model.safetensors", "results.json", "predictions.parquet"} <= {p.name for p in same}
+    for path in same:
+        assert (tmp_path / "1" / path).read_bytes() == (tmp_path / "2" / path).read_bytes(), path
+
+
 @pytest.mark.slow
 def test_the_recipe_from_the_command_line(launch, tmp_path):
-    sizes = {"train_size": 60, "validation_size": 24, "test_size": 60, "probe_rows": 20}
-    argv = [word for name, value in sizes.items() for word in (f"--{name}", str(value))]
-    done = launch(*argv, "--pretraining_steps", "2", "--num_train_epochs", "1", "--seeds", "2")
+    done = launch(*SMALL, "--num_train_epochs", "1", "--seeds", "2")
     assert done.returncode == 0, done.stderr[-3000:]
     output = done.stdout
     assert "Predicted labels on the balanced test set" in output
