@@ -83,7 +83,7 @@ class RecipeArguments:
         default="mini_bert", metadata={"help": "mini_bert (made on the spot and pre-trained), a Hub id or a folder."}
     )
     max_length: int | None = field(default=None, metadata={"help": "Tokens after which a text is cut."})
-    pretraining_steps: int = field(default=1200, metadata={"help": "Steps of mini_bert's masked language modelling."})
+    pretraining_steps: int = field(default=2400, metadata={"help": "Steps of mini_bert's masked language modelling."})
     setups: list[str] = field(
         default_factory=lambda: ["balanced", "imbalanced", "weighted"], metadata={"help": "Setups to train, by name."}
     )

@@ -1,13 +1,18 @@
-"""Predictions -> tables: how right, and how dependent on language (arXiv 2402.13016, Table 2)."""
+"""Predictions -> tables: how right, how sure, and how dependent on language (arXiv 2402.13016, Table 2)."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
-from hf_langimb.columns import encode_columns
+from hf_langimb.columns import encode_column, encode_columns
 from hf_langimb.distribution import JointDistribution, mutual_information_bits
+
+CONFIDENCE_BINS = 10  # of equal width
 
 
 def evaluate_predictions(
@@ -18,6 +23,9 @@ def evaluate_predictions(
     *,
     plan: Any = None,
     weights: Any = None,
+    groups: Any = None,
+    resamples: int = 1000,
+    seed: int = 0,
 ) -> dict[str, Any]:
     """Quality of predictions and their dependence on language (METRICS["test"] of results.json).
 
@@ -28,9 +36,16 @@ def evaluate_predictions(
             on the axes of this evaluation. `reliance` and `skew_transfer` compare with it (null without).
         weights: float[L, C], the class weights of training, for `loss`; None is the plain loss, and so is it for
             languages that training did not have.
+        groups: one entry per row, rows of one group are resampled together (translations of one item); None resamples
+            single rows.
+        resamples: of the bootstrap; 0 leaves the intervals out (null).
+        seed: of the bootstrap.
 
     Returns:
-        A JSON-ready dictionary. `dependence_bits` is MI(prediction; language), `_corrected` that less its chance
+        A JSON-ready dictionary. `intervals` holds 95 % percentile bootstrap intervals [low, high] of the measures of
+        correctness, over examples: they do not know the noise of training, which only several seeds show.
+        `calibration` has for each language the expected calibration error and the bins of its reliability curve (null
+        without probabilities). `dependence_bits` is MI(prediction; language), `_corrected` that less its chance
         level; `dependence_given_label_bits` is MI(prediction; language | label); `reliance` is dependence over the
         plan's own MI(label; language); `skew_transfer` is 1 where the predicted shares copy the plan's skew, 0 where
         they ignore it, negative where they over-correct.
@@ -51,29 +66,59 @@ def evaluate_predictions(
     cells = np.zeros((*shape, shape[1]), dtype=np.int64)  # [L, true label, predicted label]
     np.add.at(cells, (language_ids, label_ids, prediction_ids), 1)
     predicted = JointDistribution(*axes, cells.sum(axis=1))
-    truth = cells.sum(axis=2)
-    right = np.diagonal(cells, axis1=1, axis2=2)
     plan_shares = _plan_shares(plan, axes)
     plan_bits = None if plan_shares is None else mutual_information_bits(plan_shares)
     dependence = predicted.mutual_information_bits
+    table = _probabilities(probabilities, label_ids, axes[1])
+    row_weights = _class_weights(weights, plan, axes)[language_ids, label_ids]
+    positions = np.ravel_multi_index((language_ids, label_ids, prediction_ids), cells.shape)
     return {
         "rows": predicted.rows,
-        "accuracy": float(right.sum() / predicted.rows),
-        "macro_f1": _macro_f1(cells.sum(axis=0)),
-        "worst_cell_accuracy": float((right[truth > 0] / truth[truth > 0]).min()),
+        **_named(_correctness(cells), axes[0]),
         "predicted": predicted.counts.tolist(),
-        "by_language": {
-            language: {"accuracy": float(right[i].sum() / truth[i].sum()), "macro_f1": _macro_f1(cells[i])}
-            for i, language in enumerate(axes[0])
-            if truth[i].sum()
-        },
         "dependence_bits": dependence,
         "dependence_bits_corrected": dependence - predicted.mutual_information_chance_bits,
         "dependence_given_label_bits": _dependence_given_label(cells),
         "reliance": dependence / plan_bits if plan_bits else None,
         "skew_transfer": None if plan_shares is None else _skew_transfer(predicted, plan_shares),
-        **_losses(probabilities, label_ids, _class_weights(weights, plan, axes)[language_ids, label_ids], axes[1]),
+        **_losses(table, label_ids, row_weights),
+        "intervals": _bootstrap(positions, groups, cells, axes[0], resamples, seed) if resamples else None,
+        "calibration": None if table is None else _calibration(table, label_ids, prediction_ids, language_ids, axes[0]),
     }
+
+
+def join_by_id(predictions: pa.Table, ids: Iterable[Any], languages: Iterable[Any], labels: Iterable[Any]) -> pa.Table:
+    """Predictions in the order of a data set's rows: joined by id and language, not by position.
+
+    Args:
+        predictions: columns id, language, label and any others (predictions.parquet of a run).
+        ids, languages, labels: one entry per row of the data set. Rows of one id and language are taken in order.
+
+    Raises:
+        ValueError: rows without a prediction, or labels that differ.
+    """
+    place = {key: i for i, key in enumerate(_keys(predictions["id"].to_pylist(), predictions["language"].to_pylist()))}
+    wanted = _keys(ids, languages)
+    if missing := [key for key in wanted if key not in place]:
+        raise ValueError(
+            f"Expected a prediction for each of {len(wanted):,} rows, found none for {len(missing):,} (first: id "
+            f"{missing[0][0]}, language {missing[0][1]}): these predictions are of other data."
+        )
+    joined = predictions.take([place[key] for key in wanted])
+    differing = sum(a != b for a, b in zip(joined["label"].to_pylist(), labels, strict=True))
+    if differing:
+        raise ValueError(f"{differing:,} of {len(wanted):,} rows have another label than when they were predicted.")
+    return joined
+
+
+def _keys(ids: Iterable[Any], languages: Iterable[Any]) -> list[tuple[str, str, int]]:
+    """(id, language, how often that came before) of each row."""
+    seen: Counter[tuple[str, str]] = Counter()
+    keys = []
+    for key in zip(map(str, ids), map(str, languages), strict=True):
+        keys.append((*key, seen[key]))
+        seen[key] += 1
+    return keys
 
 
 def _axes(
@@ -129,11 +174,104 @@ def _skew_transfer(predicted: JointDistribution, plan_shares: np.ndarray) -> flo
     return float((target * (shares - shares.mean(axis=0))).sum() / variance) if variance > 1e-12 else None
 
 
-def _macro_f1(confusion: np.ndarray) -> float:
-    """Mean F1 over the labels that occur in truth or prediction; confusion[true, predicted]."""
-    right = np.diagonal(confusion)
-    total = confusion.sum(axis=0) + confusion.sum(axis=1)
-    return float((2 * right[total > 0] / total[total > 0]).mean())
+def _correctness(cells: np.ndarray) -> dict[str, np.ndarray]:
+    """Accuracy and F1 of confusion counts [..., L, true label, predicted label], in total and per language.
+
+    Undefined values (no row of a language) are NaN here, and left out or null in what callers see.
+    """
+    right = np.diagonal(cells, axis1=-2, axis2=-1)  # [..., L, C]
+    truth = cells.sum(axis=-1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return {
+            "accuracy": right.sum(axis=(-2, -1)) / truth.sum(axis=(-2, -1)),
+            "macro_f1": _macro_f1(cells.sum(axis=-3)),
+            "worst_cell_accuracy": np.where(truth > 0, right / truth, np.inf).min(axis=(-2, -1)),
+            "by_language.accuracy": right.sum(axis=-1) / truth.sum(axis=-1),
+            "by_language.macro_f1": _macro_f1(cells),
+        }
+
+
+def _macro_f1(confusion: np.ndarray) -> np.ndarray:
+    """Mean F1 over the labels that occur in truth or prediction; confusion[..., true, predicted]."""
+    total = confusion.sum(axis=-2) + confusion.sum(axis=-1)
+    scores = 2 * np.diagonal(confusion, axis1=-2, axis2=-1) / np.maximum(total, 1)
+    return scores.sum(axis=-1) / (total > 0).sum(axis=-1)
+
+
+def _named(measures: dict[str, np.ndarray], languages: tuple[str, ...]) -> dict[str, Any]:
+    """`_correctness` as JSON: numbers, or [low, high]; languages without rows are left out of by_language."""
+    total = {name: value.T.tolist() for name, value in measures.items() if not name.startswith("by_language.")}
+    split = {name.partition(".")[2]: value.T for name, value in measures.items() if name.startswith("by_language.")}
+    by_language = {
+        language: {name: value[i].tolist() for name, value in split.items()}
+        for i, language in enumerate(languages)
+        if all(np.isfinite(value[i]).all() for value in split.values())
+    }
+    return total | {"by_language": by_language}
+
+
+def _bootstrap(
+    positions: np.ndarray, groups: Any, cells: np.ndarray, languages: tuple[str, ...], resamples: int, seed: int
+) -> dict[str, Any]:
+    """95 % percentile intervals of `_correctness` over resampled rows, or groups of rows.
+
+    A resample is a number of copies of each group; its confusion counts are those copies times the groups' own.
+    """
+    from scipy.sparse import csr_array
+
+    rng = np.random.default_rng(seed)
+    rows = len(positions)
+    if groups is None:
+        resampled = rng.multinomial(rows, cells.ravel() / rows, size=resamples)
+    else:
+        names = encode_column(groups, "group")[1]
+        if len(names) != rows:
+            raise ValueError(f"Expected one group per row, found {len(names):,} for {rows:,} rows.")
+        number = int(names.max()) + 1
+        of_group = csr_array((np.ones(rows, dtype=np.int64), (names, positions)), shape=(number, cells.size))
+        copies = (np.bincount(rng.integers(0, number, number), minlength=number) for _ in range(resamples))
+        resampled = np.stack([times @ of_group for times in copies])
+    measures = _correctness(resampled.reshape(resamples, *cells.shape))
+    bounds = {}
+    for name, values in measures.items():
+        bounds[name] = np.full((2, *values.shape[1:]), np.nan)
+        drawn = np.isfinite(values).any(axis=0)  # a language of one example is missing from some resamples
+        bounds[name][:, drawn] = np.nanquantile(values[:, drawn], (0.025, 0.975), axis=0)
+    return _named(bounds, languages)
+
+
+def _calibration(
+    probabilities: np.ndarray,
+    label_ids: np.ndarray,
+    prediction_ids: np.ndarray,
+    language_ids: np.ndarray,
+    languages: tuple[str, ...],
+) -> dict[str, Any]:
+    """Per language: expected calibration error, mean confidence, and bins of the reliability curve (those with rows)."""
+    confidence = probabilities[np.arange(len(prediction_ids)), prediction_ids]
+    right = label_ids == prediction_ids
+    bins = np.minimum((confidence * CONFIDENCE_BINS).astype(int), CONFIDENCE_BINS - 1)
+    result = {}
+    for i, language in enumerate(languages):
+        rows = language_ids == i
+        if not rows.any():
+            continue
+        curve = [
+            {
+                "confidence": float(confidence[inside].mean()),
+                "accuracy": float(right[inside].mean()),
+                "rows": int(inside.sum()),
+            }
+            for number in range(CONFIDENCE_BINS)
+            if (inside := rows & (bins == number)).any()
+        ]
+        gap = sum(point["rows"] * abs(point["confidence"] - point["accuracy"]) for point in curve)
+        result[language] = {
+            "expected_calibration_error": float(gap / rows.sum()),
+            "mean_confidence": float(confidence[rows].mean()),
+            "bins": curve,
+        }
+    return result
 
 
 def _class_weights(weights: Any, plan: Any, axes: tuple[tuple[str, ...], tuple[Any, ...]]) -> np.ndarray:
@@ -151,15 +289,21 @@ def _class_weights(weights: Any, plan: Any, axes: tuple[tuple[str, ...], tuple[A
     return table
 
 
-def _losses(probabilities: Any, label_ids: np.ndarray, weights: np.ndarray, labels: Any) -> dict[str, float | None]:
-    """Mean cross-entropy in nats, with each row's weight and without."""
+def _probabilities(probabilities: Any, label_ids: np.ndarray, labels: Any) -> np.ndarray | None:
     if probabilities is None:
-        return {"loss": None, "plain_loss": None}
+        return None
     table = np.asarray(probabilities, dtype=np.float64)
     if table.shape != (len(label_ids), len(labels)):
         raise ValueError(
             f"Expected probabilities of shape [{len(label_ids)}, {len(labels)}] for the labels {list(labels)}, found "
             f"{list(table.shape)}: labels that no row has need a plan with axes (a JointDistribution)."
         )
+    return table
+
+
+def _losses(table: np.ndarray | None, label_ids: np.ndarray, weights: np.ndarray) -> dict[str, float | None]:
+    """Mean cross-entropy in nats, with each row's weight and without."""
+    if table is None:
+        return {"loss": None, "plain_loss": None}
     losses = -np.log(np.maximum(table[np.arange(len(label_ids)), label_ids], np.finfo(np.float64).tiny))
     return {"loss": float((losses * weights).mean()), "plain_loss": float(losses.mean())}

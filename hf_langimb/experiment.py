@@ -25,7 +25,7 @@ from hf_langimb.axes import AXES_FILE
 from hf_langimb.data import mini_xnli
 from hf_langimb.data.loading import tokenize
 from hf_langimb.distribution import JointDistribution
-from hf_langimb.evaluation import evaluate_predictions
+from hf_langimb.evaluation import evaluate_predictions, join_by_id
 from hf_langimb.results import SCHEMA_VERSION, compare, summarise, write_json, write_results
 from hf_langimb.subsets import TEST_SEED, Data, external_text, load_data
 from hf_langimb.weighting import cell_weights
@@ -218,22 +218,25 @@ def load_model(folder: Path) -> Any:
 
 
 def probe(folder: Path, dataset: Dataset, external: Dataset | None) -> dict[str, Any]:
-    """Language probe on the test set and on external text (SPEC A5), kept as probe.json."""
+    """Language probe on the test set and on external text (SPEC A5), kept as probe.json; null where none can be."""
     path = folder / "probe.json"
     if not path.exists():
         from transformers import AutoTokenizer
 
         from hf_langimb.probe import extract_features, probe_languages
 
+        model, tokenizer = load_model(folder).to(PartialState().device), AutoTokenizer.from_pretrained(folder)
+        scores: dict[str, Any] = {"test": None, "external": None}
+        for name, rows in (("test", dataset), ("external", external)):
+            if rows is None:
+                continue
+            features = extract_features(model, tokenizer, rows)  # by all processes
+            if PartialState().is_main_process:
+                try:
+                    scores[name] = probe_languages(features, rows["language"][:], groups=rows["id"][:]).to_dict()
+                except ValueError as error:  # a single language, or one with a single row: all else can be measured
+                    logger.warning("No language probe on %s text: %s", name, error)
         if PartialState().is_main_process:
-            model, tokenizer = load_model(folder), AutoTokenizer.from_pretrained(folder)
-            scores: dict[str, Any] = {}
-            for name, rows in (("test", dataset), ("external", external)):
-                if rows is None:
-                    scores[name] = None
-                    continue
-                features = extract_features(model.to(PartialState().device), tokenizer, rows)
-                scores[name] = probe_languages(features, rows["language"][:], groups=rows["id"][:]).to_dict()
             write_json(path, scores)
         PartialState().wait_for_everyone()
     return json.loads(path.read_text(encoding="utf-8"))
@@ -313,7 +316,7 @@ def _measure(
 ) -> dict[str, Any]:
     """METRICS of one trained model."""
     folder = Path(arguments.output_dir)
-    predictions = predict(folder, test, arguments)
+    predictions = join_by_id(predict(folder, test, arguments), test["id"], test["language"], test["label"])
     logits = np.array(predictions["logits"].to_pylist(), dtype=np.float64)
     exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
     axes = json.loads((folder / AXES_FILE).read_text(encoding="utf-8"))
@@ -325,6 +328,7 @@ def _measure(
         exponentials / exponentials.sum(axis=1, keepdims=True),
         plan=JointDistribution(tuple(data.languages), tuple(range(len(data.labels))), skewed),
         weights=np.array(axes["weights"]),
+        groups=predictions["id"],
     )
     return {"test": quality, "probe": probe(folder, test, external), "training": training}
 

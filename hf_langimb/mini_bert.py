@@ -104,7 +104,7 @@ def pretrain_mini_bert(pairs: Dataset, folder: str | Path, *, steps: int, seed: 
     Args:
         pairs: columns `premise`, `hypothesis` and `language` (of the premise), without labels.
         folder: read by `AutoModelForSequenceClassification.from_pretrained` afterwards.
-        steps: optimiser steps of 64 pairs.
+        steps: optimiser steps of 32 pairs.
         seed: of initialisation, order and masks.
     """
     set_seed(seed)
@@ -113,8 +113,8 @@ def pretrain_mini_bert(pairs: Dataset, folder: str | Path, *, steps: int, seed: 
     arguments = TrainingArguments(
         output_dir=str(folder),
         max_steps=steps,
-        per_device_train_batch_size=64,
-        learning_rate=2e-3,
+        per_device_train_batch_size=32,
+        learning_rate=1.5e-3,
         warmup_steps=0.06,
         weight_decay=0.01,
         train_sampling_strategy="group_by_length",

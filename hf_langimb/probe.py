@@ -22,7 +22,9 @@ class ProbeResult:
         accuracy: share of rows whose language is identified, each by a probe that has not seen its fold.
         chance: accuracy of always naming the most frequent language.
         control: accuracy of the same probe on shuffled languages; near `chance` where the protocol is sound.
+        control_interval: 99 % interval of `control` (Wilson's, over rows).
         bits_below_chance: entropy of the languages less the probe's cross-entropy, in bits: what the features tell.
+        confidence: mean probability that the probe gives to the language it names.
         rows: number of rows.
         languages: the axis of `confusion`.
         confusion: int64[L, L], rows: true language, columns: identified.
@@ -32,7 +34,9 @@ class ProbeResult:
     accuracy: float
     chance: float
     control: float
+    control_interval: tuple[float, float]
     bits_below_chance: float
+    confidence: float
     rows: int
     languages: tuple[str, ...]
     confusion: np.ndarray
@@ -44,7 +48,9 @@ class ProbeResult:
             "accuracy": self.accuracy,
             "chance": self.chance,
             "control": self.control,
+            "control_interval": list(self.control_interval),
             "bits_below_chance": self.bits_below_chance,
+            "confidence": self.confidence,
             "rows": self.rows,
             "languages": list(self.languages),
             "confusion": self.confusion.tolist(),
@@ -68,6 +74,8 @@ def probe_languages(
     Raises:
         ValueError: fewer than two languages, a language with a single row or group, or lengths that differ.
     """
+    from scipy.stats import binomtest
+
     table = np.asarray(features, dtype=np.float64)
     table = table[0] if table.ndim == 3 and len(table) == 1 else table
     axis, target = encode_column(languages, "language")
@@ -90,6 +98,8 @@ def probe_languages(
     probabilities, converged = _out_of_fold(table, target, group_ids, C, folds, seed)
     shuffled = np.random.default_rng(seed).permutation(target)
     control, _ = _out_of_fold(table, shuffled, group_ids, C, folds, seed)
+    named = int((control.argmax(axis=1) == shuffled).sum())
+    bounds = binomtest(named, len(target)).proportion_ci(0.99, method="wilson")
     identified = probabilities.argmax(axis=1)
     confusion = np.zeros((len(axis), len(axis)), dtype=np.int64)
     np.add.at(confusion, (target, identified), 1)
@@ -98,8 +108,10 @@ def probe_languages(
     return ProbeResult(
         accuracy=float((identified == target).mean()),
         chance=float(shares.max()),
-        control=float((control.argmax(axis=1) == shuffled).mean()),
+        control=named / len(target),
+        control_interval=(float(bounds.low), float(bounds.high)),
         bits_below_chance=float(told.mean() - (shares * np.log2(shares)).sum()),
+        confidence=float(probabilities.max(axis=1).mean()),
         rows=len(target),
         languages=axis,
         confusion=confusion,
@@ -138,11 +150,11 @@ def extract_features(
     dataset: Any,
     *,
     pooling: str = "cls",
-    layers: Sequence[int] = (-1,),
+    layers: Sequence[int] | None = (-1,),
     text_columns: Sequence[str] = (),
     batch_size: int = 64,
 ) -> np.ndarray:
-    """Features of each row from a frozen model.
+    """Features of each row from a frozen model, in batches sorted by length; several processes share the batches.
 
     Args:
         model: any Hugging Face model that gives hidden states; a classifier's encoder is used through it.
@@ -150,19 +162,20 @@ def extract_features(
         dataset: tokenized rows, or rows with texts (`text_columns`, else the usual names).
         pooling: `cls` first token, `pooler` the model's pooled output (whatever the layers), `mean` over tokens,
             `last` last token.
-        layers: hidden states to take, 0 the embeddings, -1 the last layer.
+        layers: hidden states to take, 0 the embeddings, -1 the last layer; None takes all, in one forward pass.
         text_columns: one column, or two for a pair.
         batch_size: rows in a forward pass.
 
     Returns:
-        float32[layers, N, H], rows in the order of the data set.
+        float32[layers, N, H], rows in the order of the data set, the same in every process.
 
     Raises:
         ValueError: no rows, unknown pooling, no text column, no such layer, or `pooler` on a model without one.
     """
     import torch
+    from accelerate import PartialState
+    from accelerate.utils import reduce
     from tqdm.auto import tqdm
-    from transformers.data.data_collator import pad_without_fast_tokenizer_warning
 
     from hf_langimb.data.loading import find_text_columns, tokenize
     from hf_langimb.lora import base_model_of
@@ -174,31 +187,46 @@ def extract_features(
     if "input_ids" not in dataset.column_names:
         dataset = tokenize(dataset, tokenizer, find_text_columns(dataset, text_columns))
     names = [name for name in tokenizer.model_input_names if name in dataset.column_names]
-    rows = dataset.select_columns(names).with_format(None)
-    order = np.argsort([-len(ids) for ids in rows["input_ids"]], kind="stable")
+    columns = dataset.select_columns(names).with_format(None)[:]
+    order = np.argsort([-len(ids) for ids in columns["input_ids"]], kind="stable")
+    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    state = PartialState()
     encoder = getattr(base_model_of(model), "base_model", model)  # adapters sit within the encoder's layers
     features: Any = None
     training = model.training
     model.eval()
-    starts = range(0, len(order), batch_size)
+    quiet = None if state.is_main_process else True  # None: quiet where there is no terminal
     try:
         with torch.inference_mode():
-            for start in tqdm(starts, desc="Extracting features", disable=None, leave=False):
-                index = order[start : start + batch_size]
-                batch = pad_without_fast_tokenizer_warning(
-                    tokenizer, [rows[int(i)] for i in index], padding_side="right", return_tensors="pt"
-                ).to(model.device)  # at the right, padding moves no token's position
-                outputs = encoder(**batch, output_hidden_states=True)
+            for index in tqdm(
+                batches[state.process_index :: state.num_processes] or batches[-1:],
+                desc="Extracting features",
+                disable=quiet,
+                leave=False,
+            ):
+                batch = _pad(tokenizer, {name: [column[i] for i in index] for name, column in columns.items()})
+                outputs = encoder(**batch.to(model.device), output_hidden_states=True)
                 pooled = _pool(outputs, batch, pooling, layers)
                 if features is None:
                     features = np.zeros((len(pooled), len(order), pooled.shape[-1]), dtype=np.float32)
                 features[:, index] = pooled.float().cpu().numpy()
     finally:
         model.train(training)
-    return features
+    if state.num_processes == 1:
+        return features
+    if state.process_index >= len(batches):  # it only learned the shape
+        features[:] = 0
+    return reduce(torch.from_numpy(features).to(state.device), reduction="sum").cpu().numpy()
 
 
-def _pool(outputs: Any, batch: Any, pooling: str, layers: Sequence[int]) -> Any:
+def _pad(tokenizer: Any, rows: dict[str, list[Any]]) -> Any:
+    """A batch padded at the right, where padding moves no token's position."""
+    from transformers.data.data_collator import pad_without_fast_tokenizer_warning
+
+    return pad_without_fast_tokenizer_warning(tokenizer, rows, padding_side="right", return_tensors="pt")
+
+
+def _pool(outputs: Any, batch: Any, pooling: str, layers: Sequence[int] | None) -> Any:
     """[layers, B, H] from a model's outputs."""
     import torch
 
@@ -208,13 +236,15 @@ def _pool(outputs: Any, batch: Any, pooling: str, layers: Sequence[int]) -> Any:
             raise ValueError("This model has no pooler: choose pooling cls, mean or last.")
         return pooled[None]
     depth = len(outputs.hidden_states)
-    if wrong := [layer for layer in layers if not -depth <= layer < depth]:
+    if wrong := [layer for layer in layers or () if not -depth <= layer < depth]:
         raise ValueError(f"This model has layers 0 to {depth - 1} (-1 is the last), found {wrong[0]}.")
-    hidden = torch.stack([outputs.hidden_states[layer] for layer in layers])  # [layers, B, T, H]
+    chosen = [outputs.hidden_states[layer] for layer in (range(depth) if layers is None else layers)]  # [B, T, H] each
     mask = batch["attention_mask"] if "attention_mask" in batch else torch.ones_like(batch["input_ids"])
-    positions = torch.arange(mask.shape[1], device=mask.device)
     if pooling == "mean":
-        return (hidden * mask[..., None]).sum(dim=2) / mask.sum(dim=1)[:, None]
+        shares = (mask / mask.sum(dim=1, keepdim=True)).to(chosen[0].dtype)
+        return torch.stack([torch.einsum("bth,bt->bh", hidden, shares) for hidden in chosen])
+    positions = torch.arange(mask.shape[1], device=mask.device)
     masked = torch.where(mask.bool(), positions, -1 if pooling == "last" else mask.shape[1])
-    chosen = masked.amax(dim=1) if pooling == "last" else masked.amin(dim=1)  # padding may stand on either side
-    return hidden[:, torch.arange(len(chosen), device=chosen.device), chosen]
+    token = masked.amax(dim=1) if pooling == "last" else masked.amin(dim=1)
+    rows = torch.arange(len(token), device=token.device)
+    return torch.stack([hidden[rows, token] for hidden in chosen])

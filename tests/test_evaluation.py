@@ -8,6 +8,7 @@ import pytest
 from sklearn.metrics import accuracy_score, f1_score, mutual_info_score
 
 from hf_langimb import JointDistribution, evaluate_predictions
+from hf_langimb.evaluation import join_by_id
 
 XNLI_PLAN = {"en": [1, 2, 3], "fr": [3, 2, 1]}
 AMAZON_PLAN = {"fr": [1, 2, 3, 4, 5], "de": [5, 4, 3, 2, 1]}
@@ -239,6 +240,94 @@ def test_a_probability_of_zero_gives_a_finite_loss():
     assert quality["loss"] > 300
 
 
+# Intervals over examples.
+
+
+def test_intervals_are_those_of_resampled_rows(noisy):
+    quality = evaluate_predictions(*noisy)
+    languages, labels, predictions = noisy
+    rng = np.random.default_rng(5)
+    drawn = [rng.integers(0, 600, 600) for _ in range(2000)]  # rows one by one, as the definition says
+    for name, measure in {
+        "accuracy": lambda rows: (labels[rows] == predictions[rows]).mean(),
+        "macro_f1": lambda rows: f1_score(labels[rows], predictions[rows], average="macro"),
+    }.items():
+        low, high = quality["intervals"][name]
+        assert [low, high] == pytest.approx(np.quantile([measure(rows) for rows in drawn[:500]], (0.025, 0.975)), abs=0.01)
+        assert low < quality[name] < high
+    french = [rows[languages[rows] == "fr"] for rows in drawn]
+    expected = np.quantile([(labels[rows] == predictions[rows]).mean() for rows in french], (0.025, 0.975))
+    assert quality["intervals"]["by_language"]["fr"]["accuracy"] == pytest.approx(expected, abs=0.01)
+    assert quality == evaluate_predictions(*noisy)
+    assert quality["intervals"] != evaluate_predictions(*noisy, seed=1)["intervals"]
+    assert evaluate_predictions(*noisy, resamples=0)["intervals"] is None
+
+
+def test_rows_of_a_group_are_resampled_together(noisy):
+    def width(groups):
+        low, high = evaluate_predictions(*(np.repeat(c, 4) for c in noisy), groups=groups)["intervals"]["accuracy"]
+        return high - low
+
+    single, of_four = width(None), width(np.repeat(np.arange(600), 4))
+    assert of_four == pytest.approx(2 * single, rel=0.1)  # four equal rows know no more than one
+    assert width(np.arange(2400)) == pytest.approx(single, rel=0.1)
+
+
+# Calibration.
+
+
+def test_calibration_of_each_language():
+    rng = np.random.default_rng(0)
+    languages, confidence = np.repeat(["en", "fr"], 20_000), rng.uniform(0.5, 1, 40_000)
+    right = rng.random(40_000) < np.where(languages == "en", confidence, 0.6)  # English knows what it knows
+    predictions = rng.integers(0, 2, 40_000)
+    labels = np.where(right, predictions, 1 - predictions)
+    probabilities = np.where(np.arange(2) == predictions[:, None], confidence[:, None], 1 - confidence[:, None])
+    quality = evaluate_predictions(languages, labels, predictions, probabilities)["calibration"]
+    assert quality["en"]["expected_calibration_error"] < 0.015
+    centres = np.array([0.55, 0.65, 0.75, 0.85, 0.95])
+    assert quality["fr"]["expected_calibration_error"] == pytest.approx(np.abs(centres - 0.6).mean(), abs=0.01)
+    assert quality["fr"]["mean_confidence"] == pytest.approx(0.75, abs=0.01)
+    assert [point["confidence"] for point in quality["fr"]["bins"]] == pytest.approx(centres, abs=0.01)
+    assert [point["accuracy"] for point in quality["fr"]["bins"]] == pytest.approx([0.6] * 5, abs=0.03)
+    assert sum(point["rows"] for point in quality["fr"]["bins"]) == 20_000
+
+
+def test_without_probabilities_there_is_no_calibration(noisy):
+    assert evaluate_predictions(*noisy)["calibration"] is None
+
+
+# Predictions and rows.
+
+
+def predicted(ids, languages, labels):
+    return pa.table({"id": ids, "language": languages, "label": labels, "prediction": range(len(ids))})
+
+
+def test_predictions_are_joined_by_id_and_language():
+    table = predicted(["b", "a", "a", "b", "c"], ["fr", "en", "fr", "en", "en"], [1, 0, 0, 1, 2])
+    joined = join_by_id(table, ["a", "b", "b"], ["fr", "en", "fr"], [0, 1, 1])
+    assert joined["prediction"].to_pylist() == [2, 3, 0]
+
+
+def test_rows_that_share_id_and_language_are_taken_in_order():
+    table = predicted(["a", "b", "a"], ["en"] * 3, [0, 1, 2])
+    assert join_by_id(table, ["a", "a", "b"], ["en"] * 3, [0, 2, 1])["prediction"].to_pylist() == [0, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("ids", "labels", "message"),
+    [
+        (["a", "x", "y"], [0, 1, 2], r"each of 3 rows, found none for 2 \(first: id x, language en\)"),
+        (["a", "a", "b"], [0, 1, 1], r"found none for 1 \(first: id a"),
+        (["a", "b", "c"], [0, 2, 1], "2 of 3 rows have another label than when they were predicted"),
+    ],
+)
+def test_predictions_of_other_data(ids, labels, message):
+    with pytest.raises(ValueError, match=message):
+        join_by_id(predicted(["a", "b", "c"], ["en"] * 3, [0, 1, 2]), ids, ["en"] * 3, labels)
+
+
 # Input that does not fit: one clear sentence.
 
 
@@ -264,6 +353,8 @@ def test_a_probability_of_zero_gives_a_finite_loss():
         ({"probabilities": [[0.2, 0.3, 0.5]] * 2}, "labels that no row has need a plan with axes"),
         ({"weights": [[1, 1, 1]] * 2}, r"Expected weights for 2 languages x 2 labels, found shape \[2, 3\]"),
         ({"weights": [[1, 1]]}, "Expected weights for 2 languages"),
+        ({"groups": ["a"]}, "Expected one group per row, found 1 for 2 rows"),
+        ({"groups": ["a", None]}, "group column has 1 null"),
     ],
 )
 def test_bad_input(change, message):

@@ -30,6 +30,7 @@ def test_separable_languages_are_found():
     assert result.chance == 0.5
     assert result.control == pytest.approx(0.5, abs=0.12)
     assert result.bits_below_chance == pytest.approx(1, abs=0.02)
+    assert result.confidence == pytest.approx(1, abs=0.01)
     assert result.languages == ("en", "fr")
     assert result.confusion.tolist() == [[100, 0], [0, 100]]
     assert result.converged
@@ -43,6 +44,10 @@ def test_noise_tells_nothing():
     assert result.accuracy == pytest.approx(2 / 3, abs=0.03)
     assert result.control == pytest.approx(2 / 3, abs=0.03)
     assert -0.05 < result.bits_below_chance <= 0.005
+    assert result.confidence == pytest.approx(2 / 3, abs=0.03)
+    low, high = result.control_interval
+    assert low < result.chance < high
+    assert high - low == pytest.approx(2 * 2.576 * np.sqrt(2 / 9 / 600), rel=0.02)
 
 
 def test_one_layer_of_extracted_features_is_taken():

@@ -41,8 +41,9 @@ def test_two_processes_compute_the_gradient_and_losses_of_one(tmp_path, bert_tok
     single, expected = measure(tmp_path, batch=24, accumulation=1)
     assert (measured.pop("processes"), expected.pop("processes")) == (2, 1)
     assert measured.pop("labels") == expected.pop("labels")
-    predictions, wanted = (torch.tensor(numbers.pop("predictions")) for numbers in (measured, expected))
-    assert predictions.allclose(wanted, atol=1e-6)
+    for name in ("predictions", "features"):
+        values, wanted = (torch.tensor(numbers.pop(name)) for numbers in (measured, expected))
+        assert values.allclose(wanted, atol=1e-6), name
     assert {"eval_loss", "eval_plain_loss", "eval_uniform_loss", "loss", "loss_masked_entropy"} <= set(measured)
     assert measured == {name: pytest.approx(value, rel=1e-5) for name, value in expected.items()}
     parts = measured["loss_classification"] + measured["loss_masked_entropy"]

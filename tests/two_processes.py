@@ -1,4 +1,4 @@
-"""Started by test_processes.py with `accelerate launch`: train one step, evaluate, write what was measured.
+"""Started by test_processes.py with `accelerate launch`: train one step, evaluate, extract features, write what was measured.
 
 Usage: two_processes.py FOLDER, which holds model/ and rows/; writes gradients.pt and measured.json there.
 """
@@ -12,7 +12,7 @@ from conftest import record_gradients
 from datasets import load_from_disk
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from hf_langimb import LangImbTrainer, LangImbTrainingArguments
+from hf_langimb import LangImbTrainer, LangImbTrainingArguments, extract_features
 
 
 def build(folder: Path, rows, batch: int, accumulation: int) -> LangImbTrainer:
@@ -43,7 +43,8 @@ def build(folder: Path, rows, batch: int, accumulation: int) -> LangImbTrainer:
 
 def measure(folder: Path, batch: int, accumulation: int) -> tuple[dict, dict]:
     """Gradients of one optimiser step, and numbers: its logged loss and parts, losses and predictions after it."""
-    trainer = build(folder, load_from_disk(folder / "rows"), batch, accumulation)
+    rows = load_from_disk(folder / "rows")
+    trainer = build(folder, rows, batch, accumulation)
     gradients = record_gradients(trainer)  # first: evaluated before, transformers 5.23 would not synchronise gradients
     evaluated = trainer.evaluate()
     predicted = trainer.predict(trainer.eval_dataset)
@@ -53,6 +54,7 @@ def measure(folder: Path, batch: int, accumulation: int) -> tuple[dict, dict]:
         "processes": trainer.args.world_size,
         "predictions": predicted.predictions.tolist(),
         "labels": predicted.label_ids.tolist(),
+        "features": extract_features(trainer.model, trainer.processing_class, rows, layers=None, batch_size=4).tolist(),
     }
 
 
