@@ -247,7 +247,7 @@ def _calibration(
     language_ids: np.ndarray,
     languages: tuple[str, ...],
 ) -> dict[str, Any]:
-    """Per language: expected calibration error, mean confidence, and bins of the reliability curve (those with rows)."""
+    """Per language: expected calibration error, mean confidence, and bins of the reliability curve with rows."""
     confidence = probabilities[np.arange(len(prediction_ids)), prediction_ids]
     right = label_ids == prediction_ids
     bins = np.minimum((confidence * CONFIDENCE_BINS).astype(int), CONFIDENCE_BINS - 1)

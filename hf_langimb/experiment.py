@@ -387,16 +387,6 @@ def _write_environment(folder: Path, began: float) -> None:
     )
 
 
-def _use_all_cores() -> None:
-    """Several threads for a process alone on a CPU: `accelerate launch` gives it one where nobody chose a number."""
-    import os
-
-    import torch
-
-    if PartialState().num_processes == 1 and PartialState().device.type == "cpu" and torch.get_num_threads() == 1:
-        torch.set_num_threads(min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2, 8))
-
-
 def main(name: str, folder: Path) -> None:
     """Run a recipe from the command line: parse, run, print what came out and where it is."""
     import sys
@@ -410,7 +400,6 @@ def main(name: str, folder: Path) -> None:
     logging.getLogger("hf_langimb").setLevel(logging.INFO if PartialState().is_main_process else logging.ERROR)
     transformers_logging.set_verbosity_error()  # each training starts with a head that is new, as it should be
     transformers_logging.disable_progress_bar()
-    _use_all_cores()
     try:
         recipe = parse_recipe(name, folder)
         output, results = run(recipe)

@@ -1,4 +1,4 @@
-"""A small BERT made on the spot: a tokenizer, and BERT's two pre-training tasks on unlabelled pairs.
+"""A small BERT made on the spot: a tokenizer, and masked language modelling on unlabelled pairs.
 
 Every setup of a recipe starts from this one checkpoint, as the setups of arXiv 2402.13016 start from one mBERT.
 """
@@ -8,19 +8,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from datasets import Dataset
 from torch.nn import functional as F
 from transformers import (
     BertConfig,
-    BertForPreTraining,
+    BertForMaskedLM,
     DataCollatorForLanguageModeling,
     PreTrainedTokenizerFast,
     Trainer,
     TrainingArguments,
     set_seed,
 )
-from transformers.models.bert.modeling_bert import BertForPreTrainingOutput
+from transformers.modeling_outputs import MaskedLMOutput
 
 from hf_langimb.data.loading import tokenize
 
@@ -70,51 +69,33 @@ def train_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
     )
 
 
-class _PretrainingBert(BertForPreTraining):
+class _MaskedBert(BertForMaskedLM):
     """Predicts the masked positions alone: the vocabulary's projection is most of a small model's arithmetic."""
 
-    def forward(
-        self, input_ids: Any = None, labels: Any = None, next_sentence_label: Any = None, **inputs: Any
-    ) -> BertForPreTrainingOutput:
-        outputs = self.bert(input_ids, **inputs)
+    def forward(self, input_ids: Any = None, labels: Any = None, **inputs: Any) -> MaskedLMOutput:
+        hidden = self.bert(input_ids, **inputs).last_hidden_state
         masked = labels != -100
-        words, follows = self.cls(outputs.last_hidden_state[masked], outputs.pooler_output)
-        loss = F.cross_entropy(words, labels[masked]) + F.cross_entropy(follows, next_sentence_label)
-        return BertForPreTrainingOutput(loss=loss, prediction_logits=words, seq_relationship_logits=follows)
-
-
-def _with_strangers(pairs: Dataset, seed: int) -> Dataset:
-    """Half of the pairs get the second text of another pair of their language: `next_sentence_label` 1, as in BERT."""
-    rng = np.random.default_rng(seed)
-    texts, languages = np.array(pairs["hypothesis"][:], dtype=object), np.array(pairs["language"][:])
-    label = rng.integers(0, 2, len(texts))
-    for language in np.unique(languages):
-        rows = np.flatnonzero((languages == language) & (label == 1))
-        texts[rows] = texts[np.roll(rows, 1)]
-    return (
-        pairs.remove_columns("hypothesis")
-        .add_column("hypothesis", texts.tolist())
-        .add_column("next_sentence_label", label)
-    )
+        words = self.cls(hidden[masked])
+        return MaskedLMOutput(loss=F.cross_entropy(words, labels[masked]), logits=words)
 
 
 def pretrain_mini_bert(pairs: Dataset, folder: str | Path, *, steps: int, seed: int = 0) -> None:
-    """Write tokenizer and pre-trained model to `folder` (masked language modelling and next-sentence prediction).
+    """Write tokenizer and pre-trained model to `folder` (masked language modelling).
 
     Args:
-        pairs: columns `premise`, `hypothesis` and `language` (of the premise), without labels.
+        pairs: columns `premise` and `hypothesis`, without labels.
         folder: read by `AutoModelForSequenceClassification.from_pretrained` afterwards.
         steps: optimiser steps of 32 pairs.
         seed: of initialisation, order and masks.
     """
     set_seed(seed)
     tokenizer = train_tokenizer(pairs["premise"][:] + pairs["hypothesis"][:])
-    model = _PretrainingBert(BertConfig(vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id, **SHAPE))
+    model = _MaskedBert(BertConfig(vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id, **SHAPE))
     arguments = TrainingArguments(
         output_dir=str(folder),
         max_steps=steps,
         per_device_train_batch_size=32,
-        learning_rate=1.5e-3,
+        learning_rate=2e-3,
         warmup_steps=0.06,
         weight_decay=0.01,
         train_sampling_strategy="group_by_length",
@@ -124,8 +105,7 @@ def pretrain_mini_bert(pairs: Dataset, folder: str | Path, *, steps: int, seed: 
         report_to="none",
         seed=seed,
     )
-    strangers = _with_strangers(pairs, seed).remove_columns("language")
-    encoded = tokenize(strangers, tokenizer, ["premise", "hypothesis"])
+    encoded = tokenize(pairs.select_columns(["premise", "hypothesis"]), tokenizer, ["premise", "hypothesis"])
     collator = DataCollatorForLanguageModeling(tokenizer, mlm_probability=MASKED_SHARE)
     trainer = Trainer(model, arguments, collator, encoded, processing_class=tokenizer)
     trainer.train()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -11,9 +10,8 @@ import numpy as np
 from datasets import Dataset, DatasetDict
 
 from hf_langimb.arguments import RecipeArguments
-from hf_langimb.columns import require_columns
 from hf_langimb.data import mini_xnli
-from hf_langimb.data.loading import find_text_columns, open_dataset, standardise
+from hf_langimb.data.loading import find_text_columns, open_dataset, open_texts, standardise
 from hf_langimb.distribution import JointDistribution
 from hf_langimb.sampling import allocate, draw, joint_shares, keep_one_language_per_item
 
@@ -140,20 +138,16 @@ def external_text(recipe: RecipeArguments, languages: list[str], language_column
         return rows.rename_column("item", "id")
     if recipe.probe_dataset_name is None:
         return None
-    raw = open_dataset(recipe.probe_dataset_name, config_names=recipe.probe_config_names, split="train")
-    return _first_rows(raw, languages, recipe.probe_rows, language_column)
-
-
-def _first_rows(raw: Dataset, languages: list[str], rows: int, language_column: str) -> Dataset:
-    column = language_column if language_column in raw.column_names else "language"
-    require_columns(raw, {"language": column, "text": "text"})
-    names = np.array([re.sub(r"^\d{8}\.", "", str(name)) for name in raw[column]], dtype=object)
-    chosen = np.concatenate([np.flatnonzero(names == language)[:rows] for language in languages])
-    if missing := [language for language in languages if (names[chosen] == language).sum() < 2]:
-        raise ValueError(
-            f"Expected external text for the probe in {', '.join(languages)}, found fewer than two rows in "
-            f"{', '.join(missing)}: choose another probe_dataset_name or probe_config_names."
+    try:
+        return open_texts(
+            recipe.probe_dataset_name,
+            config_names=recipe.probe_config_names,
+            split="train",
+            text_columns=["text"],
+            language_column=language_column,
+            languages=languages,
+            rows=recipe.probe_rows,
         )
-    text = raw.select(chosen).select_columns(["text"])
-    ids = raw.select(chosen)["item"][:] if "item" in raw.column_names else range(len(chosen))
-    return text.add_column("language", names[chosen].tolist()).add_column("id", [str(i) for i in ids])
+    except ValueError as error:
+        cause = str(error).removesuffix(".")
+        raise ValueError(f"{cause}: choose another probe_dataset_name or probe_config_names.") from None

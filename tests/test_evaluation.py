@@ -253,7 +253,9 @@ def test_intervals_are_those_of_resampled_rows(noisy):
         "macro_f1": lambda rows: f1_score(labels[rows], predictions[rows], average="macro"),
     }.items():
         low, high = quality["intervals"][name]
-        assert [low, high] == pytest.approx(np.quantile([measure(rows) for rows in drawn[:500]], (0.025, 0.975)), abs=0.01)
+        assert [low, high] == pytest.approx(
+            np.quantile([measure(rows) for rows in drawn[:500]], (0.025, 0.975)), abs=0.01
+        )
         assert low < quality[name] < high
     french = [rows[languages[rows] == "fr"] for rows in drawn]
     expected = np.quantile([(labels[rows] == predictions[rows]).mean() for rows in french], (0.025, 0.975))

@@ -1,4 +1,4 @@
-"""Started by test_processes.py with `accelerate launch`: train one step, evaluate, extract features, write what was measured.
+"""Started by test_processes.py with `accelerate launch`: train one step, evaluate, extract features, write all down.
 
 Usage: two_processes.py FOLDER, which holds model/ and rows/; writes gradients.pt and measured.json there.
 """

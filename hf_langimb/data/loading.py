@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -76,6 +78,81 @@ def _stack(parts: dict[str, Dataset]) -> Dataset:
         for config, part in parts.items()
     ]
     return datasets.concatenate_datasets(named)
+
+
+def open_texts(
+    name: str,
+    *,
+    config_names: Sequence[str] = (),
+    split: str | None = None,
+    text_columns: Sequence[str] = (),
+    language_column: str = "language",
+    id_column: str | None = None,
+    languages: Sequence[str] = (),
+    rows: int | None = None,
+) -> Dataset:
+    """Text to probe: the text columns beside `language` and `id`, with the same spacing in every language.
+
+    Args:
+        name, config_names: as in `open_dataset`; of several configurations only the first rows are fetched (from
+            `wikimedia/wikipedia`, not the 20 GB). A date before a language ("20231101.fr") is dropped.
+        split: one split; None takes "test", "train" or the only one.
+        text_columns: one column, or two for a pair; empty takes the usual names.
+        language_column: falls back on `language`.
+        id_column: the same for translations of one text; None takes `item` if there is one, else numbers the rows.
+        languages: those to keep; empty keeps all.
+        rows: the first rows of each language; None keeps all.
+
+    Raises:
+        ValueError: nothing there, a column is missing, or a language has fewer than two rows.
+    """
+    raw = _first_rows(name, config_names, split or "train", rows) if len(config_names) > 1 and rows else None
+    raw = open_dataset(name, config_names=config_names, split=split) if raw is None else raw
+    if isinstance(raw, DatasetDict):
+        chosen = next((key for key in ("test", "train") if key in raw), None) or (
+            next(iter(raw)) if len(raw) == 1 else None
+        )
+        if chosen is None:
+            raise ValueError(f"Expected one split of {name}, found {', '.join(raw)}: name one with split.")
+        raw = raw[chosen]
+    texts = find_text_columns(raw, text_columns)
+    column = language_column if language_column in raw.column_names else "language"
+    require_columns(raw, {"language": column} | ({"id": id_column} if id_column else {}))
+    for text in texts:
+        _require_texts(raw, text)
+    spoken = np.array([re.sub(r"^\d{8}\.", "", name) for name in _strings(raw, column, "language")], dtype=object)
+    kept = np.concatenate([np.flatnonzero(spoken == language)[:rows] for language in languages or sorted(set(spoken))])
+    if missing := [language for language in languages if (spoken[kept] == language).sum() < 2]:
+        raise ValueError(
+            f"Expected text in {', '.join(languages)} in {name}, found fewer than two rows in {', '.join(missing)}."
+        )
+    id_column = id_column or ("item" if "item" in raw.column_names else None)
+    ids = _strings(raw.select(kept), id_column, "id") if id_column else [str(i) for i in range(len(kept))]
+    columns = {text: [normalise_spacing(value) for value in raw.select(kept)[text]] for text in texts}
+    return Dataset.from_dict(columns | {"language": spoken[kept].tolist(), "id": ids})
+
+
+def _first_rows(name: str, config_names: Sequence[str], split: str, rows: int) -> Dataset | None:
+    """The first rows of each configuration, streamed; None where the rows of one are in several languages."""
+    parts = {}
+    for config in config_names:
+        try:
+            stream = datasets.load_dataset(name, config, split=split, streaming=True)
+        except (ValueError, FileNotFoundError, datasets.exceptions.DatasetNotFoundError, ConnectionError):
+            return None  # `open_dataset` says what is wrong
+        if "language" in (stream.column_names or ()):
+            return None
+        parts[config] = Dataset.from_list(list(stream.take(rows)), features=stream.features)
+    return _stack(parts)
+
+
+def normalise_spacing(text: str) -> str:
+    """One space between words, none before closing or after opening punctuation, NFC.
+
+    Some corpora are tokenised ("word , word") in one language only: a language probe would find that.
+    """
+    text = re.sub(r"\s+", " ", unicodedata.normalize("NFC", text)).strip()
+    return re.sub(r"(?<=[(\[{«“]) | (?=[,.;:!?)\]}»”…%])", "", text)
 
 
 def find_text_columns(dataset: Dataset, text_columns: Sequence[str] = ()) -> list[str]:
