@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from hf_langimb import __version__
 
+POOLINGS = ("cls", "pooler", "mean", "last")
 DATASET = "Hub id, folder, or a .parquet, .csv or .jsonl file"
 
 
@@ -35,16 +36,50 @@ def audit(options: Namespace) -> None:
         print("\n\n".join(heading.format(split) + audit_text(values) for split, values in audits.items()))
 
 
+def probe(options: Namespace) -> None:
+    """Print how well a language probe reads the language off a model's features."""
+    from hf_langimb.data.loading import find_text_columns, open_texts
+    from hf_langimb.probe import probe_model
+    from hf_langimb.tables import probe_report
+
+    rows = open_texts(
+        options.dataset,
+        config_names=options.config_name,
+        split=options.split,
+        text_columns=options.text_column,
+        language_column=options.language_column,
+        id_column=options.id_column,
+        rows=options.rows or None,
+    )
+    found = probe_model(
+        options.model,
+        rows,
+        text_columns=find_text_columns(rows, options.text_column),
+        protocol=options.protocol,
+        pooling=options.pooling,
+        layers=None if options.layer == "all" else (options.layer,),
+    )
+    if found is None:  # another process prints
+        return
+    found = {"model": options.model, "dataset": options.dataset} | found
+    print(json.dumps(found, indent=1, allow_nan=False) if options.json else probe_report(found))
+
+
 def _parser() -> ArgumentParser:
     from hf_langimb.weighting import WEIGHTING_SCHEMES
 
-    parser = ArgumentParser("langimb", description="Labels that depend on language: find them.", allow_abbrev=False)
+    parser = ArgumentParser(
+        "langimb",
+        description="Labels that depend on language: find them, and see what a model made of them.",
+        allow_abbrev=False,
+    )
     parser.add_argument("--version", action="version", version=f"langimb {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     command = commands.add_parser("audit", help="do labels depend on language in a data set?", allow_abbrev=False)
     command.set_defaults(run=audit)
     _add_dataset(command)
+    command.add_argument("--label-column", default="label", metavar="COLUMN", help="default: %(default)s")
     command.add_argument(
         "--weighting",
         default="none",
@@ -53,7 +88,30 @@ def _parser() -> ArgumentParser:
         help="show these class weights and the effective sample size they leave (default: %(default)s)",
     )
     command.add_argument("--json", action="store_true", help="JSON alone on stdout: AUDIT, or {split: AUDIT}")
+
+    command = commands.add_parser("probe", help="can the language be read off a model's features?", allow_abbrev=False)
+    command.set_defaults(run=probe)
+    command.add_argument("model", metavar="MODEL", help="Hub id or folder of an encoder, classifier or adapter")
+    _add_dataset(command)
+    command.add_argument("--text-column", nargs="+", default=[], metavar="COLUMN", help="one, or two for a pair")
+    command.add_argument("--id-column", metavar="COLUMN", help="the same for translations of one text (default: item)")
+    command.add_argument(
+        "--rows", type=int, default=1000, help="first rows of each language, 0 for all (default: %(default)s)"
+    )
+    command.add_argument("--pooling", choices=POOLINGS, help="default: cls (--protocol code: pooler for BERT)")
+    command.add_argument("--layer", type=_layer, default=-1, help="0 the embeddings, -1 the last (default), or all")
+    command.add_argument(
+        "--protocol",
+        choices=("text", "code"),
+        default="text",
+        help="the paper's words (default), or its authors' code: C = 1e-4, pooler for BERT, first text alone",
+    )
+    command.add_argument("--json", action="store_true", help="JSON alone on stdout")
     return parser
+
+
+def _layer(text: str) -> int | str:
+    return text if text == "all" else int(text)
 
 
 def _add_dataset(command: ArgumentParser) -> None:
@@ -67,9 +125,10 @@ def _add_dataset(command: ArgumentParser) -> None:
         metavar="NAME",
         help="configurations of the data set; of several, each is one language (write them after DATASET)",
     )
-    command.add_argument("--split", help="one split (default: all of them, one after the other)")
+    command.add_argument(
+        "--split", help="one split (audit: default all of them, one after the other; else test or train)"
+    )
     command.add_argument("--language-column", default="language", metavar="COLUMN", help="default: %(default)s")
-    command.add_argument("--label-column", default="label", metavar="COLUMN", help="default: %(default)s")
 
 
 def _with_dashes(argument: str) -> str:

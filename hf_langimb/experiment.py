@@ -186,6 +186,7 @@ def predict(folder: Path, dataset: Dataset, arguments: LangImbTrainingArguments)
     if not path.exists():
         from transformers import AutoTokenizer
 
+        from hf_langimb.lora import load_model
         from hf_langimb.trainer import LangImbTrainer
 
         changes: dict[str, Any] = {"lora_rank": 0, "train_sampling_strategy": "random"}  # keeps the rows' order
@@ -203,26 +204,13 @@ def predict(folder: Path, dataset: Dataset, arguments: LangImbTrainingArguments)
     return pq.read_table(path)
 
 
-def load_model(folder: Path) -> Any:
-    """A trained classifier from a setup's folder, LoRA adapters put on their base."""
-    if (folder / "adapter_config.json").exists():
-        from peft import AutoPeftModelForSequenceClassification
-
-        axes = json.loads((folder / AXES_FILE).read_text(encoding="utf-8"))
-        model = AutoPeftModelForSequenceClassification.from_pretrained(folder, num_labels=len(axes["labels"]))
-        model.config.langimb = axes
-        return model
-    from transformers import AutoModelForSequenceClassification
-
-    return AutoModelForSequenceClassification.from_pretrained(folder)
-
-
 def probe(folder: Path, dataset: Dataset, external: Dataset | None) -> dict[str, Any]:
     """Language probe on the test set and on external text (SPEC A5), kept as probe.json; null where none can be."""
     path = folder / "probe.json"
     if not path.exists():
         from transformers import AutoTokenizer
 
+        from hf_langimb.lora import load_model
         from hf_langimb.probe import extract_features, probe_languages
 
         model, tokenizer = load_model(folder).to(PartialState().device), AutoTokenizer.from_pretrained(folder)

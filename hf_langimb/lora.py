@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
+
+from hf_langimb.axes import AXES_FILE
 
 
 def base_model_of(model: torch.nn.Module) -> torch.nn.Module:
@@ -73,3 +78,17 @@ def require_trainable_head(model: torch.nn.Module) -> None:
             "use LoraConfig(task_type='SEQ_CLS'), or modules_to_save=['classifier'], or pass the plain model with "
             "lora_rank."
         )
+
+
+def load_model(folder: str | Path) -> Any:
+    """A trained classifier from its folder, with LoRA adapters put on their base."""
+    if (Path(folder) / "adapter_config.json").exists():
+        from peft import AutoPeftModelForSequenceClassification
+
+        axes = json.loads((Path(folder) / AXES_FILE).read_text(encoding="utf-8"))
+        model = AutoPeftModelForSequenceClassification.from_pretrained(folder, num_labels=len(axes["labels"]))
+        model.config.langimb = axes
+        return model
+    from transformers import AutoModelForSequenceClassification
+
+    return AutoModelForSequenceClassification.from_pretrained(folder)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy as np
 from hf_langimb.columns import encode_column
 
 POOLINGS = ("cls", "pooler", "mean", "last")
+PROTOCOLS = ("text", "code")
 
 
 @dataclass(frozen=True)
@@ -248,3 +250,81 @@ def _pool(outputs: Any, batch: Any, pooling: str, layers: Sequence[int] | None) 
     token = masked.amax(dim=1) if pooling == "last" else masked.amin(dim=1)
     rows = torch.arange(len(token), device=token.device)
     return torch.stack([hidden[rows, token] for hidden in chosen])
+
+
+def probe_model(
+    name: str,
+    dataset: Any,
+    *,
+    text_columns: Sequence[str],
+    protocol: str = "text",
+    pooling: str | None = None,
+    layers: Sequence[int] | None = (-1,),
+) -> dict[str, Any] | None:
+    """Probe a checkpoint on text: features, then one probe for each layer.
+
+    Args:
+        name: Hub id or folder of any encoder, classifier or adapter.
+        dataset: the text columns, `language`, and `id` (equal ids stay in one fold), as `open_texts` gives them.
+        text_columns: one column, or two for a pair.
+        protocol: `text`, the paper's words: the first token's state, C = 1, the pair as a pair; `code`, its authors'
+            code: C = 1e-4, the pooler for BERT, the first text alone.
+        pooling: see `extract_features`; None takes the protocol's.
+        layers: see `extract_features`; None takes all.
+
+    Returns:
+        JSON-ready: the settings and, for each layer, the fields of `ProbeResult`; None in all processes but the main.
+
+    Raises:
+        ValueError: no such model or protocol, a pooler that the checkpoint does not have, too few languages or rows.
+    """
+    from accelerate import PartialState
+    from tqdm.auto import tqdm
+    from transformers import AutoTokenizer
+
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"Unknown protocol {protocol!r}: choose one of {', '.join(PROTOCOLS)}.")
+    state = PartialState()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name)
+        model, untrained = _load_encoder(name)
+    except OSError as error:
+        raise ValueError(f"Expected a model at {name!r} (Hub id or folder): {str(error).splitlines()[0]}") from None
+    faithful = protocol == "code"
+    pooling = pooling or ("pooler" if faithful and model.config.model_type == "bert" else "cls")
+    if pooling == "pooler" and any("pooler" in parameter for parameter in untrained):
+        raise ValueError(f"The checkpoint {name!r} has no trained pooler: choose pooling cls, mean or last.")
+    columns = list(text_columns[:1] if faithful else text_columns)
+    rows = dataset.select_columns([*columns, "language", "id"])
+    features = extract_features(
+        model.to(state.device), tokenizer, rows, pooling=pooling, layers=layers, text_columns=columns
+    )
+    if not state.is_main_process:
+        return None
+    strength = 1e-4 if faithful else 1.0
+    numbers = range(len(features)) if layers is None else layers
+    probes = [
+        {"layer": number} | probe_languages(layer, rows["language"][:], groups=rows["id"][:], C=strength).to_dict()
+        for number, layer in zip(numbers, tqdm(features, "Probing layers", disable=None, leave=False), strict=True)
+    ]
+    return {"model": name, "protocol": protocol, "pooling": pooling, "C": strength, "text_columns": columns} | {
+        "layers": probes
+    }
+
+
+def _load_encoder(name: str) -> tuple[Any, list[str]]:
+    """A model and the names of its parameters that the checkpoint does not have."""
+    from transformers import AutoModel
+    from transformers.utils import logging
+
+    from hf_langimb.lora import load_model
+
+    if (Path(name) / "adapter_config.json").exists():
+        return load_model(name), []
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # a classifier's head is left out, as it should be
+    try:
+        model, loading = AutoModel.from_pretrained(name, output_loading_info=True)
+    finally:
+        logging.set_verbosity(verbosity)
+    return model, list(loading["missing_keys"])

@@ -97,6 +97,52 @@ def audit_text(audit: dict[str, Any]) -> str:
     return "\n\n".join([*parts, _advice(audit, link)])
 
 
+def probe_report(found: dict[str, Any]) -> str:
+    """What `langimb probe` found, for people: verdict, one row a layer, confusion of the best, how it was measured."""
+    best = max(found["layers"], key=lambda probe: probe["accuracy"])
+    entropy = _entropy_bits([sum(row) for row in best["confusion"]])
+    where = f" (layer {best['layer']})" if len(found["layers"]) > 1 else ""
+    verdict = (
+        f"the language of {_percent(best['accuracy'])} of {best['rows']:,} rows can be read off the features{where}; "
+        f"chance is {_percent(best['chance'])}"
+    )
+    rows = [
+        [
+            str(probe["layer"]),
+            f"{probe['accuracy']:.3f}",
+            f"{probe['bits_below_chance']:.3f}",
+            f"{probe['confidence']:.3f}",
+            f"{probe['control']:.3f} [{probe['control_interval'][0]:.3f}, {probe['control_interval'][1]:.3f}]",
+            "yes" if probe["converged"] else "no",
+        ]
+        for probe in found["layers"]
+    ]
+    header = ["layer", "accuracy", f"bits of {entropy:.2f}", "confidence", "shuffled [99 %]", "converged"]
+    confusion = [
+        [language, *(f"{number:,}" for number in row)]
+        for language, row in zip(best["languages"], best["confusion"], strict=True)
+    ]
+    method = (
+        f"Features: {found['pooling']} of {found['model']} on {' and '.join(found['text_columns'])}. Probe: logistic "
+        f"regression, C = {found['C']:g}, out of 5 folds, rows of one id in one fold.\n"
+        "bits: what the probe knows of the language, below chance; shuffled: the same probe on shuffled languages."
+    )
+    return "\n\n".join(
+        [
+            verdict,
+            table(header, rows),
+            f"Named by the probe{where}\n\n{table(['language', *best['languages']], confusion)}",
+            method,
+            "Next: --layer all for every layer; train on balanced or weighted data and probe again to compare.",
+        ]
+    )
+
+
+def _entropy_bits(counts: Sequence[int]) -> float:
+    shares = np.array(_shares(counts))
+    return float(-(shares[shares > 0] * np.log2(shares[shares > 0])).sum())
+
+
 def _link(counts: JointDistribution, audit: dict[str, Any]) -> str:
     """How labels hang on language: strong, slight, none, unknown, or undefined (a single language or label).
 

@@ -21,7 +21,8 @@ import hf_langimb
 from hf_langimb import LangImbTrainer, evaluate_predictions
 from hf_langimb.arguments import parse_recipe
 from hf_langimb.distribution import JointDistribution
-from hf_langimb.experiment import load_model, run
+from hf_langimb.experiment import run
+from hf_langimb.lora import load_model
 from hf_langimb.results import read_results
 
 REPOSITORY = Path(hf_langimb.__file__).parents[1]

@@ -1,0 +1,66 @@
+"""Feature extraction against bare forward passes, side by side: ratios, medians of interleaved runs.
+
+python tests/benchmarks/probe_features.py MODEL DATASET [ROWS_PER_LANGUAGE]
+
+Prints JSON: seconds of the bare length-sorted forward passes (the floor), of `extract_features` for the last layer and
+for all layers, and their ratios. The values are compared as well.
+"""
+
+import json
+import statistics
+import sys
+import time
+
+import numpy as np
+import torch
+from transformers import AutoModel, AutoTokenizer
+
+from hf_langimb import extract_features
+from hf_langimb.data.loading import open_texts, tokenize
+
+BATCH = 64
+
+
+def floor(model, batches):
+    """The same batches, padded beforehand, through the model: no bookkeeping at all."""
+    with torch.inference_mode():
+        return [model(**batch).last_hidden_state[:, 0] for batch in batches]
+
+
+def seconds(function, *arguments, **settings):
+    began = time.perf_counter()
+    result = function(*arguments, **settings)
+    return time.perf_counter() - began, result
+
+
+def main(name, dataset, rows=1000, repeats=3):
+    tokenizer, model = AutoTokenizer.from_pretrained(name), AutoModel.from_pretrained(name).eval()
+    tokenized = tokenize(open_texts(dataset, rows=int(rows)), tokenizer, ["text"])
+    ids = tokenized["input_ids"][:]
+    order = np.argsort([-len(row) for row in ids], kind="stable")
+    batches = [
+        tokenizer.pad({"input_ids": [ids[i] for i in order[start : start + BATCH]]}, return_tensors="pt")
+        for start in range(0, len(order), BATCH)
+    ]
+    times = {"floor": [], "last layer": [], "all layers": []}
+    for _ in range(repeats):
+        spent, bare = seconds(floor, model, batches)
+        times["floor"].append(spent)
+        spent, last = seconds(extract_features, model, tokenizer, tokenized, batch_size=BATCH)
+        times["last layer"].append(spent)
+        spent, every = seconds(extract_features, model, tokenizer, tokenized, layers=None, batch_size=BATCH)
+        times["all layers"].append(spent)
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    return {
+        "rows": len(order),
+        "threads": torch.get_num_threads(),
+        "seconds": medians,
+        "last layer / floor": medians["last layer"] / medians["floor"],
+        "all layers / last layer": medians["all layers"] / medians["last layer"],
+        "largest difference": float(np.abs(torch.cat(bare).numpy() - last[0][order]).max()),
+        "all layers agree": bool(np.array_equal(every[-1], last[0])),
+    }
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(*sys.argv[1:]), indent=1))
