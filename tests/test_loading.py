@@ -5,7 +5,14 @@ import json
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
-from hf_langimb.data.loading import find_text_columns, open_dataset, standardise, tokenize
+from hf_langimb.data.loading import (
+    find_text_columns,
+    normalise_spacing,
+    open_dataset,
+    open_texts,
+    standardise,
+    tokenize,
+)
 
 ROWS = {"text": ["un", "one", "deux"], "language": ["fr", "en", "fr"], "label": [0, 1, 1]}
 
@@ -284,3 +291,93 @@ def test_long_texts_are_cut(bert_tokenizer):
     dataset = Dataset.from_dict({"a": ["w1 " * 100], "b": ["w2 " * 100]})
     assert len(tokenize(dataset, bert_tokenizer, ["a", "b"], 10)[0]["input_ids"]) == 10
     assert len(tokenize(dataset, bert_tokenizer, ["a", "b"])[0]["input_ids"]) == 32  # as long as the model takes
+
+
+# Text to probe.
+
+
+def texts_file(path, **changes):
+    table = {
+        "text": ["un  chat , noir", "le chat", "le chien", "a cat", "the cat", "the ( big ) dog"],
+        "language": ["fr"] * 3 + ["en"] * 3,
+        "item": [0, 1, 2] * 2,
+    }
+    Dataset.from_dict(table | changes).to_parquet(path)
+    return str(path)
+
+
+def test_texts_have_language_id_and_one_spacing(tmp_path):
+    rows = open_texts(texts_file(tmp_path / "texts.parquet"), languages=["fr", "en"])
+    assert rows.to_dict() == {
+        "text": ["un chat, noir", "le chat", "le chien", "a cat", "the cat", "the (big) dog"],
+        "language": ["fr"] * 3 + ["en"] * 3,
+        "id": ["0", "1", "2"] * 2,
+    }
+    first = open_texts(texts_file(tmp_path / "texts.parquet"), rows=2)
+    assert first["text"][:] == ["a cat", "the cat", "un chat, noir", "le chat"]  # languages sorted
+
+
+def test_rows_are_numbered_where_there_is_no_item(tmp_path):
+    path = texts_file(tmp_path / "texts.parquet")
+    Dataset.from_parquet(path).remove_columns("item").to_parquet(tmp_path / "plain.parquet")
+    assert open_texts(str(tmp_path / "plain.parquet"))["id"][:] == ["0", "1", "2", "3", "4", "5"]
+    named = open_texts(path, id_column="text")
+    assert named["id"][:] == ["a cat", "the cat", "the ( big ) dog", "un  chat , noir", "le chat", "le chien"]
+
+
+def test_pairs_and_splits(tmp_path):
+    pairs = {"premise": ["a", "b"], "hypothesis": ["c", "d"], "language": ["fr", "en"]}
+    both = DatasetDict(validation=Dataset.from_dict(pairs), test=Dataset.from_dict(pairs | {"premise": ["e", "f"]}))
+    both.save_to_disk(tmp_path / "both")
+    assert open_texts(str(tmp_path / "both"))["premise"][:] == ["f", "e"]  # the split test
+    assert open_texts(str(tmp_path / "both"), split="validation").column_names == [
+        "premise",
+        "hypothesis",
+        "language",
+        "id",
+    ]
+    DatasetDict(a=Dataset.from_dict(pairs), b=Dataset.from_dict(pairs)).save_to_disk(tmp_path / "others")
+    with pytest.raises(ValueError, match=r"Expected one split of .*others, found a, b: name one with split"):
+        open_texts(str(tmp_path / "others"))
+
+
+def test_first_rows_of_configurations_are_streamed(tmp_path, monkeypatch):
+    folder = tmp_path / "wikipedia"
+    lines = ["---", "configs:"]
+    for language in ("en", "fr"):
+        folder.mkdir(exist_ok=True)
+        Dataset.from_dict({"text": [f"{language} {i}" for i in range(5)]}).to_parquet(folder / f"{language}.parquet")
+        lines += [f"- config_name: '20231101.{language}'", f"  data_files: {language}.parquet"]
+    (folder / "README.md").write_text("\n".join([*lines, "---", ""]))
+    monkeypatch.setattr("hf_langimb.data.loading.open_dataset", None)  # would read it all
+    rows = open_texts(str(folder), config_names=["20231101.fr", "20231101.en"], rows=2, languages=["en", "fr"])
+    assert rows["text"][:] == ["en 0", "en 1", "fr 0", "fr 1"]
+    assert rows["language"][:] == ["en", "en", "fr", "fr"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"languages": ["fr", "de"]}, "Expected text in fr, de in .*, found fewer than two rows in de"),
+        ({"text_columns": ["body"]}, "Expected a text column 'body'"),
+        ({"id_column": "nothing"}, "Expected a id column 'nothing'"),
+    ],
+)
+def test_texts_that_cannot_be_probed(tmp_path, settings, message):
+    with pytest.raises(ValueError, match=message):
+        open_texts(texts_file(tmp_path / "texts.parquet"), **settings)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Council , the .", "Council, the."),
+        ("« oui » !", "«oui»!"),
+        (" a\t( b )\n c ", "a (b) c"),
+        ("e\u0301te\u0301", "été"),
+        ("a - b", "a - b"),
+    ],
+)
+def test_spacing(text, expected):
+    assert normalise_spacing(text) == expected
+    assert normalise_spacing(expected) == expected

@@ -8,7 +8,9 @@ import torch
 from datasets import Dataset
 
 from hf_langimb import extract_features, probe_languages
+from hf_langimb.cli import main
 from hf_langimb.lora import add_lora
+from hf_langimb.probe import probe_model
 
 
 def noise(rows, width=4, seed=0):
@@ -249,3 +251,81 @@ def test_model_in_half_precision_gives_float32(bert_tokenizer, tiny_bert, tiny_d
 def test_features_of_bad_input(bert_tokenizer, tiny_bert, columns, settings, message):
     with pytest.raises(ValueError, match=message):
         extract_features(tiny_bert(), bert_tokenizer, Dataset.from_dict(columns), **settings)
+
+
+# A checkpoint on text.
+
+
+@pytest.fixture
+def checkpoint(tmp_path, tiny_bert, bert_tokenizer):
+    tiny_bert(num_hidden_layers=2).save_pretrained(tmp_path / "model")
+    bert_tokenizer.save_pretrained(tmp_path / "model")
+    return str(tmp_path / "model")
+
+
+def spoken(rows=40):
+    """Two languages with words of their own; a second text that tells nothing."""
+    rng = np.random.default_rng(0)
+    words = {"en": (0, 12), "fr": (12, 24)}
+    languages = ["en", "fr"] * (rows // 2)
+    return Dataset.from_dict(
+        {
+            "text": [" ".join(f"w{i}" for i in rng.integers(*words[language], 5)) for language in languages],
+            "text_pair": ["w0"] * rows,
+            "language": languages,
+            "id": [str(i // 2) for i in range(rows)],
+        }
+    )
+
+
+def test_every_layer_of_a_checkpoint(checkpoint):
+    found = probe_model(checkpoint, spoken(200), text_columns=["text"], layers=None, pooling="mean")
+    assert [probe["layer"] for probe in found["layers"]] == [0, 1, 2]
+    assert (found["protocol"], found["pooling"], found["C"]) == ("text", "mean", 1.0)
+    assert found["layers"][0]["accuracy"] > 0.95
+    last = probe_model(checkpoint, spoken(200), text_columns=["text"], pooling="mean")["layers"]
+    assert last == [found["layers"][2] | {"layer": -1}]
+
+
+def test_the_authors_code_as_protocol(checkpoint, bert_tokenizer, tiny_bert):
+    found = probe_model(checkpoint, spoken(), text_columns=["text", "text_pair"], protocol="code")
+    assert (found["C"], found["text_columns"], found["pooling"]) == (1e-4, ["text"], "pooler")
+    model = tiny_bert(num_hidden_layers=2)
+    features = extract_features(model, bert_tokenizer, spoken(), pooling="pooler", text_columns=["text"])
+    expected = probe_languages(features, spoken()["language"], groups=spoken()["id"], C=1e-4)
+    assert found["layers"] == [{"layer": -1} | expected.to_dict()]
+    pair = probe_model(checkpoint, spoken(), text_columns=["text", "text_pair"])
+    assert (pair["C"], pair["text_columns"], pair["pooling"]) == (1.0, ["text", "text_pair"], "cls")
+
+
+def test_what_cannot_be_probed(checkpoint, tmp_path, bert_tokenizer):
+    from transformers import BertConfig, BertForMaskedLM
+
+    with pytest.raises(ValueError, match="Unknown protocol 'paper': choose one of text, code"):
+        probe_model(checkpoint, spoken(), text_columns=["text"], protocol="paper")
+    with pytest.raises(ValueError, match=r"Expected a model at '.*nothing' \(Hub id or folder\)"):
+        probe_model(str(tmp_path / "nothing"), spoken(), text_columns=["text"])
+    config = BertConfig(vocab_size=40, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
+    BertForMaskedLM(config).save_pretrained(tmp_path / "masked")
+    bert_tokenizer.save_pretrained(tmp_path / "masked")
+    with pytest.raises(ValueError, match="has no trained pooler: choose pooling cls, mean or last"):
+        probe_model(str(tmp_path / "masked"), spoken(), text_columns=["text"], pooling="pooler")
+    with pytest.raises(ValueError, match="two languages or more, found only en"):
+        only = spoken().filter(lambda row: row["language"] == "en")
+        probe_model(checkpoint, only, text_columns=["text"])
+
+
+def test_the_command(checkpoint, tmp_path, capsys):
+    spoken().rename_column("id", "item").to_parquet(tmp_path / "texts.parquet")
+    command = ["probe", checkpoint, str(tmp_path / "texts.parquet"), "--text_column", "text", "--layer", "all"]
+    assert main([*command, "--pooling", "mean"]) == 0
+    shown = capsys.readouterr().out
+    assert "of 40 rows can be read off the features (layer " in shown
+    assert "chance is 50.0 %" in shown
+    assert main([*command, "--json", "--rows", "10"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["dataset"].endswith("texts.parquet")
+    assert [probe["rows"] for probe in found["layers"]] == [20] * 3
+    assert main(["probe", checkpoint, str(tmp_path / "none.parquet")]) == 1
+    assert capsys.readouterr().err.startswith("langimb: ")
+    assert main(["probe", checkpoint, str(tmp_path / "texts.parquet"), "--layer", "last"]) == 2
