@@ -50,8 +50,8 @@ def interval(values: Sequence[float]) -> dict[str, float | int | None]:
 
 
 def summarise(seeds: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Intervals over seeds of every scalar measure, by dotted name, for those that each seed has."""
-    flat = [dict(_scalars(metrics)) for metrics in seeds.values()]
+    """Intervals over seeds of every scalar measure of `test` and `probe`, by dotted name, for those each seed has."""
+    flat = [dict(_scalars({part: metrics[part] for part in ("test", "probe")})) for metrics in seeds.values()]
     return {name: interval([metrics[name] for metrics in flat]) for name in flat[0] if all(name in m for m in flat)}
 
 
@@ -82,7 +82,7 @@ def _scalars(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, f
     for key, value in tree.items():
         if isinstance(value, Mapping):
             yield from _scalars(value, f"{prefix}{key}.")
-        elif isinstance(value, int | float) and not isinstance(value, bool):
+        elif isinstance(value, int | float) and not isinstance(value, bool) and key != "rows":
             yield f"{prefix}{key}", value
 
 

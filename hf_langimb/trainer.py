@@ -143,7 +143,8 @@ class LangImbTrainer(Trainer):
         sampler = super()._get_train_sampler(train_dataset)
         if self.args.train_sampling_strategy != "group_by_length" or sampler is None:
             return sampler
-        return _ShuffledBatches(sampler, self.args.train_batch_size * self.args.gradient_accumulation_steps)
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        return _ShuffledBatches(sampler, self.args.train_batch_size * self.args.gradient_accumulation_steps, seed)
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
@@ -320,18 +321,28 @@ class LangImbTrainer(Trainer):
 
 
 class _ShuffledBatches(torch.utils.data.Sampler):
-    """The batches of another sampler in random order, a last smaller one at the end."""
+    """The batches of a length-grouping sampler in random order, a last smaller one at the end.
 
-    def __init__(self, sampler: Any, batch_size: int) -> None:
-        self.sampler, self.batch_size = sampler, batch_size
+    Drawn by seed and epoch alone: the same in every process, and again when an epoch is resumed in its middle.
+    """
+
+    def __init__(self, sampler: Any, batch_size: int, seed: int) -> None:
+        self.sampler, self.batch_size, self.seed = sampler, batch_size, seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Accelerate's data loader at the start of each epoch."""
+        self.epoch = epoch
 
     def __len__(self) -> int:
         return len(self.sampler)
 
     def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self.seed + self.epoch)
+        self.sampler.generator = generator
         rows = list(self.sampler)
         full = len(rows) // self.batch_size
-        for batch in torch.randperm(full).tolist():
+        for batch in torch.randperm(full, generator=generator).tolist():
             yield from rows[batch * self.batch_size : (batch + 1) * self.batch_size]
         yield from rows[full * self.batch_size :]
 

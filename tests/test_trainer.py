@@ -544,8 +544,9 @@ def test_without_training_data_or_axes_those_of_the_evaluation_set_serve(build, 
     assert not (tmp_path / "langimb.json").exists(), "these counts are not those of any training data"
 
 
+@pytest.mark.parametrize("sampling", ["random", "group_by_length"])
 @pytest.mark.parametrize("rank", [0, 4])
-def test_resuming_continues_where_training_stopped(build, tiny_bert, rows, tmp_path, rank):
+def test_resuming_continues_where_training_stopped(build, tiny_bert, rows, tmp_path, rank, sampling):
     settings = {
         "class_weighting": "per_language",
         "masked_entropy_weight": 1.0,
@@ -553,7 +554,7 @@ def test_resuming_continues_where_training_stopped(build, tiny_bert, rows, tmp_p
         "max_steps": 6,
         "per_device_train_batch_size": 4,
         "gradient_accumulation_steps": 2,
-        "train_sampling_strategy": "random",
+        "train_sampling_strategy": sampling,
         "save_strategy": "steps",
         "save_steps": 2,
         "logging_strategy": "steps",
