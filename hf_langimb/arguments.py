@@ -46,6 +46,12 @@ class LangImbTrainingArguments(TrainingArguments):
         default=False, metadata={"help": "Hide losses that are not finite from the log."}
     )
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("masked_entropy_weight", "lora_rank"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} expects 0 or more, found {getattr(self, name)}.")
+
 
 @dataclass
 class RecipeArguments:
@@ -98,6 +104,8 @@ class RecipeArguments:
         for name in ("seeds", "probe_rows"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} expects 1 or more, found {getattr(self, name)}.")
+        if self.max_length is not None and self.max_length < 8:
+            raise ValueError(f"max_length expects 8 tokens or more, found {self.max_length}.")
 
 
 @dataclass(frozen=True)
@@ -110,6 +118,7 @@ class Recipe:
     training: LangImbTrainingArguments
     setups: dict[str, dict[str, Any]]
     config: dict[str, Any]
+    flags: frozenset[str] = frozenset()  # those given on the command line
 
 
 def parse_recipe(name: str, folder: Path, argv: Sequence[str] | None = None) -> Recipe:
@@ -139,7 +148,8 @@ def parse_recipe(name: str, folder: Path, argv: Sequence[str] | None = None) -> 
     data, training = parser.parse_args_into_dataclasses(argv, look_for_args_file=False)[:2]
     config = {key: value for key, value in resolved.items() if value != hard_defaults[key]}
     config = {key: value for key, value in config.items() if key not in ("config", "output_dir")}
-    return Recipe(name, path.stem, data, training, definitions, config | {"seed": training.seed})
+    flags = frozenset(word.partition("=")[0][2:].replace("-", "_") for word in argv if word.startswith("--"))
+    return Recipe(name, path.stem, data, training, definitions, config | {"seed": training.seed}, flags)
 
 
 def _find_config(folder: Path, argv: Sequence[str]) -> Path:

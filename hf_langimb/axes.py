@@ -34,7 +34,18 @@ def write_axes(folder: str | Path, axes: dict[str, Any]) -> None:
 
 
 def name_labels(config: Any, labels: Sequence[Any]) -> None:
-    """The names of a ClassLabel into a model's configuration, where that still says LABEL_0, LABEL_1, ..."""
+    """The names of a ClassLabel into a model's configuration, where that still says LABEL_0, LABEL_1, ...
+
+    Raises:
+        ValueError: the configuration has the same names in another order.
+    """
+    named = [config.id2label.get(i) for i in range(config.num_labels)]
+    if named != list(labels) and set(named) == set(labels):
+        ids = {name: i for i, name in enumerate(named)}
+        raise ValueError(
+            f"The model's id2label numbers the labels {', '.join(named)}, the data {', '.join(labels)}: use "
+            f"dataset.align_labels_with_mapping({ids}, column), or load the model with the id2label of the data."
+        )
     unnamed = {i: f"LABEL_{i}" for i in range(config.num_labels)}
     if config.id2label == unnamed and all(isinstance(label, str) for label in labels):
         config.id2label = dict(enumerate(labels))
@@ -57,6 +68,11 @@ def count_for_model(
     """
     try:
         require_columns(dataset, {"language": language_column})
+        if any(text.isdigit() for text in class_label_names(dataset, language_column) or ()):
+            raise ValueError(
+                f"The language column {language_column!r} is a ClassLabel whose names are numbers, which cannot be "
+                "told from its class ids: name the languages, or cast the column to strings."
+            )
         column = _label_column(dataset, label_names)
         counted = JointDistribution.from_dataset(dataset, language_column, column)
     except ValueError as error:
@@ -75,7 +91,12 @@ def count_for_model(
 def _label_column(dataset: Any, label_names: Sequence[str]) -> str:
     candidates = [*label_names, "label", "labels", "label_ids"]
     present = getattr(dataset, "column_names", None) or next(iter(dataset), candidates)
-    column = next((candidate for candidate in candidates if candidate in present), "label")
+    found = [candidate for candidate in dict.fromkeys(candidates) if candidate in present]
+    column = next(iter(found), "label")
+    if len(found) > 1 and present is not candidates:
+        raise ValueError(
+            f"Found label columns {' and '.join(found)}: the Trainer would train on one of them, drop the rest."
+        )
     if isinstance(present, list | Mapping) and column not in present:
         raise ValueError(
             f"Expected a label column 'label', found columns {sorted(present)}: rename yours, for example "
@@ -114,23 +135,22 @@ def selecting_datasets(eval_dataset: Any, metric_for_best_model: str | None) -> 
     if not isinstance(eval_dataset, dict):
         return [("eval_dataset", eval_dataset)]
     metric = (metric_for_best_model or "").removeprefix("eval_")
-    return [(name, dataset) for name, dataset in eval_dataset.items() if metric.startswith(f"{name}_")]
+    named = [name for name in eval_dataset if metric.startswith(f"{name}_")]  # of "t" and "t_en" the longer one
+    return [(name, eval_dataset[name]) for name in sorted(named, key=len)[-1:]]
 
 
-def require_same_ids(
-    dataset: Any, language_column: str, evaluated: JointDistribution, trained: JointDistribution, name: str
-) -> None:
-    """Raise where class ids of an evaluation set mean other languages or labels than those of training.
+def require_same_ids(dataset: Any, language_column: str, trained: JointDistribution, name: str) -> None:
+    """Raise where class ids of a data set mean other languages or labels than those of training.
 
     Raises:
         ValueError: both numberings, and what to do.
     """
-    languages = class_label_names(dataset, language_column) or trained.languages
-    for purpose, found, expected in (
-        ("language", tuple(languages)[: len(trained.languages)], trained.languages),
-        ("label", evaluated.labels, trained.labels),
-    ):
-        if found != expected and all(isinstance(entry, str) for entry in found + expected):
+    columns = {"language": language_column, "label": "label"}
+    for (purpose, column), expected in zip(columns.items(), (trained.languages, trained.labels), strict=True):
+        found = class_label_names(dataset, column)
+        if found is None or not all(isinstance(entry, str) for entry in expected):
+            continue
+        if tuple(found)[: len(expected)] != tuple(expected):
             ids = {entry: i for i, entry in enumerate(expected)}
             raise ValueError(
                 f"{name}: its {purpose} column is a ClassLabel that numbers {', '.join(found)}, expected "
@@ -148,8 +168,8 @@ def require_seen(evaluated: JointDistribution, trained: JointDistribution, name:
     languages = [x for x in _with_rows(evaluated.languages, evaluated.counts.sum(axis=1)) if x not in known]
     if languages:
         raise ValueError(
-            f"{name}: language {', '.join(languages)} is not in train_dataset ({', '.join(known)}); it would select "
-            "the checkpoint without a weight. Drop its rows, or evaluate them with predict."
+            f"{name}: language {', '.join(languages)} is not in train_dataset ({', '.join(known)}); it has no "
+            "weight there, and must not select the checkpoint. Drop its rows, or evaluate them with predict."
         )
     columns = zip(trained.labels, trained.counts.sum(axis=0), evaluated.counts.sum(axis=0), strict=True)
     labels = [str(label) for label, before, now in columns if now and not before]

@@ -100,6 +100,10 @@ def require_columns(dataset: Any, columns: dict[str, str]) -> None:
 
 
 def _require_names(present: Iterable[str], columns: dict[str, str]) -> None:
+    if len(set(columns.values())) < len(columns):
+        raise ValueError(
+            f"Expected different columns for {' and '.join(columns)}, found {', '.join(columns.values())}."
+        )
     for purpose, column in columns.items():
         if column in present:
             continue
@@ -109,7 +113,8 @@ def _require_names(present: Iterable[str], columns: dict[str, str]) -> None:
                 "; if the data have none, add one with a language identifier such as fastText's lid.176, GlotLID or "
                 "lingua, for example dataset.map(lambda row: {'language': identify(row['text'])})"
             )
-        raise ValueError(f"Expected a {purpose} column {column!r}, found columns {sorted(present)}: {advice}.")
+        article = "an" if purpose == "id" else "a"
+        raise ValueError(f"Expected {article} {purpose} column {column!r}, found columns {sorted(present)}: {advice}.")
 
 
 def column_batches(dataset: Any, language_column: str, label_column: str) -> Iterable[tuple[Any, Any]]:

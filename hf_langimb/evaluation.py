@@ -104,7 +104,7 @@ def join_by_id(predictions: pa.Table, ids: Iterable[Any], languages: Iterable[An
             f"Expected a prediction for each of {len(wanted):,} rows, found none for {len(missing):,} (first: id "
             f"{missing[0][0]}, language {missing[0][1]}): these predictions are of other data."
         )
-    joined = predictions.take([place[key] for key in wanted])
+    joined = predictions.take(pa.array([place[key] for key in wanted], pa.int64()))
     differing = sum(a != b for a, b in zip(joined["label"].to_pylist(), labels, strict=True))
     if differing:
         raise ValueError(f"{differing:,} of {len(wanted):,} rows have another label than when they were predicted.")
@@ -298,6 +298,8 @@ def _probabilities(probabilities: Any, label_ids: np.ndarray, labels: Any) -> np
             f"Expected probabilities of shape [{len(label_ids)}, {len(labels)}] for the labels {list(labels)}, found "
             f"{list(table.shape)}: labels that no row has need a plan with axes (a JointDistribution)."
         )
+    if not np.isfinite(table).all() or (table < 0).any() or np.abs(table.sum(axis=1) - 1).max() > 1e-3:
+        raise ValueError("Expected probabilities, rows of finite shares that sum to 1: apply softmax to logits first.")
     return table
 
 

@@ -33,8 +33,8 @@ from hf_langimb.weighting import cell_weights
 logger = logging.getLogger(__name__)
 
 SETUPS: dict[str, dict[str, Any]] = {
-    "balanced": {"plan": "balanced"},
-    "imbalanced": {"plan": "imbalanced"},
+    "balanced": {"plan": "balanced", "class_weighting": "none"},
+    "imbalanced": {"plan": "imbalanced", "class_weighting": "none"},
     "weighted": {"plan": "imbalanced", "class_weighting": "per_language"},
 }
 SUFFIXES: dict[str, dict[str, Any]] = {"_entropy": {"masked_entropy_weight": 1.0}, "_lora": {"lora_rank": 8}}
@@ -87,6 +87,8 @@ def open_run(recipe: Recipe) -> Path:
                 f"{folder} holds a run of another configuration ({'; '.join(differing)}): choose another --output_dir, "
                 "or remove the folder."
             )
+    elif not path.exists() and folder.is_dir() and any(folder.iterdir()):
+        raise ValueError(f"{folder} holds files but no run (no config.yaml): choose another --output_dir, or empty it.")
     PartialState().wait_for_everyone()  # all have read
     if PartialState().is_main_process:
         folder.mkdir(parents=True, exist_ok=True)
@@ -156,17 +158,21 @@ def train(
     trainer.save_model()
     facts = _chosen_step(trainer.state)
     if trainer.is_world_process_zero():
-        for checkpoint in folder.glob("checkpoint-*"):
-            shutil.rmtree(checkpoint)
         (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle; config.yaml says the same in words
         write_json(done, facts)
+        for checkpoint in folder.glob("checkpoint-*"):
+            shutil.rmtree(checkpoint)
     PartialState().wait_for_everyone()
     return facts
 
 
 def _last_checkpoint(folder: Path) -> str | None:
     """The newest checkpoint that was written to its end: the state is its last file."""
-    whole = [state.parent for state in folder.glob("checkpoint-*/trainer_state.json")]
+    whole = [
+        state.parent
+        for state in folder.glob("checkpoint-*/trainer_state.json")
+        if any(state.parent.glob("*model*.safetensors"))
+    ]
     return str(max(whole, key=lambda path: int(path.name.rpartition("-")[2]))) if whole else None
 
 
@@ -189,7 +195,13 @@ def predict(folder: Path, dataset: Dataset, arguments: LangImbTrainingArguments)
         from hf_langimb.lora import load_model
         from hf_langimb.trainer import LangImbTrainer
 
-        changes: dict[str, Any] = {"lora_rank": 0, "train_sampling_strategy": "random"}  # keeps the rows' order
+        changes: dict[str, Any] = {
+            "lora_rank": 0,  # the adapters are there
+            "train_sampling_strategy": "random",  # keeps the rows' order
+            "prediction_loss_only": False,
+            "dataloader_drop_last": False,
+            "eval_do_concat_batches": True,
+        }
         plain = replace(arguments, **changes)
         tokenizer = AutoTokenizer.from_pretrained(folder)
         trainer = LangImbTrainer(load_model(folder), plain, eval_dataset=dataset, processing_class=tokenizer)
@@ -278,9 +290,18 @@ def run(recipe: Recipe) -> tuple[Path, dict[str, Any]]:
 
 def _check_setups(recipe: Recipe, settings: dict[str, dict[str, Any]], data: Data) -> None:
     """Raise before any work where a setup's plan, its size or its weights do not fit the data."""
+    metrics = ("loss", "plain_loss", "uniform_loss")
+    metric = (recipe.training.metric_for_best_model or "loss").removeprefix("eval_")
+    if metric not in metrics:
+        raise ValueError(f"metric_for_best_model expects one of eval_{', eval_'.join(metrics)}, found {metric!r}.")
     available = JointDistribution.from_dataset(data.source["train"])
     for setup, values in settings.items():
         plan, overrides = values["plan"], {key: value for key, value in values.items() if key != "plan"}
+        if twice := sorted(recipe.flags & overrides.keys()):
+            raise ValueError(
+                f"Setup {setup} sets {', '.join(f'{key} to {overrides[key]!r}' for key in twice)}, found the flag too: "
+                "leave the flag out, or define a setup of your own in a YAML file."
+            )
         if plan not in ("natural", *data.plans):
             known = ", ".join([*data.plans, "natural"])
             advice = "" if data.plans else " (imbalanced_shares would make others)"

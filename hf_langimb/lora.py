@@ -52,6 +52,11 @@ def add_lora(model: PreTrainedModel, rank: int) -> torch.nn.Module:
         for name, module in model.named_modules()
         if name.startswith(f"{prefix}.") and isinstance(module, torch.nn.Linear)
     ]
+    if not encoder:
+        raise ValueError(
+            f"Found no linear layers to adapt in the encoder of {type(model).__name__}: set lora_rank=0, or wrap it "
+            "with PEFT yourself."
+        )
     config = LoraConfig(
         task_type=TaskType.SEQ_CLS,
         r=rank,

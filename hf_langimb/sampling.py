@@ -77,10 +77,9 @@ def allocate(available: Any, shares: Any, size: int | None = None) -> np.ndarray
             f"language {i}, label {j}: needs {counts[i, j]:,}, has {available[i, j]:,}"
             for i, j in np.argwhere(short).tolist()
         )
-        raise ValueError(
-            f"A plan of {size:,} rows is larger than the source ({cells}). "
-            f"Every size up to {allocate(available, shares).sum():,} fits."
-        )
+        largest = int(allocate(available, shares).sum())
+        advice = f"Every size up to {largest:,} fits." if largest else "A cell that the plan names needs some rows."
+        raise ValueError(f"A plan of {size:,} rows is larger than the source ({cells}). {advice}")
     return counts
 
 

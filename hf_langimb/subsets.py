@@ -31,6 +31,8 @@ def plan_shares(lines: list[str], labels: list[str]) -> dict[str, np.ndarray]:
     table = {}
     for line in lines:
         language, *shares = _plan_line(line)
+        if language in table:
+            raise ValueError(f"imbalanced_shares names {language!r} twice: give one line for each language.")
         try:
             table[language] = [float(Fraction(share)) for share in shares]
         except (ValueError, ZeroDivisionError):
@@ -143,7 +145,6 @@ def external_text(recipe: RecipeArguments, languages: list[str], language_column
             recipe.probe_dataset_name,
             config_names=recipe.probe_config_names,
             split="train",
-            text_columns=["text"],
             language_column=language_column,
             languages=languages,
             rows=recipe.probe_rows,

@@ -102,7 +102,7 @@ class LangImbTrainer(Trainer):
             distribution = self._count(train_dataset, "train_dataset")
             for name, dataset in selecting_datasets(eval_dataset, self.args.metric_for_best_model):
                 evaluated = self._count(dataset, name)
-                require_same_ids(dataset, self.args.language_column, evaluated, distribution, name)
+                require_same_ids(dataset, self.args.language_column, distribution, name)
                 require_seen(evaluated, distribution, name)
             return distribution
         if stored := getattr(self.model.config, "langimb", None):
@@ -155,8 +155,9 @@ class LangImbTrainer(Trainer):
     # What the model must be
 
     def _prepare_model(self, model: PreTrainedModel, args: LangImbTrainingArguments) -> PreTrainedModel:
-        name = type(base_model_of(model)).__name__
-        if name.endswith(("ForTokenClassification", "ForMaskedLM", "ForCausalLM", "ForQuestionAnswering")):
+        kind = type(base_model_of(model))
+        name = kind.__name__
+        if kind.__module__.startswith("transformers.") and not name.endswith("ForSequenceClassification"):
             raise ValueError(
                 f"Expected a sequence-classification model, found {name}: load it with "
                 "AutoModelForSequenceClassification (class weights per language are defined for one label a text)."
@@ -213,14 +214,15 @@ class LangImbTrainer(Trainer):
                     "data_collator is not a DataCollatorWithLanguage."
                 )
             self._language_ids = torch.full_like(inputs["labels"], -1)
-        self._has_mask_row = training and bool(self._mask_tokens)
-        if self._has_mask_row:
+        mask = self._draw_mask(inputs) if training and self._mask_tokens else None
+        self._has_mask_row = mask is not None
+        if mask is not None:
             labels = inputs.pop("labels")
-            inputs = append_masked_row(inputs, **{**self._mask_tokens, **self._draw_mask(inputs)}) | {"labels": labels}
+            inputs = append_masked_row(inputs, **{**self._mask_tokens, **mask}) | {"labels": labels}
         return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
 
-    def _draw_mask(self, inputs: dict[str, torch.Tensor]) -> dict[str, int]:
-        """A random row of the batch and a length from 1 to the batch's longest content.
+    def _draw_mask(self, inputs: dict[str, torch.Tensor]) -> dict[str, int] | None:
+        """A random row of the batch and a length from 1 to the batch's longest content; None if all texts are empty.
 
         Drawn by Python's generator: checkpoints keep its state, and order of rows and dropout do not depend on it.
         """
@@ -229,7 +231,7 @@ class LangImbTrainer(Trainer):
         content = (~torch.isin(ids, special)).sum(dim=1)
         with_content = content.nonzero().flatten().tolist()
         if not with_content:
-            raise ValueError("masked_entropy_weight needs rows with text; every row of this batch is empty.")
+            return None
         return {"row": random.choice(with_content), "length": random.randint(1, int(content.max()))}
 
     def _loss(self, outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
@@ -238,6 +240,10 @@ class LangImbTrainer(Trainer):
         if logits.dim() != 2:
             raise ValueError(f"Expected logits of shape [rows, labels], found {list(logits.shape)}: one label a text.")
         rows = logits[: len(labels)]
+        if (labels >= rows.shape[1]).any():
+            raise ValueError(
+                f"Expected labels 0 to {rows.shape[1] - 1}, the outputs of the model, found {labels.max().item()}."
+            )
         losses = weighted_cross_entropy(
             rows, labels, self._language_ids, self.weights, self.args.label_smoothing_factor
         )
@@ -267,6 +273,21 @@ class LangImbTrainer(Trainer):
 
     # Evaluation: exact means over rows, weighted as in training, plain, and as if all cells were equally frequent
 
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
+        """`Trainer`'s; class ids must mean the languages and labels of training."""
+        self._require_same_ids(self.eval_dataset if eval_dataset is None else eval_dataset, "eval_dataset")
+        return super().get_eval_dataloader(eval_dataset)
+
+    def get_test_dataloader(self, test_dataset: Any) -> Any:
+        """`Trainer`'s; class ids must mean the languages and labels of training."""
+        self._require_same_ids(test_dataset, "test_dataset")
+        return super().get_test_dataloader(test_dataset)
+
+    def _require_same_ids(self, dataset: Any, name: str) -> None:
+        if isinstance(dataset, str):  # the name of one of several
+            dataset = self.eval_dataset[dataset]
+        require_same_ids(dataset, self.args.language_column, self.distribution, name)
+
     def prediction_step(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """Without labels no loss is computed, and the language ids must not reach the model."""
         if "labels" not in inputs:
@@ -275,7 +296,9 @@ class LangImbTrainer(Trainer):
 
     def _remember_evaluated(self, logits: torch.Tensor, labels: torch.Tensor, own: torch.Tensor) -> None:
         if (self._language_ids < 0).any() and not self._unseen_language_said:
-            logger.warning("Rows in a language unseen in training are evaluated with weight 1 (the plain loss).")
+            logger.warning(
+                "Rows in a language unseen in training, or without one, are evaluated with weight 1 (the plain loss)."
+            )
             self._unseen_language_said = True
         plain = weighted_cross_entropy(logits, labels, torch.full_like(labels, -1), self.weights)
         rows = torch.stack([own, plain, self._language_ids.to(own.dtype), labels.to(own.dtype)], dim=1)
@@ -300,6 +323,11 @@ class LangImbTrainer(Trainer):
         if self.args.head_learning_rate is None or not created:
             return optimizer
         head = {id(parameter) for parameter in head_parameters(self.model)}
+        if not head:
+            raise ValueError(
+                f"head_learning_rate needs to know the head of {type(base_model_of(self.model)).__name__}: set its "
+                "base_model_prefix to the name of its encoder, or leave head_learning_rate out."
+            )
         groups = []
         for group in optimizer.param_groups:
             for in_head, rate in ((False, group["lr"]), (True, self.args.head_learning_rate)):

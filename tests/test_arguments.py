@@ -171,7 +171,7 @@ setups:
         "bf16": False,
     }
     resolved = {name: resolve_setup(name, recipe.setups) for name in recipe.data.setups}
-    assert resolved["balanced"] == {"plan": "balanced"}
+    assert resolved["balanced"] == {"plan": "balanced", "class_weighting": "none"}
     assert resolved["focus_2"] == recipe.setups["focus_2"]
     assert resolved["other"] == {"plan": "imbalanced", "masked_entropy_weight": 0.5}
     assert resolve_setup("focus_2_lora", recipe.setups) == recipe.setups["focus_2"] | {"lora_rank": 8}
@@ -190,11 +190,14 @@ def test_a_definition_adds_to_a_known_setup(parse):
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("balanced", {"plan": "balanced"}),
-        ("imbalanced", {"plan": "imbalanced"}),
+        ("balanced", {"plan": "balanced", "class_weighting": "none"}),
+        ("imbalanced", {"plan": "imbalanced", "class_weighting": "none"}),
         ("weighted", {"plan": "imbalanced", "class_weighting": "per_language"}),
-        ("balanced_entropy", {"plan": "balanced", "masked_entropy_weight": 1.0}),
-        ("imbalanced_lora_entropy", {"plan": "imbalanced", "lora_rank": 8, "masked_entropy_weight": 1.0}),
+        ("balanced_entropy", {"plan": "balanced", "class_weighting": "none", "masked_entropy_weight": 1.0}),
+        (
+            "imbalanced_lora_entropy",
+            {"plan": "imbalanced", "class_weighting": "none", "lora_rank": 8, "masked_entropy_weight": 1.0},
+        ),
     ],
 )
 def test_known_setups(name, expected):

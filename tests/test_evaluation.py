@@ -355,6 +355,8 @@ def test_predictions_of_other_data(ids, labels, message):
         ({"probabilities": [[0.2, 0.3, 0.5]] * 2}, "labels that no row has need a plan with axes"),
         ({"weights": [[1, 1, 1]] * 2}, r"Expected weights for 2 languages x 2 labels, found shape \[2, 3\]"),
         ({"weights": [[1, 1]]}, "Expected weights for 2 languages"),
+        ({"probabilities": [[1.0, 2.0], [3.0, -1.0]]}, "rows of finite shares that sum to 1: apply softmax to logits"),
+        ({"probabilities": [[np.nan, 1.0], [0.5, 0.5]]}, "apply softmax"),
         ({"groups": ["a"]}, "Expected one group per row, found 1 for 2 rows"),
         ({"groups": ["a", None]}, "group column has 1 null"),
     ],

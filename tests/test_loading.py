@@ -93,6 +93,7 @@ def test_configurations_are_languages(multilingual):
         "text": ["fr train 0", "fr train 1", "en train 0", "en train 1"],
         "label": [0, 1, 0, 1],
         "language": ["fr", "fr", "en", "en"],
+        "row": [0, 1, 0, 1],
     }
     test = open_dataset(multilingual, config_names=["en", "fr"], split="test")
     assert test["language"][:] == ["en", "en", "fr", "fr"]
@@ -360,7 +361,7 @@ def test_first_rows_of_configurations_are_streamed(tmp_path, monkeypatch):
     [
         ({"languages": ["fr", "de"]}, "Expected text in fr, de in .*, found fewer than two rows in de"),
         ({"text_columns": ["body"]}, "Expected a text column 'body'"),
-        ({"id_column": "nothing"}, "Expected a id column 'nothing'"),
+        ({"id_column": "nothing"}, "Expected an id column 'nothing'"),
     ],
 )
 def test_texts_that_cannot_be_probed(tmp_path, settings, message):
@@ -372,7 +373,9 @@ def test_texts_that_cannot_be_probed(tmp_path, settings, message):
     ("text", "expected"),
     [
         ("Council , the .", "Council, the."),
-        ("« oui » !", "«oui»!"),
+        ("« oui » !", "« oui »!"),
+        ("das „Wort“ und »das« Wort", "das „Wort“ und »das« Wort"),
+        ("he said `` it 's , well , .5 '' and did n't", "he said \"it's, well, .5\" and didn't"),
         (" a\t( b )\n c ", "a (b) c"),
         ("e\u0301te\u0301", "été"),
         ("a - b", "a - b"),

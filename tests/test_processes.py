@@ -41,6 +41,7 @@ def test_two_processes_compute_the_gradient_and_losses_of_one(tmp_path, bert_tok
     single, expected = measure(tmp_path, batch=24, accumulation=1)
     assert (measured.pop("processes"), expected.pop("processes")) == (2, 1)
     assert measured.pop("labels") == expected.pop("labels")
+    assert measured.pop("distinct") == expected.pop("distinct") == [20, 20, 20]
     for name in ("predictions", "features"):
         values, wanted = (torch.tensor(numbers.pop(name)) for numbers in (measured, expected))
         assert values.allclose(wanted, atol=1e-6), name

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from hf_langimb.arguments import parse_recipe
+from hf_langimb.results import read_results
 from hf_langimb.tables import fill_marks
 
 ROOT = Path(__file__).parents[1]
@@ -27,6 +29,13 @@ def test_the_first_example_prints_what_the_page_says():
 def test_the_tables_are_rendered_from_the_kept_results():
     assert README.count("<!-- langimb:") >= 3
     assert fill_marks(README, ROOT / "model_cards") == README
+
+
+def test_the_kept_results_are_those_of_the_recipe_as_it_is():
+    kept = read_results(ROOT / "model_cards" / "xnli-mini")
+    recipe = parse_recipe("xnli", ROOT / "recipes" / "xnli", ["--seeds", "5"])
+    assert kept["config"] == recipe.config
+    assert kept["seeds"] == [0, 1, 2, 3, 4]
 
 
 def test_a_changed_table_is_rendered_again():

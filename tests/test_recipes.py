@@ -124,6 +124,14 @@ def test_hyper_parameters_are_those_of_the_paper(config):
         assert training.learning_rate == 5e-5
 
 
+def test_translations_share_their_id(xnli):
+    recipe = parse_recipe("xnli", FOLDER, ["--config", "mbert", "--dataset_name", xnli, "--bf16", "false"])
+    test = load_data(recipe.data, "language").source["test"]
+    assert sorted(test["id"]) == sorted(2 * [str(i) for i in range(120)])
+    premises = dict(zip(zip(test["id"], test["language"], strict=True), test["premise"], strict=True))
+    assert premises["7", "fr"] != premises["7", "en"]
+
+
 def test_label_order_of_the_source_does_not_matter(xnli):
     recipe = parse_recipe("xnli", FOLDER, ["--config", "mbert", "--dataset_name", xnli, "--bf16", "false"])
     data = load_data(recipe.data, "language")

@@ -197,8 +197,21 @@ def test_the_mask_row_is_drawn_from_the_rows_and_lengths_of_the_batch(bert_token
     drawn = [trainer._draw_mask(inputs) for _ in range(200)]
     assert {draw["length"] for draw in drawn} == {1, 2, 3, 4}
     assert {draw["row"] for draw in drawn} == {0, 1, 3}, "an empty text has no content to take the layout of"
-    with pytest.raises(ValueError, match="every row of this batch is empty"):
-        trainer._draw_mask({name: tensor[2:3] for name, tensor in inputs.items()})
+    assert trainer._draw_mask({name: tensor[2:3] for name, tensor in inputs.items()}) is None
+
+
+def test_a_batch_of_empty_texts_trains_without_a_mask_row(bert_tokenizer, build):
+    empty = [bert_tokenizer("") | {"label": i % 3, "language": "fr"} for i in range(6)]
+    trainer = build(
+        data=Dataset.from_list(empty),
+        mask_length=None,
+        masked_entropy_weight=1.0,
+        logging_strategy="steps",
+        logging_steps=1,
+    )
+    trainer.train()
+    assert trainer.state.log_history[0]["loss_masked_entropy"] == 0
+    assert trainer.state.log_history[0]["loss_classification"] > 0
 
 
 # Plain training
@@ -820,6 +833,54 @@ def test_labels_numbered_otherwise_are_refused_in_the_evaluation_set(build, rows
         build(data=one, eval_dataset=other)
     assert "align_labels_with_mapping({'a': 0, 'b': 1, 'c': 2}, column)" in str(refusal.value)
     build(data=one, eval_dataset=other.align_labels_with_mapping({"a": 0, "b": 1, "c": 2}, "label"))
+
+
+@pytest.mark.parametrize("column", ["language", "label"])
+def test_class_ids_numbered_otherwise_are_refused_wherever_they_are_evaluated(build, rows, column):
+    texts = rows.map(lambda row: {"label": "abc"[row["label"]]})
+    ordered = sorted(set(texts[column]))
+    one, other = (
+        texts.cast_column(column, ClassLabel(names=list(names))).cast_column("label", ClassLabel(names=["a", "b", "c"]))
+        if column == "language"
+        else texts.cast_column(column, ClassLabel(names=list(names)))
+        for names in (ordered, ordered[::-1])
+    )
+    trainer = build(data=one, eval_dataset={"some": other})  # selects nothing
+    message = f"its {column} column is a ClassLabel that numbers {', '.join(ordered[::-1])}, expected"
+    for call in (trainer.evaluate, lambda: trainer.evaluate(other), lambda: trainer.predict(other)):
+        with pytest.raises(ValueError, match=message):
+            call()
+    assert trainer.evaluate(one)["eval_loss"] > 0
+
+
+def test_a_label_without_an_output_is_refused_in_evaluation(build, rows):
+    with pytest.raises(ValueError, match="Expected labels 0 to 2, the outputs of the model, found 5"):
+        build().evaluate(relabelled(rows, lambda label: 5, "int64"))
+
+
+def test_languages_named_by_numbers_are_refused(build, rows):
+    numbers = rows.map(lambda row: {"language": {"en": "1", "fr": "0", "ja": "2"}[row["language"]]})
+    with pytest.raises(ValueError, match=r"a ClassLabel whose names are numbers.*cast the column to strings"):
+        build(data=numbers.cast_column("language", ClassLabel(names=["1", "0", "2"])))
+    assert build(data=numbers).distribution.languages == ("0", "1", "2")
+
+
+def test_two_label_columns_are_refused(build, rows):
+    with pytest.raises(ValueError, match="Found label columns labels and label: the Trainer would train on one"):
+        build(data=rows.add_column("labels", [0] * len(rows)))
+
+
+def test_a_model_that_numbers_the_labels_otherwise_is_refused(build, tiny_bert, rows):
+    named = rows.cast_column("label", ClassLabel(names=["a", "b", "c"]))
+    model = tiny_bert(id2label={0: "b", 1: "a", 2: "c"}, label2id={"b": 0, "a": 1, "c": 2})
+    with pytest.raises(ValueError, match="id2label numbers the labels b, a, c, the data a, b, c"):
+        build(model, named)
+
+
+def test_the_longest_name_selects(build, rows):
+    strangers = rows.map(lambda row: {"language": "de"})
+    trainer = build(eval_dataset={"t": strangers, "t_en": rows}, metric_for_best_model="eval_t_en_loss")
+    assert trainer.evaluate()["eval_t_loss"] > 0
 
 
 def test_a_language_that_only_its_class_label_names_is_unseen(build, rows):

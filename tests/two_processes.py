@@ -41,6 +41,44 @@ def build(folder: Path, rows, batch: int, accumulation: int) -> LangImbTrainer:
     return trainer
 
 
+def distinct_rows(folder: Path, rows) -> list[int]:
+    """How many different rows all processes together see in each of three epochs, with batches grouped by length."""
+    arguments = LangImbTrainingArguments(
+        output_dir=str(folder / "grouped"),
+        use_cpu=True,
+        disable_tqdm=True,
+        report_to="none",
+        save_strategy="no",
+        logging_strategy="no",
+        num_train_epochs=3,
+        per_device_train_batch_size=2,
+        train_sampling_strategy="group_by_length",
+    )
+    # dropout draws from the generator of each process alone
+    model = AutoModelForSequenceClassification.from_pretrained(folder / "model", hidden_dropout_prob=0.1)
+    tokenizer = AutoTokenizer.from_pretrained(folder / "model")
+    numbered = rows.select(range(20)).remove_columns("label").add_column("label", [i % 3 for i in range(20)])
+    numbered = numbered.add_column("number", list(range(20)))
+    trainer = LangImbTrainer(model, arguments, train_dataset=numbered, processing_class=tokenizer)
+    trainer._set_signature_columns_if_needed()
+    trainer._signature_columns.append("number")
+    seen = []
+    inner = trainer.data_collator
+
+    def collate(features):
+        seen.extend(feature.pop("number") for feature in features)
+        return inner(features)
+
+    trainer.data_collator = collate
+    trainer.train()
+    epochs = [seen[i : i + len(seen) // 3] for i in range(0, len(seen), len(seen) // 3)]
+    shares = [epochs]
+    if trainer.args.world_size > 1:
+        shares = [None] * trainer.args.world_size
+        torch.distributed.all_gather_object(shares, epochs)
+    return [len({number for share in shares for number in share[epoch]}) for epoch in range(3)]
+
+
 def measure(folder: Path, batch: int, accumulation: int) -> tuple[dict, dict]:
     """Gradients of one optimiser step, and numbers: its logged loss and parts, losses and predictions after it."""
     rows = load_from_disk(folder / "rows")
@@ -54,6 +92,7 @@ def measure(folder: Path, batch: int, accumulation: int) -> tuple[dict, dict]:
         "processes": trainer.args.world_size,
         "predictions": predicted.predictions.tolist(),
         "labels": predicted.label_ids.tolist(),
+        "distinct": distinct_rows(folder, rows),
         "features": extract_features(trainer.model, trainer.processing_class, rows, layers=None, batch_size=4).tolist(),
     }
 

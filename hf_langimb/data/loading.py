@@ -25,7 +25,8 @@ def open_dataset(name: str, *, config_names: Sequence[str] = (), split: str | No
     Args:
         name: Hub id, folder, or path of a .parquet, .csv or .jsonl file.
         config_names: configurations to read; of several, each is one language, and its name becomes a column
-            `language` where the rows have none (as in `facebook/xnli`).
+            `language` where the rows have none (as in `facebook/xnli`), the place of a row in it the column `row`: the
+            id of a text and its translations where the configurations are parallel.
         split: one split; None reads them all.
 
     Raises:
@@ -52,7 +53,12 @@ def _read(name: str, config_name: str | None, split: str | None) -> Any:
     if path.is_file():
         if path.suffix not in FILE_BUILDERS:
             raise ValueError(f"Expected a {', '.join(FILE_BUILDERS)} file, found {path.name}.")
-        options = {"sep": "\t"} if path.suffix == ".tsv" else {}
+        options: dict[str, Any] = {"sep": "\t"} if path.suffix == ".tsv" else {}
+        if FILE_BUILDERS[path.suffix] == "csv":
+            options |= {
+                "keep_default_na": False,
+                "na_values": [""],
+            }  # else the language nan and the label None are null
         return datasets.load_dataset(FILE_BUILDERS[path.suffix], data_files=str(path), split="train", **options)
     if path.is_dir() and ((path / "state.json").exists() or (path / "dataset_dict.json").exists()):
         loaded = datasets.load_from_disk(name)
@@ -73,10 +79,12 @@ def _join_configurations(name: str, config_names: Sequence[str], split: str | No
 
 
 def _stack(parts: dict[str, Dataset]) -> Dataset:
-    named = [
-        part if "language" in part.column_names else part.add_column("language", [config] * len(part))
-        for config, part in parts.items()
-    ]
+    named = []
+    for config, part in parts.items():
+        for column, values in (("language", [config] * len(part)), ("row", range(len(part)))):
+            if column not in part.column_names:
+                part = part.add_column(column, list(values))
+        named.append(part)
     return datasets.concatenate_datasets(named)
 
 
@@ -96,7 +104,7 @@ def open_texts(
     Args:
         name, config_names: as in `open_dataset`; of several configurations only the first rows are fetched (from
             `wikimedia/wikipedia`, not the 20 GB). A date before a language ("20231101.fr") is dropped.
-        split: one split; None takes "test", "train" or the only one.
+        split: one split; None takes "test", "train" or the only one (of several configurations "train").
         text_columns: one column, or two for a pair; empty takes the usual names.
         language_column: falls back on `language`.
         id_column: the same for translations of one text; None takes `item` if there is one, else numbers the rows.
@@ -104,8 +112,10 @@ def open_texts(
         rows: the first rows of each language; None keeps all.
 
     Raises:
-        ValueError: nothing there, a column is missing, or a language has fewer than two rows.
+        ValueError: nothing there, a column is missing, or one of `languages` has fewer than two rows.
     """
+    if rows is not None and rows < 1:
+        raise ValueError(f"Expected 1 row of each language or more, found {rows}.")
     raw = _first_rows(name, config_names, split or "train", rows) if len(config_names) > 1 and rows else None
     raw = open_dataset(name, config_names=config_names, split=split) if raw is None else raw
     if isinstance(raw, DatasetDict):
@@ -147,12 +157,15 @@ def _first_rows(name: str, config_names: Sequence[str], split: str, rows: int) -
 
 
 def normalise_spacing(text: str) -> str:
-    """One space between words, none before closing or after opening punctuation, NFC.
+    """Undo tokenisation: NFC, one space between words, none before , . ; : ! ? ) ] } % ... or after ( [ {.
 
-    Some corpora are tokenised ("word , word") in one language only: a language probe would find that.
+    Some corpora are tokenised ("word , word") in one language only: a language probe would find that. Quotation marks
+    of a language's own stay as they are.
     """
     text = re.sub(r"\s+", " ", unicodedata.normalize("NFC", text)).strip()
-    return re.sub(r"(?<=[(\[{«“]) | (?=[,.;:!?)\]}»”…%])", "", text)
+    text = re.sub(r"`` ?| ?''", '"', text)
+    text = re.sub(r" (?=(?:n['’]t|['’](?:s|re|ve|ll|d|m))\b)", "", text)
+    return re.sub(r"(?<=[(\[{]) | (?=[,;:!?)\]}…%]|\.(?:\W|$))", "", text)
 
 
 def find_text_columns(dataset: Dataset, text_columns: Sequence[str] = ()) -> list[str]:
