@@ -145,7 +145,8 @@ def require_same_ids(dataset: Any, language_column: str, trained: JointDistribut
     Raises:
         ValueError: both numberings, and what to do.
     """
-    columns = {"language": language_column, "label": "label"}
+    label = next((column for column in ("labels", "label_ids") if class_label_names(dataset, column)), "label")
+    columns = {"language": language_column, "label": label}
     for (purpose, column), expected in zip(columns.items(), (trained.languages, trained.labels), strict=True):
         found = class_label_names(dataset, column)
         if found is None or not all(isinstance(entry, str) for entry in expected):

@@ -197,7 +197,6 @@ def predict(folder: Path, dataset: Dataset, arguments: LangImbTrainingArguments)
 
         changes: dict[str, Any] = {
             "lora_rank": 0,  # the adapters are there
-            "train_sampling_strategy": "random",  # keeps the rows' order
             "prediction_loss_only": False,
             "dataloader_drop_last": False,
             "eval_do_concat_batches": True,

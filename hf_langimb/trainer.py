@@ -146,6 +146,13 @@ class LangImbTrainer(Trainer):
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         return _ShuffledBatches(sampler, self.args.train_batch_size * self.args.gradient_accumulation_steps, seed)
 
+    def _get_eval_sampler(self, eval_dataset: Any) -> Any:
+        """Rows in their order: `Trainer` would group those of evaluation and prediction by length, too."""
+        sampler = super()._get_eval_sampler(eval_dataset)
+        if self.args.train_sampling_strategy != "group_by_length" or sampler is None:
+            return sampler
+        return torch.utils.data.SequentialSampler(eval_dataset)
+
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
         for column in (self.args.language_column, "language_ids"):  # else dropped in silence

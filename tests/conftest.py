@@ -1,6 +1,7 @@
 """Shared fixtures: tiny tokenizers, models and data sets made here, without any download."""
 
 import os
+import tempfile
 
 # Read at first import, so before it: no test reaches the network (a stray call meets a closed port), and the Hub tests
 # may still talk to their own server on this machine, which offline mode would block.
@@ -10,6 +11,7 @@ os.environ["HF_HUB_DISABLE_XET"] = os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ.pop("HF_TOKEN", None)
+os.environ["HF_MODULES_CACHE"] = tempfile.mkdtemp()  # where `evaluate` copies a module to load it
 
 import random
 

@@ -1,0 +1,1 @@
+"""How far predictions follow the language."""

@@ -1,0 +1,52 @@
+"""How far predictions follow the language of the text (arXiv 2402.13016), as an `evaluate` module."""
+
+import datasets
+import evaluate
+
+from hf_langimb.distribution import JointDistribution
+
+DESCRIPTION = """\
+Mutual information of prediction and language in bits, on test data whose labels are balanced in each language: 0 for a
+model that does not use the language. Divided by the mutual information of label and language in training it says how
+much of the training data's link the model reproduces (arXiv 2402.13016).
+"""
+INPUTS = """\
+Args:
+    predictions: predicted labels, integers or strings.
+    languages: the language of each row, a string.
+    training_labels, training_languages: columns of the training data, for the reliance (optional).
+Returns:
+    dependence_bits, the mutual information; dependence_bits_corrected, less what chance alone would give on average;
+    reliance, dependence_bits divided by that of the training data (None without training data, or where that is 0).
+Example:
+    >>> metric = evaluate.load("hf_langimb/metrics/language_reliance")
+    >>> metric.compute(predictions=[0, 1, 0, 1], languages=["en", "en", "fr", "fr"])["dependence_bits"]
+    0.0
+"""
+
+
+class LanguageReliance(evaluate.Metric):
+    """How far predictions follow the language."""
+
+    def _info(self):
+        labels = (datasets.Value("int64"), datasets.Value("string"))
+        return evaluate.MetricInfo(
+            description=DESCRIPTION,
+            citation="",
+            inputs_description=INPUTS,
+            features=[
+                datasets.Features({"predictions": label, "languages": datasets.Value("string")}) for label in labels
+            ],
+        )
+
+    def _compute(self, predictions, languages, training_labels=None, training_languages=None):
+        predicted = JointDistribution.from_columns(list(languages), list(predictions))
+        dependence = predicted.mutual_information_bits
+        trained = 0.0
+        if training_labels is not None and training_languages is not None:
+            trained = JointDistribution.from_columns(training_languages, training_labels).mutual_information_bits
+        return {
+            "dependence_bits": dependence,
+            "dependence_bits_corrected": dependence - predicted.mutual_information_chance_bits,
+            "reliance": dependence / trained if trained else None,
+        }

@@ -1,0 +1,1 @@
+"""Accuracy in each language."""

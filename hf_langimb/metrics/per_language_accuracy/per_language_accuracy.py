@@ -1,0 +1,55 @@
+"""Accuracy in each language, as an `evaluate` module."""
+
+import datasets
+import evaluate
+import numpy as np
+
+DESCRIPTION = """\
+Accuracy in total, in each language, in the worst language, and in the worst cell (a label in a language). A total can
+hide that one language fails, and a language that one of its labels does.
+"""
+INPUTS = """\
+Args:
+    predictions: predicted labels, integers or strings.
+    references: true labels, of the same type.
+    languages: the language of each row, a string.
+Returns:
+    accuracy, worst_language_accuracy, worst_cell_accuracy, and accuracy_LANGUAGE for each language.
+Example:
+    >>> metric = evaluate.load("hf_langimb/metrics/per_language_accuracy")
+    >>> metric.compute(predictions=[0, 1, 1], references=[0, 1, 0], languages=["en", "en", "fr"])["accuracy_fr"]
+    0.0
+"""
+
+
+class PerLanguageAccuracy(evaluate.Metric):
+    """Accuracy in each language."""
+
+    def _info(self):
+        labels = (datasets.Value("int64"), datasets.Value("string"))
+        return evaluate.MetricInfo(
+            description=DESCRIPTION,
+            citation="",
+            inputs_description=INPUTS,
+            features=[
+                datasets.Features({"predictions": label, "references": label, "languages": datasets.Value("string")})
+                for label in labels
+            ],
+        )
+
+    def _compute(self, predictions, references, languages):
+        right = np.asarray(predictions) == np.asarray(references)
+        references, languages = np.asarray(references), np.asarray(languages)
+        names = np.unique(languages).tolist()
+        by_language = {f"accuracy_{name}": float(right[languages == name].mean()) for name in names}
+        cells = [
+            right[(languages == name) & (references == label)].mean()
+            for name in names
+            for label in np.unique(references[languages == name])
+        ]
+        return {
+            "accuracy": float(right.mean()),
+            "worst_language_accuracy": min(by_language.values()),
+            "worst_cell_accuracy": float(min(cells)),
+            **by_language,
+        }

@@ -1,0 +1,86 @@
+"""The `evaluate` modules, loaded from their folders as users load them, alone and in a Trainer."""
+
+from pathlib import Path
+
+import evaluate
+import numpy as np
+import pytest
+
+import hf_langimb
+from hf_langimb import LangImbTrainer, evaluate_predictions
+
+FOLDER = Path(hf_langimb.__file__).parent / "metrics"
+
+
+def load(name, tmp_path):
+    return evaluate.load(str(FOLDER / name), cache_dir=str(tmp_path))
+
+
+@pytest.fixture
+def columns():
+    rng = np.random.default_rng(0)
+    languages, references = np.array(["en", "fr", "ja"])[rng.integers(0, 3, 300)], rng.integers(0, 3, 300)
+    return languages, references, np.where(rng.random(300) < 0.7, references, rng.integers(0, 3, 300))
+
+
+@pytest.mark.parametrize("kind", [int, str])
+def test_accuracy_of_each_language(columns, tmp_path, kind):
+    languages, references, predictions = columns
+    found = load("per_language_accuracy", tmp_path).compute(
+        predictions=[kind(x) for x in predictions], references=[kind(x) for x in references], languages=languages
+    )
+    expected = evaluate_predictions(languages, references, predictions)
+    assert found["accuracy"] == pytest.approx(expected["accuracy"])
+    assert found["worst_cell_accuracy"] == pytest.approx(expected["worst_cell_accuracy"])
+    by_language = {name: part["accuracy"] for name, part in expected["by_language"].items()}
+    assert {f"accuracy_{name}": pytest.approx(value) for name, value in by_language.items()}.items() <= found.items()
+    assert found["worst_language_accuracy"] == pytest.approx(min(by_language.values()))
+
+
+def test_reliance_on_the_language(columns, tmp_path):
+    metric = load("language_reliance", tmp_path)
+    languages, _, predictions = columns
+    expected = evaluate_predictions(languages, predictions, predictions)
+    found = metric.compute(predictions=predictions, languages=languages)
+    assert found["dependence_bits"] == pytest.approx(expected["dependence_bits"])
+    assert found["dependence_bits_corrected"] == pytest.approx(expected["dependence_bits_corrected"])
+    assert found["reliance"] is None
+    copied = metric.compute(
+        predictions=predictions, languages=languages, training_labels=predictions, training_languages=languages
+    )
+    assert copied["reliance"] == pytest.approx(1)
+
+
+def test_batches_add_up(columns, tmp_path):
+    metric = load("language_reliance", tmp_path)
+    languages, _, predictions = columns
+    for part in np.array_split(np.arange(300), 4):
+        metric.add_batch(predictions=predictions[part], languages=languages[part])
+    whole = load("language_reliance", tmp_path).compute(predictions=predictions, languages=languages)
+    assert metric.compute() == whole
+
+
+def test_in_a_trainer_rows_keep_their_order(bert_tokenizer, tiny_bert, tiny_dataset, training_arguments, tmp_path):
+    metric = load("per_language_accuracy", tmp_path)
+    rows = tiny_dataset(bert_tokenizer, length=(1, 12))
+
+    def compute_metrics(evaluated):
+        return metric.compute(
+            predictions=evaluated.predictions.argmax(-1), references=evaluated.label_ids, languages=rows["language"]
+        )
+
+    arguments = training_arguments(train_sampling_strategy="group_by_length", per_device_eval_batch_size=4)
+    trainer = LangImbTrainer(
+        tiny_bert(),
+        arguments,
+        train_dataset=rows,
+        eval_dataset=rows,
+        processing_class=bert_tokenizer,
+        compute_metrics=compute_metrics,
+    )
+    found = trainer.evaluate()
+    output = trainer.predict(rows)
+    assert output.label_ids.tolist() == rows["label"][:]  # in order, though batches of training go by length
+    expected = evaluate_predictions(rows["language"][:], rows["label"][:], output.predictions.argmax(-1).tolist())
+    for language, part in expected["by_language"].items():
+        assert found[f"eval_accuracy_{language}"] == pytest.approx(part["accuracy"])
