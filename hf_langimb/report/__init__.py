@@ -1,0 +1,1 @@
+"""Figures and one page, drawn from results.json alone."""

@@ -1,0 +1,181 @@
+"""Figures of a run: told apart by colour-blind-safe colours *and* hatches, so that they read in grey as well."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")  # Okabe and Ito
+HATCHES = ("", "///", "...", "xxx", "---", "\\\\\\")
+MARKERS = ("o", "s", "^", "D", "v", "P")
+_INK = "#010203"  # stands for the page's text colour in an SVG
+
+
+def joint_heatmap(languages: Sequence[str], labels: Sequence[Any], counts: Any, title: str) -> Figure:
+    """Shares of the labels in each language: of data, a plan or predictions.
+
+    Args:
+        languages, labels: the axes.
+        counts: [L, C], counts or shares; each row is divided by its sum.
+        title: of the figure.
+    """
+    table = np.asarray(counts, dtype=np.float64)
+    totals = table.sum(axis=1, keepdims=True)
+    shares = np.divide(table, totals, out=np.zeros_like(table), where=totals > 0)
+    figure, axes = _figure(1.6 + 1.1 * len(labels), 1.2 + 0.42 * len(languages))
+    axes.imshow(shares, cmap="cividis", vmin=0, vmax=max(float(shares.max()), 1e-9), aspect="auto")
+    axes.set_xticks(range(len(labels)), [str(label) for label in labels])
+    axes.set_yticks(range(len(languages)), list(languages))
+    for i, j in np.ndindex(shares.shape):
+        bright = shares[i, j] > 0.6 * shares.max()
+        axes.text(j, i, f"{100 * shares[i, j]:.0f} %", ha="center", va="center", color="black" if bright else "white")
+    axes.set_title(title)
+    axes.tick_params(length=0)
+    return figure
+
+
+def prediction_bars(results: dict[str, Any]) -> Figure:
+    """Shares of predicted labels in each language on the balanced test set, a panel a setup, mean over seeds."""
+    setups, languages, labels = results["setups"], results["languages"], results["labels"]
+    figure, panels = _figure(1.5 + 2.4 * len(setups), 2.9, columns=len(setups))
+    width = 0.8 / len(languages)
+    for axes, (name, setup) in zip(np.atleast_1d(panels), setups.items(), strict=True):
+        counts = np.mean([metrics["test"]["predicted"] for metrics in setup["seeds"].values()], axis=0)
+        totals = counts.sum(axis=1, keepdims=True)
+        shares = np.divide(counts, totals, out=np.zeros_like(counts), where=totals > 0)
+        for i, language in enumerate(languages):
+            places = np.arange(len(labels)) + (i - (len(languages) - 1) / 2) * width
+            axes.bar(places, shares[i], width, label=language, **_style(i))
+        axes.axhline(1 / len(labels), color=_INK, linewidth=0.8, linestyle=":")
+        axes.set_xticks(range(len(labels)), [str(label) for label in labels], rotation=20, ha="right")
+        axes.set_title(name)
+    np.atleast_1d(panels)[0].set_ylabel("share of predictions")
+    np.atleast_1d(panels)[-1].legend(title="language", frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    return figure
+
+
+def probe_bars(results: dict[str, Any]) -> Figure:
+    """Accuracy of the language probe by setup, on test and external text, with 95 % intervals over seeds and chance."""
+    setups = results["setups"]
+    kinds = [kind for kind in ("test", "external") if _summaries(setups, f"probe.{kind}.accuracy")]
+    figure, axes = _figure(2.6 + 1.1 * len(setups), 2.9)
+    width = 0.8 / max(len(kinds), 1)
+    for i, kind in enumerate(kinds):
+        for j, setup in enumerate(setups.values()):
+            value = setup["summary"].get(f"probe.{kind}.accuracy")
+            if value is None:
+                continue
+            place = j + (i - (len(kinds) - 1) / 2) * width
+            axes.bar(place, value["mean"], width, label=f"{kind} text" if j == 0 else None, **_style(i))
+            if value["low"] is not None:
+                spread = [[value["mean"] - value["low"]], [value["high"] - value["mean"]]]
+                axes.errorbar(place, value["mean"], spread, color=_INK, capsize=3)
+    chances = [value["mean"] for kind in kinds for value in _summaries(setups, f"probe.{kind}.chance")]
+    if chances:
+        axes.axhline(max(chances), color=_INK, linewidth=1, linestyle="--", label="chance")
+    axes.set_xticks(range(len(setups)), list(setups))
+    axes.set_ylim(0, 1.05)
+    axes.set_ylabel("languages identified")
+    if kinds:
+        axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    return figure
+
+
+def probe_by_layer(found: dict[str, Any]) -> Figure:
+    """Accuracy of the probe at each layer, with chance and the 99 % interval of the shuffled control.
+
+    Args:
+        found: as `hf_langimb.probe.probe_model` returns it.
+    """
+    layers = [probe["layer"] for probe in found["layers"]]
+    figure, axes = _figure(4.8, 2.9)
+    low, high = np.array([probe["control_interval"] for probe in found["layers"]]).T
+    axes.fill_between(layers, low, high, color=COLOURS[1], alpha=0.4, label="shuffled languages (99 %)")
+    axes.plot(layers, [probe["accuracy"] for probe in found["layers"]], color=COLOURS[0], marker="o", label="probe")
+    axes.axhline(found["layers"][0]["chance"], color=_INK, linewidth=1, linestyle="--", label="chance")
+    axes.set_xticks(layers)
+    axes.set_ylim(0, 1.05)
+    axes.set_xlabel("layer (0: embeddings)")
+    axes.set_ylabel("languages identified")
+    axes.legend(frameon=False)
+    return figure
+
+
+def reliability_curves(results: dict[str, Any]) -> Figure:
+    """Accuracy against confidence in each language, a panel a setup, of the first seed; the diagonal is calibrated."""
+    setups = results["setups"]
+    figure, panels = _figure(1.5 + 2.4 * len(setups), 2.9, columns=len(setups))
+    for axes, (name, setup) in zip(np.atleast_1d(panels), setups.items(), strict=True):
+        first = next(iter(setup["seeds"].values()))
+        axes.plot([0, 1], [0, 1], color=_INK, linewidth=0.8, linestyle=":")
+        for i, (language, curve) in enumerate((first["test"].get("calibration") or {}).items()):
+            points = curve["bins"]
+            axes.plot(
+                [point["confidence"] for point in points],
+                [point["accuracy"] for point in points],
+                color=COLOURS[i % len(COLOURS)],
+                marker=MARKERS[i % len(MARKERS)],
+                label=language,
+            )
+        axes.set_title(name)
+        axes.set_xlabel("confidence")
+        axes.set_xlim(0, 1)
+        axes.set_ylim(0, 1.02)
+    np.atleast_1d(panels)[0].set_ylabel("accuracy")
+    last = np.atleast_1d(panels)[-1]
+    if last.get_legend_handles_labels()[0]:
+        last.legend(title="language", frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    return figure
+
+
+def to_svg(figure: Figure) -> str:
+    """The figure as an inline SVG without a background, its text and axes in the colour of the page's text.
+
+    The same figure gives the same text: no date, no random ids.
+    """
+    if figure.get_layout_engine() is not None:  # once: a second pass would move things by a hair
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
+    output = io.StringIO()
+    with rc_context({"svg.hashsalt": "hf_langimb", "svg.fonttype": "none"}):
+        figure.savefig(output, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    text = output.getvalue()
+    text = text[text.index("<svg") :].replace(_INK, "currentColor")
+    return re.sub(r' (width|height)="[\d.]+pt"', "", text, count=2)
+
+
+def _figure(width: float, height: float, columns: int = 1) -> tuple[Figure, Any]:
+    colours = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
+    style: dict[Any, Any] = dict.fromkeys(colours, _INK) | {"font.size": 9, "hatch.linewidth": 0.6}
+    with rc_context(style):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        panels = figure.subplots(1, columns, sharey=columns > 1)
+        for axes in np.atleast_1d(panels):
+            _plain(axes)
+    return figure, panels
+
+
+def _plain(axes: Axes) -> None:
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    axes.title.set_color(_INK)
+
+
+def _style(i: int) -> dict[str, Any]:
+    return {
+        "facecolor": COLOURS[i % len(COLOURS)],
+        "hatch": HATCHES[i % len(HATCHES)],
+        "edgecolor": _INK,
+        "linewidth": 0.6,
+    }
+
+
+def _summaries(setups: dict[str, Any], metric: str) -> list[dict[str, Any]]:
+    return [setup["summary"][metric] for setup in setups.values() if metric in setup["summary"]]

@@ -1,0 +1,90 @@
+"""Figures: what they draw is what results.json says, told apart without colour, the same bytes each time."""
+
+import copy
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import hf_langimb
+from hf_langimb.report import plots
+from hf_langimb.results import read_results
+
+KEPT = Path(hf_langimb.__file__).parents[1] / "model_cards" / "xnli-mini"
+
+
+@pytest.fixture
+def results():
+    return copy.deepcopy(read_results(KEPT))
+
+
+def probe_of(layer, accuracy):
+    return {"layer": layer, "accuracy": accuracy, "chance": 0.5, "control_interval": [0.45, 0.55]}
+
+
+def texts(axes):
+    return [text.get_text() for text in axes.texts]
+
+
+def test_heat_map_shows_the_share_of_each_cell():
+    figure = plots.joint_heatmap(["en", "fr"], ["no", "yes"], [[30, 10], [0, 5]], "Training data")
+    assert texts(figure.axes[0]) == ["75 %", "25 %", "0 %", "100 %"]
+    assert [tick.get_text() for tick in figure.axes[0].get_yticklabels()] == ["en", "fr"]
+    empty = plots.joint_heatmap(["en", "fr"], ["no", "yes"], [[3, 1], [0, 0]], "One language without rows")
+    assert texts(empty.axes[0])[2:] == ["0 %", "0 %"]
+
+
+def test_prediction_bars_are_the_mean_shares(results):
+    figure = plots.prediction_bars(results)
+    assert [axes.get_title() for axes in figure.axes] == list(results["setups"])
+    for axes, setup in zip(figure.axes, results["setups"].values(), strict=True):
+        counts = np.mean([m["test"]["predicted"] for m in setup["seeds"].values()], axis=0)
+        shares = counts / counts.sum(axis=1, keepdims=True)
+        assert [bar.get_height() for bar in axes.patches] == pytest.approx(shares.ravel())
+        assert len({bar.get_hatch() for bar in axes.patches}) == len(results["languages"])
+
+
+def test_probe_bars_with_intervals_and_chance(results):
+    axes = plots.probe_bars(results).axes[0]
+    expected = [
+        setup["summary"][f"probe.{kind}.accuracy"]["mean"]
+        for kind in ("test", "external")
+        for setup in results["setups"].values()
+    ]
+    assert [bar.get_height() for bar in axes.patches] == pytest.approx(expected)
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["chance", "test text", "external text"]
+    for setup in results["setups"].values():
+        setup["summary"] = {k: v for k, v in setup["summary"].items() if not k.startswith("probe.external")}
+    assert len(plots.probe_bars(results).axes[0].patches) == 3
+
+
+def test_a_run_without_probe_or_calibration_still_gives_figures(results):
+    for setup in results["setups"].values():
+        setup["summary"] = {k: v for k, v in setup["summary"].items() if not k.startswith("probe")}
+        for metrics in setup["seeds"].values():
+            metrics["test"]["calibration"] = None
+    assert len(plots.probe_bars(results).axes[0].patches) == 0
+    assert plots.to_svg(plots.reliability_curves(results)).startswith("<svg")
+
+
+def test_probe_by_layer():
+    axes = plots.probe_by_layer({"layers": [probe_of(0, 0.5), probe_of(1, 0.9)]}).axes[0]
+    assert axes.lines[0].get_ydata().tolist() == [0.5, 0.9]
+
+
+def test_reliability_curves_are_those_of_the_first_seed(results):
+    axes = plots.reliability_curves(results).axes[0]
+    bins = results["setups"]["balanced"]["seeds"]["0"]["test"]["calibration"]["en"]["bins"]
+    assert axes.lines[1].get_ydata().tolist() == [point["accuracy"] for point in bins]
+    assert len({line.get_marker() for line in axes.lines[1:]}) == 2
+
+
+@pytest.mark.parametrize("draw", [plots.prediction_bars, plots.probe_bars, plots.reliability_curves])
+def test_an_svg_is_the_same_each_time_and_takes_the_colour_of_the_page(results, draw):
+    figure = draw(results)
+    text = plots.to_svg(figure)
+    assert text == plots.to_svg(figure) == plots.to_svg(draw(results))
+    assert "currentColor" in text and "#010203" not in text
+    assert not re.search(r"<dc:date>|<script|<image", text)
+    assert "<text" in text  # text stays text: it can be selected and read aloud
