@@ -25,6 +25,24 @@ KEYS = (
     "attributions",
 )
 SETUP_KEYS = ("plan", "class_weighting", "seeds", "summary")
+TEST_KEYS = (
+    "rows",
+    "accuracy",
+    "macro_f1",
+    "worst_cell_accuracy",
+    "predicted",
+    "by_language",
+    "dependence_bits",
+    "dependence_bits_corrected",
+    "dependence_given_label_bits",
+    "reliance",
+    "skew_transfer",
+    "loss",
+    "plain_loss",
+    "intervals",
+    "calibration",
+)
+PROBE_KEYS = ("accuracy", "chance", "control", "control_interval", "bits_below_chance", "confidence", "rows")
 COMPARED = (
     "test.accuracy",
     "test.dependence_bits",
@@ -147,7 +165,13 @@ def validate(results: Any, where: str) -> None:
         _require_keys(setup, SETUP_KEYS, f"{where}: setup {name}")
         _require_object(setup["seeds"], f"{where}: setup {name}, seeds")
         for seed, metrics in setup["seeds"].items():
-            _require_keys(metrics, ("test", "probe"), f"{where}: setup {name}, seed {seed}")
+            part = f"{where}: setup {name}, seed {seed}"
+            _require_keys(metrics, ("test", "probe"), part)
+            _require_keys(metrics["test"], TEST_KEYS, f"{part}, test")
+            _require_keys(metrics["probe"], ("test", "external"), f"{part}, probe")
+            for text, probe in metrics["probe"].items():
+                if probe is not None:
+                    _require_keys(probe, PROBE_KEYS, f"{part}, probe on {text} text")
 
 
 def _require_object(value: Any, where: str) -> None:

@@ -11,6 +11,8 @@ from scipy import stats
 from hf_langimb.results import (
     COMPARED,
     KEYS,
+    PROBE_KEYS,
+    TEST_KEYS,
     compare,
     interval,
     read_results,
@@ -22,8 +24,11 @@ from hf_langimb.results import (
 
 
 def metrics(accuracy, external=None, reliance=0.5):
-    test = {"rows": 6, "accuracy": accuracy, "reliance": reliance, "by_language": {"en": {"accuracy": accuracy}}}
-    return {"test": test, "probe": {"test": {"accuracy": 0.9, "converged": True}, "external": external}}
+    test = dict.fromkeys(TEST_KEYS) | {"rows": 6, "accuracy": accuracy, "reliance": reliance}
+    test["by_language"] = {"en": {"accuracy": accuracy}}
+    probe = dict.fromkeys(PROBE_KEYS)
+    external = external and probe | external
+    return {"test": test, "probe": {"test": probe | {"accuracy": 0.9, "converged": True}, "external": external}}
 
 
 def setup(*seeds, plan="balanced"):
@@ -185,6 +190,13 @@ def test_missing_keys(results, key):
         (("setups", "balanced"), {}, "here: setup balanced: expected the keys plan, class_weighting, seeds, summary"),
         (("setups", "balanced"), None, "here: setup balanced: expected the keys plan"),
         (("setups", "balanced", "seeds"), [1], "here: setup balanced, seeds: expected an object, found list"),
+        (
+            ("setups", "balanced", "seeds", "1", "test"),
+            {},
+            "here: setup balanced, seed 1, test: expected the keys rows",
+        ),
+        (("setups", "balanced", "seeds", "1", "probe"), {}, "seed 1, probe: expected the keys test, external"),
+        (("setups", "balanced", "seeds", "1", "probe", "test"), {}, "probe on test text: expected the keys accuracy"),
         (("setups", "balanced", "seeds", "1"), {"test": {}}, "here: setup balanced, seed 1: expected the keys probe"),
     ],
 )
