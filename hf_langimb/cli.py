@@ -65,6 +65,13 @@ def probe(options: Namespace) -> None:
     print(json.dumps(found, indent=1, allow_nan=False) if options.json else probe_report(found))
 
 
+def report(options: Namespace) -> None:
+    """Write one HTML page of a run."""
+    from hf_langimb.report.page import write_report
+
+    print(f"Written: {write_report(options.run_folder, options.output)} (open it in a browser; it needs no network)")
+
+
 def _parser() -> ArgumentParser:
     from hf_langimb.weighting import WEIGHTING_SCHEMES
 
@@ -107,6 +114,11 @@ def _parser() -> ArgumentParser:
         help="the paper's words (default), or its authors' code: C = 1e-4, pooler for BERT, first text alone",
     )
     command.add_argument("--json", action="store_true", help="JSON alone on stdout")
+
+    command = commands.add_parser("report", help="one HTML page of a run, to read and to send", allow_abbrev=False)
+    command.set_defaults(run=report)
+    command.add_argument("run_folder", metavar="RUN", help="run folder of a recipe")
+    command.add_argument("--output", metavar="FILE", help="default: RUN/report.html")
     return parser
 
 

@@ -402,7 +402,8 @@ def main(name: str, folder: Path) -> None:
     from transformers.utils import logging as transformers_logging
 
     from hf_langimb.arguments import parse_recipe
-    from hf_langimb.tables import comparisons_table, predictions_table, setups_table
+    from hf_langimb.report.page import write_report
+    from hf_langimb.tables import comparisons_cells, predictions_cells, setups_cells, table
 
     logging.basicConfig(format="%(message)s")
     logging.getLogger("hf_langimb").setLevel(logging.INFO if PartialState().is_main_process else logging.ERROR)
@@ -418,13 +419,14 @@ def main(name: str, folder: Path) -> None:
     several = len(results["seeds"]) > 1
     over = f", mean [95 % interval] over {len(results['seeds'])} seeds" if several else ""
     print("\nPredicted labels on the balanced test set, share in each language\n")
-    print(predictions_table(results))
+    print(table(*predictions_cells(results)))
     print(f"\nSetups{over}\n")
-    print(setups_table(results))
+    print(table(*setups_cells(results)))
     if several:
         print("\nDifferences between setups, paired by seed\n")
-        print(comparisons_table(results))
+        print(table(*comparisons_cells(results)))
     print(f"\nNoise ceiling of the test labels: {results['noise_ceiling']:.3f}" if results["noise_ceiling"] else "")
+    print(f"To look at: {write_report(output)}")
     print(f"All numbers: {output / 'results.json'}; models: {output}/SETUP/seed-N/")
     if not several:
         print("Next: add --seeds 5 for intervals (finished trainings are kept), or --config mbert on a GPU.")

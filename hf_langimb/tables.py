@@ -37,17 +37,20 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([line(header), rule, *map(line, rows)])
 
 
-def setups_table(results: dict[str, Any]) -> str:
+Cells = tuple[list[str], list[list[str]]]  # header, rows
+
+
+def setups_cells(results: dict[str, Any]) -> Cells:
     """One row a setup: accuracy, dependence, reliance, skew transfer and probe, with 95 % intervals over seeds."""
     columns = [c for c in COLUMNS if any(c[1] in setup["summary"] for setup in results["setups"].values())]
     rows = [
-        [name, *(_interval(setup["summary"].get(key), form) for _, key, form in columns)]
+        [name, *(interval_text(setup["summary"].get(key), form) for _, key, form in columns)]
         for name, setup in results["setups"].items()
     ]
-    return table(["setup", *(title for title, _, _ in columns)], rows)
+    return ["setup", *(title for title, _, _ in columns)], rows
 
 
-def predictions_table(results: dict[str, Any]) -> str:
+def predictions_cells(results: dict[str, Any]) -> Cells:
     """Shares of predicted labels in each language on the balanced test set, mean over seeds (the paper's Table 2)."""
     rows = []
     for name, setup in results["setups"].items():
@@ -55,22 +58,22 @@ def predictions_table(results: dict[str, Any]) -> str:
             shares = [_shares(metrics["test"]["predicted"][i]) for metrics in setup["seeds"].values()]
             means = [sum(column) / len(column) for column in zip(*shares, strict=True)]
             rows.append([name, language, *(f"{mean:.3f}" for mean in means)])
-    return table(["setup", "language", *map(str, results["labels"])], rows)
+    return ["setup", "language", *map(str, results["labels"])], rows
 
 
-def comparisons_table(results: dict[str, Any]) -> str:
+def comparisons_cells(results: dict[str, Any]) -> Cells:
     """Differences between setups, paired by seed, with 95 % t intervals."""
     titles = {key: title for title, key, _ in COLUMNS}
     rows = [
         [
             f"{entry['setup']} - {entry['reference']}",
             titles[entry["metric"]],
-            _interval(entry["difference"], "+.3f"),
+            interval_text(entry["difference"], "+.3f"),
         ]
         for entry in results["comparisons"]
         if entry["metric"] in titles
     ]
-    return table(["difference", "measure", "mean [95 % interval]"], rows)
+    return ["difference", "measure", "mean [95 % interval]"], rows
 
 
 def _shares(counts: Sequence[int]) -> list[float]:
@@ -78,7 +81,8 @@ def _shares(counts: Sequence[int]) -> list[float]:
     return [count / total for count in counts]
 
 
-def _interval(value: dict[str, Any] | None, form: str) -> str:
+def interval_text(value: dict[str, Any] | None, form: str) -> str:
+    """An INTERVAL of results.json as text: "mean [low, high]", the mean alone for one seed, - for none."""
     if value is None:
         return "-"
     text = format(value["mean"], form)
@@ -287,7 +291,7 @@ def _percent(share: float, digits: int = 1) -> str:
     return f"{100 * share:.{digits}f} %"
 
 
-TABLES = {"predictions": predictions_table, "setups": setups_table, "comparisons": comparisons_table}
+TABLES = {"predictions": predictions_cells, "setups": setups_cells, "comparisons": comparisons_cells}
 _MARK = re.compile(r"(<!-- langimb:(?P<run>[\w-]+):(?P<table>\w+) -->\n)(?:.*?\n)??(<!-- /langimb -->)", re.DOTALL)
 
 
@@ -305,7 +309,7 @@ def fill_marks(text: str, folder: str | Path) -> str:
     def render(mark: re.Match[str]) -> str:
         if mark["table"] not in TABLES:
             raise ValueError(f"Unknown table {mark['table']!r} in a mark: choose one of {', '.join(TABLES)}.")
-        return mark[1] + TABLES[mark["table"]](read_results(Path(folder, mark["run"]))) + "\n" + mark[4]
+        return mark[1] + table(*TABLES[mark["table"]](read_results(Path(folder, mark["run"])))) + "\n" + mark[4]
 
     return _MARK.sub(render, text)
 

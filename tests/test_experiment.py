@@ -515,6 +515,8 @@ def test_the_recipe_from_the_command_line(launch, tmp_path):
     assert re.search(r"\| weighted +\| 0\.\d{3} \[", output)
     assert "Differences between setups, paired by seed" in output
     assert "All numbers: runs/xnli-mini/results.json" in output
+    assert "To look at: runs/xnli-mini/report.html" in output
+    assert (tmp_path / "runs" / "xnli-mini" / "report.html").read_text().startswith("<!doctype html>")
     results = read_results(tmp_path / "runs" / "xnli-mini")
     assert results["labels"] == ["entailment", "neutral", "contradiction"]
     assert results["languages"] == ["en", "fr"]

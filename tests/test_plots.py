@@ -65,7 +65,7 @@ def test_a_run_without_probe_or_calibration_still_gives_figures(results):
         for metrics in setup["seeds"].values():
             metrics["test"]["calibration"] = None
     assert len(plots.probe_bars(results).axes[0].patches) == 0
-    assert plots.to_svg(plots.reliability_curves(results)).startswith("<svg")
+    assert plots.to_svg(plots.reliability_curves(results), "curves").startswith("<svg")
 
 
 def test_probe_by_layer():
@@ -83,8 +83,10 @@ def test_reliability_curves_are_those_of_the_first_seed(results):
 @pytest.mark.parametrize("draw", [plots.prediction_bars, plots.probe_bars, plots.reliability_curves])
 def test_an_svg_is_the_same_each_time_and_takes_the_colour_of_the_page(results, draw):
     figure = draw(results)
-    text = plots.to_svg(figure)
-    assert text == plots.to_svg(figure) == plots.to_svg(draw(results))
+    text = plots.to_svg(figure, 'a "description" <of> it')
+    assert text == plots.to_svg(figure, 'a "description" <of> it')
+    assert text == plots.to_svg(draw(results), 'a "description" <of> it')
+    assert text.startswith('<svg role="img" aria-label="a &quot;description&quot; &lt;of&gt; it"')
     assert "currentColor" in text and "#010203" not in text
     assert not re.search(r"<dc:date>|<script|<image", text)
     assert "<text" in text  # text stays text: it can be selected and read aloud

@@ -3,7 +3,7 @@
 import pytest
 
 from hf_langimb.results import compare, summarise
-from hf_langimb.tables import comparisons_table, predictions_table, setups_table, table
+from hf_langimb.tables import comparisons_cells, predictions_cells, setups_cells, table
 
 
 def seed(accuracy, predicted, external=True):
@@ -40,7 +40,7 @@ def test_table_is_markdown_and_aligned():
 
 
 def test_setups(results):
-    header, _, balanced, imbalanced = cells(setups_table(results))
+    header, _, balanced, imbalanced = cells(table(*setups_cells(results)))
     assert header == ["setup", "accuracy", "dependence (bits)", "probe, test", "probe, external"]
     assert balanced[:2] == ["balanced", "0.750 [0.115, 1.385]"]  # 0.75 +- 12.706 * 0.05
     assert balanced[2] == "0.0123 [0.0123, 0.0123]"
@@ -50,14 +50,14 @@ def test_setups(results):
 
 def test_setups_with_one_seed_and_without_external_text():
     one = results_of(balanced={"0": seed(0.7, [[1, 3], [2, 2]], external=False)}, b={"0": seed(0.6, [[1, 1], [1, 1]])})
-    header, _, balanced, other = cells(setups_table(one))
+    header, _, balanced, other = cells(table(*setups_cells(one)))
     assert balanced[1] == "0.700"
     assert header[-1] == "probe, external"
     assert (balanced[-1], other[-1]) == ("-", "1.000")
 
 
 def test_predictions_are_mean_shares_over_seeds(results):
-    rows = cells(predictions_table(results))
+    rows = cells(table(*predictions_cells(results)))
     assert rows[0] == ["setup", "language", "no", "yes"]
     assert rows[2:] == [
         ["balanced", "fr", "0.500", "0.500"],  # (1/4 + 3/4) / 2
@@ -68,7 +68,7 @@ def test_predictions_are_mean_shares_over_seeds(results):
 
 
 def test_comparisons(results):
-    rows = cells(comparisons_table(results))
+    rows = cells(table(*comparisons_cells(results)))
     assert rows[2][:2] == ["imbalanced - balanced", "accuracy"]
     assert rows[2][2] == "-0.100 [-0.100, -0.100]"
     assert {row[1] for row in rows[2:]} == {"accuracy", "dependence (bits)", "probe, test", "probe, external"}

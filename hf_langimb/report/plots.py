@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Sequence
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -30,11 +31,12 @@ def joint_heatmap(languages: Sequence[str], labels: Sequence[Any], counts: Any, 
     totals = table.sum(axis=1, keepdims=True)
     shares = np.divide(table, totals, out=np.zeros_like(table), where=totals > 0)
     figure, axes = _figure(1.6 + 1.1 * len(labels), 1.2 + 0.42 * len(languages))
-    axes.imshow(shares, cmap="cividis", vmin=0, vmax=max(float(shares.max()), 1e-9), aspect="auto")
+    brightest = max(float(shares.max()), 2 / len(labels))  # even shares are of middle brightness
+    axes.imshow(shares, cmap="cividis", vmin=0, vmax=brightest, aspect="auto")
     axes.set_xticks(range(len(labels)), [str(label) for label in labels])
     axes.set_yticks(range(len(languages)), list(languages))
     for i, j in np.ndindex(shares.shape):
-        bright = shares[i, j] > 0.6 * shares.max()
+        bright = shares[i, j] > 0.45 * brightest
         axes.text(j, i, f"{100 * shares[i, j]:.0f} %", ha="center", va="center", color="black" if bright else "white")
     axes.set_title(title)
     axes.tick_params(length=0)
@@ -57,7 +59,7 @@ def prediction_bars(results: dict[str, Any]) -> Figure:
         axes.set_xticks(range(len(labels)), [str(label) for label in labels], rotation=20, ha="right")
         axes.set_title(name)
     np.atleast_1d(panels)[0].set_ylabel("share of predictions")
-    np.atleast_1d(panels)[-1].legend(title="language", frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    _legend(np.atleast_1d(panels)[-1], "language")
     return figure
 
 
@@ -84,7 +86,7 @@ def probe_bars(results: dict[str, Any]) -> Figure:
     axes.set_ylim(0, 1.05)
     axes.set_ylabel("languages identified")
     if kinds:
-        axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+        _legend(axes)
     return figure
 
 
@@ -104,7 +106,7 @@ def probe_by_layer(found: dict[str, Any]) -> Figure:
     axes.set_ylim(0, 1.05)
     axes.set_xlabel("layer (0: embeddings)")
     axes.set_ylabel("languages identified")
-    axes.legend(frameon=False)
+    _legend(axes, loc="best")
     return figure
 
 
@@ -129,14 +131,16 @@ def reliability_curves(results: dict[str, Any]) -> Figure:
         axes.set_xlim(0, 1)
         axes.set_ylim(0, 1.02)
     np.atleast_1d(panels)[0].set_ylabel("accuracy")
-    last = np.atleast_1d(panels)[-1]
-    if last.get_legend_handles_labels()[0]:
-        last.legend(title="language", frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    _legend(np.atleast_1d(panels)[-1], "language")
     return figure
 
 
-def to_svg(figure: Figure) -> str:
+def to_svg(figure: Figure, description: str) -> str:
     """The figure as an inline SVG without a background, its text and axes in the colour of the page's text.
+
+    Args:
+        figure: as the functions of this module draw it.
+        description: what it shows, read aloud in its place.
 
     The same figure gives the same text: no date, no random ids.
     """
@@ -148,6 +152,7 @@ def to_svg(figure: Figure) -> str:
         figure.savefig(output, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = output.getvalue()
     text = text[text.index("<svg") :].replace(_INK, "currentColor")
+    text = text.replace("<svg", f'<svg role="img" aria-label="{escape(description)}"', 1)
     return re.sub(r' (width|height)="[\d.]+pt"', "", text, count=2)
 
 
@@ -160,6 +165,13 @@ def _figure(width: float, height: float, columns: int = 1) -> tuple[Figure, Any]
         for axes in np.atleast_1d(panels):
             _plain(axes)
     return figure, panels
+
+
+def _legend(axes: Axes, title: str | None = None, **place: Any) -> None:
+    """Beside the axes, in the colour of the page's text; none where nothing was drawn."""
+    if axes.get_legend_handles_labels()[0]:
+        place = place or {"loc": "upper left", "bbox_to_anchor": (1, 1)}
+        axes.legend(title=title, frameon=False, labelcolor=_INK, **place).get_title().set_color(_INK)
 
 
 def _plain(axes: Axes) -> None:

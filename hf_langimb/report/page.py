@@ -1,0 +1,148 @@
+"""One self-contained HTML page of a run: verdict, figures, tables, configuration, how to repeat it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+from hf_langimb.report import plots
+from hf_langimb.results import read_results
+from hf_langimb.tables import comparisons_cells, interval_text, predictions_cells, setups_cells
+
+PAGE_FILE = "report.html"
+CLAIMS = (  # what arXiv 2402.13016 found: words, measure, sign of imbalanced - balanced
+    ("Imbalance costs accuracy", "test.accuracy", -1),
+    ("Imbalance makes the language easier to read from the features", "probe.test.accuracy", 1),
+)
+
+
+def write_report(folder: str | Path, output: str | Path | None = None) -> Path:
+    """Write the page of a run folder, by default as its report.html; returns the path.
+
+    Raises:
+        ValueError: the folder has no results.json that can be read.
+    """
+    results = read_results(folder)
+    environment = Path(folder, "environment.json")
+    facts = json.loads(environment.read_text(encoding="utf-8")) if environment.is_file() else {}
+    path = Path(output) if output else Path(folder, PAGE_FILE)
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(render(results, facts), encoding="utf-8")
+    part.replace(path)
+    return path
+
+
+def render(results: dict[str, Any], environment: dict[str, Any] | None = None) -> str:
+    """The page as HTML: no script, nothing fetched, light and dark by the reader's setting.
+
+    Args:
+        results: of `read_results`.
+        environment: versions, host and command of the run, where they are known.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    templates = Environment(
+        loader=PackageLoader("hf_langimb", "report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    several = len(results["seeds"]) > 1
+    over = f"mean [95 % interval] over {len(results['seeds'])} seeds" if several else f"seed {results['seeds'][0]}"
+    tables = [("Setups", over, setups_cells(results))]
+    if results["comparisons"] and several:
+        tables.append(("Differences between setups", "paired by seed", comparisons_cells(results)))
+    tables.append(("Predicted labels", "share in each language, mean over seeds", predictions_cells(results)))
+    tables.append(
+        ("Language probe", "mean over seeds; shuffled: the same probe on shuffled languages", _probes(results))
+    )
+    return templates.get_template("page.html.jinja").render(
+        title=f"{results['recipe']}, {results['config_name']}",
+        verdict=_verdict(results),
+        figures=_figures(results),
+        tables=tables,
+        noise_ceiling=results.get("noise_ceiling"),
+        config={key: json.dumps(value, ensure_ascii=False) for key, value in results["config"].items()},
+        command=_command(results),
+        environment=_flat(environment or {}),
+    )
+
+
+def _verdict(results: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """(claim, yes | no | not known | not measured, detail) of imbalanced against balanced."""
+    differences = {
+        entry["metric"]: entry["difference"]
+        for entry in results["comparisons"]
+        if (entry["setup"].partition("_")[0], entry["reference"].partition("_")[0]) == ("imbalanced", "balanced")
+        and entry["setup"].partition("_")[2] == entry["reference"].partition("_")[2]
+    }
+    lines = []
+    for claim, metric, sign in CLAIMS:
+        difference = differences.get(metric)
+        if difference is None:
+            lines.append((claim, "not measured", "needs the setups balanced and imbalanced"))
+            continue
+        detail = f"imbalanced - balanced: {interval_text(difference, '+.3f')}"
+        if difference["low"] is None:
+            lines.append((claim, "not known", f"{detail}; one seed has no interval"))
+            continue
+        holds = sign * difference["low"] > 0 and sign * difference["high"] > 0
+        lines.append((claim, "yes" if holds else "no", detail))
+    neutral = "Neutral tokens count more in over-represented languages"
+    return [*lines, (neutral, "not measured", "needs token attributions")]
+
+
+def _figures(results: dict[str, Any]) -> list[tuple[str, str]]:
+    """(title, SVG with a description for those who do not see it)."""
+    figures = []
+    for name, audit in results["data"].items():
+        if name.startswith("train/"):
+            described = [
+                f"{language}: "
+                + ", ".join(f"{label} {share:.0%}" for label, share in zip(audit["labels"], row, strict=True))
+                for language, row in zip(audit["languages"], _row_shares(audit["counts"]), strict=True)
+            ]
+            title = f"Labels in each language, {name}"
+            drawn = plots.joint_heatmap(audit["languages"], audit["labels"], audit["counts"], name)
+            figures.append((title, plots.to_svg(drawn, f"Heat map. {'; '.join(described)}.")))
+    for title, where, draw in (
+        ("Predicted labels", "the table of that name", plots.prediction_bars),
+        ("Language probe", "the table of that name", plots.probe_bars),
+        ("Reliability: accuracy against confidence", "results.json, calibration", plots.reliability_curves),
+    ):
+        figures.append((title, plots.to_svg(draw(results), f"{title}. The same numbers are in {where}.")))
+    return figures
+
+
+def _row_shares(counts: list[list[int]]) -> list[list[float]]:
+    return [[count / (sum(row) or 1) for count in row] for row in counts]
+
+
+def _probes(results: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    measures = (
+        ("accuracy", ".3f"),
+        ("chance", ".3f"),
+        ("control", ".3f"),
+        ("bits_below_chance", ".3f"),
+        ("confidence", ".3f"),
+    )
+    rows = [
+        [name, kind, *(interval_text(setup["summary"].get(f"probe.{kind}.{key}"), form) for key, form in measures)]
+        for name, setup in results["setups"].items()
+        for kind in ("test", "external")
+        if f"probe.{kind}.accuracy" in setup["summary"]
+    ]
+    return ["setup", "text", "accuracy", "chance", "shuffled", "bits below chance", "confidence"], rows
+
+
+def _flat(environment: dict[str, Any]) -> dict[str, Any]:
+    """Versions one by one, without the command, which holds paths."""
+    versions = {f"version of {name}": version for name, version in environment.get("versions", {}).items()}
+    return {key: value for key, value in environment.items() if key not in ("command", "versions")} | versions
+
+
+def _command(results: dict[str, Any]) -> str:
+    changed = {"seeds": len(results["seeds"]), "seed": results["seeds"][0], "setups": list(results["setups"])}
+    flags = [
+        f"--{key} {shlex.join(map(str, value)) if isinstance(value, list) else value}" for key, value in changed.items()
+    ]
+    return " ".join([f"accelerate launch recipes/{results['recipe']}.py --config {results['config_name']}", *flags])

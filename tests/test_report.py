@@ -1,0 +1,176 @@
+"""The page of a run: what it says, that it stands alone, and how a real browser shows it."""
+
+import copy
+import json
+import os
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+import hf_langimb
+from hf_langimb.cli import main
+from hf_langimb.report.page import render, write_report
+from hf_langimb.results import read_results
+
+KEPT = Path(hf_langimb.__file__).parents[1] / "model_cards" / "xnli-mini"
+
+
+@pytest.fixture
+def results():
+    return copy.deepcopy(read_results(KEPT))
+
+
+class Outline(HTMLParser):
+    """Tags with their attributes, and the text of the page."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.tags, self.text = [], ""
+        self.feed(page)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def verdict(page):
+    return re.findall(
+        r"<li>(.*?): <span class=\"answer [\w ]+\">(.*?)</span> <span class=\"detail\">(.*?)</span>", page
+    )
+
+
+def difference(results, metric):
+    found = (e for e in results["comparisons"] if (e["metric"], e["setup"], e["reference"]) == (metric, *PAIR))
+    return next(found)["difference"]
+
+
+PAIR = ("imbalanced", "balanced")
+
+
+def test_the_verdict_has_three_lines_with_intervals(results):
+    lines = verdict(render(results))
+    assert [answer for _, answer, _ in lines] == ["yes", "yes", "not measured"]
+    accuracy = difference(results, "test.accuracy")
+    assert lines[0][2].endswith(f"{accuracy['mean']:+.3f} [{accuracy['low']:+.3f}, {accuracy['high']:+.3f}]")
+    accuracy["high"] = 0.01
+    assert [answer for _, answer, _ in verdict(render(results))] == ["no", "yes", "not measured"]
+    difference(results, "probe.test.accuracy").update(low=None, high=None)
+    assert [answer for _, answer, _ in verdict(render(results))] == ["no", "not known", "not measured"]
+    results["comparisons"] = []
+    assert [answer for _, answer, _ in verdict(render(results))] == ["not measured"] * 3
+
+
+def test_the_page_stands_alone_and_can_be_read_aloud(results):
+    page = render(results)
+    outline = Outline(page)
+    assert not re.search(r"<script|<link|<img|<iframe|@import|url\((?!#)", page)
+    fetched = [value for _, attributes in outline.tags for key, value in attributes.items() if key in ("src", "href")]
+    assert not fetched or all(value.startswith("#") for value in fetched)
+    names = [tag for tag, _ in outline.tags]
+    assert names.count("h1") == 1 and names.count("table") == names.count("caption") >= 4
+    assert all(attributes.get("scope") in ("col", "row") for tag, attributes in outline.tags if tag == "th")
+    pictures = [attributes for tag, attributes in outline.tags if attributes.get("role") == "img"]
+    assert len(pictures) == names.count("figure") == 5
+    assert all(len(attributes["aria-label"]) > 40 for attributes in pictures)
+    assert "fr: entailment 50%, neutral 33%, contradiction 17%" in page
+    assert "nan" not in outline.text.lower().split()
+
+
+def test_names_are_escaped(results):
+    results["config_name"] = "<script>alert(1)</script>"
+    assert "<script>" not in render(results)
+
+
+def test_one_seed_few_measures_and_a_class_never_predicted(results):
+    results["seeds"] = [0]
+    for setup in results["setups"].values():
+        setup["seeds"] = {"0": setup["seeds"]["0"]}
+        setup["summary"] = {k: v | {"low": None, "high": None, "n": 1} for k, v in setup["summary"].items()
+                            if not k.startswith("probe.external")}  # fmt: skip
+        setup["seeds"]["0"]["test"]["predicted"] = [[10, 0, 0], [0, 0, 0]]
+        setup["seeds"]["0"]["test"]["calibration"] = None
+    for entry in results["comparisons"]:
+        entry["difference"] |= {"low": None, "high": None, "n": 1}
+    page = render(results)
+    assert "Differences between setups" not in page
+    assert "one seed has no interval" in page
+    assert "nan" not in Outline(page).text.lower().split()
+
+
+def test_the_command(tmp_path, capsys):
+    shutil.copy(KEPT / "results.json", tmp_path)
+    (tmp_path / "environment.json").write_text(json.dumps({"versions": {"torch": "9.9"}, "command": ["/home/me/x.py"]}))
+    assert main(["report", str(tmp_path)]) == 0
+    assert f"Written: {tmp_path}/report.html" in capsys.readouterr().out
+    page = (tmp_path / "report.html").read_text()
+    assert "9.9" in page and "/home/me" not in page
+    assert main(["report", str(tmp_path), "--output", str(tmp_path / "other.html")]) == 0
+    assert (tmp_path / "other.html").read_text() == page
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "Expected results.json in the run folder"),
+        ('{"schema_version": 1, "rec', "is not whole JSON"),
+        ('{"schema_version": 9}', "has schema_version 9, this hf_langimb reads up to 1: upgrade hf_langimb"),
+        ('{"schema_version": 1}', "expected the keys recipe"),
+    ],
+)
+def test_a_run_that_cannot_be_read(tmp_path, capsys, text, message):
+    if text is not None:
+        (tmp_path / "results.json").write_text(text)
+    assert main(["report", str(tmp_path)]) == 1
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+    assert not (tmp_path / "report.html").exists()
+
+
+# In a real browser.
+
+
+@pytest.fixture(scope="module")
+def browser():
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None and not os.environ.get("LANGIMB_REQUIRE_BROWSER"):
+        pytest.skip("needs Chromium (Debian: apt install chromium)")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1200])
+def test_the_page_fits_the_screen(browser, tmp_path, width, scheme):
+    path = write_report(KEPT, tmp_path / "report.html")
+    context = browser.new_context(
+        viewport={"width": width, "height": 800}, color_scheme=scheme, java_script_enabled=True
+    )
+    page = context.new_page()
+    requests, faults = [], []
+    page.on("request", lambda request: requests.append(request.url))
+    page.on("console", lambda message: faults.append(message.text))
+    page.goto(path.as_uri())
+    assert requests == [path.as_uri()] and faults == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= width  # tables scroll, the page does not
+    assert page.get_by_role("heading", name="Verdict").is_visible()
+    assert page.get_by_role("img").count() == 5
+    assert page.get_by_role("columnheader", name="accuracy").first.is_visible()
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.getAttribute('role')") == "region"
+    ink, paper = page.evaluate(
+        "[getComputedStyle(document.body).color, getComputedStyle(document.body).backgroundColor]"
+    )
+    brightness = [sum(map(int, re.findall(r"\d+", colour)[:3])) for colour in (ink, paper)]
+    assert (brightness[0] > brightness[1]) is (scheme == "dark")
+    drawn = page.evaluate("getComputedStyle(document.querySelector('figure svg text')).fill")
+    assert drawn == ink  # figures take the colour of the page's text
+    context.close()
