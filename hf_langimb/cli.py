@@ -11,7 +11,6 @@ from collections.abc import Sequence
 
 from hf_langimb import __version__
 
-POOLINGS = ("cls", "pooler", "mean", "last")
 DATASET = "Hub id, folder, or a .parquet, .csv or .jsonl file"
 
 
@@ -73,6 +72,7 @@ def report(options: Namespace) -> None:
 
 
 def _parser() -> ArgumentParser:
+    from hf_langimb.probe import POOLINGS, PROTOCOLS
     from hf_langimb.weighting import WEIGHTING_SCHEMES
 
     parser = ArgumentParser(
@@ -109,7 +109,7 @@ def _parser() -> ArgumentParser:
     command.add_argument("--layer", type=_layer, default=-1, help="0 the embeddings, -1 the last (default), or all")
     command.add_argument(
         "--protocol",
-        choices=("text", "code"),
+        choices=PROTOCOLS,
         default="text",
         help="the paper's words (default), or its authors' code: C = 1e-4, pooler for BERT, first text alone",
     )

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from transformers import PreTrainedModel, Trainer
-from transformers.trainer_utils import EvalLoopOutput, number_of_arguments
+from transformers.trainer_utils import EvalLoopOutput, has_length, number_of_arguments
 
 from hf_langimb.arguments import LangImbTrainingArguments
 from hf_langimb.axes import (
@@ -148,10 +148,9 @@ class LangImbTrainer(Trainer):
 
     def _get_eval_sampler(self, eval_dataset: Any) -> Any:
         """Rows in their order: `Trainer` would group those of evaluation and prediction by length, too."""
-        sampler = super()._get_eval_sampler(eval_dataset)
-        if self.args.train_sampling_strategy != "group_by_length" or sampler is None:
-            return sampler
-        return torch.utils.data.SequentialSampler(eval_dataset)
+        if self.args.train_sampling_strategy == "group_by_length" and has_length(eval_dataset):
+            return torch.utils.data.SequentialSampler(eval_dataset)
+        return super()._get_eval_sampler(eval_dataset)
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()

@@ -137,8 +137,9 @@ def open_texts(
             f"Expected text in {', '.join(languages)} in {name}, found fewer than two rows in {', '.join(missing)}."
         )
     id_column = id_column or ("item" if "item" in raw.column_names else None)
-    ids = _strings(raw.select(kept), id_column, "id") if id_column else [str(i) for i in range(len(kept))]
-    columns = {text: [normalise_spacing(value) for value in raw.select(kept)[text]] for text in texts}
+    raw = raw.select(kept)
+    ids = _strings(raw, id_column, "id") if id_column else [str(i) for i in range(len(kept))]
+    columns = {text: [normalise_spacing(value) for value in raw[text]] for text in texts}
     return Dataset.from_dict(columns | {"language": spoken[kept].tolist(), "id": ids})
 
 

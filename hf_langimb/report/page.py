@@ -98,8 +98,8 @@ def _figures(results: dict[str, Any]) -> list[tuple[str, str]]:
         if name.startswith("train/"):
             described = [
                 f"{language}: "
-                + ", ".join(f"{label} {share:.0%}" for label, share in zip(audit["labels"], row, strict=True))
-                for language, row in zip(audit["languages"], _row_shares(audit["counts"]), strict=True)
+                + ", ".join(f"{label} {share or 0:.0%}" for label, share in zip(audit["labels"], row, strict=True))
+                for language, row in zip(audit["languages"], audit["row_shares"], strict=True)
             ]
             title = f"Labels in each language, {name}"
             drawn = plots.joint_heatmap(audit["languages"], audit["labels"], audit["counts"], name)
@@ -111,10 +111,6 @@ def _figures(results: dict[str, Any]) -> list[tuple[str, str]]:
     ):
         figures.append((title, plots.to_svg(draw(results), f"{title}. The same numbers are in {where}.")))
     return figures
-
-
-def _row_shares(counts: list[list[int]]) -> list[list[float]]:
-    return [[count / (sum(row) or 1) for count in row] for row in counts]
 
 
 def _probes(results: dict[str, Any]) -> tuple[list[str], list[list[str]]]:

@@ -27,9 +27,7 @@ def joint_heatmap(languages: Sequence[str], labels: Sequence[Any], counts: Any, 
         counts: [L, C], counts or shares; each row is divided by its sum.
         title: of the figure.
     """
-    table = np.asarray(counts, dtype=np.float64)
-    totals = table.sum(axis=1, keepdims=True)
-    shares = np.divide(table, totals, out=np.zeros_like(table), where=totals > 0)
+    shares = _row_shares(counts)
     figure, axes = _figure(1.6 + 1.1 * len(labels), 1.2 + 0.42 * len(languages))
     brightest = max(float(shares.max()), 2 / len(labels))  # even shares are of middle brightness
     axes.imshow(shares, cmap="cividis", vmin=0, vmax=brightest, aspect="auto")
@@ -50,8 +48,7 @@ def prediction_bars(results: dict[str, Any]) -> Figure:
     width = 0.8 / len(languages)
     for axes, (name, setup) in zip(np.atleast_1d(panels), setups.items(), strict=True):
         counts = np.mean([metrics["test"]["predicted"] for metrics in setup["seeds"].values()], axis=0)
-        totals = counts.sum(axis=1, keepdims=True)
-        shares = np.divide(counts, totals, out=np.zeros_like(counts), where=totals > 0)
+        shares = _row_shares(counts)
         for i, language in enumerate(languages):
             places = np.arange(len(labels)) + (i - (len(languages) - 1) / 2) * width
             axes.bar(places, shares[i], width, label=language, **_style(i))
@@ -154,6 +151,13 @@ def to_svg(figure: Figure, description: str) -> str:
     text = text[text.index("<svg") :].replace(_INK, "currentColor")
     text = text.replace("<svg", f'<svg role="img" aria-label="{escape(description)}"', 1)
     return re.sub(r' (width|height)="[\d.]+pt"', "", text, count=2)
+
+
+def _row_shares(counts: Any) -> np.ndarray:
+    """Each row divided by its sum; a row without counts is 0."""
+    table = np.asarray(counts, dtype=np.float64)
+    totals = table.sum(axis=1, keepdims=True)
+    return np.divide(table, totals, out=np.zeros_like(table), where=totals > 0)
 
 
 def _figure(width: float, height: float, columns: int = 1) -> tuple[Figure, Any]:
