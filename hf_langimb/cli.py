@@ -39,7 +39,10 @@ def probe(options: Namespace) -> None:
     """Print how well a language probe reads the language off a model's features."""
     from hf_langimb.data.loading import find_text_columns, open_texts
     from hf_langimb.probe import probe_model
+    from hf_langimb.progress import quiet_libraries
     from hf_langimb.tables import probe_report
+
+    quiet_libraries()
 
     rows = open_texts(
         options.dataset,

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 import yaml
 from accelerate import PartialState
 from datasets import Dataset, DatasetDict
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from hf_langimb.arguments import LangImbTrainingArguments, Recipe
 from hf_langimb.axes import AXES_FILE
@@ -26,6 +27,7 @@ from hf_langimb.data import mini_xnli
 from hf_langimb.data.loading import tokenize
 from hf_langimb.distribution import JointDistribution
 from hf_langimb.evaluation import evaluate_predictions, join_by_id
+from hf_langimb.progress import bar, hidden, quiet_libraries
 from hf_langimb.results import SCHEMA_VERSION, compare, summarise, write_json, write_results
 from hf_langimb.subsets import TEST_SEED, Data, external_text, load_data
 from hf_langimb.weighting import cell_weights
@@ -268,8 +270,10 @@ def run(recipe: Recipe) -> tuple[Path, dict[str, Any]]:
     audits = {"test/balanced": JointDistribution.from_dataset(test).audit()}
     seeds = [recipe.training.seed + i for i in range(recipe.data.seeds)]
     metrics: dict[str, dict[str, Any]] = {name: {} for name in settings}
-    for seed in seeds:
-        for setup, values in settings.items():
+    trainings = [(seed, setup, values) for seed in seeds for setup, values in settings.items()]
+    with logging_redirect_tqdm(), bar(trainings, unit="training") as progress:
+        for seed, setup, values in progress:
+            progress.set_description(f"{setup}, seed {seed}")
             changes = values | {"output_dir": str(folder / setup / f"seed-{seed}"), "seed": seed}
             changes["language_column"] = "language"  # as `load_data` names it
             arguments = replace(recipe.training, **{key: value for key, value in changes.items() if key != "plan"})
@@ -408,9 +412,12 @@ def main(name: str, folder: Path) -> None:
     logging.basicConfig(format="%(message)s")
     logging.getLogger("hf_langimb").setLevel(logging.INFO if PartialState().is_main_process else logging.ERROR)
     transformers_logging.set_verbosity_error()  # each training starts with a head that is new, as it should be
-    transformers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()  # of weights that take no time to load
+    quiet_libraries()
     try:
         recipe = parse_recipe(name, folder)
+        if "disable_tqdm" not in recipe.config:
+            recipe.training.disable_tqdm = hidden()
         output, results = run(recipe)
     except ValueError as error:
         sys.exit(f"{Path(sys.argv[0]).name}: {error}")

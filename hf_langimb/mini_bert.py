@@ -22,6 +22,7 @@ from transformers import (
 from transformers.modeling_outputs import MaskedLMOutput
 
 from hf_langimb.data.loading import tokenize
+from hf_langimb.progress import hidden
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 LONGEST_TEXT = 64  # tokens of a pair
@@ -102,6 +103,7 @@ def pretrain_mini_bert(pairs: Dataset, folder: str | Path, *, steps: int, seed: 
         save_strategy="no",
         logging_steps=max(steps // 6, 1),
         dataloader_pin_memory=False,
+        disable_tqdm=hidden(),
         report_to="none",
         seed=seed,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from hf_langimb.columns import encode_column
+from hf_langimb.progress import bar
 
 POOLINGS = ("cls", "pooler", "mean", "last")
 PROTOCOLS = ("text", "code")
@@ -23,8 +25,9 @@ class ProbeResult:
     Args:
         accuracy: share of rows whose language is identified, each by a probe that has not seen its fold.
         chance: accuracy of always naming the most frequent language.
-        control: accuracy of the same probe on shuffled languages; near `chance` where the protocol is sound.
-        control_interval: 99 % interval of `control` (Wilson's, over rows).
+        control: mean accuracy of the same probe on shuffled languages; near `chance` where the protocol is sound.
+        control_interval: where the accuracy on shuffled languages lies in 99 % of shuffles (a t prediction interval
+            from those made: rows err together, so that a binomial interval over rows is too narrow).
         bits_below_chance: entropy of the languages less the probe's cross-entropy, in bits: what the features tell.
         confidence: mean probability that the probe gives to the language it names.
         rows: number of rows.
@@ -61,7 +64,14 @@ class ProbeResult:
 
 
 def probe_languages(
-    features: Any, languages: Any, *, groups: Any = None, C: float = 1.0, folds: int = 5, seed: int = 0
+    features: Any,
+    languages: Any,
+    *,
+    groups: Any = None,
+    C: float = 1.0,
+    folds: int = 5,
+    seed: int = 0,
+    shuffles: int = 10,
 ) -> ProbeResult:
     """Cross-validated accuracy of a logistic regression that reads the language off frozen features.
 
@@ -72,12 +82,18 @@ def probe_languages(
         C: inverse strength of the regularisation (scikit-learn's default 1; the authors' code used 1e-4).
         folds: number of folds, fewer where a language has fewer rows (with groups: fewer groups).
         seed: of the folds and of the shuffled control.
+        shuffles: of the languages for the control, 2 or more.
 
     Raises:
-        ValueError: fewer than two languages, a language with a single row or group, or lengths that differ.
+        ValueError: fewer than two languages, a language with a single row or group, lengths that differ, or a number
+            out of its range.
     """
-    from scipy.stats import binomtest
+    from scipy.stats import t
 
+    if not C > 0 or folds < 2 or shuffles < 2:
+        raise ValueError(
+            f"Expected C above 0, folds and shuffles of 2 or more, found C={C}, folds={folds}, shuffles={shuffles}."
+        )
     table = np.asarray(features, dtype=np.float64)
     table = table[0] if table.ndim == 3 and len(table) == 1 else table
     axis, target = encode_column(languages, "language")
@@ -96,12 +112,17 @@ def probe_languages(
         rare = ", ".join(axis[i] for i in np.flatnonzero(apart < 2))
         unit = "rows" if groups is None else "groups of rows"
         raise ValueError(f"A language probe needs two {unit} of each language or more; {rare} has one. Leave it out.")
-    folds = int(min(folds, apart.min()))
-    probabilities, converged = _out_of_fold(table, target, group_ids, C, folds, seed)
-    shuffled = np.random.default_rng(seed).permutation(target)
-    control, _ = _out_of_fold(table, shuffled, group_ids, C, folds, seed)
-    named = int((control.argmax(axis=1) == shuffled).sum())
-    bounds = binomtest(named, len(target)).proportion_ci(0.99, method="wilson")
+    splits = _splits(target, group_ids, int(min(folds, apart.min())), seed)
+    probabilities, converged = _out_of_fold(table, target, splits, C)
+    rng = np.random.default_rng(seed)
+    controls = []
+    for _ in range(shuffles):
+        shuffled = target.copy()
+        for _, rows in splits:  # within folds, which keep their languages in proportion
+            shuffled[rows] = rng.permutation(target[rows])
+        controls.append(float((_out_of_fold(table, shuffled, splits, C)[0].argmax(axis=1) == shuffled).mean()))
+    control = float(np.mean(controls))
+    half = float(t.ppf(0.995, shuffles - 1)) * float(np.std(controls, ddof=1)) * math.sqrt(1 + 1 / shuffles)
     identified = probabilities.argmax(axis=1)
     confusion = np.zeros((len(axis), len(axis)), dtype=np.int64)
     np.add.at(confusion, (target, identified), 1)
@@ -110,8 +131,8 @@ def probe_languages(
     return ProbeResult(
         accuracy=float((identified == target).mean()),
         chance=float(shares.max()),
-        control=named / len(target),
-        control_interval=(float(bounds.low), float(bounds.high)),
+        control=control,
+        control_interval=(max(control - half, 0.0), min(control + half, 1.0)),
         bits_below_chance=float(told.mean() - (shares * np.log2(shares)).sum()),
         confidence=float(probabilities.max(axis=1).mean()),
         rows=len(target),
@@ -121,19 +142,25 @@ def probe_languages(
     )
 
 
-def _out_of_fold(
-    features: np.ndarray, target: np.ndarray, groups: np.ndarray, C: float, folds: int, seed: int
-) -> tuple[np.ndarray, bool]:
-    """Probabilities float64[N, L] of each row by a probe fitted on the other folds, and whether all fits converged."""
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression
+def _splits(target: np.ndarray, groups: np.ndarray, folds: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """(rows to fit, rows to test) of each fold: languages in proportion, rows of one group in one fold."""
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
     grouped = len(np.unique(groups)) < len(groups)
     splitter = (StratifiedGroupKFold if grouped else StratifiedKFold)(folds, shuffle=True, random_state=seed)
+    return list(splitter.split(target, target, groups if grouped else None))
+
+
+def _out_of_fold(
+    features: np.ndarray, target: np.ndarray, splits: list[tuple[np.ndarray, np.ndarray]], C: float
+) -> tuple[np.ndarray, bool]:
+    """Probabilities float64[N, L] of each row by a probe fitted on the other folds, and whether all fits converged."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
     probabilities = np.zeros((len(target), int(target.max()) + 1))
     converged = True
-    for train, test in splitter.split(features, target, groups if grouped else None):
+    for train, test in splits:
         if len(seen := np.unique(target[train])) == 1:  # few groups: nothing to fit
             probabilities[test, seen] = 1.0
             continue
@@ -177,7 +204,6 @@ def extract_features(
     import torch
     from accelerate import PartialState
     from accelerate.utils import reduce
-    from tqdm.auto import tqdm
 
     from hf_langimb.data.loading import find_text_columns, tokenize
     from hf_langimb.lora import base_model_of
@@ -197,15 +223,10 @@ def extract_features(
     features: Any = None
     training = model.training
     model.eval()
-    quiet = None if state.is_main_process else True  # None: quiet where there is no terminal
+    mine = batches[state.process_index :: state.num_processes] or batches[-1:]
     try:
         with torch.inference_mode():
-            for index in tqdm(
-                batches[state.process_index :: state.num_processes] or batches[-1:],
-                desc="Extracting features",
-                disable=quiet,
-                leave=False,
-            ):
+            for index in bar(mine, "Extracting features"):
                 batch = _pad(tokenizer, {name: [column[i] for i in index] for name, column in columns.items()})
                 outputs = encoder(**batch.to(model.device), output_hidden_states=True)
                 pooled = _pool(outputs, batch, pooling, layers)
@@ -279,7 +300,6 @@ def probe_model(
         ValueError: no such model or protocol, a pooler that the checkpoint does not have, too few languages or rows.
     """
     from accelerate import PartialState
-    from tqdm.auto import tqdm
     from transformers import AutoTokenizer
 
     if protocol not in PROTOCOLS:
@@ -305,7 +325,7 @@ def probe_model(
     numbers = range(len(features)) if layers is None else layers
     probes = [
         {"layer": number} | probe_languages(layer, rows["language"][:], groups=rows["id"][:], C=strength).to_dict()
-        for number, layer in zip(numbers, tqdm(features, "Probing layers", disable=None, leave=False), strict=True)
+        for number, layer in zip(numbers, bar(features, "Probing layers"), strict=True)
     ]
     return {"model": name, "protocol": protocol, "pooling": pooling, "C": strength, "text_columns": columns} | {
         "layers": probes

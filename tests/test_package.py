@@ -22,7 +22,7 @@ FLOORS = (
     ("trainer", "mini_bert", "lora", "collator", "losses", "arguments"),  # training
     ("model_card", "tables", "results"),  # facts
     ("data",),  # data
-    ("axes", "sampling", "cloning", "distribution", "weighting", "columns"),  # counting
+    ("axes", "sampling", "cloning", "distribution", "weighting", "columns", "progress"),  # counting
 )
 PLACE = {room: place for place, room in enumerate(room for floor in FLOORS for room in floor)}
 

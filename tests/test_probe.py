@@ -48,8 +48,21 @@ def test_noise_tells_nothing():
     assert -0.05 < result.bits_below_chance <= 0.005
     assert result.confidence == pytest.approx(2 / 3, abs=0.03)
     low, high = result.control_interval
-    assert low < result.chance < high
-    assert high - low == pytest.approx(2 * 2.576 * np.sqrt(2 / 9 / 600), rel=0.02)
+    assert low - 1e-9 <= result.chance <= high + 1e-9  # a probe that always says en
+    assert result.control == pytest.approx((low + high) / 2)
+
+
+def test_the_interval_of_the_control_is_where_shuffled_languages_fall():
+    """Rows err together: shuffles spread more (here 1.2 times) than so many independent rows would."""
+    features, languages = noise(300, 16), two_languages(300)
+    low, high = probe_languages(features, languages, shuffles=40).control_interval
+    drawn = [probe_languages(features, languages, seed=seed, shuffles=2).control for seed in range(1, 40)]
+    spread = np.std(drawn) * np.sqrt(2)  # of one shuffle
+    assert np.mean(drawn) == pytest.approx(0.5, abs=0.015)
+    assert (low + high) / 2 == pytest.approx(0.5, abs=0.02)
+    assert (high - low) / 2 == pytest.approx(2.708 * spread, rel=0.25)  # 2.708: 39 degrees of freedom
+    few = probe_languages(features, languages, shuffles=10).control_interval
+    assert few[0] < low < high < few[1]  # what few shuffles do not know
 
 
 def test_one_layer_of_extracted_features_is_taken():
@@ -113,6 +126,12 @@ def test_a_solver_that_does_not_converge_is_recorded_without_a_warning():
 def test_bad_input(features, languages, groups, message):
     with pytest.raises(ValueError, match=message):
         probe_languages(features, languages, groups=groups)
+
+
+@pytest.mark.parametrize("values", [{"C": 0}, {"C": float("nan")}, {"folds": 1}, {"shuffles": 1}])
+def test_numbers_out_of_range(values):
+    with pytest.raises(ValueError, match="Expected C above 0, folds and shuffles of 2 or more"):
+        probe_languages(noise(4), ["en", "fr"] * 2, **values)
 
 
 # Features.
