@@ -202,6 +202,7 @@ def predict(folder: Path, dataset: Dataset, arguments: LangImbTrainingArguments)
             "prediction_loss_only": False,
             "dataloader_drop_last": False,
             "eval_do_concat_batches": True,
+            "report_to": "none",  # the training's tracker has its run
         }
         plain = replace(arguments, **changes)
         tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -276,6 +277,7 @@ def run(recipe: Recipe) -> tuple[Path, dict[str, Any]]:
             progress.set_description(f"{setup}, seed {seed}")
             changes = values | {"output_dir": str(folder / setup / f"seed-{seed}"), "seed": seed}
             changes["language_column"] = "language"  # as `load_data` names it
+            changes["run_name"] = recipe.training.run_name or f"{setup}-seed-{seed}"  # in trackers
             arguments = replace(recipe.training, **{key: value for key, value in changes.items() if key != "plan"})
             subsets = {split: data.subset(split, values["plan"], seed) for split in ("train", "validation")}
             for split, rows in subsets.items():
@@ -292,11 +294,16 @@ def run(recipe: Recipe) -> tuple[Path, dict[str, Any]]:
 
 
 def _check_setups(recipe: Recipe, settings: dict[str, dict[str, Any]], data: Data) -> None:
-    """Raise before any work where a setup's plan, its size or its weights do not fit the data."""
+    """Raise before any work where a setup's plan, its size or its weights do not fit the data, or a tracker lacks."""
+    from transformers.integrations import get_available_reporting_integrations
+
     metrics = ("loss", "plain_loss", "uniform_loss")
     metric = (recipe.training.metric_for_best_model or "loss").removeprefix("eval_")
     if metric not in metrics:
         raise ValueError(f"metric_for_best_model expects one of eval_{', eval_'.join(metrics)}, found {metric!r}.")
+    if missing := set(recipe.training.report_to) - {"none"} - {*get_available_reporting_integrations()}:
+        names = ", ".join(sorted(missing))
+        raise ValueError(f"report_to names {names}, which this environment does not have: install it, or leave it out.")
     available = JointDistribution.from_dataset(data.source["train"])
     for setup, values in settings.items():
         plan, overrides = values["plan"], {key: value for key, value in values.items() if key != "plan"}

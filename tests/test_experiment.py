@@ -431,6 +431,7 @@ def test_own_data_by_flags_alone(workshop, tmp_path):
             ["--metric_for_best_model", "accuracy"],
             "expects one of eval_loss, eval_plain_loss, eval_uniform_loss, found",
         ),
+        (["--report_to", "comet_ml"], "report_to names comet_ml, which this environment does not have"),
         (["--missing_cell_policy", "hope"], "Unknown missing_cell_policy 'hope'"),
         (["--train_size", "5000"], "train split, axes .*A plan of 5,000 rows is larger than the source"),
         (["--test_size", "5000"], "test split, axes .*A plan of 5,000 rows is larger"),
