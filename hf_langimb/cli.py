@@ -6,8 +6,9 @@ import json
 import logging
 import os
 import sys
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Sequence
+from pathlib import Path
 
 from hf_langimb import __version__
 
@@ -64,6 +65,10 @@ def probe(options: Namespace) -> None:
     if found is None:  # another process prints
         return
     found = {"model": options.model, "dataset": options.dataset} | found
+    if options.figure:
+        from hf_langimb.report.plots import probe_by_layer
+
+        probe_by_layer(found).savefig(options.figure)
     print(json.dumps(found, indent=1, allow_nan=False) if options.json else probe_report(found))
 
 
@@ -116,6 +121,7 @@ def _parser() -> ArgumentParser:
         default="text",
         help="the paper's words (default), or its authors' code: C = 1e-4, pooler for BERT, first text alone",
     )
+    command.add_argument("--figure", type=_picture, metavar="FILE", help="draw accuracy by layer (.svg, .png or .pdf)")
     command.add_argument("--json", action="store_true", help="JSON alone on stdout")
 
     command = commands.add_parser("report", help="one HTML page of a run, to read and to send", allow_abbrev=False)
@@ -127,6 +133,16 @@ def _parser() -> ArgumentParser:
 
 def _layer(text: str) -> int | str:
     return text if text == "all" else int(text)
+
+
+def _picture(text: str) -> str:
+    """A file that can be drawn, checked before the work whose end it is."""
+    path = Path(text)
+    if path.suffix not in (".svg", ".png", ".pdf"):
+        raise ArgumentTypeError(f"expected a .svg, .png or .pdf file, found {text!r}")
+    if not path.parent.is_dir():
+        raise ArgumentTypeError(f"the folder {path.parent} does not exist")
+    return text
 
 
 def _add_dataset(command: ArgumentParser) -> None:

@@ -1,10 +1,12 @@
 """The `evaluate` modules, loaded from their folders as users load them, alone and in a Trainer."""
 
+import ast
 from pathlib import Path
 
 import evaluate
 import numpy as np
 import pytest
+import yaml
 
 import hf_langimb
 from hf_langimb import LangImbTrainer, evaluate_predictions
@@ -58,6 +60,23 @@ def test_batches_add_up(columns, tmp_path):
         metric.add_batch(predictions=predictions[part], languages=languages[part])
     whole = load("language_reliance", tmp_path).compute(predictions=predictions, languages=languages)
     assert metric.compute() == whole
+
+
+@pytest.mark.parametrize("name", ["per_language_accuracy", "language_reliance"])
+def test_the_example_of_its_page(monkeypatch, name):
+    """The page that would be published: metadata, and an example that gives what it says."""
+    page = (FOLDER / name / "README.md").read_text()
+    metadata = yaml.safe_load(page.split("---")[1])
+    assert metadata["tags"] == ["evaluate", "metric"]
+    monkeypatch.chdir(FOLDER.parents[1])
+    code, _, said = page.split("```python\n")[1].split("```")[0].rpartition("# ")
+    *setup, call = ast.parse(code).body
+    names: dict = {}
+    exec(compile(ast.Module(setup, []), name, "exec"), names)
+    found = eval(compile(ast.Expression(call.value), name, "eval"), names)
+    assert found == {
+        key: value and pytest.approx(value, abs=5e-4) for key, value in eval(said.partition("}")[0] + "}").items()
+    }
 
 
 def test_in_a_trainer_rows_keep_their_order(bert_tokenizer, tiny_bert, tiny_dataset, training_arguments, tmp_path):

@@ -36,13 +36,14 @@ def test_heat_map_shows_the_share_of_each_cell():
 
 
 def test_prediction_bars_are_the_mean_shares(results):
-    figure = plots.prediction_bars(results)
-    assert [axes.get_title() for axes in figure.axes] == list(results["setups"])
-    for axes, setup in zip(figure.axes, results["setups"].values(), strict=True):
-        counts = np.mean([m["test"]["predicted"] for m in setup["seeds"].values()], axis=0)
+    drawn = {name: plots.prediction_bars(results, name).axes[0] for name in results["setups"]}
+    for name, axes in drawn.items():
+        counts = np.mean([m["test"]["predicted"] for m in results["setups"][name]["seeds"].values()], axis=0)
         shares = counts / counts.sum(axis=1, keepdims=True)
+        assert axes.get_title() == name
         assert [bar.get_height() for bar in axes.patches] == pytest.approx(shares.ravel())
         assert len({bar.get_hatch() for bar in axes.patches}) == len(results["languages"])
+    assert len({axes.get_ylim() for axes in drawn.values()}) == 1  # one scale
 
 
 def test_probe_bars_with_intervals_and_chance(results):
@@ -65,7 +66,7 @@ def test_a_run_without_probe_or_calibration_still_gives_figures(results):
         for metrics in setup["seeds"].values():
             metrics["test"]["calibration"] = None
     assert len(plots.probe_bars(results).axes[0].patches) == 0
-    assert plots.to_svg(plots.reliability_curves(results), "curves").startswith("<svg")
+    assert plots.to_svg(plots.reliability_curves(results, "balanced"), "curves").startswith("<svg")
 
 
 def test_probe_by_layer():
@@ -73,14 +74,23 @@ def test_probe_by_layer():
     assert axes.lines[0].get_ydata().tolist() == [0.5, 0.9]
 
 
-def test_reliability_curves_are_those_of_the_first_seed(results):
-    axes = plots.reliability_curves(results).axes[0]
+def test_reliability_curves_are_those_of_the_first_seed_without_small_bins(results):
     bins = results["setups"]["balanced"]["seeds"]["0"]["test"]["calibration"]["en"]["bins"]
-    assert axes.lines[1].get_ydata().tolist() == [point["accuracy"] for point in bins]
+    bins[-1]["rows"] = plots.SMALL_BIN - 1
+    axes = plots.reliability_curves(results, "balanced").axes[0]
+    shown = [point["accuracy"] for point in bins if point["rows"] >= plots.SMALL_BIN]
+    assert axes.lines[1].get_ydata().tolist() == shown and 0 < len(shown) < len(bins)
     assert len({line.get_marker() for line in axes.lines[1:]}) == 2
 
 
-@pytest.mark.parametrize("draw", [plots.prediction_bars, plots.probe_bars, plots.reliability_curves])
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda results: plots.prediction_bars(results, "weighted"),
+        plots.probe_bars,
+        lambda results: plots.reliability_curves(results, "weighted"),
+    ],
+)
 def test_an_svg_is_the_same_each_time_and_takes_the_colour_of_the_page(results, draw):
     figure = draw(results)
     text = plots.to_svg(figure, 'a "description" <of> it')

@@ -56,9 +56,12 @@ def test_the_verdict_has_three_lines_with_intervals(results):
     lines = verdict(render(results))
     assert [answer for _, answer, _ in lines] == ["yes", "yes", "not measured"]
     accuracy = difference(results, "test.accuracy")
-    assert lines[0][2].endswith(f"{accuracy['mean']:+.3f} [{accuracy['low']:+.3f}, {accuracy['high']:+.3f}]")
+    assert f"{accuracy['mean']:+.3f} [{accuracy['low']:+.3f}, {accuracy['high']:+.3f}] on test text" in lines[0][2]
+    assert "on test text" in lines[1][2] and "on external text" in lines[1][2]
     accuracy["high"] = 0.01
     assert [answer for _, answer, _ in verdict(render(results))] == ["no", "yes", "not measured"]
+    difference(results, "probe.external.accuracy")["low"] = -0.01  # it does not hold on each text
+    assert [answer for _, answer, _ in verdict(render(results))] == ["no", "no", "not measured"]
     difference(results, "probe.test.accuracy").update(low=None, high=None)
     assert [answer for _, answer, _ in verdict(render(results))] == ["no", "not known", "not measured"]
     results["comparisons"] = []
@@ -75,7 +78,8 @@ def test_the_page_stands_alone_and_can_be_read_aloud(results):
     assert names.count("h1") == 1 and names.count("table") == names.count("caption") >= 4
     assert all(attributes.get("scope") in ("col", "row") for tag, attributes in outline.tags if tag == "th")
     pictures = [attributes for tag, attributes in outline.tags if attributes.get("role") == "img"]
-    assert len(pictures) == names.count("figure") == 5
+    assert len(pictures) == names.count("svg") == 2 + 3 + 1 + 3  # data, predictions, probe, reliability
+    assert names.count("figure") == names.count("figcaption") == 4
     assert all(len(attributes["aria-label"]) > 40 for attributes in pictures)
     assert "fr: entailment 50%, neutral 33%, contradiction 17%" in page
     assert "nan" not in outline.text.lower().split()
@@ -162,7 +166,9 @@ def test_the_page_fits_the_screen(browser, tmp_path, width, scheme):
     assert requests == [path.as_uri()] and faults == []
     assert page.evaluate("document.documentElement.scrollWidth") <= width  # tables scroll, the page does not
     assert page.get_by_role("heading", name="Verdict").is_visible()
-    assert page.get_by_role("img").count() == 5
+    pictures = page.get_by_role("img")
+    assert pictures.count() == 9
+    assert all(pictures.nth(i).bounding_box()["width"] >= 280 for i in range(9))  # also on a phone
     assert page.get_by_role("columnheader", name="accuracy").first.is_visible()
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.getAttribute('role')") == "region"

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")  # Okabe and Ito
 HATCHES = ("", "///", "...", "xxx", "---", "\\\\\\")
 MARKERS = ("o", "s", "^", "D", "v", "P")
+SMALL_BIN = 20  # rows below which a bin of a reliability curve is noise
 _INK = "#010203"  # stands for the page's text colour in an SVG
 
 
@@ -41,30 +42,36 @@ def joint_heatmap(languages: Sequence[str], labels: Sequence[Any], counts: Any, 
     return figure
 
 
-def prediction_bars(results: dict[str, Any]) -> Figure:
-    """Shares of predicted labels in each language on the balanced test set, a panel a setup, mean over seeds."""
-    setups, languages, labels = results["setups"], results["languages"], results["labels"]
-    figure, panels = _figure(1.5 + 2.4 * len(setups), 2.9, columns=len(setups))
+def prediction_bars(results: dict[str, Any], setup: str) -> Figure:
+    """Shares of a setup's predicted labels in each language on the balanced test set, mean over seeds.
+
+    The scale is the same for all setups of the run.
+    """
+    languages, labels = results["languages"], results["labels"]
+    shares = {name: _predicted_shares(values) for name, values in results["setups"].items()}
+    figure, axes = _figure(4.2, 2.9)
     width = 0.8 / len(languages)
-    for axes, (name, setup) in zip(np.atleast_1d(panels), setups.items(), strict=True):
-        counts = np.mean([metrics["test"]["predicted"] for metrics in setup["seeds"].values()], axis=0)
-        shares = _row_shares(counts)
-        for i, language in enumerate(languages):
-            places = np.arange(len(labels)) + (i - (len(languages) - 1) / 2) * width
-            axes.bar(places, shares[i], width, label=language, **_style(i))
-        axes.axhline(1 / len(labels), color=_INK, linewidth=0.8, linestyle=":")
-        axes.set_xticks(range(len(labels)), [str(label) for label in labels], rotation=20, ha="right")
-        axes.set_title(name)
-    np.atleast_1d(panels)[0].set_ylabel("share of predictions")
-    _legend(np.atleast_1d(panels)[-1], "language")
+    for i, language in enumerate(languages):
+        places = np.arange(len(labels)) + (i - (len(languages) - 1) / 2) * width
+        axes.bar(places, shares[setup][i], width, label=language, **_style(i))
+    axes.axhline(1 / len(labels), color=_INK, linewidth=0.8, linestyle=":")
+    axes.set_xticks(range(len(labels)), [str(label) for label in labels], rotation=20, ha="right")
+    axes.set_ylim(0, 1.05 * max(float(table.max()) for table in shares.values()))
+    axes.set_ylabel("share of predictions")
+    axes.set_title(setup)
+    _legend(axes, "language")
     return figure
+
+
+def _predicted_shares(setup: dict[str, Any]) -> np.ndarray:
+    return _row_shares(np.mean([metrics["test"]["predicted"] for metrics in setup["seeds"].values()], axis=0))
 
 
 def probe_bars(results: dict[str, Any]) -> Figure:
     """Accuracy of the language probe by setup, on test and external text, with 95 % intervals over seeds and chance."""
     setups = results["setups"]
     kinds = [kind for kind in ("test", "external") if _summaries(setups, f"probe.{kind}.accuracy")]
-    figure, axes = _figure(2.6 + 1.1 * len(setups), 2.9)
+    figure, axes = _figure(2.1 + 0.7 * len(setups), 2.9)
     width = 0.8 / max(len(kinds), 1)
     for i, kind in enumerate(kinds):
         for j, setup in enumerate(setups.values()):
@@ -107,28 +114,29 @@ def probe_by_layer(found: dict[str, Any]) -> Figure:
     return figure
 
 
-def reliability_curves(results: dict[str, Any]) -> Figure:
-    """Accuracy against confidence in each language, a panel a setup, of the first seed; the diagonal is calibrated."""
-    setups = results["setups"]
-    figure, panels = _figure(1.5 + 2.4 * len(setups), 2.9, columns=len(setups))
-    for axes, (name, setup) in zip(np.atleast_1d(panels), setups.items(), strict=True):
-        first = next(iter(setup["seeds"].values()))
-        axes.plot([0, 1], [0, 1], color=_INK, linewidth=0.8, linestyle=":")
-        for i, (language, curve) in enumerate((first["test"].get("calibration") or {}).items()):
-            points = curve["bins"]
-            axes.plot(
-                [point["confidence"] for point in points],
-                [point["accuracy"] for point in points],
-                color=COLOURS[i % len(COLOURS)],
-                marker=MARKERS[i % len(MARKERS)],
-                label=language,
-            )
-        axes.set_title(name)
-        axes.set_xlabel("confidence")
-        axes.set_xlim(0, 1)
-        axes.set_ylim(0, 1.02)
-    np.atleast_1d(panels)[0].set_ylabel("accuracy")
-    _legend(np.atleast_1d(panels)[-1], "language")
+def reliability_curves(results: dict[str, Any], setup: str) -> Figure:
+    """Accuracy against confidence in each language, of a setup's first seed; the diagonal is calibrated.
+
+    Bins of fewer than `SMALL_BIN` rows are left out.
+    """
+    first = next(iter(results["setups"][setup]["seeds"].values()))
+    figure, axes = _figure(4.2, 2.9)
+    axes.plot([0, 1], [0, 1], color=_INK, linewidth=0.8, linestyle=":")
+    for i, (language, curve) in enumerate((first["test"]["calibration"] or {}).items()):
+        points = [point for point in curve["bins"] if point["rows"] >= SMALL_BIN]
+        axes.plot(
+            [point["confidence"] for point in points],
+            [point["accuracy"] for point in points],
+            color=COLOURS[i % len(COLOURS)],
+            marker=MARKERS[i % len(MARKERS)],
+            label=language,
+        )
+    axes.set_xlabel("confidence")
+    axes.set_ylabel("accuracy")
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1.02)
+    axes.set_title(setup)
+    _legend(axes, "language")
     return figure
 
 
@@ -160,15 +168,16 @@ def _row_shares(counts: Any) -> np.ndarray:
     return np.divide(table, totals, out=np.zeros_like(table), where=totals > 0)
 
 
-def _figure(width: float, height: float, columns: int = 1) -> tuple[Figure, Any]:
+def _figure(width: float, height: float) -> tuple[Figure, Axes]:
     colours = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
     style: dict[Any, Any] = dict.fromkeys(colours, _INK) | {"font.size": 9, "hatch.linewidth": 0.6}
     with rc_context(style):
         figure = Figure(figsize=(width, height), layout="constrained")
-        panels = figure.subplots(1, columns, sharey=columns > 1)
-        for axes in np.atleast_1d(panels):
-            _plain(axes)
-    return figure, panels
+        axes = figure.subplots()
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    axes.title.set_color(_INK)
+    return figure, axes
 
 
 def _legend(axes: Axes, title: str | None = None, **place: Any) -> None:
@@ -176,12 +185,6 @@ def _legend(axes: Axes, title: str | None = None, **place: Any) -> None:
     if axes.get_legend_handles_labels()[0]:
         place = place or {"loc": "upper left", "bbox_to_anchor": (1, 1)}
         axes.legend(title=title, frameon=False, labelcolor=_INK, **place).get_title().set_color(_INK)
-
-
-def _plain(axes: Axes) -> None:
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    axes.title.set_color(_INK)
 
 
 def _style(i: int) -> dict[str, Any]:
