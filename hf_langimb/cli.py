@@ -20,7 +20,6 @@ def audit(options: Namespace) -> None:
     from hf_langimb.data.counting import count_splits
     from hf_langimb.tables import audit_text
 
-    logging.getLogger("datasets.packaged_modules").setLevel(logging.CRITICAL)  # they log what they raise, too
     splits = count_splits(
         options.dataset,
         language_column=options.language_column,
@@ -179,6 +178,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         Exit code: 0 done, 1 a fault (told in one sentence on stderr), 2 wrong usage, 130 interrupted (Ctrl-C).
     """
+    logging.getLogger("datasets.packaged_modules").setLevel(logging.CRITICAL)  # they log what they raise, too
     try:
         options = _parser().parse_args([_with_dashes(a) for a in (sys.argv[1:] if argv is None else argv)])
         options.run(options)

@@ -128,8 +128,9 @@ def test_a_language_column_is_kept(tmp_path):
         (lambda folder: write(folder / "a.xlsx", "?"), "Expected a .parquet, .csv, .tsv, .jsonl, .json file, found"),
         (lambda folder: write(folder / "a.parquet", "no parquet"), "Cannot read the data set .*a.parquet"),
         (lambda folder: write(folder / "a.jsonl", '{"text": "a"}\n{"te'), "Cannot read the data set .*a.jsonl"),
+        (lambda folder: two_tables(folder), "The files of .* have different columns: name one of them"),
     ],
-    ids=["no folder", "no Hub", "empty", "xlsx", "parquet", "jsonl"],
+    ids=["no folder", "no Hub", "empty", "xlsx", "parquet", "jsonl", "two tables"],
 )
 def test_nothing_to_open(tmp_path, monkeypatch, make, message):
     for module in ("datasets.config", "huggingface_hub.constants"):  # else it tries for 20 seconds
@@ -139,6 +140,12 @@ def test_nothing_to_open(tmp_path, monkeypatch, make, message):
     with pytest.raises(ValueError, match=message) as caught:
         open_dataset(str(make(folder)))
     assert "\n" not in str(caught.value)
+
+
+def two_tables(folder):
+    rows().to_parquet(folder / "a.parquet")
+    rows().rename_column("language", "tongue").to_parquet(folder / "b.parquet")
+    return folder
 
 
 def write(path, text):

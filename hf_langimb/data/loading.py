@@ -37,6 +37,8 @@ def open_dataset(name: str, *, config_names: Sequence[str] = (), split: str | No
     try:
         loaded = _read(name, config_names[0] if config_names else None, split)
     except (datasets.exceptions.DatasetGenerationError, pa.ArrowInvalid) as error:
+        if isinstance(error.__cause__, datasets.table.CastError):
+            raise ValueError(f"The files of {name!r} have different columns: name one of them.") from None
         raise ValueError(f"Cannot read the data set {name!r}: {error.__cause__ or error}") from None
     except (FileNotFoundError, datasets.exceptions.DatasetNotFoundError, ConnectionError) as error:
         raise ValueError(
