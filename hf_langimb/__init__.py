@@ -19,6 +19,9 @@ _HOMES = {
     "extract_features": "probe",
     "probe_languages": "probe",
     "ProbeResult": "probe",
+    "attribute": "attribution.attribute",
+    "AttributionStore": "attribution.store",
+    "cumulative_difference": "attribution.difference",
 }
 
 __all__ = sorted(_HOMES)

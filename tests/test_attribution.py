@@ -1,0 +1,556 @@
+"""Token attributions against shap itself and against exact Shapley values; the store; what stops and goes on."""
+
+import itertools
+import json
+import math
+
+import numpy as np
+import pytest
+import shap
+import torch
+from datasets import ClassLabel, Dataset
+from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedTokenizerFast
+
+from hf_langimb import attribute
+from hf_langimb.attribution.engine import Forward, explain, id_masker
+from hf_langimb.attribution.examples import SPECIAL, encode, mask_ids
+from hf_langimb.attribution.owen import owen_values
+from hf_langimb.attribution.shapley import shapley_values
+from hf_langimb.attribution.store import AttributionStore, stack
+from hf_langimb.lora import add_lora
+
+SENTENCES = [  # whole trees fit the budget of the first of each, not of the others
+    "It rains.",
+    "He didn't say (or so I heard), that the train had left; did he?",
+    "L'été dernier, nous n'avons pas vu la mer.",
+    "Où est-il allé ? « À la gare », dit-elle, et rien d'autre.",
+    "猫が好きです。",
+    "昨日、友達と一緒に映画を見ました。とても面白かったです。",
+    "我喜欢喝茶。",
+    "他说他明天会来，但是我不相信他的话。",
+]
+PAIRS = list(itertools.pairwise(SENTENCES))
+STYLES = {  # first and last token, between two texts, as the family does it
+    "bert": ("[CLS]", "[SEP]", "[SEP]"),
+    "xlm-roberta": ("<s>", "</s>", "</s> </s>"),
+    "deberta-v2": ("[CLS]", "[SEP]", "[SEP]"),
+}
+
+
+def make_tokenizer(style):
+    """A tokenizer of the family's kind, trained on the sentences: word pieces, or pieces with the space in front."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+    first, last, between = STYLES[style]
+    unknown, pad, mask = ("<unk>", "<pad>", "<mask>") if style == "xlm-roberta" else ("[UNK]", "[PAD]", "[MASK]")
+    specials = list(dict.fromkeys([pad, unknown, first, last, mask]))
+    if style == "bert":
+        tokenizer = Tokenizer(models.WordPiece(unk_token=unknown))
+        tokenizer.normalizer = normalizers.BertNormalizer(lowercase=False)
+        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        trainer = trainers.WordPieceTrainer(vocab_size=220, special_tokens=specials, show_progress=False)
+        tokenizer.decoder = decoders.WordPiece()
+    else:
+        tokenizer = Tokenizer(models.Unigram())
+        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+        trainer = trainers.UnigramTrainer(
+            vocab_size=200, special_tokens=specials, unk_token=unknown, show_progress=False
+        )
+        tokenizer.decoder = decoders.Metaspace()
+    tokenizer.train_from_iterator(SENTENCES, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{first} $A {last}",
+        pair=f"{first} $A {between} $B:1 {last}:1",
+        special_tokens=[(token, tokenizer.token_to_id(token)) for token in (first, last)],
+    )
+    names = (
+        ["input_ids", "attention_mask"] if style == "xlm-roberta" else ["input_ids", "token_type_ids", "attention_mask"]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token=unknown, pad_token=pad, mask_token=mask, cls_token=first, sep_token=last,
+        model_max_length=128, model_input_names=names,
+    )  # fmt: skip
+
+
+def make_model(style, tokenizer, dtype=torch.float64):
+    torch.manual_seed(0)
+    size = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    shape = {"bert": {}, "xlm-roberta": {"type_vocab_size": 1}, "deberta-v2": {"type_vocab_size": 2}}[style]
+    config = AutoConfig.for_model(
+        style, **size, **shape, vocab_size=len(tokenizer), num_labels=3, initializer_range=0.5,
+        max_position_embeddings=136, pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+    return AutoModelForSequenceClassification.from_config(config).eval().to(dtype)
+
+
+@pytest.fixture(scope="module", params=STYLES)
+def style(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def tokenizer(style):
+    return make_tokenizer(style)
+
+
+@pytest.fixture(scope="module")
+def model(style, tokenizer):
+    return make_model(style, tokenizer)
+
+
+@pytest.fixture(scope="module")
+def bert():
+    tokenizer = make_tokenizer("bert")
+    return make_model("bert", tokenizer), tokenizer
+
+
+def run(model, tokenizer, texts, budget, **settings):
+    """{row: result} of the engine with ids masked."""
+    examples = encode(tokenizer, texts)
+    generators = [owen_values(e.tree(), budget=budget, maskable=e.content, **settings) for e in examples]
+    forward = Forward(model, str(next(model.parameters()).dtype).removeprefix("torch."))
+    return {e.index: found for e, found in explain(examples, generators, id_masker(tokenizer.mask_token_id), forward)}
+
+
+def one_by_one(model, example):
+    """Probabilities for rows of ids, each alone, as shap's default asks for them."""
+
+    def probabilities(rows):
+        with torch.no_grad():
+            inputs = [{"input_ids": torch.tensor([[int(token) for token in row]])} for row in rows]
+            if example.types is not None:
+                inputs = [{**one, "token_type_ids": torch.tensor(example.types)[None]} for one in inputs]
+            return np.concatenate([model(**one).logits.double().softmax(-1).numpy() for one in inputs])
+
+    return probabilities
+
+
+class IdMasker:
+    """For shap: ids of one example with its tree, special tokens kept."""
+
+    clustering = None
+    immutable_outputs = True
+    default_batch_size = 5  # shap's for texts
+
+    def __init__(self, example, mask_id):
+        self.example, self.mask_id = example, mask_id
+        self.clustering = lambda row: self._tree()
+
+    def _tree(self):
+        tree = self.example.tree()
+        tree[:, 2] = tree[:, 3] / tree[:, 3].max()
+        return tree
+
+    def __call__(self, mask, row):
+        return (np.where(mask | (self.example.segments == SPECIAL), self.example.ids, self.mask_id)[None],)
+
+    def shape(self, row):
+        return (1, len(self.example))
+
+    def mask_shapes(self, row):
+        return [(len(self.example),)]
+
+    def feature_names(self, row):
+        return [[str(i) for i in range(len(self.example))]]
+
+
+# Against shap.
+
+
+@pytest.mark.parametrize("budget", [500, None], ids=["500", "full"])
+def test_ids_of_single_texts_equal_shap_s_own_text_masker(model, tokenizer, budget):
+    found = run(model, tokenizer, [SENTENCES], budget)
+    cut = 0
+    for i, text in enumerate(SENTENCES):
+        example = encode(tokenizer, [[text]])[0]
+        if budget is None and len(example) > 16:
+            continue  # thousands of evaluations
+        explainer = shap.explainers.Partition(
+            one_by_one(model, example), shap.maskers.Text(tokenizer, output_type="token_ids")
+        )
+        np.random.seed(0)
+        expected = explainer([text], max_evals=500 if budget else 10**6, silent=True)
+        np.testing.assert_allclose(found[i]["values"], expected.values[0], atol=1e-9, rtol=0)
+        np.testing.assert_allclose(found[i]["base"], expected.base_values[0], atol=1e-9, rtol=0)
+        cut += found[i]["truncated"]
+    assert cut >= 2 if budget else cut == 0
+
+
+@pytest.mark.parametrize("budget", [60, 500])
+def test_ids_of_pairs_equal_shap_on_the_same_tree(model, tokenizer, budget):
+    found = run(model, tokenizer, list(zip(*PAIRS, strict=True)), budget)
+    for i, example in enumerate(encode(tokenizer, list(zip(*PAIRS, strict=True)))):
+        assert example.types is None or example.types.max() == 1
+        explainer = shap.explainers.Partition(one_by_one(model, example), IdMasker(example, tokenizer.mask_token_id))
+        np.random.seed(0)
+        expected = explainer([example.ids], max_evals=budget, silent=True)
+        np.testing.assert_allclose(found[i]["values"], expected.values[0], atol=1e-9, rtol=0)
+        assert found[i]["evaluations"] <= budget + 4
+
+
+def test_strings_equal_shap_s_default_pipeline(model, tokenizer, tmp_path):
+    from transformers import pipeline
+
+    whole = pipeline("text-classification", model=model.float(), tokenizer=tokenizer, top_k=None)
+    explainer = shap.Explainer(whole, seed=0)
+    texts = SENTENCES[1::2]  # one of each language
+    rows = Dataset.from_dict({"text": texts})
+    store = attribute(model, tokenizer, rows, out=tmp_path / "store", masking="string", dtype="float32")
+    values = store.to_explanation()
+    differences = []
+    for i, text in enumerate(texts):
+        np.random.seed(0)
+        expected = explainer([text], max_evals=500, silent=True)
+        differences.append(np.abs(values[i].values - expected.values[0]).max())
+        np.testing.assert_allclose(values[i].base_values, expected.base_values[0], atol=1e-6)
+    model.double()
+    assert np.sort(differences)[: len(texts) - 1].max() < 1e-6  # float32: near ties may open another node
+
+
+def test_the_two_texts_of_a_pair_are_two_branches(tokenizer):
+    for example in encode(tokenizer, list(zip(*PAIRS, strict=True))):
+        spans = [np.flatnonzero(example.segments == i) for i in (0, 1)]
+        leaves = {i: {i} for i in range(len(example))}
+        for number, (left, right) in enumerate(example.tree()[:, :2].astype(int)):
+            leaves[len(example) + number] = leaves[left] | leaves[right]
+        for span in spans:
+            whole = min((node for node in leaves.values() if set(span) <= node), key=len)
+            others = set(spans[0] if span is spans[1] else spans[1])
+            assert not whole & others
+
+
+# Exact values.
+
+
+def by_definition(model, example, mask_id):
+    """Shapley values of the content tokens from all orders' weights."""
+    players = np.flatnonzero(example.segments != SPECIAL)
+    numbers = range(2 ** len(players))
+    coalitions = [sum(1 << int(p) for i, p in enumerate(players) if number >> i & 1) for number in numbers]
+    probabilities = one_by_one(model, example)(mask_ids(example, coalitions, mask_id))
+    values = np.zeros((len(example), probabilities.shape[1]))
+    n = len(players)
+    for i, player in enumerate(players):
+        for number in numbers:
+            if not number >> i & 1:
+                size = number.bit_count()
+                weight = math.factorial(size) * math.factorial(n - size - 1) / math.factorial(n)
+                values[player] += weight * (probabilities[number | 1 << i] - probabilities[number])
+    return values
+
+
+def shapley(model, tokenizer, example, budget, seed=0):
+    players = np.flatnonzero(example.segments != SPECIAL).tolist()
+    generator = shapley_values(players, len(example), budget=budget, seed=seed)
+    ((_, found),) = explain([example], [generator], id_masker(tokenizer.mask_token_id), Forward(model, "float64"))
+    return found
+
+
+def test_shapley_values_are_exact_where_the_budget_allows_it(bert):
+    model, tokenizer = bert
+    example = encode(tokenizer, [["猫が好きです。"]])[0]
+    exact = by_definition(model, example, tokenizer.mask_token_id)
+    found = shapley(model, tokenizer, example, None)
+    np.testing.assert_allclose(found["values"], exact, atol=1e-12)
+    assert (found["standard_error"] == 0).all()
+
+
+def test_sampled_shapley_values_are_as_far_off_as_their_standard_errors_say(bert):
+    model, tokenizer = bert
+    example = encode(tokenizer, [["L'été dernier, nous n'avons"]])[0]
+    exact = by_definition(model, example, tokenizer.mask_token_id)
+    players = example.segments != SPECIAL
+    assert 2 ** players.sum() > 200
+    deviations, errors = [], []
+    for seed in range(30):
+        found = shapley(model, tokenizer, example, 100, seed)
+        assert found["evaluations"] == 100
+        total = found["base"] + found["values"].sum(axis=0)
+        np.testing.assert_allclose(total, found["full"], atol=1e-12)
+        deviations.append((found["values"] - exact)[players])
+        errors.append(found["standard_error"][players])
+    spread = np.sqrt(np.mean(np.square(deviations), axis=0))
+    assert np.median(np.mean(errors, axis=0) / spread) == pytest.approx(1, abs=0.3)
+    assert np.mean(np.abs(deviations) < 2 * np.array(errors)) > 0.85
+    assert np.abs(np.mean(deviations)) < 1e-3
+
+
+# The store.
+
+
+def rows(number=12, pair=False, **changes):
+    chosen = [SENTENCES[i % len(SENTENCES)] for i in range(number)]
+    columns = {"premise": chosen, "hypothesis": chosen[::-1]} if pair else {"text": chosen}
+    columns |= {
+        "id": [f"row-{i}" for i in range(number)],
+        "language": [["en", "fr", "ja", "zh"][i % 8 // 2] for i in range(number)],
+        "label": [i % 3 for i in range(number)],
+    }
+    return Dataset.from_dict(columns | changes)
+
+
+@pytest.mark.parametrize("method", ["owen", "shapley"])
+@pytest.mark.parametrize("pair", [False, True], ids=["single", "pair"])
+def test_what_the_store_holds(bert, tmp_path, pair, method):
+    model, tokenizer = bert
+    data = rows(pair=pair)
+    store = attribute(model, tokenizer, data, out=tmp_path / "store", budget=80, method=method, shard_size=5)
+    assert len(store) == 12 and store.manifest["shards"] == 3
+    assert store.examples["id"].to_pylist() == data["id"][:]
+    assert store.examples["language"].to_pylist() == data["language"][:]
+    assert store.examples["label"].to_pylist() == [f"LABEL_{i}" for i in data["label"]]
+    tokens = store.tokens
+    sums = np.zeros((12, 3))
+    np.add.at(sums, tokens["example"].to_numpy(), stack(tokens["S"]))
+    np.testing.assert_allclose(stack(store.examples["base"]) + sums, stack(store.examples["p"]), atol=1e-5)
+    for token in tokens.to_pylist():
+        text = data[token["example"]][["premise", "hypothesis"][token["segment"]] if pair else "text"]
+        if token["segment"] != SPECIAL:
+            assert text[token["start"] :].startswith(token["piece"])
+            assert (
+                tokenizer.convert_tokens_to_ids(tokenizer.unk_token) == token["token_id"]
+                or token["end"] > token["start"]
+            )
+    with torch.no_grad():
+        inputs = [data[0][name] for name in (("premise", "hypothesis") if pair else ("text",))]
+        expected = model(**tokenizer(*inputs, return_tensors="pt")).logits.softmax(-1)
+    np.testing.assert_allclose(stack(store.examples["p"])[0], expected[0].numpy(), atol=1e-6)
+    assert ("standard_error" in tokens.column_names) is (method == "shapley")
+
+
+def test_equal_texts_and_special_tokens_cost_nothing(bert):
+    model, tokenizer = bert
+    calls = []
+    forward = Forward(model, "float64", batch_tokens=64)
+    inner = forward.model
+
+    class Counting:
+        def __call__(self, **inputs):
+            calls.append(tuple(inputs["input_ids"].shape))
+            return inner(**inputs)
+
+    forward.model = Counting()
+    examples = encode(tokenizer, [["It rains."] * 5 + ["It snows."] * 2])
+    generators = [owen_values(e.tree(), budget=500, maskable=e.content) for e in examples]
+    found = {e.index: r for e, r in explain(examples, generators, id_masker(tokenizer.mask_token_id), forward)}
+    assert all(rows * length <= max(64, length) for rows, length in calls)
+    assert sum(rows for rows, _ in calls) < sum(r["forwards"] for r in found.values())
+    assert found[0]["forwards"] < 0.6 * found[0]["evaluations"]
+    np.testing.assert_array_equal(found[0]["values"], found[4]["values"])
+
+
+def test_a_budget_of_forwards(bert):
+    model, tokenizer = bert
+    found = run(model, tokenizer, [SENTENCES], 60, count_forwards=True)
+    assert all(40 < r["forwards"] <= 62 for r in found.values() if r["truncated"])
+    assert any(r["evaluations"] > 62 for r in found.values())
+
+
+class Stopped(Exception):
+    pass
+
+
+def same_store(first, second):
+    files = sorted(path.name for path in first.folder.iterdir())
+    assert files == sorted(path.name for path in second.folder.iterdir())
+    for name in files:
+        assert (first.folder / name).read_bytes() == (second.folder / name).read_bytes(), name
+
+
+def test_a_stopped_call_goes_on(bert, tmp_path, monkeypatch):
+    import hf_langimb.attribution.attribute as module
+
+    model, tokenizer = bert
+    settings = {"budget": 40, "shard_size": 4}
+    whole = attribute(model, tokenizer, rows(), out=tmp_path / "whole", **settings)
+    written = []
+
+    def stop(folder, number, found):
+        if len(written) == 2:
+            (folder / "tokens-00002.part").write_text("half")
+            raise Stopped
+        written.append(number)
+        inner(folder, number, found)
+
+    inner = module.write_shard
+    monkeypatch.setattr(module, "write_shard", stop)
+    with pytest.raises(Stopped):
+        attribute(model, tokenizer, rows(), out=tmp_path / "parts", **settings)
+    with pytest.raises(ValueError, match="has 2 of 3 shards: run the same command again to go on"):
+        AttributionStore(tmp_path / "parts")
+    written.clear()
+    monkeypatch.setattr(module, "write_shard", lambda *a: (written.append(a[1]), inner(*a)))
+    parts = attribute(model, tokenizer, rows(), out=tmp_path / "parts", **settings)
+    assert written == [2]
+    same_store(whole, parts)
+
+
+def test_a_full_disk_leaves_what_is_written(bert, tmp_path, monkeypatch):
+    import hf_langimb.attribution.store as module
+
+    model, tokenizer = bert
+    inner = module.pq.write_table
+
+    def full(table, path):
+        if "tokens-00001" in str(path):
+            path.write_text("half")
+            raise OSError(28, "No space left on device")
+        inner(table, path)
+
+    monkeypatch.setattr(module.pq, "write_table", full)
+    with pytest.raises(OSError, match=r"Shard 1 of .* could not be written \(No space left on device\)"):
+        attribute(model, tokenizer, rows(), out=tmp_path, budget=20, shard_size=4)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "examples-00000.parquet", "manifest.json", "tokens-00000.parquet",
+    ]  # fmt: skip
+
+
+def test_other_settings_are_not_mixed(bert, tmp_path):
+    model, tokenizer = bert
+    attribute(model, tokenizer, rows(4), out=tmp_path / "store", budget=20)
+    for changed, name in (({"budget": 30}, "budget was 20, is 30"), ({"method": "shapley"}, "method was 'owen'")):
+        with pytest.raises(ValueError, match=f"holds other attributions .*{name}.*choose another folder"):
+            attribute(model, tokenizer, rows(4), out=tmp_path / "store", **{"budget": 20} | changed)
+    with pytest.raises(ValueError, match="data was"):
+        attribute(model, tokenizer, rows(5), out=tmp_path / "store", budget=20)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.tex").write_text("mine")
+    with pytest.raises(ValueError, match="holds files but no attributions"):
+        attribute(model, tokenizer, rows(4), out=tmp_path / "other", budget=20)
+
+
+def test_an_explanation_for_shap_s_plots(bert, tmp_path):
+    model, tokenizer = bert
+    store = attribute(model, tokenizer, rows(4), out=tmp_path / "store", budget=40)
+    explanation = store.to_explanation([1, 3])
+    assert explanation.output_names == ["LABEL_0", "LABEL_1", "LABEL_2"]
+    page = shap.plots.text(explanation[:, :, "LABEL_1"], display=False)
+    assert "didn" in page
+    with pytest.raises(ValueError, match="Expected examples 0 to 3, found 7"):
+        store.to_explanation([7])
+
+
+# What cannot be explained, and what can.
+
+
+def test_texts_that_are_hardly_any(bert, tmp_path):
+    model, tokenizer = bert
+    data = Dataset.from_dict({"text": ["", "It", "[SEP] [CLS]", "It rains. " * 80]})
+    store = attribute(model, tokenizer, data, out=tmp_path / "store", budget=40)
+    assert store.manifest["truncated_texts"] == 1
+    assert store.examples["text_truncated"].to_pylist() == [False, False, False, True]
+    values = stack(store.tokens["S"])
+    assert np.isfinite(values).all()
+    assert (values[store.tokens["example"].to_numpy() == 0] == 0).all()
+    assert store.examples["language"].to_pylist() == [None] * 4
+
+
+@pytest.mark.parametrize(
+    ("data", "settings", "message"),
+    [
+        (rows(2), {"method": "lime"}, "Unknown method 'lime': choose one of owen, shapley"),
+        (rows(2), {"masking": "gap"}, "Unknown masking 'gap'"),
+        (rows(2), {"budget_unit": "hours"}, "Unknown budget_unit 'hours'"),
+        (rows(2), {"dtype": "int8"}, "Unknown dtype 'int8'"),
+        (rows(2), {"budget": 1}, "Expected a budget of 4 evaluations or more, or None for all, found 1"),
+        (rows(2), {"shard_size": 0}, "Expected a shard_size of 1 or more"),
+        (rows(2, pair=True), {"masking": "string"}, "would make one text of a pair"),
+        (rows(2).select([]), {}, "No rows to explain"),
+        (rows(2, label=[0, 7]), {}, "Labels 7 are not among those of the model, LABEL_0, LABEL_1, LABEL_2"),
+        (rows(2, label=["x", "LABEL_0"]), {}, "Labels x are not among those of the model"),
+        (rows(2).rename_column("text", "body"), {}, "Found no text column"),
+    ],
+)
+def test_bad_input(bert, tmp_path, data, settings, message):
+    with pytest.raises(ValueError, match=message):
+        attribute(*bert, data, out=tmp_path / "store", **settings)
+    assert not (tmp_path / "store").exists()
+
+
+def test_labels_by_name(bert, tmp_path):
+    names = ClassLabel(names=["LABEL_2", "LABEL_0", "LABEL_1"])
+    data = rows(3).cast_column("label", names)
+    store = attribute(*bert, data, out=tmp_path / "store", budget=8)
+    assert store.examples["label"].to_pylist() == ["LABEL_2", "LABEL_0", "LABEL_1"]
+
+
+def test_probabilities_that_are_not_finite(bert, tmp_path):
+    _, tokenizer = bert
+    broken = make_model("bert", tokenizer)
+    with torch.no_grad():
+        broken.classifier.bias[0] = float("nan")
+    with pytest.raises(ValueError, match="probabilities that are not finite"):
+        attribute(broken, tokenizer, rows(2), out=tmp_path / "store", budget=8, dtype="float64")
+
+
+def test_a_damaged_store(bert, tmp_path):
+    with pytest.raises(ValueError, match=r"found no manifest.json: run `langimb explain` first"):
+        AttributionStore(tmp_path)
+    store = attribute(*bert, rows(4), out=tmp_path / "store", budget=8)
+    (store.folder / "examples-00000.parquet").write_text("?")
+    with pytest.raises(ValueError, match="a shard cannot be read"):
+        AttributionStore(store.folder)
+    manifest = json.loads((store.folder / "manifest.json").read_text())
+    (store.folder / "manifest.json").write_text(json.dumps(manifest | {"schema_version": 9}))
+    with pytest.raises(ValueError, match="has schema_version 9, this hf_langimb reads 1"):
+        AttributionStore(store.folder)
+    (store.folder / "manifest.json").write_text("{")
+    with pytest.raises(ValueError, match="is not whole JSON"):
+        AttributionStore(store.folder)
+
+
+def test_the_model_is_left_as_it_was(bert, tmp_path):
+    model, tokenizer = bert
+    model.train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    attribute(model, tokenizer, rows(2), out=tmp_path / "store", budget=8, dtype="bfloat16")
+    assert model.training and next(model.parameters()).dtype == torch.float64
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    model.eval()
+
+
+def test_adapters_are_used(bert, tmp_path):
+    _, tokenizer = bert
+    adapted = add_lora(make_model("bert", tokenizer, torch.float32), 2).eval()
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_()
+    plain = attribute(
+        make_model("bert", tokenizer, torch.float32), tokenizer, rows(2), out=tmp_path / "plain", budget=8
+    )
+    store = attribute(adapted, tokenizer, rows(2), out=tmp_path / "store", budget=8)
+    assert np.abs(stack(store.examples["p"]) - stack(plain.examples["p"])).max() > 0.01
+    assert store.manifest["model"] != plain.manifest["model"]
+
+
+def test_a_decoder_without_mask_token(decoder_tokenizer, tmp_path):
+    torch.manual_seed(0)
+    size = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = AutoConfig.for_model(
+        "qwen2", **size, num_key_value_heads=1, pad_token_id=1, vocab_size=len(decoder_tokenizer), num_labels=3
+    )
+    model = AutoModelForSequenceClassification.from_config(config).eval()
+    data = Dataset.from_dict({"text": ["w1 w2 w3", "w4", "w5 w6 w7 w8 w9"]})
+    store = attribute(model, decoder_tokenizer, data, out=tmp_path / "store", budget=40)
+    assert store.manifest["mask_token_is_substitute"] and store.manifest["mask_token"] == "<unk>"
+    with pytest.raises(ValueError, match="Row 1 has no tokens: its text is empty"):
+        attribute(model, decoder_tokenizer, Dataset.from_dict({"text": ["w1", ""]}), out=tmp_path / "empty")
+
+
+def test_memory_that_runs_out_makes_batches_smaller(bert):
+    model, _ = bert
+    forward = Forward(model, "float64", batch_tokens=200)
+    inner, sizes = forward.model, []
+
+    class Small:
+        def __call__(self, **inputs):
+            sizes.append(inputs["input_ids"].numel())
+            if sizes[-1] > 60:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return inner(**inputs)
+
+    forward.model = Small()
+    ids = np.random.default_rng(0).integers(5, 40, (20, 10))
+    np.testing.assert_allclose(forward(ids, None), Forward(model, "float64")(ids, None), atol=1e-12)
+    assert forward.batch_tokens <= 60
