@@ -148,7 +148,8 @@ def parse_recipe(name: str, folder: Path, argv: Sequence[str] | None = None) -> 
     data, training = parser.parse_args_into_dataclasses(argv, look_for_args_file=False)[:2]
     config = {key: value for key, value in resolved.items() if value != hard_defaults[key]}
     config = {key: value for key, value in config.items() if key not in ("config", "output_dir")}
-    flags = frozenset(word.partition("=")[0][2:].replace("-", "_") for word in argv if word.startswith("--"))
+    words = (word.partition("=")[0][2:].replace("-", "_") for word in argv if word.startswith("--"))
+    flags = frozenset(word if word in resolved else word.removeprefix("no_") for word in words)
     return Recipe(name, path.stem, data, training, definitions, config | {"seed": training.seed}, flags)
 
 

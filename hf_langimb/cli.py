@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import logging
 import os
@@ -37,11 +38,16 @@ def audit(options: Namespace) -> None:
 
 def probe(options: Namespace) -> None:
     """Print how well a language probe reads the language off a model's features."""
+    from accelerate import PartialState
+    from accelerate.utils import parse_flag_from_env
+
     from hf_langimb.data.loading import find_text_columns, open_texts
     from hf_langimb.probe import probe_model
     from hf_langimb.progress import quiet_libraries
     from hf_langimb.tables import probe_report
 
+    state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))  # else processes on CPUs are each alone
+    atexit.register(state.destroy_process_group)
     quiet_libraries()
 
     rows = open_texts(
@@ -49,7 +55,7 @@ def probe(options: Namespace) -> None:
         config_names=options.config_name,
         split=options.split,
         text_columns=options.text_column,
-        language_column=options.language_column,
+        language_columns=(options.language_column,),
         id_column=options.id_column,
         rows=options.rows or None,
     )
@@ -64,11 +70,11 @@ def probe(options: Namespace) -> None:
     if found is None:  # another process prints
         return
     found = {"model": options.model, "dataset": options.dataset} | found
+    print(json.dumps(found, indent=1, allow_nan=False) if options.json else probe_report(found))
     if options.figure:
         from hf_langimb.report.plots import probe_by_layer
 
         probe_by_layer(found).savefig(options.figure)
-    print(json.dumps(found, indent=1, allow_nan=False) if options.json else probe_report(found))
 
 
 def report(options: Namespace) -> None:
@@ -93,7 +99,6 @@ def _parser() -> ArgumentParser:
     command = commands.add_parser("audit", help="do labels depend on language in a data set?", allow_abbrev=False)
     command.set_defaults(run=audit)
     _add_dataset(command)
-    command.add_argument("--label-column", default="label", metavar="COLUMN", help="default: %(default)s")
     command.add_argument(
         "--weighting",
         default="none",
@@ -107,8 +112,6 @@ def _parser() -> ArgumentParser:
     command.set_defaults(run=probe)
     command.add_argument("model", metavar="MODEL", help="Hub id or folder of an encoder, classifier or adapter")
     _add_dataset(command)
-    command.add_argument("--text-column", nargs="+", default=[], metavar="COLUMN", help="one, or two for a pair")
-    command.add_argument("--id-column", metavar="COLUMN", help="the same for translations of one text (default: item)")
     command.add_argument(
         "--rows", type=int, default=1000, help="first rows of each language, 0 for all (default: %(default)s)"
     )
@@ -131,6 +134,8 @@ def _parser() -> ArgumentParser:
 
 
 def _layer(text: str) -> int | str:
+    if text != "all" and not text.removeprefix("-").isdigit():
+        raise ArgumentTypeError(f"expected a number or all, found {text!r}")
     return text if text == "all" else int(text)
 
 
@@ -159,6 +164,13 @@ def _add_dataset(command: ArgumentParser) -> None:
         "--split", help="one split (audit: default all of them, one after the other; else test or train)"
     )
     command.add_argument("--language-column", default="language", metavar="COLUMN", help="default: %(default)s")
+    command.add_argument("--label-column", default="label", metavar="COLUMN", help="default: %(default)s (audit)")
+    command.add_argument(
+        "--text-column", nargs="+", default=[], metavar="COLUMN", help="one, or two for a pair (where texts are read)"
+    )
+    command.add_argument(
+        "--id-column", metavar="COLUMN", help="the same for translations of one text (where texts are read)"
+    )
 
 
 def _with_dashes(argument: str) -> str:

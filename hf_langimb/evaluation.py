@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from hf_langimb.axes import IGNORED_LABEL
 from hf_langimb.columns import encode_column, encode_columns
 from hf_langimb.distribution import JointDistribution, mutual_information_bits
 
@@ -59,6 +60,8 @@ def evaluate_predictions(
     )
     if not len(language_ids):
         raise ValueError("No rows to evaluate: the columns are empty.")
+    if IGNORED_LABEL in true:
+        raise ValueError(f"Rows labelled {IGNORED_LABEL} are ignored in training: leave them out of an evaluation.")
     axes = _axes(spoken, true, guessed, plan)
     language_ids = _on_axis(spoken, axes[0])[language_ids]
     label_ids, prediction_ids = _on_axis(true, axes[1])[label_ids], _on_axis(guessed, axes[1])[prediction_ids]
@@ -159,7 +162,8 @@ def _plan_shares(plan: Any, axes: tuple[tuple[str, ...], tuple[Any, ...]]) -> np
 def _dependence_given_label(cells: np.ndarray) -> float:
     """MI(prediction; language | label): the mean over labels of the dependence among rows of that label."""
     total = cells.sum()
-    return sum(mutual_information_bits(part) * part.sum() / total for part in np.moveaxis(cells, 1, 0) if part.sum())
+    parts = (part for part in np.moveaxis(cells, 1, 0) if part.sum())
+    return float(sum(mutual_information_bits(part) * part.sum() / total for part in parts))
 
 
 def _skew_transfer(predicted: JointDistribution, plan_shares: np.ndarray) -> float | None:
@@ -281,6 +285,8 @@ def _class_weights(weights: Any, plan: Any, axes: tuple[tuple[str, ...], tuple[A
     if weights is None:
         return table
     given = np.asarray(weights, dtype=np.float64)
+    if not np.isfinite(given).all() or (given < 0).any():
+        raise ValueError("Expected weights that are finite and not negative.")
     if given.shape != (known, len(axes[1])):
         raise ValueError(
             f"Expected weights for {known} languages x {len(axes[1])} labels, found shape {list(given.shape)}."

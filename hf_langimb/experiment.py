@@ -5,6 +5,7 @@ Each step writes its output into the run folder and is not run again when that i
 
 from __future__ import annotations
 
+import atexit
 import json
 import logging
 import shutil
@@ -18,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 from accelerate import PartialState
+from accelerate.utils import parse_flag_from_env
 from datasets import Dataset, DatasetDict
 from tqdm.contrib.logging import logging_redirect_tqdm
 
@@ -48,6 +50,9 @@ NOT_OF_THE_RESULT = (
     "report_to",
     "disable_tqdm",
 )  # a run folder may be continued with others
+
+
+_SHOWN = {"seeds", "seed", "setups"}  # of the flags those that results.json has as keys
 
 
 def resolve_setup(name: str, definitions: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -143,7 +148,7 @@ def train(
     folder = Path(arguments.output_dir)
     done = folder / "training.json"
     if done.exists():
-        return json.loads(done.read_text(encoding="utf-8"))
+        return _read_step(done)
     set_seed(arguments.seed)
     names = dict(enumerate(data.labels))
     model = AutoModelForSequenceClassification.from_pretrained(
@@ -215,7 +220,7 @@ def predict(folder: Path, dataset: Dataset, arguments: LangImbTrainingArguments)
             pq.write_table(pa.table(columns), path.with_suffix(".part"))
             path.with_suffix(".part").replace(path)
         PartialState().wait_for_everyone()
-    return pq.read_table(path)
+    return _read_step(path)
 
 
 def probe(folder: Path, dataset: Dataset, external: Dataset | None) -> dict[str, Any]:
@@ -235,13 +240,22 @@ def probe(folder: Path, dataset: Dataset, external: Dataset | None) -> dict[str,
             features = extract_features(model, tokenizer, rows)  # by all processes
             if PartialState().is_main_process:
                 try:
-                    scores[name] = probe_languages(features, rows["language"][:], groups=rows["id"][:]).to_dict()
+                    found = probe_languages(features, rows["language"][:], groups=rows["id"][:])
+                    scores[name] = found.to_dict() | {"pooling": "cls", "layer": -1, "C": 1.0}
                 except ValueError as error:  # a single language, or one with a single row: all else can be measured
                     logger.warning("No language probe on %s text: %s", name, error)
         if PartialState().is_main_process:
             write_json(path, scores)
         PartialState().wait_for_everyone()
-    return json.loads(path.read_text(encoding="utf-8"))
+    return _read_step(path)
+
+
+def _read_step(path: Path) -> Any:
+    """What a step has written."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.suffix == ".json" else pq.read_table(path)
+    except (ValueError, OSError) as error:  # pyarrow's are ValueErrors
+        raise ValueError(f"{path} cannot be read ({error}): remove it and run the recipe again.") from None
 
 
 def run(recipe: Recipe) -> tuple[Path, dict[str, Any]]:
@@ -374,6 +388,7 @@ def _assemble(
         "recipe": recipe.name,
         "config_name": recipe.config_name,
         "config": _plain({**recipe.config, **_setups_of(recipe)}),
+        "flags": _plain({key: recipe.config[key] for key in sorted(recipe.flags & recipe.config.keys() - _SHOWN)}),
         "languages": data.languages,
         "labels": data.labels,
         "seeds": [recipe.training.seed + i for i in range(recipe.data.seeds)],
@@ -416,6 +431,8 @@ def main(name: str, folder: Path) -> None:
     from hf_langimb.report.page import write_report
     from hf_langimb.tables import comparisons_cells, predictions_cells, setups_cells, table
 
+    state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))  # else processes on CPUs are each alone
+    atexit.register(state.destroy_process_group)
     logging.basicConfig(format="%(message)s")
     logging.getLogger("hf_langimb").setLevel(logging.INFO if PartialState().is_main_process else logging.ERROR)
     transformers_logging.set_verbosity_error()  # each training starts with a head that is new, as it should be

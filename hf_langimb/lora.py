@@ -90,10 +90,24 @@ def load_model(folder: str | Path) -> Any:
     if (Path(folder) / "adapter_config.json").exists():
         from peft import AutoPeftModelForSequenceClassification
 
-        axes = json.loads((Path(folder) / AXES_FILE).read_text(encoding="utf-8"))
+        path = Path(folder) / AXES_FILE
+        if not path.exists():  # not of this package: PEFT knows what it can
+            return AutoPeftModelForSequenceClassification.from_pretrained(folder, num_labels=_classes_of(folder))
+        axes = json.loads(path.read_text(encoding="utf-8"))
         model = AutoPeftModelForSequenceClassification.from_pretrained(folder, num_labels=len(axes["labels"]))
         model.config.langimb = axes
         return model
     from transformers import AutoModelForSequenceClassification
 
     return AutoModelForSequenceClassification.from_pretrained(folder)
+
+
+def _classes_of(folder: str | Path) -> int:
+    """Number of classes of an adapter's saved head: rows of the last weight outside the adapters."""
+    from safetensors import safe_open
+
+    with safe_open(Path(folder) / "adapter_model.safetensors", "pt") as weights:
+        heads = [name for name in weights.keys() if name.endswith(".weight") and "lora_" not in name]  # noqa: SIM118
+        if not heads:
+            raise ValueError(f"The adapter at {folder} has no classification head of its own: train it with one.")
+        return weights.get_slice(heads[-1]).get_shape()[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import warnings
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from hf_langimb.progress import bar
 
 POOLINGS = ("cls", "pooler", "mean", "last")
 PROTOCOLS = ("text", "code")
+ATTEMPTS = 10  # to draw folds that leave every language among the rows to fit
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class ProbeResult:
         bits_below_chance: entropy of the languages less the probe's cross-entropy, in bits: what the features tell.
         confidence: mean probability that the probe gives to the language it names.
         rows: number of rows.
+        folds: of the cross-validation.
         languages: the axis of `confusion`.
         confusion: int64[L, L], rows: true language, columns: identified.
         converged: whether every fold's solver did.
@@ -43,6 +46,7 @@ class ProbeResult:
     bits_below_chance: float
     confidence: float
     rows: int
+    folds: int
     languages: tuple[str, ...]
     confusion: np.ndarray
     converged: bool
@@ -57,6 +61,7 @@ class ProbeResult:
             "bits_below_chance": self.bits_below_chance,
             "confidence": self.confidence,
             "rows": self.rows,
+            "folds": self.folds,
             "languages": list(self.languages),
             "confusion": self.confusion.tolist(),
             "converged": self.converged,
@@ -80,7 +85,8 @@ def probe_languages(
         languages: N entries.
         groups: N entries, rows of one group stay in one fold (translations of one item); None folds single rows.
         C: inverse strength of the regularisation (scikit-learn's default 1; the authors' code used 1e-4).
-        folds: number of folds, fewer where a language has fewer rows (with groups: fewer groups).
+        folds: number of folds, fewer where a language has fewer rows (with groups: fewer groups) or would be missing
+            where the probe is fitted.
         seed: of the folds and of the shuffled control.
         shuffles: of the languages for the control, 2 or more.
 
@@ -111,16 +117,21 @@ def probe_languages(
     if apart.min() < 2:
         rare = ", ".join(axis[i] for i in np.flatnonzero(apart < 2))
         unit = "rows" if groups is None else "groups of rows"
-        raise ValueError(f"A language probe needs two {unit} of each language or more; {rare} has one. Leave it out.")
+        raise ValueError(
+            f"A language probe needs two {unit} of each language or more, found one of {rare}: give more, or leave "
+            "such languages out."
+        )
     splits = _splits(target, group_ids, int(min(folds, apart.min())), seed)
-    probabilities, converged = _out_of_fold(table, target, splits, C)
+    fits = bar(description="Probing", total=len(splits) * (1 + shuffles), unit="fit")
+    probabilities, converged = _out_of_fold(table, target, splits, C, fits)
     rng = np.random.default_rng(seed)
     controls = []
     for _ in range(shuffles):
         shuffled = target.copy()
         for _, rows in splits:  # within folds, which keep their languages in proportion
             shuffled[rows] = rng.permutation(target[rows])
-        controls.append(float((_out_of_fold(table, shuffled, splits, C)[0].argmax(axis=1) == shuffled).mean()))
+        controls.append(float((_out_of_fold(table, shuffled, splits, C, fits)[0].argmax(axis=1) == shuffled).mean()))
+    fits.close()
     control = float(np.mean(controls))
     half = float(t.ppf(0.995, shuffles - 1)) * float(np.std(controls, ddof=1)) * math.sqrt(1 + 1 / shuffles)
     identified = probabilities.argmax(axis=1)
@@ -136,6 +147,7 @@ def probe_languages(
         bits_below_chance=float(told.mean() - (shares * np.log2(shares)).sum()),
         confidence=float(probabilities.max(axis=1).mean()),
         rows=len(target),
+        folds=len(splits),
         languages=axis,
         confusion=confusion,
         converged=converged,
@@ -143,16 +155,25 @@ def probe_languages(
 
 
 def _splits(target: np.ndarray, groups: np.ndarray, folds: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """(rows to fit, rows to test) of each fold: languages in proportion, rows of one group in one fold."""
+    """(rows to fit, rows to test) of each fold: languages in proportion, rows of one group in one fold.
+
+    As many folds as leave every language among the rows to fit.
+    """
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
     grouped = len(np.unique(groups)) < len(groups)
-    splitter = (StratifiedGroupKFold if grouped else StratifiedKFold)(folds, shuffle=True, random_state=seed)
-    return list(splitter.split(target, target, groups if grouped else None))
+    languages = len(np.unique(target))
+    for number, attempt in itertools.product(range(folds, 1, -1), range(ATTEMPTS)):
+        kind = StratifiedGroupKFold if grouped else StratifiedKFold
+        splitter = kind(number, shuffle=True, random_state=seed + attempt)
+        splits = list(splitter.split(target, target, groups if grouped else None))
+        if all(len(np.unique(target[train])) == languages for train, _ in splits):
+            return splits
+    raise ValueError("A language probe cannot keep rows of each language apart: too few groups of rows. Give more.")
 
 
 def _out_of_fold(
-    features: np.ndarray, target: np.ndarray, splits: list[tuple[np.ndarray, np.ndarray]], C: float
+    features: np.ndarray, target: np.ndarray, splits: list[tuple[np.ndarray, np.ndarray]], C: float, progress: Any
 ) -> tuple[np.ndarray, bool]:
     """Probabilities float64[N, L] of each row by a probe fitted on the other folds, and whether all fits converged."""
     from sklearn.exceptions import ConvergenceWarning
@@ -161,15 +182,13 @@ def _out_of_fold(
     probabilities = np.zeros((len(target), int(target.max()) + 1))
     converged = True
     for train, test in splits:
-        if len(seen := np.unique(target[train])) == 1:  # few groups: nothing to fit
-            probabilities[test, seen] = 1.0
-            continue
         probe = LogisticRegression(C=C)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # recorded instead
             probe.fit(features[train], target[train])
         converged &= bool((probe.n_iter_ < probe.max_iter).all())
-        probabilities[np.ix_(test, probe.classes_)] = probe.predict_proba(features[test])
+        probabilities[test] = probe.predict_proba(features[test])
+        progress.update()
     return probabilities, converged
 
 
@@ -189,7 +208,7 @@ def extract_features(
         model: any Hugging Face model that gives hidden states; a classifier's encoder is used through it.
         tokenizer: pads the batches, and encodes the texts where the data set has no `input_ids`.
         dataset: tokenized rows, or rows with texts (`text_columns`, else the usual names).
-        pooling: `cls` first token, `pooler` the model's pooled output (whatever the layers), `mean` over tokens,
+        pooling: `cls` first token, `pooler` the model's pooled output (which has no layers), `mean` over tokens,
             `last` last token.
         layers: hidden states to take, 0 the embeddings, -1 the last layer; None takes all, in one forward pass.
         text_columns: one column, or two for a pair.
@@ -199,27 +218,34 @@ def extract_features(
         float32[layers, N, H], rows in the order of the data set, the same in every process.
 
     Raises:
-        ValueError: no rows, unknown pooling, no text column, no such layer, or `pooler` on a model without one.
+        ValueError: no rows, a row without tokens, unknown pooling, no text column, no such layer, `pooler` with layers
+            or on a model without one, or a model that gives no hidden states.
     """
     import torch
     from accelerate import PartialState
     from accelerate.utils import reduce
 
-    from hf_langimb.data.loading import find_text_columns, tokenize
+    from hf_langimb.data.loading import find_text_columns, longest_input, tokenize
     from hf_langimb.lora import base_model_of
 
     if pooling not in POOLINGS:
         raise ValueError(f"Unknown pooling {pooling!r}: choose one of {', '.join(POOLINGS)}.")
+    if pooling == "pooler" and (layers is None or list(layers) != [-1]):
+        raise ValueError("The pooler has no layers: leave the layers out, or choose pooling cls, mean or last.")
     if len(dataset) == 0:
         raise ValueError("No rows to take features from: the data set is empty.")
+    base = base_model_of(model)
     if "input_ids" not in dataset.column_names:
-        dataset = tokenize(dataset, tokenizer, find_text_columns(dataset, text_columns))
+        longest = longest_input(tokenizer, base.config)
+        dataset = tokenize(dataset, tokenizer, find_text_columns(dataset, text_columns), longest)
     names = [name for name in tokenizer.model_input_names if name in dataset.column_names]
     columns = dataset.select_columns(names).with_format(None)[:]
+    if empty := [row for row, ids in enumerate(columns["input_ids"]) if not len(ids)]:
+        raise ValueError(f"Row {empty[0]} has no tokens: its text is empty. Filter such rows out ({len(empty):,}).")
     order = np.argsort([-len(ids) for ids in columns["input_ids"]], kind="stable")
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     state = PartialState()
-    encoder = getattr(base_model_of(model), "base_model", model)  # adapters sit within the encoder's layers
+    encoder = getattr(base, "base_model", model)  # adapters sit within the encoder's layers
     features: Any = None
     training = model.training
     model.eval()
@@ -258,6 +284,10 @@ def _pool(outputs: Any, batch: Any, pooling: str, layers: Sequence[int] | None) 
         if pooled is None:
             raise ValueError("This model has no pooler: choose pooling cls, mean or last.")
         return pooled[None]
+    if getattr(outputs, "hidden_states", None) is None:
+        raise ValueError(
+            "This model gives no hidden states of its own (an encoder-decoder?): choose an encoder or decoder."
+        )
     depth = len(outputs.hidden_states)
     if wrong := [layer for layer in layers or () if not -depth <= layer < depth]:
         raise ValueError(f"This model has layers 0 to {depth - 1} (-1 is the last), found {wrong[0]}.")
@@ -300,6 +330,7 @@ def probe_model(
         ValueError: no such model or protocol, a pooler that the checkpoint does not have, too few languages or rows.
     """
     from accelerate import PartialState
+    from safetensors import SafetensorError
     from transformers import AutoTokenizer
 
     if protocol not in PROTOCOLS:
@@ -308,8 +339,18 @@ def probe_model(
     try:
         tokenizer = AutoTokenizer.from_pretrained(name)
         model, untrained = _load_encoder(name)
-    except OSError as error:
-        raise ValueError(f"Expected a model at {name!r} (Hub id or folder): {str(error).splitlines()[0]}") from None
+    except (OSError, ValueError, SafetensorError) as error:
+        raise ValueError(
+            f"Expected a model with its tokenizer at {name!r} (Hub id or folder; of a run RUN/SETUP/seed-N): "
+            f"{str(error).splitlines()[0]}"
+        ) from None
+    vocabulary, known = model.get_input_embeddings().num_embeddings, len(tokenizer)
+    if known > vocabulary or known <= len(tokenizer.all_special_ids):
+        raise ValueError(
+            f"The tokenizer at {name!r} has {known:,} tokens, its model {vocabulary:,}: they do not belong together."
+        )
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token  # padding is masked: any token will do
     faithful = protocol == "code"
     pooling = pooling or ("pooler" if faithful and model.config.model_type == "bert" else "cls")
     if pooling == "pooler" and any("pooler" in parameter for parameter in untrained):
@@ -322,7 +363,8 @@ def probe_model(
     if not state.is_main_process:
         return None
     strength = 1e-4 if faithful else 1.0
-    numbers = range(len(features)) if layers is None else layers
+    numbers: Sequence[Any] = range(len(features)) if layers is None else layers
+    numbers = ["pooler"] if pooling == "pooler" else numbers
     probes = [
         {"layer": number} | probe_languages(layer, rows["language"][:], groups=rows["id"][:], C=strength).to_dict()
         for number, layer in zip(numbers, bar(features, "Probing layers"), strict=True)

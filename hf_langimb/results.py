@@ -11,38 +11,67 @@ from typing import Any
 
 SCHEMA_VERSION = 1
 FILE_NAME = "results.json"
-KEYS = (
-    "schema_version",
-    "recipe",
-    "config_name",
-    "config",
-    "languages",
-    "labels",
-    "seeds",
-    "data",
-    "setups",
-    "comparisons",
-    "attributions",
-)
-SETUP_KEYS = ("plan", "class_weighting", "seeds", "summary")
-TEST_KEYS = (
-    "rows",
-    "accuracy",
-    "macro_f1",
-    "worst_cell_accuracy",
-    "predicted",
-    "by_language",
-    "dependence_bits",
-    "dependence_bits_corrected",
-    "dependence_given_label_bits",
-    "reliance",
-    "skew_transfer",
-    "loss",
-    "plain_loss",
-    "intervals",
-    "calibration",
-)
-PROBE_KEYS = ("accuracy", "chance", "control", "control_interval", "bits_below_chance", "confidence", "rows")
+NUMBER, TEXT, OBJECT = (int, float), (str,), (dict,)
+
+
+class Maybe(tuple):
+    """A shape that may be null."""
+
+
+class Each(tuple):
+    """An object, or a list, whose values all have one shape; one value or more."""
+
+
+INTERVAL = {"mean": NUMBER, "low": Maybe([NUMBER]), "high": Maybe([NUMBER]), "n": NUMBER}
+COUNTS = Each([Each([NUMBER])])
+PROBE = dict.fromkeys(("accuracy", "chance", "control", "bits_below_chance", "confidence", "rows"), NUMBER) | {
+    "control_interval": Each([NUMBER])
+}
+TEST = dict.fromkeys(
+    (
+        "rows",
+        "accuracy",
+        "macro_f1",
+        "worst_cell_accuracy",
+        "dependence_bits",
+        "dependence_bits_corrected",
+        "dependence_given_label_bits",
+    ),
+    NUMBER,
+) | {
+    "predicted": COUNTS,
+    "by_language": Each([{"accuracy": NUMBER, "macro_f1": NUMBER}]),
+    "reliance": Maybe([NUMBER]),
+    "skew_transfer": Maybe([NUMBER]),
+    "loss": Maybe([NUMBER]),
+    "plain_loss": Maybe([NUMBER]),
+    "intervals": Maybe([{"accuracy": Each([NUMBER]), "by_language": OBJECT}]),
+    "calibration": Maybe([Each([{"expected_calibration_error": NUMBER, "bins": (list,)}])]),
+}
+RESULTS = {
+    "schema_version": NUMBER,
+    "recipe": TEXT,
+    "config_name": TEXT,
+    "config": OBJECT,
+    "languages": Each([TEXT]),
+    "labels": Each([TEXT]),
+    "seeds": Each([NUMBER]),
+    "data": Each([{"languages": Each([TEXT]), "labels": Each([(str, int)]), "counts": COUNTS, "row_shares": (list,)}]),
+    "setups": Each(
+        [
+            {
+                "plan": TEXT,
+                "class_weighting": TEXT,
+                "seeds": Each([{"test": TEST, "probe": {"test": Maybe([PROBE]), "external": Maybe([PROBE])}}]),
+                "summary": OBJECT,
+            }
+        ]
+    ),
+    "comparisons": (list,),
+    "attributions": Maybe([OBJECT]),
+}
+COMPARISON = {"metric": TEXT, "setup": TEXT, "reference": TEXT, "difference": INTERVAL}
+SETTINGS = ("rows", "folds", "layer", "C")  # numbers that are no measures
 COMPARED = (
     "test.accuracy",
     "test.dependence_bits",
@@ -100,7 +129,7 @@ def _scalars(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, f
     for key, value in tree.items():
         if isinstance(value, Mapping):
             yield from _scalars(value, f"{prefix}{key}.")
-        elif isinstance(value, int | float) and not isinstance(value, bool) and key != "rows":
+        elif isinstance(value, int | float) and not isinstance(value, bool) and key not in SETTINGS:
             yield f"{prefix}{key}", value
 
 
@@ -133,11 +162,14 @@ def read_results(folder: str | Path) -> dict[str, Any]:
         ValueError: missing, truncated, of a newer version, or not of the schema; says what to do.
     """
     path = Path(folder, FILE_NAME)
+    if Path(folder).is_file():
+        raise ValueError(f"Expected a run folder, found the file {folder}: name the folder that it is in.")
     if not path.is_file():
         raise ValueError(f"Expected {FILE_NAME} in the run folder {folder}, found none: run the recipe first.")
     try:
-        results = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        text = path.read_text(encoding="utf-8")
+        results = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(
             f"{path} is not whole JSON ({error}): run the recipe again with the same --output_dir; finished steps stay."
         ) from None
@@ -149,37 +181,56 @@ def _refuse_constant(name: str) -> None:
     raise json.JSONDecodeError(f"{name} is no number in JSON", name, 0)
 
 
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        _refuse_constant(text)
+    return value
+
+
 def validate(results: Any, where: str) -> None:
     """Raise ValueError unless `results` follows the schema."""
-    _require_object(results, where)
+    _require(results, OBJECT, where)
     version = results.get("schema_version")
     if isinstance(version, int) and version > SCHEMA_VERSION:
         raise ValueError(
             f"{where} has schema_version {version}, this hf_langimb reads up to {SCHEMA_VERSION}: upgrade hf_langimb."
         )
-    if version != SCHEMA_VERSION:
+    if version != SCHEMA_VERSION or isinstance(version, bool):
         raise ValueError(f"{where}: expected schema_version {SCHEMA_VERSION}, found {version!r}.")
-    _require_keys(results, KEYS, where)
-    _require_object(results["setups"], f"{where}, setups")
+    _require(results, RESULTS, where)
+    shape = len(results["languages"]), len(results["labels"])
     for name, setup in results["setups"].items():
-        _require_keys(setup, SETUP_KEYS, f"{where}: setup {name}")
-        _require_object(setup["seeds"], f"{where}: setup {name}, seeds")
+        for measure, value in setup["summary"].items():
+            _require(value, INTERVAL, f"{where}, setups, {name}, summary, {measure}")
         for seed, metrics in setup["seeds"].items():
-            part = f"{where}: setup {name}, seed {seed}"
-            _require_keys(metrics, ("test", "probe"), part)
-            _require_keys(metrics["test"], TEST_KEYS, f"{part}, test")
-            _require_keys(metrics["probe"], ("test", "external"), f"{part}, probe")
-            for text, probe in metrics["probe"].items():
-                if probe is not None:
-                    _require_keys(probe, PROBE_KEYS, f"{part}, probe on {text} text")
+            table = metrics["test"]["predicted"]
+            if len(table) < shape[0] or any(len(row) != shape[1] for row in table):
+                raise ValueError(
+                    f"{where}, setups, {name}, seeds, {seed}, test, predicted: expected {shape[0]} languages or more x "
+                    f"{shape[1]} labels, found another shape."
+                )
+    for i, comparison in enumerate(results["comparisons"]):
+        _require(comparison, COMPARISON, f"{where}, comparisons, {i}")
 
 
-def _require_object(value: Any, where: str) -> None:
-    if not isinstance(value, dict):
-        raise ValueError(f"{where}: expected an object, found {type(value).__name__}.")
-
-
-def _require_keys(value: Any, keys: Sequence[str], where: str) -> None:
-    missing = [key for key in keys if not isinstance(value, Mapping) or key not in value]
-    if missing:
-        raise ValueError(f"{where}: expected the keys {', '.join(missing)}, found none of that name.")
+def _require(value: Any, shape: Any, where: str) -> None:
+    """Raise unless a value has a shape: types, required keys with shapes of their own, `Each` or `Maybe`."""
+    if isinstance(shape, Maybe):
+        if value is not None:
+            _require(value, shape[0], where)
+    elif isinstance(shape, Each):
+        if not isinstance(value, dict | list) or not value:
+            raise ValueError(f"{where}: expected one entry or more, found {json.dumps(value)[:40]}.")
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            _require(item, shape[0], f"{where}, {key}")
+    elif isinstance(shape, dict):
+        _require(value, OBJECT, where)
+        if missing := [key for key in shape if key not in value]:
+            raise ValueError(f"{where}: expected the keys {', '.join(missing)}, found none of that name.")
+        for key, inner in shape.items():
+            _require(value[key], inner, f"{where}, {key}")
+    elif not isinstance(value, shape) or isinstance(value, bool):
+        kinds = {"dict": "object", "list": "list", "str": "text", "int": "number", "float": "number"}
+        expected = " or ".join(dict.fromkeys(kinds[kind.__name__] for kind in shape))
+        raise ValueError(f"{where}: expected {expected}, found {json.dumps(value)[:40]}.")

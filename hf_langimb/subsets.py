@@ -145,7 +145,7 @@ def external_text(recipe: RecipeArguments, languages: list[str], language_column
             recipe.probe_dataset_name,
             config_names=recipe.probe_config_names,
             split="train",
-            language_column=language_column,
+            language_columns=(language_column, "language"),
             languages=languages,
             rows=recipe.probe_rows,
         )

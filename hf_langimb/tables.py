@@ -26,7 +26,8 @@ SHOWN_LANGUAGES, SHOWN_LABELS = 12, 8  # of an audit's table; its JSON has all
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table, padded so that it reads as plain text too; all columns but the first are right-aligned."""
-    widths = [max(len(str(row[i])) for row in [header, *rows]) for i in range(len(header))]
+    header, *rows = ([_cell(value) for value in row] for row in (header, *rows))
+    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
 
     def line(cells: Sequence[str]) -> str:
         first, *rest = cells
@@ -38,6 +39,11 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 Cells = tuple[list[str], list[list[str]]]  # header, rows
+
+
+def _cell(value: Any) -> str:
+    """A value on one line, without what would end a cell."""
+    return re.sub(r"[\r\n]+", " ", str(value)).replace("|", "\\|")
 
 
 def setups_cells(results: dict[str, Any]) -> Cells:
@@ -128,7 +134,7 @@ def probe_report(found: dict[str, Any]) -> str:
     ]
     method = (
         f"Features: {found['pooling']} of {found['model']} on {' and '.join(found['text_columns'])}. Probe: logistic "
-        f"regression, C = {found['C']:g}, out of 5 folds, rows of one id in one fold.\n"
+        f"regression, C = {found['C']:g}, out of {best['folds']} folds, rows of one id in one fold.\n"
         "bits: what the probe knows of the language, below chance; shuffled: the same probe on shuffled languages."
     )
     return "\n\n".join(

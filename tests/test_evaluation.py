@@ -35,6 +35,23 @@ def plan_of(table):
     return JointDistribution(languages, range(len(table[languages[0]])), [table[name] for name in languages])
 
 
+def test_skew_transfer_of_a_plan_whose_labels_are_uneven_overall():
+    """By hand: plan shares .75/.25 and .5/.5 (mean .625/.375), predicted 1/0 and .5/.5 (mean .75/.25): slope 2."""
+    found = evaluate_predictions(["a", "a", "b", "b"], [0, 1, 0, 1], [0, 0, 0, 1], plan=[[6, 2], [3, 3]])
+    assert found["skew_transfer"] == pytest.approx(2)
+    copied = evaluate_predictions(
+        ["a"] * 8 + ["b"] * 6, [0] * 14, [0] * 6 + [1] * 2 + [0, 1] * 3, plan=[[6, 2], [3, 3]]
+    )
+    assert copied["skew_transfer"] == pytest.approx(1)
+
+
+def test_ignored_labels_and_weights_that_are_no_numbers():
+    with pytest.raises(ValueError, match="Rows labelled -100 are ignored in training: leave them out"):
+        evaluate_predictions(["a", "b"], [0, -100], [0, 1])
+    with pytest.raises(ValueError, match="Expected weights that are finite and not negative"):
+        evaluate_predictions(["a", "b"], [0, 1], [0, 1], np.eye(2), weights=[[np.nan, 1], [1, 1]])
+
+
 @pytest.fixture
 def noisy():
     """600 rows in three languages, four labels; predictions are right more often than not."""

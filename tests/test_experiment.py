@@ -415,6 +415,15 @@ def test_own_data_by_flags_alone(workshop, tmp_path):
     assert not (folder / "start").exists()
 
 
+@pytest.mark.parametrize("name", ["probe.json", "training.json", "predictions.parquet"])
+def test_a_damaged_step_is_named(tmp_path, name):
+    from hf_langimb.experiment import _read_step
+
+    (tmp_path / name).write_text('{"a')
+    with pytest.raises(ValueError, match=f"{name} cannot be read .*remove it and run the recipe again"):
+        _read_step(tmp_path / name)
+
+
 # Faults are told before any work, and leave no folder behind.
 
 

@@ -109,6 +109,17 @@ def test_one_configuration(multilingual):
         open_dataset(multilingual, config_names=["en", "de"])
 
 
+def test_parallel_configurations_keep_translations_together(tmp_path):
+    for config in ("en", "fr"):
+        (tmp_path / config).mkdir()
+        Dataset.from_dict({"text": [f"{config} {i}" for i in range(5)]}).to_parquet(tmp_path / config / "train.parquet")
+    entries = [{"config_name": name, "data_files": f"{name}/train.parquet"} for name in ("en", "fr")]
+    (tmp_path / "README.md").write_text(f"---\nconfigs: {json.dumps(entries)}\n---\n")
+    for rows in (None, 4):
+        found = open_texts(str(tmp_path), config_names=["en", "fr"], rows=rows)
+        assert found["id"][:] == [str(i) for i in range(rows or 5)] * 2
+
+
 def test_a_language_column_is_kept(tmp_path):
     folder = tmp_path / "data"
     for config in ("a", "b"):

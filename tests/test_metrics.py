@@ -53,6 +53,15 @@ def test_reliance_on_the_language(columns, tmp_path):
     assert copied["reliance"] == pytest.approx(1)
 
 
+def test_what_is_left_out_and_what_is_half_given(tmp_path):
+    found = load("per_language_accuracy", tmp_path).compute(
+        predictions=[1, 0, 1], references=[1, -100, 0], languages=["en", "fr", "en"]
+    )
+    assert found["accuracy"] == 0.5 and "accuracy_fr" not in found
+    with pytest.raises(ValueError, match="Expected both training_labels and training_languages"):
+        load("language_reliance", tmp_path).compute(predictions=[0], languages=["en"], training_labels=[0])
+
+
 def test_batches_add_up(columns, tmp_path):
     metric = load("language_reliance", tmp_path)
     languages, _, predictions = columns

@@ -55,6 +55,14 @@ def test_probe_bars_with_intervals_and_chance(results):
     ]
     assert [bar.get_height() for bar in axes.patches] == pytest.approx(expected)
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["chance", "test text", "external text"]
+    assert axes.lines[-1].get_ydata() == [0.5, 0.5]
+    summaries = [
+        setup["summary"][f"probe.{kind}.accuracy"]
+        for kind in ("test", "external")
+        for setup in results["setups"].values()
+    ]
+    drawn = [bar.lines[2][0].get_segments()[0][:, 1].tolist() for bar in axes.containers if hasattr(bar, "has_yerr")]
+    assert drawn == [pytest.approx([summary["low"], summary["high"]]) for summary in summaries]
     for setup in results["setups"].values():
         setup["summary"] = {k: v for k, v in setup["summary"].items() if not k.startswith("probe.external")}
     assert len(plots.probe_bars(results).axes[0].patches) == 3
@@ -100,3 +108,35 @@ def test_an_svg_is_the_same_each_time_and_takes_the_colour_of_the_page(results, 
     assert "currentColor" in text and "#010203" not in text
     assert not re.search(r"<dc:date>|<script|<image", text)
     assert "<text" in text  # text stays text: it can be selected and read aloud
+
+
+def many_languages(results, names):
+    """The results with other, or more, languages."""
+    for setup in results["setups"].values():
+        for metrics in setup["seeds"].values():
+            test = metrics["test"]
+            test["predicted"] = [test["predicted"][i % 2] for i in range(len(names))]
+            curves = list(test["calibration"].values())
+            test["calibration"] = {name: curves[i % 2] for i, name in enumerate(names)}
+    return results | {"languages": names}
+
+
+@pytest.mark.parametrize("number", [7, 15, 40])
+def test_many_languages_are_drawn_so_that_they_can_be_told_apart(results, number):
+    results = many_languages(results, [f"l{i}" for i in range(number)])
+    figure = plots.prediction_bars(results, "balanced")
+    figure.draw_without_rendering()
+    axes = figure.axes[0]
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == results["languages"]
+    assert axes.get_window_extent().height > 12 * number
+    curves = plots.reliability_curves(results, "balanced").axes[0]
+    assert len(curves.lines) == 1 + plots.MANY
+    assert len({(line.get_color(), line.get_marker()) for line in curves.lines[1:]}) == plots.MANY
+
+
+def test_names_are_shown_as_they_are(results):
+    results = many_languages(results, ["_fr", "$x_{$"]) | {"labels": ["under $5", "$5-$10", "a < b & c"]}
+    for figure in (plots.prediction_bars(results, "balanced"), plots.reliability_curves(results, "balanced")):
+        svg = plots.to_svg(figure, "names")
+        assert "_fr" in svg and "$x_{$" in svg
+    assert "under $5" in plots.to_svg(plots.prediction_bars(results, "balanced"), "labels")

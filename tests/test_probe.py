@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
+from transformers import AutoModelForSequenceClassification
 
 from hf_langimb import extract_features, probe_languages
 from hf_langimb.cli import main
@@ -92,6 +93,16 @@ def test_groups_keep_translations_together():
     assert probe_languages(features, languages, groups=names).to_dict() == together.to_dict()
 
 
+def test_every_language_is_among_the_rows_to_fit():
+    """Else its rows would have no probability at all: minus hundreds of bits."""
+    for seed in range(5):
+        result = probe_languages(noise(9), list("aaabbbccc"), groups=[0, 1, 2, 0, 0, 1, 1, 1, 2], seed=seed)
+        assert result.bits_below_chance > -10
+        assert 2 <= result.folds <= 5
+    with pytest.raises(ValueError, match="cannot keep rows of each language apart: too few groups"):
+        probe_languages(noise(6), list("aabbcc"), groups=[0, 1, 0, 2, 1, 2], folds=2)
+
+
 def test_few_groups_make_fewer_folds_and_never_fail():
     for seed in range(4):
         result = probe_languages(noise(4), ["en", "fr"] * 2, groups=[0, 0, 1, 1], seed=seed)
@@ -114,8 +125,13 @@ def test_a_solver_that_does_not_converge_is_recorded_without_a_warning():
     ("features", "languages", "groups", "message"),
     [
         (noise(4), ["en"] * 4, None, "two languages or more, found only en"),
-        (noise(4), ["en", "en", "en", "fr"], None, "two rows of each language or more; fr has one"),
-        (noise(4), ["en", "en", "fr", "fr"], [0, 1, 2, 2], "two groups of rows of each language or more; fr has one"),
+        (noise(4), ["en", "en", "en", "fr"], None, "two rows of each language or more, found one of fr: give more"),
+        (
+            noise(4),
+            ["en", "en", "fr", "fr"],
+            [0, 1, 2, 2],
+            "two groups of rows of each language or more, found one of fr",
+        ),
         (noise(4), ["en", "fr"], None, r"shape \[2, H\] for 2 languages, found \[4, 4\]"),
         (noise(4)[:, 0], ["en", "fr"] * 2, None, r"shape \[4, H\] for 4 languages, found \[4\]"),
         (np.stack([noise(4)] * 2), ["en", "fr"] * 2, None, r"found \[2, 4, 4\]"),
@@ -265,6 +281,9 @@ def test_model_in_half_precision_gives_float32(bert_tokenizer, tiny_bert, tiny_d
         ({"body": ["w1"]}, {}, r"Found no text column among \['body'\]"),
         ({"text": ["w1"]}, {"text_columns": ["body"]}, "Expected a text column 'body', found columns"),
         ({"text": ["w1"]}, {"layers": (0, 2)}, r"layers 0 to 1 \(-1 is the last\), found 2"),
+        ({"text": ["w1"]}, {"layers": None, "pooling": "pooler"}, "The pooler has no layers"),
+        ({"text": ["w1"]}, {"text_columns": ["text", "text"]}, "one text column or two different ones"),
+        ({"input_ids": [[1], []]}, {}, "Row 1 has no tokens: its text is empty"),
     ],
 )
 def test_features_of_bad_input(bert_tokenizer, tiny_bert, columns, settings, message):
@@ -312,7 +331,7 @@ def test_the_authors_code_as_protocol(checkpoint, bert_tokenizer, tiny_bert):
     model = tiny_bert(num_hidden_layers=2)
     features = extract_features(model, bert_tokenizer, spoken(), pooling="pooler", text_columns=["text"])
     expected = probe_languages(features, spoken()["language"], groups=spoken()["id"], C=1e-4)
-    assert found["layers"] == [{"layer": -1} | expected.to_dict()]
+    assert found["layers"] == [{"layer": "pooler"} | expected.to_dict()]
     pair = probe_model(checkpoint, spoken(), text_columns=["text", "text_pair"])
     assert (pair["C"], pair["text_columns"], pair["pooling"]) == (1.0, ["text", "text_pair"], "cls")
 
@@ -322,7 +341,9 @@ def test_what_cannot_be_probed(checkpoint, tmp_path, bert_tokenizer):
 
     with pytest.raises(ValueError, match="Unknown protocol 'paper': choose one of text, code"):
         probe_model(checkpoint, spoken(), text_columns=["text"], protocol="paper")
-    with pytest.raises(ValueError, match=r"Expected a model at '.*nothing' \(Hub id or folder\)"):
+    with pytest.raises(
+        ValueError, match=r"Expected a model with its tokenizer at '.*nothing' \(Hub id or folder; of a run "
+    ):
         probe_model(str(tmp_path / "nothing"), spoken(), text_columns=["text"])
     config = BertConfig(vocab_size=40, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
     BertForMaskedLM(config).save_pretrained(tmp_path / "masked")
@@ -332,6 +353,49 @@ def test_what_cannot_be_probed(checkpoint, tmp_path, bert_tokenizer):
     with pytest.raises(ValueError, match="two languages or more, found only en"):
         only = spoken().filter(lambda row: row["language"] == "en")
         probe_model(checkpoint, only, text_columns=["text"])
+
+
+def test_what_does_not_belong_together(checkpoint, tmp_path, bert_tokenizer, tiny_bert):
+    from transformers import BartConfig, BartForSequenceClassification
+
+    small = tiny_bert(vocab_size=10)
+    small.save_pretrained(tmp_path / "small")
+    bert_tokenizer.save_pretrained(tmp_path / "small")
+    with pytest.raises(ValueError, match="has 29 tokens, its model 10: they do not belong together"):
+        probe_model(str(tmp_path / "small"), spoken(), text_columns=["text"])
+    tiny_bert().save_pretrained(tmp_path / "alone")  # transformers makes a tokenizer of five special tokens up
+    with pytest.raises(ValueError, match=r"do not belong together|Expected a model with its tokenizer"):
+        probe_model(str(tmp_path / "alone"), spoken(), text_columns=["text"])
+    shape = {"encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2, "decoder_attention_heads": 2}
+    shape |= {"encoder_ffn_dim": 8, "decoder_ffn_dim": 8, "d_model": 16, "pad_token_id": 0}
+    BartForSequenceClassification(BartConfig(vocab_size=40, **shape)).save_pretrained(tmp_path / "bart")
+    bert_tokenizer.save_pretrained(tmp_path / "bart")
+    with pytest.raises(ValueError, match=r"no hidden states of its own \(an encoder-decoder\?\)"):
+        probe_model(str(tmp_path / "bart"), spoken(), text_columns=["text"])
+
+
+def test_a_decoder_without_padding_and_without_a_limit(tmp_path, decoder_tokenizer):
+    import copy
+
+    from transformers import GPT2Config, GPT2ForSequenceClassification
+
+    shape = {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 16}
+    GPT2ForSequenceClassification(GPT2Config(vocab_size=27, **shape)).save_pretrained(tmp_path)
+    tokenizer = copy.deepcopy(decoder_tokenizer)
+    tokenizer.pad_token, tokenizer.model_max_length = None, int(1e30)
+    tokenizer.save_pretrained(tmp_path)
+    longer = spoken().map(lambda row: {"text": row["text"] * 10})
+    (probed,) = probe_model(str(tmp_path), longer, text_columns=["text"], pooling="mean")["layers"]
+    assert probed["rows"] == 40
+
+
+def test_an_adapter_of_plain_peft(tmp_path, tiny_bert, bert_tokenizer):
+    base, folder = tmp_path / "base", tmp_path / "adapter"
+    tiny_bert().save_pretrained(base)
+    add_lora(AutoModelForSequenceClassification.from_pretrained(base), 2).save_pretrained(folder)
+    bert_tokenizer.save_pretrained(folder)
+    adapted = probe_model(str(folder), spoken(), text_columns=["text"])["layers"][0]
+    assert adapted["rows"] == 40 and not (folder / "langimb.json").exists()
 
 
 def test_the_command(checkpoint, tmp_path, capsys):
@@ -354,3 +418,8 @@ def test_the_command(checkpoint, tmp_path, capsys):
     assert main(["probe", checkpoint, str(tmp_path / "none.parquet")]) == 1
     assert capsys.readouterr().err.startswith("langimb: ")
     assert main(["probe", checkpoint, str(tmp_path / "texts.parquet"), "--layer", "last"]) == 2
+    assert "expected a number or all, found 'last'" in capsys.readouterr().err
+    assert main([*command, "--language-column", "tongue"]) == 1
+    assert "Expected a language column 'tongue'" in capsys.readouterr().err
+    assert main([*command, "--split", "nope"]) == 1
+    assert "is one file and has no split 'nope'" in capsys.readouterr().err

@@ -68,6 +68,40 @@ def test_the_verdict_has_three_lines_with_intervals(results):
     assert [answer for _, answer, _ in verdict(render(results))] == ["not measured"] * 3
 
 
+def test_the_verdict_is_that_of_the_plain_setups_in_any_order(results):
+    from hf_langimb.results import compare
+
+    expected = verdict(render(results))
+    setups = results["setups"]
+    turned = {name: setups[name] for name in ("weighted", "imbalanced", "balanced")}
+    assert verdict(render(results | {"setups": turned, "comparisons": compare(turned)})) == expected
+    more = setups | {"balanced_entropy": setups["balanced"], "imbalanced_entropy": setups["weighted"]}
+    assert verdict(render(results | {"setups": more, "comparisons": compare(more)})) == expected
+    only = {name: more[name] for name in ("imbalanced_entropy", "balanced_entropy")}
+    (line, *_) = verdict(render(results | {"setups": only, "comparisons": compare(only)}))
+    assert "imbalanced_entropy - balanced_entropy: -0.026" in line[2]
+
+
+def test_the_command_repeats_the_run(results):
+    results["flags"] = {"train_size": 240, "text_columns": ["a", "b c"], "dataset_name": "my data"}
+    page = Outline(render(results)).text
+    assert (
+        "accelerate launch recipes/xnli.py --config mini --train_size 240 --text_columns a 'b c' "
+        "--dataset_name 'my data' --seeds 5 --seed 0 --setups balanced imbalanced weighted"
+    ) in page
+
+
+def test_one_seed_has_intervals_over_examples(results):
+    results["seeds"] = [0]
+    for setup in results["setups"].values():
+        setup["seeds"] = {"0": setup["seeds"]["0"]}
+        setup["summary"] = {k: v | {"low": None, "high": None, "n": 1} for k, v in setup["summary"].items()}
+    low, high = results["setups"]["weighted"]["seeds"]["0"]["test"]["intervals"]["by_language"]["fr"]["accuracy"]
+    page = render(results)
+    assert f"[{low:.3f}, {high:.3f}]" in page and "bootstrap intervals over examples" in page
+    assert "mean over seeds" not in page
+
+
 def test_the_page_stands_alone_and_can_be_read_aloud(results):
     page = render(results)
     outline = Outline(page)
@@ -112,9 +146,20 @@ def test_the_command(tmp_path, capsys):
     assert main(["report", str(tmp_path)]) == 0
     assert f"Written: {tmp_path}/report.html" in capsys.readouterr().out
     page = (tmp_path / "report.html").read_text()
+    figures = sorted(path.name for path in (tmp_path / "figures").iterdir())
+    assert len(figures) == 9 and "probe.svg" in figures and "predictions-weighted.svg" in figures
     assert "9.9" in page and "/home/me" not in page
     assert main(["report", str(tmp_path), "--output", str(tmp_path / "other.html")]) == 0
     assert (tmp_path / "other.html").read_text() == page
+    before = (tmp_path / "results.json").read_bytes()
+    for output in (tmp_path / "results.json", tmp_path / "nowhere" / "x.html", tmp_path):
+        assert main(["report", str(tmp_path), "--output", str(output)]) == 1
+        assert "Expected an .html file in a folder that exists as output" in capsys.readouterr().err
+    assert (tmp_path / "results.json").read_bytes() == before
+    (tmp_path / "environment.json").write_text('{"versions": n')
+    assert main(["report", str(tmp_path)]) == 0
+    assert main(["report", str(tmp_path / "results.json")]) == 1
+    assert "name the folder that it is in" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

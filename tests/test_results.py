@@ -10,9 +10,9 @@ from scipy import stats
 
 from hf_langimb.results import (
     COMPARED,
-    KEYS,
-    PROBE_KEYS,
-    TEST_KEYS,
+    PROBE,
+    RESULTS,
+    TEST,
     compare,
     interval,
     read_results,
@@ -24,9 +24,11 @@ from hf_langimb.results import (
 
 
 def metrics(accuracy, external=None, reliance=0.5):
-    test = dict.fromkeys(TEST_KEYS) | {"rows": 6, "accuracy": accuracy, "reliance": reliance}
-    test["by_language"] = {"en": {"accuracy": accuracy}}
-    probe = dict.fromkeys(PROBE_KEYS)
+    nulls = dict.fromkeys(("loss", "plain_loss", "skew_transfer", "intervals", "calibration"))
+    test = dict.fromkeys(TEST, 0.25) | nulls | {"rows": 6, "accuracy": accuracy, "reliance": reliance}
+    test["by_language"] = {"en": {"accuracy": accuracy, "macro_f1": 0.5}}
+    test["predicted"] = [[1, 2], [3, 0]]
+    probe = dict.fromkeys(PROBE, 0.5) | {"control_interval": [0.4, 0.6], "rows": 6}
     external = external and probe | external
     return {"test": test, "probe": {"test": probe | {"accuracy": 0.9, "converged": True}, "external": external}}
 
@@ -47,7 +49,14 @@ def results():
         "languages": ["en", "fr"],
         "labels": ["no", "yes"],
         "seeds": [0, 1],
-        "data": {},
+        "data": {
+            "test/balanced": {
+                "languages": ["en", "fr"],
+                "labels": ["no", "yes"],
+                "counts": [[2, 1], [1, 2]],
+                "row_shares": [[2 / 3, 1 / 3], [1 / 3, 2 / 3]],
+            }
+        },
         "setups": setups,
         "comparisons": compare(setups),
         "attributions": None,
@@ -143,7 +152,7 @@ def test_missing_file(tmp_path):
         read_results(tmp_path)
 
 
-@pytest.mark.parametrize("form", ["truncated", "binary", "NaN", "Infinity", "empty"])
+@pytest.mark.parametrize("form", ["truncated", "binary", "NaN", "Infinity", "too large", "deep", "empty"])
 def test_damaged_file(results, tmp_path, form):
     path = write_results(tmp_path, results)
     text = path.read_text()
@@ -152,6 +161,8 @@ def test_damaged_file(results, tmp_path, form):
         "binary": b"\xff\xfe\x00",
         "NaN": text.replace("0.7", "NaN", 1).encode(),
         "Infinity": text.replace("0.7", "-Infinity", 1).encode(),
+        "too large": text.replace("0.7", "1e999", 1).encode(),
+        "deep": b"[" * 100_000,
         "empty": b"",
     }
     path.write_bytes(damaged[form])
@@ -166,6 +177,7 @@ def test_damaged_file(results, tmp_path, form):
         (0, "expected schema_version 1, found 0"),
         ("1", "expected schema_version 1, found '1'"),
         (None, "expected schema_version 1, found None"),
+        (True, "expected schema_version 1, found True"),
     ],
 )
 def test_other_versions(results, tmp_path, version, message):
@@ -175,7 +187,7 @@ def test_other_versions(results, tmp_path, version, message):
         read_results(tmp_path)
 
 
-@pytest.mark.parametrize("key", KEYS[1:])
+@pytest.mark.parametrize("key", list(RESULTS)[1:])
 def test_missing_keys(results, key):
     del results[key]
     with pytest.raises(ValueError, match=f"here: expected the keys {key}"):
@@ -185,19 +197,29 @@ def test_missing_keys(results, key):
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        ((), [], "here: expected an object, found list"),
-        (("setups",), [], "here, setups: expected an object, found list"),
-        (("setups", "balanced"), {}, "here: setup balanced: expected the keys plan, class_weighting, seeds, summary"),
-        (("setups", "balanced"), None, "here: setup balanced: expected the keys plan"),
-        (("setups", "balanced", "seeds"), [1], "here: setup balanced, seeds: expected an object, found list"),
+        ((), [], "here: expected object, found \\[\\]"),
+        (("setups",), [], "here, setups: expected one entry or more, found \\[\\]"),
+        (("setups", "balanced"), {}, "here, setups, balanced: expected the keys plan, class_weighting, seeds, summary"),
+        (("setups", "balanced"), None, "here, setups, balanced: expected object, found null"),
+        (("setups", "balanced", "seeds"), {}, "here, setups, balanced, seeds: expected one entry or more"),
+        (("setups", "balanced", "seeds", "1", "test"), {}, "balanced, seeds, 1, test: expected the keys rows"),
+        (("setups", "balanced", "seeds", "1", "probe"), {}, "seeds, 1, probe: expected the keys test, external"),
+        (("setups", "balanced", "seeds", "1", "probe", "test"), {}, "probe, test: expected the keys accuracy"),
+        (("setups", "balanced", "seeds", "1"), {"test": {}}, "balanced, seeds, 1: expected the keys probe"),
         (
-            ("setups", "balanced", "seeds", "1", "test"),
-            {},
-            "here: setup balanced, seed 1, test: expected the keys rows",
+            ("setups", "balanced", "seeds", "1", "test", "predicted"),
+            [[1, 2]],
+            "expected 2 languages or more x 2 labels",
         ),
-        (("setups", "balanced", "seeds", "1", "probe"), {}, "seed 1, probe: expected the keys test, external"),
-        (("setups", "balanced", "seeds", "1", "probe", "test"), {}, "probe on test text: expected the keys accuracy"),
-        (("setups", "balanced", "seeds", "1"), {"test": {}}, "here: setup balanced, seed 1: expected the keys probe"),
+        (("setups", "balanced", "seeds", "1", "test", "predicted"), None, "predicted: expected one entry or more"),
+        (("setups", "balanced", "seeds", "1", "test", "accuracy"), True, "accuracy: expected number, found true"),
+        (("setups", "balanced", "summary", "test.accuracy"), 0.5, "summary, test.accuracy: expected object, found 0.5"),
+        (("setups", "balanced", "summary", "test.accuracy", "mean"), None, "mean: expected number, found null"),
+        (("comparisons",), None, "here, comparisons: expected list, found null"),
+        (("comparisons",), [{"metric": "test.accuracy"}], "here, comparisons, 0: expected the keys setup, reference"),
+        (("data", "test/balanced"), {}, "here, data, test/balanced: expected the keys languages"),
+        (("seeds",), [], "here, seeds: expected one entry or more"),
+        (("config",), "mini", 'here, config: expected object, found "mini"'),
     ],
 )
 def test_wrong_shape(results, path, value, message):

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import torch
+from accelerate import PartialState
 from conftest import record_gradients
 from datasets import load_from_disk
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -103,3 +104,4 @@ if __name__ == "__main__":
     if numbers["processes"] == 1 or torch.distributed.get_rank() == 0:
         torch.save(gradients, target / "gradients.pt")
         (target / "measured.json").write_text(json.dumps(numbers), encoding="utf-8")
+    PartialState().destroy_process_group()

@@ -18,7 +18,7 @@ from hf_langimb.attribution.owen import owen_values
 from hf_langimb.attribution.shapley import shapley_values
 from hf_langimb.attribution.store import SCHEMA_VERSION, AttributionStore, is_written, open_store, write_shard
 from hf_langimb.columns import class_label_names
-from hf_langimb.data.loading import find_text_columns
+from hf_langimb.data.loading import find_text_columns, longest_input
 from hf_langimb.progress import bar
 
 logger = logging.getLogger(__name__)
@@ -78,9 +78,7 @@ def attribute(
     columns = find_text_columns(dataset, text_columns)
     if masking == "string" and len(columns) == 2:
         raise ValueError("masking='string' would make one text of a pair: use masking='ids', or one text column.")
-    if max_length is None and tokenizer.model_max_length > 1_000_000:  # the tokenizer does not say
-        positions = getattr(model.config, "max_position_embeddings", None)
-        max_length = positions - 2 if positions else None  # some models use two positions otherwise
+    max_length = max_length or longest_input(tokenizer, model.config)
     names = [model.config.id2label[i] for i in range(model.config.num_labels)]
     labels = _label_names(dataset, names)
     state = PartialState()

@@ -53,6 +53,8 @@ def _read(name: str, config_name: str | None, split: str | None) -> Any:
     if config_name and (path.is_file() or (path / "state.json").exists() or (path / "dataset_dict.json").exists()):
         raise ValueError(f"{name} has no configurations, found config_names {config_name!r}: leave them out.")
     if path.is_file():
+        if split not in (None, "train"):
+            raise ValueError(f"{path.name} is one file and has no split {split!r}: leave the split out.")
         if path.suffix not in FILE_BUILDERS:
             raise ValueError(f"Expected a {', '.join(FILE_BUILDERS)} file, found {path.name}.")
         options: dict[str, Any] = {"sep": "\t"} if path.suffix == ".tsv" else {}
@@ -96,7 +98,7 @@ def open_texts(
     config_names: Sequence[str] = (),
     split: str | None = None,
     text_columns: Sequence[str] = (),
-    language_column: str = "language",
+    language_columns: Sequence[str] = ("language",),
     id_column: str | None = None,
     languages: Sequence[str] = (),
     rows: int | None = None,
@@ -108,8 +110,9 @@ def open_texts(
             `wikimedia/wikipedia`, not the 20 GB). A date before a language ("20231101.fr") is dropped.
         split: one split; None takes "test", "train" or the only one (of several configurations "train").
         text_columns: one column, or two for a pair; empty takes the usual names.
-        language_column: falls back on `language`.
-        id_column: the same for translations of one text; None takes `item` if there is one, else numbers the rows.
+        language_columns: the first of these that the data have.
+        id_column: the same for translations of one text; None takes `item` if there is one, of several configurations
+            the place in them (right where they are parallel, harmless where they are not), else numbers the rows.
         languages: those to keep; empty keeps all.
         rows: the first rows of each language; None keeps all.
 
@@ -128,7 +131,7 @@ def open_texts(
             raise ValueError(f"Expected one split of {name}, found {', '.join(raw)}: name one with split.")
         raw = raw[chosen]
     texts = find_text_columns(raw, text_columns)
-    column = language_column if language_column in raw.column_names else "language"
+    column = next((name for name in language_columns if name in raw.column_names), language_columns[-1])
     require_columns(raw, {"language": column} | ({"id": id_column} if id_column else {}))
     for text in texts:
         _require_texts(raw, text)
@@ -138,7 +141,8 @@ def open_texts(
         raise ValueError(
             f"Expected text in {', '.join(languages)} in {name}, found fewer than two rows in {', '.join(missing)}."
         )
-    id_column = id_column or ("item" if "item" in raw.column_names else None)
+    known = ("item", "row") if len(config_names) > 1 else ("item",)
+    id_column = id_column or next((column for column in known if column in raw.column_names), None)
     raw = raw.select(kept)
     ids = _strings(raw, id_column, "id") if id_column else [str(i) for i in range(len(kept))]
     columns = {text: [normalise_spacing(value) for value in raw[text]] for text in texts}
@@ -178,8 +182,8 @@ def find_text_columns(dataset: Dataset, text_columns: Sequence[str] = ()) -> lis
         ValueError: a named column is missing, more than two are named, or none is known.
     """
     if text_columns:
-        if len(text_columns) > 2:
-            raise ValueError(f"Expected one text column or two (a pair), found {list(text_columns)}.")
+        if len(text_columns) > 2 or len(set(text_columns)) < len(text_columns):
+            raise ValueError(f"Expected one text column or two different ones (a pair), found {list(text_columns)}.")
         require_columns(dataset, {"text": text_columns[0]} | ({"text": text_columns[-1]}))
         return list(text_columns)
     for columns in KNOWN_TEXT_COLUMNS:
@@ -256,6 +260,14 @@ def _names(dataset: Dataset, column: str, purpose: str) -> tuple[list[str], list
 def _strings(dataset: Dataset, column: str, purpose: str) -> list[str]:
     """A column as text."""
     return _names(dataset, column, purpose)[1]
+
+
+def longest_input(tokenizer: Any, config: Any) -> int | None:
+    """Tokens that the model reads: the tokenizer's limit, where it says one, else the model's; None without any."""
+    if tokenizer.model_max_length < 1_000_000:
+        return None  # `truncation=True` knows it
+    positions = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+    return positions - 2 if positions else None  # some models use two positions otherwise
 
 
 def tokenize(dataset: Dataset, tokenizer: Any, text_columns: Sequence[str], max_length: int | None = None) -> Dataset:

@@ -23,27 +23,42 @@ CLAIMS = (  # what arXiv 2402.13016 found: words, sign of imbalanced - balanced,
 
 
 def write_report(folder: str | Path, output: str | Path | None = None) -> Path:
-    """Write the page of a run folder, by default as its report.html; returns the path.
+    """Write the page of a run folder, by default as its report.html with the figures beside it; returns the path.
 
     Raises:
         ValueError: the folder has no results.json that can be read.
     """
     results = read_results(folder)
-    environment = Path(folder, "environment.json")
-    facts = json.loads(environment.read_text(encoding="utf-8")) if environment.is_file() else {}
     path = Path(output) if output else Path(folder, PAGE_FILE)
+    if path.suffix not in (".html", ".htm") or path.is_dir() or not path.parent.is_dir():
+        raise ValueError(f"Expected an .html file in a folder that exists as output, found {path}.")
+    environment = Path(folder, "environment.json")
+    try:
+        facts = json.loads(environment.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        facts = {}  # the page does without it
+    figures = _figures(results)
     part = path.with_name(f"{path.name}.part")
-    part.write_text(render(results, facts), encoding="utf-8")
+    part.write_text(render(results, facts, figures), encoding="utf-8")
     part.replace(path)
+    if output is None:
+        (path.parent / "figures").mkdir(exist_ok=True)
+        for name, svg in (item for _, panels in figures for item in panels.items()):
+            (path.parent / "figures" / f"{name}.svg").write_text(svg, encoding="utf-8")
     return path
 
 
-def render(results: dict[str, Any], environment: dict[str, Any] | None = None) -> str:
+def render(
+    results: dict[str, Any],
+    environment: dict[str, Any] | None = None,
+    figures: list[tuple[str, dict[str, str]]] | None = None,
+) -> str:
     """The page as HTML: no script, nothing fetched, light and dark by the reader's setting.
 
     Args:
         results: of `read_results`.
         environment: versions, host and command of the run, where they are known.
+        figures: drawn before; None draws them.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -55,14 +70,21 @@ def render(results: dict[str, Any], environment: dict[str, Any] | None = None) -
     tables = [("Setups", over, setups_cells(results))]
     if results["comparisons"] and several:
         tables.append(("Differences between setups", "paired by seed", comparisons_cells(results)))
-    tables.append(("Predicted labels", "share in each language, mean over seeds", predictions_cells(results)))
     tables.append(
-        ("Language probe", "mean over seeds; shuffled: the same probe on shuffled languages", _probes(results))
+        (
+            "Predicted labels",
+            f"share in each language{', mean over seeds' if several else ''}",
+            predictions_cells(results),
+        )
     )
+    bootstrap = over if several else f"{over}, 95 % bootstrap intervals over examples"
+    tables.append(("By language", f"{bootstrap}; worst cell: a label in a language", _by_language(results)))
+    shuffled = "shuffled: where 99 % of probes on shuffled languages lie"
+    tables.append(("Language probe", f"{over}; {shuffled}", _probes(results)))
     return templates.get_template("page.html.jinja").render(
         title=f"{results['recipe']}, {results['config_name']}",
         verdict=_verdict(results),
-        figures=_figures(results),
+        figures=_figures(results) if figures is None else figures,
         tables=tables,
         noise_ceiling=results.get("noise_ceiling"),
         config={key: json.dumps(value, ensure_ascii=False) for key, value in results["config"].items()},
@@ -72,13 +94,20 @@ def render(results: dict[str, Any], environment: dict[str, Any] | None = None) -
 
 
 def _verdict(results: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """(claim, yes | no | not known | not measured, detail); yes where it holds on each text that was measured."""
-    differences = {
-        entry["metric"]: entry["difference"]
-        for entry in results["comparisons"]
-        if (entry["setup"].partition("_")[0], entry["reference"].partition("_")[0]) == ("imbalanced", "balanced")
-        and entry["setup"].partition("_")[2] == entry["reference"].partition("_")[2]
-    }
+    """(claim, yes | no | not known | not measured, detail); yes where it holds on each text that was measured.
+
+    Compares imbalanced with balanced, or, where these are missing, the first of their variants (such as _entropy).
+    """
+    suffixes = [name.removeprefix("imbalanced") for name in results["setups"] if name.startswith("imbalanced")]
+    suffix = next((text for text in sorted(suffixes) if f"balanced{text}" in results["setups"]), "")
+    setup, reference = f"imbalanced{suffix}", f"balanced{suffix}"
+    differences = {}
+    for entry in results["comparisons"]:
+        pair = entry["setup"], entry["reference"]
+        if pair == (setup, reference):
+            differences[entry["metric"]] = entry["difference"]
+        elif pair == (reference, setup):
+            differences[entry["metric"]] = _negated(entry["difference"])
     lines = []
     for claim, sign, measures in CLAIMS:
         found = {text: differences[metric] for text, metric in measures.items() if metric in differences}
@@ -87,27 +116,40 @@ def _verdict(results: dict[str, Any]) -> list[tuple[str, str, str]]:
             continue
         values = ", ".join(f"{interval_text(difference, '+.3f')} {text}" for text, difference in found.items())
         if any(difference["low"] is None for difference in found.values()):
-            lines.append((claim, "not known", f"imbalanced - balanced: {values}; one seed has no interval"))
+            lines.append((claim, "not known", f"{setup} - {reference}: {values}; one seed has no interval"))
             continue
         holds = all(sign * difference[end] > 0 for difference in found.values() for end in ("low", "high"))
-        lines.append((claim, "yes" if holds else "no", f"imbalanced - balanced: {values}"))
+        lines.append((claim, "yes" if holds else "no", f"{setup} - {reference}: {values}"))
     neutral = "Neutral tokens count more in over-represented languages"
     return [*lines, (neutral, "not measured", "needs token attributions")]
 
 
-def _figures(results: dict[str, Any]) -> list[tuple[str, list[str]]]:
-    """(title, panels: SVGs with a description for those who do not see them)."""
-    figures = [("Labels in each language", [_joint(name, audit) for name, audit in _audits(results)])]
+def _negated(interval: dict[str, Any]) -> dict[str, Any]:
+    low, high = (None if interval[end] is None else -interval[end] for end in ("high", "low"))
+    return interval | {"mean": -interval["mean"], "low": low, "high": high}
+
+
+def _figures(results: dict[str, Any]) -> list[tuple[str, dict[str, str]]]:
+    """(title, panels: file name and SVG, with a description for those who do not see it)."""
+    several = len(results["seeds"]) > 1
+    figures = [
+        (
+            "Labels in each language",
+            {f"labels-{name.replace('/', '-')}": _joint(name, audit) for name, audit in _audits(results)},
+        )
+    ]
     calibrated = any(m["test"]["calibration"] for setup in results["setups"].values() for m in setup["seeds"].values())
-    predicted, curves = [], []
+    predicted, curves = {}, {}
     for setup in results["setups"]:
         described = f"Predicted labels of {setup}. The same numbers are in the table Predicted labels."
-        predicted.append(plots.to_svg(plots.prediction_bars(results, setup), described))
+        predicted[f"predictions-{setup}"] = plots.to_svg(plots.prediction_bars(results, setup), described)
         described = f"Accuracy against confidence of {setup}. The same numbers are in results.json, calibration."
-        curves.append(plots.to_svg(plots.reliability_curves(results, setup), described))
+        curves[f"reliability-{setup}"] = plots.to_svg(plots.reliability_curves(results, setup), described)
     probed = plots.to_svg(plots.probe_bars(results), "Accuracy of the probe. The same numbers are in its table.")
-    figures += [("Predicted labels in each language, mean over seeds; dotted: uniform", predicted)]
-    figures += [("Language probe: accuracy with 95 % intervals over seeds", [probed])]
+    means = ", mean over seeds" if several else ""
+    figures.append((f"Predicted labels in each language{means}; dotted: uniform", predicted))
+    intervals = " with 95 % intervals over seeds" if several else ""
+    figures.append((f"Language probe: accuracy{intervals}", {"probe": probed}))
     seed = next(iter(next(iter(results["setups"].values()))["seeds"]))
     reliability = f"Reliability: accuracy against confidence, seed {seed}, bins of {plots.SMALL_BIN} rows or more"
     return figures + ([(reliability, curves)] if calibrated else [])
@@ -128,31 +170,55 @@ def _joint(name: str, audit: dict[str, Any]) -> str:
 
 
 def _probes(results: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    measures = (
-        ("accuracy", ".3f"),
-        ("chance", ".3f"),
-        ("control", ".3f"),
-        ("bits_below_chance", ".3f"),
-        ("confidence", ".3f"),
-    )
-    rows = [
-        [name, kind, *(interval_text(setup["summary"].get(f"probe.{kind}.{key}"), form) for key, form in measures)]
-        for name, setup in results["setups"].items()
-        for kind in ("test", "external")
-        if f"probe.{kind}.accuracy" in setup["summary"]
-    ]
-    return ["setup", "text", "accuracy", "chance", "shuffled", "bits below chance", "confidence"], rows
+    rows = []
+    for name, setup in results["setups"].items():
+        for text in ("test", "external"):
+            probes = [metrics["probe"][text] for metrics in setup["seeds"].values()]
+            if any(probe is None for probe in probes):
+                continue
+            means = [
+                setup["summary"].get(f"probe.{text}.{key}") for key in ("accuracy", "bits_below_chance", "confidence")
+            ]
+            low, high = (sum(probe["control_interval"][end] for probe in probes) / len(probes) for end in (0, 1))
+            control = sum(probe["control"] for probe in probes) / len(probes)
+            chance = f"{sum(probe['chance'] for probe in probes) / len(probes):.3f}"
+            shown = [interval_text(mean, ".3f") for mean in means]
+            rows.append([name, text, shown[0], chance, f"{control:.3f} [{low:.3f}, {high:.3f}]", *shown[1:]])
+    return ["setup", "text", "accuracy", "chance", "shuffled [99 %]", "bits below chance", "confidence"], rows
+
+
+def _by_language(results: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Quality in each language; for a single seed with bootstrap intervals over examples."""
+    rows = []
+    for name, setup in results["setups"].items():
+        seeds = [metrics["test"] for metrics in setup["seeds"].values()]
+        for language in seeds[0]["by_language"]:
+            cells = []
+            for measure in ("accuracy", "macro_f1"):
+                summary = setup["summary"].get(f"test.by_language.{language}.{measure}")
+                if summary and len(seeds) == 1 and seeds[0]["intervals"]:
+                    bounds = seeds[0]["intervals"]["by_language"].get(language, {}).get(measure)
+                    if bounds:
+                        summary |= dict(zip(("low", "high"), bounds, strict=True))
+                cells.append(interval_text(summary, ".3f"))
+            errors = [test["calibration"][language]["expected_calibration_error"] for test in seeds
+                      if language in (test["calibration"] or {})]  # fmt: skip
+            rows.append([name, language, *cells, f"{sum(errors) / len(errors):.3f}" if errors else "-"])
+        worst = interval_text(setup["summary"].get("test.worst_cell_accuracy"), ".3f")
+        rows.append([name, "worst cell", worst, "-", "-"])
+    return ["setup", "language", "accuracy", "macro F1", "calibration error"], rows
 
 
 def _flat(environment: dict[str, Any]) -> dict[str, Any]:
     """Versions one by one, without the command, which holds paths."""
-    versions = {f"version of {name}": version for name, version in environment.get("versions", {}).items()}
+    versions = {f"version of {name}": version for name, version in (environment.get("versions") or {}).items()}
     return {key: value for key, value in environment.items() if key not in ("command", "versions")} | versions
 
 
 def _command(results: dict[str, Any]) -> str:
-    changed = {"seeds": len(results["seeds"]), "seed": results["seeds"][0], "setups": list(results["setups"])}
+    chosen = {"seeds": len(results["seeds"]), "seed": results["seeds"][0], "setups": list(results["setups"])}
     flags = [
-        f"--{key} {shlex.join(map(str, value)) if isinstance(value, list) else value}" for key, value in changed.items()
+        f"--{key} {shlex.join(map(str, value if isinstance(value, list) else [value]))}"
+        for key, value in (results.get("flags", {}) | chosen).items()
     ]
     return " ".join([f"accelerate launch recipes/{results['recipe']}.py --config {results['config_name']}", *flags])

@@ -20,6 +20,17 @@ SMALL_BIN = 20  # rows below which a bin of a reliability curve is noise
 _INK = "#010203"  # stands for the page's text colour in an SVG
 
 
+_STYLE: dict[Any, Any] = dict.fromkeys(
+    ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), _INK
+) | {
+    "font.size": 9,
+    "hatch.linewidth": 0.6,
+    "text.parse_math": False,  # names may hold dollar signs
+}
+MANY = len(COLOURS)  # more languages than that are not told apart by colour
+
+
+@rc_context(_STYLE)
 def joint_heatmap(languages: Sequence[str], labels: Sequence[Any], counts: Any, title: str) -> Figure:
     """Shares of the labels in each language: of data, a plan or predictions.
 
@@ -42,18 +53,21 @@ def joint_heatmap(languages: Sequence[str], labels: Sequence[Any], counts: Any, 
     return figure
 
 
+@rc_context(_STYLE)
 def prediction_bars(results: dict[str, Any], setup: str) -> Figure:
     """Shares of a setup's predicted labels in each language on the balanced test set, mean over seeds.
 
-    The scale is the same for all setups of the run.
+    The scale is the same for all setups of the run. More than `MANY` languages are drawn as a heat map.
     """
     languages, labels = results["languages"], results["labels"]
     shares = {name: _predicted_shares(values) for name, values in results["setups"].items()}
+    if len(languages) > MANY:
+        return joint_heatmap(languages, labels, shares[setup], setup)
     figure, axes = _figure(4.2, 2.9)
     width = 0.8 / len(languages)
     for i, language in enumerate(languages):
         places = np.arange(len(labels)) + (i - (len(languages) - 1) / 2) * width
-        axes.bar(places, shares[setup][i], width, label=language, **_style(i))
+        axes.bar(places, shares[setup][i], width, label=_shown(language), **_style(i))
     axes.axhline(1 / len(labels), color=_INK, linewidth=0.8, linestyle=":")
     axes.set_xticks(range(len(labels)), [str(label) for label in labels], rotation=20, ha="right")
     axes.set_ylim(0, 1.05 * max(float(table.max()) for table in shares.values()))
@@ -67,6 +81,7 @@ def _predicted_shares(setup: dict[str, Any]) -> np.ndarray:
     return _row_shares(np.mean([metrics["test"]["predicted"] for metrics in setup["seeds"].values()], axis=0))
 
 
+@rc_context(_STYLE)
 def probe_bars(results: dict[str, Any]) -> Figure:
     """Accuracy of the language probe by setup, on test and external text, with 95 % intervals over seeds and chance."""
     setups = results["setups"]
@@ -94,6 +109,7 @@ def probe_bars(results: dict[str, Any]) -> Figure:
     return figure
 
 
+@rc_context(_STYLE)
 def probe_by_layer(found: dict[str, Any]) -> Figure:
     """Accuracy of the probe at each layer, with chance and the 99 % interval of the shuffled control.
 
@@ -114,22 +130,26 @@ def probe_by_layer(found: dict[str, Any]) -> Figure:
     return figure
 
 
+@rc_context(_STYLE)
 def reliability_curves(results: dict[str, Any], setup: str) -> Figure:
     """Accuracy against confidence in each language, of a setup's first seed; the diagonal is calibrated.
 
-    Bins of fewer than `SMALL_BIN` rows are left out.
+    Bins of fewer than `SMALL_BIN` rows are left out; of more than `MANY` languages the least calibrated are drawn.
     """
     first = next(iter(results["setups"][setup]["seeds"].values()))
     figure, axes = _figure(4.2, 2.9)
     axes.plot([0, 1], [0, 1], color=_INK, linewidth=0.8, linestyle=":")
-    for i, (language, curve) in enumerate((first["test"]["calibration"] or {}).items()):
+    curves = (first["test"]["calibration"] or {}).items()
+    if len(curves) > MANY:
+        curves = sorted(curves, key=lambda item: -item[1]["expected_calibration_error"])[:MANY]
+    for i, (language, curve) in enumerate(curves):
         points = [point for point in curve["bins"] if point["rows"] >= SMALL_BIN]
         axes.plot(
             [point["confidence"] for point in points],
             [point["accuracy"] for point in points],
             color=COLOURS[i % len(COLOURS)],
             marker=MARKERS[i % len(MARKERS)],
-            label=language,
+            label=_shown(language),
         )
     axes.set_xlabel("confidence")
     axes.set_ylabel("accuracy")
@@ -153,7 +173,7 @@ def to_svg(figure: Figure, description: str) -> str:
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
     output = io.StringIO()
-    with rc_context({"svg.hashsalt": "hf_langimb", "svg.fonttype": "none"}):
+    with rc_context(_STYLE | {"svg.hashsalt": "hf_langimb", "svg.fonttype": "none"}):
         figure.savefig(output, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = output.getvalue()
     text = text[text.index("<svg") :].replace(_INK, "currentColor")
@@ -169,15 +189,17 @@ def _row_shares(counts: Any) -> np.ndarray:
 
 
 def _figure(width: float, height: float) -> tuple[Figure, Axes]:
-    colours = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
-    style: dict[Any, Any] = dict.fromkeys(colours, _INK) | {"font.size": 9, "hatch.linewidth": 0.6}
-    with rc_context(style):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        axes = figure.subplots()
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.subplots()
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     axes.title.set_color(_INK)
     return figure, axes
+
+
+def _shown(name: Any) -> str:
+    """A name as matplotlib lists it in a legend: it leaves out those that begin with an underscore."""
+    return f"\u200b{name}" if str(name).startswith("_") else str(name)
 
 
 def _legend(axes: Axes, title: str | None = None, **place: Any) -> None:

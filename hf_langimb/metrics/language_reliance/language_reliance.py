@@ -40,10 +40,12 @@ class LanguageReliance(evaluate.Metric):
         )
 
     def _compute(self, predictions, languages, training_labels=None, training_languages=None):
+        if (training_labels is None) != (training_languages is None):
+            raise ValueError("Expected both training_labels and training_languages, or neither, found one of them.")
         predicted = JointDistribution.from_columns(list(languages), list(predictions))
         dependence = predicted.mutual_information_bits
         trained = 0.0
-        if training_labels is not None and training_languages is not None:
+        if training_labels is not None:
             trained = JointDistribution.from_columns(training_languages, training_labels).mutual_information_bits
         return {
             "dependence_bits": dependence,

@@ -11,7 +11,7 @@ hide that one language fails, and a language that one of its labels does.
 INPUTS = """\
 Args:
     predictions: predicted labels, integers or strings.
-    references: true labels, of the same type.
+    references: true labels, of the same type; rows labelled -100 are left out, as in training.
     languages: the language of each row, a string.
 Returns:
     accuracy, worst_language_accuracy, worst_cell_accuracy, and accuracy_LANGUAGE for each language.
@@ -38,8 +38,10 @@ class PerLanguageAccuracy(evaluate.Metric):
         )
 
     def _compute(self, predictions, references, languages):
-        right = np.asarray(predictions) == np.asarray(references)
-        references, languages = np.asarray(references), np.asarray(languages)
+        predictions, references, languages = (np.asarray(column) for column in (predictions, references, languages))
+        counted = references != -100 if references.dtype.kind == "i" else np.ones(len(references), dtype=bool)
+        predictions, references, languages = predictions[counted], references[counted], languages[counted]
+        right = predictions == references
         names = np.unique(languages).tolist()
         by_language = {f"accuracy_{name}": float(right[languages == name].mean()) for name in names}
         cells = [

@@ -1,0 +1,152 @@
+"""Attributions against shap's default pipeline and against the arithmetic floor, side by side, values compared.
+
+python tests/benchmarks/attributions.py MODEL DATA.parquet [--rows 64] [--reference 8] [--budget 500] [--device cpu]
+
+The same budget on both sides. shap explains the first `--reference` of the rows (it is slow), the engine all of them;
+times are CPU seconds on a CPU (one thread), wall seconds on another device. The floor is the same different sequences,
+sorted by length, in full batches through the same model, with nothing around it. Prints JSON.
+"""
+
+import json
+import tempfile
+import time
+from argparse import ArgumentParser
+
+import numpy as np
+import shap
+import torch
+from datasets import load_dataset
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, pipeline
+
+from hf_langimb import attribute
+from hf_langimb.attribution import attribute as module
+from hf_langimb.attribution.engine import Forward
+
+
+def load(name, device):
+    """A checkpoint with a new head of three classes."""
+    torch.manual_seed(0)
+    tokenizer = AutoTokenizer.from_pretrained(name)
+    model = AutoModelForSequenceClassification.from_pretrained(name, num_labels=3)
+    with torch.no_grad():
+        model.classifier.weight.mul_(20)  # effects of the size of a trained model's
+    return tokenizer, model.to(device).eval()
+
+
+def widen(model, device):
+    """The same tokenizer's vocabulary under 12 layers x 768 (mBERT without its vocabulary), random weights."""
+    size = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072}
+    config = AutoConfig.for_model("bert", **size, vocab_size=model.config.vocab_size, num_labels=3)
+    torch.manual_seed(0)
+    return AutoModelForSequenceClassification.from_config(config).to(device).eval()
+
+
+def clock(device):
+    if device == "cpu":
+        return time.process_time()
+    torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def spread(rows, number):
+    """Rows of all lengths: every k-th."""
+    return rows.select(range(0, len(rows), max(len(rows) // number, 1))[:number])
+
+
+def main():
+    parser = ArgumentParser()
+    parser.add_argument("model")
+    parser.add_argument("data")
+    parser.add_argument("--languages", nargs="+", default=["eng_Latn", "fra_Latn", "jpn_Jpan", "zho_Hans"])
+    parser.add_argument("--rows", type=int, default=64)
+    parser.add_argument("--reference", type=int, default=8)
+    parser.add_argument("--budget", type=int, default=500)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--base", action="store_true", help="12 layers x 768 with random weights in the model's place")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    tokenizer, model = load(options.model, options.device)
+    if options.base:
+        model = widen(model, options.device)
+    data = load_dataset("parquet", data_files=options.data, split="train")
+    data = data.filter(lambda language: language in options.languages, input_columns="language")
+    rows = spread(data, options.rows).select_columns(["text", "language"])
+    reference = spread(rows, options.reference)
+    texts = reference["text"][:]
+
+    sequences = []  # what the engine evaluates, kept for the floor
+
+    class Recorded(Forward):
+        def __call__(self, ids, types):
+            sequences.append((ids, types))
+            return super().__call__(ids, types)
+
+    found = {}
+    attribute(model, tokenizer, rows.select(range(2)), out=tempfile.mkdtemp(), budget=20)  # warm
+    for dtype in ("float32", "bfloat16"):
+        sequences.clear()
+        module.Forward = Recorded
+        began = clock(options.device)
+        store = attribute(
+            model, tokenizer, rows, out=tempfile.mkdtemp(), budget=options.budget, dtype=dtype, text_columns=["text"]
+        )
+        seconds = clock(options.device) - began
+        module.Forward = Forward
+        forward = Forward(model, dtype)
+        forward.model.eval()
+        by_length = {}
+        for ids, types in sequences:
+            by_length.setdefault(ids.shape[1], []).append((ids, types))
+        batches = []
+        for length, parts in by_length.items():
+            ids, types = (np.concatenate([part[i] for part in parts]) for i in (0, 1))
+            size = max(forward.batch_tokens // length, 1)
+            batches += [(ids[i : i + size], types[i : i + size]) for i in range(0, len(ids), size)]
+        began = clock(options.device)
+        for batch in batches:
+            forward(*batch)
+        floor = clock(options.device) - began
+        number = sum(len(ids) for ids, _ in sequences)
+        found[dtype] = {
+            "seconds": seconds,
+            "floor": floor,
+            "seconds / floor": seconds / floor,
+            "sequences": number,
+            "sequences a second": number / seconds,
+            "mean batch": number / len(sequences),
+            "examples a second": len(rows) / seconds,
+        }
+        if dtype == "float32":
+            values = store.to_explanation()
+
+    whole = pipeline("text-classification", model=model, tokenizer=tokenizer, top_k=None, device=options.device)
+    explainer = shap.Explainer(whole)
+    explainer(texts[:1], max_evals=10, silent=True)  # numba compiles at the first call
+    began = clock(options.device)
+    expected = explainer(texts, max_evals=options.budget, silent=True)
+    seconds = clock(options.device) - began
+
+    strings = attribute(
+        model, tokenizer, reference, out=tempfile.mkdtemp(), budget=options.budget, masking="string"
+    ).to_explanation()
+    differences = [float(np.abs(strings[i].values - expected.values[i]).max()) for i in range(len(texts))]
+    speed = {dtype: entry["examples a second"] * seconds / len(texts) for dtype, entry in found.items()}
+    print(
+        json.dumps(
+            {
+                "device": torch.cuda.get_device_name() if options.device != "cpu" else "cpu, one thread",
+                "rows": len(rows),
+                "budget": options.budget,
+                "tokens": [int(n) for n in np.quantile([len(v.values) for v in values], (0, 0.5, 1))],
+                "engine": found,
+                "shap": {"rows": len(texts), "seconds": seconds, "examples a second": len(texts) / seconds},
+                "speed against shap": speed,
+                "largest difference to shap, strings": sorted(differences, reverse=True),
+            },
+            indent=1,
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()
