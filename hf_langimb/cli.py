@@ -77,6 +77,47 @@ def probe(options: Namespace) -> None:
         probe_by_layer(found).savefig(options.figure)
 
 
+def explain(options: Namespace) -> None:
+    """Attribute a model's probabilities to the tokens of a data set's rows."""
+    from accelerate import PartialState
+    from accelerate.utils import parse_flag_from_env
+
+    from hf_langimb.attribution.attribute import attribute
+    from hf_langimb.data.loading import find_text_columns, open_rows
+    from hf_langimb.lora import load_classifier
+    from hf_langimb.progress import quiet_libraries
+    from hf_langimb.tables import explained_report
+
+    state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))  # else processes on CPUs are each alone
+    atexit.register(state.destroy_process_group)
+    logging.basicConfig(format="langimb: %(message)s")
+    quiet_libraries()
+    rows = open_rows(
+        options.dataset,
+        config_names=options.config_name,
+        split=options.split,
+        text_columns=options.text_column,
+        language_column=options.language_column,
+        label_column=options.label_column,
+        id_column=options.id_column,
+        rows=options.rows or None,
+    )
+    model, tokenizer = load_classifier(options.model)
+    store = attribute(
+        model.to(state.device),
+        tokenizer,
+        rows,
+        out=options.output_dir,
+        method=options.method,
+        masking=options.masking,
+        budget=None if options.budget == "full" else options.budget,
+        dtype=options.dtype,
+        text_columns=find_text_columns(rows, options.text_column),
+    )
+    if state.is_main_process:
+        print(explained_report(store.manifest, store.examples, store.folder))
+
+
 def report(options: Namespace) -> None:
     """Write one HTML page of a run."""
     from hf_langimb.report.page import write_report
@@ -85,6 +126,7 @@ def report(options: Namespace) -> None:
 
 
 def _parser() -> ArgumentParser:
+    from hf_langimb.attribution import DTYPES, MASKINGS, METHODS
     from hf_langimb.probe import POOLINGS, PROTOCOLS
     from hf_langimb.weighting import WEIGHTING_SCHEMES
 
@@ -126,6 +168,21 @@ def _parser() -> ArgumentParser:
     command.add_argument("--figure", type=_picture, metavar="FILE", help="draw accuracy by layer (.svg, .png or .pdf)")
     command.add_argument("--json", action="store_true", help="JSON alone on stdout")
 
+    command = commands.add_parser("explain", help="which tokens make a model's predictions?", allow_abbrev=False)
+    command.set_defaults(run=explain)
+    command.add_argument("model", metavar="MODEL", help="Hub id or folder of a classifier or adapter")
+    _add_dataset(command)
+    command.add_argument("--output-dir", required=True, metavar="DIR", help="of the attributions; goes on where it was")
+    command.add_argument("--rows", type=int, default=0, help="first rows of each language, 0 for all (default)")
+    command.add_argument("--method", choices=METHODS, default="owen", help="default: %(default)s, shap's for texts")
+    command.add_argument(
+        "--masking", choices=MASKINGS, default="ids", help="default: %(default)s; string as shap does it"
+    )
+    command.add_argument(
+        "--budget", type=_budget, default=500, help="evaluations an example, or full (default: %(default)s)"
+    )
+    command.add_argument("--dtype", choices=DTYPES, default="float32", help="default: %(default)s")
+
     command = commands.add_parser("report", help="one HTML page of a run, to read and to send", allow_abbrev=False)
     command.set_defaults(run=report)
     command.add_argument("run_folder", metavar="RUN", help="run folder of a recipe")
@@ -137,6 +194,12 @@ def _layer(text: str) -> int | str:
     if text != "all" and not text.removeprefix("-").isdigit():
         raise ArgumentTypeError(f"expected a number or all, found {text!r}")
     return text if text == "all" else int(text)
+
+
+def _budget(text: str) -> int | str:
+    if text != "full" and not text.isdigit():
+        raise ArgumentTypeError(f"expected a number or full, found {text!r}")
+    return text if text == "full" else int(text)
 
 
 def _picture(text: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +100,58 @@ def load_model(folder: str | Path) -> Any:
     from transformers import AutoModelForSequenceClassification
 
     return AutoModelForSequenceClassification.from_pretrained(folder)
+
+
+def load_classifier(name: str) -> tuple[Any, Any]:
+    """A classifier or adapter with its tokenizer, from the Hub or a folder.
+
+    Raises:
+        ValueError: no such model, one without a trained head, or a tokenizer that does not belong to it.
+    """
+    model, untrained, tokenizer = load_with_tokenizer(name, _load_with_head)
+    if untrained:
+        raise ValueError(f"The checkpoint {name!r} is no trained classifier: it lacks {', '.join(sorted(untrained))}.")
+    return model, tokenizer
+
+
+def load_with_tokenizer(name: str, load: Callable[[str], tuple[Any, list[str]]]) -> tuple[Any, list[str], Any]:
+    """A model, what its checkpoint lacks, and its tokenizer; faults in a sentence.
+
+    Raises:
+        ValueError: no such model, or a tokenizer that does not belong to it.
+    """
+    from safetensors import SafetensorError
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name)
+        model, untrained = load(name)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise ValueError(
+            f"Expected a model with its tokenizer at {name!r} (Hub id or folder; of a run RUN/SETUP/seed-N): "
+            f"{str(error).splitlines()[0]}"
+        ) from None
+    vocabulary, known = model.get_input_embeddings().num_embeddings, len(tokenizer)
+    if known > vocabulary or known <= len(tokenizer.all_special_ids):
+        raise ValueError(
+            f"The tokenizer at {name!r} has {known:,} tokens, its model {vocabulary:,}: they do not belong together."
+        )
+    return model, untrained, tokenizer
+
+
+def _load_with_head(name: str) -> tuple[Any, list[str]]:
+    from transformers import AutoModelForSequenceClassification
+    from transformers.utils import logging
+
+    if (Path(name) / "adapter_config.json").exists():
+        return load_model(name), []
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        model, loading = AutoModelForSequenceClassification.from_pretrained(name, output_loading_info=True)
+    finally:
+        logging.set_verbosity(verbosity)
+    return model, list(loading["missing_keys"])
 
 
 def _classes_of(folder: str | Path) -> int:

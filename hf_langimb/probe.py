@@ -330,25 +330,13 @@ def probe_model(
         ValueError: no such model or protocol, a pooler that the checkpoint does not have, too few languages or rows.
     """
     from accelerate import PartialState
-    from safetensors import SafetensorError
-    from transformers import AutoTokenizer
+
+    from hf_langimb.lora import load_with_tokenizer
 
     if protocol not in PROTOCOLS:
         raise ValueError(f"Unknown protocol {protocol!r}: choose one of {', '.join(PROTOCOLS)}.")
     state = PartialState()
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
-        model, untrained = _load_encoder(name)
-    except (OSError, ValueError, SafetensorError) as error:
-        raise ValueError(
-            f"Expected a model with its tokenizer at {name!r} (Hub id or folder; of a run RUN/SETUP/seed-N): "
-            f"{str(error).splitlines()[0]}"
-        ) from None
-    vocabulary, known = model.get_input_embeddings().num_embeddings, len(tokenizer)
-    if known > vocabulary or known <= len(tokenizer.all_special_ids):
-        raise ValueError(
-            f"The tokenizer at {name!r} has {known:,} tokens, its model {vocabulary:,}: they do not belong together."
-        )
+    model, untrained, tokenizer = load_with_tokenizer(name, _load_encoder)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token  # padding is masked: any token will do
     faithful = protocol == "code"

@@ -148,6 +148,29 @@ def probe_report(found: dict[str, Any]) -> str:
     )
 
 
+def explained_report(manifest: dict[str, Any], examples: Any, folder: Path) -> str:
+    """What `langimb explain` wrote, for people: how much of it, what was cut short, what to do next."""
+    number = len(examples)
+    forwards, cut = (sum(examples[name].to_pylist()) for name in ("forwards", "truncated"))
+    lines = [
+        f"Written: {folder} ({number:,} examples, {forwards / number:,.0f} different forward passes each)",
+        f"Method: {manifest['method']}, masking {manifest['masking']} with {manifest['mask_token']}, budget "
+        f"{manifest['budget'] or 'full'}, {manifest['dtype']}",
+    ]
+    if cut:
+        lines.append(
+            f"{_percent(cut / number)} of the examples needed more than the budget: what it left unopened is shared "
+            "equally among neighbouring tokens (--budget raises it)."
+        )
+    if manifest["truncated_texts"]:
+        lines.append(f"{manifest['truncated_texts']:,} texts were longer than the model reads and were cut.")
+    lines.append(
+        f"Next: AttributionStore({str(folder)!r}).to_explanation([0]) for shap's plots; explain a second model on the "
+        "same rows and call cumulative_difference on the two."
+    )
+    return "\n".join(lines)
+
+
 def _entropy_bits(counts: Sequence[int]) -> float:
     shares = np.array(_shares(counts))
     return float(-(shares[shares > 0] * np.log2(shares[shares > 0])).sum())

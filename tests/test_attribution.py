@@ -554,3 +554,46 @@ def test_memory_that_runs_out_makes_batches_smaller(bert):
     ids = np.random.default_rng(0).integers(5, 40, (20, 10))
     np.testing.assert_allclose(forward(ids, None), Forward(model, "float64")(ids, None), atol=1e-12)
     assert forward.batch_tokens <= 60
+
+
+# The command.
+
+
+def test_the_command(tmp_path, capsys):
+    from hf_langimb.cli import main
+
+    tokenizer = make_tokenizer("bert")
+    make_model("bert", tokenizer, torch.float32).save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    rows(12).rename_columns({"language": "lang", "label": "stars"}).to_parquet(tmp_path / "rows.parquet")
+    command = [
+        "explain",
+        str(tmp_path / "model"),
+        str(tmp_path / "rows.parquet"),
+        "--output_dir",
+        str(tmp_path / "out"),
+    ]
+    command += ["--language-column", "lang", "--label-column", "stars", "--budget", "60"]
+    assert main([*command, "--rows", "2"]) == 0
+    shown = capsys.readouterr().out
+    assert "8 examples" in shown and "of the examples needed more than the budget" in shown
+    store = AttributionStore(tmp_path / "out")
+    assert sorted(store.examples["language"].to_pylist()) == ["en", "en", "fr", "fr", "ja", "ja", "zh", "zh"]
+    assert store.examples["label"][0].as_py() == "LABEL_0"
+    for wrong, message in (
+        (["--rows", "3"], "holds other attributions"),
+        (["--label-column", "mark"], "Expected a label column 'mark'"),
+        (
+            ["--masking", "string", "--output-dir", str(tmp_path / "no"), "--text-column", "text", "id"],
+            "one of a pair|would make one",
+        ),
+    ):
+        assert main([*command, "--rows", "2", *wrong]) == 1
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1 and any(part in error for part in message.split("|")), error
+    assert main([*command, "--budget", "many"]) == 2
+    bare = tmp_path / "bare"
+    make_model("bert", tokenizer).bert.save_pretrained(bare)
+    tokenizer.save_pretrained(bare)
+    assert main(["explain", str(bare), *command[2:]]) == 1
+    assert "is no trained classifier: it lacks classifier.bias, classifier.weight" in capsys.readouterr().err

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from accelerate import PartialState
 
+from hf_langimb.attribution import BUDGET_UNITS, DTYPES, MASKINGS, METHODS
 from hf_langimb.attribution.engine import Forward, explain, id_masker, string_masker
 from hf_langimb.attribution.examples import Example, encode
 from hf_langimb.attribution.owen import owen_values
@@ -23,8 +24,6 @@ from hf_langimb.progress import bar
 
 logger = logging.getLogger(__name__)
 
-METHODS, MASKINGS = ("owen", "shapley"), ("ids", "string")
-DTYPES, BUDGET_UNITS = ("float32", "float64", "bfloat16"), ("evaluations", "forwards")
 SHARD = 256  # examples; those of a shard are in flight together
 
 

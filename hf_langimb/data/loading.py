@@ -123,13 +123,7 @@ def open_texts(
         raise ValueError(f"Expected 1 row of each language or more, found {rows}.")
     raw = _first_rows(name, config_names, split or "train", rows) if len(config_names) > 1 and rows else None
     raw = open_dataset(name, config_names=config_names, split=split) if raw is None else raw
-    if isinstance(raw, DatasetDict):
-        chosen = next((key for key in ("test", "train") if key in raw), None) or (
-            next(iter(raw)) if len(raw) == 1 else None
-        )
-        if chosen is None:
-            raise ValueError(f"Expected one split of {name}, found {', '.join(raw)}: name one with split.")
-        raw = raw[chosen]
+    raw = _one_split(raw, name)
     texts = find_text_columns(raw, text_columns)
     column = next((name for name in language_columns if name in raw.column_names), language_columns[-1])
     require_columns(raw, {"language": column} | ({"id": id_column} if id_column else {}))
@@ -147,6 +141,59 @@ def open_texts(
     ids = _strings(raw, id_column, "id") if id_column else [str(i) for i in range(len(kept))]
     columns = {text: [normalise_spacing(value) for value in raw[text]] for text in texts}
     return Dataset.from_dict(columns | {"language": spoken[kept].tolist(), "id": ids})
+
+
+def _one_split(raw: Any, name: str) -> Dataset:
+    """Of several splits test, else train, else the only one."""
+    if not isinstance(raw, DatasetDict):
+        return raw
+    chosen = next((key for key in ("test", "train") if key in raw), None) or (
+        next(iter(raw)) if len(raw) == 1 else None
+    )
+    if chosen is None:
+        raise ValueError(f"Expected one split of {name}, found {', '.join(raw)}: name one with split.")
+    return raw[chosen]
+
+
+def open_rows(
+    name: str,
+    *,
+    config_names: Sequence[str] = (),
+    split: str | None = None,
+    text_columns: Sequence[str] = (),
+    language_column: str = "language",
+    label_column: str = "label",
+    id_column: str | None = None,
+    rows: int | None = None,
+) -> Dataset:
+    """Rows as they are, for a model to read: the text columns beside `language`, `label` and `id` where they are there.
+
+    Args:
+        name, config_names, split, text_columns: as in `open_texts`.
+        language_column, label_column, id_column: a column that is named and has not its usual name must be there.
+        rows: the first rows of each language; None keeps all.
+
+    Raises:
+        ValueError: nothing there, a column is missing, or texts that are no strings.
+    """
+    raw = _one_split(open_dataset(name, config_names=config_names, split=split), name)
+    texts = find_text_columns(raw, text_columns)
+    for column in texts:
+        _require_texts(raw, column)
+    given = {"language": language_column, "label": label_column, "id": id_column or ""}
+    required = {kind: column for kind, column in given.items() if column not in ("", kind)}
+    require_columns(raw, required)
+    if not id_column:
+        given["id"] = next((column for column in ("id", "item") if column in raw.column_names), "")
+    found = {kind: column for kind, column in given.items() if column in raw.column_names}
+    if rows is not None and "language" in found:
+        spoken = np.array(_strings(raw, found["language"], "language"), dtype=object)
+        kept = np.concatenate([np.flatnonzero(spoken == language)[:rows] for language in sorted(set(spoken))])
+        raw = raw.select(np.sort(kept))
+    elif rows is not None:
+        raw = raw.select(range(min(rows, len(raw))))
+    raw = raw.select_columns([*texts, *found.values()])
+    return raw.rename_columns({column: kind for kind, column in found.items() if column != kind})
 
 
 def _first_rows(name: str, config_names: Sequence[str], split: str, rows: int) -> Dataset | None:
