@@ -99,11 +99,17 @@ class RecipeArguments:
     )
     probe_config_names: list[str] = field(default_factory=list, metadata={"help": "Its configurations."})
     probe_rows: int = field(default=1000, metadata={"help": "External rows for each language."})
+    explain_rows: int = field(
+        default=60,
+        metadata={"help": "Test rows whose tokens are attributed, even over languages and labels; 0: none, -1: all."},
+    )
 
     def __post_init__(self) -> None:
         for name in ("seeds", "probe_rows"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} expects 1 or more, found {getattr(self, name)}.")
+        if self.explain_rows < -1:
+            raise ValueError(f"explain_rows expects a number of rows, 0 or -1 (all), found {self.explain_rows}.")
         if self.max_length is not None and self.max_length < 8:
             raise ValueError(f"max_length expects 8 tokens or more, found {self.max_length}.")
 

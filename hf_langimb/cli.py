@@ -118,6 +118,15 @@ def explain(options: Namespace) -> None:
         print(explained_report(store.manifest, store.examples, store.folder))
 
 
+def compare(options: Namespace) -> None:
+    """Print the cumulative difference of a run's attributions."""
+    from hf_langimb.results import read_results
+    from hf_langimb.tables import compared_report
+
+    found = compared_report(read_results(options.run_folder))
+    print(json.dumps(found[0], indent=1, allow_nan=False) if options.json else found[1])
+
+
 def report(options: Namespace) -> None:
     """Write one HTML page of a run."""
     from hf_langimb.report.page import write_report
@@ -182,6 +191,13 @@ def _parser() -> ArgumentParser:
         "--budget", type=_budget, default=500, help="evaluations an example, or full (default: %(default)s)"
     )
     command.add_argument("--dtype", choices=DTYPES, default="float32", help="default: %(default)s")
+
+    command = commands.add_parser(
+        "compare", help="how imbalance changes what tokens add, beside its control", allow_abbrev=False
+    )
+    command.set_defaults(run=compare)
+    command.add_argument("run_folder", metavar="RUN", help="run folder of a recipe")
+    command.add_argument("--json", action="store_true", help="JSON alone on stdout")
 
     command = commands.add_parser("report", help="one HTML page of a run, to read and to send", allow_abbrev=False)
     command.set_defaults(run=report)

@@ -1,4 +1,4 @@
-"""The steps of a recipe, one function each: plan -> subsets -> train -> predict -> probe -> results.
+"""The steps of a recipe, one function each: plan -> subsets -> train -> predict -> probe -> explain -> results.
 
 Each step writes its output into the run folder and is not run again when that is there.
 """
@@ -10,6 +10,7 @@ import json
 import logging
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,8 @@ from hf_langimb.data.loading import tokenize
 from hf_langimb.distribution import JointDistribution
 from hf_langimb.evaluation import evaluate_predictions, join_by_id
 from hf_langimb.progress import bar, hidden, quiet_libraries
-from hf_langimb.results import SCHEMA_VERSION, compare, summarise, write_json, write_results
+from hf_langimb.results import SCHEMA_VERSION, compare, compared_pair, summarise, write_json, write_results
+from hf_langimb.sampling import draw
 from hf_langimb.subsets import TEST_SEED, Data, external_text, load_data
 from hf_langimb.weighting import cell_weights
 
@@ -250,6 +252,40 @@ def probe(folder: Path, dataset: Dataset, external: Dataset | None) -> dict[str,
     return _read_step(path)
 
 
+def explain(folder: Path, rows: Dataset, out: Path, data: Data) -> None:
+    """Token attributions of a trained model's probabilities on rows with texts, kept in a store of their own."""
+    from transformers import AutoTokenizer
+
+    from hf_langimb.attribution.attribute import attribute
+    from hf_langimb.lora import load_model
+
+    model, tokenizer = load_model(folder).to(PartialState().device), AutoTokenizer.from_pretrained(folder)
+    model.config.id2label = dict(enumerate(data.labels))  # an adapter's base does not know them
+    attribute(model, tokenizer, rows, out=out, text_columns=data.text_columns, max_length=data.recipe.max_length)
+
+
+def explained_rows(test: Dataset, rows: int) -> Dataset | None:
+    """As many test rows of each label in each language, one at least, `rows` in all; -1 takes all, 0 none."""
+    if rows == 0:
+        return None
+    if rows == -1 or rows >= len(test):
+        return test
+    available = JointDistribution.from_dataset(test).counts
+    counts = np.minimum(available, np.int64(max(rows // int(np.count_nonzero(available)), 1)))
+    return test.select(draw(test["language"][:], test["label"][:], counts, seed=TEST_SEED))
+
+
+def _compare_attributions(folder: Path, setups: Sequence[str], seeds: Sequence[int]) -> dict[str, Any] | None:
+    """Cumulative difference of imbalanced and balanced; null where the run has not both."""
+    from hf_langimb.attribution.difference import compare_seeds
+
+    setup, reference = compared_pair(setups)
+    if setup not in setups or reference not in setups:
+        return None
+    stores = [{seed: folder / f"{name}-seed-{seed}" for seed in seeds} for name in (setup, reference)]
+    return {"setup": setup, "reference": reference} | compare_seeds(*stores)
+
+
 def _read_step(path: Path) -> Any:
     """What a step has written."""
     try:
@@ -277,11 +313,13 @@ def run(recipe: Recipe) -> tuple[Path, dict[str, Any]]:
         tokenizer = AutoTokenizer.from_pretrained(start)
     except OSError as error:
         raise ValueError(f"Expected a model at {start!r} (Hub id or folder): {str(error).splitlines()[0]}") from None
+    test_plan = "balanced" if data.plans else "natural"
+    explained = explained_rows(data.subset("test", test_plan, TEST_SEED), recipe.data.explain_rows)
     source = data.source
     data.source = DatasetDict(
         {name: tokenize(rows, tokenizer, data.text_columns, recipe.data.max_length) for name, rows in source.items()}
     )
-    test = data.subset("test", "balanced" if data.plans else "natural", TEST_SEED)
+    test = data.subset("test", test_plan, TEST_SEED)
     audits = {"test/balanced": JointDistribution.from_dataset(test).audit()}
     seeds = [recipe.training.seed + i for i in range(recipe.data.seeds)]
     metrics: dict[str, dict[str, Any]] = {name: {} for name in settings}
@@ -300,8 +338,13 @@ def run(recipe: Recipe) -> tuple[Path, dict[str, Any]]:
             logger.info("Setup %s, seed %d", setup, seed)
             training = train(arguments, start, tokenizer, subsets, data)
             metrics[setup][str(seed)] = _measure(arguments, test, external, data, training)
+            if explained is not None:
+                store = folder / "attributions" / f"{setup}-seed-{seed}"
+                explain(Path(arguments.output_dir), explained, store, data)
     results = _assemble(recipe, data, settings, audits, metrics)
     if PartialState().is_main_process:
+        if explained is not None:
+            results["attributions"] = _compare_attributions(folder / "attributions", list(settings), seeds)
         write_results(folder, results)
         _write_environment(folder, began)
     return folder, results
@@ -429,7 +472,7 @@ def main(name: str, folder: Path) -> None:
 
     from hf_langimb.arguments import parse_recipe
     from hf_langimb.report.page import write_report
-    from hf_langimb.tables import comparisons_cells, predictions_cells, setups_cells, table
+    from hf_langimb.tables import attributions_cells, comparisons_cells, predictions_cells, setups_cells, table
 
     state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))  # else processes on CPUs are each alone
     atexit.register(state.destroy_process_group)
@@ -456,6 +499,9 @@ def main(name: str, folder: Path) -> None:
     if several:
         print("\nDifferences between setups, paired by seed\n")
         print(table(*comparisons_cells(results)))
+    if results["attributions"]:
+        print("\nToken attributions, cumulative difference (see the page for what is compared)\n")
+        print(table(*attributions_cells(results)))
     print(f"\nNoise ceiling of the test labels: {results['noise_ceiling']:.3f}" if results["noise_ceiling"] else "")
     print(f"To look at: {write_report(output)}")
     print(f"All numbers: {output / 'results.json'}; models: {output}/SETUP/seed-N/")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,14 @@ RESULTS = {
     "comparisons": (list,),
     "attributions": Maybe([OBJECT]),
 }
+TOKENS = dict.fromkeys(("threshold", "positive", "neutral", "negative", "base_difference"), NUMBER) | {
+    "language": TEXT,
+    "label": TEXT,
+    "probability_difference": NUMBER,
+    "intervals": Maybe([OBJECT]),
+    "seed_intervals": Maybe([OBJECT]),
+}
+FORMS = ("result", "control", "unbiased")  # of the cumulative difference
 COMPARISON = {"metric": TEXT, "setup": TEXT, "reference": TEXT, "difference": INTERVAL}
 SETTINGS = ("rows", "folds", "layer", "C")  # numbers that are no measures
 COMPARED = (
@@ -123,6 +131,31 @@ def compare(setups: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
                         }
                     )
     return comparisons
+
+
+def compared_pair(setups: Iterable[str]) -> tuple[str, str]:
+    """The setups whose difference is the verdict: imbalanced and balanced, else the first pair of their variants."""
+    names = set(setups)
+    suffixes = sorted(name.removeprefix("imbalanced") for name in names if name.startswith("imbalanced"))
+    suffix = next((text for text in suffixes if f"balanced{text}" in names), "")
+    return f"imbalanced{suffix}", f"balanced{suffix}"
+
+
+def represented(results: Mapping[str, Any]) -> dict[tuple[str, str], int]:
+    """(label, language) -> 1 where training with the skewed plan had more of the label than other languages have.
+
+    -1 where it had less, 0 where all languages have the same share; empty without a skewed plan.
+    """
+    audit = results["data"].get("train/imbalanced")
+    if audit is None:
+        return {}
+    found = {}
+    for j, label in enumerate(results["labels"]):
+        shares = [row[j] or 0.0 for row in audit["row_shares"]]
+        mean = math.fsum(shares) / len(shares)
+        for language, share in zip(audit["languages"], shares, strict=True):
+            found[label, language] = (share > mean + 0.005) - (share < mean - 0.005)
+    return found
 
 
 def _scalars(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
@@ -210,6 +243,9 @@ def validate(results: Any, where: str) -> None:
                     f"{where}, setups, {name}, seeds, {seed}, test, predicted: expected {shape[0]} languages or more x "
                     f"{shape[1]} labels, found another shape."
                 )
+    for form in FORMS if results["attributions"] else ():
+        for i, entry in enumerate(results["attributions"].get(form, ())):
+            _require(entry, TOKENS, f"{where}, attributions, {form}, {i}")
     for i, comparison in enumerate(results["comparisons"]):
         _require(comparison, COMPARISON, f"{where}, comparisons, {i}")
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from hf_langimb.distribution import SMALL_CELL, JointDistribution
-from hf_langimb.results import read_results
+from hf_langimb.results import FORMS, read_results, represented
 
 COLUMNS = (
     ("accuracy", "test.accuracy", ".3f"),
@@ -80,6 +80,66 @@ def comparisons_cells(results: dict[str, Any]) -> Cells:
         if entry["metric"] in titles
     ]
     return ["difference", "measure", "mean [95 % interval]"], rows
+
+
+def attributions_cells(results: dict[str, Any]) -> Cells:
+    """Cumulative difference of the attributions at one threshold: result, control and unbiased form side by side."""
+    found, marks = results["attributions"], represented(results)
+    threshold = shown_threshold(found)
+    entries = {
+        (form, entry["label"], entry["language"]): entry
+        for form in FORMS
+        for entry in found[form]
+        if entry["threshold"] == threshold
+    }
+    rows = []
+    for label in results["labels"]:
+        for language in sorted({language for _, of_label, language in entries if of_label == label}):
+            mark = {1: " (over)", -1: " (under)"}.get(marks.get((label, language), 0), "")
+            for tokens in ("positive", "neutral", "negative"):
+                cells = [difference_text(entries.get((form, label, language)), tokens) for form in FORMS]
+                rows.append([label, f"{language}{mark}", tokens, *cells])
+    return ["label", "language", "tokens", *FORMS], rows
+
+
+def compared_report(results: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """The attributions of a run, and the same for people.
+
+    Raises:
+        ValueError: the run has none.
+    """
+    found = results["attributions"]
+    if not found:
+        raise ValueError(
+            "This run has no attributions to compare: run the recipe with explain_rows and the setups balanced and "
+            "imbalanced."
+        )
+    over = "seeds" if len(found["seeds"]) > 3 else "examples"
+    seeds = ", ".join(map(str, found["seeds"]))
+    text = [
+        f"{found['setup']} - {found['reference']}: change of the sums over positive, neutral and negative tokens "
+        f"(threshold {shown_threshold(found)}, {found['examples']:,} examples, seeds {seeds})",
+        table(*attributions_cells(results)),
+        f"95 % intervals over {over}. result: tokens selected by the model that is subtracted, as in the paper; "
+        "control: a second balanced model in the imbalanced one's place; unbiased: result - control.",
+    ]
+    if not found["unbiased"]:
+        text.append("Next: --seeds 5 gives the control (two seeds) and the unbiased form (three), and intervals.")
+    return found, "\n\n".join(text)
+
+
+def shown_threshold(attributions: dict[str, Any]) -> float:
+    """The paper's .01 where it was measured, else the first."""
+    thresholds = [entry["threshold"] for entry in attributions["result"]]
+    return 0.01 if 0.01 in thresholds else thresholds[0]
+
+
+def difference_text(entry: dict[str, Any] | None, tokens: str) -> str:
+    """A part of a cumulative difference with its 95 % interval, over seeds where there is one, else over examples."""
+    if entry is None:
+        return "-"
+    low, high = (entry["seed_intervals"] or entry["intervals"] or {}).get(tokens) or (None, None)
+    return interval_text({"mean": entry[tokens], "low": low, "high": high}, "+.3f")
 
 
 def _shares(counts: Sequence[int]) -> list[float]:
@@ -320,7 +380,12 @@ def _percent(share: float, digits: int = 1) -> str:
     return f"{100 * share:.{digits}f} %"
 
 
-TABLES = {"predictions": predictions_cells, "setups": setups_cells, "comparisons": comparisons_cells}
+TABLES = {
+    "predictions": predictions_cells,
+    "setups": setups_cells,
+    "comparisons": comparisons_cells,
+    "attributions": attributions_cells,
+}
 _MARK = re.compile(r"(<!-- langimb:(?P<run>[\w-]+):(?P<table>\w+) -->\n)(?:.*?\n)??(<!-- /langimb -->)", re.DOTALL)
 
 

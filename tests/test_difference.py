@@ -7,7 +7,7 @@ import pytest
 from datasets import Dataset
 
 from hf_langimb import attribute, cumulative_difference
-from hf_langimb.attribution.difference import PARTS
+from hf_langimb.attribution.difference import PARTS, compare_seeds
 from hf_langimb.attribution.store import AttributionStore, stack
 
 
@@ -108,3 +108,69 @@ def test_stores_that_cannot_be_compared(stores, tmp_path, bert_tokenizer, robert
     store = attribute(tiny_bert(), bert_tokenizer, nameless, out=tmp_path / "nameless", budget=60)
     with pytest.raises(ValueError, match="need a column language"):
         cumulative_difference(store, AttributionStore(tmp_path / "nameless"))
+
+
+# Several seeds.
+
+
+@pytest.fixture(scope="module")
+def seeds(tmp_path_factory, bert_tokenizer, tiny_bert, texts):
+    """Four seeds of two setups: {setup: {seed: store}}."""
+    folder = tmp_path_factory.mktemp("seeds")
+    return [
+        {
+            seed: attribute(tiny_bert(seed=10 * k + seed), bert_tokenizer, texts, out=folder / f"{k}-{seed}", budget=40)
+            for seed in range(4)
+        }
+        for k in (1, 2)
+    ]
+
+
+def test_all_choices_of_different_seeds_are_averaged(seeds):
+    other, reference = seeds
+    found = compare_seeds(other, reference, thresholds=(0.01,), resamples=0)
+    assert (found["seeds"], found["examples"]) == ([0, 1, 2, 3], 24)
+    one = {"thresholds": (0.01,), "resamples": 0}
+    forms = {
+        "result": [
+            cumulative_difference(other[i], reference[a], **one) for i, a in itertools.permutations(range(4), 2)
+        ],
+        "control": [
+            cumulative_difference(reference[b], reference[a], **one) for b, a in itertools.permutations(range(4), 2)
+        ],
+        "unbiased": [
+            cumulative_difference(other[i], reference[b], selection=reference[a], **one)
+            for i, b, a in itertools.permutations(range(4), 3)
+        ],
+    }
+    values = {}
+    for form, entries in forms.items():
+        expected = np.mean([[[entry[name] for name in PARTS] for entry in one] for one in entries], axis=0)
+        values[form] = np.array([[entry[name] for name in PARTS] for entry in found[form]])
+        np.testing.assert_allclose(values[form], expected, atol=1e-9)
+    np.testing.assert_allclose(values["result"] - values["control"], values["unbiased"], atol=1e-6)
+
+
+def test_intervals_over_seeds_are_the_jackknife_s(seeds):
+    from scipy.stats import t
+
+    other, reference = seeds
+    whole = compare_seeds(other, reference, thresholds=(0.01,), resamples=0)
+    for form in ("result", "unbiased"):
+        left = []
+        for seed in range(4):
+            fewer = [{s: store for s, store in setup.items() if s != seed} for setup in seeds]
+            left.append([entry["neutral"] for entry in compare_seeds(*fewer, thresholds=(0.01,), resamples=0)[form]])
+        left = np.array(left)
+        half = t.ppf(0.975, 3) * np.sqrt(3 / 4 * ((left - left.mean(axis=0)) ** 2).sum(axis=0))
+        for entry, expected in zip(whole[form], half, strict=True):
+            low, high = entry["seed_intervals"]["neutral"]
+            assert (low, high) == pytest.approx((entry["neutral"] - expected, entry["neutral"] + expected))
+
+
+@pytest.mark.parametrize(("number", "control", "unbiased"), [(1, 0, 0), (2, 6, 0), (3, 6, 6)])
+def test_few_seeds(seeds, number, control, unbiased):
+    few = [{seed: store for seed, store in setup.items() if seed < number} for setup in seeds]
+    found = compare_seeds(*few, thresholds=(0.01,), resamples=10)
+    assert [len(found[form]) for form in ("result", "control", "unbiased")] == [6, control, unbiased]
+    assert all(entry["seed_intervals"] is None and entry["intervals"] for entry in found["result"])

@@ -20,6 +20,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 import hf_langimb
 from hf_langimb import LangImbTrainer, evaluate_predictions
 from hf_langimb.arguments import parse_recipe
+from hf_langimb.attribution.store import AttributionStore, stack
 from hf_langimb.distribution import JointDistribution
 from hf_langimb.experiment import run
 from hf_langimb.lora import load_model
@@ -35,6 +36,7 @@ label_order: ["no", perhaps, "yes"]
 imbalanced_shares: [fr 1/2 1/3 1/6, en 1/6 1/3 1/2]
 train_size: 48
 validation_size: 24
+explain_rows: 6
 learning_rate: 3e-3
 per_device_train_batch_size: 8
 num_train_epochs: 2
@@ -117,7 +119,8 @@ def softmax(logits):
 
 def test_run_folder(whole, workshop):
     folder, _, _ = whole
-    assert {path.name for path in folder.iterdir()} == {"config.yaml", "results.json", "environment.json", *SETUPS}
+    files = {"config.yaml", "results.json", "environment.json", "attributions", *SETUPS}
+    assert {path.name for path in folder.iterdir()} == files
     for setup in SETUPS:
         assert {path.name for path in (folder / setup).iterdir()} == {"seed-0", "seed-1"}
         names = {path.name for path in (folder / setup / "seed-1").iterdir()}
@@ -209,7 +212,23 @@ def test_results_are_those_of_the_contract(whole):
         "rows",
     }
     assert weighted["seeds"]["0"]["probe"]["external"]["rows"] == 48
-    assert results["attributions"] is None
+    found = results["attributions"]
+    assert (found["setup"], found["reference"], found["seeds"], found["examples"]) == (
+        "imbalanced",
+        "balanced",
+        [0, 1],
+        6,
+    )
+    assert [len(found[form]) for form in ("result", "control", "unbiased")] == [18, 18, 0]  # three thresholds
+    for setup in SETUPS:
+        store = AttributionStore(folder / "attributions" / f"{setup}-seed-1")
+        assert sorted(zip(*(store.examples[c].to_pylist() for c in ("language", "label")), strict=True)) == [
+            (language, label) for language in ("en", "fr") for label in LABELS
+        ]
+        predictions = read_table(folder / setup / "seed-1" / "predictions.parquet").to_pylist()
+        logits = {(row["id"], row["language"]): row["logits"] for row in predictions}
+        wanted = [logits[row["id"], row["language"]] for row in store.examples.to_pylist()]
+        np.testing.assert_allclose(stack(store.examples["p"]), softmax(wanted), atol=1e-5)
     assert len({(entry["setup"], entry["reference"]) for entry in results["comparisons"]}) == 10
 
 
@@ -394,6 +413,7 @@ def test_own_data_by_flags_alone(workshop, tmp_path):
         "validation_size": 24,
         "test_size": 24,
         "num_train_epochs": 1,
+        "explain_rows": 0,
         "model_name_or_path": workshop / "model",
         "output_dir": tmp_path / "run",
     }
@@ -409,6 +429,7 @@ def test_own_data_by_flags_alone(workshop, tmp_path):
     ]
     folder, results = run(parse_recipe("xnli", REPOSITORY / "recipes" / "xnli", argv))
     assert list(results["setups"]) == ["balanced", "imbalanced", "weighted"]
+    assert results["attributions"] is None and not (folder / "attributions").exists()
     assert (results["labels"], results["languages"]) == (LABELS, ["en", "fr"])
     assert results["setups"]["weighted"]["seeds"]["0"]["test"]["rows"] == 24
     assert read_table(folder / "weighted/seed-0/predictions.parquet")["id"].to_pylist()[0].isdigit()
@@ -497,7 +518,14 @@ def launch(tmp_path):
     return call
 
 
-SIZES = {"train_size": 60, "validation_size": 24, "test_size": 60, "probe_rows": 20, "pretraining_steps": 2}
+SIZES = {
+    "explain_rows": 6,
+    "train_size": 60,
+    "validation_size": 24,
+    "test_size": 60,
+    "probe_rows": 20,
+    "pretraining_steps": 2,
+}
 CHANGING = ("environment.json", "config.yaml", "report.html")  # times, command, folder
 SMALL = [word for name, value in SIZES.items() for word in (f"--{name}", str(value))]
 

@@ -77,6 +77,20 @@ def test_a_run_without_probe_or_calibration_still_gives_figures(results):
     assert plots.to_svg(plots.reliability_curves(results, "balanced"), "curves").startswith("<svg")
 
 
+@pytest.mark.parametrize("form", ["result", "control", "unbiased"])
+def test_attributions_by_language_with_intervals_over_seeds(results, form):
+    figure = plots.attribution_bars(results, form, "entailment")
+    axes = figure.axes[0]
+    entries = [e for e in results["attributions"][form] if (e["threshold"], e["label"]) == (0.01, "entailment")]
+    names = ("positive", "neutral", "negative")
+    assert [bar.get_height() for bar in axes.patches] == pytest.approx([e[name] for e in entries for name in names])
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["en ▼", "fr ▲"]
+    bars = [bar for bar in axes.containers if hasattr(bar, "has_yerr")]
+    drawn = [segment[:, 1].tolist() for bar in bars for segment in bar.lines[2][0].get_segments()]
+    assert drawn == [pytest.approx(e["seed_intervals"][name]) for e in entries for name in names]
+    assert axes.get_ylim() == plots.attribution_bars(results, "control", "neutral").axes[0].get_ylim()
+
+
 def test_probe_by_layer():
     axes = plots.probe_by_layer({"layers": [probe_of(0, 0.5), probe_of(1, 0.9)]}).axes[0]
     assert axes.lines[0].get_ydata().tolist() == [0.5, 0.9]

@@ -33,7 +33,9 @@ def test_the_tables_are_rendered_from_the_kept_results():
 
 def test_the_kept_results_are_those_of_the_recipe_as_it_is():
     kept = read_results(ROOT / "model_cards" / "xnli-mini")
-    recipe = parse_recipe("xnli", ROOT / "recipes" / "xnli", ["--seeds", "5"])
+    flags = ["--seeds", "5", "--explain_rows", "600"]
+    assert f"accelerate launch recipes/xnli.py {' '.join(flags)}" in README
+    recipe = parse_recipe("xnli", ROOT / "recipes" / "xnli", flags)
     assert kept["config"] == recipe.config
     assert kept["seeds"] == [0, 1, 2, 3, 4]
 
@@ -45,7 +47,7 @@ def test_a_changed_table_is_rendered_again():
 
 
 def test_a_mark_without_a_table_is_refused():
-    with pytest.raises(ValueError, match=r"Unknown table 'sizes'.*predictions, setups, comparisons"):
+    with pytest.raises(ValueError, match=r"Unknown table 'sizes'.*predictions, setups, comparisons, attributions"):
         fill_marks("<!-- langimb:xnli-mini:sizes -->\n\n<!-- /langimb -->", ROOT / "model_cards")
 
 

@@ -98,6 +98,7 @@ def test_the_recipe_of_a_gpu_runs_at_tiny_size(config, xnli, wikipedia, start, t
         "save_steps": "2",
         "use_cpu": "true",
         "disable_tqdm": "true",
+        "explain_rows": "4",
     }
     recipe = parse_recipe("xnli", FOLDER, [word for key, value in changes.items() for word in (f"--{key}", value)])
     assert (recipe.training.gradient_accumulation_steps, recipe.training.bf16) == (8, True)

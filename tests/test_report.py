@@ -13,7 +13,7 @@ import pytest
 import hf_langimb
 from hf_langimb.cli import main
 from hf_langimb.report.page import render, write_report
-from hf_langimb.results import read_results
+from hf_langimb.results import read_results, represented
 
 KEPT = Path(hf_langimb.__file__).parents[1] / "model_cards" / "xnli-mini"
 
@@ -54,7 +54,17 @@ PAIR = ("imbalanced", "balanced")
 
 def test_the_verdict_has_three_lines_with_intervals(results):
     lines = verdict(render(results))
-    assert [answer for _, answer, _ in lines] == ["yes", "yes", "not measured"]
+    assert [answer for _, answer, _ in lines] == ["yes", "yes", "yes"]
+    neutral = next(e for e in results["attributions"]["unbiased"]
+                   if (e["threshold"], e["label"], e["language"]) == (0.01, "entailment", "fr"))  # fmt: skip
+    assert f"entailment, fr: {neutral['neutral']:+.3f} [{neutral['seed_intervals']['neutral'][0]:+.3f}" in lines[2][2]
+    neutral["seed_intervals"]["neutral"][0] = -0.01
+    assert verdict(render(results))[2][1] == "no"
+    neutral["seed_intervals"] = None
+    assert verdict(render(results))[2][1] == "not known"
+    results["attributions"]["unbiased"] = []
+    assert verdict(render(results))[2][1] == "not known"
+    results["attributions"] = None
     accuracy = difference(results, "test.accuracy")
     assert f"{accuracy['mean']:+.3f} [{accuracy['low']:+.3f}, {accuracy['high']:+.3f}] on test text" in lines[0][2]
     assert "on test text" in lines[1][2] and "on external text" in lines[1][2]
@@ -112,8 +122,10 @@ def test_the_page_stands_alone_and_can_be_read_aloud(results):
     assert names.count("h1") == 1 and names.count("table") == names.count("caption") >= 4
     assert all(attributes.get("scope") in ("col", "row") for tag, attributes in outline.tags if tag == "th")
     pictures = [attributes for tag, attributes in outline.tags if attributes.get("role") == "img"]
-    assert len(pictures) == names.count("svg") == 2 + 3 + 1 + 3  # data, predictions, probe, reliability
-    assert names.count("figure") == names.count("figcaption") == 4
+    assert (
+        len(pictures) == names.count("svg") == 2 + 3 + 1 + 9 + 3
+    )  # data, predictions, probe, attributions, reliability
+    assert names.count("figure") == names.count("figcaption") == 7
     assert all(len(attributes["aria-label"]) > 40 for attributes in pictures)
     assert "fr: entailment 50%, neutral 33%, contradiction 17%" in page
     assert "nan" not in outline.text.lower().split()
@@ -147,7 +159,7 @@ def test_the_command(tmp_path, capsys):
     assert f"Written: {tmp_path}/report.html" in capsys.readouterr().out
     page = (tmp_path / "report.html").read_text()
     figures = sorted(path.name for path in (tmp_path / "figures").iterdir())
-    assert len(figures) == 9 and "probe.svg" in figures and "predictions-weighted.svg" in figures
+    assert len(figures) == 18 and "probe.svg" in figures and "predictions-weighted.svg" in figures
     assert "9.9" in page and "/home/me" not in page
     assert main(["report", str(tmp_path), "--output", str(tmp_path / "other.html")]) == 0
     assert (tmp_path / "other.html").read_text() == page
@@ -212,8 +224,8 @@ def test_the_page_fits_the_screen(browser, tmp_path, width, scheme):
     assert page.evaluate("document.documentElement.scrollWidth") <= width  # tables scroll, the page does not
     assert page.get_by_role("heading", name="Verdict").is_visible()
     pictures = page.get_by_role("img")
-    assert pictures.count() == 9
-    assert all(pictures.nth(i).bounding_box()["width"] >= 280 for i in range(9))  # also on a phone
+    assert pictures.count() == 18
+    assert all(pictures.nth(i).bounding_box()["width"] >= 280 for i in range(18))  # also on a phone
     assert page.get_by_role("columnheader", name="accuracy").first.is_visible()
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.getAttribute('role')") == "region"
@@ -225,3 +237,24 @@ def test_the_page_fits_the_screen(browser, tmp_path, width, scheme):
     drawn = page.evaluate("getComputedStyle(document.querySelector('figure svg text')).fill")
     assert drawn == ink  # figures take the colour of the page's text
     context.close()
+
+
+def test_the_difference_of_a_run(tmp_path, capsys, results):
+    assert main(["compare", str(KEPT)]) == 0
+    shown = capsys.readouterr().out
+    assert "threshold 0.01, 600 examples, seeds 0, 1, 2, 3, 4" in shown
+    assert len(re.findall(r"^\| (entailment|neutral|contradiction) ", shown, re.MULTILINE)) == 18
+    assert main(["compare", str(KEPT), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == results["attributions"]
+    (tmp_path / "results.json").write_text(json.dumps(results | {"attributions": None}))
+    assert main(["compare", str(tmp_path)]) == 1
+    assert "has no attributions to compare: run the recipe with explain_rows" in capsys.readouterr().err
+
+
+def test_the_third_claim_is_about_the_languages_that_a_plan_over_represents(results):
+    marks = represented(results)
+    assert marks["entailment", "fr"] == marks["contradiction", "en"] == 1
+    assert marks["entailment", "en"] == marks["contradiction", "fr"] == -1
+    assert marks["neutral", "en"] == marks["neutral", "fr"] == 0
+    for a, b, c in zip(*(results["attributions"][name] for name in ("result", "control", "unbiased")), strict=True):
+        assert a["neutral"] - b["neutral"] == pytest.approx(c["neutral"], abs=1e-6)

@@ -8,8 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from hf_langimb.report import plots
-from hf_langimb.results import read_results
-from hf_langimb.tables import comparisons_cells, interval_text, predictions_cells, setups_cells
+from hf_langimb.results import FORMS, compared_pair, read_results, represented
+from hf_langimb.tables import (
+    attributions_cells,
+    comparisons_cells,
+    difference_text,
+    interval_text,
+    predictions_cells,
+    setups_cells,
+    shown_threshold,
+)
 
 PAGE_FILE = "report.html"
 CLAIMS = (  # what arXiv 2402.13016 found: words, sign of imbalanced - balanced, measures
@@ -81,6 +89,13 @@ def render(
     tables.append(("By language", f"{bootstrap}; worst cell: a label in a language", _by_language(results)))
     shuffled = "shuffled: where 99 % of probes on shuffled languages lie"
     tables.append(("Language probe", f"{over}; {shuffled}", _probes(results)))
+    if found := results["attributions"]:
+        means = (
+            f"{found['setup']} - {found['reference']}: sums over tokens, threshold {shown_threshold(found)}, mean over "
+            f"{found['examples']} examples; result - control = unbiased; intervals over "
+            f"{'seeds' if len(found['seeds']) > 3 else 'examples'}"
+        )
+        tables.append(("Token attributions", means, attributions_cells(results)))
     return templates.get_template("page.html.jinja").render(
         title=f"{results['recipe']}, {results['config_name']}",
         verdict=_verdict(results),
@@ -98,9 +113,7 @@ def _verdict(results: dict[str, Any]) -> list[tuple[str, str, str]]:
 
     Compares imbalanced with balanced, or, where these are missing, the first of their variants (such as _entropy).
     """
-    suffixes = [name.removeprefix("imbalanced") for name in results["setups"] if name.startswith("imbalanced")]
-    suffix = next((text for text in sorted(suffixes) if f"balanced{text}" in results["setups"]), "")
-    setup, reference = f"imbalanced{suffix}", f"balanced{suffix}"
+    setup, reference = compared_pair(results["setups"])
     differences = {}
     for entry in results["comparisons"]:
         pair = entry["setup"], entry["reference"]
@@ -120,8 +133,29 @@ def _verdict(results: dict[str, Any]) -> list[tuple[str, str, str]]:
             continue
         holds = all(sign * difference[end] > 0 for difference in found.values() for end in ("low", "high"))
         lines.append((claim, "yes" if holds else "no", f"{setup} - {reference}: {values}"))
-    neutral = "Neutral tokens count more in over-represented languages"
-    return [*lines, (neutral, "not measured", "needs token attributions")]
+    return [*lines, ("Neutral tokens count more in over-represented languages", *_neutral(results))]
+
+
+def _neutral(results: dict[str, Any]) -> tuple[str, str]:
+    """Answer and detail of the third claim: in each over-represented cell, by the form that selection does not bias."""
+    found = results["attributions"]
+    if not found:
+        return "not measured", "needs token attributions"
+    if not found["unbiased"]:
+        return "not known", "needs three seeds: what one selects by the reference and compares with it moves by itself"
+    threshold, marks = shown_threshold(found), represented(results)
+    cells = [
+        e for e in found["unbiased"] if e["threshold"] == threshold and marks.get((e["label"], e["language"])) == 1
+    ]
+    if not cells:
+        return "not measured", "no language is over-represented"
+    bounds = [(entry["seed_intervals"] or {}).get("neutral") for entry in cells]
+    texts = [f"{entry['label']}, {entry['language']}: {difference_text(entry, 'neutral')}" for entry in cells]
+    detail = f"{found['setup']} - {found['reference']}, {'; '.join(texts)}"
+    lows = [bound[0] for bound in bounds if bound]
+    if len(lows) < len(cells):
+        return "not known", f"{detail}; an interval over seeds needs four of them"
+    return ("yes" if min(lows) > 0 else "no"), detail
 
 
 def _negated(interval: dict[str, Any]) -> dict[str, Any]:
@@ -150,6 +184,16 @@ def _figures(results: dict[str, Any]) -> list[tuple[str, dict[str, str]]]:
     figures.append((f"Predicted labels in each language{means}; dotted: uniform", predicted))
     intervals = " with 95 % intervals over seeds" if several else ""
     figures.append((f"Language probe: accuracy{intervals}", {"probe": probed}))
+    described = "Cumulative difference of the attributions, {} of {}. The same numbers are in the table of that name."
+    for form in FORMS if results["attributions"] else ():
+        if results["attributions"][form]:
+            panels = {
+                f"attributions-{form}-{label}": plots.to_svg(
+                    plots.attribution_bars(results, form, label), described.format(form, label)
+                )
+                for label in results["labels"]
+            }
+            figures.append((f"Token attributions, {form}", panels))
     seed = next(iter(next(iter(results["setups"].values()))["seeds"]))
     reliability = f"Reliability: accuracy against confidence, seed {seed}, bins of {plots.SMALL_BIN} rows or more"
     return figures + ([(reliability, curves)] if calibrated else [])

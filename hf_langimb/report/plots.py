@@ -13,6 +13,9 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from hf_langimb.results import FORMS, represented
+from hf_langimb.tables import shown_threshold
+
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")  # Okabe and Ito
 HATCHES = ("", "///", "...", "xxx", "---", "\\\\\\")
 MARKERS = ("o", "s", "^", "D", "v", "P")
@@ -27,6 +30,7 @@ _STYLE: dict[Any, Any] = dict.fromkeys(
     "hatch.linewidth": 0.6,
     "text.parse_math": False,  # names may hold dollar signs
 }
+SETS = ("positive", "neutral", "negative")  # tokens, by the sign of what they add
 MANY = len(COLOURS)  # more languages than that are not told apart by colour
 
 
@@ -107,6 +111,50 @@ def probe_bars(results: dict[str, Any]) -> Figure:
     if kinds:
         _legend(axes)
     return figure
+
+
+@rc_context(_STYLE)
+def attribution_bars(results: dict[str, Any], form: str, label: str) -> Figure:
+    """Cumulative difference of one label's attributions over positive, neutral and negative tokens, bars by language.
+
+    The paper's figure: the threshold .01, 95 % intervals, over- and under-represented languages marked with a triangle
+    up or down. The scale is the same for all labels and forms.
+
+    Args:
+        results: of `read_results`, with attributions.
+        form: result, control or unbiased.
+        label: whose probability is attributed.
+    """
+    found, marks = results["attributions"], represented(results)
+    threshold = shown_threshold(found)
+    shown = [entry for kind in FORMS for entry in found[kind] if entry["threshold"] == threshold]
+    entries = [e for e in found[form] if e["threshold"] == threshold and e["label"] == label]
+    entries = sorted(entries, key=lambda entry: -abs(marks.get((label, entry["language"]), 0)))[:MANY]
+    figure, axes = _figure(4.2, 2.9)
+    width = 0.8 / max(len(entries), 1)
+    for i, entry in enumerate(sorted(entries, key=lambda entry: entry["language"])):
+        mark = {1: " \u25b2", -1: " \u25bc"}.get(marks.get((label, entry["language"]), 0), "")
+        places = np.arange(3) + (i - (len(entries) - 1) / 2) * width
+        heights = np.array([entry[name] for name in SETS])
+        axes.bar(places, heights, width, label=_shown(f"{entry['language']}{mark}"), **_style(i))
+        bounds = entry["seed_intervals"] or entry["intervals"]
+        if bounds:
+            low, high = np.array([bounds[name] for name in SETS]).T
+            axes.errorbar(places, heights, [heights - low, high - heights], fmt="none", color=_INK, capsize=2)
+    reach = 1.15 * max(
+        (abs(x) for entry in shown for name in SETS for x in (entry[name], *_ends(entry, name))), default=1
+    )
+    axes.set_ylim(-reach, reach)
+    axes.axhline(0, color=_INK, linewidth=0.8)
+    axes.set_xticks(range(3), SETS)
+    axes.set_ylabel("difference")
+    axes.set_title(f"{form}: {label}")
+    _legend(axes, "language")
+    return figure
+
+
+def _ends(entry: dict[str, Any], name: str) -> Sequence[float]:
+    return (entry["seed_intervals"] or entry["intervals"] or {}).get(name, ())
 
 
 @rc_context(_STYLE)
