@@ -156,6 +156,19 @@ def training_arguments(tmp_path):
     return make
 
 
+def write_configurations(folder, tables):
+    """A data set with configurations as on the Hub; tables: {configuration: {split: Dataset}}. Gives its path."""
+    lines = ["---", "configs:"]
+    for config, splits in tables.items():
+        lines += [f"- config_name: '{config}'", "  data_files:"]
+        for split, rows in splits.items():
+            (folder / config).mkdir(parents=True, exist_ok=True)
+            rows.to_parquet(folder / config / f"{split}.parquet")
+            lines += [f"  - split: {split}", f"    path: {config}/{split}.parquet"]
+    (folder / "README.md").write_text("\n".join([*lines, "---", ""]))
+    return str(folder)
+
+
 def record_gradients(trainer):
     """Train; {parameter: gradient} of the first optimiser step, float64 copies taken before the step."""
     from transformers import TrainerCallback

@@ -1,8 +1,7 @@
 """Data sets of every kind, brought to texts, language, label and id."""
 
-import json
-
 import pytest
+from conftest import write_configurations
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
 from hf_langimb.data.loading import (
@@ -73,17 +72,15 @@ def test_one_data_set_saved_to_disk(tmp_path):
 @pytest.fixture
 def multilingual(tmp_path):
     """A folder with the configurations fr and en, as on the Hub; `en` has a split that `fr` lacks."""
-    folder = tmp_path / "multilingual"
-    lines = ["---", "configs:"]
-    for config, splits in (("fr", ["train", "test"]), ("en", ["train", "test", "validation"])):
-        (folder / config).mkdir(parents=True)
-        lines += [f"- config_name: {config}", "  data_files:"]
-        for split in splits:
-            part = {"text": [f"{config} {split} {i}" for i in range(2)], "label": [0, 1]}
-            Dataset.from_dict(part).to_parquet(folder / config / f"{split}.parquet")
-            lines += [f"  - split: {split}", f"    path: {config}/{split}.parquet"]
-    (folder / "README.md").write_text("\n".join([*lines, "---", ""]))
-    return str(folder)
+    splits = {"fr": ["train", "test"], "en": ["train", "test", "validation"]}
+    tables = {
+        config: {
+            split: Dataset.from_dict({"text": [f"{config} {split} {i}" for i in range(2)], "label": [0, 1]})
+            for split in names
+        }
+        for config, names in splits.items()
+    }
+    return write_configurations(tmp_path / "multilingual", tables)
 
 
 def test_configurations_are_languages(multilingual):
@@ -110,24 +107,16 @@ def test_one_configuration(multilingual):
 
 
 def test_parallel_configurations_keep_translations_together(tmp_path):
-    for config in ("en", "fr"):
-        (tmp_path / config).mkdir()
-        Dataset.from_dict({"text": [f"{config} {i}" for i in range(5)]}).to_parquet(tmp_path / config / "train.parquet")
-    entries = [{"config_name": name, "data_files": f"{name}/train.parquet"} for name in ("en", "fr")]
-    (tmp_path / "README.md").write_text(f"---\nconfigs: {json.dumps(entries)}\n---\n")
+    texts = {config: Dataset.from_dict({"text": [f"{config} {i}" for i in range(5)]}) for config in ("en", "fr")}
+    write_configurations(tmp_path, {config: {"train": rows} for config, rows in texts.items()})
     for rows in (None, 4):
         found = open_texts(str(tmp_path), config_names=["en", "fr"], rows=rows)
         assert found["id"][:] == [str(i) for i in range(rows or 5)] * 2
 
 
 def test_a_language_column_is_kept(tmp_path):
-    folder = tmp_path / "data"
-    for config in ("a", "b"):
-        (folder / config).mkdir(parents=True)
-        rows().to_parquet(folder / config / "train.parquet")
-    entries = [{"config_name": name, "data_files": f"{name}/train.parquet"} for name in ("a", "b")]
-    (folder / "README.md").write_text(f"---\nconfigs: {json.dumps(entries)}\n---\n")
-    assert open_dataset(str(folder), config_names=["a", "b"])["train"]["language"][:] == ROWS["language"] * 2
+    folder = write_configurations(tmp_path, {key: {"train": rows()} for key in ("a", "b")})
+    assert open_dataset(folder, config_names=["a", "b"])["train"]["language"][:] == ROWS["language"] * 2
 
 
 @pytest.mark.parametrize(
@@ -361,15 +350,10 @@ def test_pairs_and_splits(tmp_path):
 
 
 def test_first_rows_of_configurations_are_streamed(tmp_path, monkeypatch):
-    folder = tmp_path / "wikipedia"
-    lines = ["---", "configs:"]
-    for language in ("en", "fr"):
-        folder.mkdir(exist_ok=True)
-        Dataset.from_dict({"text": [f"{language} {i}" for i in range(5)]}).to_parquet(folder / f"{language}.parquet")
-        lines += [f"- config_name: '20231101.{language}'", f"  data_files: {language}.parquet"]
-    (folder / "README.md").write_text("\n".join([*lines, "---", ""]))
+    texts = {name: Dataset.from_dict({"text": [f"{name} {i}" for i in range(5)]}) for name in ("en", "fr")}
+    folder = write_configurations(tmp_path, {f"20231101.{name}": {"train": rows} for name, rows in texts.items()})
     monkeypatch.setattr("hf_langimb.data.loading.open_dataset", None)  # would read it all
-    rows = open_texts(str(folder), config_names=["20231101.fr", "20231101.en"], rows=2, languages=["en", "fr"])
+    rows = open_texts(folder, config_names=["20231101.fr", "20231101.en"], rows=2, languages=["en", "fr"])
     assert rows["text"][:] == ["en 0", "en 1", "fr 0", "fr 1"]
     assert rows["language"][:] == ["en", "en", "fr", "fr"]
 

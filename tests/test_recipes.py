@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from conftest import write_configurations
 from datasets import ClassLabel, Dataset, Features, Value
 from transformers import AutoConfig, AutoModelForMaskedLM
 
@@ -23,19 +24,6 @@ START = {  # the published checkpoint: its tokenizer's layout, architecture and 
     "jhu-clsp/mmBERT-base": ("bert", "modernbert", {"pad_token_id": 0, "reference_compile": False}),
 }
 CONFIGS = sorted(path.stem for path in FOLDER.glob("*.yaml") if "facebook/xnli" in path.read_text())
-
-
-def write_configurations(folder, tables):
-    """A data set with configurations as on the Hub; tables: {configuration: {split: Dataset}}."""
-    lines = ["---", "configs:"]
-    for config, splits in tables.items():
-        lines += [f"- config_name: {config}", "  data_files:"]
-        for split, rows in splits.items():
-            (folder / config).mkdir(parents=True, exist_ok=True)
-            rows.to_parquet(folder / config / f"{split}.parquet")
-            lines += [f"  - split: {split}", f"    path: {config}/{split}.parquet"]
-    (folder / "README.md").write_text("\n".join([*lines, "---", ""]))
-    return str(folder)
 
 
 @pytest.fixture(scope="module")
@@ -133,9 +121,16 @@ def test_translations_share_their_id(xnli):
     assert premises["7", "fr"] != premises["7", "en"]
 
 
-def test_label_order_of_the_source_does_not_matter(xnli):
-    recipe = parse_recipe("xnli", FOLDER, ["--config", "mbert", "--dataset_name", xnli, "--bf16", "false"])
+def test_label_order_of_the_source_does_not_matter(tmp_path):
+    turned = Features(premise=Value("string"), hypothesis=Value("string"), label=ClassLabel(names=LABELS[::-1]))
+    columns = {"premise": LABELS * 4, "hypothesis": ["w1"] * 12, "label": LABELS * 4}
+    rows = Dataset.from_dict(columns, features=turned)
+    splits = dict.fromkeys(("train", "validation", "test"), rows)
+    folder = write_configurations(tmp_path, dict.fromkeys(("ar", "en", "fr"), splits))
+    recipe = parse_recipe("xnli", FOLDER, ["--config", "mbert", "--dataset_name", folder, "--bf16", "false"])
     data = load_data(recipe.data, "language")
     assert data.labels == LABELS
-    assert data.source["train"].features["label"].names == LABELS
-    assert set(data.source["train"]["language"]) == {"en", "fr"}  # ar is in the folder and not in the recipe
+    train = data.source["train"]
+    assert train.features["label"].names == LABELS
+    assert train["premise"][:] == [LABELS[i] for i in train["label"]]
+    assert set(train["language"]) == {"en", "fr"}  # ar is in the folder and not in the recipe

@@ -79,7 +79,8 @@ def attribute(
         raise ValueError("masking='string' would make one text of a pair: use masking='ids', or one text column.")
     max_length = max_length or longest_input(tokenizer, model.config)
     names = [model.config.id2label[i] for i in range(model.config.num_labels)]
-    labels = _label_names(dataset, names)
+    if "label" in dataset.column_names:
+        dataset = dataset.remove_columns("label").add_column("label", _label_names(dataset, names))
     state = PartialState()
     forward = Forward(model, dtype, batch_tokens)
     mask_id, mask_token = _mask_token(tokenizer)
@@ -116,6 +117,7 @@ def attribute(
             logger.warning("This tokenizer has no mask token: %r stands for it.", mask_token)
     state.wait_for_everyone()
     todo = [number for number in range(len(shards)) if not is_written(folder, number)]
+    state.wait_for_everyone()  # all have seen the same shards; now they write
     todo = todo[state.process_index :: state.num_processes]
     training = model.training
     forward.model.eval()
@@ -129,16 +131,9 @@ def attribute(
                 generators = [_values(e, method, budget, budget_unit == "forwards", seed) for e in examples]
                 found: list[Any] = [None] * len(examples)
                 for example, result in explain(examples, generators, masker, forward):
-                    found[example.index] = _row(example, result)
+                    found[example.index] = _columns(example, result)
                     progress.update()
-                for place, row in enumerate(found):
-                    index = int(shards[number][place])
-                    row["example"] = index
-                    row["tokens"]["example"] = np.full(len(row["tokens"]["position"]), index)
-                    row["label"] = labels[index] if labels else None
-                    for name in ("id", "language"):
-                        row[name] = str(rows[place][name]) if name in rows.column_names else None
-                write_shard(folder, number, found)
+                write_shard(folder, number, [_known(*known) for known in zip(shards[number], rows, found, strict=True)])
     finally:
         model.train(training)
     state.wait_for_everyone()
@@ -160,10 +155,8 @@ def _check(method: str, masking: str, budget: int | None, budget_unit: str, dtyp
         raise ValueError(f"Expected a shard_size of 1 or more, found {shard_size}.")
 
 
-def _label_names(dataset: Any, names: Sequence[str]) -> list[str] | None:
+def _label_names(dataset: Any, names: Sequence[str]) -> list[str]:
     """The label of each row by the model's name for it."""
-    if "label" not in dataset.column_names:
-        return None
     classes = class_label_names(dataset, "label")
     found = dataset["label"][:]
     given = [classes[value] if classes and isinstance(value, int) else value for value in found]
@@ -225,7 +218,7 @@ def _values(example: Example, method: str, budget: int | None, forwards: bool, s
     return shapley_values(players, len(example), budget=budget, seed=seed)
 
 
-def _row(example: Example, result: dict[str, Any]) -> dict[str, Any]:
+def _columns(example: Example, result: dict[str, Any]) -> dict[str, Any]:
     """The columns of an example and of its tokens, without what the data set knows."""
     tokens = {
         "position": np.arange(len(example)),
@@ -247,3 +240,10 @@ def _row(example: Example, result: dict[str, Any]) -> dict[str, Any]:
         "text_truncated": example.truncated,
         "tokens": tokens,
     }
+
+
+def _known(index: int, row: dict[str, Any], columns: dict[str, Any]) -> dict[str, Any]:
+    """The columns of an example with those that the data set knows."""
+    given = {name: None if row.get(name) is None else str(row[name]) for name in ("id", "language", "label")}
+    tokens = {"example": np.full(len(columns["tokens"]["position"]), index)} | columns["tokens"]
+    return columns | given | {"example": int(index), "tokens": tokens}
