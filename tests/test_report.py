@@ -9,8 +9,11 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from datasets import Dataset
 
 import hf_langimb
+from hf_langimb import attribute
+from hf_langimb.attribution.store import AttributionStore, stack
 from hf_langimb.cli import main
 from hf_langimb.report.page import render, write_report
 from hf_langimb.results import read_results, represented
@@ -192,6 +195,35 @@ def test_a_run_that_cannot_be_read(tmp_path, capsys, text, message):
     assert not (tmp_path / "report.html").exists()
 
 
+@pytest.fixture(scope="module")
+def explained_run(tmp_path_factory, bert_tokenizer, tiny_bert):
+    """A run folder with the attributions of two models on long pairs."""
+    folder = tmp_path_factory.mktemp("run")
+    shutil.copy(KEPT / "results.json", folder)
+    long = " ".join(f"w{i}" for i in range(14))
+    columns = {"premise": [long] * 6, "hypothesis": [f"w{i} <b>" for i in range(6)], "language": ["en", "fr"] * 3}
+    rows = Dataset.from_dict(columns | {"label": [0, 1, 2] * 2})
+    for seed, setup in enumerate(("balanced", "imbalanced")):
+        model = tiny_bert(seed=seed)
+        attribute(model, bert_tokenizer, rows, out=folder / "attributions" / f"{setup}-seed-0", budget=30)
+    return folder
+
+
+def test_sentences_show_what_their_tokens_add(explained_run):
+    page = write_report(explained_run).read_text()
+    outline = Outline(page)
+    tokens = [a for tag, a in outline.tags if tag == "span" and a.get("title")]
+    assert len(tokens) == 2 * 2 * 2 * 16  # languages, sentences, setups, tokens
+    assert {a["title"] for a in tokens} <= {
+        f"{value:+.3f}" for setup in ("balanced", "imbalanced")
+        for value in stack(AttributionStore(explained_run / "attributions" / f"{setup}-seed-0").tokens["S"]).ravel()
+    }  # fmt: skip
+    assert all((a["title"][0] == "+") == ("for" in a["class"].split()) or a["title"][1:] == "0.000" for a in tokens)
+    assert max(float(re.search(r"--strength: (\d+)%", a["style"])[1]) for a in tokens) == 100
+    assert "<b>" not in page and "&lt;b&gt;" in page
+    assert "true label: LABEL_" in page
+
+
 # In a real browser.
 
 
@@ -210,8 +242,8 @@ def browser():
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1200])
-def test_the_page_fits_the_screen(browser, tmp_path, width, scheme):
-    path = write_report(KEPT, tmp_path / "report.html")
+def test_the_page_fits_the_screen(browser, explained_run, width, scheme):
+    path = write_report(explained_run)
     context = browser.new_context(
         viewport={"width": width, "height": 800}, color_scheme=scheme, java_script_enabled=True
     )

@@ -7,6 +7,8 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from hf_langimb.report import plots
 from hf_langimb.results import FORMS, compared_pair, read_results, represented
 from hf_langimb.tables import (
@@ -45,9 +47,9 @@ def write_report(folder: str | Path, output: str | Path | None = None) -> Path:
         facts = json.loads(environment.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         facts = {}  # the page does without it
-    figures = _figures(results)
+    figures, sentences = _figures(results), _sentences(Path(folder), results)
     part = path.with_name(f"{path.name}.part")
-    part.write_text(render(results, facts, figures), encoding="utf-8")
+    part.write_text(render(results, facts, figures, sentences), encoding="utf-8")
     part.replace(path)
     if output is None:
         (path.parent / "figures").mkdir(exist_ok=True)
@@ -60,6 +62,7 @@ def render(
     results: dict[str, Any],
     environment: dict[str, Any] | None = None,
     figures: list[tuple[str, dict[str, str]]] | None = None,
+    sentences: list[dict[str, Any]] | None = None,
 ) -> str:
     """The page as HTML: no script, nothing fetched, light and dark by the reader's setting.
 
@@ -67,6 +70,7 @@ def render(
         results: of `read_results`.
         environment: versions, host and command of the run, where they are known.
         figures: drawn before; None draws them.
+        sentences: examples with what their tokens add, of the run's stores.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -101,6 +105,7 @@ def render(
         verdict=_verdict(results),
         figures=_figures(results) if figures is None else figures,
         tables=tables,
+        sentences=sentences or [],
         noise_ceiling=results.get("noise_ceiling"),
         config={key: json.dumps(value, ensure_ascii=False) for key, value in results["config"].items()},
         command=_command(results),
@@ -197,6 +202,55 @@ def _figures(results: dict[str, Any]) -> list[tuple[str, dict[str, str]]]:
     seed = next(iter(next(iter(results["setups"].values()))["seeds"]))
     reliability = f"Reliability: accuracy against confidence, seed {seed}, bins of {plots.SMALL_BIN} rows or more"
     return figures + ([(reliability, curves)] if calibrated else [])
+
+
+SENTENCES = 2  # shown of each language
+
+
+def _sentences(folder: Path, results: dict[str, Any]) -> list[dict[str, Any]]:
+    """Of each language the examples whose prediction differs most between the compared setups, of the first seed."""
+    from hf_langimb.attribution.store import AttributionStore, stack
+
+    found = results["attributions"]
+    folders = (
+        [folder / "attributions" / f"{found[name]}-seed-{found['seeds'][0]}" for name in ("reference", "setup")]
+        if found
+        else []
+    )
+    if not folders or not all(path.is_dir() for path in folders):
+        return []  # a page of results.json alone
+    stores = [AttributionStore(path) for path in folders]
+    probabilities = [stack(store.examples["p"]) for store in stores]
+    values = [stack(store.tokens["S"]) for store in stores]
+    of_example = stores[0].tokens["example"].to_numpy()
+    segments, pieces = stores[0].tokens["segment"].to_numpy(), stores[0].tokens["piece"].to_pylist()
+    moved = np.abs(probabilities[1] - probabilities[0]).max(axis=1)
+    languages = np.array(stores[0].examples["language"].to_pylist(), dtype=object)
+    shown = []
+    for language in sorted(set(languages)):
+        rows = np.flatnonzero(languages == language)
+        for row in rows[np.argsort(-moved[rows], kind="stable")][:SENTENCES]:
+            label = int(probabilities[1][row].argmax())
+            tokens = np.flatnonzero((of_example == row) & (segments >= 0))
+            largest = max(float(np.abs(part[tokens, label]).max()) for part in values) or 1.0
+            lines = []
+            for name, probability, part in zip(
+                (found["reference"], found["setup"]), probabilities, values, strict=True
+            ):
+                marked = [
+                    {
+                        "text": pieces[token].strip(),
+                        "value": f"{part[token, label]:+.3f}",
+                        "kind": "for" if part[token, label] > 0 else "against",
+                        "strength": round(100 * float(abs(part[token, label])) / largest),
+                        "second": segments[token] == 1 and segments[token - 1] != 1,
+                    }
+                    for token in tokens
+                ]
+                lines.append({"setup": name, "probability": f"{probability[row, label]:.2f}", "tokens": marked})
+            truth = stores[0].examples["label"][int(row)].as_py()
+            shown.append({"language": language, "truth": truth, "label": results["labels"][label], "lines": lines})
+    return shown
 
 
 def _audits(results: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
