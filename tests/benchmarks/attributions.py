@@ -58,6 +58,7 @@ def main():
     parser.add_argument("model")
     parser.add_argument("data")
     parser.add_argument("--languages", nargs="+", default=["eng_Latn", "fra_Latn", "jpn_Jpan", "zho_Hans"])
+    parser.add_argument("--text-column", default="text")
     parser.add_argument("--rows", type=int, default=64)
     parser.add_argument("--reference", type=int, default=8)
     parser.add_argument("--budget", type=int, default=500)
@@ -71,7 +72,8 @@ def main():
         model = widen(model, options.device)
     data = load_dataset("parquet", data_files=options.data, split="train")
     data = data.filter(lambda language: language in options.languages, input_columns="language")
-    rows = spread(data, options.rows).select_columns(["text", "language"])
+    data = data.select_columns([options.text_column, "language"]).rename_column(options.text_column, "text")
+    rows = spread(data, options.rows)
     reference = spread(rows, options.reference)
     texts = reference["text"][:]
 
