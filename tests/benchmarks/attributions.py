@@ -15,7 +15,7 @@ from argparse import ArgumentParser
 import numpy as np
 import shap
 import torch
-from datasets import load_dataset
+from datasets import Dataset, load_dataset
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 from hf_langimb import attribute
@@ -72,7 +72,7 @@ def main():
         model = widen(model, options.device)
     data = load_dataset("parquet", data_files=options.data, split="train")
     data = data.filter(lambda language: language in options.languages, input_columns="language")
-    data = data.select_columns([options.text_column, "language"]).rename_column(options.text_column, "text")
+    data = Dataset.from_dict({"text": data[options.text_column][:], "language": data["language"][:]})
     rows = spread(data, options.rows)
     reference = spread(rows, options.reference)
     texts = reference["text"][:]
