@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import json
 import logging
 import os
@@ -38,18 +37,12 @@ def audit(options: Namespace) -> None:
 
 def probe(options: Namespace) -> None:
     """Print how well a language probe reads the language off a model's features."""
-    from accelerate import PartialState
-    from accelerate.utils import parse_flag_from_env
-
     from hf_langimb.data.loading import find_text_columns, open_texts
     from hf_langimb.probe import probe_model
-    from hf_langimb.progress import quiet_libraries
+    from hf_langimb.progress import start_program
     from hf_langimb.tables import probe_report
 
-    state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))  # else processes on CPUs are each alone
-    atexit.register(state.destroy_process_group)
-    quiet_libraries()
-
+    start_program()
     rows = open_texts(
         options.dataset,
         config_names=options.config_name,
@@ -79,19 +72,14 @@ def probe(options: Namespace) -> None:
 
 def explain(options: Namespace) -> None:
     """Attribute a model's probabilities to the tokens of a data set's rows."""
-    from accelerate import PartialState
-    from accelerate.utils import parse_flag_from_env
-
     from hf_langimb.attribution.attribute import attribute
     from hf_langimb.data.loading import find_text_columns, open_rows
     from hf_langimb.lora import load_classifier
-    from hf_langimb.progress import quiet_libraries
+    from hf_langimb.progress import start_program
     from hf_langimb.tables import explained_report
 
-    state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))  # else processes on CPUs are each alone
-    atexit.register(state.destroy_process_group)
+    state = start_program()
     logging.basicConfig(format="langimb: %(message)s")
-    quiet_libraries()
     rows = open_rows(
         options.dataset,
         config_names=options.config_name,

@@ -5,7 +5,6 @@ Each step writes its output into the run folder and is not run again when that i
 
 from __future__ import annotations
 
-import atexit
 import json
 import logging
 import shutil
@@ -20,7 +19,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 from accelerate import PartialState
-from accelerate.utils import parse_flag_from_env
 from datasets import Dataset, DatasetDict
 from tqdm.contrib.logging import logging_redirect_tqdm
 
@@ -30,7 +28,7 @@ from hf_langimb.data import mini_xnli
 from hf_langimb.data.loading import tokenize
 from hf_langimb.distribution import JointDistribution
 from hf_langimb.evaluation import evaluate_predictions, join_by_id
-from hf_langimb.progress import bar, hidden, quiet_libraries
+from hf_langimb.progress import bar, hidden, start_program
 from hf_langimb.results import SCHEMA_VERSION, compare, compared_pair, summarise, write_json, write_results
 from hf_langimb.sampling import draw
 from hf_langimb.subsets import TEST_SEED, Data, external_text, load_data
@@ -474,13 +472,11 @@ def main(name: str, folder: Path) -> None:
     from hf_langimb.report.page import write_report
     from hf_langimb.tables import attributions_cells, comparisons_cells, predictions_cells, setups_cells, table
 
-    state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))  # else processes on CPUs are each alone
-    atexit.register(state.destroy_process_group)
+    start_program()
     logging.basicConfig(format="%(message)s")
     logging.getLogger("hf_langimb").setLevel(logging.INFO if PartialState().is_main_process else logging.ERROR)
     transformers_logging.set_verbosity_error()  # each training starts with a head that is new, as it should be
     transformers_logging.disable_progress_bar()  # of weights that take no time to load
-    quiet_libraries()
     try:
         recipe = parse_recipe(name, folder)
         if "disable_tqdm" not in recipe.config:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -108,14 +108,20 @@ def load_classifier(name: str) -> tuple[Any, Any]:
     Raises:
         ValueError: no such model, one without a trained head, or a tokenizer that does not belong to it.
     """
-    model, untrained, tokenizer = load_with_tokenizer(name, _load_with_head)
+    from transformers import AutoModelForSequenceClassification
+
+    model, untrained, tokenizer = load_with_tokenizer(name, AutoModelForSequenceClassification)
     if untrained:
         raise ValueError(f"The checkpoint {name!r} is no trained classifier: it lacks {', '.join(sorted(untrained))}.")
     return model, tokenizer
 
 
-def load_with_tokenizer(name: str, load: Callable[[str], tuple[Any, list[str]]]) -> tuple[Any, list[str], Any]:
-    """A model, what its checkpoint lacks, and its tokenizer; faults in a sentence.
+def load_with_tokenizer(name: str, kind: Any) -> tuple[Any, list[str], Any]:
+    """A model, the parameters that its checkpoint lacks, and its tokenizer; faults in a sentence.
+
+    Args:
+        name: Hub id or folder.
+        kind: auto class of the model; an adapter is loaded as a classifier, whatever it says.
 
     Raises:
         ValueError: no such model, or a tokenizer that does not belong to it.
@@ -125,7 +131,7 @@ def load_with_tokenizer(name: str, load: Callable[[str], tuple[Any, list[str]]])
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(name)
-        model, untrained = load(name)
+        model, untrained = _load(name, kind)
     except (OSError, ValueError, SafetensorError) as error:
         raise ValueError(
             f"Expected a model with its tokenizer at {name!r} (Hub id or folder; of a run RUN/SETUP/seed-N): "
@@ -139,16 +145,15 @@ def load_with_tokenizer(name: str, load: Callable[[str], tuple[Any, list[str]]])
     return model, untrained, tokenizer
 
 
-def _load_with_head(name: str) -> tuple[Any, list[str]]:
-    from transformers import AutoModelForSequenceClassification
+def _load(name: str, kind: Any) -> tuple[Any, list[str]]:
     from transformers.utils import logging
 
     if (Path(name) / "adapter_config.json").exists():
         return load_model(name), []
     verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()
+    logging.set_verbosity_error()  # what is missing, or left out, is told by those who call
     try:
-        model, loading = AutoModelForSequenceClassification.from_pretrained(name, output_loading_info=True)
+        model, loading = kind.from_pretrained(name, output_loading_info=True)
     finally:
         logging.set_verbosity(verbosity)
     return model, list(loading["missing_keys"])

@@ -7,7 +7,6 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -330,13 +329,14 @@ def probe_model(
         ValueError: no such model or protocol, a pooler that the checkpoint does not have, too few languages or rows.
     """
     from accelerate import PartialState
+    from transformers import AutoModel
 
     from hf_langimb.lora import load_with_tokenizer
 
     if protocol not in PROTOCOLS:
         raise ValueError(f"Unknown protocol {protocol!r}: choose one of {', '.join(PROTOCOLS)}.")
     state = PartialState()
-    model, untrained, tokenizer = load_with_tokenizer(name, _load_encoder)
+    model, untrained, tokenizer = load_with_tokenizer(name, AutoModel)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token  # padding is masked: any token will do
     faithful = protocol == "code"
@@ -360,21 +360,3 @@ def probe_model(
     return {"model": name, "protocol": protocol, "pooling": pooling, "C": strength, "text_columns": columns} | {
         "layers": probes
     }
-
-
-def _load_encoder(name: str) -> tuple[Any, list[str]]:
-    """A model and the names of its parameters that the checkpoint does not have."""
-    from transformers import AutoModel
-    from transformers.utils import logging
-
-    from hf_langimb.lora import load_model
-
-    if (Path(name) / "adapter_config.json").exists():
-        return load_model(name), []
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # a classifier's head is left out, as it should be
-    try:
-        model, loading = AutoModel.from_pretrained(name, output_loading_info=True)
-    finally:
-        logging.set_verbosity(verbosity)
-    return model, list(loading["missing_keys"])

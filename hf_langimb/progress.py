@@ -1,7 +1,8 @@
-"""Progress bars: on a terminal or in a notebook, in the main process alone."""
+"""How a program starts among its processes, and its progress bars: on a terminal or in a notebook, in one process."""
 
 from __future__ import annotations
 
+import atexit
 import sys
 from typing import Any
 
@@ -21,11 +22,20 @@ def bar(items: Any = None, description: str = "", **options: Any) -> Any:
     return tqdm(items, description, disable=hidden(), leave=False, **options)
 
 
-def quiet_libraries() -> None:
-    """Hide the bars of datasets, transformers and huggingface_hub where ours are hidden."""
+def start_program() -> Any:
+    """Join the processes that were launched together, and hide the libraries' bars where ours are hidden.
+
+    Returns:
+        accelerate's `PartialState`.
+    """
     import datasets
+    from accelerate import PartialState
+    from accelerate.utils import parse_flag_from_env
     from transformers.utils import logging
 
+    state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))  # else processes on CPUs are each alone
+    atexit.register(state.destroy_process_group)
     if hidden():
         datasets.disable_progress_bars()
         logging.disable_progress_bar()
+    return state

@@ -77,6 +77,7 @@ TOKENS = dict.fromkeys(("threshold", "positive", "neutral", "negative", "base_di
     "intervals": Maybe([OBJECT]),
     "seed_intervals": Maybe([OBJECT]),
 }
+SETS = ("positive", "neutral", "negative")  # tokens, by the sign of what they add
 FORMS = ("result", "control", "unbiased")  # of the cumulative difference
 COMPARISON = {"metric": TEXT, "setup": TEXT, "reference": TEXT, "difference": INTERVAL}
 SETTINGS = ("rows", "folds", "layer", "C")  # numbers that are no measures

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from hf_langimb.distribution import SMALL_CELL, JointDistribution
-from hf_langimb.results import FORMS, read_results, represented
+from hf_langimb.results import FORMS, SETS, read_results, represented
 
 COLUMNS = (
     ("accuracy", "test.accuracy", ".3f"),
@@ -96,7 +96,7 @@ def attributions_cells(results: dict[str, Any]) -> Cells:
     for label in results["labels"]:
         for language in sorted({language for _, of_label, language in entries if of_label == label}):
             mark = {1: " (over)", -1: " (under)"}.get(marks.get((label, language), 0), "")
-            for tokens in ("positive", "neutral", "negative"):
+            for tokens in SETS:
                 cells = [difference_text(entries.get((form, label, language)), tokens) for form in FORMS]
                 rows.append([label, f"{language}{mark}", tokens, *cells])
     return ["label", "language", "tokens", *FORMS], rows
@@ -134,11 +134,16 @@ def shown_threshold(attributions: dict[str, Any]) -> float:
     return 0.01 if 0.01 in thresholds else thresholds[0]
 
 
+def shown_interval(entry: dict[str, Any], tokens: str) -> list[float] | None:
+    """[low, high] of a part of a cumulative difference: over seeds, else over examples, else none."""
+    return (entry["seed_intervals"] or entry["intervals"] or {}).get(tokens)
+
+
 def difference_text(entry: dict[str, Any] | None, tokens: str) -> str:
     """A part of a cumulative difference with its 95 % interval, over seeds where there is one, else over examples."""
     if entry is None:
         return "-"
-    low, high = (entry["seed_intervals"] or entry["intervals"] or {}).get(tokens) or (None, None)
+    low, high = shown_interval(entry, tokens) or (None, None)
     return interval_text({"mean": entry[tokens], "low": low, "high": high}, "+.3f")
 
 

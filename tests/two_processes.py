@@ -15,15 +15,14 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from hf_langimb import LangImbTrainer, LangImbTrainingArguments, extract_features
 
+QUIET = {"use_cpu": True, "disable_tqdm": True, "report_to": "none", "save_strategy": "no"}
+
 
 def build(folder: Path, rows, batch: int, accumulation: int) -> LangImbTrainer:
     """A trainer in float64 with class weights and a mask row of three tokens."""
     arguments = LangImbTrainingArguments(
         output_dir=str(folder / "run"),
-        use_cpu=True,
-        disable_tqdm=True,
-        report_to="none",
-        save_strategy="no",
+        **QUIET,
         logging_steps=1,
         learning_rate=0.01,
         train_sampling_strategy="sequential",
@@ -46,10 +45,7 @@ def distinct_rows(folder: Path, rows) -> list[int]:
     """How many different rows all processes together see in each of three epochs, with batches grouped by length."""
     arguments = LangImbTrainingArguments(
         output_dir=str(folder / "grouped"),
-        use_cpu=True,
-        disable_tqdm=True,
-        report_to="none",
-        save_strategy="no",
+        **QUIET,
         logging_strategy="no",
         num_train_epochs=3,
         per_device_train_batch_size=2,

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from hf_langimb.attribution.store import AttributionStore, stack
+from hf_langimb.results import SETS
 
 THRESHOLDS = (0.001, 0.01, 0.05)
-SETS = ("positive", "neutral", "negative")
 PARTS = (*SETS, "base_difference", "probability_difference")
 SETTINGS = ("tokenizer", "data", "labels", "method", "masking", "budget", "budget_unit", "mask_token")
 Store = AttributionStore | str | Path

@@ -13,8 +13,8 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hf_langimb.results import FORMS, represented
-from hf_langimb.tables import shown_threshold
+from hf_langimb.results import FORMS, SETS, represented
+from hf_langimb.tables import shown_interval, shown_threshold
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")  # Okabe and Ito
 HATCHES = ("", "///", "...", "xxx", "---", "\\\\\\")
@@ -30,7 +30,6 @@ _STYLE: dict[Any, Any] = dict.fromkeys(
     "hatch.linewidth": 0.6,
     "text.parse_math": False,  # names may hold dollar signs
 }
-SETS = ("positive", "neutral", "negative")  # tokens, by the sign of what they add
 MANY = len(COLOURS)  # more languages than that are not told apart by colour
 
 
@@ -137,13 +136,12 @@ def attribution_bars(results: dict[str, Any], form: str, label: str) -> Figure:
         places = np.arange(3) + (i - (len(entries) - 1) / 2) * width
         heights = np.array([entry[name] for name in SETS])
         axes.bar(places, heights, width, label=_shown(f"{entry['language']}{mark}"), **_style(i))
-        bounds = entry["seed_intervals"] or entry["intervals"]
-        if bounds:
-            low, high = np.array([bounds[name] for name in SETS]).T
+        bounds = [shown_interval(entry, name) for name in SETS]
+        if all(bounds):
+            low, high = np.array(bounds).T
             axes.errorbar(places, heights, [heights - low, high - heights], fmt="none", color=_INK, capsize=2)
-    reach = 1.15 * max(
-        (abs(x) for entry in shown for name in SETS for x in (entry[name], *_ends(entry, name))), default=1
-    )
+    ends = [x for entry in shown for name in SETS for x in (entry[name], *(shown_interval(entry, name) or ()))]
+    reach = 1.15 * max(map(abs, ends), default=1)
     axes.set_ylim(-reach, reach)
     axes.axhline(0, color=_INK, linewidth=0.8)
     axes.set_xticks(range(3), SETS)
@@ -151,10 +149,6 @@ def attribution_bars(results: dict[str, Any], form: str, label: str) -> Figure:
     axes.set_title(f"{form}: {label}")
     _legend(axes, "language")
     return figure
-
-
-def _ends(entry: dict[str, Any], name: str) -> Sequence[float]:
-    return (entry["seed_intervals"] or entry["intervals"] or {}).get(name, ())
 
 
 @rc_context(_STYLE)
