@@ -16,11 +16,14 @@ AXES_FILE = "langimb.json"
 IGNORED_LABEL = -100
 
 
-def axes_of(distribution: JointDistribution, class_weighting: str, weights: np.ndarray) -> dict[str, Any]:
-    """What a checkpoint remembers of its training data, JSON-ready: axes, counts and weights."""
+def axes_of(
+    distribution: JointDistribution, class_weighting: str, weights: np.ndarray, names: Sequence[str]
+) -> dict[str, Any]:
+    """What a checkpoint remembers of its training data, JSON-ready: axes, names of the labels, counts and weights."""
     return {
         "languages": list(distribution.languages),
         "labels": list(distribution.labels),
+        "label_names": list(names),
         "counts": distribution.counts.tolist(),
         "class_weighting": class_weighting,
         "weights": weights.tolist(),

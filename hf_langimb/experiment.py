@@ -258,7 +258,6 @@ def explain(folder: Path, rows: Dataset, out: Path, data: Data) -> None:
     from hf_langimb.lora import load_model
 
     model, tokenizer = load_model(folder).to(PartialState().device), AutoTokenizer.from_pretrained(folder)
-    model.config.id2label = dict(enumerate(data.labels))  # an adapter's base does not know them
     attribute(model, tokenizer, rows, out=out, text_columns=data.text_columns, max_length=data.recipe.max_length)
 
 

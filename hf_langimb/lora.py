@@ -96,6 +96,8 @@ def load_model(folder: str | Path) -> Any:
         axes = json.loads(path.read_text(encoding="utf-8"))
         model = AutoPeftModelForSequenceClassification.from_pretrained(folder, num_labels=len(axes["labels"]))
         model.config.langimb = axes
+        model.config.id2label = dict(enumerate(axes["label_names"]))  # its base does not know them
+        model.config.label2id = {name: i for i, name in model.config.id2label.items()}
         return model
     from transformers import AutoModelForSequenceClassification
 

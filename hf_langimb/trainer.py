@@ -183,7 +183,8 @@ class LangImbTrainer(Trainer):
     def _write_axes(self, model: PreTrainedModel) -> None:
         """Languages, labels, counts and weights into the configuration: the checkpoint knows them from then on."""
         name_labels(model.config, self.distribution.labels)
-        model.config.langimb = axes_of(self.distribution, self.args.class_weighting, self._cell_weights)
+        names = [model.config.id2label[i] for i in range(model.config.num_labels)]
+        model.config.langimb = axes_of(self.distribution, self.args.class_weighting, self._cell_weights, names)
 
     def _find_mask_tokens(self) -> dict[str, Any]:
         tokenizer = self.processing_class

@@ -3,6 +3,10 @@
 import itertools
 import json
 import math
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -339,6 +343,25 @@ def test_equal_texts_and_special_tokens_cost_nothing(bert):
     np.testing.assert_array_equal(found[0]["values"], found[4]["values"])
 
 
+def test_no_more_examples_are_under_way_than_fill_a_batch(bert):
+    model, tokenizer = bert
+    examples = encode(tokenizer, [[" ".join(words) for words in itertools.permutations(SENTENCES[1].split()[:5])]])
+    under_way, most = 0, 0
+
+    def counted(generator):
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        result = yield from generator
+        under_way -= 1
+        return result
+
+    generators = (counted(owen_values(e.tree(), budget=60, maskable=e.content)) for e in examples)
+    forward = Forward(model, "float64", batch_tokens=64)
+    assert len(list(explain(examples, generators, id_masker(tokenizer.mask_token_id), forward))) == 120
+    assert under_way == 0 and most < 20
+
+
 def test_a_budget_of_forwards(bert):
     model, tokenizer = bert
     found = run(model, tokenizer, [SENTENCES], 60, count_forwards=True)
@@ -383,6 +406,36 @@ def test_a_stopped_call_goes_on(bert, tmp_path, monkeypatch):
     parts = attribute(model, tokenizer, rows(), out=tmp_path / "parts", **settings)
     assert written == [2]
     same_store(whole, parts)
+
+
+EXPLAINING = """
+import sys
+from datasets import Dataset
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from hf_langimb import attribute
+folder = sys.argv[1]
+model = AutoModelForSequenceClassification.from_pretrained(f"{folder}/model").eval()
+tokenizer = AutoTokenizer.from_pretrained(f"{folder}/model")
+attribute(model, tokenizer, Dataset.from_parquet(f"{folder}/rows.parquet"), out=f"{folder}/out", shard_size=4)
+"""
+
+
+def test_a_killed_call_goes_on(bert, tmp_path):
+    _, tokenizer = bert
+    model, data = make_model("bert", tokenizer, torch.float32), rows(400)
+    model.save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    data.to_parquet(tmp_path / "rows.parquet")
+    killed = subprocess.Popen([sys.executable, "-c", EXPLAINING, str(tmp_path)], stderr=subprocess.DEVNULL)
+    while killed.poll() is None and len(list((tmp_path / "out").glob("examples-*.parquet"))) < 3:
+        time.sleep(0.01)
+    killed.send_signal(signal.SIGKILL)
+    assert killed.wait() == -signal.SIGKILL, "it was at its end: give it more rows"
+    assert len(list((tmp_path / "out").glob("examples-*.parquet"))) < 100
+    same_store(
+        attribute(model, tokenizer, data, out=tmp_path / "out", shard_size=4),
+        attribute(model, tokenizer, data, out=tmp_path / "whole", shard_size=4),
+    )
 
 
 def test_a_full_disk_leaves_what_is_written(bert, tmp_path, monkeypatch):

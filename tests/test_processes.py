@@ -20,7 +20,7 @@ def free_port():
         return listener.getsockname()[1]
 
 
-def test_two_processes_compute_the_gradient_and_losses_of_one(tmp_path, bert_tokenizer, tiny_bert, tiny_dataset):
+def test_two_processes_compute_what_one_computes(tmp_path, bert_tokenizer, tiny_bert, tiny_dataset):
     rows = tiny_dataset(bert_tokenizer)  # 21: the last batch of an evaluation is uneven
     # 24 rows fill 4 micro-batches of 3 on both processes; ignored labels leave the two with unequal shares of the items
     rows = rows.select([*range(21), 0, 1, 2]).map(
@@ -47,6 +47,8 @@ def test_two_processes_compute_the_gradient_and_losses_of_one(tmp_path, bert_tok
         assert values.allclose(wanted, atol=1e-6), name
     assert {"eval_loss", "eval_plain_loss", "eval_uniform_loss", "loss", "loss_masked_entropy"} <= set(measured)
     assert measured == {name: pytest.approx(value, rel=1e-5) for name, value in expected.items()}
+    stores = [{p.name: p.read_bytes() for p in (tmp_path / f"store-{n}").iterdir()} for n in (1, 2)]
+    assert stores[0] == stores[1] and len(stores[0]) == 17  # a manifest, and two files for each of eight shards
     parts = measured["loss_classification"] + measured["loss_masked_entropy"]
     assert measured["loss"] == pytest.approx(parts, rel=1e-5)
     assert gradients.keys() == single.keys()

@@ -20,6 +20,7 @@ from transformers import (
 )
 
 from hf_langimb import DataCollatorWithLanguage, JointDistribution, LangImbTrainer
+from hf_langimb.lora import load_model
 
 WEIGHTS = {  # n_l / (C n_cl), the paper's class weights for SKEWED
     language: [sum(row) / (3 * count) for count in row] for language, row in SKEWED.items()
@@ -677,7 +678,8 @@ def test_lora_trains_adapters_and_head_alone(build, tiny_bert, rows, tmp_path):
     from peft import AutoPeftModelForSequenceClassification
 
     tiny_bert().save_pretrained(tmp_path / "base")
-    base = AutoModelForSequenceClassification.from_pretrained(tmp_path / "base")
+    names = {0: "bad", 1: "fair", 2: "good"}
+    base = AutoModelForSequenceClassification.from_pretrained(tmp_path / "base", id2label=names)
     trainer = build(base, class_weighting="per_language", masked_entropy_weight=1.0, lora_rank=4, max_steps=3)
     before = {name: parameter.detach().clone() for name, parameter in trainer.model.named_parameters()}
     trainer.train()
@@ -694,6 +696,7 @@ def test_lora_trains_adapters_and_head_alone(build, tiny_bert, rows, tmp_path):
     loaded = AutoPeftModelForSequenceClassification.from_pretrained(tmp_path / "adapter", num_labels=3)
     again = build(loaded, None, rows).predict(rows).predictions
     assert torch.tensor(again).allclose(torch.tensor(logits), atol=1e-6)
+    assert load_model(tmp_path / "adapter").config.id2label == names, "the base does not know them"
     axes = json.loads((tmp_path / "adapter" / "langimb.json").read_text(encoding="utf-8"))
     assert axes["counts"] == [list(row) for row in SKEWED.values()]
 

@@ -1,4 +1,4 @@
-"""Started by test_processes.py with `accelerate launch`: train one step, evaluate, extract features, write all down.
+"""Started by test_processes.py with `accelerate launch`: train one step, evaluate, extract features, explain.
 
 Usage: two_processes.py FOLDER, which holds model/ and rows/; writes gradients.pt and measured.json there.
 """
@@ -10,10 +10,10 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 from conftest import record_gradients
-from datasets import load_from_disk
+from datasets import Dataset, load_from_disk
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from hf_langimb import LangImbTrainer, LangImbTrainingArguments, extract_features
+from hf_langimb import LangImbTrainer, LangImbTrainingArguments, attribute, extract_features
 
 QUIET = {"use_cpu": True, "disable_tqdm": True, "report_to": "none", "save_strategy": "no"}
 
@@ -85,6 +85,10 @@ def measure(folder: Path, batch: int, accumulation: int) -> tuple[dict, dict]:
     predicted = trainer.predict(trainer.eval_dataset)
     step = next(entry for entry in trainer.state.log_history if "loss_classification" in entry)
     numbers = {name: value for name, value in (evaluated | step).items() if "loss" in name}
+    texts = Dataset.from_dict({"text": [" ".join(f"w{1 + i % 9}" for i in range(1 + n % 7)) for n in range(30)]})
+    model = AutoModelForSequenceClassification.from_pretrained(folder / "model")
+    store = folder / f"store-{trainer.args.world_size}"
+    attribute(model, trainer.processing_class, texts, out=store, shard_size=4)
     return gradients, numbers | {
         "processes": trainer.args.world_size,
         "predictions": predicted.predictions.tolist(),

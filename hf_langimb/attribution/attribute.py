@@ -128,9 +128,10 @@ def attribute(
                 texts = [rows[column][:] for column in columns]
                 examples = encode(tokenizer, texts, max_length=max_length)
                 masker = id_masker(mask_id) if masking == "ids" else string_masker(tokenizer, texts[0])
-                generators = [_values(e, method, budget, budget_unit == "forwards", seed) for e in examples]
+                ordered = sorted(examples, key=len, reverse=True)
+                generators = (_values(e, method, budget, budget_unit == "forwards", seed) for e in ordered)
                 found: list[Any] = [None] * len(examples)
-                for example, result in explain(examples, generators, masker, forward):
+                for example, result in explain(ordered, generators, masker, forward):
                     found[example.index] = _columns(example, result)
                     progress.update()
                 write_shard(folder, number, [_known(*known) for known in zip(shards[number], rows, found, strict=True)])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import defaultdict
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -107,14 +107,21 @@ class _Explained:
 
 def explain(
     examples: Sequence[Example],
-    generators: Sequence[Generator[list[int], np.ndarray, dict[str, Any]]],
+    generators: Iterable[Generator[list[int], np.ndarray, dict[str, Any]]],
     mask: Masker,
     forward: Forward,
 ) -> Iterator[tuple[Example, dict[str, Any]]]:
-    """Run the generators of all examples together; yields each example with its result when it is done.
+    """Run the generators of many examples together; yields each example with its result when it is done.
 
-    Coalitions that differ in special tokens alone are one; sequences that several examples share (the fully masked
-    one) are evaluated once. The order, and so every digit, depends on the examples alone.
+    As many examples are under way as it takes to fill a batch. Coalitions that differ in special tokens alone are one;
+    sequences that several examples share (the fully masked one) are evaluated once. The order, and so every digit,
+    depends on the examples alone.
+
+    Args:
+        examples: those of one length side by side fill batches best.
+        generators: one an example, made when its turn comes.
+        mask: what a coalition of an example looks like.
+        forward: the model.
 
     Raises:
         ValueError: the model gives a probability that is not finite.
@@ -149,10 +156,19 @@ def explain(
                 return
             answer = _answer(state)
 
-    for example, generator in zip(examples, generators, strict=True):
-        advance(_Explained(example, generator), None)
-    while queues:
-        length = max(queues, key=lambda length: (length * len(queues[length]), length))
+    def longest_queue() -> tuple[int, int]:
+        """Tokens that wait in it, and the length of its sequences."""
+        return max(((length * len(queue), length) for length, queue in queues.items()), default=(0, 0))
+
+    starting = zip(examples, generators, strict=True)
+    while True:
+        while longest_queue()[0] < forward.batch_tokens and (started := next(starting, None)):
+            advance(_Explained(*started), None)
+        yield from done
+        done.clear()
+        if not queues:
+            return
+        length = longest_queue()[1]
         size = max(forward.batch_tokens // length, 1)
         batch, rest = queues[length][:size], queues[length][size:]
         if rest:
@@ -178,9 +194,6 @@ def explain(
                     ready.append(state)
         for state in ready:
             advance(state, _answer(state))
-        yield from done
-        done.clear()
-    yield from done
 
 
 def _key(inputs: Inputs) -> bytes:
