@@ -1,7 +1,7 @@
 # make demo    install, then train and compare the setups on the embedded mini-XNLI (offline once installed)
 # make test    install with the test tools, then run the whole suite
 # make lint    ruff and mypy
-# make readme  render the tables of README.md from the results kept under model_cards/
+# make readme  render the tables of README.md and the model cards from the results kept under model_cards/
 #
 # Each works alone on a machine with Python 3.11 or newer (make PYTHON=python3.12 names another), make and a package
 # index. All of it lives in .venv, which is called and never activated; options go through ARGS, as in
@@ -31,6 +31,7 @@ lint: .venv/.installed-test
 
 readme: .venv/.installed
 	.venv/bin/python -m hf_langimb.tables README.md model_cards
+	.venv/bin/python -m hf_langimb.model_card model_cards
 
 # Two stamps: the test tools and their pretrained model are 200 MB that a demo does without.
 .venv/.installed: setup.cfg constraints.txt | .venv/bin/python

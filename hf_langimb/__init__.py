@@ -22,6 +22,9 @@ _HOMES = {
     "attribute": "attribution.attribute",
     "AttributionStore": "attribution.store",
     "cumulative_difference": "attribution.difference",
+    "push_run": "hub",
+    "load_run": "hub",
+    "Run": "hub",
 }
 
 __all__ = sorted(_HOMES)

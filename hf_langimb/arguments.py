@@ -16,6 +16,18 @@ import yaml
 from transformers import HfArgumentParser, TrainingArguments
 from transformers.hf_argparser import string_to_bool
 
+NOT_IN_RESULTS = (  # where a run lies and where it is published
+    "config",
+    "output_dir",
+    "push_to_hub",
+    "hub_model_id",
+    "hub_token",
+    "hub_strategy",
+    "hub_private_repo",
+    "hub_always_push",
+    "hub_revision",
+)
+
 
 @dataclass
 class LangImbTrainingArguments(TrainingArguments):
@@ -51,6 +63,10 @@ class LangImbTrainingArguments(TrainingArguments):
         for name in ("masked_entropy_weight", "lora_rank"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} expects 0 or more, found {getattr(self, name)}.")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the token: the Trainer pickles its arguments beside the weights, and publishes them."""
+        return self.__dict__ | {"hub_token": None}
 
 
 @dataclass
@@ -104,6 +120,10 @@ class RecipeArguments:
         metadata={"help": "Test rows whose tokens are attributed, even over languages and labels; 0: none, -1: all."},
     )
 
+    license: str | None = field(
+        default=None, metadata={"help": "Licence of the trained models, for their cards: apache-2.0, mit, ..."}
+    )
+
     def __post_init__(self) -> None:
         for name in ("seeds", "probe_rows"):
             if getattr(self, name) < 1:
@@ -153,7 +173,7 @@ def parse_recipe(name: str, folder: Path, argv: Sequence[str] | None = None) -> 
     resolved = vars(parser.parse_args(argv))
     data, training = parser.parse_args_into_dataclasses(argv, look_for_args_file=False)[:2]
     config = {key: value for key, value in resolved.items() if value != hard_defaults[key]}
-    config = {key: value for key, value in config.items() if key not in ("config", "output_dir")}
+    config = {key: value for key, value in config.items() if key not in NOT_IN_RESULTS}
     words = (word.partition("=")[0][2:].replace("-", "_") for word in argv if word.startswith("--"))
     flags = frozenset(word if word in resolved else word.removeprefix("no_") for word in words)
     return Recipe(name, path.stem, data, training, definitions, config | {"seed": training.seed}, flags)

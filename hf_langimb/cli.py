@@ -17,8 +17,8 @@ DATASET = "Hub id, folder, or a .parquet, .csv or .jsonl file"
 
 def audit(options: Namespace) -> None:
     """Print whether labels depend on language in a data set, split by split."""
+    from hf_langimb.answers import audit_text
     from hf_langimb.data.counting import count_splits
-    from hf_langimb.tables import audit_text
 
     splits = count_splits(
         options.dataset,
@@ -37,10 +37,10 @@ def audit(options: Namespace) -> None:
 
 def probe(options: Namespace) -> None:
     """Print how well a language probe reads the language off a model's features."""
+    from hf_langimb.answers import probe_report
     from hf_langimb.data.loading import find_text_columns, open_texts
     from hf_langimb.probe import probe_model
     from hf_langimb.progress import start_program
-    from hf_langimb.tables import probe_report
 
     start_program()
     rows = open_texts(
@@ -72,11 +72,11 @@ def probe(options: Namespace) -> None:
 
 def explain(options: Namespace) -> None:
     """Attribute a model's probabilities to the tokens of a data set's rows."""
+    from hf_langimb.answers import explained_report
     from hf_langimb.attribution.attribute import attribute
     from hf_langimb.data.loading import find_text_columns, open_rows
     from hf_langimb.lora import load_classifier
     from hf_langimb.progress import start_program
-    from hf_langimb.tables import explained_report
 
     state = start_program()
     logging.basicConfig(format="langimb: %(message)s")
@@ -108,8 +108,8 @@ def explain(options: Namespace) -> None:
 
 def compare(options: Namespace) -> None:
     """Print the cumulative difference of a run's attributions."""
+    from hf_langimb.answers import compared_report
     from hf_langimb.results import read_results
-    from hf_langimb.tables import compared_report
 
     found = compared_report(read_results(options.run_folder))
     print(json.dumps(found[0], indent=1, allow_nan=False) if options.json else found[1])
@@ -120,6 +120,38 @@ def report(options: Namespace) -> None:
     from hf_langimb.report.page import write_report
 
     print(f"Written: {write_report(options.run_folder, options.output)} (open it in a browser; it needs no network)")
+
+
+def push(options: Namespace) -> None:
+    """Publish the models of a run, with what was measured of them."""
+    from hf_langimb.hub import push_run
+    from hf_langimb.results import read_results
+
+    known = list(read_results(options.run_folder)["setups"])
+    if not options.all and options.setup is None and len(known) > 1:
+        raise ValueError(
+            f"{options.run_folder} is a run of several setups: choose one with --setup ({', '.join(known)}), or --all."
+        )
+    urls = push_run(
+        options.run_folder,
+        options.repo_id,
+        setups=None if options.all else [options.setup or known[0]],
+        seed=options.seed,
+        private=options.private,
+        revision=options.revision,
+        collection=options.collection,
+    )
+    print("\n".join(["Published, and loaded back with the same logits:", *urls]))
+    name = options.repo_id if not options.all else f"{options.repo_id}-{known[0]}"
+    print(f"Next: langimb pull {name}, or load_run({name!r}); everybody can use pipeline('text-classification').")
+
+
+def pull(options: Namespace) -> None:
+    """Download a published model with its card and results."""
+    from hf_langimb.answers import pulled_report
+    from hf_langimb.hub import pull as download_into
+
+    print(pulled_report(download_into(options.repo_id, options.output_dir, revision=options.revision)))
 
 
 def _parser() -> ArgumentParser:
@@ -137,7 +169,7 @@ def _parser() -> ArgumentParser:
 
     command = commands.add_parser("audit", help="do labels depend on language in a data set?", allow_abbrev=False)
     command.set_defaults(run=audit)
-    _add_dataset(command)
+    add_dataset(command)
     command.add_argument(
         "--weighting",
         default="none",
@@ -150,7 +182,7 @@ def _parser() -> ArgumentParser:
     command = commands.add_parser("probe", help="can the language be read off a model's features?", allow_abbrev=False)
     command.set_defaults(run=probe)
     command.add_argument("model", metavar="MODEL", help="Hub id or folder of an encoder, classifier or adapter")
-    _add_dataset(command)
+    add_dataset(command)
     command.add_argument(
         "--rows", type=int, default=1000, help="first rows of each language, 0 for all (default: %(default)s)"
     )
@@ -168,7 +200,7 @@ def _parser() -> ArgumentParser:
     command = commands.add_parser("explain", help="which tokens make a model's predictions?", allow_abbrev=False)
     command.set_defaults(run=explain)
     command.add_argument("model", metavar="MODEL", help="Hub id or folder of a classifier or adapter")
-    _add_dataset(command)
+    add_dataset(command)
     command.add_argument("--output-dir", required=True, metavar="DIR", help="of the attributions; goes on where it was")
     command.add_argument("--rows", type=int, default=0, help="first rows of each language, 0 for all (default)")
     command.add_argument("--method", choices=METHODS, default="owen", help="default: %(default)s, shap's for texts")
@@ -191,6 +223,24 @@ def _parser() -> ArgumentParser:
     command.set_defaults(run=report)
     command.add_argument("run_folder", metavar="RUN", help="run folder of a recipe")
     command.add_argument("--output", metavar="FILE", help="default: RUN/report.html")
+
+    command = commands.add_parser("push", help="publish the models of a run on the Hub", allow_abbrev=False)
+    command.set_defaults(run=push)
+    command.add_argument("run_folder", metavar="RUN", help="run folder of a recipe")
+    command.add_argument("repo_id", metavar="REPO_ID", help="NAMESPACE/NAME; --all adds -SETUP to it")
+    which = command.add_mutually_exclusive_group()
+    which.add_argument("--setup", metavar="NAME", help="this one, as REPO_ID")
+    which.add_argument("--all", action="store_true", help="every setup, each as REPO_ID-SETUP")
+    command.add_argument("--seed", type=int, metavar="N", help="whose weights (default: the lowest)")
+    command.add_argument("--private", action="store_true", help="make new repositories private")
+    command.add_argument("--revision", metavar="R", help="branch to commit to (default: main)")
+    command.add_argument("--collection", metavar="TITLE", help="list the repositories in this collection")
+
+    command = commands.add_parser("pull", help="download a published model with its results", allow_abbrev=False)
+    command.set_defaults(run=pull)
+    command.add_argument("repo_id", metavar="REPO_ID", help="NAMESPACE/NAME of a model")
+    command.add_argument("--output-dir", metavar="DIR", help="default: NAME")
+    command.add_argument("--revision", metavar="R", help="branch, tag or commit (default: main)")
     return parser
 
 
@@ -216,7 +266,7 @@ def _picture(text: str) -> str:
     return text
 
 
-def _add_dataset(command: ArgumentParser) -> None:
+def add_dataset(command: ArgumentParser) -> None:
     """The arguments of every command that reads a data set."""
     command.add_argument("dataset", metavar="DATASET", help=DATASET)
     command.add_argument(
@@ -240,7 +290,7 @@ def _add_dataset(command: ArgumentParser) -> None:
     )
 
 
-def _with_dashes(argument: str) -> str:
+def with_dashes(argument: str) -> str:
     """--label_column=x -> --label-column=x; values stay as they are."""
     if not argument.startswith("--"):
         return argument
@@ -259,7 +309,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     logging.getLogger("datasets.packaged_modules").setLevel(logging.CRITICAL)  # they log what they raise, too
     try:
-        options = _parser().parse_args([_with_dashes(a) for a in (sys.argv[1:] if argv is None else argv)])
+        options = _parser().parse_args([with_dashes(a) for a in (sys.argv[1:] if argv is None else argv)])
         options.run(options)
         sys.stdout.flush()
     except SystemExit as stop:  # argparse: 2 after a wrong argument, 0 after --help and --version

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -139,3 +139,18 @@ def column_batches(dataset: Any, language_column: str, label_column: str) -> Ite
         labels.append(row[label_column])
     if languages:
         yield languages, labels
+
+
+def labels_by_name(dataset: Any, names: Sequence[str]) -> list[str]:
+    """The label of each row by the model's name for it; class ids are places among the names.
+
+    Raises:
+        ValueError: labels that the model does not have.
+    """
+    classes = class_label_names(dataset, "label")
+    found = dataset["label"][:]
+    given = [classes[value] if classes and isinstance(value, int) else value for value in found]
+    given = [names[v] if isinstance(v, int) and 0 <= v < len(names) else v for v in given]
+    if unknown := sorted({str(value) for value in given} - {*names}):
+        raise ValueError(f"Labels {', '.join(unknown)} are not among those of the model, {', '.join(names)}.")
+    return given

@@ -49,9 +49,11 @@ NOT_OF_THE_RESULT = (
     "logging_steps",
     "report_to",
     "disable_tqdm",
+    "license",
 )  # a run folder may be continued with others
 
 
+SHOWN_SETTINGS = ("class_weighting", "masked_entropy_weight", "lora_rank")  # of a setup in results.json
 _SHOWN = {"seeds", "seed", "setups"}  # of the flags those that results.json has as keys
 
 
@@ -250,7 +252,7 @@ def probe(folder: Path, dataset: Dataset, external: Dataset | None) -> dict[str,
     return _read_step(path)
 
 
-def explain(folder: Path, rows: Dataset, out: Path, data: Data) -> None:
+def explain(folder: Path, rows: Dataset, out: Path, text_columns: Sequence[str], max_length: int | None) -> None:
     """Token attributions of a trained model's probabilities on rows with texts, kept in a store of their own."""
     from transformers import AutoTokenizer
 
@@ -258,7 +260,7 @@ def explain(folder: Path, rows: Dataset, out: Path, data: Data) -> None:
     from hf_langimb.lora import load_model
 
     model, tokenizer = load_model(folder).to(PartialState().device), AutoTokenizer.from_pretrained(folder)
-    attribute(model, tokenizer, rows, out=out, text_columns=data.text_columns, max_length=data.recipe.max_length)
+    attribute(model, tokenizer, rows, out=out, text_columns=text_columns, max_length=max_length)
 
 
 def explained_rows(test: Dataset, rows: int) -> Dataset | None:
@@ -273,14 +275,16 @@ def explained_rows(test: Dataset, rows: int) -> Dataset | None:
 
 
 def _compare_attributions(folder: Path, setups: Sequence[str], seeds: Sequence[int]) -> dict[str, Any] | None:
-    """Cumulative difference of imbalanced and balanced; null where the run has not both."""
-    from hf_langimb.attribution.difference import compare_seeds
+    """Cumulative difference of imbalanced and balanced, and base values; null where the run has not both setups."""
+    from hf_langimb.attribution.difference import base_values, compare_seeds
 
     setup, reference = compared_pair(setups)
     if setup not in setups or reference not in setups:
         return None
-    stores = [{seed: folder / f"{name}-seed-{seed}" for seed in seeds} for name in (setup, reference)]
-    return {"setup": setup, "reference": reference} | compare_seeds(*stores)
+    stores = {name: {seed: folder / f"{name}-seed-{seed}" for seed in seeds} for name in setups}
+    bases = {name: base_values(of_setup) for name, of_setup in stores.items()}
+    compared = compare_seeds(stores[setup], stores[reference])
+    return {"setup": setup, "reference": reference, "base_values": bases} | compared
 
 
 def _read_step(path: Path) -> Any:
@@ -303,6 +307,8 @@ def run(recipe: Recipe) -> tuple[Path, dict[str, Any]]:
     settings = {name: resolve_setup(name, recipe.setups) for name in recipe.data.setups}
     data = load_data(recipe.data, recipe.training.language_column)
     _check_setups(recipe, settings, data)
+    if recipe.training.push_to_hub:
+        _check_publishing(recipe.training)
     external = external_text(recipe.data, data.languages, recipe.training.language_column)
     folder = open_run(recipe)
     start = start_checkpoint(recipe, folder)
@@ -326,6 +332,7 @@ def run(recipe: Recipe) -> tuple[Path, dict[str, Any]]:
             progress.set_description(f"{setup}, seed {seed}")
             changes = values | {"output_dir": str(folder / setup / f"seed-{seed}"), "seed": seed}
             changes["language_column"] = "language"  # as `load_data` names it
+            changes["push_to_hub"] = False  # the whole run is published at its end
             changes["run_name"] = recipe.training.run_name or f"{setup}-seed-{seed}"  # in trackers
             arguments = replace(recipe.training, **{key: value for key, value in changes.items() if key != "plan"})
             subsets = {split: data.subset(split, values["plan"], seed) for split in ("train", "validation")}
@@ -337,7 +344,7 @@ def run(recipe: Recipe) -> tuple[Path, dict[str, Any]]:
             metrics[setup][str(seed)] = _measure(arguments, test, external, data, training)
             if explained is not None:
                 store = folder / "attributions" / f"{setup}-seed-{seed}"
-                explain(Path(arguments.output_dir), explained, store, data)
+                explain(Path(arguments.output_dir), explained, store, data.text_columns, data.recipe.max_length)
     results = _assemble(recipe, data, settings, audits, metrics)
     if PartialState().is_main_process:
         if explained is not None:
@@ -380,6 +387,30 @@ def _check_setups(recipe: Recipe, settings: dict[str, dict[str, Any]], data: Dat
         data.counts("test", "balanced")
 
 
+def publish_run(training: LangImbTrainingArguments, folder: Path) -> list[str]:
+    """Push a finished run with the Trainer's own arguments of the Hub; returns the URLs."""
+    from hf_langimb.hub import push_run
+
+    assert training.hub_model_id
+    return push_run(
+        folder,
+        training.hub_model_id,
+        private=bool(training.hub_private_repo),
+        revision=training.hub_revision,
+        token=training.hub_token,
+    )
+
+
+def _check_publishing(training: LangImbTrainingArguments) -> None:
+    """Raise before any work where the run could not be published at its end."""
+    from hf_langimb.hub import require_login
+
+    if not training.hub_model_id:
+        raise ValueError("push_to_hub needs hub_model_id: add --hub_model_id NAMESPACE/NAME.")
+    if PartialState().is_main_process:
+        require_login(training.hub_model_id, training.hub_token)
+
+
 def _measure(
     arguments: LangImbTrainingArguments,
     test: Dataset,
@@ -389,21 +420,29 @@ def _measure(
 ) -> dict[str, Any]:
     """METRICS of one trained model."""
     folder = Path(arguments.output_dir)
-    predictions = join_by_id(predict(folder, test, arguments), test["id"], test["language"], test["label"])
-    logits = np.array(predictions["logits"].to_pylist(), dtype=np.float64)
-    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
     axes = json.loads((folder / AXES_FILE).read_text(encoding="utf-8"))
     skewed = data.counts("train", "imbalanced") if data.plans else np.array(axes["counts"])
-    quality = evaluate_predictions(
+    plan = JointDistribution(tuple(data.languages), tuple(range(len(data.labels))), skewed)
+    quality = measure_predictions(predict(folder, test, arguments), test, plan, np.array(axes["weights"]))
+    return {"test": quality, "probe": probe(folder, test, external), "training": training}
+
+
+def measure_predictions(
+    table: pa.Table, test: Dataset, plan: JointDistribution | None, weights: np.ndarray | None
+) -> dict[str, Any]:
+    """METRICS["test"] of predictions.parquet on the rows of a test set."""
+    predictions = join_by_id(table, test["id"], test["language"], test["label"])
+    logits = np.array(predictions["logits"].to_pylist(), dtype=np.float64)
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return evaluate_predictions(
         predictions["language"],
         predictions["label"],
         predictions["prediction"],
         exponentials / exponentials.sum(axis=1, keepdims=True),
-        plan=JointDistribution(tuple(data.languages), tuple(range(len(data.labels))), skewed),
-        weights=np.array(axes["weights"]),
+        plan=plan,
+        weights=weights,
         groups=predictions["id"],
     )
-    return {"test": quality, "probe": probe(folder, test, external), "training": training}
 
 
 def _assemble(
@@ -417,7 +456,7 @@ def _assemble(
     setups = {
         name: {
             "plan": values["plan"],
-            "class_weighting": values.get("class_weighting", recipe.training.class_weighting),
+            **{name: values.get(name, getattr(recipe.training, name)) for name in SHOWN_SETTINGS},
             "seeds": metrics[name],
             "summary": summarise(metrics[name]),
         }
@@ -456,9 +495,22 @@ def _write_environment(folder: Path, began: float) -> None:
             "device": str(PartialState().device),
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began)),
             "seconds": round(time.time() - began, 1),
-            "command": sys.argv,
+            "command": without_tokens(sys.argv),
         },
     )
+
+
+def without_tokens(command: Sequence[str]) -> list[str]:
+    """A command line whose --..._token flags have lost their values."""
+    kept = list(command)
+    for i, word in enumerate(kept):
+        flag, equals, _ = word.partition("=")
+        if flag.startswith("--") and flag.endswith("token"):
+            if equals:
+                kept[i] = f"{flag}=..."
+            elif i + 1 < len(kept):
+                kept[i + 1] = "..."
+    return kept
 
 
 def main(name: str, folder: Path) -> None:
@@ -500,5 +552,11 @@ def main(name: str, folder: Path) -> None:
     print(f"\nNoise ceiling of the test labels: {results['noise_ceiling']:.3f}" if results["noise_ceiling"] else "")
     print(f"To look at: {write_report(output)}")
     print(f"All numbers: {output / 'results.json'}; models: {output}/SETUP/seed-N/")
+    if recipe.training.push_to_hub:
+        try:
+            urls = publish_run(recipe.training, output)
+        except (ValueError, OSError) as error:
+            sys.exit(f"{Path(sys.argv[0]).name}: {error}")
+        print("\n".join(["Published:", *urls]))
     if not several:
         print("Next: add --seeds 5 for intervals (finished trainings are kept), or --config mbert on a GPU.")

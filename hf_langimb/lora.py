@@ -35,6 +35,9 @@ def head_parameters(model: torch.nn.Module) -> Iterator[torch.nn.Parameter]:
 def add_lora(model: PreTrainedModel, rank: int) -> torch.nn.Module:
     """Wrap a sequence classifier: rank-`rank` adapters on every linear layer of the encoder, the head trained in full.
 
+    A pooler counts as head: a checkpoint of masked language modelling alone has none, so that it starts at random and
+    must be saved with the adapters.
+
     Args:
         model: any `AutoModelForSequenceClassification`.
         rank: of the adapters, at least 1; their scaling is alpha / rank = 2.
@@ -47,10 +50,12 @@ def add_lora(model: PreTrainedModel, rank: int) -> torch.nn.Module:
     if base_model_of(model) is not model:
         raise ValueError("Expected a plain model for lora_rank, found one with adapters: set lora_rank=0 for those.")
     prefix = model.base_model_prefix
+    poolers = [name for name, _ in model.named_modules() if name == f"{prefix}.pooler"]
     encoder = [
         name
         for name, module in model.named_modules()
         if name.startswith(f"{prefix}.") and isinstance(module, torch.nn.Linear)
+        if not any(name.startswith(f"{pooler}.") for pooler in poolers)
     ]
     if not encoder:
         raise ValueError(
@@ -63,7 +68,7 @@ def add_lora(model: PreTrainedModel, rank: int) -> torch.nn.Module:
         lora_alpha=2 * rank,
         lora_dropout=0.0,
         target_modules=encoder,
-        modules_to_save=_head_names(model),
+        modules_to_save=[*_head_names(model), *poolers],
     )
     return get_peft_model(model, config)
 
@@ -85,23 +90,30 @@ def require_trainable_head(model: torch.nn.Module) -> None:
         )
 
 
-def load_model(folder: str | Path) -> Any:
-    """A trained classifier from its folder, with LoRA adapters put on their base."""
+def load_model(folder: str | Path, **options: Any) -> Any:
+    """A trained classifier from its folder, with LoRA adapters put on their base.
+
+    Args:
+        folder: with the weights.
+        options: of `from_pretrained`, such as the token with which the base of adapters is downloaded.
+    """
     if (Path(folder) / "adapter_config.json").exists():
         from peft import AutoPeftModelForSequenceClassification
 
         path = Path(folder) / AXES_FILE
         if not path.exists():  # not of this package: PEFT knows what it can
-            return AutoPeftModelForSequenceClassification.from_pretrained(folder, num_labels=_classes_of(folder))
+            options |= {"num_labels": _classes_of(folder)}
+            return AutoPeftModelForSequenceClassification.from_pretrained(folder, **options)
         axes = json.loads(path.read_text(encoding="utf-8"))
-        model = AutoPeftModelForSequenceClassification.from_pretrained(folder, num_labels=len(axes["labels"]))
+        options |= {"num_labels": len(axes["labels"])}
+        model = AutoPeftModelForSequenceClassification.from_pretrained(folder, **options)
         model.config.langimb = axes
         model.config.id2label = dict(enumerate(axes["label_names"]))  # its base does not know them
         model.config.label2id = {name: i for i, name in model.config.id2label.items()}
         return model
     from transformers import AutoModelForSequenceClassification
 
-    return AutoModelForSequenceClassification.from_pretrained(folder)
+    return AutoModelForSequenceClassification.from_pretrained(folder, **options)
 
 
 def load_classifier(name: str) -> tuple[Any, Any]:

@@ -62,13 +62,23 @@ RESULTS = {
             {
                 "plan": TEXT,
                 "class_weighting": TEXT,
+                "masked_entropy_weight": NUMBER,
+                "lora_rank": NUMBER,
                 "seeds": Each([{"test": TEST, "probe": {"test": Maybe([PROBE]), "external": Maybe([PROBE])}}]),
                 "summary": OBJECT,
             }
         ]
     ),
     "comparisons": (list,),
-    "attributions": Maybe([OBJECT]),
+    "attributions": Maybe(
+        [
+            {
+                "base_values": Each(
+                    [{"mean": Each([NUMBER]), "over_seeds": Maybe([NUMBER]), "over_examples": Maybe([NUMBER])}]
+                )
+            }
+        ]
+    ),
 }
 TOKENS = dict.fromkeys(("threshold", "positive", "neutral", "negative", "base_difference"), NUMBER) | {
     "language": TEXT,

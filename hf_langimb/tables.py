@@ -1,16 +1,15 @@
-"""Tables of text: an audit, and those of a run, read from AUDIT and results.json; also where a page has marks."""
+"""Tables of a run, read from results.json: as rows of text, as Markdown, and where a page has marks for them."""
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from hf_langimb.distribution import SMALL_CELL, JointDistribution
 from hf_langimb.results import FORMS, SETS, read_results, represented
 
 COLUMNS = (
@@ -21,7 +20,6 @@ COLUMNS = (
     ("probe, test", "probe.test.accuracy", ".3f"),
     ("probe, external", "probe.external.accuracy", ".3f"),
 )
-SHOWN_LANGUAGES, SHOWN_LABELS = 12, 8  # of an audit's table; its JSON has all
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -61,7 +59,7 @@ def predictions_cells(results: dict[str, Any]) -> Cells:
     rows = []
     for name, setup in results["setups"].items():
         for i, language in enumerate(results["languages"]):
-            shares = [_shares(metrics["test"]["predicted"][i]) for metrics in setup["seeds"].values()]
+            shares = [shares_of(metrics["test"]["predicted"][i]) for metrics in setup["seeds"].values()]
             means = [sum(column) / len(column) for column in zip(*shares, strict=True)]
             rows.append([name, language, *(f"{mean:.3f}" for mean in means)])
     return ["setup", "language", *map(str, results["labels"])], rows
@@ -102,36 +100,88 @@ def attributions_cells(results: dict[str, Any]) -> Cells:
     return ["label", "language", "tokens", *FORMS], rows
 
 
-def compared_report(results: dict[str, Any]) -> tuple[dict[str, Any], str]:
-    """The attributions of a run, and the same for people.
-
-    Raises:
-        ValueError: the run has none.
-    """
-    found = results["attributions"]
-    if not found:
-        raise ValueError(
-            "This run has no attributions to compare: run the recipe with explain_rows and the setups balanced and "
-            "imbalanced."
-        )
-    over = "seeds" if len(found["seeds"]) > 3 else "examples"
-    seeds = ", ".join(map(str, found["seeds"]))
-    text = [
-        f"{found['setup']} - {found['reference']}: change of the sums over positive, neutral and negative tokens "
-        f"(threshold {shown_threshold(found)}, {found['examples']:,} examples, seeds {seeds})",
-        table(*attributions_cells(results)),
-        f"95 % intervals over {over}. result: tokens selected by the model that is subtracted, as in the paper; "
-        "control: a second balanced model in the imbalanced one's place; unbiased: result - control.",
+def base_values_cells(results: dict[str, Any]) -> Cells:
+    """Base values of each setup, mean over seeds and texts, and their standard deviation over seeds and over texts."""
+    found = results["attributions"]["base_values"]
+    rows = [
+        [
+            name,
+            *(f"{values['mean'][label]:.3f}" for label in results["labels"]),
+            *(
+                "-" if values[f"over_{what}"] is None else f"{values[f'over_{what}']:.4f}"
+                for what in ("seeds", "examples")
+            ),
+        ]
+        for name, values in found.items()
     ]
-    if not found["unbiased"]:
-        text.append("Next: --seeds 5 gives the control (two seeds) and the unbiased form (three), and intervals.")
-    return found, "\n\n".join(text)
+    return ["setup", *results["labels"], "SD over seeds", "SD over texts"], rows
+
+
+def speed_cells(folder: Path) -> Cells:
+    """Of the kept benchmarks of attributions, a row for each data set and type."""
+    rows = []
+    for path in sorted(folder.glob("attributions-*.json")):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        low, median, high = (f"{value:.0f}" for value in found["tokens"])
+        rows += [
+            [
+                found["data"],
+                f"{median} ({low}-{high})",
+                found["device"],
+                dtype,
+                f"{found['speed against shap'][dtype]:.1f} x",
+                f"{engine['seconds / floor']:.2f} x",
+            ]
+            for dtype, engine in found["engine"].items()
+        ]
+    return ["data", "tokens", "device", "type", "examples a second, shap = 1", "time, floor = 1"], rows
+
+
+def probes_cells(results: dict[str, Any]) -> Cells:
+    """One row a setup and kind of text: the language probe with chance and its control, over seeds."""
+    rows = []
+    for name, setup in results["setups"].items():
+        for text in ("test", "external"):
+            probes = [metrics["probe"][text] for metrics in setup["seeds"].values()]
+            if any(probe is None for probe in probes):
+                continue
+            means = [
+                setup["summary"].get(f"probe.{text}.{key}") for key in ("accuracy", "bits_below_chance", "confidence")
+            ]
+            low, high = (sum(probe["control_interval"][end] for probe in probes) / len(probes) for end in (0, 1))
+            control = sum(probe["control"] for probe in probes) / len(probes)
+            chance = f"{sum(probe['chance'] for probe in probes) / len(probes):.3f}"
+            shown = [interval_text(mean, ".3f") for mean in means]
+            rows.append([name, text, shown[0], chance, f"{control:.3f} [{low:.3f}, {high:.3f}]", *shown[1:]])
+    return ["setup", "text", "accuracy", "chance", "shuffled [99 %]", "bits below chance", "confidence"], rows
+
+
+def languages_cells(results: dict[str, Any]) -> Cells:
+    """Quality in each language; for a single seed with bootstrap intervals over examples."""
+    rows = []
+    for name, setup in results["setups"].items():
+        seeds = [metrics["test"] for metrics in setup["seeds"].values()]
+        for language in seeds[0]["by_language"]:
+            cells = []
+            for measure in ("accuracy", "macro_f1"):
+                summary = setup["summary"].get(f"test.by_language.{language}.{measure}")
+                if summary and len(seeds) == 1 and seeds[0]["intervals"]:
+                    bounds = seeds[0]["intervals"]["by_language"].get(language, {}).get(measure)
+                    if bounds:
+                        summary |= dict(zip(("low", "high"), bounds, strict=True))
+                cells.append(interval_text(summary, ".3f"))
+            errors = [test["calibration"][language]["expected_calibration_error"] for test in seeds
+                      if language in (test["calibration"] or {})]  # fmt: skip
+            rows.append([name, language, *cells, f"{sum(errors) / len(errors):.3f}" if errors else "-"])
+        worst = interval_text(setup["summary"].get("test.worst_cell_accuracy"), ".3f")
+        rows.append([name, "worst cell", worst, "-", "-"])
+    return ["setup", "language", "accuracy", "macro F1", "calibration error"], rows
 
 
 def shown_threshold(attributions: dict[str, Any]) -> float:
     """The paper's .01 where it was measured, else the first."""
     thresholds = [entry["threshold"] for entry in attributions["result"]]
-    return 0.01 if 0.01 in thresholds else thresholds[0]
+    return next((threshold for threshold in thresholds if threshold == 0.01), thresholds[0])
 
 
 def shown_interval(entry: dict[str, Any], tokens: str) -> list[float] | None:
@@ -147,7 +197,7 @@ def difference_text(entry: dict[str, Any] | None, tokens: str) -> str:
     return interval_text({"mean": entry[tokens], "low": low, "high": high}, "+.3f")
 
 
-def _shares(counts: Sequence[int]) -> list[float]:
+def shares_of(counts: Sequence[int]) -> list[float]:
     total = sum(counts) or 1
     return [count / total for count in counts]
 
@@ -160,229 +210,14 @@ def interval_text(value: dict[str, Any] | None, form: str) -> str:
     return text if value["low"] is None else f"{text} [{value['low']:{form}}, {value['high']:{form}}]"
 
 
-def audit_text(audit: dict[str, Any]) -> str:
-    """An AUDIT for people: verdict, table, measures in words, what to do next."""
-    counts = JointDistribution(audit["languages"], audit["labels"], audit["counts"])
-    link = _link(counts, audit)
-    sizes = ((counts.rows, "row"), (len(counts.languages), "language"), (len(counts.labels), "label"))
-    size = ", ".join(f"{number:,} {what}{'' if number == 1 else 's'}" for number, what in sizes)
-    parts = [_verdict(counts, audit, link), size, _counts_table(counts, audit), _measures(counts, audit)]
-    if audit["weighting"] != "none":
-        parts.append(_weights_table(counts, audit))
-    return "\n\n".join([*parts, _advice(audit, link)])
-
-
-def probe_report(found: dict[str, Any]) -> str:
-    """What `langimb probe` found, for people: verdict, one row a layer, confusion of the best, how it was measured."""
-    best = max(found["layers"], key=lambda probe: probe["accuracy"])
-    entropy = _entropy_bits([sum(row) for row in best["confusion"]])
-    where = f" (layer {best['layer']})" if len(found["layers"]) > 1 else ""
-    verdict = (
-        f"the language of {_percent(best['accuracy'])} of {best['rows']:,} rows can be read off the features{where}; "
-        f"chance is {_percent(best['chance'])}"
-    )
-    rows = [
-        [
-            str(probe["layer"]),
-            f"{probe['accuracy']:.3f}",
-            f"{probe['bits_below_chance']:.3f}",
-            f"{probe['confidence']:.3f}",
-            f"{probe['control']:.3f} [{probe['control_interval'][0]:.3f}, {probe['control_interval'][1]:.3f}]",
-            "yes" if probe["converged"] else "no",
-        ]
-        for probe in found["layers"]
+def command_of(results: dict[str, Any]) -> str:
+    """The command that makes a run of these results."""
+    chosen = {"seeds": len(results["seeds"]), "seed": results["seeds"][0], "setups": list(results["setups"])}
+    flags = [
+        f"--{key} {shlex.join(map(str, value if isinstance(value, list) else [value]))}"
+        for key, value in (results.get("flags", {}) | chosen).items()
     ]
-    header = ["layer", "accuracy", f"bits of {entropy:.2f}", "confidence", "shuffled [99 %]", "converged"]
-    confusion = [
-        [language, *(f"{number:,}" for number in row)]
-        for language, row in zip(best["languages"], best["confusion"], strict=True)
-    ]
-    method = (
-        f"Features: {found['pooling']} of {found['model']} on {' and '.join(found['text_columns'])}. Probe: logistic "
-        f"regression, C = {found['C']:g}, out of {best['folds']} folds, rows of one id in one fold.\n"
-        "bits: what the probe knows of the language, below chance; shuffled: the same probe on shuffled languages."
-    )
-    return "\n\n".join(
-        [
-            verdict,
-            table(header, rows),
-            f"Named by the probe{where}\n\n{table(['language', *best['languages']], confusion)}",
-            method,
-            "Next: --layer all for every layer; train on balanced or weighted data and probe again to compare.",
-        ]
-    )
-
-
-def explained_report(manifest: dict[str, Any], examples: Any, folder: Path) -> str:
-    """What `langimb explain` wrote, for people: how much of it, what was cut short, what to do next."""
-    number = len(examples)
-    forwards, cut = (sum(examples[name].to_pylist()) for name in ("forwards", "truncated"))
-    lines = [
-        f"Written: {folder} ({number:,} examples, {forwards / number:,.0f} different forward passes each)",
-        f"Method: {manifest['method']}, masking {manifest['masking']} with {manifest['mask_token']}, budget "
-        f"{manifest['budget'] or 'full'}, {manifest['dtype']}",
-    ]
-    if cut:
-        lines.append(
-            f"{_percent(cut / number)} of the examples needed more than the budget: what it left unopened is shared "
-            "equally among neighbouring tokens (--budget raises it)."
-        )
-    if manifest["truncated_texts"]:
-        lines.append(f"{manifest['truncated_texts']:,} texts were longer than the model reads and were cut.")
-    lines.append(
-        f"Next: AttributionStore({str(folder)!r}).to_explanation([0]) for shap's plots; explain a second model on the "
-        "same rows and call cumulative_difference on the two."
-    )
-    return "\n".join(lines)
-
-
-def _entropy_bits(counts: Sequence[int]) -> float:
-    shares = np.array(_shares(counts))
-    return float(-(shares[shares > 0] * np.log2(shares[shares > 0])).sum())
-
-
-def _link(counts: JointDistribution, audit: dict[str, Any]) -> str:
-    """How labels hang on language: strong, slight, none, unknown, or undefined (a single language or label).
-
-    The rule: beyond chance if Pearson's chi^2 test gives p < 0.001, and strong if besides the bias-corrected Cramér's V
-    is 0.05 or more; not beyond chance, but with fewer than 5 rows a cell on average: unknown.
-    """
-    if audit["cramers_v"] is None:
-        return "undefined"
-    if _p_value(counts) < 0.001:
-        return "strong" if (audit["cramers_v_corrected"] or 0) >= 0.05 else "slight"
-    languages, labels = (np.count_nonzero(counts.counts.sum(axis=axis)) for axis in (1, 0))
-    return "none" if counts.rows >= 5 * languages * labels else "unknown"
-
-
-def _p_value(counts: JointDistribution) -> float:
-    """Of Pearson's chi^2 test that language and label are independent."""
-    from scipy.special import chdtrc
-
-    languages, labels = (np.count_nonzero(counts.counts.sum(axis=axis)) for axis in (1, 0))
-    return float(chdtrc((languages - 1) * (labels - 1), counts.chi_squared))
-
-
-def _verdict(counts: JointDistribution, audit: dict[str, Any], link: str) -> str:
-    bits, chance = (_bits(audit[f"mutual_information_{name}bits"]) for name in ("", "chance_"))
-    if link == "undefined":
-        languages, labels = (np.flatnonzero(counts.counts.sum(axis=axis)) for axis in (1, 0))
-        only = f"language ({counts.languages[languages[0]]})"
-        if len(languages) > 1:
-            only = f"label ({counts.labels[labels[0]]})"
-        return f"only one {only}: labels cannot depend on language here"
-    if link in ("none", "unknown"):
-        within = f"{bits} bits (chance alone: {chance} on average; p = {_p_value(counts):.2g})"
-        if link == "unknown":
-            return f"{counts.rows:,} rows are too few to tell whether labels depend on language: {within}"
-        return f"labels do not depend on language beyond chance: {within}"
-    known, majority = audit["language_only_accuracy"], audit["majority_accuracy"]
-    digits = 0 if known - majority >= 0.01 else 1
-    if known - majority < 0.0005:
-        guess = f"knowing only the language scores no more than always the same label ({_percent(majority)})"
-    else:
-        guess = f"knowing only the language already scores {_percent(known, digits)}"
-        guess += f" (majority {_percent(majority, digits)})"
-    return f"labels depend on language{' slightly' if link == 'slight' else ''}: {bits} bits; {guess}"
-
-
-def _counts_table(counts: JointDistribution, audit: dict[str, Any]) -> str:
-    """Counts with row shares and marks; of many languages or labels those that hold most mutual information."""
-    languages, labels = _shown(counts)
-    marks = np.where(counts.residuals > 3, "+", np.where(counts.residuals < -3, "-", ""))
-    marks = np.char.add(marks, np.where(counts.counts < SMALL_CELL, "!", ""))
-    widths = np.char.str_len(marks[languages]).max(axis=0)
-    rows = []
-    for i in languages:
-        cells = [
-            f"{audit['counts'][i][j]:,} {audit['row_shares'][i][j] or 0:4.0%}{marks[i, j]:{widths[j]}}" for j in labels
-        ]
-        divergences = audit["kl_divergence_bits"][i], audit["total_variation"][i]
-        rows.append([counts.languages[i], f"{sum(audit['counts'][i]):,}", *cells, *(f"{d:.3f}" for d in divergences)])
-    header = ["language", "rows", *(str(counts.labels[j]) for j in labels), "KL (bits)", "TV"]
-    used = "".join(marks[np.ix_(languages, labels)].ravel())
-    return "\n".join([table(header, rows), *_legend(audit, used)])
-
-
-def _shown(counts: JointDistribution) -> tuple[list[int], list[int]]:
-    """Positions of the languages and labels to show: all in order, or those that hold most mutual information first."""
-    ratio = np.divide(counts.counts, counts.expected, out=np.ones(counts.counts.shape), where=counts.counts > 0)
-    information = counts.counts * np.log2(ratio)  # summed over labels: rows * KL; over the table: rows * MI
-
-    def largest(values: np.ndarray, most: int) -> list[int]:
-        return list(range(len(values))) if len(values) <= most else np.argsort(-values, kind="stable")[:most].tolist()
-
-    return largest(information.sum(axis=1), SHOWN_LANGUAGES), largest(information.sum(axis=0), SHOWN_LABELS)
-
-
-def _legend(audit: dict[str, Any], used_marks: str) -> list[str]:
-    lines = [
-        f"({len(audit[axis]) - most} more {axis} not shown, none with more mutual information than these)"
-        for axis, most in (("languages", SHOWN_LANGUAGES), ("labels", SHOWN_LABELS))
-        if len(audit[axis]) > most
-    ]
-    lines.append(
-        "Cells: rows, share of the language. KL, TV: divergence and total variation from the labels of all data."
-    )
-    if "+" in used_marks or "-" in used_marks:
-        lines.append("+ - far more or fewer rows than independence gives (adjusted residual beyond 3).")
-    if "!" in used_marks:
-        lines.append(f"! under {SMALL_CELL} rows.")
-    for what, cells in (("without rows", audit["missing_cells"]), (f"under {SMALL_CELL} rows", audit["small_cells"])):
-        if cells:
-            names = ", ".join(f"({language}, {label})" for language, label, *_ in cells[:6])
-            lines.append(f"Cells {what} ({len(cells):,}): {names}{', ...' if cells[6:] else ''}")
-    return lines
-
-
-def _measures(counts: JointDistribution, audit: dict[str, Any]) -> str:
-    relative, corrected = audit["relative_mutual_information"], audit["cramers_v_corrected"]
-    share = audit["effective_sample_size_ratio"]
-    lines = [
-        f"mutual information: {_bits(audit['mutual_information_bits'])} bits"
-        + ("" if relative is None else f", {_percent(relative)} of the label's entropy")
-        + f" (chance alone: {_bits(audit['mutual_information_chance_bits'])} on average)",
-        f"accuracy from language alone: {_percent(audit['language_only_accuracy'])}"
-        f" (always the same label: {_percent(audit['majority_accuracy'])})",
-        f"effective sample size under class_weighting {audit['weighting']!r}: {_percent(share)}"
-        f" ({share * counts.rows:,.0f} rows)",
-    ]
-    if audit["cramers_v"] is not None:
-        bias_free = "" if corrected is None else f", bias-corrected {corrected:.3f}"
-        lines.insert(1, f"Cramér's V: {audit['cramers_v']:.3f}{bias_free} (0 independent, 1 determined)")
-    return "\n".join(f"- {line}" for line in lines)
-
-
-def _weights_table(counts: JointDistribution, audit: dict[str, Any]) -> str:
-    languages, labels = _shown(counts)
-    rows = [[counts.languages[i], *(f"{audit['weights'][i][j]:.3f}" for j in labels)] for i in languages]
-    title = f"Class weights, {audit['weighting']}{' (0 where there are no rows)' if audit['missing_cells'] else ''}"
-    return f"{title}\n\n{table(['language', *(str(counts.labels[j]) for j in labels)], rows)}"
-
-
-def _advice(audit: dict[str, Any], link: str) -> str:
-    if link in ("none", "undefined"):
-        return "Next: nothing needed; train with class_weighting='none'."
-    if link == "unknown":
-        return "Next: collect rows, or audit the whole data set that this is a sample of."
-    text = f"Next: train with LangImbTrainer and class_weighting={audit['weighting']!r}."
-    if audit["weighting"] == "none":
-        text = (
-            "Next: train with LangImbTrainer and class_weighting='independence' (keeps the shares of languages and of\n"
-            "labels) or 'per_language' (labels even in each language); --weighting NAME shows the weights and what\n"
-            "they cost. accelerate launch recipes/xnli.py shows the effect and the cure."
-        )
-    if audit["missing_cells"]:
-        text += "\nCells without rows: collect some, or set missing_cell_policy='ignore' or 'smooth'."
-    return text
-
-
-def _bits(value: float) -> str:
-    return f"{value:.3f}" if value >= 0.01 else f"{value:.4f}"
-
-
-def _percent(share: float, digits: int = 1) -> str:
-    return f"{100 * share:.{digits}f} %"
+    return " ".join([f"accelerate launch recipes/{results['recipe']}.py --config {results['config_name']}", *flags])
 
 
 TABLES = {
@@ -390,8 +225,9 @@ TABLES = {
     "setups": setups_cells,
     "comparisons": comparisons_cells,
     "attributions": attributions_cells,
+    "base_values": base_values_cells,
 }
-_MARK = re.compile(r"(<!-- langimb:(?P<run>[\w-]+):(?P<table>\w+) -->\n)(?:.*?\n)??(<!-- /langimb -->)", re.DOTALL)
+_MARK = re.compile(r"(<!-- langimb:(?P<run>[\w/-]+):(?P<table>\w+) -->\n)(?:.*?\n)??(<!-- /langimb -->)", re.DOTALL)
 
 
 def fill_marks(text: str, folder: str | Path) -> str:
@@ -406,6 +242,8 @@ def fill_marks(text: str, folder: str | Path) -> str:
     """
 
     def render(mark: re.Match[str]) -> str:
+        if mark["run"] == "benchmarks":
+            return mark[1] + table(*speed_cells(Path(folder, "benchmarks"))) + "\n" + mark[4]
         if mark["table"] not in TABLES:
             raise ValueError(f"Unknown table {mark['table']!r} in a mark: choose one of {', '.join(TABLES)}.")
         return mark[1] + table(*TABLES[mark["table"]](read_results(Path(folder, mark["run"])))) + "\n" + mark[4]

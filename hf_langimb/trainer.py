@@ -6,6 +6,7 @@ import logging
 import math
 import random
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -67,6 +68,7 @@ class LangImbTrainer(Trainer):
         if kwargs.pop("compute_loss_func", None) is not None:
             raise ValueError("LangImbTrainer computes its own loss: leave compute_loss_func out, or subclass _loss.")
         self.distribution: Any = None  # a JointDistribution once the data are counted
+        self._failed_pushes: list[str] = []
         if model is not None:
             model = self._prepare_model(model, args)
         elif model_init is not None:
@@ -353,6 +355,75 @@ class LangImbTrainer(Trainer):
         super()._save(output_dir, state_dict)
         if self.args.should_save and (axes := getattr(self.model.config, "langimb", None)):
             write_axes(output_dir or self.args.output_dir, axes)
+
+    # Publishing
+
+    def create_model_card(
+        self,
+        language: str | None = None,
+        license: str | None = None,
+        tags: str | list[str] | None = None,
+        model_name: str | None = None,
+        finetuned_from: str | None = None,
+        tasks: str | list[str] | None = None,
+        dataset_tags: str | list[str] | None = None,
+        dataset: str | list[str] | None = None,
+        dataset_args: str | list[str] | None = None,
+    ) -> None:
+        """`Trainer`'s card, with the joint table that the model was trained on and what was evaluated."""
+        axes = getattr(self.model.config, "langimb", None)
+        if axes is None:  # not trained: there is nothing of ours to say
+            super().create_model_card(
+                language, license, tags, model_name, finetuned_from, tasks, dataset_tags, dataset, dataset_args
+            )
+        elif self.is_world_process_zero():
+            from hf_langimb.model_card import render_trained_card
+
+            card = render_trained_card(
+                axes,
+                [entry for entry in self.state.log_history if "eval_loss" in entry],
+                name=model_name or Path(self.args.output_dir).name,
+                repo_id=getattr(self, "hub_model_id", None) or "REPO_ID",
+                language=language,
+                license=license,
+                tags=[tags] if isinstance(tags, str) else tags or (),
+                base_model=finetuned_from or base_model_of(self.model).config.name_or_path,
+                datasets=[dataset_tags] if isinstance(dataset_tags, str) else dataset_tags or (),
+                adapter=base_model_of(self.model) is not self.model,
+                masked_entropy_weight=self.args.masked_entropy_weight,
+            )
+            Path(self.args.output_dir, "README.md").write_text(card, encoding="utf-8")
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        """Push in the background, as `Trainer` does; the repository has card and axes from the first push on."""
+        self._collect_failed_pushes()
+        if self.is_world_process_zero() and self.args.hub_strategy != "end":
+            self.create_model_card(model_name=(self.args.hub_model_id or "").rpartition("/")[2] or None)
+            if axes := getattr(self.model.config, "langimb", None):
+                write_axes(self.args.output_dir, axes)
+        super()._push_from_checkpoint(checkpoint_folder)
+
+    def _finish_current_push(self) -> None:
+        """Wait for pushes in the background, and say which of all of them failed."""
+        super()._finish_current_push()
+        self._collect_failed_pushes()
+        if self._failed_pushes:
+            logger.warning(
+                "%d of the pushes during training failed: %s The model is in %s; trainer.push_to_hub() publishes it.",
+                len(self._failed_pushes),
+                " ".join(dict.fromkeys(self._failed_pushes)),
+                self.args.output_dir,
+            )
+            self._failed_pushes = []
+
+    def _collect_failed_pushes(self) -> None:
+        from hf_langimb.hub import sentence_of
+
+        jobs = getattr(getattr(self, "push_in_progress", None), "jobs", [])
+        for job in [job for job in jobs if job.done()]:
+            if not job.cancelled() and (error := job.exception()):
+                self._failed_pushes.append(sentence_of(error, self.hub_model_id))
+            jobs.remove(job)
 
 
 class _ShuffledBatches(torch.utils.data.Sampler):

@@ -1,12 +1,17 @@
 """Shared fixtures: tiny tokenizers, models and data sets made here, without any download."""
 
 import os
+import socket
 import tempfile
 
 # Read at first import, so before it: no test reaches the network (a stray call meets a closed port), and the Hub tests
 # may still talk to their own server on this machine, which offline mode would block.
 os.environ["HF_HUB_OFFLINE"] = os.environ["TRANSFORMERS_OFFLINE"] = "0"
-os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"
+with socket.socket() as _free:
+    _free.bind(("127.0.0.1", 0))
+    HUB_PORT = _free.getsockname()[1]  # closed but where a test starts its Hub
+os.environ["HF_ENDPOINT"] = f"http://127.0.0.1:{HUB_PORT}"
+os.environ["HF_HOME"] = tempfile.mkdtemp()
 os.environ["HF_HUB_DISABLE_XET"] = os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"

@@ -7,7 +7,7 @@ import pytest
 from datasets import Dataset
 
 from hf_langimb import attribute, cumulative_difference
-from hf_langimb.attribution.difference import PARTS, compare_seeds
+from hf_langimb.attribution.difference import PARTS, base_values, compare_seeds
 from hf_langimb.attribution.store import AttributionStore, stack
 
 
@@ -174,3 +174,12 @@ def test_few_seeds(seeds, number, control, unbiased):
     found = compare_seeds(*few, thresholds=(0.01,), resamples=10)
     assert [len(found[form]) for form in ("result", "control", "unbiased")] == [6, control, unbiased]
     assert all(entry["seed_intervals"] is None and entry["intervals"] for entry in found["result"])
+
+
+def test_base_values(stores, seeds):
+    bases = np.stack([stack(store.examples["base"]).astype(float) for store in seeds[0].values()])
+    found = base_values(seeds[0])
+    assert list(found["mean"].values()) == pytest.approx(bases.mean(axis=(0, 1)))
+    assert found["over_seeds"] == pytest.approx(np.std(bases, axis=0, ddof=1).mean())
+    assert found["over_examples"] == pytest.approx(np.std(bases, axis=1, ddof=1).mean())
+    assert base_values({0: stores["A"].folder})["over_seeds"] is None

@@ -91,6 +91,15 @@ def test_attributions_by_language_with_intervals_over_seeds(results, form):
     assert axes.get_ylim() == plots.attribution_bars(results, "control", "neutral").axes[0].get_ylim()
 
 
+def test_attributions_of_many_languages_are_a_heat_map(results):
+    kept = [e for e in results["attributions"]["result"] if e["threshold"] == 0.01 and e["language"] == "fr"]
+    more = [e | {"language": f"l{i}", "neutral": 0.01 * i} for i in range(9) for e in kept]
+    results["attributions"] |= {"result": kept + more}
+    axes = plots.attribution_bars(results, "result", "entailment").axes[0]
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == ["fr ▲", *(f"l{i}" for i in range(9))]
+    assert texts(axes)[4::3] == [f"{0.01 * i:+.3f}" for i in range(9)]
+
+
 def test_probe_by_layer():
     axes = plots.probe_by_layer({"layers": [probe_of(0, 0.5), probe_of(1, 0.9)]}).axes[0]
     assert axes.lines[0].get_ydata().tolist() == [0.5, 0.9]

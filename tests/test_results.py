@@ -35,7 +35,8 @@ def metrics(accuracy, external=None, reliance=0.5):
 
 def setup(*seeds, plan="balanced"):
     numbered = {str(seed): value for seed, value in enumerate(seeds)}
-    return {"plan": plan, "class_weighting": "none", "seeds": numbered, "summary": summarise(numbered)}
+    settings = {"class_weighting": "none", "masked_entropy_weight": 0.0, "lora_rank": 0}
+    return {"plan": plan, **settings, "seeds": numbered, "summary": summarise(numbered)}
 
 
 @pytest.fixture
@@ -199,7 +200,7 @@ def test_missing_keys(results, key):
     [
         ((), [], "here: expected object, found \\[\\]"),
         (("setups",), [], "here, setups: expected one entry or more, found \\[\\]"),
-        (("setups", "balanced"), {}, "here, setups, balanced: expected the keys plan, class_weighting, seeds, summary"),
+        (("setups", "balanced"), {}, "here, setups, balanced: expected the keys plan, class_weighting"),
         (("setups", "balanced"), None, "here, setups, balanced: expected object, found null"),
         (("setups", "balanced", "seeds"), {}, "here, setups, balanced, seeds: expected one entry or more"),
         (("setups", "balanced", "seeds", "1", "test"), {}, "balanced, seeds, 1, test: expected the keys rows"),

@@ -12,6 +12,7 @@ import torch
 from conftest import SKEWED
 from datasets import ClassLabel, Dataset, DatasetDict, Value
 from transformers import (
+    AutoModelForMaskedLM,
     AutoModelForSequenceClassification,
     BertForTokenClassification,
     DataCollatorWithPadding,
@@ -699,6 +700,19 @@ def test_lora_trains_adapters_and_head_alone(build, tiny_bert, rows, tmp_path):
     assert load_model(tmp_path / "adapter").config.id2label == names, "the base does not know them"
     axes = json.loads((tmp_path / "adapter" / "langimb.json").read_text(encoding="utf-8"))
     assert axes["counts"] == [list(row) for row in SKEWED.values()]
+
+
+def test_lora_keeps_a_pooler_that_the_base_lacks(build, rows, tmp_path, tiny_bert):
+    base = tiny_bert()
+    masked = AutoModelForMaskedLM.from_config(base.config)
+    masked.bert.load_state_dict(base.bert.state_dict(), strict=False)
+    masked.save_pretrained(tmp_path / "base")
+    trainer = build(AutoModelForSequenceClassification.from_pretrained(tmp_path / "base", num_labels=3), lora_rank=2)
+    trainer.train()
+    trainer.save_model(tmp_path / "adapter")
+    logits = trainer.predict(rows).predictions
+    again = build(load_model(tmp_path / "adapter"), None, rows).predict(rows).predictions
+    assert torch.tensor(again).allclose(torch.tensor(logits), atol=1e-6), "a pooler at random would give others"
 
 
 # Bad input: what was expected, what was found, what to do

@@ -18,7 +18,7 @@ from hf_langimb.attribution.examples import Example, encode
 from hf_langimb.attribution.owen import owen_values
 from hf_langimb.attribution.shapley import shapley_values
 from hf_langimb.attribution.store import SCHEMA_VERSION, AttributionStore, is_written, open_store, write_shard
-from hf_langimb.columns import class_label_names
+from hf_langimb.columns import labels_by_name
 from hf_langimb.data.loading import find_text_columns, longest_input
 from hf_langimb.progress import bar
 
@@ -80,7 +80,7 @@ def attribute(
     max_length = max_length or longest_input(tokenizer, model.config)
     names = [model.config.id2label[i] for i in range(model.config.num_labels)]
     if "label" in dataset.column_names:
-        dataset = dataset.remove_columns("label").add_column("label", _label_names(dataset, names))
+        dataset = dataset.remove_columns("label").add_column("label", labels_by_name(dataset, names))
     state = PartialState()
     forward = Forward(model, dtype, batch_tokens)
     mask_id, mask_token = _mask_token(tokenizer)
@@ -156,17 +156,6 @@ def _check(method: str, masking: str, budget: int | None, budget_unit: str, dtyp
         raise ValueError(f"Expected a shard_size of 1 or more, found {shard_size}.")
 
 
-def _label_names(dataset: Any, names: Sequence[str]) -> list[str]:
-    """The label of each row by the model's name for it."""
-    classes = class_label_names(dataset, "label")
-    found = dataset["label"][:]
-    given = [classes[value] if classes and isinstance(value, int) else value for value in found]
-    given = [names[v] if isinstance(v, int) and 0 <= v < len(names) else v for v in given]
-    if unknown := sorted({str(value) for value in given} - {*names}):
-        raise ValueError(f"Labels {', '.join(unknown)} are not among those of the model, {', '.join(names)}.")
-    return given
-
-
 def _mask_token(tokenizer: Any) -> tuple[int, str]:
     """Id and text of what stands for a masked token; "..." (as in shap) where the tokenizer has none."""
     if tokenizer.mask_token_id is not None:
@@ -198,6 +187,8 @@ def _measure(
 def _hash_of_weights(model: Any) -> str:
     digest = hashlib.sha256(type(model).__name__.encode())
     for name, tensor in sorted(model.state_dict().items()):
+        if ".original_module." in name:  # a head that PEFT has replaced: random, and not used
+            continue
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]

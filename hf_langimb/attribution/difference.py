@@ -99,6 +99,50 @@ def compare_seeds(
     return entries | {"seeds": seeds, "examples": len(first), "truncated_share": sum(cut) / len(cut)}
 
 
+def base_values(stores: Mapping[Any, Store]) -> dict[str, Any]:
+    """How far base values (p with every token masked) differ between the seeds of a setup, and between texts.
+
+    Attributions of two models compare what tokens add only as far as both start from one base value; the masked-input
+    entropy loss draws all of them to 1/C.
+
+    Args:
+        stores: seed -> store, on the same data.
+
+    Returns:
+        JSON-ready: `mean` {label: float} over seeds and examples; `over_seeds`, the standard deviation over seeds of an
+        example's base value, mean over examples and labels (null for one seed); `over_examples`, that over examples
+        within a model, mean over seeds and labels (null for one example).
+    """
+    opened = [s if isinstance(s, AttributionStore) else AttributionStore(s) for s in stores.values()]
+    _require_alike(opened)
+    bases = np.stack([stack(store.examples["base"]).astype(np.float64) for store in opened])  # [seeds, N, C]
+    spreads = [float(bases.std(axis=i, ddof=1).mean()) if bases.shape[i] > 1 else None for i in (0, 1)]
+    means = dict(zip(opened[0].labels, bases.mean(axis=(0, 1)).tolist(), strict=True))
+    return {"mean": means, "over_seeds": spreads[0], "over_examples": spreads[1]}
+
+
+def token_sums(store: Store, threshold: float = 0.01) -> list[dict[str, Any]]:
+    """Shares of positive, neutral and negative tokens of one model and the sums of their S, mean over examples.
+
+    Args:
+        store: of the model.
+        threshold: of S, in probability.
+
+    Returns:
+        JSON-ready, an entry for each language and label: `positive`, `neutral`, `negative`, `token_shares`, `examples`.
+    """
+    sums = _Sums([store], [threshold])
+    over = sums._over(0, 0)[0]  # [N, C, 3]
+    found = []
+    for language, rows in sums.rows.items():
+        shares, means = sums._shares([0], threshold, rows), over[rows].mean(axis=0)
+        for j, label in enumerate(sums.stores[0].labels):
+            entry = {"threshold": threshold, "language": language, "label": label, "examples": len(rows)}
+            entry |= dict(zip(SETS, means[j].tolist(), strict=True))
+            found.append(entry | {"token_shares": dict(zip(SETS, shares[:, j].tolist(), strict=True))})
+    return found
+
+
 class _Sums:
     """Sums of S over the tokens that a store selects, for all examples, classes and thresholds of several stores."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,14 @@ from hf_langimb.report import plots
 from hf_langimb.results import FORMS, compared_pair, read_results, represented
 from hf_langimb.tables import (
     attributions_cells,
+    base_values_cells,
+    command_of,
     comparisons_cells,
     difference_text,
     interval_text,
+    languages_cells,
     predictions_cells,
+    probes_cells,
     setups_cells,
     shown_threshold,
 )
@@ -52,10 +55,20 @@ def write_report(folder: str | Path, output: str | Path | None = None) -> Path:
     part.write_text(render(results, facts, figures, sentences), encoding="utf-8")
     part.replace(path)
     if output is None:
-        (path.parent / "figures").mkdir(exist_ok=True)
-        for name, svg in (item for _, panels in figures for item in panels.items()):
-            (path.parent / "figures" / f"{name}.svg").write_text(svg, encoding="utf-8")
+        _write_figures(figures, path.parent / "figures")
     return path
+
+
+def write_figures(results: dict[str, Any], folder: Path) -> None:
+    """The figures of the page as SVG files that can be looked at alone."""
+    _write_figures(_figures(results), folder)
+
+
+def _write_figures(figures: list[tuple[str, dict[str, str]]], folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, svg in (item for _, panels in figures for item in panels.items()):
+        alone = svg.replace("<svg", '<svg style="color: #1a1a1a; background: #ffffff"', 1)
+        (folder / f"{name}.svg").write_text(alone, encoding="utf-8")
 
 
 def render(
@@ -90,9 +103,9 @@ def render(
         )
     )
     bootstrap = over if several else f"{over}, 95 % bootstrap intervals over examples"
-    tables.append(("By language", f"{bootstrap}; worst cell: a label in a language", _by_language(results)))
+    tables.append(("By language", f"{bootstrap}; worst cell: a label in a language", languages_cells(results)))
     shuffled = "shuffled: where 99 % of probes on shuffled languages lie"
-    tables.append(("Language probe", f"{over}; {shuffled}", _probes(results)))
+    tables.append(("Language probe", f"{over}; {shuffled}", probes_cells(results)))
     if found := results["attributions"]:
         means = (
             f"{found['setup']} - {found['reference']}: sums over tokens, threshold {shown_threshold(found)}, mean over "
@@ -100,6 +113,8 @@ def render(
             f"{'seeds' if len(found['seeds']) > 3 else 'examples'}"
         )
         tables.append(("Token attributions", means, attributions_cells(results)))
+        masked = "probabilities where every token is masked, mean and standard deviations (SD)"
+        tables.append(("Base values", masked, base_values_cells(results)))
     return templates.get_template("page.html.jinja").render(
         title=f"{results['recipe']}, {results['config_name']}",
         verdict=_verdict(results),
@@ -108,7 +123,7 @@ def render(
         sentences=sentences or [],
         noise_ceiling=results.get("noise_ceiling"),
         config={key: json.dumps(value, ensure_ascii=False) for key, value in results["config"].items()},
-        command=_command(results),
+        command=command_of(results),
         environment=_flat(environment or {}),
     )
 
@@ -267,56 +282,7 @@ def _joint(name: str, audit: dict[str, Any]) -> str:
     return plots.to_svg(drawn, f"Heat map of {name}. {'; '.join(described)}.")
 
 
-def _probes(results: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    rows = []
-    for name, setup in results["setups"].items():
-        for text in ("test", "external"):
-            probes = [metrics["probe"][text] for metrics in setup["seeds"].values()]
-            if any(probe is None for probe in probes):
-                continue
-            means = [
-                setup["summary"].get(f"probe.{text}.{key}") for key in ("accuracy", "bits_below_chance", "confidence")
-            ]
-            low, high = (sum(probe["control_interval"][end] for probe in probes) / len(probes) for end in (0, 1))
-            control = sum(probe["control"] for probe in probes) / len(probes)
-            chance = f"{sum(probe['chance'] for probe in probes) / len(probes):.3f}"
-            shown = [interval_text(mean, ".3f") for mean in means]
-            rows.append([name, text, shown[0], chance, f"{control:.3f} [{low:.3f}, {high:.3f}]", *shown[1:]])
-    return ["setup", "text", "accuracy", "chance", "shuffled [99 %]", "bits below chance", "confidence"], rows
-
-
-def _by_language(results: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Quality in each language; for a single seed with bootstrap intervals over examples."""
-    rows = []
-    for name, setup in results["setups"].items():
-        seeds = [metrics["test"] for metrics in setup["seeds"].values()]
-        for language in seeds[0]["by_language"]:
-            cells = []
-            for measure in ("accuracy", "macro_f1"):
-                summary = setup["summary"].get(f"test.by_language.{language}.{measure}")
-                if summary and len(seeds) == 1 and seeds[0]["intervals"]:
-                    bounds = seeds[0]["intervals"]["by_language"].get(language, {}).get(measure)
-                    if bounds:
-                        summary |= dict(zip(("low", "high"), bounds, strict=True))
-                cells.append(interval_text(summary, ".3f"))
-            errors = [test["calibration"][language]["expected_calibration_error"] for test in seeds
-                      if language in (test["calibration"] or {})]  # fmt: skip
-            rows.append([name, language, *cells, f"{sum(errors) / len(errors):.3f}" if errors else "-"])
-        worst = interval_text(setup["summary"].get("test.worst_cell_accuracy"), ".3f")
-        rows.append([name, "worst cell", worst, "-", "-"])
-    return ["setup", "language", "accuracy", "macro F1", "calibration error"], rows
-
-
 def _flat(environment: dict[str, Any]) -> dict[str, Any]:
     """Versions one by one, without the command, which holds paths."""
     versions = {f"version of {name}": version for name, version in (environment.get("versions") or {}).items()}
     return {key: value for key, value in environment.items() if key not in ("command", "versions")} | versions
-
-
-def _command(results: dict[str, Any]) -> str:
-    chosen = {"seeds": len(results["seeds"]), "seed": results["seeds"][0], "setups": list(results["setups"])}
-    flags = [
-        f"--{key} {shlex.join(map(str, value if isinstance(value, list) else [value]))}"
-        for key, value in (results.get("flags", {}) | chosen).items()
-    ]
-    return " ".join([f"accelerate launch recipes/{results['recipe']}.py --config {results['config_name']}", *flags])

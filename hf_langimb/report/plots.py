@@ -117,7 +117,7 @@ def attribution_bars(results: dict[str, Any], form: str, label: str) -> Figure:
     """Cumulative difference of one label's attributions over positive, neutral and negative tokens, bars by language.
 
     The paper's figure: the threshold .01, 95 % intervals, over- and under-represented languages marked with a triangle
-    up or down. The scale is the same for all labels and forms.
+    up or down. The scale is the same for all labels and forms. More than `MANY` languages are drawn as a heat map.
 
     Args:
         results: of `read_results`, with attributions.
@@ -128,26 +128,44 @@ def attribution_bars(results: dict[str, Any], form: str, label: str) -> Figure:
     threshold = shown_threshold(found)
     shown = [entry for kind in FORMS for entry in found[kind] if entry["threshold"] == threshold]
     entries = [e for e in found[form] if e["threshold"] == threshold and e["label"] == label]
-    entries = sorted(entries, key=lambda entry: -abs(marks.get((label, entry["language"]), 0)))[:MANY]
+    triangles = {1: " \u25b2", -1: " \u25bc", 0: ""}
+    names = [f"{e['language']}{triangles[marks.get((label, e['language']), 0)]}" for e in entries]
+    ends = [x for entry in shown for name in SETS for x in (entry[name], *(shown_interval(entry, name) or ()))]
+    reach = 1.15 * max(map(abs, ends), default=1)
+    if len(entries) > MANY:
+        return _difference_heatmap(
+            np.array([[e[name] for name in SETS] for e in entries]), names, reach, f"{form}: {label}"
+        )
     figure, axes = _figure(4.2, 2.9)
     width = 0.8 / max(len(entries), 1)
-    for i, entry in enumerate(sorted(entries, key=lambda entry: entry["language"])):
-        mark = {1: " \u25b2", -1: " \u25bc"}.get(marks.get((label, entry["language"]), 0), "")
+    for i, (entry, shown_name) in enumerate(zip(entries, names, strict=True)):
         places = np.arange(3) + (i - (len(entries) - 1) / 2) * width
         heights = np.array([entry[name] for name in SETS])
-        axes.bar(places, heights, width, label=_shown(f"{entry['language']}{mark}"), **_style(i))
+        axes.bar(places, heights, width, label=_shown(shown_name), **_style(i))
         bounds = [shown_interval(entry, name) for name in SETS]
         if all(bounds):
             low, high = np.array(bounds).T
             axes.errorbar(places, heights, [heights - low, high - heights], fmt="none", color=_INK, capsize=2)
-    ends = [x for entry in shown for name in SETS for x in (entry[name], *(shown_interval(entry, name) or ()))]
-    reach = 1.15 * max(map(abs, ends), default=1)
     axes.set_ylim(-reach, reach)
     axes.axhline(0, color=_INK, linewidth=0.8)
     axes.set_xticks(range(3), SETS)
     axes.set_ylabel("difference")
     axes.set_title(f"{form}: {label}")
     _legend(axes, "language")
+    return figure
+
+
+def _difference_heatmap(values: np.ndarray, languages: Sequence[str], reach: float, title: str) -> Figure:
+    """Signed values [languages, sets of tokens], dark at both ends of -reach to reach."""
+    figure, axes = _figure(4.2, 1.2 + 0.3 * len(languages))
+    axes.imshow(values, cmap="PuOr", vmin=-reach, vmax=reach, aspect="auto")
+    axes.set_xticks(range(len(SETS)), SETS)
+    axes.set_yticks(range(len(languages)), languages)
+    for i, j in np.ndindex(values.shape):
+        dark = abs(values[i, j]) > 0.6 * reach
+        axes.text(j, i, f"{values[i, j]:+.3f}", ha="center", va="center", color="white" if dark else "black")
+    axes.set_title(title)
+    axes.tick_params(length=0)
     return figure
 
 

@@ -1,0 +1,260 @@
+"""Measure a classifier that is there already, ours or a stranger's: predictions, probe, attributions, card.
+
+The folder that it writes is that of a run with one setup, `model`, whose training happened elsewhere.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import shutil
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from accelerate import PartialState
+from datasets import Dataset
+
+from hf_langimb.arguments import LangImbTrainingArguments
+from hf_langimb.axes import AXES_FILE
+from hf_langimb.cli import add_dataset, with_dashes
+from hf_langimb.distribution import JointDistribution
+from hf_langimb.results import SCHEMA_VERSION, summarise, write_json, write_results
+
+logger = logging.getLogger(__name__)
+
+SETUP, SEED = "model", 0
+REQUEST = "request.json"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command line of recipes/evaluate.py."""
+    from hf_langimb.progress import hidden, start_program
+
+    options = _parse(argv)
+    state = start_program()
+    logging.basicConfig(format="%(message)s")
+    logger.setLevel(logging.INFO if state.is_main_process else logging.ERROR)
+    try:
+        folder, results = check_up(options, quiet=hidden())
+        if state.is_main_process:
+            _show(folder, results, options)
+    except (ValueError, OSError) as error:
+        sys.exit(f"evaluate.py: {' '.join(str(error).split())}")
+
+
+def _parse(argv: Sequence[str] | None) -> Namespace:
+    parser = ArgumentParser(
+        "accelerate launch recipes/evaluate.py",
+        description="Measure a published or local classifier: quality by language, language probe, attributions.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("model", metavar="MODEL", help="Hub id or folder of a classifier or adapter")
+    add_dataset(parser)
+    parser.add_argument("--output-dir", metavar="DIR", help="default: runs/evaluate-MODEL")
+    parser.add_argument("--rows", type=int, default=0, help="first rows of each language, 0 for all (default)")
+    parser.add_argument(
+        "--explain-rows", type=int, default=60, help="rows whose tokens are attributed; 0 none, -1 all (default: 60)"
+    )
+    parser.add_argument("--batch-size", type=int, default=32, help="of a device (default: %(default)s)")
+    parser.add_argument(
+        "--push-to-hub", action="store_true", help="publish the measures and the refreshed card in MODEL's repository"
+    )
+    return parser.parse_args([with_dashes(word) for word in (sys.argv[1:] if argv is None else argv)])
+
+
+def check_up(options: Namespace, quiet: bool = True) -> tuple[Path, dict[str, Any]]:
+    """Measure, and write results.json and the page; a step that is done is not done again.
+
+    Raises:
+        ValueError: no such model or data, or labels that the model does not have; says what to do.
+    """
+    from hf_langimb.data.loading import find_text_columns, longest_input, open_rows, standardise, tokenize
+    from hf_langimb.experiment import explain, explained_rows, measure_predictions, predict, probe
+    from hf_langimb.hub import require_login
+    from hf_langimb.lora import load_classifier
+
+    if options.push_to_hub:
+        if Path(options.model).is_dir():
+            raise ValueError(f"--push_to_hub writes to the repository of MODEL, found the folder {options.model}.")
+        if PartialState().is_main_process:
+            require_login(options.model)
+    rows = open_rows(
+        options.dataset,
+        config_names=options.config_name,
+        split=options.split,
+        text_columns=options.text_column,
+        language_column=options.language_column,
+        label_column=options.label_column,
+        id_column=options.id_column,
+        rows=options.rows or None,
+    )
+    columns = find_text_columns(rows, options.text_column)
+    folder = Path(options.output_dir or f"runs/evaluate-{_slug(options.model)}")
+    place = folder / SETUP / f"seed-{SEED}"
+    _open_folder(folder, options)
+    _fetch(options.model, place)
+    model, tokenizer = load_classifier(str(place))
+    names = [str(model.config.id2label[i]) for i in range(model.config.num_labels)]
+    test = _labelled(rows, columns, names, standardise)
+    limit = longest_input(tokenizer, model.config)
+    axes_file = place / AXES_FILE
+    axes = json.loads(axes_file.read_text(encoding="utf-8")) if axes_file.is_file() else None
+    languages = sorted(test.unique("language"))
+    plan, weights = _trained_on(axes, languages, len(names))
+    explained = explained_rows(test, options.explain_rows)
+    encoded = tokenize(test, tokenizer, columns, limit)
+    arguments = LangImbTrainingArguments(
+        output_dir=str(place), per_device_eval_batch_size=options.batch_size, report_to="none", disable_tqdm=quiet
+    )
+    quality = measure_predictions(predict(place, encoded, arguments), encoded, plan, weights)
+    metrics = {"test": quality, "probe": probe(place, encoded, None)}
+    if explained is not None:
+        store = folder / "attributions" / f"{SETUP}-seed-{SEED}"
+        explain(place, explained, store, columns, limit)
+    results = {
+        "schema_version": SCHEMA_VERSION,
+        "recipe": "evaluate",
+        "config_name": options.model,
+        "config": _request(options),
+        "flags": {},
+        "languages": list(plan.languages) + [name for name in languages if name not in plan.languages],
+        "labels": names,
+        "seeds": [SEED],
+        "data": {"test/natural": JointDistribution.from_dataset(test).audit()}
+        | ({"train/natural": _audit_of(axes, names)} if axes else {}),
+        "setups": {
+            SETUP: {
+                "plan": "natural",
+                "class_weighting": axes["class_weighting"] if axes else "none",
+                "masked_entropy_weight": 0,
+                "lora_rank": 0,
+                "seeds": {str(SEED): metrics},
+                "summary": summarise({str(SEED): metrics}),
+            }
+        },
+        "noise_ceiling": None,
+        "comparisons": [],
+        "attributions": None,
+        "explained": None,
+    }
+    if PartialState().is_main_process:
+        if explained is not None:
+            results["explained"] = _explained(store)
+        write_results(folder, results)
+    PartialState().wait_for_everyone()
+    return folder, results
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^\w.-]+", "-", name.rstrip("/").rpartition("/")[2])
+
+
+def _request(options: Namespace) -> dict[str, Any]:
+    """What was asked for, but where it is written and published."""
+    kept = {
+        key: value for key, value in vars(options).items() if key not in ("output_dir", "push_to_hub", "batch_size")
+    }
+    return json.loads(json.dumps(kept))
+
+
+def _open_folder(folder: Path, options: Namespace) -> None:
+    """Make or continue the folder.
+
+    Raises:
+        ValueError: it holds something else.
+    """
+    path, request = folder / REQUEST, _request(options)
+    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    if before is None and folder.is_dir() and any(folder.iterdir()):
+        raise ValueError(f"{folder} holds files but no evaluation: choose another --output_dir, or empty it.")
+    if before is not None and before != request:
+        differing = ", ".join(key for key in request if request[key] != before.get(key))
+        raise ValueError(f"{folder} holds another evaluation ({differing}): choose another --output_dir, or remove it.")
+    PartialState().wait_for_everyone()  # all have read
+    if PartialState().is_main_process:
+        write_json(path, request)
+    PartialState().wait_for_everyone()
+
+
+def _fetch(name: str, place: Path) -> None:
+    """The model's files in a folder of their own: predictions are written beside them, never beside the user's."""
+    from hf_langimb.hub import MODEL_FILES, download
+
+    if PartialState().is_main_process and not place.is_dir():
+        source = Path(name) if Path(name).is_dir() else download(name)
+        part = place.with_suffix(".part")
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        for path in source.iterdir():
+            if path.is_file() and path.suffix in MODEL_FILES and path.name not in ("probe.json", "results.json"):
+                shutil.copy(path, part)
+        part.rename(place)
+    PartialState().wait_for_everyone()
+
+
+def _labelled(rows: Dataset, columns: Sequence[str], names: Sequence[str], standardise: Any) -> Dataset:
+    """The rows with standard columns, their labels as the model numbers them."""
+    from hf_langimb.columns import labels_by_name, require_columns
+
+    require_columns(rows, {"language": "language", "label": "label"})
+    given = labels_by_name(rows, names)
+    rows = rows.remove_columns("label").add_column("label", given)
+    identity = "id" if "id" in rows.column_names else None
+    return standardise(rows, text_columns=columns, id_column=identity, label_names=names)
+
+
+def _trained_on(
+    axes: dict[str, Any] | None, languages: Sequence[str], classes: int
+) -> tuple[JointDistribution, np.ndarray | None]:
+    """Counts and class weights of the training, where the model knows them; else even counts, and none."""
+    numbers = tuple(range(classes))
+    if axes is None:
+        return JointDistribution(tuple(languages), numbers, np.ones((len(languages), classes), dtype=np.int64)), None
+    counted = JointDistribution(tuple(axes["languages"]), numbers, np.array(axes["counts"]))
+    return counted, np.array(axes["weights"])
+
+
+def _audit_of(axes: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """AUDIT of the training data that a checkpoint remembers."""
+    scheme = axes["class_weighting"]
+    counted = JointDistribution(tuple(axes["languages"]), tuple(names), np.array(axes["counts"]))
+    return counted.audit(scheme if not counted.missing_cells else "none")
+
+
+def _explained(store: Path) -> dict[str, Any]:
+    """Summary of one model's attributions."""
+    from hf_langimb.attribution.difference import base_values, token_sums
+    from hf_langimb.attribution.store import AttributionStore
+
+    opened = AttributionStore(store)
+    cut = opened.examples["truncated"].to_pylist()
+    return {
+        "examples": len(opened),
+        "truncated_share": sum(cut) / len(cut),
+        "base_values": base_values({SEED: opened}),
+        "tokens": token_sums(opened),
+    }
+
+
+def _show(folder: Path, results: dict[str, Any], options: Namespace) -> None:
+    """Print what came out, write the page, publish where that was asked for."""
+    from hf_langimb.hub import publish_evaluation
+    from hf_langimb.report.page import write_report
+    from hf_langimb.tables import languages_cells, predictions_cells, probes_cells, table
+
+    print("\nPredicted labels, share in each language\n")
+    print(table(*predictions_cells(results)))
+    print("\nBy language, 95 % bootstrap intervals over rows\n")
+    print(table(*languages_cells(results)))
+    print("\nLanguage probe\n")
+    print(table(*probes_cells(results)))
+    print(f"\nTo look at: {write_report(folder)}\nAll numbers: {folder / 'results.json'}")
+    if options.push_to_hub:
+        print(f"Published: {publish_evaluation(folder, options.model)}")
+    else:
+        print("Next: --push_to_hub puts these measures and a refreshed card into the model's repository.")

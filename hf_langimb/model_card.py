@@ -1,0 +1,447 @@
+"""Model cards, rendered from results.json alone: they print no number that does not stand there."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hf_langimb.arguments import RecipeArguments
+from hf_langimb.distribution import JointDistribution
+from hf_langimb.results import FILE_NAME, FORMS, SETS, read_results
+from hf_langimb.tables import (
+    attributions_cells,
+    command_of,
+    comparisons_cells,
+    interval_text,
+    setups_cells,
+    shown_threshold,
+    table,
+)
+
+TAGS = ("hf_langimb", "multilingual", "language-specific-class-imbalance")
+WORDS = {  # of the plans that a recipe knows
+    "balanced": "data in which every language has all labels equally often",
+    "imbalanced": "data in which the labels depend on the language",
+    "natural": "the data as they were collected",
+}
+
+
+def render_card(
+    results: dict[str, Any],
+    setup: str,
+    *,
+    seed: int | None = None,
+    repo_id: str = "REPO_ID",
+    base_model: str | None = None,
+    attributions: str | None = None,
+) -> str:
+    """README.md of one trained model.
+
+    Args:
+        results: of `read_results`.
+        setup: whose weights the repository holds.
+        seed: of these weights; None takes the lowest.
+        repo_id: of the repository.
+        base_model: Hub id of the model that was fine-tuned; None takes that of the results, where it is one.
+        attributions: Hub id of the data set with the attributions of single tokens.
+
+    Raises:
+        ValueError: the run has no such setup or seed.
+    """
+    chosen = measured(results, setup, seed)
+    number, metrics = chosen
+    values = results["setups"][setup]
+    config = {name: results["config"].get(name, default) for name, default in _defaults().items()}
+    audit = results["data"][f"train/{values['plan']}"]
+    adapter = bool(values["lora_rank"])
+    base = base_model or (config["model_name_or_path"] if _is_hub_id(config["model_name_or_path"]) else None)
+    return _template("model_card.md.jinja").render(
+        metadata=_metadata(results, setup, metrics, config, base, adapter, repo_id),
+        title=f"{results['recipe']} {results['config_name']}, {setup.replace('_', ' ')}",
+        summary=_summary(results, setup, number, config),
+        repo_id=repo_id,
+        example=_example(config["text_columns"]),
+        adapter=adapter,
+        lora_rank=values["lora_rank"],
+        labels=results["labels"],
+        counts=_grid("language", audit["labels"], audit["languages"], audit["counts"], "{:,}"),
+        bits=f"{audit['mutual_information_bits']:.4f}",
+        chance_bits=f"{audit['mutual_information_chance_bits']:.4f}",
+        language_only=f"{audit['language_only_accuracy']:.3f}",
+        majority=f"{audit['majority_accuracy']:.3f}",
+        class_weighting=values["class_weighting"],
+        weights=_grid("language", audit["labels"], audit["languages"], audit["weights"], "{:.3f}")
+        if values["class_weighting"] == audit["weighting"] != "none"
+        else "",
+        over=_over(results),
+        setups=table(*setups_cells(results)),
+        comparisons=_comparisons(results, setup),
+        seed=number,
+        test_rows=f"{metrics['test']['rows']:,}",
+        languages=table(*_languages_cells(metrics["test"])),
+        predictions=_grid("language", results["labels"], results["languages"], metrics["test"]["predicted"], "{:,}"),
+        probes=_probes(metrics["probe"]),
+        **_attributed(results),
+        command=command_of(results),
+        store=f"; what each token adds is in the data set [{attributions}](https://huggingface.co/datasets/{attributions})"
+        if attributions
+        else "",
+    )
+
+
+def render_trained_card(
+    axes: dict[str, Any],
+    evaluations: Sequence[dict[str, Any]],
+    *,
+    name: str,
+    repo_id: str,
+    language: str | None,
+    license: str | None,
+    tags: Sequence[str],
+    base_model: str,
+    datasets: Sequence[str],
+    adapter: bool,
+    masked_entropy_weight: float,
+) -> str:
+    """README.md that `LangImbTrainer` writes: what it was trained on; measures come from recipes/evaluate.py.
+
+    Args:
+        axes: of langimb.json.
+        evaluations: entries of the Trainer's log with eval_loss.
+        name, repo_id: of the model.
+        language, license, tags, base_model, datasets: for the Hub's search.
+        adapter: whether these are LoRA adapters.
+        masked_entropy_weight: of the training.
+    """
+    from huggingface_hub import ModelCardData
+
+    metadata = ModelCardData(
+        language=[language] if language else _language_codes(axes["languages"]),
+        license=license,
+        library_name="peft" if adapter else "transformers",
+        pipeline_tag="text-classification",
+        base_model=base_model if _is_hub_id(base_model) else None,
+        datasets=list(datasets) or None,
+        tags=list(dict.fromkeys([*TAGS, *tags, "generated_from_trainer"])),
+        model_name=name,
+    )
+    counted = JointDistribution(tuple(axes["languages"]), tuple(axes["label_names"]), np.array(axes["counts"]))
+    columns = list(dict.fromkeys(key for entry in evaluations for key in entry if key.startswith("eval_")))
+    shown = ["epoch", *(key for key in columns if not key.endswith(("runtime", "_per_second")))]
+    rows = [[_plain(entry.get(key)) for key in shown] for entry in evaluations]
+    return _template("trained_card.md.jinja").render(
+        metadata=metadata.to_yaml(line_break="\n"),
+        title=name,
+        repo_id=repo_id,
+        labels=_listed(axes["label_names"]),
+        languages=_listed(axes["languages"]),
+        class_weighting=axes["class_weighting"],
+        masked_entropy_weight=masked_entropy_weight,
+        counts=_grid("language", axes["label_names"], axes["languages"], axes["counts"], "{:,}"),
+        bits=f"{counted.mutual_information_bits:.4f}",
+        weights=""
+        if axes["class_weighting"] == "none"
+        else _grid("language", axes["label_names"], axes["languages"], axes["weights"], "{:.3f}"),
+        evaluations=table(shown, rows) if rows else "",
+    )
+
+
+def _plain(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else "-" if value is None else str(value)
+
+
+def render_attributions_card(results: dict[str, Any], setups: Sequence[str], seed: int, repo_id: str) -> str:
+    """README.md of the data set with the attributions of single tokens, a configuration for each setup and table."""
+    import yaml
+
+    configs = [
+        {"config_name": f"{setup}-{kind}", "data_files": f"{setup}/{kind}-*.parquet"}
+        for setup in setups
+        for kind in ("tokens", "examples")
+    ]
+    metadata = {
+        "language": _language_codes(results["languages"]),
+        "tags": [*TAGS, "shap"],
+        "configs": configs,
+    } | _licence(results)
+    return _template("attributions_card.md.jinja").render(
+        metadata=yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True).strip(),
+        title=f"Token attributions of {results['recipe']} {results['config_name']}",
+        repo_id=repo_id,
+        setups=setups,
+        seed=seed,
+        command=command_of(results),
+    )
+
+
+def render_base_card(results: dict[str, Any], repo_id: str) -> str:
+    """README.md of the checkpoint that a run's setups start from, where the run has made it itself."""
+    import yaml
+
+    metadata = {
+        "language": _language_codes(results["languages"]),
+        "tags": list(TAGS),
+        "library_name": "transformers",
+        "pipeline_tag": "fill-mask",
+    } | _licence(results)
+    return _template("base_card.md.jinja").render(
+        metadata=yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True).strip(),
+        title=f"{results['recipe']} {results['config_name']}, start",
+        repo_id=repo_id,
+        command=command_of(results),
+    )
+
+
+def refresh_card(card: str, results: dict[str, Any], repo_id: str) -> str:
+    """A model's card with the section of this evaluation; all else that it says stays.
+
+    Args:
+        card: README.md as it is, empty where there is none.
+        results: of an evaluation.
+        repo_id: of the model.
+    """
+    from huggingface_hub import ModelCard
+
+    name = str(results["config"]["dataset"])
+    begin, end = f"<!-- hf_langimb evaluation: {name} -->", "<!-- /hf_langimb evaluation -->"
+    section = _template("evaluation_card.md.jinja").render(name=name, **_evaluated(results))
+    block = f"{begin}\n{section.strip()}\n{end}"
+    whole: Any = ModelCard(card or f"# {repo_id.rpartition('/')[2]}\n", ignore_metadata_errors=True)
+    metrics = next(iter(results["setups"]["model"]["seeds"].values()))["test"]
+    ours = _eval_results(metrics, name, results["config"]["split"] or "test")
+    ids = {result.unique_identifier for result in ours}
+    others = [result for result in whole.data.eval_results or () if result.unique_identifier not in ids]
+    whole.data.eval_results = [*others, *ours]
+    whole.data.model_name = whole.data.get("model_name") or repo_id.rpartition("/")[2]
+    text = str(whole)
+    old = re.compile(rf"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
+    return old.sub(lambda _: block, text) if old.search(text) else f"{text.rstrip()}\n\n{block}\n"
+
+
+def _evaluated(results: dict[str, Any]) -> dict[str, Any]:
+    """What the section of an evaluation says."""
+    metrics = next(iter(results["setups"]["model"]["seeds"].values()))
+    test = metrics["test"]
+    found = results["explained"]
+    return {
+        "rows": f"{test['rows']:,}",
+        "dependence": f"{test['dependence_bits']:.4f}",
+        "corrected": f"{test['dependence_bits_corrected']:.4f}",
+        "given_label": f"{test['dependence_given_label_bits']:.4f}",
+        "reliance": None if test["reliance"] is None else f"{test['reliance']:.3f}",
+        "languages": table(*_languages_cells(test)),
+        "predictions": _grid("language", results["labels"], results["languages"], test["predicted"], "{:,}"),
+        "probes": _probes(metrics["probe"]),
+        "explained": found and f"{found['examples']:,}",
+        "tokens": _token_table(found) if found else "",
+    }
+
+
+def _token_table(found: dict[str, Any]) -> str:
+    rows = [
+        [entry["label"], entry["language"], kind, f"{entry['token_shares'][kind]:.3f}", f"{entry[kind]:+.3f}"]
+        for entry in found["tokens"]
+        for kind in SETS
+    ]
+    return table(["label", "language", "tokens", "share of tokens", "sum"], rows)
+
+
+def measured(results: dict[str, Any], setup: str, seed: int | None) -> tuple[int, dict[str, Any]]:
+    """The seed that is published, the lowest where none is named, and its METRICS.
+
+    Raises:
+        ValueError: the run has no such setup or seed.
+    """
+    if setup not in results["setups"]:
+        raise ValueError(f"The run has no setup {setup!r}: choose one of {', '.join(results['setups'])}.")
+    seeds = {int(number): metrics for number, metrics in results["setups"][setup]["seeds"].items()}
+    number = min(seeds) if seed is None else seed
+    if number not in seeds:
+        raise ValueError(f"Setup {setup} has no seed {number}: choose one of {', '.join(map(str, sorted(seeds)))}.")
+    return number, seeds[number]
+
+
+@cache
+def _template(name: str) -> Any:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    loader = PackageLoader("hf_langimb", "")
+    return Environment(
+        loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+    ).get_template(name)
+
+
+def _defaults() -> dict[str, Any]:
+    return vars(RecipeArguments())
+
+
+def _is_hub_id(name: str) -> bool:
+    """Whether a model or data set is named as on the Hub and not a path, nor made by this package."""
+    return bool(re.fullmatch(r"[\w.-]+/[\w.-]+|[\w.-]*-[\w.-]*", name)) and not name.startswith(".")
+
+
+def _language_codes(languages: Sequence[str]) -> list[str]:
+    """Those that the Hub's search knows: en, of eng_Latn eng."""
+    codes = [re.split(r"[_-]", language)[0] for language in languages]
+    return list(dict.fromkeys(code for code in codes if re.fullmatch(r"[a-z]{2,3}", code)))
+
+
+def _licence(results: dict[str, Any]) -> dict[str, str]:
+    licence = results["config"].get("license")
+    return {"license": licence} if licence else {}
+
+
+def _metadata(
+    results: dict[str, Any],
+    setup: str,
+    metrics: dict[str, Any],
+    config: dict[str, Any],
+    base_model: str | None,
+    adapter: bool,
+    repo_id: str,
+) -> str:
+    from huggingface_hub import ModelCardData
+
+    name = str(config["dataset_name"])
+    evaluated = _eval_results(metrics["test"], name, config["test_split"])
+    card = ModelCardData(
+        language=_language_codes(results["languages"]),
+        license=results["config"].get("license"),
+        library_name="peft" if adapter else "transformers",
+        pipeline_tag="text-classification",
+        base_model=base_model,
+        datasets=[name] if _is_hub_id(name) else None,
+        tags=[*TAGS, *(["lora"] if adapter else [])],
+        model_name=repo_id.rpartition("/")[2],
+        eval_results=evaluated,
+    )
+    return card.to_yaml(line_break="\n")
+
+
+def _eval_results(test: dict[str, Any], dataset: str, split: str) -> list[Any]:
+    """For the Hub's index: accuracy and F1 in each language."""
+    from huggingface_hub import EvalResult
+
+    kind = dataset if _is_hub_id(dataset) else re.sub(r"\W+", "_", dataset.rstrip("/").rpartition("/")[2])
+    return [
+        EvalResult(
+            task_type="text-classification", dataset_type=kind, dataset_split=split, dataset_config=language,
+            dataset_name=f"{kind}, {language}", metric_type=metric, metric_name=title, metric_value=values[key],
+        )
+        for language, values in test["by_language"].items()
+        for metric, title, key in (("accuracy", "Accuracy", "accuracy"), ("f1", "Macro F1", "macro_f1"))
+    ]  # fmt: skip
+
+
+def _summary(results: dict[str, Any], setup: str, seed: int, config: dict[str, Any]) -> str:
+    values = results["setups"][setup]
+    pair = "pairs of texts" if len(config["text_columns"]) == 2 else "texts"
+    weighting = values["class_weighting"]
+    made = {
+        "balanced": "as a reference ",
+        "imbalanced": "**without a cure**, to show what such data do, " if weighting == "none" else "",
+    }.get(values["plan"], "")
+    how = [f"with `{weighting}` class weights" if weighting != "none" else "without class weights"]
+    if values["masked_entropy_weight"]:
+        how.append("with the masked-input entropy loss")
+    if values["lora_rank"]:
+        how.append("as LoRA adapters")
+    plan = WORDS.get(values["plan"], f"the plan {values['plan']}")
+    return (
+        f"Classifies {pair} as {_listed(results['labels'])}, in {_listed(results['languages'])}. Trained {made}on "
+        f"{plan}, {', '.join(how)}: setup `{setup}`, seed {seed}, of a run that compares setups, with hf_langimb, "
+        "after [*Understanding the effects of language-specific class imbalance in multilingual "
+        "fine-tuning*](https://arxiv.org/abs/2402.13016)."
+    )
+
+
+def _listed(names: Sequence[Any]) -> str:
+    names = [str(name) for name in names]
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _example(columns: Sequence[str]) -> str:
+    return '{"text": "...", "text_pair": "..."}' if len(columns) == 2 else '"..."'
+
+
+def _over(results: dict[str, Any]) -> str:
+    several = len(results["seeds"]) > 1
+    return "Mean and 95 % t interval over the seeds of the run." if several else "A single seed, so without intervals."
+
+
+def _grid(corner: str, columns: Sequence[Any], names: Sequence[str], rows: Sequence[Any], form: str) -> str:
+    cells = [[name, *(form.format(value) for value in row)] for name, row in zip(names, rows, strict=False)]
+    return table([corner, *map(str, columns)], cells)
+
+
+def _comparisons(results: dict[str, Any], setup: str) -> str:
+    if len(results["seeds"]) == 1:
+        return ""
+    with_it = [entry for entry in results["comparisons"] if setup in (entry["setup"], entry["reference"])]
+    return table(*comparisons_cells(results | {"comparisons": with_it})) if with_it else ""
+
+
+def _languages_cells(test: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Quality of one model in each language."""
+    bounds = (test["intervals"] or {}).get("by_language", {})
+    rows = []
+    for language, values in test["by_language"].items():
+        cells = []
+        for measure in ("accuracy", "macro_f1"):
+            low, high = bounds.get(language, {}).get(measure, (None, None))
+            cells.append(interval_text({"mean": values[measure], "low": low, "high": high}, ".3f"))
+        error = (test["calibration"] or {}).get(language, {}).get("expected_calibration_error")
+        rows.append([language, *cells, "-" if error is None else f"{error:.3f}"])
+    rows.append(["worst label of a language", f"{test['worst_cell_accuracy']:.3f}", "-", "-"])
+    return ["language", "accuracy", "macro F1", "calibration error"], rows
+
+
+def _probes(probes: dict[str, Any]) -> str:
+    rows = []
+    for text, probe in probes.items():
+        if probe is not None:
+            low, high = probe["control_interval"]
+            shuffled = interval_text({"mean": probe["control"], "low": low, "high": high}, ".3f")
+            rows.append([text, f"{probe['rows']:,}", f"{probe['accuracy']:.3f}", f"{probe['chance']:.3f}", shuffled])
+    return table(["text", "rows", "accuracy", "chance", "shuffled [99 %]"], rows) if rows else ""
+
+
+def _attributed(results: dict[str, Any]) -> dict[str, Any]:
+    """What the template says of the attributions; empty texts where there are none."""
+    found = results["attributions"]
+    if not found:
+        keys = ("attributions", "attributed_setup", "attributed_reference", "threshold", "attributed_rows")
+        return dict.fromkeys(keys, "") | {"figures": {}}
+    form = next(form for form in reversed(FORMS) if found[form])
+    return {
+        "attributions": table(*attributions_cells(results)),
+        "attributed_setup": f"`{found['setup']}`",
+        "attributed_reference": f"`{found['reference']}`",
+        "threshold": f"{shown_threshold(found):g}",
+        "attributed_rows": f"{found['examples']:,}",
+        "figures": {
+            f"figures/attributions-{form}-{label}.svg": f"Cumulative difference ({form}) of {label}, bars by language"
+            for label in results["labels"]
+        },
+    }
+
+
+def write_cards(folder: Path) -> None:
+    """Beside every results.json under a folder its figures, and the card of each setup as SETUP.md."""
+    from hf_langimb.report.page import write_figures
+
+    for path in sorted(folder.rglob(FILE_NAME)):
+        results = read_results(path.parent)
+        write_figures(results, path.parent / "figures")
+        for setup in results["setups"]:
+            (path.parent / f"{setup}.md").write_text(render_card(results, setup), encoding="utf-8")
+
+
+if __name__ == "__main__":  # make readme
+    write_cards(Path(sys.argv[1]))

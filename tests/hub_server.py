@@ -1,0 +1,687 @@
+"""A Hub on 127.0.0.1 for tests: as much of its HTTP interface as the real clients ask for, and faults on demand.
+
+    with HubServer() as server:
+        server.add_user("ann", "hf_ann")
+        api = HfApi(endpoint=server.url, token="hf_ann")
+        api.create_repo("ann/model")
+        server.fail("commit", status=503)  # the next commit is refused
+        server.repos["ann/model"].files()  # {path: bytes}
+
+Everything is in memory. Keys of `server.repos` are "user/name" for a model, "datasets/user/name" for a data set.
+"""
+
+import base64
+import contextlib
+import hashlib
+import json
+import os
+import re
+import secrets
+import socket
+import socketserver
+import sys
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import parse_qs, unquote
+
+Headers = Mapping[str, str] | None
+
+LFS_SUFFIXES = (".arrow", ".bin", ".npy", ".npz", ".parquet", ".pickle", ".pkl", ".png", ".pt", ".pth", ".safetensors")
+GITATTRIBUTES = "".join(f"*{suffix} filter=lfs diff=lfs merge=lfs -text\n" for suffix in LFS_SUFFIXES).encode()
+
+
+def _goes_to_lfs(path: str, size: int, sample: bytes) -> bool:
+    return path.endswith(LFS_SUFFIXES) or size > 10 * 2**20 or b"\0" in sample
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+# What the server keeps.
+
+
+class Request(NamedTuple):
+    method: str
+    endpoint: str
+    path: str  # as sent, with its query
+    token: str | None
+
+
+@dataclass(frozen=True)
+class User:
+    name: str
+    role: str
+    orgs: tuple[str, ...]
+
+    def owns(self, repo_id: str) -> bool:
+        return repo_id.split("/")[0] in (self.name, *self.orgs)
+
+
+@dataclass(frozen=True)
+class File:
+    data: bytes
+    lfs: bool  # kept outside git, as large and binary files are
+
+    @cached_property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.data).hexdigest()
+
+    @cached_property
+    def oid(self) -> str:
+        """As git names it; only for LFS files, where no client checks it, git would name a pointer instead."""
+        return hashlib.sha1(b"blob %d\0" % len(self.data) + self.data).hexdigest()
+
+    @property
+    def etag(self) -> str:
+        return self.sha256 if self.lfs else self.oid
+
+    @property
+    def lfs_facts(self) -> dict[str, Any]:
+        # The checksum is called oid in a tree, sha256 among siblings.
+        facts = {"oid": self.sha256, "sha256": self.sha256, "size": len(self.data), "pointerSize": 130}
+        return {"lfs": facts} if self.lfs else {}
+
+
+@dataclass(frozen=True)
+class Commit:
+    oid: str
+    parent: str | None
+    title: str
+    message: str
+    author: str
+    date: str
+    files: dict[str, File]
+
+
+class Repo:
+    """A repository: commits, and references (refs/heads/main, refs/tags/v1, refs/pr/1) that point to them."""
+
+    def __init__(self, repo_id: str, repo_type: str = "model", private: bool = False, gated: bool = False):
+        self.repo_id = repo_id
+        self.repo_type = repo_type
+        self.private = private
+        self.gated = gated
+        self.refs: dict[str, str] = {}
+        self.history: dict[str, Commit] = {}
+        self.uploads: dict[str, bytes] = {}  # LFS objects by sha256, committed or not
+        self.append("refs/heads/main", {".gitattributes": File(GITATTRIBUTES, lfs=False)}, "initial commit")
+
+    @property
+    def key(self) -> str:
+        return self.repo_id if self.repo_type == "model" else f"{self.repo_type}s/{self.repo_id}"
+
+    def at(self, revision: str = "main") -> Commit:
+        """The commit that a branch, a tag, a whole reference or an oid names; KeyError if none."""
+        refs = (revision, f"refs/heads/{revision}", f"refs/tags/{revision}")
+        return self.history[next((self.refs[ref] for ref in refs if ref in self.refs), revision)]
+
+    def files(self, revision: str = "main") -> dict[str, bytes]:
+        return {path: file.data for path, file in self.at(revision).files.items()}
+
+    def commits(self, revision: str = "main") -> list[Commit]:
+        """From the newest to the initial one."""
+        commits = [self.at(revision)]
+        while parent := commits[-1].parent:
+            commits.append(self.history[parent])
+        return commits
+
+    def append(self, ref: str, files: dict[str, File], title: str, message: str = "", author: str = "") -> Commit:
+        """Commit `files` on top of what `ref` points to, and point it there."""
+        author = author or self.repo_id.split("/")[0]
+        commit = Commit(secrets.token_hex(20), self.refs.get(ref), title, message, author, _now(), files)
+        self.history[commit.oid] = commit
+        self.refs[ref] = commit.oid
+        self.uploads |= {file.sha256: file.data for file in files.values() if file.lfs}
+        return commit
+
+
+def _listing(commit: Commit) -> dict[str, dict[str, Any]]:
+    """{path: what a tree tells of it} of all folders and files."""
+    entries: dict[str, dict[str, Any]] = {}
+    for path, file in sorted(commit.files.items()):
+        for slash in re.finditer("/", path):
+            folder = path[: slash.start()]
+            entries[folder] = {"type": "directory", "path": folder, "oid": commit.oid, "size": 0}
+        entries[path] = {"type": "file", "path": path, "oid": file.oid, "size": len(file.data), **file.lfs_facts}
+    return entries
+
+
+# Replies and faults.
+
+
+class Reply(Exception):
+    """What is answered; raised if it is a refusal. Content that is not bytes is sent as JSON."""
+
+    def __init__(self, status: int, content: Any, headers: Headers = None):
+        super().__init__(status, content)
+        self.status = status
+        self.body = content if isinstance(content, bytes) else json.dumps(content).encode()
+        kind = "application/octet-stream" if isinstance(content, bytes) else "application/json"
+        self.headers = {"Content-Type": kind, **(headers or {})}
+
+
+def _refusal(status: int, message: str, code: str = "", headers: Headers = None, **extra: Any) -> Reply:
+    codes = {"X-Error-Code": code} if code else {}
+    return Reply(status, {"error": message, **extra}, {"X-Error-Message": message, **codes, **(headers or {})})
+
+
+@dataclass
+class Fault:
+    """What goes wrong with requests to `endpoint` whose path contains `path`; `hits` counts those it has met."""
+
+    action: str  # fail, cut or corrupt
+    endpoint: str
+    path: str
+    times: int | None
+    skip: int = 0
+    done: bool = False
+    reply: Any = None  # if the action is fail
+    hits: int = 0
+
+    def meets(self, request: Request) -> bool:
+        if request.endpoint != self.endpoint or self.path not in unquote(request.path):
+            return False
+        if self.skip > 0:
+            self.skip -= 1
+            return False
+        met = self.times is None or self.hits < self.times
+        self.hits += met
+        return met
+
+
+_NO_FAULT = Fault("", "", "", times=0)
+
+
+# The interface: each endpoint is a method of the handler, named alike. It is given the parts of its address, with the
+# repository and the commit already found, and is not called for who may not see or, if it `writes`, not change them.
+
+
+class _Route(NamedTuple):
+    method: str
+    pattern: re.Pattern[str]
+    endpoint: str
+    writes: bool
+    call: Callable[..., Any]
+
+
+_ROUTES: list[_Route] = []
+_NAME = r"(?P<name>[^/]+(?:/[^/]+)?)"
+_REPO = rf"/api/(?P<kind>model|dataset)s/{_NAME}"
+_GIT = rf"/(?:(?P<kind>dataset)s/)?{_NAME}"
+_REVISION = r"(?P<revision>[^/]+)"
+
+
+def _route(method: str, pattern: str, endpoint: str = "", *, writes: bool = False) -> Callable[[Callable], Callable]:
+    def register(call: Callable) -> Callable:
+        name = endpoint or call.__name__.replace("_", "-")
+        _ROUTES.append(_Route(method, re.compile(pattern), name, writes, call))
+        return call
+
+    return register
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    wbufsize = -1  # head and body leave together
+    disable_nagle_algorithm = True
+    server: "HubServer"
+    user: Any  # User or None
+
+    def answer(self) -> None:
+        """Read a request, carry it out and reply; or what a fault makes of that."""
+        path, _, query = self.path.partition("?")
+        self.query = parse_qs(query)
+        found = ((route, route.pattern.fullmatch(path)) for route in _ROUTES if route.method == self.command)
+        route, match = next(((route, match) for route, match in found if match), (None, None))
+        token = self.headers.get("Authorization", "").removeprefix("Bearer ") or None
+        request = Request(self.command, route.endpoint if route else "unknown", self.path, token)
+        fault = self.server._record(request)
+        length = int(self.headers.get("Content-Length", 0))
+        if fault.action == "cut":
+            self.close_connection = True
+            if length and not fault.done:
+                self.rfile.read(length // 2)
+                return
+        self.body = self.rfile.read(length)
+        self.corrupted = fault.action == "corrupt"
+        if fault.action != "fail" or fault.done:
+            reply = self._carry_out(route, match.groupdict() if match else {}, token)
+        if fault.action == "fail":
+            reply = fault.reply
+        if fault.action != "cut":
+            self._send(reply, len(reply.body))
+        elif self.command == "GET":
+            self._send(reply, len(reply.body) // 2)
+
+    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = answer
+
+    def _carry_out(self, route: _Route | None, groups: dict[str, Any], token: str | None) -> Reply:
+        try:
+            self.user = self.server.users.get(token or "")
+            if token and not self.user:
+                raise _refusal(401, "Invalid credentials in Authorization header")
+            if route is None:
+                raise _refusal(404, "Sorry, we can't find the page you are looking for.")
+            given: dict[str, Any] = {name: unquote(value or "") for name, value in groups.items()}
+            self.revision = given.pop("revision", "main") or "main"
+            if "name" in given:
+                given["repo"] = self._find(given.pop("kind"), given.pop("name"))
+                if route.writes:
+                    self._check_change(given["repo"], route)
+                if route.endpoint == "commit" and self.server.before_commit:
+                    self.server.before_commit(given["repo"])
+            with self.server.lock:
+                if "revision" in groups:
+                    given["commit"] = self._at(given["repo"], self.revision)
+                answer = route.call(self, **given)
+            return answer if isinstance(answer, Reply) else Reply(200, answer)
+        except Reply as refusal:
+            return refusal
+        except Exception as error:  # raised when the server closes; 501 because clients do not try that again
+            self.server.errors.append(error)
+            return _refusal(501, repr(error))
+
+    def _send(self, reply: Reply, size: int) -> None:
+        self.send_response(reply.status)
+        for name, value in {**reply.headers, "Content-Length": str(len(reply.body))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(reply.body[:size])
+
+    def log_message(self, *args: Any) -> None:
+        """Nothing to standard error."""
+
+    # Who may do what.
+
+    def _owns(self, repo_id: str) -> bool:
+        return self.user is not None and self.user.owns(repo_id)
+
+    def _find(self, kind: str, name: str) -> Repo:
+        repo = self.server.repos.get(f"datasets/{name}" if kind == "dataset" else name)
+        if repo and (self._owns(name) or not repo.private):
+            return repo
+        # The Hub does not tell what is private from what is missing.
+        if self.user:
+            raise _refusal(404, "Repository not found", "RepoNotFound")
+        raise _refusal(401, "Invalid username or password.", "RepoNotFound")
+
+    def _check_write(self, namespace: str | None, code: str = "") -> None:
+        if not self.user:
+            raise _refusal(401, "Invalid username or password.", code)
+        if self.user.role != "write":
+            raise _refusal(403, "Forbidden: you must use a write token to do this.")
+        if namespace is not None and not self._owns(namespace):
+            raise _refusal(403, f"Forbidden: you don't have the rights to write under the namespace {namespace}.")
+
+    def _check_change(self, repo: Repo, route: _Route) -> None:
+        # Who can read may propose changes, hence upload. Over https, clients take any 401 to a repository's address
+        # for a missing repository; the code makes them do so here.
+        proposal = "create_pr" in self.query or self.revision.startswith("refs/pr/")
+        anywhere = proposal or route.endpoint.startswith("lfs-")
+        self._check_write(None if anywhere else repo.repo_id.split("/")[0], "RepoNotFound")
+
+    @staticmethod
+    def _at(repo: Repo, revision: str) -> Commit:
+        try:
+            return repo.at(revision)
+        except KeyError:
+            raise _refusal(404, f"Invalid rev id: {revision}", "RevisionNotFound") from None
+
+    # Accounts and repositories.
+
+    @_route("GET", "/api/whoami-v2")
+    def whoami(self) -> Any:
+        if not self.user:
+            raise _refusal(401, "Invalid username or password.")
+        name, role = self.user.name, self.user.role
+        orgs = [{"type": "org", "name": org, "fullname": org, "roleInOrg": "write"} for org in self.user.orgs]
+        auth = {"type": "access_token", "accessToken": {"displayName": "tests", "role": role}}
+        return {"type": "user", "id": name, "name": name, "fullname": name, "orgs": orgs, "auth": auth}
+
+    @_route("POST", "/api/repos/create")
+    def create(self) -> Any:
+        wanted = json.loads(self.body)
+        owner = wanted.get("organization") or (self.user.name if self.user else "")
+        self._check_write(owner)
+        private = wanted.get("visibility") == "private"
+        repo = Repo(f"{owner}/{wanted['name']}", wanted.get("type") or "model", private)
+        url = f"{self.server.url}/{repo.key}"
+        if repo.key in self.server.repos:
+            raise _refusal(409, f"You already created this {repo.repo_type} repo", url=url)
+        self.server.repos[repo.key] = repo
+        return {"url": url, "name": repo.repo_id}
+
+    @_route("GET", rf"{_REPO}(?:/revision/{_REVISION})?")
+    def info(self, repo: Repo, commit: Commit) -> Any:
+        siblings: list[dict[str, Any]] = [{"rfilename": path} for path in sorted(commit.files)]
+        if "blobs" in self.query:
+            for sibling in siblings:
+                file = commit.files[sibling["rfilename"]]
+                sibling |= {"size": len(file.data), "blobId": file.oid, **file.lfs_facts}
+        facts = {"id": repo.repo_id, "sha": commit.oid, "lastModified": commit.date, "siblings": siblings, "tags": []}
+        flags = {"private": repo.private, "gated": "manual" if repo.gated else False, "disabled": False}
+        return {**facts, **flags, "author": repo.repo_id.split("/")[0], "createdAt": repo.commits()[-1].date}
+
+    # References and history.
+
+    @_route("GET", f"{_REPO}/refs")
+    def refs(self, repo: Repo) -> Any:
+        groups: dict[str, list[dict[str, str]]] = {"heads": [], "tags": [], "pr": []}
+        for ref, oid in repo.refs.items():
+            _, group, name = ref.split("/", 2)
+            groups[group].append({"name": ref if group == "pr" else name, "ref": ref, "targetCommit": oid})
+        pulls = {"pullRequests": groups["pr"]} if "include_prs" in self.query else {}
+        return {"branches": groups["heads"], "tags": groups["tags"], "converts": [], **pulls}
+
+    @_route("POST", rf"{_REPO}/branch/(?P<branch>[^/]+)", writes=True)
+    def branch(self, repo: Repo, branch: str) -> Any:
+        start = self._at(repo, json.loads(self.body).get("startingPoint", "main"))
+        return self._point(repo, f"refs/heads/{branch}", start)
+
+    @_route("POST", f"{_REPO}/tag/{_REVISION}", writes=True)
+    def tag(self, repo: Repo, commit: Commit) -> Any:
+        return self._point(repo, f"refs/tags/{json.loads(self.body)['tag']}", commit)
+
+    @staticmethod
+    def _point(repo: Repo, ref: str, commit: Commit) -> dict[str, Any]:
+        if ref in repo.refs:
+            raise _refusal(409, "Reference update failed: reference already exists")
+        repo.refs[ref] = commit.oid
+        return {}
+
+    @_route("GET", f"{_REPO}/commits/{_REVISION}")
+    def commits(self, repo: Repo, commit: Commit) -> Any:
+        return [
+            {"id": at.oid, "title": at.title, "message": at.message, "date": at.date, "authors": [{"user": at.author}]}
+            for at in repo.commits(commit.oid)
+        ]
+
+    # Uploading: asking what kind of file each is, sending the large ones, then the commit.
+
+    @_route("POST", "/api/validate-yaml")
+    def validate_yaml(self) -> Any:
+        bare = not json.loads(self.body)["content"].startswith("---\n")
+        warnings = [{"message": "empty or missing yaml metadata in repo card"}] if bare else []
+        return {"errors": [], "warnings": warnings}
+
+    @_route("POST", f"{_REPO}/preupload/{_REVISION}", writes=True)
+    def preupload(self, repo: Repo, commit: Commit) -> Any:
+        answers = []
+        for file in json.loads(self.body)["files"]:
+            large = _goes_to_lfs(file["path"], file["size"], base64.b64decode(file["sample"]))
+            answer = {"path": file["path"], "uploadMode": "lfs" if large else "regular", "shouldIgnore": False}
+            if old := commit.files.get(file["path"]):
+                answer["oid"] = old.etag  # from this the client knows what has not changed, and does not commit it
+            answers.append(answer)
+        return {"files": answers}
+
+    @_route("POST", rf"{_GIT}\.git/info/lfs/objects/batch", writes=True)
+    def lfs_batch(self, repo: Repo) -> Any:
+        answers, verify = [], {"href": f"{self.server.url}/{repo.key}.git/info/lfs/verify"}
+        for item in json.loads(self.body)["objects"]:
+            upload = {"href": f"{self.server.url}/lfs/{repo.key}/{item['oid']}"}
+            actions = {} if item["oid"] in repo.uploads else {"actions": {"upload": upload, "verify": verify}}
+            answers.append({**item, **actions})
+        return {"transfer": "basic", "objects": answers}
+
+    @_route("PUT", "/lfs/(?P<key>.+)/(?P<oid>[^/]+)")
+    def lfs_put(self, key: str, oid: str) -> Any:
+        # Clients send no token here: on the Hub the address is a signed one.
+        if hashlib.sha256(self.body).hexdigest() != oid:
+            raise _refusal(400, "The bytes do not match their checksum")
+        self.server.repos[key].uploads[oid] = self.body
+        return b""
+
+    @_route("POST", rf"{_GIT}\.git/info/lfs/verify", writes=True)
+    def lfs_verify(self, repo: Repo) -> Any:
+        if json.loads(self.body)["oid"] not in repo.uploads:
+            raise _refusal(404, "Object not found")
+        return {}
+
+    @_route("POST", f"{_REPO}/commit/{_REVISION}", writes=True)
+    def commit(self, repo: Repo, commit: Commit) -> Any:
+        ref = self.revision if self.revision.startswith("refs/pr/") else f"refs/heads/{self.revision}"
+        if ref not in repo.refs:
+            raise _refusal(404, f"Not a branch: {self.revision}", "RevisionNotFound")
+        header, *changes = (json.loads(line) for line in self.body.splitlines())
+        if not commit.oid.startswith(header["value"].get("parentCommit", "")):
+            raise _refusal(412, "A commit has happened since. Please refresh and try again.")
+        files = dict(commit.files)
+        for change in changes:
+            self._apply(repo, files, change["key"], change["value"])
+        url, pull = f"{self.server.url}/{repo.key}", {}
+        if "create_pr" in self.query:
+            number = 1 + sum(known.startswith("refs/pr/") for known in repo.refs)
+            ref, pull = f"refs/pr/{number}", {"pullRequestUrl": f"{url}/discussions/{number}"}
+            repo.refs[ref] = commit.oid
+        title, message = header["value"]["summary"], header["value"].get("description", "")
+        new = repo.append(ref, files, title, message, author=self.user.name)
+        return {"success": True, "commitOid": new.oid, "commitUrl": f"{url}/commit/{new.oid}", **pull}
+
+    @staticmethod
+    def _apply(repo: Repo, files: dict[str, File], key: str, value: dict[str, Any]) -> None:
+        path = value["path"]
+        if key == "file":
+            files[path] = File(base64.b64decode(value["content"]), lfs=False)
+        elif key == "lfsFile":
+            if value["oid"] not in repo.uploads:
+                raise _refusal(400, f"Your push was rejected: the bytes of {path} were not uploaded")
+            files[path] = File(repo.uploads[value["oid"]], lfs=True)
+        elif key in ("deletedFile", "deletedFolder"):
+            gone = [known for known in files if known == path or (key == "deletedFolder" and known.startswith(path))]
+            if not gone:
+                raise _refusal(404, "A file with this name doesn't exist", "EntryNotFound")
+            for known in gone:
+                del files[known]
+        else:
+            raise NotImplementedError(f"{key} in a commit")
+
+    # Listing and downloading.
+
+    @_route("GET", rf"{_REPO}/tree/{_REVISION}(?:/(?P<path>.+))?")
+    def tree(self, repo: Repo, commit: Commit, path: str) -> Any:
+        prefix = f"{path}/" if path else ""
+        inside = [entry for known, entry in _listing(commit).items() if known.startswith(prefix)]
+        if prefix and not inside:
+            raise _refusal(404, f"{path} does not exist", "EntryNotFound")
+        deep = self.query.get("recursive") == ["true"]
+        return [entry for entry in inside if deep or "/" not in entry["path"].removeprefix(prefix)]
+
+    @_route("POST", f"{_REPO}/paths-info/{_REVISION}")
+    def paths_info(self, repo: Repo, commit: Commit) -> Any:
+        entries = _listing(commit)
+        return [entries[path] for path in parse_qs(self.body.decode()).get("paths", ()) if path in entries]
+
+    @_route("HEAD", rf"{_GIT}/resolve/{_REVISION}/(?P<path>.+)", "head")
+    @_route("GET", rf"{_GIT}/resolve/{_REVISION}/(?P<path>.+)")
+    def resolve(self, repo: Repo, commit: Commit, path: str) -> Any:
+        if repo.gated and not self._owns(repo.repo_id):
+            raise _refusal(403 if self.user else 401, f"Access to {repo.key} is restricted.", "GatedRepo")
+        headers = {"X-Repo-Commit": commit.oid, "Accept-Ranges": "bytes"}
+        if path not in commit.files:
+            raise _refusal(404, "Entry not found", "EntryNotFound", headers)
+        file = commit.files[path]
+        data, size = file.data, len(file.data)
+        if self.corrupted and data:
+            data = data[:-1] + bytes([data[-1] ^ 1])
+        headers["ETag"] = f'"{file.etag}"'
+        if file.lfs:
+            headers |= {"X-Linked-ETag": f'"{file.etag}"', "X-Linked-Size": str(size)}
+        wanted = re.fullmatch(r"bytes=(\d*)-(\d*)", self.headers.get("Range", ""))
+        if not wanted or not any(wanted.groups()):
+            return Reply(200, data, headers)
+        first, last = wanted.groups()
+        start = int(first) if first else max(size - int(last), 0)
+        stop = min(int(last) + 1, size) if first and last else size
+        if start >= stop:
+            raise _refusal(416, "Range not satisfiable", headers={"Content-Range": f"bytes */{size}"})
+        return Reply(206, data[start:stop], {**headers, "Content-Range": f"bytes {start}-{stop - 1}/{size}"})
+
+    # Collections.
+
+    @_route("POST", "/api/collections")
+    def collections(self) -> Any:
+        wanted, known = json.loads(self.body), self.server.collections
+        owner, title = wanted["namespace"], wanted["title"]
+        self._check_write(owner)
+        for slug, old in known.items():
+            if (old["owner"], old["title"]) == (owner, title):
+                raise _refusal(409, "This collection already exists", slug=slug)
+        slug = f"{owner}/{re.sub('[^a-z0-9]+', '-', title.lower()).strip('-')}-{secrets.token_hex(12)}"
+        facts = {"slug": slug, "title": title, "owner": owner, "description": wanted.get("description"), "items": []}
+        looks = {"position": len(known), "theme": "green", "upvotes": 0, "lastUpdated": _now()}
+        known[slug] = {**facts, **looks, "private": bool(wanted.get("private"))}
+        return known[slug]
+
+    @_route("GET", "/api/collections/(?P<slug>[^/]+/[^/]+)")
+    def collection(self, slug: str) -> Any:
+        found = self.server.collections.get(slug)
+        if not found or (found["private"] and not self._owns(slug)):
+            raise _refusal(404, "Collection not found")
+        return found
+
+    @_route("POST", "/api/collections/(?P<slug>[^/]+/[^/]+)/items?")
+    def collection_items(self, slug: str) -> Any:
+        found, wanted = self.collection(slug), json.loads(self.body)
+        item, items = wanted["item"], found["items"]
+        self._check_write(slug.split("/")[0])
+        self._find(item["type"], item["id"])
+        if any((old["type"], old["id"]) == (item["type"], item["id"]) for old in items):
+            raise _refusal(409, "Item already in collection")
+        note = {"note": {"text": wanted["note"]}} if "note" in wanted else {}
+        items.append({"_id": secrets.token_hex(12), **item, "position": len(items), **note})
+        return found
+
+
+# The server.
+
+
+class HubServer(socketserver.ThreadingTCPServer):
+    """The Hub, as a context manager: listens within the block; an error of its own is raised at the block's end.
+
+    `fail` and `cut` name an endpoint: whoami, create, info, refs, branch, tag, commits, validate-yaml, preupload,
+    lfs-batch, lfs-put, lfs-verify, commit, tree, paths-info, head (a file's metadata), resolve (its download),
+    collections, collection, collection-items. So does each of `requests`, where unknown is one not served.
+    """
+
+    allow_reuse_address = True  # one test after another on the same port
+    request_queue_size = 64
+
+    def __init__(self, port: int = 0) -> None:
+        super().__init__(("127.0.0.1", port), _Handler)
+        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+        self.users: dict[str, User] = {}  # by token
+        self.repos: dict[str, Repo] = {}
+        self.collections: dict[str, dict[str, Any]] = {}  # by slug, as clients get them
+        self.requests: list[Request] = []
+        self.faults: list[Fault] = []
+        self.errors: list[Exception] = []
+        self.before_commit: Callable[[Repo], object] | None = None  # called when a commit arrives, before it is made
+        self.lock = threading.RLock()
+        self._connections: set[socket.socket] = set()
+
+    def __enter__(self) -> "HubServer":
+        self._thread = threading.Thread(target=self.serve_forever, args=(0.01,))
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: object, *args: object) -> None:
+        self.shutdown()
+        self._thread.join()
+        for connection in self._connections.copy():  # kept alive, else their threads would wait for another request
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        self.server_close()
+        if kind is None and self.errors:
+            raise self.errors[0]
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self._connections.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        self._connections.discard(request)
+        super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        error = sys.exc_info()[1]
+        if isinstance(error, Exception) and not isinstance(error, OSError):  # clients may well leave early
+            self.errors.append(error)
+
+    def environment(self, home: str | Path, token: str | None = None) -> dict[str, str]:
+        """Variables for a process that is to use this Hub, its cache in `home`."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+        off = dict.fromkeys(("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"), "0")
+        on = dict.fromkeys(("HF_HUB_DISABLE_XET", "HF_HUB_DISABLE_TELEMETRY", "HF_HUB_DISABLE_PROGRESS_BARS"), "1")
+        account = {"HF_TOKEN": token} if token else {}
+        return {**kept, **off, **on, **account, "HF_ENDPOINT": self.url, "HF_HOME": str(home)}
+
+    def add_user(self, name: str, token: str, role: str = "write", orgs: Iterable[str] = ()) -> User:
+        """A token of `name`: reads what is private of `name` and of `orgs`, and writes there if its role is write."""
+        self.users[token] = User(name, role, tuple(orgs))
+        return self.users[token]
+
+    def add_repo(self, repo_id: str, repo_type: str = "model", *, private: bool = False, gated: bool = False) -> Repo:
+        """A repository made past all checks; of a gated one only its owner can download."""
+        repo = Repo(repo_id, repo_type, private, gated)
+        self.repos[repo.key] = repo
+        return repo
+
+    def write(self, key: str, files: Mapping[str, bytes | None], branch: str = "main", title: str = "Change") -> Commit:
+        """Commit to a repository past all checks, whatever the names of the files; None removes one."""
+        with self.lock:
+            repo, ref = self.repos[key], f"refs/heads/{branch}"
+            after = dict(repo.at(ref).files)
+            for path, data in files.items():
+                after.pop(path, None)
+                if data is not None:
+                    after[path] = File(data, _goes_to_lfs(path, len(data), data[:512]))
+            return repo.append(ref, after, title)
+
+    def fail(
+        self,
+        endpoint: str,
+        status: int = 503,
+        times: int | None = 1,
+        *,
+        path: str = "",
+        skip: int = 0,
+        done: bool = False,
+        headers: Headers = None,
+    ) -> Fault:
+        """Answer `times` requests (None: all) with `status`, after letting `skip` of them pass.
+
+        Only those whose path contains `path`. With `done` they are carried out first and only the answer is lost.
+        """
+        reply = _refusal(status, "Injected fault", headers=headers)
+        return self._add(Fault("fail", endpoint, path, times, skip, done, reply))
+
+    def cut(self, endpoint: str, times: int | None = 1, *, path: str = "", skip: int = 0, done: bool = False) -> Fault:
+        """Close the connection in the middle of what is uploaded, or else of what is downloaded.
+
+        With `done` the request is carried out, and the connection closed instead of an answer.
+        """
+        return self._add(Fault("cut", endpoint, path, times, skip, done))
+
+    def corrupt(self, path: str, times: int | None = None) -> Fault:
+        """Change the last byte in downloads of files whose address contains `path`."""
+        return self._add(Fault("corrupt", "resolve", path, times))
+
+    def _add(self, fault: Fault) -> Fault:
+        assert fault.endpoint in {route.endpoint for route in _ROUTES}, f"There is no endpoint {fault.endpoint}"
+        with self.lock:
+            self.faults.append(fault)
+        return fault
+
+    def _record(self, request: Request) -> Fault:
+        with self.lock:
+            self.requests.append(request)
+            return next((fault for fault in self.faults if fault.meets(request)), _NO_FAULT)

@@ -1,0 +1,557 @@
+"""Publishing and loading back, by the real clients against a Hub on this machine: whole pushes, and every fault."""
+
+import errno
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import HUB_PORT
+from datasets import Dataset
+from hub_server import HubServer
+from huggingface_hub import HfApi, ModelCard, constants
+
+import hf_langimb
+from hf_langimb import (
+    AttributionStore,
+    LangImbTrainer,
+    LangImbTrainingArguments,
+    checkup,
+    load_run,
+    push_run,
+)
+from hf_langimb.arguments import parse_recipe
+from hf_langimb.cli import main
+from hf_langimb.data import mini_xnli
+from hf_langimb.experiment import run
+from hf_langimb.hub import Repository, _logits, publish, pull
+from hf_langimb.lora import load_model
+
+RECIPES = Path(hf_langimb.__file__).parents[1] / "recipes" / "xnli"
+SETUPS = ["balanced", "imbalanced", "weighted", "weighted_lora"]
+SIZES = {"train_size": 60, "validation_size": 24, "test_size": 60, "probe_rows": 20, "pretraining_steps": 2}
+FLAGS = [word for name, value in SIZES.items() for word in (f"--{name}", str(value))]
+FLAGS += ["--explain_rows", "6", "--num_train_epochs", "1", "--use_cpu", "--disable_tqdm", "true"]
+FLAGS += ["--setups", *SETUPS]
+TOKEN = "hf_ThisIsTheSecretOfAnn"
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished run of four setups, one of them LoRA."""
+    folder = tmp_path_factory.mktemp("runs") / "xnli-mini"
+    run(parse_recipe("xnli", RECIPES, [*FLAGS, "--output_dir", str(folder)]))
+    return folder
+
+
+@pytest.fixture
+def server(monkeypatch):
+    """A Hub with an empty cache on this side, whose clients do not wait long between two attempts."""
+    shutil.rmtree(constants.HF_HUB_CACHE, ignore_errors=True)
+    wait = threading.Event().wait
+    monkeypatch.setattr("time.sleep", lambda seconds: wait(min(seconds, 0.01)))
+    with HubServer(HUB_PORT) as hub:
+        hub.add_user("ann", TOKEN)
+        hub.add_user("rob", "hf_reader", role="read")
+        yield hub
+
+
+def stamps(folder):
+    """(size, time of the last change) of every file."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {str(path): (path.stat().st_size, path.stat().st_mtime_ns) for path in files}
+
+
+def whole(server):
+    """No model repository has weights without a card, or a card without weights."""
+    for key, repo in server.repos.items():
+        names = set(repo.files()) - {".gitattributes"}
+        weights = [name for name in names if name.endswith((".safetensors", ".parquet"))]
+        assert bool(weights) is ("README.md" in names), key
+
+
+# Push, and load back.
+
+
+def test_a_run_is_published_and_loads_everywhere(server, finished, tmp_path):
+    before = stamps(finished)
+    urls = push_run(finished, "ann/xnli", token=TOKEN)
+    assert stamps(finished) == before, "the local run is not touched"
+    names = [*(f"ann/xnli-{setup}" for setup in SETUPS), "ann/xnli-base", "datasets/ann/xnli-attributions"]
+    assert set(server.repos) == set(names)
+    assert urls[1:] == [f"{server.url}/{name}" for name in (*names[:4], names[5])]
+    whole(server)
+    for repo in server.repos.values():
+        assert len(repo.commits()) == 2, "one commit after that which makes it"
+    for setup in SETUPS:
+        files = server.repos[f"ann/xnli-{setup}"].files()
+        expected = {"README.md", "langimb.json", "results.json", "probe.json", "report.html", "tokenizer.json"}
+        assert expected <= set(files)
+        assert ("config.json" in files) is not setup.endswith("_lora")
+        assert files["results.json"] == (finished / "results.json").read_bytes()
+        assert {name.partition("/")[0] for name in files if "/" in name} == {"figures"}
+        loaded = load_run(f"ann/xnli-{setup}")
+        local = finished / setup / "seed-0"
+        assert torch.equal(_logits(loaded.model), _logits(load_model(local)))
+        assert (loaded.languages, loaded.labels) == (["en", "fr"], ["entailment", "neutral", "contradiction"])
+        assert loaded.model.config.id2label[2] == "contradiction"
+        assert loaded.weights.shape == (2, 3) and (loaded.weights == 1).all() is not setup.startswith("weighted")
+        assert loaded.results["setups"].keys() == set(SETUPS)
+        assert loaded.tokenizer("an", "a")["input_ids"] == load_run(local).tokenizer("an", "a")["input_ids"]
+        through_run = load_run("ann/xnli", setup=setup)
+        assert torch.equal(_logits(through_run.model), _logits(loaded.model))
+
+
+def test_others_load_it_without_this_package(server, finished):
+    from datasets import load_dataset
+    from peft import AutoPeftModelForSequenceClassification
+    from transformers import AutoModelForSequenceClassification, pipeline
+
+    push_run(finished, "ann/xnli", setups=["balanced", "weighted_lora"], token=TOKEN)
+    plain = AutoModelForSequenceClassification.from_pretrained("ann/xnli-balanced")
+    assert torch.equal(_logits(plain), _logits(load_model(finished / "balanced" / "seed-0")))
+    assert plain.config.langimb["languages"] == ["en", "fr"]
+    classify = pipeline("text-classification", model="ann/xnli-balanced")
+    answer = classify({"text": "A cat sleeps.", "text_pair": "An animal sleeps."})
+    assert answer["label"] in plain.config.id2label.values()
+    adapted = AutoPeftModelForSequenceClassification.from_pretrained("ann/xnli-weighted_lora", num_labels=3)
+    assert torch.equal(_logits(adapted), _logits(load_model(finished / "weighted_lora" / "seed-0")))
+    rows = load_dataset("ann/xnli-attributions", "balanced-tokens", split="train")
+    store = AttributionStore(finished / "attributions" / "balanced-seed-0")
+    assert len(rows) == len(store.tokens) and rows["piece"][:] == store.tokens["piece"].to_pylist()
+
+
+def test_the_same_push_twice_changes_nothing(server, finished):
+    push_run(finished, "ann/one", setups=["weighted"], token=TOKEN)
+    before = {key: [commit.oid for commit in repo.commits()] for key, repo in server.repos.items()}
+    assert set(before) == {"ann/one", "datasets/ann/one-attributions"}
+    push_run(finished, "ann/one", setups=["weighted"], token=TOKEN)
+    assert {key: [commit.oid for commit in repo.commits()] for key, repo in server.repos.items()} == before
+
+
+def test_another_model_takes_the_place_of_the_first(server, finished):
+    push_run(finished, "ann/one", setups=["weighted_lora"], token=TOKEN)
+    server.write("ann/one", {"notes.md": b"Mine.", "pytorch_model.bin": b"old"})
+    push_run(finished, "ann/one", setups=["weighted"], token=TOKEN)
+    files = server.repos["ann/one"].files()
+    assert "config.json" in files and files["notes.md"] == b"Mine."
+    assert not {"adapter_config.json", "adapter_model.safetensors", "pytorch_model.bin"} & set(files)
+    assert torch.equal(_logits(load_run("ann/one").model), _logits(load_model(finished / "weighted" / "seed-0")))
+
+
+def test_revision_private_and_collection(server, finished):
+    settings = {"private": True, "revision": "v1", "collection": "Weighted", "token": TOKEN}
+    push_run(finished, "ann/kept", setups=["weighted"], **settings)
+    push_run(finished, "ann/kept", setups=["weighted"], **settings)
+    repo = server.repos["ann/kept"]
+    assert repo.private and "README.md" not in repo.files() and "README.md" in repo.files("v1")
+    assert load_run("ann/kept", revision="v1", token=TOKEN).labels[0] == "entailment"
+    (collection,) = server.collections.values()
+    assert [item["id"] for item in collection["items"]] == ["ann/kept", "ann/kept-attributions"]
+
+
+def test_the_commands(server, finished, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    monkeypatch.chdir(tmp_path)
+    assert main(["push", str(finished), "ann/xnli"]) == 1
+    assert "several setups: choose one with --setup (balanced, imbalanced," in capsys.readouterr().err
+    assert main(["push", str(finished), "ann/xnli", "--setup", "balanced"]) == 0
+    assert f"{server.url}/ann/xnli\n" in capsys.readouterr().out
+    assert main(["pull", "ann/xnli"]) == 0
+    shown = capsys.readouterr().out
+    assert "Labels entailment, neutral, contradiction; languages en, fr; class weights none" in shown
+    assert {"model.safetensors", "README.md", "report.html", "results.json"} <= {p.name for p in Path("xnli").iterdir()}
+    assert torch.equal(_logits(load_run("xnli").model), _logits(load_model(finished / "balanced" / "seed-0")))
+    assert main(["pull", "ann/xnli"]) == 1
+    assert "xnli is not an empty folder" in capsys.readouterr().err
+
+
+def test_a_run_folder_is_loaded_too(finished):
+    assert load_run(finished, setup="weighted", seed=0).weights.max() > 1.5
+    for wanted, message in (
+        ({}, "several setups: choose setup= among balanced, imbalanced"),
+        ({"setup": "best"}, "no setup 'best': choose one of balanced"),
+        ({"setup": "weighted", "seed": 3}, "Setup weighted has no seed 3: choose one of 0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            load_run(finished, **wanted)
+
+
+# Faults that pass.
+
+
+ENDPOINTS = ["create", "info", "validate-yaml", "preupload", "lfs-batch", "lfs-put", "commit", "head", "resolve"]
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+def test_a_busy_hub_is_asked_again(server, finished, endpoint):
+    fault = server.fail(endpoint, status=503, times=2)
+    push_run(finished, "ann/one", setups=["balanced"], token=TOKEN)
+    assert fault.hits == 2, "the fault was met"
+    assert len(server.repos["ann/one"].commits()) == 2
+    whole(server)
+
+
+@pytest.mark.parametrize("endpoint", ["lfs-put", "commit", "resolve"])
+@pytest.mark.parametrize("done", [False, True], ids=["undone", "done"])
+def test_a_connection_that_breaks_is_made_again(server, finished, endpoint, done):
+    fault = server.cut(endpoint, done=done)
+    push_run(finished, "ann/one", setups=["balanced"], token=TOKEN)
+    assert fault.hits == 1
+    assert len(server.repos["ann/one"].commits()) == 2, "a commit whose answer was lost is not made twice"
+    whole(server)
+
+
+def test_somebody_else_commits_in_between(server, finished):
+    def interfere(repo):
+        server.before_commit = None
+        server.write(repo.key, {"notes.md": b"Mine."})
+
+    server.before_commit = interfere
+    push_run(finished, "ann/one", setups=["balanced"], token=TOKEN)
+    files = server.repos["ann/one"].files()
+    assert files["notes.md"] == b"Mine." and "README.md" in files
+    assert len(server.repos["ann/one"].commits()) == 3
+
+
+def test_eight_committers_at_once(server):
+    HfApi(token=TOKEN).create_repo("ann/shared")
+    start, failed = threading.Barrier(8), []
+
+    def commit(i):
+        start.wait()
+        try:
+            api = HfApi(token=TOKEN)
+            publish(api, Repository("ann/shared", "model", {f"notes-{i}.md": b"x" * i}), private=False, revision=None)
+        except Exception as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=commit, args=(i,)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failed
+    assert {f"notes-{i}.md" for i in range(8)} <= set(server.repos["ann/shared"].files())
+    assert len(server.repos["ann/shared"].commits()) == 9
+
+
+def test_a_push_that_was_interrupted_goes_on(server, finished):
+    server.fail("commit", status=403, path="datasets")
+    with pytest.raises(ValueError, match="may not"):
+        push_run(finished, "ann/one", setups=["balanced"], token=TOKEN)
+    assert server.repos["ann/one"].files().keys() >= {"README.md", "model.safetensors"}
+    whole(server)
+    push_run(finished, "ann/one", setups=["balanced"], token=TOKEN)
+    assert len(server.repos["ann/one"].commits()) == 2
+    assert "README.md" in server.repos["datasets/ann/one-attributions"].files()
+
+
+# Faults that do not pass: one sentence, and nothing half there.
+
+
+@pytest.mark.parametrize(
+    ("repo_id", "token", "message"),
+    [
+        ("ann/one", None, "needs a token|does not accept|log in"),
+        ("ann/one", "hf_unknown", r"does not accept this token \(401\): log in"),
+        ("rob/one", "hf_reader", r"may not do that with rob/one \(403\): it needs the permission to write in rob"),
+        ("ben/one", TOKEN, r"may not do that with ben/one \(403\)"),
+        ("ann/../one", TOKEN, "is no name of a repository"),
+        ("../one", TOKEN, "is no name of a repository"),
+    ],
+)
+def test_pushes_that_are_refused(server, finished, repo_id, token, message, caplog, capsys):
+    with caplog.at_level(logging.DEBUG), pytest.raises(ValueError, match=message) as caught:
+        push_run(finished, repo_id, setups=["balanced"], token=token)
+    assert "\n" not in str(caught.value) and caught.value.__cause__ is None
+    said = "".join([str(caught.value), caplog.text, *capsys.readouterr()])
+    assert not token or token not in said
+    assert not [request for request in server.requests if request.endpoint in ("lfs-put", "commit")]
+    whole(server)
+
+
+def test_nothing_of_a_damaged_run_is_published(server, finished, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(finished, copy)
+    weights = copy / "weighted" / "seed-0" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(ValueError, match=r"model.safetensors is damaged .*: remove .*seed-0 and run the recipe again"):
+        push_run(copy, "ann/xnli", token=TOKEN)
+    assert not server.requests
+    weights.unlink()
+    with pytest.raises(ValueError, match=r"has no \.safetensors weights to publish"):
+        push_run(copy, "ann/xnli", token=TOKEN)
+    with pytest.raises(ValueError, match=r"Expected results.json in the run folder .*, found none"):
+        push_run(tmp_path / "nowhere", "ann/xnli", token=TOKEN)
+    (copy / "attributions" / "balanced-seed-0" / "manifest.json").unlink()
+    with pytest.raises(ValueError, match="Expected attributions in"):
+        push_run(copy, "ann/xnli", setups=["balanced"], token=TOKEN)
+    assert not server.requests
+
+
+def test_the_token_is_nowhere(server, finished, caplog, capsys, tmp_path):
+    with caplog.at_level(logging.DEBUG):
+        push_run(finished, "ann/one", setups=["balanced"], token=TOKEN)
+        pull("ann/one", tmp_path / "pulled", token=TOKEN)
+    said = [caplog.text, *capsys.readouterr()]
+    published = [content for repo in server.repos.values() for content in repo.files().values()]
+    assert not [text for text in said if TOKEN in text]
+    assert not [content for content in published if TOKEN.encode() in content]
+
+
+def refused(name, message, **settings):
+    with pytest.raises((ValueError, OSError), match=message) as caught:
+        load_run(name, **settings)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_may_not_be_read(server, finished):
+    push_run(finished, "ann/hidden", setups=["balanced"], private=True, token=TOKEN)
+    load_run("ann/hidden", token=TOKEN)  # from now on it is in the cache
+    refused("ann/hidden", r"ann/hidden does not exist, or is private and this token may not read it \(401\)")
+    refused("ann/hidden", r"may not read it \(404\)|may not", token="hf_reader")
+    refused("ann/hidden", r"does not accept this token \(401\)", token="hf_unknown")
+    refused("ann/hidden", "ann/hidden has no such revision", revision="v9", token=TOKEN)
+    refused("ann/nothing", "ann/nothing does not exist")
+    refused("../etc", "is no name of a repository")
+    server.add_repo("ann/gated", gated=True)
+    server.write("ann/gated", {"model.safetensors": b"x"})
+    refused("ann/gated", "ann/gated is gated: ask for access on its page", token="hf_reader")
+
+
+def test_pickles_are_refused(server, finished, tmp_path):
+    import pickle
+
+    class Bomb:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "exploded",))
+
+    server.add_repo("eve/model")
+    server.write("eve/model", {"pytorch_model.bin": pickle.dumps(Bomb()), "config.json": b"{}", "langimb.json": b"{}"})
+    refused("eve/model", r"only pickled weights \(pytorch_model.bin\), which can run code when they are loaded")
+    push_run(finished, "ann/one", setups=["balanced"], token=TOKEN)
+    server.write("ann/one", {"pytorch_model.bin": pickle.dumps(Bomb()), "training_args.bin": pickle.dumps(Bomb())})
+    folder = pull("ann/one", tmp_path / "pulled")
+    assert not list(folder.rglob("*.bin")) and (folder / "model.safetensors").is_file()
+    load_run("ann/one")
+    assert not (tmp_path / "exploded").exists()
+    server.add_repo("eve/empty")
+    refused("eve/empty", "eve/empty holds no weights: expected .safetensors files")
+
+
+def test_files_outside_of_their_folder_are_refused(server, tmp_path):
+    server.add_repo("eve/model")
+    server.write("eve/model", {"model.safetensors": b"x", "../../outside.json": b"{}"})
+    refused("eve/model", r"names a file outside of its folder \('../../outside.json'\)")
+    assert not (Path(constants.HF_HUB_CACHE).parent / "outside.json").exists()
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "langimb.json"])
+def test_damaged_downloads(server, finished, name):
+    push_run(finished, "ann/one", setups=["balanced"], token=TOKEN)
+    shutil.rmtree(constants.HF_HUB_CACHE, ignore_errors=True)
+    fault = server.corrupt(name, times=1)
+    assert load_run("ann/one").languages == ["en", "fr"]
+    assert fault.hits == 1, "fetched again"
+    shutil.rmtree(constants.HF_HUB_CACHE)
+    server.corrupt(name)
+    refused("ann/one", f"{name} of ann/one arrived damaged twice .*: it was removed; try again")
+    server.faults.clear()
+    assert load_run("ann/one").languages == ["en", "fr"]
+
+
+def test_a_full_disk_while_pulling(server, finished, tmp_path, monkeypatch):
+    push_run(finished, "ann/one", setups=["balanced"], token=TOKEN)
+
+    def full(*arguments, **settings):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "copytree", full)
+        with pytest.raises(OSError, match=r"could not be written to .* \(No space left on device\): nothing is left"):
+            pull("ann/one", tmp_path / "pulled")
+    assert not list(tmp_path.iterdir())
+    shutil.rmtree(constants.HF_HUB_CACHE)
+    with monkeypatch.context() as patched:
+        patched.setattr("huggingface_hub.file_download.http_get", full)
+        refused("ann/one", r"ann/one could not be downloaded \(No space left on device\)")
+    assert pull("ann/one", tmp_path / "pulled").is_dir()
+
+
+def test_a_stranger_s_model(server, tiny_bert, bert_tokenizer, tmp_path):
+    tiny_bert().save_pretrained(tmp_path)
+    api = HfApi(token=TOKEN)
+    api.create_repo("ann/plain")
+    api.upload_folder(repo_id="ann/plain", folder_path=tmp_path)
+    refused("ann/plain", "ann/plain has no langimb.json: it was not trained with hf_langimb")
+
+
+# The Trainer.
+
+
+def trainer_of(tiny_bert, tokenizer, rows, folder, **settings):
+    arguments = LangImbTrainingArguments(
+        output_dir=str(folder), num_train_epochs=2, per_device_train_batch_size=8, use_cpu=True, report_to="none",
+        disable_tqdm=True, class_weighting="per_language", push_to_hub=True, hub_model_id="ann/trained",
+        hub_token=TOKEN, **settings,
+    )  # fmt: skip
+    return LangImbTrainer(tiny_bert(), arguments, train_dataset=rows, eval_dataset=rows, processing_class=tokenizer)
+
+
+def test_the_trainer_pushes_each_checkpoint_with_its_card(server, tiny_bert, bert_tokenizer, tiny_dataset, tmp_path):
+    rows = tiny_dataset(bert_tokenizer)
+    settings = {"save_strategy": "epoch", "eval_strategy": "epoch", "hub_always_push": True}
+    trainer = trainer_of(tiny_bert, bert_tokenizer, rows, tmp_path / "out", hub_strategy="every_save", **settings)
+    trainer.train()
+    trainer.push_to_hub()
+    repo = server.repos["ann/trained"]
+    for commit in repo.commits()[:-1]:
+        assert {"README.md", "model.safetensors", "langimb.json"} <= set(commit.files), commit.title
+    card = repo.files()["README.md"].decode()
+    assert "| language |" in card and "eval_uniform_loss" in card and "recipes/evaluate.py ann/trained" in card
+    assert "with `per_language` class weights" in card
+    assert not [name for name, content in repo.files().items() if TOKEN.encode() in content]
+    assert torch.equal(_logits(load_run("ann/trained").model), _logits(trainer.model))
+
+
+def test_failed_pushes_are_told_at_the_end(server, tiny_bert, bert_tokenizer, tiny_dataset, tmp_path, caplog):
+    settings = {"save_strategy": "epoch", "hub_strategy": "every_save", "hub_always_push": True}
+    trainer = trainer_of(tiny_bert, bert_tokenizer, tiny_dataset(bert_tokenizer), tmp_path / "out", **settings)
+    server.fail("commit", status=403, times=None)
+    trainer.train()
+    (told,) = [record.getMessage() for record in caplog.records if "pushes during training failed" in record.message]
+    assert told.startswith("2 of the pushes during training failed: This token may not do that with ann/trained (403)")
+    assert TOKEN not in caplog.text
+
+
+# Recipes.
+
+
+def test_a_recipe_publishes_at_its_end(server, finished, capsys, monkeypatch):
+    from hf_langimb.experiment import main as recipe_main
+
+    argv = [*FLAGS, "--output_dir", str(finished), "--push_to_hub", "--hub_model_id", "ann/mini", "--hub_token", TOKEN]
+    monkeypatch.setattr("sys.argv", ["xnli.py", *argv])
+    recipe_main("xnli", RECIPES)
+    shown = capsys.readouterr().out
+    assert f"{server.url}/ann/mini-weighted_lora" in shown and TOKEN not in shown
+    files = [path.read_bytes() for path in finished.rglob("*") if path.is_file()]
+    assert not [content for content in files if TOKEN.encode() in content]
+    whole(server)
+
+
+def test_a_recipe_that_could_not_publish_says_so_before_any_work(server, tmp_path):
+    for flags, message in (
+        (["--push_to_hub"], "needs hub_model_id: add --hub_model_id NAMESPACE/NAME"),
+        (["--push_to_hub", "--hub_model_id", "rob/x", "--hub_token", "hf_reader"], "The token may only read"),
+        (["--push_to_hub", "--hub_model_id", "rob/x", "--hub_token", "hf_no"], "does not accept this token"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            run(parse_recipe("xnli", RECIPES, [*FLAGS, *flags, "--output_dir", str(tmp_path / "run")]))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture
+def texts(tmp_path):
+    """A data set file for the models of `finished`."""
+    rows = mini_xnli.load()["test"].select(range(0, 600, 5))
+    rows.to_parquet(tmp_path / "texts.parquet")
+    return tmp_path / "texts.parquet"
+
+
+def check(monkeypatch, *argv):
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    checkup.main([*map(str, argv), "--explain-rows", "6", "--batch-size", "16"])
+
+
+def test_any_checkpoint_is_measured_and_its_card_refreshed(server, finished, texts, tmp_path, monkeypatch, capsys):
+    push_run(finished, "ann/one", setups=["weighted"], token=TOKEN)
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    before = server.repos["ann/one"].files()["README.md"].decode()
+    check(monkeypatch, "ann/one", texts, "--output-dir", tmp_path / "out", "--push_to_hub")
+    shown = capsys.readouterr().out
+    assert f"Published: {server.url}/ann/one" in shown and "Language probe" in shown
+    assert len(server.repos["ann/one"].commits()) == 3, "one commit"
+    files = server.repos["ann/one"].files()
+    measured = json.loads(files["evaluation/results.json"])
+    assert measured["setups"]["model"]["seeds"]["0"]["test"]["rows"] == 120
+    assert measured["setups"]["model"]["seeds"]["0"]["test"]["reliance"] is not None
+    assert measured["explained"]["examples"] == 6
+    card = files["README.md"].decode()
+    assert card.count("## Evaluation by language") == 1
+    body = before.partition("\n---\n")[2]
+    assert body.strip() in card, "what the card said stays"
+    data = ModelCard(card).data
+    assert {result.dataset_type for result in data.eval_results} == {"mini_xnli", "texts_parquet"}
+    check(monkeypatch, "ann/one", texts, "--output-dir", tmp_path / "out", "--push_to_hub")
+    assert len(server.repos["ann/one"].commits()) == 3, "the same again changes nothing"
+    assert load_run("ann/one").results["recipe"] == "xnli"
+
+
+def test_a_stranger_s_checkpoint_by_pull_request(server, finished, texts, tmp_path, monkeypatch, capsys):
+    from transformers import AutoTokenizer
+
+    server.add_user("ben", "hf_ben")
+    model, tokenizer = load_model(finished / "balanced" / "seed-0"), AutoTokenizer.from_pretrained(finished / "start")
+    del model.config.langimb
+    for part in (model, tokenizer):
+        part.save_pretrained(tmp_path / "model")
+    api = HfApi(token="hf_ben")
+    api.create_repo("ben/plain")
+    api.upload_folder(repo_id="ben/plain", folder_path=tmp_path / "model")
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    check(monkeypatch, "ben/plain", texts, "--output-dir", tmp_path / "out", "--push_to_hub")
+    assert "/ben/plain/discussions/1" in capsys.readouterr().out
+    repo = server.repos["ben/plain"]
+    assert "README.md" not in repo.files()
+    proposed = repo.files("refs/pr/1")
+    assert {"README.md", "evaluation/results.json", "evaluation/report.html"} <= set(proposed)
+    found = json.loads(proposed["evaluation/results.json"])["setups"]["model"]["seeds"]["0"]["test"]
+    assert found["reliance"] is None and found["accuracy"] > 0
+
+
+def test_checkups_that_cannot_be(server, finished, texts, tmp_path, monkeypatch):
+    unlabelled = tmp_path / "unlabelled.parquet"
+    Dataset.from_dict({"premise": ["a"], "hypothesis": ["b"], "language": ["en"]}).to_parquet(unlabelled)
+    model = finished / "balanced" / "seed-0"
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "mine.txt").write_text("x")
+    for argv, message in (
+        (["ann/nothing", texts], "ann/nothing does not exist, or is private"),
+        ([model, unlabelled], "Expected a label column 'label'"),
+        ([model, texts, "--push-to-hub"], "writes to the repository of MODEL, found the folder"),
+        ([model, texts, "--output-dir", tmp_path / "taken"], "holds files but no evaluation"),
+        ([model, tmp_path / "no.parquet"], "no.parquet"),
+    ):
+        with pytest.raises(SystemExit, match=message):
+            check(monkeypatch, "--output-dir", tmp_path / "out", *argv)
+        shutil.rmtree(tmp_path / "out", ignore_errors=True)
+
+
+# The live Hub, for those who name an account of theirs in LANGIMB_LIVE_HUB.
+
+
+@pytest.mark.skipif("LANGIMB_LIVE_HUB" not in os.environ, reason="set LANGIMB_LIVE_HUB=NAMESPACE (and HF_TOKEN) to run")
+def test_the_live_hub(finished, tmp_path):
+    name = f"{os.environ['LANGIMB_LIVE_HUB']}/langimb-test"
+    live = {key: value for key, value in os.environ.items() if key not in ("HF_ENDPOINT", "HF_HOME")}
+    script = (
+        "import sys; from hf_langimb import load_run, push_run; from huggingface_hub import HfApi\n"
+        "run, name = sys.argv[1:]\n"
+        "try:\n"
+        "    print(push_run(run, name, setups=['weighted'], private=True)); print(load_run(name).languages)\n"
+        "finally:\n"
+        "    HfApi().delete_repo(name, missing_ok=True)\n"
+        "    HfApi().delete_repo(name + '-attributions', repo_type='dataset', missing_ok=True)\n"
+    )
+    command = [sys.executable, "-c", script, str(finished), name]
+    done = subprocess.run(command, env=live | {"HF_HOME": str(tmp_path)}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "['en', 'fr']" in done.stdout
