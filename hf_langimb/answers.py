@@ -135,6 +135,8 @@ def compared_report(results: dict[str, Any]) -> tuple[dict[str, Any], str]:
         f"{found['setup']} - {found['reference']}: change of the sums over positive, neutral and negative tokens "
         f"(threshold {shown_threshold(found)}, {found['examples']:,} examples, seeds {seeds})",
         table(*attributions_cells(results)),
+        f"{_percent(found['truncated_share'])} of the examples needed more than the budget: what it left unopened is "
+        "shared equally among neighbouring tokens.",
         f"95 % intervals over {over}. result: tokens selected by the model that is subtracted, as in the paper; "
         "control: a second balanced model in the imbalanced one's place; unbiased: result - control.",
         "Base values: what a model gives where every token is masked\n\n" + table(*base_values_cells(results)),

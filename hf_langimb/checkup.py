@@ -21,14 +21,15 @@ from datasets import Dataset
 
 from hf_langimb.arguments import LangImbTrainingArguments
 from hf_langimb.axes import AXES_FILE
-from hf_langimb.cli import add_dataset, with_dashes
 from hf_langimb.distribution import JointDistribution
+from hf_langimb.flags import add_dataset, with_dashes
 from hf_langimb.results import SCHEMA_VERSION, summarise, write_json, write_results
 
 logger = logging.getLogger(__name__)
 
 SETUP, SEED = "model", 0
 REQUEST = "request.json"
+NOT_ASKED = ("output_dir", "push_to_hub", "batch_size")  # where, and how fast: no measure depends on them
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -64,7 +65,11 @@ def _parse(argv: Sequence[str] | None) -> Namespace:
     parser.add_argument(
         "--push-to-hub", action="store_true", help="publish the measures and the refreshed card in MODEL's repository"
     )
-    return parser.parse_args([with_dashes(word) for word in (sys.argv[1:] if argv is None else argv)])
+    options = parser.parse_args([with_dashes(word) for word in (sys.argv[1:] if argv is None else argv)])
+    places = ("model", "dataset", *NOT_ASKED)
+    given = {key: value for key, value in vars(options).items() if key not in places}
+    options.flags = {key: value for key, value in given.items() if value != parser.get_default(key)}
+    return options
 
 
 def check_up(options: Namespace, quiet: bool = True) -> tuple[Path, dict[str, Any]]:
@@ -109,7 +114,11 @@ def check_up(options: Namespace, quiet: bool = True) -> tuple[Path, dict[str, An
     explained = explained_rows(test, options.explain_rows)
     encoded = tokenize(test, tokenizer, columns, limit)
     arguments = LangImbTrainingArguments(
-        output_dir=str(place), per_device_eval_batch_size=options.batch_size, report_to="none", disable_tqdm=quiet
+        output_dir=str(place),
+        per_device_eval_batch_size=options.batch_size,
+        dataloader_pin_memory=PartialState().device.type == "cuda",
+        report_to="none",
+        disable_tqdm=quiet,
     )
     quality = measure_predictions(predict(place, encoded, arguments), encoded, plan, weights)
     metrics = {"test": quality, "probe": probe(place, encoded, None)}
@@ -121,7 +130,7 @@ def check_up(options: Namespace, quiet: bool = True) -> tuple[Path, dict[str, An
         "recipe": "evaluate",
         "config_name": options.model,
         "config": _request(options),
-        "flags": {},
+        "flags": options.flags,
         "languages": list(plan.languages) + [name for name in languages if name not in plan.languages],
         "labels": names,
         "seeds": [SEED],
@@ -156,9 +165,7 @@ def _slug(name: str) -> str:
 
 def _request(options: Namespace) -> dict[str, Any]:
     """What was asked for, but where it is written and published."""
-    kept = {
-        key: value for key, value in vars(options).items() if key not in ("output_dir", "push_to_hub", "batch_size")
-    }
+    kept = {key: value for key, value in vars(options).items() if key not in (*NOT_ASKED, "flags")}
     return json.loads(json.dumps(kept))
 
 

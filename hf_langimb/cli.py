@@ -11,8 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hf_langimb import __version__
-
-DATASET = "Hub id, folder, or a .parquet, .csv or .jsonl file"
+from hf_langimb.flags import add_dataset, with_dashes
 
 
 def audit(options: Namespace) -> None:
@@ -111,7 +110,7 @@ def compare(options: Namespace) -> None:
     from hf_langimb.answers import compared_report
     from hf_langimb.results import read_results
 
-    found = compared_report(read_results(options.run_folder))
+    found = compared_report(read_results(_run_folder(options.run_folder)))
     print(json.dumps(found[0], indent=1, allow_nan=False) if options.json else found[1])
 
 
@@ -119,7 +118,19 @@ def report(options: Namespace) -> None:
     """Write one HTML page of a run."""
     from hf_langimb.report.page import write_report
 
-    print(f"Written: {write_report(options.run_folder, options.output)} (open it in a browser; it needs no network)")
+    folder, output = _run_folder(options.run_folder), options.output
+    if str(folder) != options.run_folder and output is None:  # a download, where nothing is written
+        output = f"{options.run_folder.rpartition('/')[2]}.html"
+    print(f"Written: {write_report(folder, output)} (open it in a browser; it needs no network)")
+
+
+def _run_folder(name: str) -> Path:
+    """A run's folder; what a Hub id holds is downloaded."""
+    if Path(name).exists() or name.count("/") != 1:
+        return Path(name)
+    from hf_langimb.hub import download
+
+    return download(name)
 
 
 def push(options: Namespace) -> None:
@@ -216,13 +227,13 @@ def _parser() -> ArgumentParser:
         "compare", help="how imbalance changes what tokens add, beside its control", allow_abbrev=False
     )
     command.set_defaults(run=compare)
-    command.add_argument("run_folder", metavar="RUN", help="run folder of a recipe")
+    command.add_argument("run_folder", metavar="RUN", help="run folder of a recipe, or Hub id of a model of one")
     command.add_argument("--json", action="store_true", help="JSON alone on stdout")
 
     command = commands.add_parser("report", help="one HTML page of a run, to read and to send", allow_abbrev=False)
     command.set_defaults(run=report)
-    command.add_argument("run_folder", metavar="RUN", help="run folder of a recipe")
-    command.add_argument("--output", metavar="FILE", help="default: RUN/report.html")
+    command.add_argument("run_folder", metavar="RUN", help="run folder of a recipe, or Hub id of a model of one")
+    command.add_argument("--output", metavar="FILE", help="default: RUN/report.html, of a Hub id NAME.html")
 
     command = commands.add_parser("push", help="publish the models of a run on the Hub", allow_abbrev=False)
     command.set_defaults(run=push)
@@ -251,7 +262,7 @@ def _layer(text: str) -> int | str:
 
 
 def _budget(text: str) -> int | str:
-    if text != "full" and not text.isdigit():
+    if text != "full" and not text.isdecimal():
         raise ArgumentTypeError(f"expected a number or full, found {text!r}")
     return text if text == "full" else int(text)
 
@@ -264,38 +275,6 @@ def _picture(text: str) -> str:
     if not path.parent.is_dir():
         raise ArgumentTypeError(f"the folder {path.parent} does not exist")
     return text
-
-
-def add_dataset(command: ArgumentParser) -> None:
-    """The arguments of every command that reads a data set."""
-    command.add_argument("dataset", metavar="DATASET", help=DATASET)
-    command.add_argument(
-        "--config-name",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="NAME",
-        help="configurations of the data set; of several, each is one language (write them after DATASET)",
-    )
-    command.add_argument(
-        "--split", help="one split (audit: default all of them, one after the other; else test or train)"
-    )
-    command.add_argument("--language-column", default="language", metavar="COLUMN", help="default: %(default)s")
-    command.add_argument("--label-column", default="label", metavar="COLUMN", help="default: %(default)s (audit)")
-    command.add_argument(
-        "--text-column", nargs="+", default=[], metavar="COLUMN", help="one, or two for a pair (where texts are read)"
-    )
-    command.add_argument(
-        "--id-column", metavar="COLUMN", help="the same for translations of one text (where texts are read)"
-    )
-
-
-def with_dashes(argument: str) -> str:
-    """--label_column=x -> --label-column=x; values stay as they are."""
-    if not argument.startswith("--"):
-        return argument
-    flag, equals, value = argument.partition("=")
-    return flag.replace("_", "-") + equals + value
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -141,16 +141,22 @@ def column_batches(dataset: Any, language_column: str, label_column: str) -> Ite
         yield languages, labels
 
 
-def labels_by_name(dataset: Any, names: Sequence[str]) -> list[str]:
+def labels_by_name(dataset: Any, names: Sequence[str]) -> list[str | None]:
     """The label of each row by the model's name for it; class ids are places among the names.
+
+    None where a row has no label: null, or -1 in a ClassLabel.
 
     Raises:
         ValueError: labels that the model does not have.
     """
     classes = class_label_names(dataset, "label")
-    found = dataset["label"][:]
-    given = [classes[value] if classes and isinstance(value, int) else value for value in found]
+    given = dataset["label"][:]
+    if classes:
+        given = [None if value is None or value < 0 else classes[value] for value in given]
     given = [names[v] if isinstance(v, int) and 0 <= v < len(names) else v for v in given]
-    if unknown := sorted({str(value) for value in given} - {*names}):
-        raise ValueError(f"Labels {', '.join(unknown)} are not among those of the model, {', '.join(names)}.")
+    if unknown := sorted({str(value) for value in given if value is not None} - {*names}):
+        raise ValueError(
+            f"Labels {', '.join(unknown)} are not among those of the model, {', '.join(names)}: rename them, or leave "
+            "the column label out."
+        )
     return given

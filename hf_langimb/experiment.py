@@ -50,6 +50,7 @@ NOT_OF_THE_RESULT = (
     "report_to",
     "disable_tqdm",
     "license",
+    "explain_rows",
 )  # a run folder may be continued with others
 
 
@@ -263,6 +264,19 @@ def explain(folder: Path, rows: Dataset, out: Path, text_columns: Sequence[str],
     attribute(model, tokenizer, rows, out=out, text_columns=text_columns, max_length=max_length)
 
 
+def put_aside(store: Path, rows: int) -> None:
+    """Keep the store of a sample of another size as NAME.N-rows; take that of this size back where there is one."""
+    manifest = store / "manifest.json"
+    if PartialState().is_main_process and manifest.is_file():
+        number = _read_step(manifest).get("examples")
+        if number != rows:
+            store.rename(store.with_name(f"{store.name}.{number}-rows"))
+            before = store.with_name(f"{store.name}.{rows}-rows")
+            if before.is_dir():
+                before.rename(store)
+    PartialState().wait_for_everyone()
+
+
 def explained_rows(test: Dataset, rows: int) -> Dataset | None:
     """As many test rows of each label in each language, one at least, `rows` in all; -1 takes all, 0 none."""
     if rows == 0:
@@ -344,6 +358,7 @@ def run(recipe: Recipe) -> tuple[Path, dict[str, Any]]:
             metrics[setup][str(seed)] = _measure(arguments, test, external, data, training)
             if explained is not None:
                 store = folder / "attributions" / f"{setup}-seed-{seed}"
+                put_aside(store, len(explained))
                 explain(Path(arguments.output_dir), explained, store, data.text_columns, data.recipe.max_length)
     results = _assemble(recipe, data, settings, audits, metrics)
     if PartialState().is_main_process:
@@ -533,8 +548,8 @@ def main(name: str, folder: Path) -> None:
         if "disable_tqdm" not in recipe.config:
             recipe.training.disable_tqdm = hidden()
         output, results = run(recipe)
-    except ValueError as error:
-        sys.exit(f"{Path(sys.argv[0]).name}: {error}")
+    except (ValueError, OSError) as error:
+        sys.exit(f"{Path(sys.argv[0]).name}: {' '.join(str(error).split())}")
     if not PartialState().is_main_process:
         return
     several = len(results["seeds"]) > 1

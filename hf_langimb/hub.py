@@ -6,15 +6,11 @@ without a card, nor a card without weights.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
-import random
 import shutil
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -23,17 +19,17 @@ import numpy as np
 import torch
 
 from hf_langimb.axes import AXES_FILE
+from hf_langimb.hub_faults import retried, told
 from hf_langimb.lora import load_model
 from hf_langimb.model_card import measured, render_attributions_card, render_base_card, render_card
 from hf_langimb.results import FILE_NAME, read_results
 
-ATTEMPTS = 12  # at a commit, while others commit or the Hub is busy
 WEIGHTS = ".safetensors"
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt", ".joblib")
 MODEL_FILES = (WEIGHTS, ".json", ".txt", ".model")  # weights, configuration, tokenizer; no pickles
 PULLED = (*MODEL_FILES, ".md", ".html", ".svg", ".parquet")
 NOT_PUBLISHED = ("training.json", "trainer_state.json")
-BASE_MODEL = "base_model_name_or_path"
+ADAPTER, BASE_MODEL = "adapter_config.json", "base_model_name_or_path"
 
 
 @dataclass
@@ -144,6 +140,8 @@ def load_run(
     if path.is_dir():
         results, folder = _find_model(path, setup, seed)
     else:
+        if seed is not None:
+            raise ValueError(f"{folder_or_repo_id} is no folder, and a repository holds one seed: leave seed out.")
         name = f"{folder_or_repo_id}-{setup}" if setup else str(folder_or_repo_id)
         folder = download(name, revision=revision, token=token)
         results = read_results(folder) if (folder / FILE_NAME).exists() else None
@@ -279,20 +277,20 @@ def prepare(
         model = folder / setup / f"seed-{number}"
         files: dict[str, Path | bytes] = {**_model_files(model), FILE_NAME: folder / FILE_NAME, **page}
         base = None
-        if "adapter_config.json" in files:
+        if ADAPTER in files:
             files.pop("config.json", None)
-            config = json.loads((model / "adapter_config.json").read_text(encoding="utf-8"))
+            config = json.loads((model / ADAPTER).read_text(encoding="utf-8"))
             base = config[BASE_MODEL]
             if Path(base).name == "start" and (folder / "start").is_dir():  # made by the run itself
                 base = f"{repo_id}-base"
                 start = _model_files(folder / "start") | {"README.md": render_base_card(results, base).encode()}
                 bases[base] = Repository(base, "model", start)
                 changed = config | {BASE_MODEL: base, "revision": revision}
-                files["adapter_config.json"] = (json.dumps(changed, indent=2, sort_keys=True) + "\n").encode()
+                files[ADAPTER] = (json.dumps(changed, indent=2, sort_keys=True) + "\n").encode()
             elif Path(base).is_dir():
                 raise ValueError(
                     f"The base of the adapters in {model} is the folder {base}, which nobody else has: publish it, and "
-                    f"name its Hub id as {BASE_MODEL} in adapter_config.json."
+                    f"name its Hub id as {BASE_MODEL} in {ADAPTER}."
                 )
         store = folder / "attributions" / f"{setup}-seed-{number}"
         if store.is_dir():
@@ -456,6 +454,7 @@ def download(
             (folder / name).resolve().unlink(missing_ok=True)
             (folder / name).unlink(missing_ok=True)
         if not damaged:
+            _download_base(repo_id, folder, token, cache_dir)
             return folder
         if last:
             raise ValueError(
@@ -463,6 +462,17 @@ def download(
                 "over another network."
             )
     raise AssertionError("unreachable")
+
+
+def _download_base(repo_id: str, folder: Path, token: str | None, cache_dir: str | None) -> None:
+    """The base of adapters, under the same rules; without them it would be taken in whatever form it is."""
+    if not (folder / ADAPTER).is_file():
+        return
+    config = json.loads((folder / ADAPTER).read_text(encoding="utf-8"))
+    base = str(config.get(BASE_MODEL))
+    if base.count("/") > 1 or base.startswith((".", "/")):
+        raise ValueError(f"{repo_id} holds adapters of the folder {base!r} on another machine: its base is needed too.")
+    download(base, revision=config.get("revision"), token=token, cache_dir=cache_dir)
 
 
 def _leaves_its_folder(name: str) -> bool:
@@ -494,95 +504,3 @@ def _find_model(path: Path, setup: str | None, seed: int | None) -> tuple[dict[s
     setup = setup or next(iter(results["setups"]))
     number, _ = measured(results, setup, seed)
     return results, path / setup / f"seed-{number}"
-
-
-# Faults
-
-
-def retried(action: Callable[[], Any]) -> Any:
-    """Repeat an action while the Hub is busy, cannot be reached, or somebody else has just committed."""
-    from huggingface_hub.errors import HfHubHTTPError, HTTPError, LocalEntryNotFoundError
-
-    for attempt in range(ATTEMPTS):
-        try:
-            try:
-                return action()
-            except RuntimeError as error:  # of an upload: the fault of the Hub is its cause
-                if isinstance(error.__cause__, HTTPError):
-                    raise error.__cause__ from None
-                raise
-        except (HTTPError, LocalEntryNotFoundError) as error:  # the second: a download that does not get through
-            status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
-            passing = status is None or status in (409, 412, 429) or status >= 500
-            if not passing or attempt == ATTEMPTS - 1:
-                raise
-            stale = status in (409, 412)  # of several committers each time one gets through
-            time.sleep(random.uniform(0, 0.3) if stale else min(0.5 * 2 ** min(attempt, 4), 8) * random.uniform(0.5, 1))
-    raise AssertionError("unreachable")
-
-
-def sentence_of(error: BaseException, repo_id: str) -> str:
-    """What `told` would say of an error."""
-    try:
-        with told(repo_id):
-            raise error
-    except (ValueError, OSError) as raised:
-        return " ".join(str(raised).split())
-    except Exception as raised:
-        return f"{type(raised).__name__}."
-
-
-@contextmanager
-def told(repo_id: str) -> Iterator[None]:
-    """Faults of the Hub as one sentence that says what to do; it never holds a token."""
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        HFValidationError,
-        HTTPError,
-        LocalEntryNotFoundError,
-        LocalTokenNotFoundError,
-        OfflineModeIsEnabled,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-
-    login = "log in with `hf auth login`, or set HF_TOKEN"
-    try:
-        yield
-    except LocalTokenNotFoundError:
-        message = f"Publishing {repo_id} needs a token of the Hub: {login}."
-    except OfflineModeIsEnabled:
-        message = f"{repo_id} cannot be reached: HF_HUB_OFFLINE is set."
-    except LocalEntryNotFoundError:
-        message = f"{repo_id} is not in the cache and the Hub cannot be reached: look at the connection."
-    except GatedRepoError:
-        message = f"{repo_id} is gated: ask for access on its page, then {login} of the account that was let in."
-    except RevisionNotFoundError:
-        message = f"{repo_id} has no such revision: look at its branches and tags."
-    except HFValidationError:
-        message = f"{repo_id!r} is no name of a repository: expected NAMESPACE/NAME of letters, digits, - _ and '.'."
-    except HfHubHTTPError as error:
-        status = error.response.status_code
-        if status == 401 and not isinstance(error, RepositoryNotFoundError):
-            message = f"The Hub does not accept this token (401): {login}."
-        elif status in (401, 404):
-            message = f"{repo_id} does not exist, or is private and this token may not read it ({status}): {login}."
-        elif status == 403:
-            message = (
-                f"This token may not do that with {repo_id} (403): it needs the permission to write in "
-                f"{repo_id.partition('/')[0]} (huggingface.co/settings/tokens)."
-            )
-        elif status in (409, 412):
-            message = f"Others kept committing to {repo_id} ({status}): run the command again."
-        else:
-            message = f"The Hub answers {status} for {repo_id}: run the command again later; what is done stays."
-    except HTTPError as error:
-        message = f"The Hub cannot be reached ({type(error).__name__}): look at the connection and run it again."
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise OSError(f"{repo_id} could not be downloaded ({error.strerror}): make room and run it again.") from None
-    else:
-        return
-    raise ValueError(message)

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Sequence
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hf_langimb.arguments import RecipeArguments
 from hf_langimb.distribution import JointDistribution
-from hf_langimb.results import FILE_NAME, FORMS, SETS, read_results
+from hf_langimb.results import FORMS
 from hf_langimb.tables import (
     attributions_cells,
     command_of,
@@ -22,9 +19,16 @@ from hf_langimb.tables import (
     setups_cells,
     shown_threshold,
     table,
+    tokens_cells,
 )
 
 TAGS = ("hf_langimb", "multilingual", "language-specific-class-imbalance")
+DEFAULTS = {  # of a recipe, which results.json leaves out
+    "dataset_name": "mini_xnli",
+    "model_name_or_path": "mini_bert",
+    "text_columns": [],
+    "test_split": "test",
+}
 WORDS = {  # of the plans that a recipe knows
     "balanced": "data in which every language has all labels equally often",
     "imbalanced": "data in which the labels depend on the language",
@@ -57,7 +61,7 @@ def render_card(
     chosen = measured(results, setup, seed)
     number, metrics = chosen
     values = results["setups"][setup]
-    config = {name: results["config"].get(name, default) for name, default in _defaults().items()}
+    config = DEFAULTS | results["config"]
     audit = results["data"][f"train/{values['plan']}"]
     adapter = bool(values["lora_rank"])
     base = base_model or (config["model_name_or_path"] if _is_hub_id(config["model_name_or_path"]) else None)
@@ -239,17 +243,8 @@ def _evaluated(results: dict[str, Any]) -> dict[str, Any]:
         "predictions": _grid("language", results["labels"], results["languages"], test["predicted"], "{:,}"),
         "probes": _probes(metrics["probe"]),
         "explained": found and f"{found['examples']:,}",
-        "tokens": _token_table(found) if found else "",
+        "tokens": table(*tokens_cells(results)) if found else "",
     }
-
-
-def _token_table(found: dict[str, Any]) -> str:
-    rows = [
-        [entry["label"], entry["language"], kind, f"{entry['token_shares'][kind]:.3f}", f"{entry[kind]:+.3f}"]
-        for entry in found["tokens"]
-        for kind in SETS
-    ]
-    return table(["label", "language", "tokens", "share of tokens", "sum"], rows)
 
 
 def measured(results: dict[str, Any], setup: str, seed: int | None) -> tuple[int, dict[str, Any]]:
@@ -275,10 +270,6 @@ def _template(name: str) -> Any:
     return Environment(
         loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     ).get_template(name)
-
-
-def _defaults() -> dict[str, Any]:
-    return vars(RecipeArguments())
 
 
 def _is_hub_id(name: str) -> bool:
@@ -430,18 +421,3 @@ def _attributed(results: dict[str, Any]) -> dict[str, Any]:
             for label in results["labels"]
         },
     }
-
-
-def write_cards(folder: Path) -> None:
-    """Beside every results.json under a folder its figures, and the card of each setup as SETUP.md."""
-    from hf_langimb.report.page import write_figures
-
-    for path in sorted(folder.rglob(FILE_NAME)):
-        results = read_results(path.parent)
-        write_figures(results, path.parent / "figures")
-        for setup in results["setups"]:
-            (path.parent / f"{setup}.md").write_text(render_card(results, setup), encoding="utf-8")
-
-
-if __name__ == "__main__":  # make readme
-    write_cards(Path(sys.argv[1]))

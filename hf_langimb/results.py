@@ -73,9 +73,17 @@ RESULTS = {
     "attributions": Maybe(
         [
             {
+                "setup": TEXT,
+                "reference": TEXT,
+                "result": (list,),
+                "control": (list,),
+                "unbiased": (list,),
+                "seeds": Each([NUMBER]),
+                "examples": NUMBER,
+                "truncated_share": NUMBER,
                 "base_values": Each(
                     [{"mean": Each([NUMBER]), "over_seeds": Maybe([NUMBER]), "over_examples": Maybe([NUMBER])}]
-                )
+                ),
             }
         ]
     ),
@@ -183,8 +191,11 @@ def write_json(path: str | Path, value: Any) -> None:
     text = json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def write_results(folder: str | Path, results: dict[str, Any]) -> Path:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -98,6 +97,16 @@ def attributions_cells(results: dict[str, Any]) -> Cells:
                 cells = [difference_text(entries.get((form, label, language)), tokens) for form in FORMS]
                 rows.append([label, f"{language}{mark}", tokens, *cells])
     return ["label", "language", "tokens", *FORMS], rows
+
+
+def tokens_cells(results: dict[str, Any]) -> Cells:
+    """Of the evaluation of one model: shares of positive, neutral and negative tokens, and the sums over them."""
+    rows = [
+        [entry["label"], entry["language"], kind, f"{entry['token_shares'][kind]:.3f}", f"{entry[kind]:+.3f}"]
+        for entry in results["explained"]["tokens"]
+        for kind in SETS
+    ]
+    return ["label", "language", "tokens", "share of tokens", "sum"], rows
 
 
 def base_values_cells(results: dict[str, Any]) -> Cells:
@@ -213,11 +222,16 @@ def interval_text(value: dict[str, Any] | None, form: str) -> str:
 def command_of(results: dict[str, Any]) -> str:
     """The command that makes a run of these results."""
     chosen = {"seeds": len(results["seeds"]), "seed": results["seeds"][0], "setups": list(results["setups"])}
+    begin = f"accelerate launch recipes/{results['recipe']}.py"
+    if results["recipe"] == "evaluate":
+        begin, chosen = shlex.join([*begin.split(), results["config"]["model"], results["config"]["dataset"]]), {}
+    else:
+        begin += f" --config {results['config_name']}"
     flags = [
         f"--{key} {shlex.join(map(str, value if isinstance(value, list) else [value]))}"
         for key, value in (results.get("flags", {}) | chosen).items()
     ]
-    return " ".join([f"accelerate launch recipes/{results['recipe']}.py --config {results['config_name']}", *flags])
+    return " ".join([begin, *flags])
 
 
 TABLES = {
@@ -249,8 +263,3 @@ def fill_marks(text: str, folder: str | Path) -> str:
         return mark[1] + table(*TABLES[mark["table"]](read_results(Path(folder, mark["run"])))) + "\n" + mark[4]
 
     return _MARK.sub(render, text)
-
-
-if __name__ == "__main__":  # make readme
-    readme = Path(sys.argv[1])
-    readme.write_text(fill_marks(readme.read_text(encoding="utf-8"), sys.argv[2]), encoding="utf-8")

@@ -417,7 +417,7 @@ class LangImbTrainer(Trainer):
             self._failed_pushes = []
 
     def _collect_failed_pushes(self) -> None:
-        from hf_langimb.hub import sentence_of
+        from hf_langimb.hub_faults import sentence_of
 
         jobs = getattr(getattr(self, "push_in_progress", None), "jobs", [])
         for job in [job for job in jobs if job.done()]:

@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 import shap
 import torch
-from datasets import ClassLabel, Dataset
+from datasets import ClassLabel, Dataset, DatasetDict
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
 from hf_langimb import attribute
@@ -507,7 +508,7 @@ def test_texts_that_are_hardly_any(bert, tmp_path):
         (rows(2), {"masking": "gap"}, "Unknown masking 'gap'"),
         (rows(2), {"budget_unit": "hours"}, "Unknown budget_unit 'hours'"),
         (rows(2), {"dtype": "int8"}, "Unknown dtype 'int8'"),
-        (rows(2), {"budget": 1}, "Expected a budget of 4 evaluations or more, or None for all, found 1"),
+        (rows(2), {"budget": 1}, "Expected a budget of 4 evaluations or more, or None, found 1"),
         (rows(2), {"shard_size": 0}, "Expected a shard_size of 1 or more"),
         (rows(2, pair=True), {"masking": "string"}, "would make one text of a pair"),
         (rows(2).select([]), {}, "No rows to explain"),
@@ -609,6 +610,157 @@ def test_memory_that_runs_out_makes_batches_smaller(bert):
     ids = np.random.default_rng(0).integers(5, 40, (20, 10))
     np.testing.assert_allclose(forward(ids, None), Forward(model, "float64")(ids, None), atol=1e-12)
     assert forward.batch_tokens <= 60
+
+
+# What a reader found: settings that change the function, rows that are hardly any, odd models.
+
+
+def test_another_function_is_not_taken_for_the_same(tmp_path):
+    tokenizer = make_tokenizer("bert")
+    model = add_lora(make_model("bert", tokenizer, torch.float32), 2).eval()
+    model.add_adapter("other", model.peft_config["default"])
+    attribute(model, tokenizer, rows(2), out=tmp_path / "store", budget=8)
+    attribute(model, tokenizer, rows(2), out=tmp_path / "store", budget=8)
+    model.set_adapter("other")
+    with pytest.raises(ValueError, match=r"holds other attributions .model was"):
+        attribute(model, tokenizer, rows(2), out=tmp_path / "store", budget=8)
+    plain = make_model("bert", tokenizer, torch.float32)
+    attribute(plain, tokenizer, rows(2), out=tmp_path / "plain", budget=8)
+    plain.config.problem_type = "multi_label_classification"
+    with pytest.raises(ValueError, match=r"holds other attributions .model was"):
+        attribute(plain, tokenizer, rows(2), out=tmp_path / "plain", budget=8)
+    other = rows(2).map(lambda row: {"text": row["text"].replace("It", "Xt")})
+    attribute(plain, tokenizer, rows(2), out=tmp_path / "text", budget=8)
+    with pytest.raises(ValueError, match=r"holds other attributions .data was"):
+        attribute(plain, tokenizer, other, out=tmp_path / "text", budget=8)
+
+
+def test_few_draws_determine_the_values(bert):
+    for n in range(3, 9):
+        for seed in range(60):
+            generator = shapley_values(range(n), n, budget=8, seed=seed)
+            asked = next(generator)
+            known = {}
+            try:
+                while True:
+                    known.update((bits, [bits.bit_count() * 1.0 + (bits & 1) + 3 * (bits >> 1 & 1)]) for bits in asked)
+                    asked = generator.send(np.array([known[bits] for bits in asked]))
+            except StopIteration as stop:
+                expected = [2.0, 4.0] + [1.0] * (n - 2)
+                np.testing.assert_allclose(stop.value["values"][:, 0], expected, atol=1e-8)
+    with pytest.raises(ValueError, match=r"40 tokens would need 2\^40 evaluations: give a budget"):
+        generator = shapley_values(range(40), 40, budget=None)
+        next(generator)
+        generator.send(np.zeros((2, 3)))
+
+
+def test_long_texts_are_masked_as_far_as_they_are_read(bert, tmp_path):
+    model, tokenizer = bert
+    settings = {"max_length": 10, "budget": 60, "dtype": "float64"}
+    data = Dataset.from_dict({"text": SENTENCES[1:4]})
+    found = [
+        attribute(model, tokenizer, data, out=tmp_path / masking, masking=masking, **settings)
+        for masking in ("ids", "string")
+    ]
+    assert found[0].manifest["truncated_texts"] == 3
+    np.testing.assert_allclose(stack(found[0].examples["p"]), stack(found[1].examples["p"]), atol=1e-6)
+    tokenizer.model_max_length, limit = 4096, tokenizer.model_max_length
+    try:  # longer than the model
+        long = Dataset.from_dict({"text": [" ".join(SENTENCES * 9)]})
+        store = attribute(model, tokenizer, long, out=tmp_path / "long", budget=8)
+        assert store.manifest["truncated_texts"] == 1
+    finally:
+        tokenizer.model_max_length = limit
+
+
+def test_languages_and_missing_labels(bert, tmp_path):
+    model, tokenizer = bert
+    names = ClassLabel(names=["LABEL_0", "LABEL_1", "LABEL_2"])
+    data = rows(4).remove_columns(["language", "label"])
+    data = data.add_column("language", [0, 1, 0, 1]).cast_column("language", ClassLabel(names=["en", "fr"]))
+    data = data.add_column("label", [0, 1, 2, -1]).cast_column("label", names)
+    store = attribute(model, tokenizer, data, out=tmp_path / "store", budget=8)
+    assert store.examples["language"].to_pylist() == ["en", "fr", "en", "fr"]
+    assert store.examples["label"].to_pylist() == ["LABEL_0", "LABEL_1", "LABEL_2", None]
+
+
+def test_models_that_take_no_batch(tmp_path):
+    tokenizer = make_tokenizer("xlm-roberta")
+    torch.manual_seed(0)
+    size = {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 136, "vocab_size": len(tokenizer)}
+    config = AutoConfig.for_model("gpt2", **size, num_labels=3)  # without a padding token
+    model = AutoModelForSequenceClassification.from_config(config).eval()
+    data = Dataset.from_dict({"text": SENTENCES[:3]})
+    assert len(attribute(model, tokenizer, data, out=tmp_path / "store", budget=20)) == 3
+
+
+def test_each_module_keeps_its_mode(bert, tmp_path):
+    model, tokenizer = bert
+    model.train()
+    model.bert.eval()
+    attribute(model, tokenizer, rows(2), out=tmp_path / "store", budget=8, dtype="float64")
+    assert model.training and not model.bert.training
+    model.eval()
+
+
+def test_a_store_that_lost_or_repeats_rows(bert, tmp_path):
+    model, tokenizer = bert
+    folder = attribute(model, tokenizer, rows(), out=tmp_path / "store", budget=8, shard_size=4).folder
+    for kind in ("examples", "tokens"):
+        shutil.copy(folder / f"{kind}-00000.parquet", folder / f"{kind}-00001.parquet")
+    with pytest.raises(ValueError, match="do not hold the 12 examples"):
+        AttributionStore(folder)
+
+
+def test_what_a_killed_start_leaves_is_no_store(bert, tmp_path):
+    model, tokenizer = bert
+    folder = tmp_path / "store"
+    folder.mkdir()
+    (folder / ".manifest.json.123").write_text("{")
+    with pytest.raises(ValueError, match="not finite"), torch.no_grad():
+        broken = make_model("bert", tokenizer, torch.float32)
+        broken.classifier.weight.fill_(float("nan"))
+        attribute(broken, tokenizer, rows(2), out=folder, budget=8)
+    attribute(model, tokenizer, rows(2), out=folder, budget=12)  # nothing was written: other settings may
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"max_length": 1}, "Expected a max_length of 3 tokens or more, up to 136, found 1"),
+        ({"max_length": 500}, "up to 136, found 500"),
+        ({"batch_tokens": 0}, "Expected a batch_tokens of 1 or more, or None, found 0"),
+        ({"seed": None}, "Expected a seed of 0 or more, found None"),
+        ({"budget": float("nan")}, "Expected a budget of 4 evaluations or more, or None, found nan"),
+        ({"method": "shapley", "budget_unit": "forwards"}, "counts for method='owen' alone"),
+    ],
+)
+def test_settings_that_cannot_be(bert, tmp_path, settings, message):
+    model, tokenizer = bert
+    with pytest.raises(ValueError, match=message):
+        attribute(model, tokenizer, rows(2), out=tmp_path / "store", **settings)
+
+
+def test_data_and_models_that_cannot_be(bert, tmp_path):
+    model, tokenizer = bert
+    texts = Dataset.from_dict({"text": ["It rains.", None]})
+    for data, message in (
+        ([{"text": "a"}], r"Expected a datasets.Dataset, found list"),
+        (DatasetDict({"test": rows(2)}), "found DatasetDict: name one split"),
+        (texts, "has 1 null entries"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            attribute(model, tokenizer, data, out=tmp_path / "store")
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ValueError, match="is a file: name a folder"):
+        attribute(model, tokenizer, rows(2), out=tmp_path / "file")
+    other = make_model("bert", tokenizer)
+    other.config.id2label = {0: "a", 1: "a", 2: "b"}
+    with pytest.raises(ValueError, match="Expected a name for each class, each another"):
+        attribute(other, tokenizer, rows(2).remove_columns("label"), out=tmp_path / "store")
+    other.config.problem_type = "regression"
+    with pytest.raises(ValueError, match="this model is a regression"):
+        attribute(other, tokenizer, rows(2), out=tmp_path / "store")
 
 
 # The command.

@@ -172,6 +172,17 @@ def test_the_commands(server, finished, tmp_path, capsys, monkeypatch):
     assert "xnli is not an empty folder" in capsys.readouterr().err
 
 
+def test_a_published_run_is_compared_and_shown(server, finished, tmp_path, capsys, monkeypatch):
+    push_run(finished, "ann/one", setups=["weighted"], token=TOKEN)
+    monkeypatch.chdir(tmp_path)
+    assert main(["compare", "ann/one"]) == 0
+    assert "imbalanced - balanced: change of the sums" in capsys.readouterr().out
+    assert main(["report", "ann/one"]) == 0
+    assert (tmp_path / "one.html").read_text().startswith("<!doctype html>")
+    assert main(["compare", "runs/nothing"]) == 1
+    assert "runs/nothing" in capsys.readouterr().err
+
+
 def test_a_run_folder_is_loaded_too(finished):
     assert load_run(finished, setup="weighted", seed=0).weights.max() > 1.5
     for wanted, message in (
@@ -344,6 +355,17 @@ def test_pickles_are_refused(server, finished, tmp_path):
     assert not (tmp_path / "exploded").exists()
     server.add_repo("eve/empty")
     refused("eve/empty", "eve/empty holds no weights: expected .safetensors files")
+
+
+def test_the_base_of_adapters_is_held_to_the_same_rules(server, finished):
+    push_run(finished, "ann/lora", setups=["weighted_lora"], token=TOKEN)
+    base = server.repos["ann/lora-base"].files()["model.safetensors"]
+    server.write("ann/lora-base", {"model.safetensors": None, "pytorch_model.bin": base})
+    refused("ann/lora", r"ann/lora-base holds only pickled weights \(pytorch_model.bin\)")
+    config = json.loads(server.repos["ann/lora"].files()["adapter_config.json"])
+    changed = json.dumps(config | {"base_model_name_or_path": "/home/ann/start"}).encode()
+    server.write("ann/lora", {"adapter_config.json": changed})
+    refused("ann/lora", r"ann/lora holds adapters of the folder '/home/ann/start' on another machine")
 
 
 def test_files_outside_of_their_folder_are_refused(server, tmp_path):

@@ -9,7 +9,15 @@ import pytest
 from huggingface_hub import ModelCard
 
 import hf_langimb
-from hf_langimb.model_card import refresh_card, render_attributions_card, render_base_card, render_card, write_cards
+from hf_langimb.arguments import RecipeArguments
+from hf_langimb.model_card import (
+    DEFAULTS,
+    refresh_card,
+    render_attributions_card,
+    render_base_card,
+    render_card,
+)
+from hf_langimb.report.kept import write_cards
 from hf_langimb.results import read_results
 
 KEPT = Path(hf_langimb.__file__).parents[1] / "model_cards"
@@ -101,6 +109,10 @@ def test_what_a_card_must_say():
     assert "A single seed, so without intervals." in render_card(single, "weighted")
     bare = results | {"attributions": None}
     assert "What tokens add" not in render_card(bare, "weighted")
+
+
+def test_the_defaults_are_those_of_recipes():
+    assert {name: getattr(RecipeArguments(), name) for name in DEFAULTS} == DEFAULTS
 
 
 def test_setups_and_seeds_that_are_not_there():

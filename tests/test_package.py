@@ -16,13 +16,23 @@ HEAVY = ("torch", "transformers", "datasets")
 # A room may import those behind it: on floors further down, or further right on its own. A package is one room.
 FLOORS = (
     ("cli", "metrics"),  # doors: of the command line, and of `evaluate`
-    ("experiment", "subsets"),  # story
+    ("checkup", "experiment", "subsets"),  # story
     ("hub", "report"),  # publishing
     ("attribution", "probe", "evaluation", "language_modeling"),  # measuring
     ("trainer", "mini_bert", "lora", "collator", "losses", "arguments"),  # training
-    ("model_card", "tables", "results"),  # facts
+    ("answers", "model_card", "tables", "results"),  # facts
     ("data",),  # data
-    ("axes", "sampling", "cloning", "distribution", "weighting", "columns", "progress"),  # counting
+    (
+        "axes",
+        "sampling",
+        "cloning",
+        "distribution",
+        "weighting",
+        "columns",
+        "progress",
+        "flags",
+        "hub_faults",
+    ),  # counting
 )
 PLACE = {room: place for place, room in enumerate(room for floor in FLOORS for room in floor)}
 

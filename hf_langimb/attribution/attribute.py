@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,20 +12,38 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import PartialState
+from datasets import Dataset
 
 from hf_langimb.attribution import BUDGET_UNITS, DTYPES, MASKINGS, METHODS
 from hf_langimb.attribution.engine import Forward, explain, id_masker, string_masker
 from hf_langimb.attribution.examples import Example, encode
 from hf_langimb.attribution.owen import owen_values
 from hf_langimb.attribution.shapley import shapley_values
-from hf_langimb.attribution.store import SCHEMA_VERSION, AttributionStore, is_written, open_store, write_shard
-from hf_langimb.columns import labels_by_name
-from hf_langimb.data.loading import find_text_columns, longest_input
+from hf_langimb.attribution.store import (
+    SCHEMA_VERSION,
+    AttributionStore,
+    is_written,
+    open_store,
+    require_same,
+    write_shard,
+)
+from hf_langimb.columns import class_label_names, labels_by_name
+from hf_langimb.data.loading import find_text_columns, longest_input, require_texts
 from hf_langimb.progress import bar
 
 logger = logging.getLogger(__name__)
 
-SHARD = 256  # examples; those of a shard are in flight together
+SHARD = 256  # examples that are written together
+NOT_OF_THE_FUNCTION = {
+    "_name_or_path",
+    "transformers_version",
+    "dtype",
+    "torch_dtype",
+    "langimb",
+    "id2label",
+    "label2id",
+    "use_cache",
+}
 
 
 def attribute(
@@ -58,8 +77,9 @@ def attribute(
         masking: `ids` puts the mask token in a token's place; `string` masks the text and tokenizes it again, as shap
             does by default (single texts alone). A tokenizer without mask token masks with "...", as shap does.
         budget: evaluations of each example, those of the empty and the full text included; None takes all there are.
+            `shapley` takes four a token at least.
         budget_unit: `evaluations` as shap counts them, or `forwards`: different sequences.
-        dtype: float32, float64 or bfloat16 (which moves probabilities by some thousandths).
+        dtype: float32, float64 or bfloat16 (which moves probabilities by some thousandths, and says so).
         text_columns: one, or two for a pair; empty takes the usual names.
         max_length: in tokens; None takes the tokenizer's. Longer texts are truncated, and counted.
         batch_tokens: of a forward pass; None takes what suits the device. Halved where memory runs out.
@@ -71,14 +91,13 @@ def attribute(
             store of something else in `out`, or probabilities that are not finite.
         OSError: the disk is full; shards that are written stay.
     """
-    _check(method, masking, budget, budget_unit, dtype, shard_size)
-    if len(dataset) == 0:
-        raise ValueError("No rows to explain: the data set is empty.")
-    columns = find_text_columns(dataset, text_columns)
+    integers = {"shard_size": shard_size, "seed": seed, "budget": budget, "batch_tokens": batch_tokens}
+    _check(method, masking, budget_unit, dtype, integers)
+    dataset, columns = _readable(dataset, [text_columns] if isinstance(text_columns, str) else text_columns)
     if masking == "string" and len(columns) == 2:
         raise ValueError("masking='string' would make one text of a pair: use masking='ids', or one text column.")
-    max_length = max_length or longest_input(tokenizer, model.config)
-    names = [model.config.id2label[i] for i in range(model.config.num_labels)]
+    max_length = _limit(tokenizer, model.config, max_length, pair=len(columns) == 2)
+    names = _names(model.config)
     if "label" in dataset.column_names:
         dataset = dataset.remove_columns("label").add_column("label", labels_by_name(dataset, names))
     state = PartialState()
@@ -100,7 +119,7 @@ def attribute(
         "max_length": max_length,
         "mask_token": mask_token,
         "mask_token_is_substitute": tokenizer.mask_token_id is None,
-        "model": _hash_of_weights(model),
+        "model": _fingerprint(model),
         "tokenizer": _hash_of_tokenizer(tokenizer),
         "data": data_hash,
         "examples": len(dataset),
@@ -109,17 +128,21 @@ def attribute(
         "shard_size": shard_size,
     }
     folder = Path(out)
+    require_same(folder, manifest)  # in every process, so that all end alike
+    state.wait_for_everyone()
     if state.is_main_process:
         open_store(folder, manifest)
         if truncated:
             logger.warning("%s of %s texts are longer than the model and were truncated.", truncated, len(dataset))
+        if dtype == "bfloat16":
+            logger.warning("bfloat16 moves probabilities by some thousandths: compare with stores of this type alone.")
         if tokenizer.mask_token_id is None:
             logger.warning("This tokenizer has no mask token: %r stands for it.", mask_token)
     state.wait_for_everyone()
     todo = [number for number in range(len(shards)) if not is_written(folder, number)]
     state.wait_for_everyone()  # all have seen the same shards; now they write
     todo = todo[state.process_index :: state.num_processes]
-    training = model.training
+    modes = [(module, module.training) for module in model.modules()]
     forward.model.eval()
     try:
         with bar(description="Explaining", total=sum(len(shards[number]) for number in todo), unit="row") as progress:
@@ -127,7 +150,7 @@ def attribute(
                 rows = dataset.select(shards[number])
                 texts = [rows[column][:] for column in columns]
                 examples = encode(tokenizer, texts, max_length=max_length)
-                masker = id_masker(mask_id) if masking == "ids" else string_masker(tokenizer, texts[0])
+                masker = id_masker(mask_id) if masking == "ids" else string_masker(tokenizer, texts[0], max_length)
                 ordered = sorted(examples, key=len, reverse=True)
                 generators = (_values(e, method, budget, budget_unit == "forwards", seed) for e in ordered)
                 found: list[Any] = [None] * len(examples)
@@ -136,12 +159,13 @@ def attribute(
                     progress.update()
                 write_shard(folder, number, [_known(*known) for known in zip(shards[number], rows, found, strict=True)])
     finally:
-        model.train(training)
+        for module, training in modes:
+            module.training = training
     state.wait_for_everyone()
     return AttributionStore(folder)
 
 
-def _check(method: str, masking: str, budget: int | None, budget_unit: str, dtype: str, shard_size: int) -> None:
+def _check(method: str, masking: str, budget_unit: str, dtype: str, integers: dict[str, Any]) -> None:
     for name, value, known in (
         ("method", method, METHODS),
         ("masking", masking, MASKINGS),
@@ -150,17 +174,78 @@ def _check(method: str, masking: str, budget: int | None, budget_unit: str, dtyp
     ):
         if value not in known:
             raise ValueError(f"Unknown {name} {value!r}: choose one of {', '.join(known)}.")
-    if budget is not None and budget < 4:
-        raise ValueError(f"Expected a budget of 4 evaluations or more, or None for all, found {budget}.")
-    if shard_size < 1:
-        raise ValueError(f"Expected a shard_size of 1 or more, found {shard_size}.")
+    if method == "shapley" and budget_unit == "forwards":
+        raise ValueError("budget_unit='forwards' counts for method='owen' alone: leave it out.")
+    least = {"shard_size": 1, "seed": 0, "budget": 4, "batch_tokens": 1}
+    for name, value in integers.items():
+        optional = name in ("budget", "batch_tokens")
+        if (value is None and optional) or (type(value) is int and value >= least[name]):
+            continue
+        unit = " evaluations" if name == "budget" else ""
+        raise ValueError(
+            f"Expected a {name} of {least[name]}{unit} or more{', or None' if optional else ''}, found {value!r}."
+        )
+
+
+def _readable(dataset: Any, text_columns: Sequence[str]) -> tuple[Dataset, list[str]]:
+    """The rows without a format, languages and ids by name, and the text columns.
+
+    Raises:
+        ValueError: no `Dataset`, no rows, or texts that are no strings.
+    """
+    if not isinstance(dataset, Dataset):
+        raise ValueError(
+            f"Expected a datasets.Dataset, found {type(dataset).__name__}: name one split, or make a list of rows one "
+            "with Dataset.from_list."
+        )
+    if len(dataset) == 0:
+        raise ValueError("No rows to explain: the data set is empty.")
+    dataset = dataset.with_format(None)
+    columns = find_text_columns(dataset, text_columns)
+    for column in columns:
+        require_texts(dataset, column)
+    for column in {"language", "id"} & {*dataset.column_names}:
+        if classes := class_label_names(dataset, column):
+            named = [None if value is None else classes[value] for value in dataset[column]]
+            dataset = dataset.remove_columns(column).add_column(column, named)
+    return dataset, columns
+
+
+def _limit(tokenizer: Any, config: Any, max_length: int | None, pair: bool) -> int | None:
+    """In tokens: what is asked for where the model can read it, else its own."""
+    longest, specials = longest_input(tokenizer, config), tokenizer.num_special_tokens_to_add(pair)
+    if max_length is None:
+        return longest
+    longest = longest or getattr(config, "max_position_embeddings", None)
+    if type(max_length) is not int or max_length <= specials or (longest and max_length > longest):
+        raise ValueError(
+            f"Expected a max_length of {specials + 1} tokens or more{f', up to {longest}' if longest else ''}, found "
+            f"{max_length!r}."
+        )
+    return max_length
+
+
+def _names(config: Any) -> list[str]:
+    """Of the classes.
+
+    Raises:
+        ValueError: the model is a regression, or its classes have not each a name of its own.
+    """
+    if config.problem_type == "regression":
+        raise ValueError("Attributions are of probabilities; this model is a regression (problem_type).")
+    names = [str(config.id2label.get(i, config.id2label.get(str(i)))) for i in range(config.num_labels)]
+    if len(set(names)) < len(names) or "None" in names:
+        raise ValueError(f"Expected a name for each class, each another, found id2label {config.id2label}.")
+    return names
 
 
 def _mask_token(tokenizer: Any) -> tuple[int, str]:
     """Id and text of what stands for a masked token; "..." (as in shap) where the tokenizer has none."""
     if tokenizer.mask_token_id is not None:
         return tokenizer.mask_token_id, tokenizer.mask_token
-    substitute = tokenizer.encode("...", add_special_tokens=False)[0]
+    substitute = next(iter(tokenizer.encode("...", add_special_tokens=False)), None)
+    if substitute is None:
+        raise ValueError("This tokenizer has no mask token, and no token for '...' either: set tokenizer.mask_token.")
     return substitute, tokenizer.convert_ids_to_tokens(substitute)
 
 
@@ -178,19 +263,24 @@ def _measure(
         lengths += [len(example) for example in examples]
         truncated += sum(example.truncated for example in examples)
         for example in examples:
-            digest.update(example.ids.tobytes())
-            digest.update(example.segments.tobytes())
-        digest.update(repr([rows[name] for name in kept]).encode())
+            digest.update(repr((len(example), example.ids.tolist(), example.segments.tolist())).encode())
+        digest.update(repr([rows[name] for name in (*columns, *kept)]).encode())
     return np.array(lengths), digest.hexdigest()[:16], truncated
 
 
-def _hash_of_weights(model: Any) -> str:
-    digest = hashlib.sha256(type(model).__name__.encode())
+def _fingerprint(model: Any) -> str:
+    """Of all that a prediction depends on: weights, configuration, and which adapters are on."""
+    kept = {key: value for key, value in model.config.to_dict().items() if key not in NOT_OF_THE_FUNCTION}
+    digest = hashlib.sha256(repr((type(model).__name__, sorted(kept.items(), key=str))).encode())
+    for name, module in model.named_modules():
+        if hasattr(module, "active_adapters") and hasattr(module, "scaling"):
+            state = module.active_adapters, sorted(module.scaling.items()), getattr(module, "disable_adapters", False)
+            digest.update(repr((name, *state)).encode())
     for name, tensor in sorted(model.state_dict().items()):
         if ".original_module." in name:  # a head that PEFT has replaced: random, and not used
             continue
         digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]
 
 
@@ -207,7 +297,8 @@ def _values(example: Example, method: str, budget: int | None, forwards: bool, s
     if method == "owen":
         return owen_values(example.tree(), budget=budget, maskable=example.content, count_forwards=forwards, seed=seed)
     players = [i for i in range(len(example)) if example.content >> i & 1]
-    return shapley_values(players, len(example), budget=budget, seed=seed)
+    draws = (seed, zlib.crc32(example.ids.tobytes()))  # others for each text, so that errors do not add up over texts
+    return shapley_values(players, len(example), budget=budget, seed=draws)
 
 
 def _columns(example: Example, result: dict[str, Any]) -> dict[str, Any]:

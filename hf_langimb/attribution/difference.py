@@ -14,7 +14,7 @@ from hf_langimb.results import SETS
 
 THRESHOLDS = (0.001, 0.01, 0.05)
 PARTS = (*SETS, "base_difference", "probability_difference")
-SETTINGS = ("tokenizer", "data", "labels", "method", "masking", "budget", "budget_unit", "mask_token")
+SETTINGS = ("tokenizer", "data", "labels", "method", "masking", "budget", "budget_unit", "mask_token", "dtype")
 Store = AttributionStore | str | Path
 
 
@@ -47,7 +47,8 @@ def cumulative_difference(
     Returns:
         JSON-ready, one entry for each threshold, language and label: `positive`, `neutral`, `negative`,
         `base_difference` and `probability_difference`; `intervals`, 95 % percentile bootstrap intervals of these over
-        examples, which do not know the noise of training; `token_shares` of the three sets; `examples`.
+        examples, which do not know the noise of training; `token_shares` of the three sets
+        (special tokens count, most of them as neutral); `examples`.
 
     Raises:
         ValueError: stores of other data, tokenizers or settings, or data without languages.
@@ -77,6 +78,8 @@ def compare_seeds(
         models that started alike.
     """
     seeds = [number for number in other if number in reference]
+    if not seeds:
+        raise ValueError(f"The setups share no seed: found {list(other)} and {list(reference)}.")
     stores = [
         AttributionStore(s) if isinstance(s, str | Path) else s
         for s in (*(other[n] for n in seeds), *(reference[n] for n in seeds))
@@ -149,7 +152,7 @@ class _Sums:
     def __init__(self, stores: Sequence[Store], thresholds: Sequence[float]) -> None:
         self.stores = [s if isinstance(s, AttributionStore) else AttributionStore(s) for s in stores]
         _require_alike(self.stores)
-        self.thresholds = thresholds
+        self.thresholds = _checked(thresholds)
         first = self.stores[0]
         self.starts = np.flatnonzero(np.diff(first.tokens["example"].to_numpy(), prepend=-1))
         self.sizes = np.diff(np.append(self.starts, len(first.tokens)))
@@ -159,9 +162,10 @@ class _Sums:
             for store in self.stores
         ]  # [N, C, 2] each
         languages = np.array(first.examples["language"].to_pylist(), dtype=object)
-        if any(language is None for language in languages):
+        if without := sum(language is None for language in languages):
             raise ValueError(
-                "Attributions by language need a column language in the data; explain them again with one."
+                f"Attributions by language need a column language in the data; {without:,} of {len(languages):,} "
+                "examples have none: explain them again with one."
             )
         self.rows = {language: np.flatnonzero(languages == language) for language in sorted(set(languages))}
         self._selected: dict[tuple[int, int], np.ndarray] = {}
@@ -232,6 +236,21 @@ class _Sums:
         return np.mean(shares, axis=0)
 
 
+def _checked(thresholds: Any) -> list[float]:
+    """Of S: one or more, none negative.
+
+    Raises:
+        ValueError: others.
+    """
+    try:
+        values = [float(value) for value in np.atleast_1d(np.asarray(thresholds, dtype=np.float64))]
+    except (TypeError, ValueError):
+        values = []
+    if not values or not all(value >= 0 for value in values):
+        raise ValueError(f"Expected one threshold of S or more, each 0 or above, found {thresholds!r}.")
+    return values
+
+
 def _jackknife(mean: np.ndarray, left_out: np.ndarray) -> np.ndarray:
     """95 % t interval [2, ...] of a mean from its values without each of n seeds, [n, ...]."""
     from scipy.stats import t
@@ -254,8 +273,9 @@ def _bootstrap(parts: np.ndarray, resamples: int, seed: int) -> np.ndarray:
 
 def _require_alike(stores: Sequence[AttributionStore]) -> None:
     first = stores[0]
+    names = (*SETTINGS, "seed") if first.manifest["method"] == "shapley" else SETTINGS
     for store in stores[1:]:
-        for name in SETTINGS:
+        for name in names:
             ours, theirs = first.manifest[name], store.manifest[name]
             if ours != theirs:
                 raise ValueError(

@@ -28,12 +28,13 @@ def id_masker(mask_id: int) -> Masker:
     return mask
 
 
-def string_masker(tokenizer: Any, texts: Sequence[str], first: int = 0) -> Masker:
+def string_masker(tokenizer: Any, texts: Sequence[str], max_length: int | None = None, first: int = 0) -> Masker:
     """Masks the text and tokenizes it again, as shap's default does; single texts only.
 
     Args:
         tokenizer: of the model.
         texts: of the examples.
+        max_length: in tokens; of a longer text what the model reads is masked.
         first: the index of the first text's example.
     """
     from shap.maskers import Text
@@ -42,8 +43,12 @@ def string_masker(tokenizer: Any, texts: Sequence[str], first: int = 0) -> Maske
 
     def mask(example: Example, coalitions: Sequence[int]) -> list[Inputs]:
         text = texts[example.index - first]
+        if example.truncated:
+            text = text[: max(example.ends)]
         written = [[bool(bits >> i & 1) for i in range(len(example))] for bits in coalitions]
-        masked = tokenizer([masker(np.array(row), text)[0][0] for row in written], truncation=True)
+        masked = tokenizer(
+            [masker(np.array(row), text)[0][0] for row in written], truncation=True, max_length=max_length
+        )
         types = masked.get("token_type_ids") or [None] * len(written)
         return [
             (np.array(ids), None if kinds is None else np.array(kinds))
@@ -64,9 +69,9 @@ class Forward:
 
     def __init__(self, model: Any, dtype: str = "float32", batch_tokens: int | None = None) -> None:
         wanted = getattr(torch, dtype)
-        parameter = next(model.parameters())
-        self.model = model if parameter.dtype == wanted else copy.deepcopy(model).to(wanted)
-        self.device = parameter.device
+        kinds = {parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()}
+        self.model = model if kinds == {wanted} else copy.deepcopy(model).to(wanted)
+        self.device = next(model.parameters()).device
         self.batch_tokens = batch_tokens or (CPU_BATCH_TOKENS if self.device.type == "cpu" else GPU_BATCH_TOKENS)
         config = model.config
         single = config.num_labels == 1 or config.problem_type == "multi_label_classification"
@@ -84,8 +89,11 @@ class Forward:
         except torch.OutOfMemoryError:
             if len(ids) == 1:
                 raise
-        torch.cuda.empty_cache()
-        self.batch_tokens = max(self.batch_tokens // 2, ids.shape[1])
+            torch.cuda.empty_cache()
+            self.batch_tokens = max(self.batch_tokens // 2, ids.shape[1])
+        except ValueError:  # a model that takes no such batch: without padding token, or of unequal numbers of <eos>
+            if len(ids) == 1:
+                raise
         half = len(ids) // 2
         parts = [
             (ids[:half], types if types is None else types[:half]),

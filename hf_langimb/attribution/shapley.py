@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 EVALUATIONS_A_PLAYER = 4  # fewer do not determine the regression
+MOST_EXACT = 16  # players all of whose coalitions are evaluated without a budget
 
 
 def shapley_values(
-    players: Sequence[int], tokens: int, *, budget: int | None, seed: int = 0
+    players: Sequence[int], tokens: int, *, budget: int | None, seed: int | Sequence[int] = 0
 ) -> Generator[list[int], np.ndarray, dict[str, Any]]:
     """Shapley values of the players among M tokens; all other tokens are constant and get 0.
 
@@ -39,7 +40,9 @@ def shapley_values(
     evaluations = 2
     if n == 1:
         values[players[0]] = full - base
-    elif n > 1 and (budget is None or 2**n <= budget):
+    elif budget is None and n > MOST_EXACT:
+        raise ValueError(f"{n} tokens would need 2^{n} evaluations: give a budget.")
+    elif n > 1 and (budget is None or 2**n <= max(budget, EVALUATIONS_A_PLAYER * n + 2)):
         found = yield [_bits(players, number) for number in range(2**n)]
         evaluations = 2**n
         values[list(players)] = _exact(found, n)
@@ -76,23 +79,34 @@ def _exact(found: np.ndarray, n: int) -> np.ndarray:
     return np.array(values)
 
 
-def _draw(n: int, pairs: int, seed: int) -> np.ndarray:
-    """Coalitions bool[2 pairs, n] from the Shapley kernel, each followed by its complement."""
+def _draw(n: int, pairs: int, seed: int | Sequence[int]) -> np.ndarray:
+    """Coalitions bool[2 pairs, n] from the Shapley kernel, each followed by its complement.
+
+    Drawn again where they would not determine the regression.
+    """
     rng = np.random.default_rng(seed)
     sizes = np.arange(1, n)
     chances = 1 / (sizes * (n - sizes))
-    drawn = rng.choice(sizes, pairs, p=chances / chances.sum())
-    ranks = rng.random((pairs, n)).argsort(axis=1).argsort(axis=1)
-    chosen = ranks < drawn[:, None]
-    return np.stack([chosen, ~chosen], axis=1).reshape(2 * pairs, n)
+    while True:
+        drawn = rng.choice(sizes, pairs, p=chances / chances.sum())
+        ranks = rng.random((pairs, n)).argsort(axis=1).argsort(axis=1)
+        chosen = ranks < drawn[:, None]
+        coalitions = np.stack([chosen, ~chosen], axis=1).reshape(2 * pairs, n)
+        if np.linalg.matrix_rank(_design(coalitions)) == n - 1:
+            return coalitions
+
+
+def _design(drawn: np.ndarray) -> np.ndarray:
+    """Of the regression whose last player is fixed by the sum."""
+    chosen = drawn.astype(np.float64)
+    return chosen[:, :-1] - chosen[:, -1:]
 
 
 def _regress(drawn: np.ndarray, found: np.ndarray, base: np.ndarray, full: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Values and standard errors [n, C]: least squares with the last player fixed by the sum, errors by pairs."""
     effect = full - base
-    chosen = drawn.astype(np.float64)
-    design = chosen[:, :-1] - chosen[:, -1:]
-    target = found - base - chosen[:, -1:] * effect
+    design = _design(drawn)
+    target = found - base - drawn[:, -1:] * effect
     bread = np.linalg.pinv(design.T @ design)
     free = bread @ design.T @ target
     residuals = target - design @ free

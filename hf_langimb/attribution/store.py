@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,6 +46,7 @@ class AttributionStore:
                 f"{folder} has {shards - len(missing)} of {shards} shards: run the same command again to go on."
             )
         self.examples = self._read("examples", shards).sort_by("example")
+        self._require_all(self.examples["example"].to_numpy())
         self._tokens: pa.Table | None = None
 
     @property
@@ -58,6 +60,7 @@ class AttributionStore:
         if self._tokens is None:
             table = self._read("tokens", self.manifest["shards"])
             self._tokens = table.sort_by([("example", "ascending"), ("position", "ascending")])
+            self._require_all(np.unique(self._tokens["example"].to_numpy()))
         return self._tokens
 
     def __len__(self) -> int:
@@ -81,6 +84,14 @@ class AttributionStore:
         return shap.Explanation(
             ragged[0], base_values=base, data=tuple(ragged[1]), output_names=self.labels, feature_names=list(ragged[1])
         )
+
+    def _require_all(self, examples: np.ndarray) -> None:
+        number = self.manifest["examples"]
+        if not np.array_equal(examples, np.arange(number)):
+            raise ValueError(
+                f"{self.folder}: its shards do not hold the {number} examples that {MANIFEST} says, each once: remove "
+                "the folder and explain again."
+            )
 
     def _read(self, kind: str, shards: int) -> pa.Table:
         try:
@@ -120,34 +131,58 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} is not whole JSON ({error}): remove the folder and run the command again.") from None
+    if not isinstance(manifest, dict):
+        raise ValueError(f"{path} holds no object: remove the folder and run the command again.")
     if manifest.get("schema_version") != SCHEMA_VERSION:
         raise ValueError(
             f"{path} has schema_version {manifest.get('schema_version')}, this hf_langimb reads {SCHEMA_VERSION}."
         )
+    if missing := [key for key in ("shards", "examples", "labels", "method") if key not in manifest]:
+        raise ValueError(f"{path} lacks {', '.join(missing)}: remove the folder and run the command again.")
     return manifest
 
 
-def open_store(folder: Path, manifest: dict[str, Any]) -> None:
-    """Make a store, or go on with one of the same manifest.
+def require_same(folder: Path, manifest: dict[str, Any]) -> None:
+    """Raise unless a folder is empty, holds a store of the same manifest, or one of which nothing was written yet.
 
     Raises:
         ValueError: it holds attributions of something else; names what differs.
     """
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file: name a folder for the attributions.")
     before = read_manifest(folder)
     if before is None:
-        if folder.is_dir() and any(folder.iterdir()):
+        if folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir()):
             raise ValueError(f"{folder} holds files but no attributions: choose another folder, or empty it.")
-        write_json(folder / MANIFEST, manifest)
-    elif differing := [
+        return
+    differing = [
         f"{key} was {before.get(key)!r}, is {manifest.get(key)!r}"
         for key in sorted({*before, *manifest})
         if before.get(key) != manifest.get(key)
-    ]:
+    ]
+    if differing and any(folder.glob("*.parquet")):
         raise ValueError(
             f"{folder} holds other attributions ({'; '.join(differing)}): choose another folder, or remove it."
         )
+
+
+def open_store(folder: Path, manifest: dict[str, Any]) -> None:
+    """Write the manifest of a store, and remove what calls that were killed have left."""
+    write_json(folder / MANIFEST, manifest)
     for part in folder.glob("*.part"):
-        part.unlink()
+        if not _is_alive(part.suffixes[-2] if len(part.suffixes) > 1 else ""):
+            part.unlink(missing_ok=True)
+
+
+def _is_alive(suffix: str) -> bool:
+    """Whether the process with the number of a suffix is at work."""
+    try:
+        os.kill(int(suffix.removeprefix(".")), 0)
+    except (ValueError, ProcessLookupError):
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def write_shard(folder: Path, number: int, rows: list[dict[str, Any]]) -> None:
@@ -191,7 +226,7 @@ def write_shard(folder: Path, number: int, rows: list[dict[str, Any]]) -> None:
     per_example = {name: [row[name] for row in rows] for name in examples}
     for kind, schema, columns in (("tokens", tokens, per_token), ("examples", examples, per_example)):
         path = shard_path(folder, kind, number)
-        part = path.with_suffix(".part")
+        part = path.with_suffix(f".{os.getpid()}.part")
         try:
             pq.write_table(pa.table({name: _array(columns[name], type_) for name, type_ in schema.items()}), part)
             part.replace(path)

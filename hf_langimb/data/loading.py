@@ -128,7 +128,7 @@ def open_texts(
     column = next((name for name in language_columns if name in raw.column_names), language_columns[-1])
     require_columns(raw, {"language": column} | ({"id": id_column} if id_column else {}))
     for text in texts:
-        _require_texts(raw, text)
+        require_texts(raw, text)
     spoken = np.array([re.sub(r"^\d{8}\.", "", name) for name in _strings(raw, column, "language")], dtype=object)
     kept = np.concatenate([np.flatnonzero(spoken == language)[:rows] for language in languages or sorted(set(spoken))])
     if missing := [language for language in languages if (spoken[kept] == language).sum() < 2]:
@@ -176,15 +176,21 @@ def open_rows(
     Raises:
         ValueError: nothing there, a column is missing, or texts that are no strings.
     """
+    if rows is not None and rows < 1:
+        raise ValueError(f"Expected 1 row of each language or more, found {rows}.")
     raw = _one_split(open_dataset(name, config_names=config_names, split=split), name)
     texts = find_text_columns(raw, text_columns)
     for column in texts:
-        _require_texts(raw, column)
+        require_texts(raw, column)
     given = {"language": language_column, "label": label_column, "id": id_column or ""}
+    named = [column for column in (*texts, *given.values()) if column]
+    if twice := sorted({column for column in named if named.count(column) > 1}):
+        raise ValueError(f"The column {twice[0]!r} is named for two purposes: each needs one of its own.")
     required = {kind: column for kind, column in given.items() if column not in ("", kind)}
     require_columns(raw, required)
     if not id_column:
-        given["id"] = next((column for column in ("id", "item") if column in raw.column_names), "")
+        free = [column for column in ("id", "item") if column in raw.column_names and column not in named]
+        given["id"] = next(iter(free), "")
     found = {kind: column for kind, column in given.items() if column in raw.column_names}
     if rows is not None and "language" in found:
         spoken = np.array(_strings(raw, found["language"], "language"), dtype=object)
@@ -265,7 +271,7 @@ def standardise(
     columns = {"text": text_columns[0], "language": language_column, "label": label_column}
     require_columns(dataset, columns | ({"id": id_column} if id_column else {}))
     for column in text_columns:
-        _require_texts(dataset, column)
+        require_texts(dataset, column)
     if languages:
         wanted = np.isin(_strings(dataset, language_column, "language"), list(languages))
         dataset = dataset.select(np.flatnonzero(wanted))
@@ -288,7 +294,8 @@ def standardise(
     )
 
 
-def _require_texts(dataset: Dataset, column: str) -> None:
+def require_texts(dataset: Dataset, column: str) -> None:
+    """Raise where a text column holds nulls or other than strings."""
     texts = dataset.select_columns([column]).with_format("arrow")[:][column]
     if texts.null_count:
         raise ValueError(f"The text column {column!r} has {texts.null_count:,} null entries: filter these rows out.")
@@ -310,11 +317,11 @@ def _strings(dataset: Dataset, column: str, purpose: str) -> list[str]:
 
 
 def longest_input(tokenizer: Any, config: Any) -> int | None:
-    """Tokens that the model reads: the tokenizer's limit, where it says one, else the model's; None without any."""
-    if tokenizer.model_max_length < 1_000_000:
-        return None  # `truncation=True` knows it
+    """Tokens that the model reads: the model's limit where the tokenizer has none, or a larger one; else None."""
     positions = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
-    return positions - 2 if positions else None  # some models use two positions otherwise
+    if not positions or tokenizer.model_max_length <= positions:
+        return None  # `truncation=True` knows it
+    return positions - 2  # some models use two positions otherwise
 
 
 def tokenize(dataset: Dataset, tokenizer: Any, text_columns: Sequence[str], max_length: int | None = None) -> Dataset:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,10 @@ from hf_langimb.tables import (
     probes_cells,
     setups_cells,
     shown_threshold,
+    tokens_cells,
 )
+
+logger = logging.getLogger(__name__)
 
 PAGE_FILE = "report.html"
 CLAIMS = (  # what arXiv 2402.13016 found: words, sign of imbalanced - balanced, measures
@@ -109,15 +113,19 @@ def render(
     if found := results["attributions"]:
         means = (
             f"{found['setup']} - {found['reference']}: sums over tokens, threshold {shown_threshold(found)}, mean over "
-            f"{found['examples']} examples; result - control = unbiased; intervals over "
+            f"{found['examples']} examples ({100 * found['truncated_share']:.0f} % cut by the budget); "
+            f"result - control = unbiased; intervals over "
             f"{'seeds' if len(found['seeds']) > 3 else 'examples'}"
         )
         tables.append(("Token attributions", means, attributions_cells(results)))
         masked = "probabilities where every token is masked, mean and standard deviations (SD)"
         tables.append(("Base values", masked, base_values_cells(results)))
+    if found := results.get("explained"):
+        means = f"threshold {found['tokens'][0]['threshold']}, mean over {found['examples']} examples"
+        tables.append(("Token attributions", means, tokens_cells(results)))
     return templates.get_template("page.html.jinja").render(
         title=f"{results['recipe']}, {results['config_name']}",
-        verdict=_verdict(results),
+        verdict=[] if results["recipe"] == "evaluate" else _verdict(results),
         figures=_figures(results) if figures is None else figures,
         tables=tables,
         sentences=sentences or [],
@@ -234,7 +242,11 @@ def _sentences(folder: Path, results: dict[str, Any]) -> list[dict[str, Any]]:
     )
     if not folders or not all(path.is_dir() for path in folders):
         return []  # a page of results.json alone
-    stores = [AttributionStore(path) for path in folders]
+    try:
+        stores = [AttributionStore(path) for path in folders]
+    except ValueError as error:
+        logger.warning("The page goes without sentences: %s", error)
+        return []
     probabilities = [stack(store.examples["p"]) for store in stores]
     values = [stack(store.tokens["S"]) for store in stores]
     of_example = stores[0].tokens["example"].to_numpy()

@@ -89,7 +89,7 @@ def probe_bars(results: dict[str, Any]) -> Figure:
     """Accuracy of the language probe by setup, on test and external text, with 95 % intervals over seeds and chance."""
     setups = results["setups"]
     kinds = [kind for kind in ("test", "external") if _summaries(setups, f"probe.{kind}.accuracy")]
-    figure, axes = _figure(2.1 + 0.7 * len(setups), 2.9)
+    figure, axes = _figure(max(2.1 + 0.7 * len(setups), 4.2), 2.9)
     width = 0.8 / max(len(kinds), 1)
     for i, kind in enumerate(kinds):
         for j, setup in enumerate(setups.values()):

@@ -144,9 +144,12 @@ def main():
             by_length.setdefault(ids.shape[1], []).append((ids, types))
         batches = []
         for length, parts in by_length.items():
-            ids, types = (np.concatenate([part[i] for part in parts]) for i in (0, 1))
+            ids = np.concatenate([part[0] for part in parts])
+            types = None if parts[0][1] is None else np.concatenate([part[1] for part in parts])
             size = max(forward.batch_tokens // length, 1)
-            batches += [(ids[i : i + size], types[i : i + size]) for i in range(0, len(ids), size)]
+            batches += [
+                (ids[i : i + size], None if types is None else types[i : i + size]) for i in range(0, len(ids), size)
+            ]
         began = clock(options.device)
         for batch in batches:
             forward(*batch)

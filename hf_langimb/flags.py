@@ -1,0 +1,39 @@
+"""Flags that several command lines share."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+
+DATASET = "Hub id, folder, or a .parquet, .csv or .jsonl file"
+
+
+def add_dataset(command: ArgumentParser) -> None:
+    """The arguments of every command that reads a data set."""
+    command.add_argument("dataset", metavar="DATASET", help=DATASET)
+    command.add_argument(
+        "--config-name",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME",
+        help="configurations of the data set; of several, each is one language (write them after DATASET)",
+    )
+    command.add_argument(
+        "--split", help="one split (audit: default all of them, one after the other; else test or train)"
+    )
+    command.add_argument("--language-column", default="language", metavar="COLUMN", help="default: %(default)s")
+    command.add_argument("--label-column", default="label", metavar="COLUMN", help="default: %(default)s (audit)")
+    command.add_argument(
+        "--text-column", nargs="+", default=[], metavar="COLUMN", help="one, or two for a pair (where texts are read)"
+    )
+    command.add_argument(
+        "--id-column", metavar="COLUMN", help="the same for translations of one text (where texts are read)"
+    )
+
+
+def with_dashes(argument: str) -> str:
+    """--label_column=x -> --label-column=x; values stay as they are."""
+    if not argument.startswith("--"):
+        return argument
+    flag, equals, value = argument.partition("=")
+    return flag.replace("_", "-") + equals + value
