@@ -11,6 +11,7 @@ and with its masker of token ids. Prints JSON; model_cards/benchmarks keeps what
 
 import copy
 import json
+import resource
 import tempfile
 import time
 from argparse import ArgumentParser
@@ -93,6 +94,18 @@ def exact_differences(model, tokenizer, rows, budget):
     return differences
 
 
+def measure_memory(tokenizer, data, number):
+    """{examples, GB above the model}: the most that a model of 2 layers x 128 takes with so many examples."""
+    size = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 512}
+    config = AutoConfig.for_model("bert", **size, vocab_size=len(tokenizer), num_labels=3)
+    model = AutoModelForSequenceClassification.from_config(config).eval()
+    rows = spread(data, number)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    attribute(model, tokenizer, rows, out=tempfile.mkdtemp())
+    risen = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    return {"examples": len(rows), "GB above the model": risen / 1e6}
+
+
 def main():
     parser = ArgumentParser()
     parser.add_argument("model")
@@ -104,6 +117,9 @@ def main():
     parser.add_argument("--exact", type=int, default=4, help="rows compared in float64")
     parser.add_argument("--name", default="", help="of the data, kept with the results")
     parser.add_argument("--budget", type=int, default=500)
+    parser.add_argument(
+        "--memory", type=int, default=0, help="measure the memory of so many examples instead"
+    )
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
     parser.add_argument("--base", action="store_true", help="12 layers x 768 with random weights in the model's place")
@@ -115,6 +131,9 @@ def main():
     data = load_dataset("parquet", data_files=options.data, split="train")
     data = data.filter(lambda language: language in options.languages, input_columns="language")
     data = Dataset.from_dict({"text": data[options.text_column][:], "language": data["language"][:]})
+    if options.memory:
+        print(json.dumps(measure_memory(tokenizer, data, options.memory)))
+        return
     rows = spread(data, options.rows)
     reference = spread(rows, options.reference)
     texts = reference["text"][:]
