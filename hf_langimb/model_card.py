@@ -72,7 +72,7 @@ def render_card(
         repo_id=repo_id,
         example=_example(config["text_columns"]),
         adapter=adapter,
-        lora_rank=values["lora_rank"],
+        lora_rank=f"{values['lora_rank']}",
         labels=results["labels"],
         counts=_grid("language", audit["labels"], audit["languages"], audit["counts"], "{:,}"),
         bits=f"{audit['mutual_information_bits']:.4f}",
