@@ -109,8 +109,7 @@ def check_up(options: Namespace, quiet: bool = True) -> tuple[Path, dict[str, An
     limit = longest_input(tokenizer, model.config)
     axes_file = place / AXES_FILE
     axes = json.loads(axes_file.read_text(encoding="utf-8")) if axes_file.is_file() else None
-    languages = sorted(test.unique("language"))
-    plan, weights = _trained_on(axes, languages, len(names))
+    plan, weights = _trained_on(axes, sorted(test.unique("language")), len(names))
     explained = explained_rows(test, options.explain_rows)
     encoded = tokenize(test, tokenizer, columns, limit)
     arguments = LangImbTrainingArguments(
@@ -125,38 +124,50 @@ def check_up(options: Namespace, quiet: bool = True) -> tuple[Path, dict[str, An
     if explained is not None:
         store = folder / "attributions" / f"{SETUP}-seed-{SEED}"
         explain(place, explained, store, columns, limit)
-    results = {
-        "schema_version": SCHEMA_VERSION,
-        "recipe": "evaluate",
-        "config_name": options.model,
-        "config": _request(options),
-        "flags": options.flags,
-        "languages": list(plan.languages) + [name for name in languages if name not in plan.languages],
-        "labels": names,
-        "seeds": [SEED],
-        "data": {"test/natural": JointDistribution.from_dataset(test).audit()}
-        | ({"train/natural": _audit_of(axes, names)} if axes else {}),
-        "setups": {
-            SETUP: {
-                "plan": "natural",
-                "class_weighting": axes["class_weighting"] if axes else "none",
-                "masked_entropy_weight": 0,
-                "lora_rank": 0,
-                "seeds": {str(SEED): metrics},
-                "summary": summarise({str(SEED): metrics}),
-            }
-        },
-        "noise_ceiling": None,
-        "comparisons": [],
-        "attributions": None,
-        "explained": None,
-    }
+    results = _assemble(options, names, plan, axes, test, metrics)
     if PartialState().is_main_process:
         if explained is not None:
             results["explained"] = _explained(store)
         write_results(folder, results)
     PartialState().wait_for_everyone()
     return folder, results
+
+
+def _assemble(
+    options: Namespace,
+    names: Sequence[str],
+    plan: JointDistribution,
+    axes: dict[str, Any] | None,
+    test: Dataset,
+    metrics: dict[str, Any],
+) -> dict[str, Any]:
+    """results.json of a run with one setup."""
+    languages = sorted(test.unique("language"))
+    setup = {
+        "plan": "natural",
+        "class_weighting": axes["class_weighting"] if axes else "none",
+        "masked_entropy_weight": 0,
+        "lora_rank": 0,
+        "seeds": {str(SEED): metrics},
+        "summary": summarise({str(SEED): metrics}),
+    }
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "recipe": "evaluate",
+        "config_name": options.model,
+        "config": _request(options),
+        "flags": options.flags,
+        "languages": list(plan.languages) + [name for name in languages if name not in plan.languages],
+        "labels": list(names),
+        "seeds": [SEED],
+        "data": {"test/natural": JointDistribution.from_dataset(test).audit()}
+        | ({"train/natural": _audit_of(axes, names)} if axes else {}),
+        "setups": {SETUP: setup},
+        "noise_ceiling": None,
+        "comparisons": [],
+        "attributions": None,
+        "explained": None,
+    }
 
 
 def _slug(name: str) -> str:

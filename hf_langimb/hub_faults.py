@@ -9,14 +9,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-ATTEMPTS = 12  # while others commit, or the Hub is busy
+BUSY, OVERTAKEN = 5, 20  # attempts more while the Hub is busy, and while others commit
 
 
 def retried(action: Callable[[], Any]) -> Any:
     """Repeat an action while the Hub is busy, cannot be reached, or somebody else has just committed."""
     from huggingface_hub.errors import HfHubHTTPError, HTTPError, LocalEntryNotFoundError
 
-    for attempt in range(ATTEMPTS):
+    busy, overtaken = 0, 0
+    while True:
         try:
             try:
                 return action()
@@ -26,12 +27,14 @@ def retried(action: Callable[[], Any]) -> Any:
                 raise
         except (HTTPError, LocalEntryNotFoundError) as error:  # the second: a download that does not get through
             status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
-            passing = status is None or status in (409, 412, 429) or status >= 500
-            if not passing or attempt == ATTEMPTS - 1:
+            if status in (409, 412) and overtaken < OVERTAKEN:
+                overtaken += 1  # of several committers each time one gets through
+                time.sleep(random.uniform(0, 0.3))
+            elif (status is None or status == 429 or status >= 500) and busy < BUSY:
+                time.sleep(0.5 * 2**busy * random.uniform(0.5, 1))
+                busy += 1
+            else:
                 raise
-            stale = status in (409, 412)  # of several committers each time one gets through
-            time.sleep(random.uniform(0, 0.3) if stale else min(0.5 * 2 ** min(attempt, 4), 8) * random.uniform(0.5, 1))
-    raise AssertionError("unreachable")
 
 
 def sentence_of(error: BaseException, repo_id: str) -> str:

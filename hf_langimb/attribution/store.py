@@ -168,7 +168,8 @@ def require_same(folder: Path, manifest: dict[str, Any]) -> None:
 
 def open_store(folder: Path, manifest: dict[str, Any]) -> None:
     """Write the manifest of a store, and remove what calls that were killed have left."""
-    write_json(folder / MANIFEST, manifest)
+    if read_manifest(folder) != manifest:
+        write_json(folder / MANIFEST, manifest)
     for part in folder.glob("*.part"):
         if not _is_alive(part.suffixes[-2] if len(part.suffixes) > 1 else ""):
             part.unlink(missing_ok=True)
