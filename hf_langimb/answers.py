@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hf_langimb.axes import AXES_FILE
+from hf_langimb.axes import read_axes
 from hf_langimb.distribution import SMALL_CELL, JointDistribution
 from hf_langimb.results import FILE_NAME, read_results
 from hf_langimb.tables import (
@@ -103,12 +102,10 @@ def explained_report(manifest: dict[str, Any], examples: Any, folder: Path) -> s
 def pulled_report(folder: Path) -> str:
     """What `langimb pull` brought, for people: what the model knows, how good it is, what to do next."""
     lines = [f"Written: {folder}"]
-    axes = folder / AXES_FILE
-    if axes.is_file():
-        known = json.loads(axes.read_text(encoding="utf-8"))
-        names = ", ".join(known.get("label_names") or map(str, known["labels"]))
+    if known := read_axes(folder):
         lines.append(
-            f"Labels {names}; languages {', '.join(known['languages'])}; class weights {known['class_weighting']}"
+            f"Labels {', '.join(map(str, known['label_names']))}; languages {', '.join(map(str, known['languages']))}; "
+            f"class weights {known['class_weighting']}"
         )
     if (folder / FILE_NAME).is_file():
         lines.append("\n" + table(*setups_cells(read_results(folder))) + "\n")

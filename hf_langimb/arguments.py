@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import json
 import re
@@ -67,6 +68,18 @@ class LangImbTrainingArguments(TrainingArguments):
     def __getstate__(self) -> dict[str, Any]:
         """Without the token: the Trainer pickles its arguments beside the weights, and publishes them."""
         return self.__dict__ | {"hub_token": None}
+
+    def __copy__(self) -> LangImbTrainingArguments:
+        return self._with(self.__dict__)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> LangImbTrainingArguments:
+        return self._with(copy.deepcopy(self.__dict__, memo))
+
+    def _with(self, values: dict[str, Any]) -> LangImbTrainingArguments:
+        """A copy keeps the token."""
+        made = object.__new__(type(self))
+        made.__dict__.update(values)
+        return made
 
 
 @dataclass
@@ -163,6 +176,7 @@ def parse_recipe(name: str, folder: Path, argv: Sequence[str] | None = None) -> 
     parser = HfArgumentParser(
         (RecipeArguments, LangImbTrainingArguments),
         prog=program,
+        allow_abbrev=False,
         usage=f"{program} [--config STEM|FILE.yaml] [--option value ...] (--help lists the options)",
     )
     parser.add_argument("--config", default="mini", help=f"Name of a YAML under {folder}, or a file.")
@@ -213,7 +227,7 @@ def _check_setup(settings: Any, where: str, parser: ArgumentParser) -> dict[str,
     """A setup's definition: its plan, and training arguments."""
     if not isinstance(settings, dict):
         raise ValueError(f"{where} expects a plan and training arguments, found {settings!r}.")
-    common = {item.name for item in fields(RecipeArguments)} | {"output_dir", "seed", "language_column"}
+    common = {item.name for item in fields(RecipeArguments)} | {"seed", "language_column", *NOT_IN_RESULTS}
     if wrong := ", ".join(key for key in settings if key in common):
         raise ValueError(f"{where}: {wrong} cannot differ between setups, only the plan and training arguments can.")
     plan = {"plan": settings["plan"]} if "plan" in settings else {}

@@ -36,6 +36,28 @@ def write_axes(folder: str | Path, axes: dict[str, Any]) -> None:
     Path(folder, AXES_FILE).write_text(text + "\n", encoding="utf-8")
 
 
+def read_axes(folder: str | Path) -> dict[str, Any] | None:
+    """`langimb.json` of a checkpoint, None where it has none.
+
+    Raises:
+        ValueError: it is damaged, or of another form.
+    """
+    path = Path(folder, AXES_FILE)
+    if not path.is_file():
+        return None
+    try:
+        axes = json.loads(path.read_text(encoding="utf-8"))
+        shape = len(axes["languages"]), len(axes["labels"])
+        if any(np.array(axes[key], dtype=np.float64).shape != shape for key in ("counts", "weights")):
+            raise ValueError("counts and weights are not languages x labels")
+        axes.setdefault("label_names", [str(label) for label in axes["labels"]])
+        if len(axes["label_names"]) != shape[1] or not isinstance(axes["class_weighting"], str):
+            raise ValueError("labels and their names differ")
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} does not hold languages, labels, counts and weights ({error}).") from None
+    return axes
+
+
 def name_labels(config: Any, labels: Sequence[Any]) -> None:
     """The names of a ClassLabel into a model's configuration, where that still says LABEL_0, LABEL_1, ...
 

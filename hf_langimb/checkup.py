@@ -5,6 +5,7 @@ The folder that it writes is that of a run with one setup, `model`, whose traini
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import re
@@ -20,7 +21,7 @@ from accelerate import PartialState
 from datasets import Dataset
 
 from hf_langimb.arguments import LangImbTrainingArguments
-from hf_langimb.axes import AXES_FILE
+from hf_langimb.axes import read_axes
 from hf_langimb.distribution import JointDistribution
 from hf_langimb.flags import add_dataset, with_dashes
 from hf_langimb.results import SCHEMA_VERSION, summarise, write_json, write_results
@@ -87,7 +88,7 @@ def check_up(options: Namespace, quiet: bool = True) -> tuple[Path, dict[str, An
         if Path(options.model).is_dir():
             raise ValueError(f"--push_to_hub writes to the repository of MODEL, found the folder {options.model}.")
         if PartialState().is_main_process:
-            require_login(options.model)
+            require_login(options.model, own=False)
     rows = open_rows(
         options.dataset,
         config_names=options.config_name,
@@ -101,14 +102,14 @@ def check_up(options: Namespace, quiet: bool = True) -> tuple[Path, dict[str, An
     columns = find_text_columns(rows, options.text_column)
     folder = Path(options.output_dir or f"runs/evaluate-{_slug(options.model)}")
     place = folder / SETUP / f"seed-{SEED}"
-    _open_folder(folder, options)
+    options.split = options.split or str(rows.split or "")
+    _open_folder(folder, options, {"weights": _weights_of(options.model), "data": _fingerprint(rows)})
     _fetch(options.model, place)
     model, tokenizer = load_classifier(str(place))
     names = [str(model.config.id2label[i]) for i in range(model.config.num_labels)]
     test = _labelled(rows, columns, names, standardise)
     limit = longest_input(tokenizer, model.config)
-    axes_file = place / AXES_FILE
-    axes = json.loads(axes_file.read_text(encoding="utf-8")) if axes_file.is_file() else None
+    axes = read_axes(place)
     plan, weights = _trained_on(axes, sorted(test.unique("language")), len(names))
     explained = explained_rows(test, options.explain_rows)
     encoded = tokenize(test, tokenizer, columns, limit)
@@ -124,7 +125,7 @@ def check_up(options: Namespace, quiet: bool = True) -> tuple[Path, dict[str, An
     if explained is not None:
         store = folder / "attributions" / f"{SETUP}-seed-{SEED}"
         explain(place, explained, store, columns, limit)
-    results = _assemble(options, names, plan, axes, test, metrics)
+    results = _assemble(options, place, names, plan, axes, test, metrics)
     if PartialState().is_main_process:
         if explained is not None:
             results["explained"] = _explained(store)
@@ -135,6 +136,7 @@ def check_up(options: Namespace, quiet: bool = True) -> tuple[Path, dict[str, An
 
 def _assemble(
     options: Namespace,
+    place: Path,
     names: Sequence[str],
     plan: JointDistribution,
     axes: dict[str, Any] | None,
@@ -143,11 +145,13 @@ def _assemble(
 ) -> dict[str, Any]:
     """results.json of a run with one setup."""
     languages = sorted(test.unique("language"))
+    adapter = place / "adapter_config.json"
+    rank = json.loads(adapter.read_text(encoding="utf-8")).get("r", 0) if adapter.is_file() else 0
     setup = {
         "plan": "natural",
         "class_weighting": axes["class_weighting"] if axes else "none",
         "masked_entropy_weight": 0,
-        "lora_rank": 0,
+        "lora_rank": rank,
         "seeds": {str(SEED): metrics},
         "summary": summarise({str(SEED): metrics}),
     }
@@ -180,13 +184,34 @@ def _request(options: Namespace) -> dict[str, Any]:
     return json.loads(json.dumps(kept))
 
 
-def _open_folder(folder: Path, options: Namespace) -> None:
+def _weights_of(name: str) -> dict[str, str] | None:
+    """{file: SHA-256} of the weights that a repository holds at present; None of a folder."""
+    from huggingface_hub import HfApi, constants
+
+    from hf_langimb.hub_faults import retried, told
+
+    if Path(name).is_dir() or constants.HF_HUB_OFFLINE:
+        return None
+    with told(name):
+        siblings = retried(lambda: HfApi().model_info(name, files_metadata=True)).siblings or ()
+    return {one.rfilename: one.lfs.sha256 for one in siblings if one.lfs and one.rfilename.endswith(".safetensors")}
+
+
+def _fingerprint(rows: Dataset) -> str:
+    """Of all that is in the rows."""
+    digest = hashlib.sha256(repr(rows.column_names).encode())
+    for first in range(0, len(rows), 10_000):
+        digest.update(repr(rows[first : first + 10_000]).encode())
+    return digest.hexdigest()[:16]
+
+
+def _open_folder(folder: Path, options: Namespace, facts: dict[str, Any]) -> None:
     """Make or continue the folder.
 
     Raises:
         ValueError: it holds something else.
     """
-    path, request = folder / REQUEST, _request(options)
+    path, request = folder / REQUEST, _request(options) | facts
     before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
     if before is None and folder.is_dir() and any(folder.iterdir()):
         raise ValueError(f"{folder} holds files but no evaluation: choose another --output_dir, or empty it.")

@@ -154,7 +154,7 @@ def push(options: Namespace) -> None:
     )
     print("\n".join(["Published, and loaded back with the same logits:", *urls]))
     name = options.repo_id if not options.all else f"{options.repo_id}-{known[0]}"
-    print(f"Next: langimb pull {name}, or load_run({name!r}); everybody can use pipeline('text-classification').")
+    print(f"Next: langimb pull {name}, or load_run({name!r}); its card shows how to use it without this package.")
 
 
 def pull(options: Namespace) -> None:

@@ -285,6 +285,7 @@ def explained_rows(test: Dataset, rows: int) -> Dataset | None:
         return test
     available = JointDistribution.from_dataset(test).counts
     counts = np.minimum(available, np.int64(max(rows // int(np.count_nonzero(available)), 1)))
+    counts = counts[:, available.any(axis=0)]  # `draw` knows the labels that there are
     return test.select(draw(test["language"][:], test["label"][:], counts, seed=TEST_SEED))
 
 

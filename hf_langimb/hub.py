@@ -6,22 +6,33 @@ without a card, nor a card without weights.
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
+import re
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 import torch
 
-from hf_langimb.axes import AXES_FILE
+from hf_langimb.axes import AXES_FILE, read_axes
 from hf_langimb.hub_faults import retried, told
 from hf_langimb.lora import load_model
-from hf_langimb.model_card import measured, render_attributions_card, render_base_card, render_card
+from hf_langimb.model_card import (
+    carry_evaluations,
+    evaluation_slug,
+    measured,
+    refresh_card,
+    render_attributions_card,
+    render_base_card,
+    render_card,
+)
 from hf_langimb.results import FILE_NAME, read_results
 
 WEIGHTS = ".safetensors"
@@ -30,6 +41,11 @@ MODEL_FILES = (WEIGHTS, ".json", ".txt", ".model")  # weights, configuration, to
 PULLED = (*MODEL_FILES, ".md", ".html", ".svg", ".parquet")
 NOT_PUBLISHED = ("training.json", "trainer_state.json")
 ADAPTER, BASE_MODEL = "adapter_config.json", "base_model_name_or_path"
+OURS = re.compile(  # names in a model repository that a push writes, or that would be loaded in their place
+    r"(model|adapter_model|pytorch_model)[\w.-]*|(adapter_config|config|langimb|probe|results)\.json|report\.html|"
+    r"(tokenizer|special_tokens|added_tokens|vocab|merges|sentencepiece|spiece)[\w.-]*|"
+    r"figures/(labels|predictions|probe|attributions|reliability)[^/]*\.svg"
+)
 
 
 @dataclass
@@ -39,7 +55,9 @@ class Repository:
     repo_id: str
     kind: str  # model or dataset
     files: dict[str, Path | bytes]
-    model: Path | None = None  # folder of the model that it publishes
+    card: Callable[[str, set[str]], str]  # from the card that is there for the same weights, and the names there
+    logits: torch.Tensor | None = None  # of the model that it publishes
+    base: str = ""  # of adapters, where the run has made it
 
 
 @dataclass(frozen=True)
@@ -99,13 +117,23 @@ def push_run(
 
     folder = Path(run)
     results = read_results(folder)
+    if setups is not None and not setups:
+        raise ValueError("No setup to publish: name one or more, or leave setups out for all of them.")
     names = {setup: f"{repo_id}-{setup}" for setup in (results["setups"] if setups is None else setups)}
     if setups is not None and len(names) == 1:
         names = dict.fromkeys(names, repo_id)
+    require_name(repo_id)
     api = HfApi(token=token)
     with tempfile.TemporaryDirectory() as scratch:
-        repositories = prepare(folder, results, repo_id, names, seed, Path(scratch), revision)
-        urls = [publish(api, one, private=private, revision=revision) for one in repositories]
+        repositories = prepare(folder, results, repo_id, names, seed, Path(scratch))
+        urls: list[str] = []
+        commits: dict[str, str] = {}
+        for one in repositories:
+            if one.base in commits:  # a later push of another run does not change these adapters
+                config = json.loads(bytes(one.files[ADAPTER])) | {"revision": commits[one.base]}  # type: ignore[arg-type]
+                one.files[ADAPTER] = (json.dumps(config, indent=2, sort_keys=True) + "\n").encode()
+            url, commits[one.repo_id] = publish(api, one, private=private, revision=revision)
+            urls.append(url)
     if collection:
         with told(repo_id):
             made = retried(
@@ -145,18 +173,24 @@ def load_run(
         name = f"{folder_or_repo_id}-{setup}" if setup else str(folder_or_repo_id)
         folder = download(name, revision=revision, token=token)
         results = read_results(folder) if (folder / FILE_NAME).exists() else None
-    axes_file = folder / AXES_FILE
-    if not axes_file.is_file():
+    axes = read_axes(folder)
+    if axes is None:
         raise ValueError(
             f"{folder_or_repo_id} has no {AXES_FILE}: it was not trained with hf_langimb. Load it with "
             "AutoModelForSequenceClassification; recipes/evaluate.py measures any classifier."
         )
+    if (folder / ADAPTER).is_file() and (folder / "config.json").is_file():
+        raise ValueError(f"{folder_or_repo_id} holds adapters and a whole model: remove {ADAPTER} or config.json.")
+    from safetensors import SafetensorError
     from transformers import AutoTokenizer
 
-    axes = json.loads(axes_file.read_text(encoding="utf-8"))
-    with told(str(folder_or_repo_id)):
-        model = load_model(folder, token=token, use_safetensors=True).eval()
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+    try:
+        with told(str(folder_or_repo_id)):
+            model = load_model(folder, token=token).eval()
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ValueError(f"The model in {folder_or_repo_id} cannot be loaded: {reason}") from None
     return Run(model, tokenizer, axes["languages"], axes["labels"], np.array(axes["weights"]), results)
 
 
@@ -181,7 +215,7 @@ def pull(
     target.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
-        shutil.copytree(source, part, dirs_exist_ok=True)
+        shutil.copytree(source, part, dirs_exist_ok=True, ignore=_not_pulled)
         part.chmod(0o755)
         if target.exists():
             target.rmdir()
@@ -194,31 +228,36 @@ def pull(
     return target
 
 
+def _not_pulled(folder: str, names: list[str]) -> list[str]:
+    """What another client may have put into the cache."""
+    return [name for name in names if not Path(folder, name).is_dir() and Path(name).suffix not in PULLED]
+
+
 def publish_evaluation(folder: Path, repo_id: str, *, token: str | None = None) -> str:
-    """Put an evaluation's results, page and figures under `evaluation/` and its section into the card of a model.
+    """Put an evaluation's results, page and figures under `evaluation/NAME/` and its section into the card of a model.
 
     One commit, or a pull request where one may not write; returns its URL.
 
     Raises:
-        ValueError: the Hub refuses; says what to do.
+        ValueError: the Hub refuses, or the model has other weights by now; says what to do.
     """
-    from huggingface_hub import CommitOperationAdd, HfApi, hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
-
-    from hf_langimb.model_card import refresh_card
+    from huggingface_hub import CommitOperationAdd, HfApi
+    from huggingface_hub.errors import HfHubHTTPError
 
     results = read_results(folder)
-    files: dict[str, Path | bytes] = {FILE_NAME: folder / FILE_NAME, **_page_of(folder, folder)}
+    place = f"evaluation/{evaluation_slug(results)}"
+    files = {f"{place}/{name}": file for name, file in _page_of(folder, folder).items()}
+    files[f"{place}/{FILE_NAME}"] = folder / FILE_NAME
+    weights = [path for path in (folder / "model" / "seed-0").iterdir() if path.suffix == WEIGHTS]
     api = HfApi(token=token)
 
     def commit(create_pr: bool) -> Any:
-        head = api.model_info(repo_id)
-        try:
-            card = Path(hf_hub_download(repo_id, "README.md", revision=head.sha, token=token)).read_text("utf-8")
-        except EntryNotFoundError:
-            card = ""
-        content = {f"evaluation/{name}": file for name, file in files.items()}
-        content["README.md"] = refresh_card(card, results, repo_id).encode()
+        head = api.model_info(repo_id, files_metadata=True)
+        there = {sibling.rfilename: sibling for sibling in head.siblings or ()}
+        if not all(path.name in there and _is_whole(path, there[path.name]) for path in weights):
+            raise ValueError(f"{repo_id} has other weights than those that were measured: evaluate it again.")
+        card = refresh_card(_card_of(api, repo_id, "model", head), results, repo_id)
+        content = files | {"README.md": card.encode()}
         return api.create_commit(
             repo_id,
             [CommitOperationAdd(path, file) for path, file in sorted(content.items())],
@@ -237,19 +276,43 @@ def publish_evaluation(folder: Path, repo_id: str, *, token: str | None = None) 
     return made.pr_url or f"{api.endpoint}/{repo_id}"
 
 
-def require_login(repo_id: str, token: str | None = None) -> None:
-    """Raise before any work where a run could not be published at its end.
+def require_name(repo_id: str) -> None:
+    """Raise unless a repository is named with its namespace.
 
     Raises:
-        ValueError: not logged in, or a token that the Hub does not know or that may not write.
+        ValueError: it is not.
+    """
+    from huggingface_hub.utils import validate_repo_id
+
+    with told(repo_id):
+        validate_repo_id(repo_id)
+    if repo_id.count("/") != 1:
+        raise ValueError(f"Expected a repository as NAMESPACE/NAME, found {repo_id!r}.")
+
+
+def require_login(repo_id: str, token: str | None = None, own: bool = True) -> None:
+    """Raise before any work where a run could not be published at its end.
+
+    Args:
+        repo_id: to publish to.
+        token: of the Hub.
+        own: whether it must be in a namespace of the user's (to others one may propose).
+
+    Raises:
+        ValueError: not logged in, a token that the Hub does not know or that may not write, or another's namespace.
     """
     from huggingface_hub import HfApi
+
+    require_name(repo_id)
 
     with told(repo_id):
         user = retried(lambda: HfApi(token=token).whoami())
     role = user.get("auth", {}).get("accessToken", {}).get("role")
     if role == "read":
         raise ValueError(f"The token may only read: publishing {repo_id} needs one with permission to write.")
+    mine = {str(user.get("name")), *(str(org.get("name")) for org in user.get("orgs") or ())}
+    if own and repo_id.partition("/")[0] not in mine:
+        raise ValueError(f"{repo_id} is not in a namespace of yours: choose one of {', '.join(sorted(mine))}.")
 
 
 # What a repository holds
@@ -262,7 +325,6 @@ def prepare(
     names: dict[str, str],
     seed: int | None,
     scratch: Path,
-    revision: str | None,
 ) -> list[Repository]:
     """The repositories of a run, checked: a base that the run made itself, models, attributions.
 
@@ -276,6 +338,11 @@ def prepare(
         number, _ = measured(results, setup, seed)
         model = folder / setup / f"seed-{number}"
         files: dict[str, Path | bytes] = {**_model_files(model), FILE_NAME: folder / FILE_NAME, **page}
+        axes = read_axes(model)
+        if axes is None or not any(name.startswith(("tokenizer", "vocab")) for name in files):
+            raise ValueError(f"{model} lacks {AXES_FILE} or its tokenizer: remove it and run the recipe again.")
+        if axes["label_names"] != results["labels"] or axes["languages"] != results["languages"]:
+            raise ValueError(f"{folder / FILE_NAME} is of other languages or labels than {model}: it is another run's.")
         base = None
         if ADAPTER in files:
             files.pop("config.json", None)
@@ -283,9 +350,9 @@ def prepare(
             base = config[BASE_MODEL]
             if Path(base).name == "start" and (folder / "start").is_dir():  # made by the run itself
                 base = f"{repo_id}-base"
-                start = _model_files(folder / "start") | {"README.md": render_base_card(results, base).encode()}
-                bases[base] = Repository(base, "model", start)
-                changed = config | {BASE_MODEL: base, "revision": revision}
+                card = render_base_card(results, base)
+                bases[base] = Repository(base, "model", _model_files(folder / "start"), _unchanging(card))
+                changed = config | {BASE_MODEL: base}
                 files[ADAPTER] = (json.dumps(changed, indent=2, sort_keys=True) + "\n").encode()
             elif Path(base).is_dir():
                 raise ValueError(
@@ -295,18 +362,50 @@ def prepare(
         store = folder / "attributions" / f"{setup}-seed-{number}"
         if store.is_dir():
             stores[setup] = store
-        card_of = f"{repo_id}-attributions" if store.is_dir() else None
-        card = render_card(results, setup, seed=number, repo_id=name, base_model=base, attributions=card_of)
-        models.append(Repository(name, "model", files | {"README.md": card.encode()}, model))
+        rows_at = f"{repo_id}-attributions" if store.is_dir() else None
+        card = render_card(results, setup, seed=number, repo_id=name, base_model=base, attributions=rows_at)
+        logits = _local_logits(model)
+        made = base if base in bases else ""
+        models.append(Repository(name, "model", files, partial(_with_evaluations, card), logits, made))
     data = []
     if stores:
         number = measured(results, next(iter(stores)), seed)[0]
         rows: dict[str, Path | bytes] = {
             f"{setup}/{path.name}": path for setup, store in stores.items() for path in _store_files(store)
         }
-        card = render_attributions_card(results, list(stores), number, f"{repo_id}-attributions")
-        data.append(Repository(f"{repo_id}-attributions", "dataset", rows | {"README.md": card.encode()}))
-    return [*bases.values(), *models, *data]
+        name = f"{repo_id}-attributions"
+
+        def card_of_all(_: str, there: set[str]) -> str:
+            """Of the setups of this push, and of those that earlier ones have left."""
+            held = {*stores, *(path.partition("/")[0] for path in there if path.endswith("/manifest.json"))}
+            known = [setup for setup in results["setups"] if setup in held]
+            return render_attributions_card(results, [*known, *sorted(held - {*known})], number, name)
+
+        data.append(Repository(name, "dataset", rows, card_of_all))
+    prepared = [*bases.values(), *models, *data]
+    ids = [(one.kind, one.repo_id) for one in prepared]
+    if twice := next((name for kind, name in ids if ids.count((kind, name)) > 1), None):
+        raise ValueError(f"Two repositories would be named {twice}: choose another REPO_ID, or rename the setup.")
+    for one in prepared:
+        require_name(one.repo_id)
+    return prepared
+
+
+def _unchanging(card: str) -> Callable[[str, set[str]], str]:
+    return lambda _, __: card
+
+
+def _with_evaluations(card: str, old: str, _: set[str]) -> str:
+    return carry_evaluations(card, old)
+
+
+def _local_logits(model: Path) -> torch.Tensor:
+    from safetensors import SafetensorError
+
+    try:
+        return _logits(load_model(model))
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+        raise ValueError(f"The model in {model} cannot be loaded ({' '.join(str(error).split())[:200]}).") from None
 
 
 def _page_of(folder: Path, scratch: Path) -> dict[str, Path | bytes]:
@@ -327,7 +426,8 @@ def _model_files(folder: Path) -> dict[str, Path | bytes]:
 
     if not folder.is_dir():
         raise ValueError(f"Expected a trained model at {folder}, found none: run the recipe first.")
-    paths = [path for path in sorted(folder.iterdir()) if path.suffix in MODEL_FILES]
+    paths = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.is_symlink()]
+    paths = [path for path in paths if OURS.fullmatch(path.name) and path.suffix in MODEL_FILES]
     weights = [path for path in paths if path.suffix == WEIGHTS]
     if not weights:
         raise ValueError(f"{folder} has no {WEIGHTS} weights to publish: run the recipe again.")
@@ -350,17 +450,19 @@ def _store_files(store: Path) -> list[Path]:
 # Writing
 
 
-def publish(api: Any, repository: Repository, *, private: bool, revision: str | None) -> str:
-    """Make the repository where it is missing, commit what differs, load it back; returns its URL."""
+def publish(api: Any, repository: Repository, *, private: bool, revision: str | None) -> tuple[str, str]:
+    """Make the repository where it is missing, commit what differs, load it back; returns its URL and commit."""
     repo_id, kind = repository.repo_id, repository.kind
     with told(repo_id):
         url = retried(lambda: api.create_repo(repo_id, repo_type=kind, private=private, exist_ok=True))
+        if private and not retried(lambda: api.repo_info(repo_id, repo_type=kind)).private:
+            raise ValueError(f"{repo_id} is there already, and public: make it private in its settings, or rename it.")
         if revision is not None:
             retried(lambda: api.create_branch(repo_id, branch=revision, repo_type=kind, exist_ok=True))
         oid = retried(lambda: _commit(api, repository, revision))
-    if repository.model is not None:
+    if repository.logits is not None:
         _require_same_logits(repository, oid, api.token)
-    return str(url)
+    return str(url), oid
 
 
 def _commit(api: Any, repository: Repository, revision: str | None) -> str:
@@ -368,12 +470,18 @@ def _commit(api: Any, repository: Repository, revision: str | None) -> str:
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
     repo_id, kind = repository.repo_id, repository.kind
-    head = api.repo_info(repo_id, repo_type=kind, revision=revision)
-    there = {sibling.rfilename for sibling in head.siblings or ()}
-    gone = sorted(name for name in there - {*repository.files} if _is_ours(name, kind))
+    head = api.repo_info(repo_id, repo_type=kind, revision=revision, files_metadata=True)
+    there = {sibling.rfilename: sibling for sibling in head.siblings or ()}
+    weights = {name: path for name, path in repository.files.items() if name.endswith(WEIGHTS)}
+    same = all(name in there and _is_whole(path, there[name]) for name, path in weights.items())  # type: ignore[arg-type]
+    old = _card_of(api, repo_id, kind, head) if same else ""
+    files = repository.files | {"README.md": repository.card(old, {*there}).encode()}
+    gone = [name for name in there if name not in files and _is_ours(name, repository)]
+    if weights and not same:
+        gone += [name for name in there if name.startswith("evaluation/")]  # of weights that go
     operations = [
-        *(CommitOperationAdd(path, content) for path, content in sorted(repository.files.items())),
-        *(CommitOperationDelete(path) for path in gone),
+        *(CommitOperationAdd(path, content) for path, content in sorted(files.items())),
+        *(CommitOperationDelete(path) for path in sorted(gone)),
     ]
     return api.create_commit(
         repo_id,
@@ -385,12 +493,22 @@ def _commit(api: Any, repository: Repository, revision: str | None) -> str:
     ).oid
 
 
-def _is_ours(name: str, kind: str) -> bool:
-    """Whether a file is of the kind that a push writes: an older one would be read in the place of the new."""
-    path = PurePosixPath(name)
-    if kind == "dataset":
-        return path.suffix == ".parquet"
-    return path.parts[0] == "figures" or (len(path.parts) == 1 and path.suffix in (*MODEL_FILES, *PICKLES))
+def _card_of(api: Any, repo_id: str, kind: str, head: Any) -> str:
+    """README.md of a commit, empty where it has none."""
+    from huggingface_hub import hf_hub_download
+
+    if not any(sibling.rfilename == "README.md" for sibling in head.siblings or ()):
+        return ""
+    with tempfile.TemporaryDirectory() as cache:
+        settings = {"repo_type": kind, "revision": head.sha, "token": api.token, "cache_dir": cache}
+        return Path(hf_hub_download(repo_id, "README.md", **settings)).read_bytes().decode("utf-8", "replace")
+
+
+def _is_ours(name: str, repository: Repository) -> bool:
+    """Whether a push writes a file of that name: an older one would be read in the place of the new."""
+    if repository.kind == "dataset":
+        return name.partition("/")[0] in {path.partition("/")[0] for path in repository.files}
+    return OURS.fullmatch(name) is not None
 
 
 def _add_to_collection(api: Any, slug: str, repository: Repository) -> None:
@@ -399,13 +517,13 @@ def _add_to_collection(api: Any, slug: str, repository: Repository) -> None:
 
 def _require_same_logits(repository: Repository, oid: str, token: str | None) -> None:
     """Raise unless the published model, loaded into an empty cache, gives the logits of the local one."""
-    assert repository.model is not None
+    assert repository.logits is not None
     with tempfile.TemporaryDirectory() as cache:
         folder = download(repository.repo_id, revision=oid, token=token, cache_dir=cache)
         with told(repository.repo_id):
-            published = _logits(load_model(folder, token=token, cache_dir=cache, use_safetensors=True))
-    if not torch.allclose(published, _logits(load_model(repository.model)), atol=1e-5):
-        raise ValueError(f"{repository.repo_id} was pushed but gives other logits than {repository.model}: push again.")
+            published = _logits(load_model(folder, token=token, cache_dir=cache))
+    if not torch.allclose(published, repository.logits, atol=1e-5):
+        raise ValueError(f"{repository.repo_id} was pushed but gives other logits than the model of the run.")
 
 
 def _logits(model: Any) -> torch.Tensor:
@@ -420,7 +538,12 @@ def _logits(model: Any) -> torch.Tensor:
 
 
 def download(
-    repo_id: str, *, revision: str | None = None, token: str | None = None, cache_dir: str | None = None
+    repo_id: str,
+    *,
+    revision: str | None = None,
+    token: str | None = None,
+    cache_dir: str | None = None,
+    base: bool = False,
 ) -> Path:
     """A model repository's files in the cache, without pickles, each compared with its checksum.
 
@@ -434,7 +557,8 @@ def download(
 
     if constants.HF_HUB_OFFLINE:
         with told(repo_id):
-            return Path(snapshot_download(repo_id, revision=revision, cache_dir=cache_dir, local_files_only=True))
+            cached: dict[str, Any] = {"local_files_only": True, "allow_patterns": [f"*{suffix}" for suffix in PULLED]}
+            return Path(snapshot_download(repo_id, revision=revision, cache_dir=cache_dir, **cached))
     with told(repo_id):
         info = retried(lambda: HfApi(token=token).model_info(repo_id, revision=revision, files_metadata=True))
     files = {sibling.rfilename: sibling for sibling in info.siblings or ()}
@@ -445,7 +569,12 @@ def download(
         held = next((name for name in files if PurePosixPath(name).suffix in PICKLES), None)
         what = f"only pickled weights ({held}), which can run code when they are loaded" if held else "no weights"
         raise ValueError(f"{repo_id} holds {what}: expected {WEIGHTS} files.")
-    settings: dict[str, Any] = {"revision": info.sha, "allow_patterns": wanted, "token": token, "cache_dir": cache_dir}
+    settings: dict[str, Any] = {
+        "revision": info.sha,
+        "allow_patterns": [glob.escape(name) for name in wanted],
+        "token": token,
+        "cache_dir": cache_dir,
+    }
     for last in (False, True):
         with told(repo_id):
             folder = Path(retried(lambda: snapshot_download(repo_id, **settings)))
@@ -454,7 +583,12 @@ def download(
             (folder / name).resolve().unlink(missing_ok=True)
             (folder / name).unlink(missing_ok=True)
         if not damaged:
-            _download_base(repo_id, folder, token, cache_dir)
+            reference = folder.parents[1] / "refs" / (revision or "main")  # so that it is found offline
+            if not constants.REGEX_COMMIT_OID.fullmatch(reference.name):
+                reference.parent.mkdir(parents=True, exist_ok=True)
+                reference.write_text(str(info.sha), encoding="utf-8")
+            if not base:
+                _download_base(repo_id, folder, token, cache_dir)
             return folder
         if last:
             raise ValueError(
@@ -468,11 +602,17 @@ def _download_base(repo_id: str, folder: Path, token: str | None, cache_dir: str
     """The base of adapters, under the same rules; without them it would be taken in whatever form it is."""
     if not (folder / ADAPTER).is_file():
         return
-    config = json.loads((folder / ADAPTER).read_text(encoding="utf-8"))
-    base = str(config.get(BASE_MODEL))
+    try:
+        config = json.loads((folder / ADAPTER).read_text(encoding="utf-8"))
+        base = config[BASE_MODEL] + ""
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{ADAPTER} of {repo_id} names no base ({BASE_MODEL}).") from None
     if base.count("/") > 1 or base.startswith((".", "/")):
         raise ValueError(f"{repo_id} holds adapters of the folder {base!r} on another machine: its base is needed too.")
-    download(base, revision=config.get("revision"), token=token, cache_dir=cache_dir)
+    if (
+        download(base, revision=config.get("revision"), token=token, cache_dir=cache_dir, base=True) / ADAPTER
+    ).is_file():
+        raise ValueError(f"{repo_id} holds adapters of {base}, which holds adapters itself.")
 
 
 def _leaves_its_folder(name: str) -> bool:

@@ -26,7 +26,8 @@ def retried(action: Callable[[], Any]) -> Any:
                     raise error.__cause__ from None
                 raise
         except (HTTPError, LocalEntryNotFoundError) as error:  # the second: a download that does not get through
-            status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
+            cause = error if isinstance(error, HfHubHTTPError) else error.__cause__
+            status = cause.response.status_code if isinstance(cause, HfHubHTTPError) else None
             if status in (409, 412) and overtaken < OVERTAKEN:
                 overtaken += 1  # of several committers each time one gets through
                 time.sleep(random.uniform(0, 0.3))
@@ -91,6 +92,9 @@ def told(repo_id: str) -> Iterator[None]:
             )
         elif status in (409, 412):
             message = f"Others kept committing to {repo_id} ({status}): run the command again."
+        elif status < 500 and status != 429:
+            reason = " ".join((error.server_message or "no reason").split())[:200]
+            message = f"The Hub refuses this for {repo_id} ({status}): {reason}."
         else:
             message = f"The Hub answers {status} for {repo_id}: run the command again later; what is done stays."
     except HTTPError as error:

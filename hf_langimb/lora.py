@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel
 
-from hf_langimb.axes import AXES_FILE
+from hf_langimb.axes import read_axes
+
+SAFE = {"use_safetensors": True, "trust_remote_code": False}  # no pickles, no code of others
 
 
 def base_model_of(model: torch.nn.Module) -> torch.nn.Module:
@@ -98,22 +102,36 @@ def load_model(folder: str | Path, **options: Any) -> Any:
         options: of `from_pretrained`, such as the token with which the base of adapters is downloaded.
     """
     if (Path(folder) / "adapter_config.json").exists():
-        from peft import AutoPeftModelForSequenceClassification
-
-        path = Path(folder) / AXES_FILE
-        if not path.exists():  # not of this package: PEFT knows what it can
-            options |= {"num_labels": _classes_of(folder)}
-            return AutoPeftModelForSequenceClassification.from_pretrained(folder, **options)
-        axes = json.loads(path.read_text(encoding="utf-8"))
-        options |= {"num_labels": len(axes["labels"])}
-        model = AutoPeftModelForSequenceClassification.from_pretrained(folder, **options)
+        axes = read_axes(folder)
+        if axes is None:  # not of this package: PEFT knows what it can
+            return _load_adapter(Path(folder), options | {"num_labels": _classes_of(folder)})
+        model = _load_adapter(Path(folder), options | {"num_labels": len(axes["labels"])})
         model.config.langimb = axes
         model.config.id2label = dict(enumerate(axes["label_names"]))  # its base does not know them
         model.config.label2id = {name: i for i, name in model.config.id2label.items()}
         return model
     from transformers import AutoModelForSequenceClassification
 
-    return AutoModelForSequenceClassification.from_pretrained(folder, **options)
+    loaded = AutoModelForSequenceClassification.from_pretrained(folder, output_loading_info=True, **SAFE, **options)
+    model, found = loaded
+    if found["missing_keys"]:
+        raise ValueError(f"{folder} lacks weights of its model: {', '.join(sorted(found['missing_keys']))[:200]}.")
+    return model
+
+
+def _load_adapter(folder: Path, options: dict[str, Any]) -> Any:
+    """Adapters on their base; that of a run is found in the run, wherever it was moved."""
+    from peft import AutoPeftModelForSequenceClassification
+
+    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    start = folder.absolute().parents[1] / "start"  # of RUN/SETUP/seed-N
+    if Path(str(config.get("base_model_name_or_path"))).name != "start" or not start.is_dir():
+        return AutoPeftModelForSequenceClassification.from_pretrained(folder, **SAFE, **options)
+    with TemporaryDirectory() as scratch:
+        shutil.copytree(folder, scratch, dirs_exist_ok=True, ignore=lambda _, names: {"predictions.parquet"} & {*names})
+        changed = json.dumps(config | {"base_model_name_or_path": str(start)})
+        (Path(scratch) / "adapter_config.json").write_text(changed, encoding="utf-8")
+        return AutoPeftModelForSequenceClassification.from_pretrained(scratch, **SAFE, **options)
 
 
 def load_classifier(name: str) -> tuple[Any, Any]:
@@ -144,7 +162,7 @@ def load_with_tokenizer(name: str, kind: Any) -> tuple[Any, list[str], Any]:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
         model, untrained = _load(name, kind)
     except (OSError, ValueError, SafetensorError) as error:
         raise ValueError(
@@ -167,7 +185,7 @@ def _load(name: str, kind: Any) -> tuple[Any, list[str]]:
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # what is missing, or left out, is told by those who call
     try:
-        model, loading = kind.from_pretrained(name, output_loading_info=True)
+        model, loading = kind.from_pretrained(name, output_loading_info=True, trust_remote_code=False)
     finally:
         logging.set_verbosity(verbosity)
     return model, list(loading["missing_keys"])

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
-import numpy as np
-
-from hf_langimb.distribution import JointDistribution
 from hf_langimb.results import FORMS
 from hf_langimb.tables import (
     attributions_cells,
     command_of,
     comparisons_cells,
+    file_name,
     interval_text,
     setups_cells,
     shown_threshold,
@@ -70,10 +69,7 @@ def render_card(
         title=f"{results['recipe']} {results['config_name']}, {setup.replace('_', ' ')}",
         summary=_summary(results, setup, number, config),
         repo_id=repo_id,
-        example=_example(config["text_columns"]),
-        adapter=adapter,
-        lora_rank=f"{values['lora_rank']}",
-        labels=results["labels"],
+        usage=_usage(repo_id, results["labels"], adapter, len(config["text_columns"])),
         counts=_grid("language", audit["labels"], audit["languages"], audit["counts"], "{:,}"),
         bits=f"{audit['mutual_information_bits']:.4f}",
         chance_bits=f"{audit['mutual_information_chance_bits']:.4f}",
@@ -135,7 +131,6 @@ def render_trained_card(
         tags=list(dict.fromkeys([*TAGS, *tags, "generated_from_trainer"])),
         model_name=name,
     )
-    counted = JointDistribution(tuple(axes["languages"]), tuple(axes["label_names"]), np.array(axes["counts"]))
     columns = list(dict.fromkeys(key for entry in evaluations for key in entry if key.startswith("eval_")))
     shown = ["epoch", *(key for key in columns if not key.endswith(("runtime", "_per_second")))]
     rows = [[_plain(entry.get(key)) for key in shown] for entry in evaluations]
@@ -143,12 +138,12 @@ def render_trained_card(
         metadata=metadata.to_yaml(line_break="\n"),
         title=name,
         repo_id=repo_id,
+        usage=_usage(repo_id, axes["label_names"], adapter, 1),
         labels=_listed(axes["label_names"]),
         languages=_listed(axes["languages"]),
         class_weighting=axes["class_weighting"],
         masked_entropy_weight=masked_entropy_weight,
         counts=_grid("language", axes["label_names"], axes["languages"], axes["counts"], "{:,}"),
-        bits=f"{counted.mutual_information_bits:.4f}",
         weights=""
         if axes["class_weighting"] == "none"
         else _grid("language", axes["label_names"], axes["languages"], axes["weights"], "{:.3f}"),
@@ -210,22 +205,99 @@ def refresh_card(card: str, results: dict[str, Any], repo_id: str) -> str:
         results: of an evaluation.
         repo_id: of the model.
     """
-    from huggingface_hub import ModelCard
-
-    name = str(results["config"]["dataset"])
-    begin, end = f"<!-- hf_langimb evaluation: {name} -->", "<!-- /hf_langimb evaluation -->"
-    section = _template("evaluation_card.md.jinja").render(name=name, **_evaluated(results))
-    block = f"{begin}\n{section.strip()}\n{end}"
-    whole: Any = ModelCard(card or f"# {repo_id.rpartition('/')[2]}\n", ignore_metadata_errors=True)
+    name, slug = evaluation_name(results), evaluation_slug(results)
+    section = _template("evaluation_card.md.jinja").render(name=name, slug=slug, **_evaluated(results))
+    block = f"<!-- hf_langimb evaluation: {slug} -->\n{section.strip()}\n<!-- /hf_langimb evaluation -->"
+    title = repo_id.rpartition("/")[2]
+    text = (card or f"# {title}\n").replace("\r\n", "\n")
     metrics = next(iter(results["setups"]["model"]["seeds"].values()))["test"]
-    ours = _eval_results(metrics, name, results["config"]["split"] or "test")
-    ids = {result.unique_identifier for result in ours}
-    others = [result for result in whole.data.eval_results or () if result.unique_identifier not in ids]
-    whole.data.eval_results = [*others, *ours]
-    whole.data.model_name = whole.data.get("model_name") or repo_id.rpartition("/")[2]
-    text = str(whole)
-    old = re.compile(rf"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
-    return old.sub(lambda _: block, text) if old.search(text) else f"{text.rstrip()}\n\n{block}\n"
+    front, body = _split_front(text)
+    ours = _eval_results(metrics, str(results["config"]["dataset"]), results["config"].get("split") or "test")
+    front = _with_entries(front, ours, title)
+    old = next((found for found in _BLOCK.finditer(body) if found["slug"] == slug), None)
+    body = body.replace(old[0], block) if old else f"{body.rstrip()}\n\n{block}\n"
+    whole = f"---\n{front}---\n{body}" if front else body
+    return whole.replace("\n", "\r\n") if "\r\n" in card else whole
+
+
+def carry_evaluations(card: str, old: str) -> str:
+    """A card with the sections of evaluations, and their entries in the index, that an older one of it has."""
+    blocks = [found[0] for found in _BLOCK.finditer(old.replace("\r\n", "\n"))]
+    if not blocks:
+        return card
+    (front, body), before = _split_front(card), _index_of(_split_front(old.replace("\r\n", "\n"))[0])
+    front = _with_entries(front, [], "", (before or [{}])[0].get("results", ()))
+    return f"---\n{front}---\n{body.rstrip()}\n\n" + "\n\n".join(blocks) + "\n"
+
+
+def evaluation_name(results: dict[str, Any]) -> str:
+    """The data of an evaluation, as others know them: of a path its last part."""
+    config = results["config"]
+    name = str(config["dataset"])
+    name = name if _is_hub_id(name) else name.rstrip("/").rpartition("/")[2]
+    name = " ".join(re.sub(r"[<>`|]|--+", " ", name).split())
+    return ", ".join([name, *config.get("config_name", ()), *([config["split"]] if config.get("split") else [])])
+
+
+def evaluation_slug(results: dict[str, Any]) -> str:
+    """`evaluation_name` as the name of a folder."""
+    return file_name(evaluation_name(results))
+
+
+_BLOCK = re.compile(r"<!-- hf_langimb evaluation: (?P<slug>[\w.-]+) -->.*?<!-- /hf_langimb evaluation -->", re.DOTALL)
+_FRONT = re.compile(r"\ufeff?---\n(?P<front>.*?\n)?---[ \t]*(\n|\Z)(?P<body>.*)", re.DOTALL)
+
+
+def _split_front(text: str) -> tuple[str, str]:
+    """The metadata of a card and the rest."""
+    found = _FRONT.fullmatch(text)
+    return (found["front"] or "", found["body"]) if found else ("", text)
+
+
+def _index_of(front: str) -> list[dict[str, Any]] | None:
+    """model-index of a card's metadata; None where it has none, or another form."""
+    import yaml
+
+    try:
+        index = (yaml.safe_load(front) or {}).get("model-index")
+    except (yaml.YAMLError, AttributeError):
+        return None
+    well_formed = (
+        isinstance(index, list) and index and isinstance(index[0], dict) and isinstance(index[0].get("results"), list)
+    )
+    return index if well_formed else None
+
+
+def _with_entries(front: str, ours: Sequence[Any], title: str, others: Sequence[Any] = ()) -> str:
+    """Metadata with entries of model-index, in the place of those of the same data; other lines stay as they are."""
+    import yaml
+    from huggingface_hub.repocard_data import eval_results_to_model_index
+
+    try:
+        known = yaml.safe_load(front) or {}
+    except yaml.YAMLError:
+        return front  # not for us to mend
+    index = _index_of(front)
+    if not isinstance(known, dict) or (index is None and "model-index" in known):
+        return front
+    new = [*(eval_results_to_model_index(title, list(ours))[0]["results"] if ours else ())]
+    index = index or [{"name": title, "results": []}]
+    kept = [entry for entry in index[0]["results"] if _data_of(entry) not in [_data_of(other) for other in new]]
+    more = [entry for entry in others if _data_of(entry) not in [_data_of(other) for other in (*kept, *new)]]
+    index[0]["results"] = [*kept, *more, *new]
+    lines, inside = [], False
+    for line in front.splitlines(keepends=True):
+        inside = line.startswith("model-index:") or (inside and (line[:1] in " -\t\n#"))
+        if not inside:
+            lines.append(line)
+    return "".join(lines) + yaml.safe_dump({"model-index": index}, sort_keys=False, allow_unicode=True)
+
+
+def _data_of(entry: Any) -> str:
+    """What an entry of model-index was measured on."""
+    data = entry.get("dataset") if isinstance(entry, dict) else entry
+    parts = {key: value for key, value in data.items() if key != "name"} if isinstance(data, dict) else data
+    return repr(sorted(parts.items()) if isinstance(parts, dict) else parts)
 
 
 def _evaluated(results: dict[str, Any]) -> dict[str, Any]:
@@ -274,7 +346,9 @@ def _template(name: str) -> Any:
 
 def _is_hub_id(name: str) -> bool:
     """Whether a model or data set is named as on the Hub and not a path, nor made by this package."""
-    return bool(re.fullmatch(r"[\w.-]+/[\w.-]+|[\w.-]*-[\w.-]*", name)) and not name.startswith(".")
+    if re.search(r"\.(parquet|csv|jsonl?|bin|safetensors)$", name) or name.startswith((".", "runs/", "data/")):
+        return False
+    return bool(re.fullmatch(r"[\w.-]+/[\w.-]+|[\w.-]*-[\w.-]*", name))
 
 
 def _language_codes(languages: Sequence[str]) -> list[str]:
@@ -323,7 +397,7 @@ def _eval_results(test: dict[str, Any], dataset: str, split: str) -> list[Any]:
     return [
         EvalResult(
             task_type="text-classification", dataset_type=kind, dataset_split=split, dataset_config=language,
-            dataset_name=f"{kind}, {language}", metric_type=metric, metric_name=title, metric_value=values[key],
+            dataset_name=f"{kind}, {language}", metric_type=metric, metric_name=title, metric_value=float(values[key]),
         )
         for language, values in test["by_language"].items()
         for metric, title, key in (("accuracy", "Accuracy", "accuracy"), ("f1", "Macro F1", "macro_f1"))
@@ -336,13 +410,15 @@ def _summary(results: dict[str, Any], setup: str, seed: int, config: dict[str, A
     weighting = values["class_weighting"]
     made = {
         "balanced": "as a reference ",
-        "imbalanced": "**without a cure**, to show what such data do, " if weighting == "none" else "",
+        "imbalanced": ""
+        if weighting != "none" or values["masked_entropy_weight"]
+        else "**without a cure**, to show what such data do, ",
     }.get(values["plan"], "")
     how = [f"with `{weighting}` class weights" if weighting != "none" else "without class weights"]
     if values["masked_entropy_weight"]:
         how.append("with the masked-input entropy loss")
     if values["lora_rank"]:
-        how.append("as LoRA adapters")
+        how.append(f"as LoRA adapters of rank {values['lora_rank']:d}")
     plan = WORDS.get(values["plan"], f"the plan {values['plan']}")
     return (
         f"Classifies {pair} as {_listed(results['labels'])}, in {_listed(results['languages'])}. Trained {made}on "
@@ -357,8 +433,24 @@ def _listed(names: Sequence[Any]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def _example(columns: Sequence[str]) -> str:
-    return '{"text": "...", "text_pair": "..."}' if len(columns) == 2 else '"..."'
+def _usage(repo_id: str, labels: Sequence[str], adapter: bool, columns: int) -> str:
+    """Code that loads the model without this package."""
+    example = '{"text": "...", "text_pair": "..."}' if columns == 2 else '"..."'
+    if not adapter:
+        return (
+            "from transformers import pipeline\n\n"
+            f'classify = pipeline("text-classification", model="{repo_id}")\nclassify({example})'
+        )
+    names = json.dumps(dict(enumerate(map(str, labels))), ensure_ascii=False)
+    names = re.sub(r'"(\d+)":', r"\1:", names)
+    return (
+        "from peft import AutoPeftModelForSequenceClassification\n"
+        "from transformers import AutoTokenizer, pipeline\n\n"
+        f'model = AutoPeftModelForSequenceClassification.from_pretrained("{repo_id}", num_labels={len(labels)})\n'
+        f"model.config.id2label = {names}\n"
+        f'tokenizer = AutoTokenizer.from_pretrained("{repo_id}")\n'
+        f'classify = pipeline("text-classification", model=model, tokenizer=tokenizer)\nclassify({example})'
+    )
 
 
 def _over(results: dict[str, Any]) -> str:
@@ -417,7 +509,7 @@ def _attributed(results: dict[str, Any]) -> dict[str, Any]:
         "threshold": f"{shown_threshold(found):g}",
         "attributed_rows": f"{found['examples']:,}",
         "figures": {
-            f"figures/attributions-{form}-{label}.svg": f"Cumulative difference ({form}) of {label}, bars by language"
+            f"figures/{file_name(f'attributions-{form}-{label}')}.svg": f"Differences ({form}) of {label} by language"
             for label in results["labels"]
         },
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -256,6 +257,8 @@ def validate(results: Any, where: str) -> None:
     _require(results, RESULTS, where)
     shape = len(results["languages"]), len(results["labels"])
     for name, setup in results["setups"].items():
+        if not re.fullmatch(r"[\w-]+", name):
+            raise ValueError(f"{where}, setups: expected names of letters, digits, _ and -, found {name!r}.")
         for measure, value in setup["summary"].items():
             _require(value, INTERVAL, f"{where}, setups, {name}, summary, {measure}")
         for seed, metrics in setup["seeds"].items():

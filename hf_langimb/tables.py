@@ -43,6 +43,11 @@ def _cell(value: Any) -> str:
     return re.sub(r"[\r\n]+", " ", str(value)).replace("|", "\\|")
 
 
+def file_name(text: str) -> str:
+    """A name of a setup, label or data set as part of a file's name."""
+    return re.sub(r"[^\w.-]+", "-", text).strip("-.") or "unnamed"
+
+
 def setups_cells(results: dict[str, Any]) -> Cells:
     """One row a setup: accuracy, dependence, reliance, skew transfer and probe, with 95 % intervals over seeds."""
     columns = [c for c in COLUMNS if any(c[1] in setup["summary"] for setup in results["setups"].values())]

@@ -6,6 +6,7 @@ import logging
 import math
 import random
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ class LangImbTrainer(Trainer):
         if kwargs.pop("compute_loss_func", None) is not None:
             raise ValueError("LangImbTrainer computes its own loss: leave compute_loss_func out, or subclass _loss.")
         self.distribution: Any = None  # a JointDistribution once the data are counted
-        self._failed_pushes: list[str] = []
+        self._pushes: list[Any] = []  # in the background
         if model is not None:
             model = self._prepare_model(model, args)
         elif model_init is not None:
@@ -396,34 +397,31 @@ class LangImbTrainer(Trainer):
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         """Push in the background, as `Trainer` does; the repository has card and axes from the first push on."""
-        self._collect_failed_pushes()
         if self.is_world_process_zero() and self.args.hub_strategy != "end":
             self.create_model_card(model_name=(self.args.hub_model_id or "").rpartition("/")[2] or None)
             if axes := getattr(self.model.config, "langimb", None):
                 write_axes(self.args.output_dir, axes)
         super()._push_from_checkpoint(checkpoint_folder)
+        jobs = [job for job in getattr(getattr(self, "push_in_progress", None), "jobs", ()) if job not in self._pushes]
+        self._pushes += jobs
+        for earlier, later in pairwise(jobs):  # a checkpoint without the model's commit would lie there without card
+            earlier.add_done_callback(lambda job, later=later: job.exception() and later.cancel())
 
     def _finish_current_push(self) -> None:
         """Wait for pushes in the background, and say which of all of them failed."""
-        super()._finish_current_push()
-        self._collect_failed_pushes()
-        if self._failed_pushes:
-            logger.warning(
-                "%d of the pushes during training failed: %s The model is in %s; trainer.push_to_hub() publishes it.",
-                len(self._failed_pushes),
-                " ".join(dict.fromkeys(self._failed_pushes)),
-                self.args.output_dir,
-            )
-            self._failed_pushes = []
-
-    def _collect_failed_pushes(self) -> None:
         from hf_langimb.hub_faults import sentence_of
 
-        jobs = getattr(getattr(self, "push_in_progress", None), "jobs", [])
-        for job in [job for job in jobs if job.done()]:
-            if not job.cancelled() and (error := job.exception()):
-                self._failed_pushes.append(sentence_of(error, self.hub_model_id))
-            jobs.remove(job)
+        super()._finish_current_push()
+        errors = [job.exception() for job in self._pushes if job.done() and not job.cancelled()]
+        said = [sentence_of(error, self.hub_model_id) for error in errors if error]
+        self._pushes = [job for job in self._pushes if not job.done()]
+        if said:
+            logger.warning(
+                "%d of the pushes during training failed: %s The model is in %s; trainer.push_to_hub() publishes it.",
+                len(said),
+                " ".join(dict.fromkeys(said)),
+                self.args.output_dir,
+            )
 
 
 class _ShuffledBatches(torch.utils.data.Sampler):

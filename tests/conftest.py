@@ -1,8 +1,11 @@
 """Shared fixtures: tiny tokenizers, models and data sets made here, without any download."""
 
 import os
+import random
 import socket
 import tempfile
+
+import pytest
 
 # Read at first import, so before it: no test reaches the network (a stray call meets a closed port), and the Hub tests
 # may still talk to their own server on this machine, which offline mode would block.
@@ -15,12 +18,8 @@ os.environ["HF_HOME"] = tempfile.mkdtemp()
 os.environ["HF_HUB_DISABLE_XET"] = os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
-os.environ.pop("HF_TOKEN", None)
+LIVE_TOKEN = os.environ.pop("HF_TOKEN", None)  # of the opt-in test alone
 os.environ["HF_MODULES_CACHE"] = tempfile.mkdtemp()  # where `evaluate` copies a module to load it
-
-import random
-
-import pytest
 
 WORDS = [f"w{i}" for i in range(24)]  # the vocabulary of every tiny tokenizer, besides special tokens
 

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import HUB_PORT
+from conftest import HUB_PORT, LIVE_TOKEN
 from datasets import Dataset
 from hub_server import HubServer
 from huggingface_hub import HfApi, ModelCard, constants
+from safetensors.torch import load_file, save_file
 
 import hf_langimb
 from hf_langimb import (
@@ -30,7 +31,7 @@ from hf_langimb.arguments import parse_recipe
 from hf_langimb.cli import main
 from hf_langimb.data import mini_xnli
 from hf_langimb.experiment import run
-from hf_langimb.hub import Repository, _logits, publish, pull
+from hf_langimb.hub import Repository, _logits, publish, publish_evaluation, pull
 from hf_langimb.lora import load_model
 
 RECIPES = Path(hf_langimb.__file__).parents[1] / "recipes" / "xnli"
@@ -145,6 +146,59 @@ def test_another_model_takes_the_place_of_the_first(server, finished):
     assert torch.equal(_logits(load_run("ann/one").model), _logits(load_model(finished / "weighted" / "seed-0")))
 
 
+def test_what_a_push_leaves_alone(server, finished):
+    push_run(finished, "ann/x", setups=["balanced", "weighted"], token=TOKEN)
+    mine = {"requirements.txt": b"x", "thesis.json": b"{}", "figures/mine.svg": b"<svg/>"}
+    server.write("ann/x-balanced", mine)
+    push_run(finished, "ann/x", setups=["balanced", "imbalanced"], token=TOKEN)
+    assert mine.keys() <= server.repos["ann/x-balanced"].files().keys()
+    rows = server.repos["datasets/ann/x-attributions"].files()
+    assert {name.partition("/")[0] for name in rows if "/" in name} == {"balanced", "weighted", "imbalanced"}
+    card = rows["README.md"].decode()
+    assert all(f"config_name: {setup}-tokens" in card for setup in ("balanced", "imbalanced", "weighted"))
+
+
+def test_adapters_keep_the_base_that_they_were_trained_on(server, finished, tmp_path):
+    push_run(finished, "ann/x", setups=["weighted_lora"], token=TOKEN)
+    before = _logits(load_run("ann/x").model)
+    other = tmp_path / "run"
+    shutil.copytree(finished, other)
+    weights = load_file(other / "start" / "model.safetensors")
+    save_file(
+        {name: value * 1.5 for name, value in weights.items()}, other / "start" / "model.safetensors", {"format": "pt"}
+    )
+    server.fail("commit", 403, path="models/ann/x/")
+    with pytest.raises(ValueError, match="403"):
+        push_run(other, "ann/x", setups=["weighted_lora"], token=TOKEN)
+    assert len(server.repos["ann/x-base"].commits()) == 3
+    shutil.rmtree(constants.HF_HUB_CACHE)
+    assert torch.equal(_logits(load_run("ann/x").model), before)
+
+
+def test_a_run_that_was_moved(server, finished, tmp_path):
+    moved = tmp_path / "moved"
+    shutil.copytree(finished, moved)
+    for config in moved.glob("*/seed-0/adapter_config.json"):
+        config.write_text(config.read_text().replace(str(finished), "/gone"))
+    push_run(moved, "ann/x", setups=["weighted_lora"], token=TOKEN)
+    local = load_run(moved, setup="weighted_lora").model
+    assert torch.equal(_logits(load_run("ann/x").model), _logits(local))
+
+
+def test_offline_a_download_is_found(server, finished, monkeypatch):
+    push_run(finished, "ann/one", setups=["balanced"], token=TOKEN)
+    online = _logits(load_run("ann/one").model)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert torch.equal(_logits(load_run("ann/one").model), online)
+
+
+def test_a_public_repository_is_not_taken_for_a_private_one(server, finished):
+    server.add_repo("ann/one")
+    with pytest.raises(ValueError, match="ann/one is there already, and public"):
+        push_run(finished, "ann/one", setups=["balanced"], private=True, token=TOKEN)
+    assert len(server.repos["ann/one"].commits()) == 1
+
+
 def test_revision_private_and_collection(server, finished):
     settings = {"private": True, "revision": "v1", "collection": "Weighted", "token": TOKEN}
     push_run(finished, "ann/kept", setups=["weighted"], **settings)
@@ -239,7 +293,8 @@ def test_eight_committers_at_once(server):
         start.wait()
         try:
             api = HfApi(token=TOKEN)
-            publish(api, Repository("ann/shared", "model", {f"notes-{i}.md": b"x" * i}), private=False, revision=None)
+            one = Repository("ann/shared", "model", {f"notes-{i}.md": b"x" * i}, lambda old, there: old or "Card.")
+            publish(api, one, private=False, revision=None)
         except Exception as error:
             failed.append(error)
 
@@ -274,7 +329,8 @@ def test_a_push_that_was_interrupted_goes_on(server, finished):
         ("ann/one", "hf_unknown", r"does not accept this token \(401\): log in"),
         ("rob/one", "hf_reader", r"may not do that with rob/one \(403\): it needs the permission to write in rob"),
         ("ben/one", TOKEN, r"may not do that with ben/one \(403\)"),
-        ("ann/../one", TOKEN, "is no name of a repository"),
+        ("ann/../one", TOKEN, "is no name of a repository|Expected a repository as NAMESPACE/NAME"),
+        ("one", TOKEN, "Expected a repository as NAMESPACE/NAME, found 'one'"),
         ("../one", TOKEN, "is no name of a repository"),
     ],
 )
@@ -301,6 +357,18 @@ def test_nothing_of_a_damaged_run_is_published(server, finished, tmp_path):
         push_run(copy, "ann/xnli", token=TOKEN)
     with pytest.raises(ValueError, match=r"Expected results.json in the run folder .*, found none"):
         push_run(tmp_path / "nowhere", "ann/xnli", token=TOKEN)
+    for missing, message in (
+        ("langimb.json", "lacks langimb.json or its tokenizer"),
+        ("config.json", "cannot be loaded"),
+    ):
+        path = copy / "balanced" / "seed-0" / missing
+        content = path.read_bytes()
+        path.unlink()
+        with pytest.raises(ValueError, match=message):
+            push_run(copy, "ann/xnli", setups=["balanced"], token=TOKEN)
+        path.write_bytes(content)
+    with pytest.raises(ValueError, match="No setup to publish"):
+        push_run(copy, "ann/xnli", setups=[], token=TOKEN)
     (copy / "attributions" / "balanced-seed-0" / "manifest.json").unlink()
     with pytest.raises(ValueError, match="Expected attributions in"):
         push_run(copy, "ann/xnli", setups=["balanced"], token=TOKEN)
@@ -361,11 +429,29 @@ def test_the_base_of_adapters_is_held_to_the_same_rules(server, finished):
     push_run(finished, "ann/lora", setups=["weighted_lora"], token=TOKEN)
     base = server.repos["ann/lora-base"].files()["model.safetensors"]
     server.write("ann/lora-base", {"model.safetensors": None, "pytorch_model.bin": base})
+    config = json.loads(server.repos["ann/lora"].files()["adapter_config.json"]) | {"revision": None}
+    server.write("ann/lora", {"adapter_config.json": json.dumps(config).encode()})
     refused("ann/lora", r"ann/lora-base holds only pickled weights \(pytorch_model.bin\)")
-    config = json.loads(server.repos["ann/lora"].files()["adapter_config.json"])
     changed = json.dumps(config | {"base_model_name_or_path": "/home/ann/start"}).encode()
     server.write("ann/lora", {"adapter_config.json": changed})
     refused("ann/lora", r"ann/lora holds adapters of the folder '/home/ann/start' on another machine")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("langimb.json", b"{}", "does not hold languages, labels, counts and weights"),
+        ("langimb.json", b"[]", "does not hold languages, labels, counts and weights"),
+        ("langimb.json", b'{"languages": ["en"', "does not hold languages, labels, counts and weights"),
+        ("tokenizer.json", b"{}", "The model in ann/one cannot be loaded"),
+        ("config.json", b'{"model_type": "nope", "auto_map": {"AutoConfig": "eve/code--c.C"}}', "cannot be loaded"),
+        ("model.safetensors", b"\xff" * 64, "The model in ann/one cannot be loaded"),
+    ],
+)
+def test_repositories_of_wrong_content(server, finished, name, content, message):
+    push_run(finished, "ann/one", setups=["balanced"], token=TOKEN)
+    server.write("ann/one", {name: content})
+    refused("ann/one", message)
 
 
 def test_files_outside_of_their_folder_are_refused(server, tmp_path):
@@ -443,6 +529,16 @@ def test_the_trainer_pushes_each_checkpoint_with_its_card(server, tiny_bert, ber
     assert torch.equal(_logits(load_run("ann/trained").model), _logits(trainer.model))
 
 
+def test_no_checkpoint_without_the_card(server, tiny_bert, bert_tokenizer, tiny_dataset, tmp_path, caplog):
+    settings = {"save_strategy": "epoch", "hub_strategy": "checkpoint", "hub_always_push": True}
+    trainer = trainer_of(tiny_bert, bert_tokenizer, tiny_dataset(bert_tokenizer), tmp_path / "out", **settings)
+    server.fail("commit", status=403)
+    trainer.train()
+    for commit in server.repos["ann/trained"].commits()[:-1]:
+        assert {"README.md", "langimb.json"} <= set(commit.files), commit.title
+    assert "1 of the pushes during training failed" in caplog.text
+
+
 def test_failed_pushes_are_told_at_the_end(server, tiny_bert, bert_tokenizer, tiny_dataset, tmp_path, caplog):
     settings = {"save_strategy": "epoch", "hub_strategy": "every_save", "hub_always_push": True}
     trainer = trainer_of(tiny_bert, bert_tokenizer, tiny_dataset(bert_tokenizer), tmp_path / "out", **settings)
@@ -474,6 +570,8 @@ def test_a_recipe_that_could_not_publish_says_so_before_any_work(server, tmp_pat
         (["--push_to_hub"], "needs hub_model_id: add --hub_model_id NAMESPACE/NAME"),
         (["--push_to_hub", "--hub_model_id", "rob/x", "--hub_token", "hf_reader"], "The token may only read"),
         (["--push_to_hub", "--hub_model_id", "rob/x", "--hub_token", "hf_no"], "does not accept this token"),
+        (["--push_to_hub", "--hub_model_id", "x", "--hub_token", TOKEN], "as NAMESPACE/NAME, found 'x'"),
+        (["--push_to_hub", "--hub_model_id", "ben/x", "--hub_token", TOKEN], "not in a namespace of yours: .* ann"),
     ):
         with pytest.raises(ValueError, match=message):
             run(parse_recipe("xnli", RECIPES, [*FLAGS, *flags, "--output_dir", str(tmp_path / "run")]))
@@ -502,7 +600,7 @@ def test_any_checkpoint_is_measured_and_its_card_refreshed(server, finished, tex
     assert f"Published: {server.url}/ann/one" in shown and "Language probe" in shown
     assert len(server.repos["ann/one"].commits()) == 3, "one commit"
     files = server.repos["ann/one"].files()
-    measured = json.loads(files["evaluation/results.json"])
+    measured = json.loads(files["evaluation/texts.parquet-train/results.json"])
     assert measured["setups"]["model"]["seeds"]["0"]["test"]["rows"] == 120
     assert measured["setups"]["model"]["seeds"]["0"]["test"]["reliance"] is not None
     assert measured["explained"]["examples"] == 6
@@ -515,6 +613,26 @@ def test_any_checkpoint_is_measured_and_its_card_refreshed(server, finished, tex
     check(monkeypatch, "ann/one", texts, "--output-dir", tmp_path / "out", "--push_to_hub")
     assert len(server.repos["ann/one"].commits()) == 3, "the same again changes nothing"
     assert load_run("ann/one").results["recipe"] == "xnli"
+    push_run(finished, "ann/one", setups=["weighted"], token=TOKEN)
+    assert len(server.repos["ann/one"].commits()) == 3, "the same weights keep what was measured of them"
+    push_run(finished, "ann/one", setups=["balanced"], token=TOKEN)
+    files = server.repos["ann/one"].files()
+    assert "## Evaluation by language" not in files["README.md"].decode()
+    assert not [name for name in files if name.startswith("evaluation/")], "they were of other weights"
+    with pytest.raises(SystemExit, match=r"holds another evaluation \(weights\)"):
+        check(monkeypatch, "ann/one", texts, "--output-dir", tmp_path / "out", "--push_to_hub")
+
+
+def test_a_card_is_not_lost_while_the_hub_is_busy(server, finished, texts, tmp_path, monkeypatch):
+    push_run(finished, "ann/one", setups=["weighted"], token=TOKEN)
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    check(monkeypatch, "ann/one", texts, "--output-dir", tmp_path / "out")
+    for endpoint in ("head", "resolve"):
+        server.fail(endpoint, 503, times=None, path="README.md")
+    with pytest.raises(ValueError, match=r"The Hub answers 503|cannot be reached"):
+        publish_evaluation(tmp_path / "out", "ann/one", token=TOKEN)
+    assert len(server.repos["ann/one"].commits()) == 2
+    assert b"## Results" in server.repos["ann/one"].files()["README.md"]
 
 
 def test_a_stranger_s_checkpoint_by_pull_request(server, finished, texts, tmp_path, monkeypatch, capsys):
@@ -534,8 +652,9 @@ def test_a_stranger_s_checkpoint_by_pull_request(server, finished, texts, tmp_pa
     repo = server.repos["ben/plain"]
     assert "README.md" not in repo.files()
     proposed = repo.files("refs/pr/1")
-    assert {"README.md", "evaluation/results.json", "evaluation/report.html"} <= set(proposed)
-    found = json.loads(proposed["evaluation/results.json"])["setups"]["model"]["seeds"]["0"]["test"]
+    place = "evaluation/texts.parquet-train"
+    assert {"README.md", f"{place}/results.json", f"{place}/report.html"} <= set(proposed)
+    found = json.loads(proposed[f"{place}/results.json"])["setups"]["model"]["seeds"]["0"]["test"]
     assert found["reliance"] is None and found["accuracy"] > 0
 
 
@@ -563,7 +682,8 @@ def test_checkups_that_cannot_be(server, finished, texts, tmp_path, monkeypatch)
 @pytest.mark.skipif("LANGIMB_LIVE_HUB" not in os.environ, reason="set LANGIMB_LIVE_HUB=NAMESPACE (and HF_TOKEN) to run")
 def test_the_live_hub(finished, tmp_path):
     name = f"{os.environ['LANGIMB_LIVE_HUB']}/langimb-test"
-    live = {key: value for key, value in os.environ.items() if key not in ("HF_ENDPOINT", "HF_HOME")}
+    ours = ("HF_ENDPOINT", "HF_HOME", "HF_HUB_DISABLE_XET")
+    live = {key: value for key, value in os.environ.items() if key not in ours} | {"HF_TOKEN": LIVE_TOKEN or ""}
     script = (
         "import sys; from hf_langimb import load_run, push_run; from huggingface_hub import HfApi\n"
         "run, name = sys.argv[1:]\n"

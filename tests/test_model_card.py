@@ -172,6 +172,12 @@ def test_an_evaluation_joins_the_card_of_others():
         ("theirs", "accuracy"), ("ann/data", "accuracy"), ("ann/data", "f1"),
     }  # fmt: skip
     assert refresh_card(card, evaluated(), "ben/model") == card, "again changes nothing"
+    odd = STRANGER.replace("license: mit", "license: mit  # theirs\nlanguage: no").replace("\n", "\r\n")
+    kept = refresh_card(odd, evaluated(), "ben/model")
+    assert "license: mit  # theirs\r\nlanguage: no\r\n" in kept and "\n" not in kept.replace("\r\n", "")
+    for broken in ("model-index: theirs", "model-index:\n- no: results", "a: [b"):
+        text = f"---\n{broken}\n---\nTheir words.\n"
+        assert refresh_card(text, evaluated(), "ben/model").startswith(text)
     other = evaluated()
     other["config"]["dataset"] = "ann/more"
     assert refresh_card(card, other, "ben/model").count("## Evaluation by language") == 2
@@ -184,3 +190,11 @@ def test_names_with_marks_of_a_table_stay_in_their_cell():
     text = json.dumps(read_results(KEPT / "xnli-mini")).replace('"fr"', '"f|r"')
     lines = [line for line in render_card(json.loads(text), "weighted").splitlines() if line.startswith("|")]
     assert [line for line in lines if "f\\|r" in line] and not [line for line in lines if re.search(r"f\|r", line)]
+
+
+def test_the_code_of_the_cards_of_adapters_is_theirs():
+    results = copy.deepcopy(read_results(KEPT / "xnli-mini" / "lora"))
+    card = render_card(results, "weighted_lora", repo_id="ann/x")
+    code = re.findall(r"```python\n(.*?)```", card, re.DOTALL)[0]
+    assert 'id2label = {0: "entailment", 1: "neutral", 2: "contradiction"}' in code and "num_labels=3" in code
+    compile(code, "card", "exec")

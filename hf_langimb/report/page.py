@@ -17,6 +17,7 @@ from hf_langimb.tables import (
     command_of,
     comparisons_cells,
     difference_text,
+    file_name,
     interval_text,
     languages_cells,
     predictions_cells,
@@ -72,7 +73,7 @@ def _write_figures(figures: list[tuple[str, dict[str, str]]], folder: Path) -> N
     folder.mkdir(parents=True, exist_ok=True)
     for name, svg in (item for _, panels in figures for item in panels.items()):
         alone = svg.replace("<svg", '<svg style="color: #1a1a1a; background: #ffffff"', 1)
-        (folder / f"{name}.svg").write_text(alone, encoding="utf-8")
+        (folder / f"{file_name(name)}.svg").write_text(alone, encoding="utf-8")
 
 
 def render(

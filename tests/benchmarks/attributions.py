@@ -117,9 +117,7 @@ def main():
     parser.add_argument("--exact", type=int, default=4, help="rows compared in float64")
     parser.add_argument("--name", default="", help="of the data, kept with the results")
     parser.add_argument("--budget", type=int, default=500)
-    parser.add_argument(
-        "--memory", type=int, default=0, help="measure the memory of so many examples instead"
-    )
+    parser.add_argument("--memory", type=int, default=0, help="measure the memory of so many examples instead")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
     parser.add_argument("--base", action="store_true", help="12 layers x 768 with random weights in the model's place")
