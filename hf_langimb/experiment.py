@@ -236,15 +236,16 @@ def probe(folder: Path, dataset: Dataset, external: Dataset | None) -> dict[str,
         from hf_langimb.probe import extract_features, probe_languages
 
         model, tokenizer = load_model(folder).to(PartialState().device), AutoTokenizer.from_pretrained(folder)
+        pooling = "cls" if tokenizer.mask_token_id is not None else "last"  # the first token of a decoder sees nothing
         scores: dict[str, Any] = {"test": None, "external": None}
         for name, rows in (("test", dataset), ("external", external)):
             if rows is None:
                 continue
-            features = extract_features(model, tokenizer, rows)  # by all processes
+            features = extract_features(model, tokenizer, rows, pooling=pooling)  # by all processes
             if PartialState().is_main_process:
                 try:
                     found = probe_languages(features, rows["language"][:], groups=rows["id"][:])
-                    scores[name] = found.to_dict() | {"pooling": "cls", "layer": -1, "C": 1.0}
+                    scores[name] = found.to_dict() | {"pooling": pooling, "layer": -1, "C": 1.0}
                 except ValueError as error:  # a single language, or one with a single row: all else can be measured
                     logger.warning("No language probe on %s text: %s", name, error)
         if PartialState().is_main_process:

@@ -87,6 +87,7 @@ def render_card(
         languages=table(*_languages_cells(metrics["test"])),
         predictions=_grid("language", results["labels"], results["languages"], metrics["test"]["predicted"], "{:,}"),
         probes=_probes(metrics["probe"]),
+        probed=_probed(metrics["probe"]),
         **_attributed(results),
         command=command_of(results),
         store=f"; what each token adds is in the data set [{attributions}](https://huggingface.co/datasets/{attributions})"
@@ -314,6 +315,7 @@ def _evaluated(results: dict[str, Any]) -> dict[str, Any]:
         "languages": table(*_languages_cells(test)),
         "predictions": _grid("language", results["labels"], results["languages"], test["predicted"], "{:,}"),
         "probes": _probes(metrics["probe"]),
+        "probed": _probed(metrics["probe"]),
         "explained": found and f"{found['examples']:,}",
         "tokens": table(*tokens_cells(results)) if found else "",
     }
@@ -493,6 +495,12 @@ def _probes(probes: dict[str, Any]) -> str:
             shuffled = interval_text({"mean": probe["control"], "low": low, "high": high}, ".3f")
             rows.append([text, f"{probe['rows']:,}", f"{probe['accuracy']:.3f}", f"{probe['chance']:.3f}", shuffled])
     return table(["text", "rows", "accuracy", "chance", "shuffled [99 %]"], rows) if rows else ""
+
+
+def _probed(probes: dict[str, Any]) -> str:
+    """Whose features the probe reads."""
+    pooling = next((probe["pooling"] for probe in probes.values() if probe), "cls")
+    return {"cls": "first token", "last": "last token"}.get(pooling, f"text ({pooling})")
 
 
 def _attributed(results: dict[str, Any]) -> dict[str, Any]:

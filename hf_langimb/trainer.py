@@ -97,6 +97,11 @@ class LangImbTrainer(Trainer):
         self._evaluated_rows: list[torch.Tensor] = []
         self._unseen_language_said = False
         self.compute_loss_func = self._loss
+        if args.push_to_hub and args.lora_rank and Path(base_model_of(self.model).config.name_or_path).is_dir():
+            logger.warning(
+                "The adapters will name their base by the folder %s, where others cannot load it: start from a Hub id.",
+                base_model_of(self.model).config.name_or_path,
+            )
 
     # What the data must be
 

@@ -17,6 +17,7 @@ from datasets import Dataset
 from hub_server import HubServer
 from huggingface_hub import HfApi, ModelCard, constants
 from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModelForSequenceClassification
 
 import hf_langimb
 from hf_langimb import (
@@ -112,7 +113,7 @@ def test_a_run_is_published_and_loads_everywhere(server, finished, tmp_path):
 def test_others_load_it_without_this_package(server, finished):
     from datasets import load_dataset
     from peft import AutoPeftModelForSequenceClassification
-    from transformers import AutoModelForSequenceClassification, pipeline
+    from transformers import pipeline
 
     push_run(finished, "ann/xnli", setups=["balanced", "weighted_lora"], token=TOKEN)
     plain = AutoModelForSequenceClassification.from_pretrained("ann/xnli-balanced")
@@ -656,6 +657,25 @@ def test_a_stranger_s_checkpoint_by_pull_request(server, finished, texts, tmp_pa
     assert {"README.md", f"{place}/results.json", f"{place}/report.html"} <= set(proposed)
     found = json.loads(proposed[f"{place}/results.json"])["setups"]["model"]["seeds"]["0"]["test"]
     assert found["reliance"] is None and found["accuracy"] > 0
+
+
+def test_a_decoder_is_probed_at_its_last_token(decoder_tokenizer, tmp_path, monkeypatch):
+    torch.manual_seed(0)
+    size = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = AutoConfig.for_model(
+        "llama", **size, num_key_value_heads=1, pad_token_id=decoder_tokenizer.pad_token_id, num_labels=2,
+        vocab_size=len(decoder_tokenizer),
+    )  # fmt: skip
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path / "model")
+    decoder_tokenizer.save_pretrained(tmp_path / "model")
+    last = {"en": "w2", "fr": "w9"}  # the first token is the same
+    rows = [{"text": f"w1 w{i % 20} {last[x]}", "language": x, "label": i % 2} for x in last for i in range(40)]
+    Dataset.from_list(rows).to_parquet(tmp_path / "rows.parquet")
+    check(monkeypatch, tmp_path / "model", tmp_path / "rows.parquet", "--output-dir", tmp_path / "out")
+    found = json.loads((tmp_path / "out" / "results.json").read_text())["setups"]["model"]["seeds"]["0"]["probe"][
+        "test"
+    ]
+    assert found["pooling"] == "last" and found["accuracy"] > 0.9
 
 
 def test_checkups_that_cannot_be(server, finished, texts, tmp_path, monkeypatch):
