@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import re
 import shutil
 import sys
 from argparse import ArgumentParser, Namespace
@@ -23,8 +22,9 @@ from datasets import Dataset
 from hf_langimb.arguments import LangImbTrainingArguments
 from hf_langimb.axes import read_axes
 from hf_langimb.distribution import JointDistribution
-from hf_langimb.flags import add_dataset, with_dashes
+from hf_langimb.flags import add_dataset, chosen_rows, with_dashes
 from hf_langimb.results import SCHEMA_VERSION, summarise, write_json, write_results
+from hf_langimb.tables import file_name
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ def check_up(options: Namespace, quiet: bool = True) -> tuple[Path, dict[str, An
     Raises:
         ValueError: no such model or data, or labels that the model does not have; says what to do.
     """
-    from hf_langimb.data.loading import find_text_columns, longest_input, open_rows, standardise, tokenize
+    from hf_langimb.data.loading import find_text_columns, longest_input, open_rows, tokenize
     from hf_langimb.experiment import explain, explained_rows, measure_predictions, predict, probe
     from hf_langimb.hub import require_login
     from hf_langimb.lora import load_classifier
@@ -89,25 +89,16 @@ def check_up(options: Namespace, quiet: bool = True) -> tuple[Path, dict[str, An
             raise ValueError(f"--push_to_hub writes to the repository of MODEL, found the folder {options.model}.")
         if PartialState().is_main_process:
             require_login(options.model, own=False)
-    rows = open_rows(
-        options.dataset,
-        config_names=options.config_name,
-        split=options.split,
-        text_columns=options.text_column,
-        language_column=options.language_column,
-        label_column=options.label_column,
-        id_column=options.id_column,
-        rows=options.rows or None,
-    )
+    rows = open_rows(options.dataset, **chosen_rows(options))
     columns = find_text_columns(rows, options.text_column)
-    folder = Path(options.output_dir or f"runs/evaluate-{_slug(options.model)}")
+    folder = Path(options.output_dir or f"runs/evaluate-{file_name(Path(options.model).name)}")
     place = folder / SETUP / f"seed-{SEED}"
     options.split = options.split or str(rows.split or "")
     _open_folder(folder, options, {"weights": _weights_of(options.model), "data": _fingerprint(rows)})
     _fetch(options.model, place)
     model, tokenizer = load_classifier(str(place))
     names = [str(model.config.id2label[i]) for i in range(model.config.num_labels)]
-    test = _labelled(rows, columns, names, standardise)
+    test = _labelled(rows, columns, names)
     limit = longest_input(tokenizer, model.config)
     axes = read_axes(place)
     plan, weights = _trained_on(axes, sorted(test.unique("language")), len(names))
@@ -174,10 +165,6 @@ def _assemble(
     }
 
 
-def _slug(name: str) -> str:
-    return re.sub(r"[^\w.-]+", "-", name.rstrip("/").rpartition("/")[2])
-
-
 def _request(options: Namespace) -> dict[str, Any]:
     """What was asked for, but where it is written and published."""
     kept = {key: value for key, value in vars(options).items() if key not in (*NOT_ASKED, "flags")}
@@ -240,9 +227,10 @@ def _fetch(name: str, place: Path) -> None:
     PartialState().wait_for_everyone()
 
 
-def _labelled(rows: Dataset, columns: Sequence[str], names: Sequence[str], standardise: Any) -> Dataset:
+def _labelled(rows: Dataset, columns: Sequence[str], names: Sequence[str]) -> Dataset:
     """The rows with standard columns, their labels as the model numbers them."""
     from hf_langimb.columns import labels_by_name, require_columns
+    from hf_langimb.data.loading import standardise
 
     require_columns(rows, {"language": "language", "label": "label"})
     given = labels_by_name(rows, names)

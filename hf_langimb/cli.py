@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hf_langimb import __version__
-from hf_langimb.flags import add_dataset, with_dashes
+from hf_langimb.flags import add_dataset, chosen_rows, with_dashes
 
 
 def audit(options: Namespace) -> None:
@@ -79,16 +79,7 @@ def explain(options: Namespace) -> None:
 
     state = start_program()
     logging.basicConfig(format="langimb: %(message)s")
-    rows = open_rows(
-        options.dataset,
-        config_names=options.config_name,
-        split=options.split,
-        text_columns=options.text_column,
-        language_column=options.language_column,
-        label_column=options.label_column,
-        id_column=options.id_column,
-        rows=options.rows or None,
-    )
+    rows = open_rows(options.dataset, **chosen_rows(options))
     model, tokenizer = load_classifier(options.model)
     store = attribute(
         model.to(state.device),

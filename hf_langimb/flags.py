@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser
+from argparse import ArgumentParser, Namespace
+from typing import Any
 
 DATASET = "Hub id, folder, or a .parquet, .csv or .jsonl file"
 
@@ -29,6 +30,19 @@ def add_dataset(command: ArgumentParser) -> None:
     command.add_argument(
         "--id-column", metavar="COLUMN", help="the same for translations of one text (where texts are read)"
     )
+
+
+def chosen_rows(options: Namespace) -> dict[str, Any]:
+    """What the flags of `add_dataset`, and --rows, say to `hf_langimb.data.loading.open_rows`."""
+    return {
+        "config_names": options.config_name,
+        "split": options.split,
+        "text_columns": options.text_column,
+        "language_column": options.language_column,
+        "label_column": options.label_column,
+        "id_column": options.id_column,
+        "rows": options.rows or None,
+    }
 
 
 def with_dashes(argument: str) -> str:

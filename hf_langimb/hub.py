@@ -39,7 +39,6 @@ WEIGHTS = ".safetensors"
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt", ".joblib")
 MODEL_FILES = (WEIGHTS, ".json", ".txt", ".model")  # weights, configuration, tokenizer; no pickles
 PULLED = (*MODEL_FILES, ".md", ".html", ".svg", ".parquet")
-NOT_PUBLISHED = ("training.json", "trainer_state.json")
 ADAPTER, BASE_MODEL = "adapter_config.json", "base_model_name_or_path"
 OURS = re.compile(  # names in a model repository that a push writes, or that would be loaded in their place
     r"(model|adapter_model|pytorch_model)[\w.-]*|(adapter_config|config|langimb|probe|results)\.json|report\.html|"
@@ -437,7 +436,7 @@ def _model_files(folder: Path) -> dict[str, Path | bytes]:
                 opened.keys()
         except (SafetensorError, OSError) as error:
             raise ValueError(f"{path} is damaged ({error}): remove {folder} and run the recipe again.") from None
-    return {path.name: path for path in paths if path.name not in NOT_PUBLISHED}
+    return {path.name: path for path in paths}
 
 
 def _store_files(store: Path) -> list[Path]:

@@ -212,6 +212,7 @@ def difference_text(entry: dict[str, Any] | None, tokens: str) -> str:
 
 
 def shares_of(counts: Sequence[int]) -> list[float]:
+    """Each count divided by their sum, 0 where that is 0."""
     total = sum(counts) or 1
     return [count / total for count in counts]
 
