@@ -22,9 +22,9 @@ _HOMES = {
     "attribute": "attribution.attribute",
     "AttributionStore": "attribution.store",
     "cumulative_difference": "attribution.difference",
-    "push_run": "hub",
-    "load_run": "hub",
-    "Run": "hub",
+    "push_run": "hub.push",
+    "load_run": "hub.download",
+    "Run": "hub.download",
 }
 
 __all__ = sorted(_HOMES)

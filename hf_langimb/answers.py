@@ -10,6 +10,7 @@ import numpy as np
 
 from hf_langimb.axes import read_axes
 from hf_langimb.distribution import SMALL_CELL, JointDistribution
+from hf_langimb.flags import one_line
 from hf_langimb.results import FILE_NAME, read_results
 from hf_langimb.tables import (
     attributions_cells,
@@ -103,10 +104,8 @@ def pulled_report(folder: Path) -> str:
     """What `langimb pull` brought, for people: what the model knows, how good it is, what to do next."""
     lines = [f"Written: {folder}"]
     if known := read_axes(folder):
-        lines.append(
-            f"Labels {', '.join(map(str, known['label_names']))}; languages {', '.join(map(str, known['languages']))}; "
-            f"class weights {known['class_weighting']}"
-        )
+        labels, languages = ", ".join(known["label_names"]), ", ".join(known["languages"])
+        lines.append(one_line(f"Labels {labels}; languages {languages}; class weights {known['class_weighting']}"))
     if (folder / FILE_NAME).is_file():
         lines.append("\n" + table(*setups_cells(read_results(folder))) + "\n")
         lines.append(f"What was measured: {folder / 'report.html'}")

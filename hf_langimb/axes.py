@@ -47,13 +47,16 @@ def read_axes(folder: str | Path) -> dict[str, Any] | None:
         return None
     try:
         axes = json.loads(path.read_text(encoding="utf-8"))
-        shape = len(axes["languages"]), len(axes["labels"])
-        if any(np.array(axes[key], dtype=np.float64).shape != shape for key in ("counts", "weights")):
-            raise ValueError("counts and weights are not languages x labels")
-        axes.setdefault("label_names", [str(label) for label in axes["labels"]])
-        if len(axes["label_names"]) != shape[1] or not isinstance(axes["class_weighting"], str):
-            raise ValueError("labels and their names differ")
-    except (ValueError, KeyError, TypeError) as error:
+        languages, labels = axes["languages"], axes["labels"]
+        names = axes.setdefault("label_names", [str(label) for label in labels])
+        if not all(isinstance(one, list) for one in (languages, labels, names)) or len(names) != len(labels):
+            raise ValueError("languages, labels and their names are not lists, or labels and names differ")
+        if not all(isinstance(one, str) for one in [*languages, *names, axes["class_weighting"]]):
+            raise ValueError("a name is not a string")
+        JointDistribution(tuple(languages), tuple(labels), np.array(axes["counts"]))
+        if np.array(axes["weights"], dtype=np.float64).shape != (len(languages), len(labels)):
+            raise ValueError("the weights are not languages x labels")
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise ValueError(f"{path} does not hold languages, labels, counts and weights ({error}).") from None
     return axes
 

@@ -22,7 +22,8 @@ from datasets import Dataset
 from hf_langimb.arguments import LangImbTrainingArguments
 from hf_langimb.axes import read_axes
 from hf_langimb.distribution import JointDistribution
-from hf_langimb.flags import add_dataset, chosen_rows, with_dashes
+from hf_langimb.flags import add_dataset, chosen_rows, one_line, with_dashes
+from hf_langimb.progress import hidden, on_main, start_program
 from hf_langimb.results import SCHEMA_VERSION, summarise, write_json, write_results
 from hf_langimb.tables import file_name
 
@@ -35,8 +36,6 @@ NOT_ASKED = ("output_dir", "push_to_hub", "batch_size")  # where, and how fast: 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line of recipes/evaluate.py."""
-    from hf_langimb.progress import hidden, start_program
-
     options = _parse(argv)
     state = start_program()
     logging.basicConfig(format="%(message)s")
@@ -46,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if state.is_main_process:
             _show(folder, results, options)
     except (ValueError, OSError) as error:
-        sys.exit(f"evaluate.py: {' '.join(str(error).split())}")
+        sys.exit(f"evaluate.py: {one_line(error)}")
 
 
 def _parse(argv: Sequence[str] | None) -> Namespace:
@@ -57,6 +56,13 @@ def _parse(argv: Sequence[str] | None) -> Namespace:
     )
     parser.add_argument("model", metavar="MODEL", help="Hub id or folder of a classifier or adapter")
     add_dataset(parser)
+    parser.add_argument(
+        "--labels",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="the model's classes in its order, where its configuration calls them LABEL_0, LABEL_1, ...",
+    )
     parser.add_argument("--output-dir", metavar="DIR", help="default: runs/evaluate-MODEL")
     parser.add_argument("--rows", type=int, default=0, help="first rows of each language, 0 for all (default)")
     parser.add_argument(
@@ -81,21 +87,21 @@ def check_up(options: Namespace, quiet: bool = True) -> tuple[Path, dict[str, An
     """
     from hf_langimb.data.loading import find_text_columns, longest_input, open_rows, tokenize
     from hf_langimb.experiment import explain, explained_rows, measure_predictions, predict, probe
-    from hf_langimb.hub import require_login
+    from hf_langimb.hub.push import require_login
     from hf_langimb.lora import load_classifier
 
     if options.push_to_hub:
         if Path(options.model).is_dir():
             raise ValueError(f"--push_to_hub writes to the repository of MODEL, found the folder {options.model}.")
-        if PartialState().is_main_process:
-            require_login(options.model, own=False)
+        on_main(lambda: require_login(options.model, own=False))
     rows = open_rows(options.dataset, **chosen_rows(options))
     columns = find_text_columns(rows, options.text_column)
     folder = Path(options.output_dir or f"runs/evaluate-{file_name(Path(options.model).name)}")
     place = folder / SETUP / f"seed-{SEED}"
     options.split = options.split or str(rows.split or "")
-    _open_folder(folder, options, {"weights": _weights_of(options.model), "data": _fingerprint(rows)})
-    _fetch(options.model, place)
+    facts = {"weights": on_main(lambda: _weights_of(options.model)), "data": _fingerprint(rows)}
+    on_main(lambda: _open_folder(folder, options, facts))
+    on_main(lambda: _fetch(options.model, place, options.labels))
     model, tokenizer = load_classifier(str(place))
     names = [str(model.config.id2label[i]) for i in range(model.config.num_labels)]
     test = _labelled(rows, columns, names)
@@ -205,26 +211,43 @@ def _open_folder(folder: Path, options: Namespace, facts: dict[str, Any]) -> Non
     if before is not None and before != request:
         differing = ", ".join(key for key in request if request[key] != before.get(key))
         raise ValueError(f"{folder} holds another evaluation ({differing}): choose another --output_dir, or remove it.")
-    PartialState().wait_for_everyone()  # all have read
-    if PartialState().is_main_process:
-        write_json(path, request)
-    PartialState().wait_for_everyone()
+    write_json(path, request)
 
 
-def _fetch(name: str, place: Path) -> None:
+def _fetch(name: str, place: Path, labels: Sequence[str]) -> None:
     """The model's files in a folder of their own: predictions are written beside them, never beside the user's."""
-    from hf_langimb.hub import MODEL_FILES, download
+    from hf_langimb.hub.download import MODEL_FILES, download, require_safe
 
-    if PartialState().is_main_process and not place.is_dir():
-        source = Path(name) if Path(name).is_dir() else download(name)
-        part = place.with_suffix(".part")
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-        for path in source.iterdir():
-            if path.is_file() and path.suffix in MODEL_FILES and path.name not in ("probe.json", "results.json"):
-                shutil.copy(path, part)
-        part.rename(place)
-    PartialState().wait_for_everyone()
+    if place.is_dir():
+        return
+    source = Path(name) if Path(name).is_dir() else download(name)
+    require_safe(name, [path.name for path in source.iterdir()])
+    part = place.with_suffix(".part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    for path in source.iterdir():
+        if path.is_file() and path.suffix in MODEL_FILES and path.name not in ("probe.json", "results.json"):
+            shutil.copy(path, part)
+    if labels:
+        _name_classes(part / "config.json", labels)
+    part.rename(place)
+
+
+def _name_classes(path: Path, labels: Sequence[str]) -> None:
+    """The names of a model's classes into this copy of its configuration.
+
+    Raises:
+        ValueError: adapters, which have none, or another number of classes.
+    """
+    if not path.is_file():
+        raise ValueError("--labels expects a model with a configuration, found adapters.")
+    config = json.loads(path.read_text(encoding="utf-8"))
+    classes = len(config.get("id2label") or "12")  # two where a configuration says nothing
+    if len(labels) != classes or len({*labels}) != classes:
+        raise ValueError(f"--labels expects {classes} different names, as the model has classes, found {len(labels)}.")
+    config["id2label"] = {str(i): name for i, name in enumerate(labels)}
+    config["label2id"] = {name: i for i, name in enumerate(labels)}
+    write_json(path, config)
 
 
 def _labelled(rows: Dataset, columns: Sequence[str], names: Sequence[str]) -> Dataset:
@@ -274,7 +297,7 @@ def _explained(store: Path) -> dict[str, Any]:
 
 def _show(folder: Path, results: dict[str, Any], options: Namespace) -> None:
     """Print what came out, write the page, publish where that was asked for."""
-    from hf_langimb.hub import publish_evaluation
+    from hf_langimb.hub.push import publish_evaluation
     from hf_langimb.report.page import write_report
     from hf_langimb.tables import languages_cells, predictions_cells, probes_cells, table
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hf_langimb import __version__
-from hf_langimb.flags import add_dataset, chosen_rows, with_dashes
+from hf_langimb.flags import add_dataset, chosen_rows, one_line, with_dashes
 
 
 def audit(options: Namespace) -> None:
@@ -119,14 +119,14 @@ def _run_folder(name: str) -> Path:
     """A run's folder; what a Hub id holds is downloaded."""
     if Path(name).exists() or name.count("/") != 1:
         return Path(name)
-    from hf_langimb.hub import download
+    from hf_langimb.hub.download import download
 
     return download(name)
 
 
 def push(options: Namespace) -> None:
     """Publish the models of a run, with what was measured of them."""
-    from hf_langimb.hub import push_run
+    from hf_langimb.hub.push import push_run
     from hf_langimb.results import read_results
 
     known = list(read_results(options.run_folder)["setups"])
@@ -151,7 +151,7 @@ def push(options: Namespace) -> None:
 def pull(options: Namespace) -> None:
     """Download a published model with its card and results."""
     from hf_langimb.answers import pulled_report
-    from hf_langimb.hub import pull as download_into
+    from hf_langimb.hub.download import pull as download_into
 
     print(pulled_report(download_into(options.repo_id, options.output_dir, revision=options.revision)))
 
@@ -290,7 +290,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (ValueError, OSError) as error:
-        print(f"langimb: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"langimb: {one_line(error)}", file=sys.stderr)
         return 1
     return 0
 

@@ -142,7 +142,7 @@ def column_batches(dataset: Any, language_column: str, label_column: str) -> Ite
 
 
 def labels_by_name(dataset: Any, names: Sequence[str]) -> list[str | None]:
-    """The label of each row by the model's name for it; class ids are places among the names.
+    """The label of each row by the model's name for it, in any case; class ids are places among the names.
 
     None where a row has no label: null, or -1 in a ClassLabel.
 
@@ -153,10 +153,18 @@ def labels_by_name(dataset: Any, names: Sequence[str]) -> list[str | None]:
     given = dataset["label"][:]
     if classes:
         given = [None if value is None or value < 0 else classes[value] for value in given]
-    given = [names[v] if isinstance(v, int) and 0 <= v < len(names) else v for v in given]
-    if unknown := sorted({str(value) for value in given if value is not None} - {*names}):
+    ids = {value for value in given if isinstance(value, int)}
+    if beyond := [value for value in ids if not 0 <= value < len(names)]:
         raise ValueError(
-            f"Labels {', '.join(unknown)} are not among those of the model, {', '.join(names)}: rename them, or leave "
-            "the column label out."
+            f"Labels run from {min(ids)} to {max(ids)}, {beyond[0]} among them; the model numbers its classes 0 to "
+            f"{len(names) - 1} ({', '.join(names)}): renumber those of the data, or give them these names."
         )
+    folded = {name.casefold(): name for name in names}
+    known = folded if len(folded) == len(names) else {}
+    given = [names[v] if isinstance(v, int) else v and known.get(str(v).casefold(), v) for v in given]
+    if unknown := sorted({str(value) for value in given if value is not None} - {*names}):
+        advice = "rename them"
+        if all(name.startswith("LABEL_") for name in names):
+            advice += ", or say what the model's classes are (id2label in its config.json; --labels of evaluate.py)"
+        raise ValueError(f"Labels {', '.join(unknown)} are not among those of the model, {', '.join(names)}: {advice}.")
     return given

@@ -28,7 +28,8 @@ from hf_langimb.data import mini_xnli
 from hf_langimb.data.loading import tokenize
 from hf_langimb.distribution import JointDistribution
 from hf_langimb.evaluation import evaluate_predictions, join_by_id
-from hf_langimb.progress import bar, hidden, start_program
+from hf_langimb.flags import one_line
+from hf_langimb.progress import bar, hidden, on_main, start_program
 from hf_langimb.results import SCHEMA_VERSION, compare, compared_pair, summarise, write_json, write_results
 from hf_langimb.sampling import draw
 from hf_langimb.subsets import TEST_SEED, Data, external_text, load_data
@@ -406,7 +407,7 @@ def _check_setups(recipe: Recipe, settings: dict[str, dict[str, Any]], data: Dat
 
 def publish_run(training: LangImbTrainingArguments, folder: Path) -> list[str]:
     """Push a finished run with the Trainer's own arguments of the Hub; returns the URLs."""
-    from hf_langimb.hub import push_run
+    from hf_langimb.hub.push import push_run
 
     assert training.hub_model_id
     return push_run(
@@ -420,12 +421,12 @@ def publish_run(training: LangImbTrainingArguments, folder: Path) -> list[str]:
 
 def _check_publishing(training: LangImbTrainingArguments) -> None:
     """Raise before any work where the run could not be published at its end."""
-    from hf_langimb.hub import require_login
+    from hf_langimb.hub.push import require_login
 
     if not training.hub_model_id:
         raise ValueError("push_to_hub needs hub_model_id: add --hub_model_id NAMESPACE/NAME.")
-    if PartialState().is_main_process:
-        require_login(training.hub_model_id, training.hub_token)
+    name, token = training.hub_model_id, training.hub_token
+    on_main(lambda: require_login(name, token))
 
 
 def _measure(
@@ -551,7 +552,7 @@ def main(name: str, folder: Path) -> None:
             recipe.training.disable_tqdm = hidden()
         output, results = run(recipe)
     except (ValueError, OSError) as error:
-        sys.exit(f"{Path(sys.argv[0]).name}: {' '.join(str(error).split())}")
+        sys.exit(f"{Path(sys.argv[0]).name}: {one_line(error)}")
     if not PartialState().is_main_process:
         return
     several = len(results["seeds"]) > 1
@@ -573,7 +574,7 @@ def main(name: str, folder: Path) -> None:
         try:
             urls = publish_run(recipe.training, output)
         except (ValueError, OSError) as error:
-            sys.exit(f"{Path(sys.argv[0]).name}: {error}")
+            sys.exit(f"{Path(sys.argv[0]).name}: {one_line(error)}")
         print("\n".join(["Published:", *urls]))
     if not several:
         print("Next: add --seeds 5 for intervals (finished trainings are kept), or --config mbert on a GPU.")

@@ -1,7 +1,8 @@
-"""Flags that several command lines share."""
+"""What several command lines share: flags, and how a text is told on one line."""
 
 from __future__ import annotations
 
+import re
 from argparse import ArgumentParser, Namespace
 from typing import Any
 
@@ -51,3 +52,8 @@ def with_dashes(argument: str) -> str:
         return argument
     flag, equals, value = argument.partition("=")
     return flag.replace("_", "-") + equals + value
+
+
+def one_line(text: Any) -> str:
+    """A text on one line, without characters that a terminal would obey."""
+    return re.sub(r"[\s\x00-\x1f\x7f-\x9f]+", " ", str(text)).strip()

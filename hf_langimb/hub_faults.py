@@ -10,13 +10,14 @@ from contextlib import contextmanager
 from typing import Any
 
 BUSY, OVERTAKEN = 5, 20  # attempts more while the Hub is busy, and while others commit
+PATIENCE = 60  # seconds after which a busy Hub is not asked again; the client waits for it too, half a minute
 
 
 def retried(action: Callable[[], Any]) -> Any:
     """Repeat an action while the Hub is busy, cannot be reached, or somebody else has just committed."""
     from huggingface_hub.errors import HfHubHTTPError, HTTPError, LocalEntryNotFoundError
 
-    busy, overtaken = 0, 0
+    busy, overtaken, began = 0, 0, time.monotonic()
     while True:
         try:
             try:
@@ -31,11 +32,21 @@ def retried(action: Callable[[], Any]) -> Any:
             if status in (409, 412) and overtaken < OVERTAKEN:
                 overtaken += 1  # of several committers each time one gets through
                 time.sleep(random.uniform(0, 0.3))
-            elif (status is None or status == 429 or status >= 500) and busy < BUSY:
+            elif _passes(error, status) and busy < BUSY and time.monotonic() - began < PATIENCE:
                 time.sleep(0.5 * 2**busy * random.uniform(0.5, 1))
                 busy += 1
             else:
                 raise
+
+
+def _passes(error: Exception, status: int | None) -> bool:
+    """Whether a fault is one that may be gone at the next attempt."""
+    return not _is_odd_token(error) if status is None else status == 429 or status >= 500
+
+
+def _is_odd_token(error: Exception) -> bool:
+    """Whether a token has characters that no header can hold."""
+    return isinstance(error, UnicodeEncodeError) or type(error).__name__ == "LocalProtocolError"
 
 
 def sentence_of(error: BaseException, repo_id: str) -> str:
@@ -65,6 +76,7 @@ def told(repo_id: str) -> Iterator[None]:
     )
 
     login = "log in with `hf auth login`, or set HF_TOKEN"
+    unknown = f"The Hub does not accept this token (401): {login}."
     try:
         yield
     except LocalTokenNotFoundError:
@@ -82,7 +94,7 @@ def told(repo_id: str) -> Iterator[None]:
     except HfHubHTTPError as error:
         status = error.response.status_code
         if status == 401 and not isinstance(error, RepositoryNotFoundError):
-            message = f"The Hub does not accept this token (401): {login}."
+            message = unknown
         elif status in (401, 404):
             message = f"{repo_id} does not exist, or is private and this token may not read it ({status}): {login}."
         elif status == 403:
@@ -97,8 +109,10 @@ def told(repo_id: str) -> Iterator[None]:
             message = f"The Hub refuses this for {repo_id} ({status}): {reason}."
         else:
             message = f"The Hub answers {status} for {repo_id}: run the command again later; what is done stays."
-    except HTTPError as error:
+    except (HTTPError, UnicodeEncodeError) as error:
         message = f"The Hub cannot be reached ({type(error).__name__}): look at the connection and run it again."
+        if _is_odd_token(error):
+            message = unknown
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise

@@ -77,8 +77,8 @@ def render_card(
         majority=f"{audit['majority_accuracy']:.3f}",
         class_weighting=values["class_weighting"],
         weights=_grid("language", audit["labels"], audit["languages"], audit["weights"], "{:.3f}")
-        if values["class_weighting"] == audit["weighting"] != "none"
-        else "",
+        if values["class_weighting"] == audit["weighting"] != "none" and not audit["missing_cells"]
+        else "",  # a cell without rows: its policy decides, and the audit always ignores it
         over=_over(results),
         setups=table(*setups_cells(results)),
         comparisons=_comparisons(results, setup),

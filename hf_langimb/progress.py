@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import sys
+from collections.abc import Callable
 from typing import Any
 
 
@@ -39,3 +40,26 @@ def start_program() -> Any:
         datasets.disable_progress_bars()
         logging.disable_progress_bar()
     return state
+
+
+def on_main(action: Callable[[], Any]) -> Any:
+    """What an action returns that the main process alone carries out, while the others wait for it.
+
+    Raises:
+        ValueError, OSError: of the action; the other processes end in silence.
+    """
+    from accelerate import PartialState
+    from accelerate.utils import broadcast_object_list
+
+    fault, outcome = None, [None, True]
+    if PartialState().is_main_process:
+        try:
+            outcome = [action(), True]
+        except (ValueError, OSError) as error:
+            fault, outcome = error, [None, False]
+    broadcast_object_list(outcome)
+    if fault:
+        raise fault
+    if not outcome[1]:
+        raise SystemExit(1)
+    return outcome[0]

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hf_langimb.flags import one_line
 from hf_langimb.results import FORMS, SETS, read_results, represented
 
 COLUMNS = (
@@ -40,7 +41,7 @@ Cells = tuple[list[str], list[list[str]]]  # header, rows
 
 def _cell(value: Any) -> str:
     """A value on one line, without what would end a cell."""
-    return re.sub(r"[\r\n]+", " ", str(value)).replace("|", "\\|")
+    return one_line(value).replace("|", "\\|")
 
 
 def file_name(text: str) -> str:

@@ -364,6 +364,48 @@ class LangImbTrainer(Trainer):
 
     # Publishing
 
+    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
+        """`Trainer`'s: make the repository, before any training.
+
+        Raises:
+            ValueError: the Hub refuses, or the repository holds adapters and this is a whole model, or the reverse.
+        """
+        from huggingface_hub import HfApi
+        from huggingface_hub.errors import RevisionNotFoundError
+
+        from hf_langimb.hub_faults import told
+
+        name = self.args.hub_model_id or Path(self.args.output_dir).absolute().name
+        with told(name):
+            super().init_hf_repo(token, private)
+            if not self.is_world_process_zero():
+                return
+            api = HfApi(token=token or self.args.hub_token)
+            try:
+                there = api.list_repo_files(str(self.hub_model_id), revision=self.args.hub_revision)
+            except RevisionNotFoundError:
+                return
+        adapter = base_model_of(self.model) is not self.model
+        other, held, ours = ("config.json", "a whole model", "adapters")
+        if not adapter:
+            other, held, ours = ("adapter_config.json", "adapters", "a whole model")
+        if other in there:
+            raise ValueError(
+                f"{name} holds {held} ({other}), and this training would put {ours} beside: choose another "
+                "hub_model_id, or delete it there."
+            )
+
+    def push_to_hub(self, *args: Any, **kwargs: Any) -> Any:
+        """`Trainer`'s; what the Hub refuses is said in one sentence.
+
+        Raises:
+            ValueError: the Hub refuses; says what to do.
+        """
+        from hf_langimb.hub_faults import told
+
+        with told(str(self.hub_model_id or self.args.hub_model_id)):
+            return super().push_to_hub(*args, **kwargs)
+
     def create_model_card(
         self,
         language: str | None = None,
@@ -399,6 +441,7 @@ class LangImbTrainer(Trainer):
                 masked_entropy_weight=self.args.masked_entropy_weight,
             )
             Path(self.args.output_dir, "README.md").write_text(card, encoding="utf-8")
+            self.state.save_to_json(str(Path(self.args.output_dir, "trainer_state.json")))  # the card's numbers
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         """Push in the background, as `Trainer` does; the repository has card and axes from the first push on."""

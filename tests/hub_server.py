@@ -370,6 +370,21 @@ class _Handler(BaseHTTPRequestHandler):
         flags = {"private": repo.private, "gated": "manual" if repo.gated else False, "disabled": False}
         return {**facts, **flags, "author": repo.repo_id.split("/")[0], "createdAt": repo.commits()[-1].date}
 
+    @_route("GET", f"{_REPO}/discussions")
+    def discussions(self, repo: Repo) -> Any:
+        """Of pull requests alone; all are open, and each bears the title of its first commit."""
+        found = []
+        for ref in (ref for ref in repo.refs if ref.startswith("refs/pr/")):
+            on_main = {commit.oid for commit in repo.commits()}
+            first = [commit for commit in repo.commits(ref) if commit.oid not in on_main][-1]
+            number = int(ref.rpartition("/")[2])
+            facts = {"num": number, "title": first.title, "status": "open", "isPullRequest": True}
+            facts |= {"author": {"name": first.author}, "createdAt": first.date}
+            found.append(facts | {"repo": {"name": repo.repo_id, "type": repo.repo_type}})
+        wanted = self.query.get("author", [None])[0]
+        found = [one for one in found if wanted in (None, one["author"]["name"])]
+        return {"discussions": found, "count": len(found), "start": 0}
+
     # References and history.
 
     @_route("GET", f"{_REPO}/refs")
@@ -567,8 +582,8 @@ class _Handler(BaseHTTPRequestHandler):
 class HubServer(socketserver.ThreadingTCPServer):
     """The Hub, as a context manager: listens within the block; an error of its own is raised at the block's end.
 
-    `fail` and `cut` name an endpoint: whoami, create, info, refs, branch, tag, commits, validate-yaml, preupload,
-    lfs-batch, lfs-put, lfs-verify, commit, tree, paths-info, head (a file's metadata), resolve (its download),
+    `fail` and `cut` name an endpoint: whoami, create, info, discussions, refs, branch, tag, commits, validate-yaml,
+    preupload, lfs-batch, lfs-put, lfs-verify, commit, tree, paths-info, head (a file's metadata), resolve (its download),
     collections, collection, collection-items. So does each of `requests`, where unknown is one not served.
     """
 

@@ -32,7 +32,9 @@ from hf_langimb.arguments import parse_recipe
 from hf_langimb.cli import main
 from hf_langimb.data import mini_xnli
 from hf_langimb.experiment import run
-from hf_langimb.hub import Repository, _logits, publish, publish_evaluation, pull
+from hf_langimb.hub.download import pull
+from hf_langimb.hub.prepare import Repository, logits_of
+from hf_langimb.hub.push import publish, publish_evaluation
 from hf_langimb.lora import load_model
 
 RECIPES = Path(hf_langimb.__file__).parents[1] / "recipes" / "xnli"
@@ -100,14 +102,14 @@ def test_a_run_is_published_and_loads_everywhere(server, finished, tmp_path):
         assert {name.partition("/")[0] for name in files if "/" in name} == {"figures"}
         loaded = load_run(f"ann/xnli-{setup}")
         local = finished / setup / "seed-0"
-        assert torch.equal(_logits(loaded.model), _logits(load_model(local)))
+        assert torch.equal(logits_of(loaded.model), logits_of(load_model(local)))
         assert (loaded.languages, loaded.labels) == (["en", "fr"], ["entailment", "neutral", "contradiction"])
         assert loaded.model.config.id2label[2] == "contradiction"
         assert loaded.weights.shape == (2, 3) and (loaded.weights == 1).all() is not setup.startswith("weighted")
         assert loaded.results["setups"].keys() == set(SETUPS)
         assert loaded.tokenizer("an", "a")["input_ids"] == load_run(local).tokenizer("an", "a")["input_ids"]
         through_run = load_run("ann/xnli", setup=setup)
-        assert torch.equal(_logits(through_run.model), _logits(loaded.model))
+        assert torch.equal(logits_of(through_run.model), logits_of(loaded.model))
 
 
 def test_others_load_it_without_this_package(server, finished):
@@ -117,13 +119,13 @@ def test_others_load_it_without_this_package(server, finished):
 
     push_run(finished, "ann/xnli", setups=["balanced", "weighted_lora"], token=TOKEN)
     plain = AutoModelForSequenceClassification.from_pretrained("ann/xnli-balanced")
-    assert torch.equal(_logits(plain), _logits(load_model(finished / "balanced" / "seed-0")))
+    assert torch.equal(logits_of(plain), logits_of(load_model(finished / "balanced" / "seed-0")))
     assert plain.config.langimb["languages"] == ["en", "fr"]
     classify = pipeline("text-classification", model="ann/xnli-balanced")
     answer = classify({"text": "A cat sleeps.", "text_pair": "An animal sleeps."})
     assert answer["label"] in plain.config.id2label.values()
     adapted = AutoPeftModelForSequenceClassification.from_pretrained("ann/xnli-weighted_lora", num_labels=3)
-    assert torch.equal(_logits(adapted), _logits(load_model(finished / "weighted_lora" / "seed-0")))
+    assert torch.equal(logits_of(adapted), logits_of(load_model(finished / "weighted_lora" / "seed-0")))
     rows = load_dataset("ann/xnli-attributions", "balanced-tokens", split="train")
     store = AttributionStore(finished / "attributions" / "balanced-seed-0")
     assert len(rows) == len(store.tokens) and rows["piece"][:] == store.tokens["piece"].to_pylist()
@@ -144,7 +146,7 @@ def test_another_model_takes_the_place_of_the_first(server, finished):
     files = server.repos["ann/one"].files()
     assert "config.json" in files and files["notes.md"] == b"Mine."
     assert not {"adapter_config.json", "adapter_model.safetensors", "pytorch_model.bin"} & set(files)
-    assert torch.equal(_logits(load_run("ann/one").model), _logits(load_model(finished / "weighted" / "seed-0")))
+    assert torch.equal(logits_of(load_run("ann/one").model), logits_of(load_model(finished / "weighted" / "seed-0")))
 
 
 def test_what_a_push_leaves_alone(server, finished):
@@ -161,7 +163,7 @@ def test_what_a_push_leaves_alone(server, finished):
 
 def test_adapters_keep_the_base_that_they_were_trained_on(server, finished, tmp_path):
     push_run(finished, "ann/x", setups=["weighted_lora"], token=TOKEN)
-    before = _logits(load_run("ann/x").model)
+    before = logits_of(load_run("ann/x").model)
     other = tmp_path / "run"
     shutil.copytree(finished, other)
     weights = load_file(other / "start" / "model.safetensors")
@@ -173,7 +175,7 @@ def test_adapters_keep_the_base_that_they_were_trained_on(server, finished, tmp_
         push_run(other, "ann/x", setups=["weighted_lora"], token=TOKEN)
     assert len(server.repos["ann/x-base"].commits()) == 3
     shutil.rmtree(constants.HF_HUB_CACHE)
-    assert torch.equal(_logits(load_run("ann/x").model), before)
+    assert torch.equal(logits_of(load_run("ann/x").model), before)
 
 
 def test_a_run_that_was_moved(server, finished, tmp_path):
@@ -183,14 +185,14 @@ def test_a_run_that_was_moved(server, finished, tmp_path):
         config.write_text(config.read_text().replace(str(finished), "/gone"))
     push_run(moved, "ann/x", setups=["weighted_lora"], token=TOKEN)
     local = load_run(moved, setup="weighted_lora").model
-    assert torch.equal(_logits(load_run("ann/x").model), _logits(local))
+    assert torch.equal(logits_of(load_run("ann/x").model), logits_of(local))
 
 
 def test_offline_a_download_is_found(server, finished, monkeypatch):
     push_run(finished, "ann/one", setups=["balanced"], token=TOKEN)
-    online = _logits(load_run("ann/one").model)
+    online = logits_of(load_run("ann/one").model)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    assert torch.equal(_logits(load_run("ann/one").model), online)
+    assert torch.equal(logits_of(load_run("ann/one").model), online)
 
 
 def test_a_public_repository_is_not_taken_for_a_private_one(server, finished):
@@ -222,7 +224,7 @@ def test_the_commands(server, finished, tmp_path, capsys, monkeypatch):
     shown = capsys.readouterr().out
     assert "Labels entailment, neutral, contradiction; languages en, fr; class weights none" in shown
     assert {"model.safetensors", "README.md", "report.html", "results.json"} <= {p.name for p in Path("xnli").iterdir()}
-    assert torch.equal(_logits(load_run("xnli").model), _logits(load_model(finished / "balanced" / "seed-0")))
+    assert torch.equal(logits_of(load_run("xnli").model), logits_of(load_model(finished / "balanced" / "seed-0")))
     assert main(["pull", "ann/xnli"]) == 1
     assert "xnli is not an empty folder" in capsys.readouterr().err
 
@@ -527,7 +529,7 @@ def test_the_trainer_pushes_each_checkpoint_with_its_card(server, tiny_bert, ber
     assert "| language |" in card and "eval_uniform_loss" in card and "recipes/evaluate.py ann/trained" in card
     assert "with `per_language` class weights" in card
     assert not [name for name, content in repo.files().items() if TOKEN.encode() in content]
-    assert torch.equal(_logits(load_run("ann/trained").model), _logits(trainer.model))
+    assert torch.equal(logits_of(load_run("ann/trained").model), logits_of(trainer.model))
 
 
 def test_no_checkpoint_without_the_card(server, tiny_bert, bert_tokenizer, tiny_dataset, tmp_path, caplog):

@@ -29,7 +29,7 @@ from hub_server import HubServer
 from huggingface_hub import constants
 
 from hf_langimb import push_run
-from hf_langimb.hub import pull
+from hf_langimb.hub.download import pull
 from hf_langimb.results import read_results
 
 

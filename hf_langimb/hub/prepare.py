@@ -1,0 +1,200 @@
+"""What the repositories of a run will hold, checked as a whole on this machine before anything is written."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hf_langimb.axes import AXES_FILE, read_axes
+from hf_langimb.hub.download import ADAPTER, BASE_MODEL, MODEL_FILES, WEIGHTS, loading
+from hf_langimb.lora import load_model
+from hf_langimb.model_card import (
+    carry_evaluations,
+    measured,
+    render_attributions_card,
+    render_base_card,
+    render_card,
+)
+from hf_langimb.results import FILE_NAME
+
+OURS = re.compile(  # names in a model repository that a push writes, or that would be loaded in their place
+    r"(model|adapter_model|pytorch_model)[\w.-]*|(adapter_config|config|langimb|probe|results)\.json|report\.html|"
+    r"(tokenizer|special_tokens|added_tokens|vocab|merges|sentencepiece|spiece|spm|bpe)[\w.-]*|"
+    r"figures/(labels|predictions|probe|attributions|reliability)[^/]*\.svg"
+)
+Files = dict[str, Path | bytes]  # a local file or its content by the path in a repository
+
+
+@dataclass
+class Repository:
+    """What one repository will hold."""
+
+    repo_id: str
+    kind: str  # model or dataset
+    files: Files
+    card: Callable[[str, set[str]], str]  # from the card that is there for the same weights, and the names there
+    logits: torch.Tensor | None = None  # of the model that it publishes
+    base: str = ""  # of adapters, where the run has made it
+
+
+def prepare(
+    folder: Path,
+    results: dict[str, Any],
+    repo_id: str,
+    names: Mapping[str, str],
+    seed: int | None,
+    scratch: Path,
+) -> list[Repository]:
+    """The repositories of a run, checked: a base that the run made itself, models, attributions.
+
+    Args:
+        folder, results: of the run.
+        repo_id: from which the names of base and attributions are made.
+        names: {setup: repository}.
+        seed: whose weights; None takes the lowest.
+        scratch: an empty folder for what has to be made.
+
+    Raises:
+        ValueError: a model or its weights are missing or damaged; says what to do.
+    """
+    page = page_of(folder, scratch)
+    bases: dict[str, Repository] = {}
+    models, stores = [], {}
+    for setup, name in names.items():
+        number, _ = measured(results, setup, seed)
+        store = folder / "attributions" / f"{setup}-seed-{number}"
+        if store.is_dir():
+            stores[setup] = store
+        model = folder / setup / f"seed-{number}"
+        files: Files = {**_model_files(model), FILE_NAME: folder / FILE_NAME, **page}
+        _require_of_run(model, files, folder, results)
+        base = _name_base(files, model, folder, f"{repo_id}-base")
+        made = base if base == f"{repo_id}-base" else ""
+        if made:
+            start = _model_files(folder / "start")
+            bases[made] = Repository(made, "model", start, _always(render_base_card(results, made)))
+        card = render_card(
+            results,
+            setup,
+            seed=number,
+            repo_id=name,
+            base_model=base,
+            attributions=f"{repo_id}-attributions" if store.is_dir() else None,
+        )
+        with loading(str(model)):
+            logits = logits_of(load_model(model))
+        models.append(Repository(name, "model", files, _with_evaluations(card), logits, made))
+    data = [_attributions(f"{repo_id}-attributions", results, stores, seed)] if stores else []
+    prepared = [*bases.values(), *models, *data]
+    ids = [(one.kind, one.repo_id) for one in prepared]
+    if twice := next((name for kind, name in ids if ids.count((kind, name)) > 1), None):
+        raise ValueError(f"Two repositories would be named {twice}: choose another REPO_ID, or rename the setup.")
+    return prepared
+
+
+def _require_of_run(model: Path, files: Files, folder: Path, results: dict[str, Any]) -> None:
+    """Raise unless a model is whole and has the axes of the results."""
+    axes = read_axes(model)
+    if axes is None or not any(name.startswith(("tokenizer", "vocab")) for name in files):
+        raise ValueError(f"{model} lacks {AXES_FILE} or its tokenizer: remove it and run the recipe again.")
+    if axes["label_names"] != results["labels"] or axes["languages"] != results["languages"]:
+        raise ValueError(f"{folder / FILE_NAME} is of other languages or labels than {model}: it is another run's.")
+
+
+def _name_base(files: Files, model: Path, folder: Path, made: str) -> str | None:
+    """Hub id of the base of adapters, None of a whole model; `made` where the run has made it, and named so then."""
+    if ADAPTER not in files:
+        return None
+    files.pop("config.json", None)
+    config = json.loads((model / ADAPTER).read_text(encoding="utf-8"))
+    base = str(config[BASE_MODEL])
+    if Path(base).name == "start" and (folder / "start").is_dir():
+        files[ADAPTER] = as_json(config | {BASE_MODEL: made})
+        return made
+    if Path(base).is_dir():
+        raise ValueError(
+            f"The base of the adapters in {model} is the folder {base}, which nobody else has: publish it, and name "
+            f"its Hub id as {BASE_MODEL} in {ADAPTER}."
+        )
+    return base
+
+
+def as_json(content: Mapping[str, Any]) -> bytes:
+    """A configuration as PEFT writes it."""
+    return (json.dumps(content, indent=2, sort_keys=True) + "\n").encode()
+
+
+def _attributions(repo_id: str, results: dict[str, Any], stores: Mapping[str, Path], seed: int | None) -> Repository:
+    """The data set with the attributions of all setups."""
+    rows: Files = {f"{setup}/{path.name}": path for setup, store in stores.items() for path in _store_files(store)}
+    number, _ = measured(results, next(iter(stores)), seed)
+
+    def card(_: str, there: set[str]) -> str:
+        """Of the setups of this push, and of those that earlier ones have left."""
+        held = {*stores, *(path.partition("/")[0] for path in there if path.endswith("/manifest.json"))}
+        known = [setup for setup in results["setups"] if setup in held]
+        return render_attributions_card(results, [*known, *sorted(held - {*known})], number, repo_id)
+
+    return Repository(repo_id, "dataset", rows, card)
+
+
+def _always(card: str) -> Callable[[str, set[str]], str]:
+    return lambda _, __: card
+
+
+def _with_evaluations(card: str) -> Callable[[str, set[str]], str]:
+    return lambda old, _: carry_evaluations(card, old)
+
+
+def page_of(folder: Path, scratch: Path) -> Files:
+    """The page of a run and its figures: those that are there, where they are no older than the results."""
+    from hf_langimb.report.page import PAGE_FILE, write_report
+
+    written = folder / PAGE_FILE
+    if not written.is_file() or written.stat().st_mtime < (folder / FILE_NAME).stat().st_mtime:
+        shutil.copy(folder / FILE_NAME, scratch)
+        written = write_report(scratch)
+    figures = {f"figures/{path.name}": path for path in sorted((written.parent / "figures").glob("*.svg"))}
+    return {PAGE_FILE: written, **figures}
+
+
+def _model_files(folder: Path) -> Files:
+    """Weights, configuration and tokenizer of a model's folder; no pickles, no checkpoints."""
+    from safetensors import SafetensorError, safe_open
+
+    if not folder.is_dir():
+        raise ValueError(f"Expected a trained model at {folder}, found none: run the recipe first.")
+    paths = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.is_symlink()]
+    paths = [path for path in paths if OURS.fullmatch(path.name) and path.suffix in MODEL_FILES]
+    weights = [path for path in paths if path.suffix == WEIGHTS]
+    if not weights:
+        raise ValueError(f"{folder} has no {WEIGHTS} weights to publish: run the recipe again.")
+    for path in weights:
+        try:
+            with safe_open(path, "pt") as opened:
+                opened.keys()
+        except (SafetensorError, OSError) as error:
+            raise ValueError(f"{path} is damaged ({error}): remove {folder} and run the recipe again.") from None
+    return {path.name: path for path in paths}
+
+
+def _store_files(store: Path) -> list[Path]:
+    from hf_langimb.attribution.store import AttributionStore
+
+    AttributionStore(store)  # whole, or an error in words
+    return [path for path in sorted(store.iterdir()) if path.suffix in (".json", ".parquet")]
+
+
+def logits_of(model: Any) -> torch.Tensor:
+    """For token ids that any vocabulary has."""
+    size = model.get_input_embeddings().num_embeddings
+    ids = torch.arange(32).reshape(4, 8) * max(size // 32, 1) % size
+    with torch.inference_mode():
+        return model.eval()(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
