@@ -321,11 +321,11 @@ def run(recipe: Recipe) -> tuple[Path, dict[str, Any]]:
     from transformers import AutoTokenizer
 
     began = time.time()
+    if recipe.training.push_to_hub:
+        _check_publishing(recipe.training)
     settings = {name: resolve_setup(name, recipe.setups) for name in recipe.data.setups}
     data = load_data(recipe.data, recipe.training.language_column)
     _check_setups(recipe, settings, data)
-    if recipe.training.push_to_hub:
-        _check_publishing(recipe.training)
     external = external_text(recipe.data, data.languages, recipe.training.language_column)
     folder = open_run(recipe)
     start = start_checkpoint(recipe, folder)

@@ -583,8 +583,8 @@ class HubServer(socketserver.ThreadingTCPServer):
     """The Hub, as a context manager: listens within the block; an error of its own is raised at the block's end.
 
     `fail` and `cut` name an endpoint: whoami, create, info, discussions, refs, branch, tag, commits, validate-yaml,
-    preupload, lfs-batch, lfs-put, lfs-verify, commit, tree, paths-info, head (a file's metadata), resolve (its download),
-    collections, collection, collection-items. So does each of `requests`, where unknown is one not served.
+    preupload, lfs-batch, lfs-put, lfs-verify, commit, tree, paths-info, head (a file's metadata), resolve (its
+    download), collections, collection, collection-items. So does each of `requests`, where unknown is one not served.
     """
 
     allow_reuse_address = True  # one test after another on the same port

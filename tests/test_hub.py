@@ -34,8 +34,9 @@ from hf_langimb.data import mini_xnli
 from hf_langimb.experiment import run
 from hf_langimb.hub.download import pull
 from hf_langimb.hub.prepare import Repository, logits_of
-from hf_langimb.hub.push import publish, publish_evaluation
+from hf_langimb.hub.push import publish, publish_evaluation, require_login
 from hf_langimb.lora import load_model
+from hf_langimb.report.page import write_report
 
 RECIPES = Path(hf_langimb.__file__).parents[1] / "recipes" / "xnli"
 SETUPS = ["balanced", "imbalanced", "weighted", "weighted_lora"]
@@ -51,6 +52,7 @@ def finished(tmp_path_factory):
     """A finished run of four setups, one of them LoRA."""
     folder = tmp_path_factory.mktemp("runs") / "xnli-mini"
     run(parse_recipe("xnli", RECIPES, [*FLAGS, "--output_dir", str(folder)]))
+    write_report(folder)
     return folder
 
 
@@ -193,6 +195,9 @@ def test_offline_a_download_is_found(server, finished, monkeypatch):
     online = logits_of(load_run("ann/one").model)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert torch.equal(logits_of(load_run("ann/one").model), online)
+    (blob,) = {path.resolve() for path in Path(constants.HF_HUB_CACHE).rglob("model.safetensors")}
+    blob.write_bytes(blob.read_bytes()[:-1] + b"?")
+    refused("ann/one", "model.safetensors of ann/one is damaged in the cache: download it again")
 
 
 def test_a_public_repository_is_not_taken_for_a_private_one(server, finished):
@@ -211,6 +216,22 @@ def test_revision_private_and_collection(server, finished):
     assert load_run("ann/kept", revision="v1", token=TOKEN).labels[0] == "entailment"
     (collection,) = server.collections.values()
     assert [item["id"] for item in collection["items"]] == ["ann/kept", "ann/kept-attributions"]
+
+
+@pytest.mark.parametrize(
+    ("revision", "message"),
+    [
+        ("v1", "v1 is a tag of ann/one: name a branch to commit to"),
+        ("refs/pr/1", "refs/pr/1 is a reference of ann/one"),
+        ("0123456789" * 4, "is a commit of ann/one: name a branch"),
+    ],
+)
+def test_only_branches_are_committed_to(server, finished, revision, message):
+    push_run(finished, "ann/one", setups=["balanced"], token=TOKEN)
+    HfApi(token=TOKEN).create_tag("ann/one", tag="v1")
+    with pytest.raises(ValueError, match=message):
+        push_run(finished, "ann/one", setups=["weighted"], revision=revision, token=TOKEN)
+    assert set(server.repos["ann/one"].refs) == {"refs/heads/main", "refs/tags/v1"}
 
 
 def test_the_commands(server, finished, tmp_path, capsys, monkeypatch):
@@ -254,16 +275,33 @@ def test_a_run_folder_is_loaded_too(finished):
 # Faults that pass.
 
 
-ENDPOINTS = ["create", "info", "validate-yaml", "preupload", "lfs-batch", "lfs-put", "commit", "head", "resolve"]
+ENDPOINTS = [
+    "create", "info", "tree", "refs", "branch", "validate-yaml", "preupload", "lfs-batch", "lfs-put", "lfs-verify",
+    "commit", "head", "resolve", "collections", "collection-items",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
 def test_a_busy_hub_is_asked_again(server, finished, endpoint):
     fault = server.fail(endpoint, status=503, times=2)
-    push_run(finished, "ann/one", setups=["balanced"], token=TOKEN)
+    push_run(finished, "ann/one", setups=["balanced"], token=TOKEN, revision="v1", collection="All")
     assert fault.hits == 2, "the fault was met"
-    assert len(server.repos["ann/one"].commits()) == 2
+    assert len(server.repos["ann/one"].commits("v1")) == 2
+    (collection,) = server.collections.values()
+    assert len(collection["items"]) == 2
     whole(server)
+
+
+def test_a_hub_that_stays_busy_is_left_in_time(server, monkeypatch):
+    monkeypatch.setattr("hf_langimb.hub_faults.PATIENCE", 0)
+    fault = server.fail("whoami", status=503, times=None)
+    with pytest.raises(ValueError, match="The Hub answers 503 for ann/one: run the command again later"):
+        require_login("ann/one", TOKEN)
+    assert fault.hits == 1
+    server.faults.clear()
+    server.fail("whoami", status=503, times=2)
+    monkeypatch.setattr("hf_langimb.hub_faults.PATIENCE", 60)
+    require_login("ann/one", TOKEN)
 
 
 @pytest.mark.parametrize("endpoint", ["lfs-put", "commit", "resolve"])
@@ -330,6 +368,8 @@ def test_a_push_that_was_interrupted_goes_on(server, finished):
     [
         ("ann/one", None, "needs a token|does not accept|log in"),
         ("ann/one", "hf_unknown", r"does not accept this token \(401\): log in"),
+        ("ann/one", "hf_ThisIsTheSecret\n", r"does not accept this token \(401\): log in"),
+        ("ann/one", "hf_\u00e9toile", r"does not accept this token \(401\): log in"),
         ("rob/one", "hf_reader", r"may not do that with rob/one \(403\): it needs the permission to write in rob"),
         ("ben/one", TOKEN, r"may not do that with ben/one \(403\)"),
         ("ann/../one", TOKEN, "is no name of a repository|Expected a repository as NAMESPACE/NAME"),
@@ -440,13 +480,24 @@ def test_the_base_of_adapters_is_held_to_the_same_rules(server, finished):
     refused("ann/lora", r"ann/lora holds adapters of the folder '/home/ann/start' on another machine")
 
 
+def axes_with(**changes):
+    axes = {"languages": ["en"], "labels": ["a", "b"], "label_names": ["a", "b"], "class_weighting": "none"}
+    return json.dumps(axes | {"counts": [[1, 1]], "weights": [[1, 1]]} | changes).encode()
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
         ("langimb.json", b"{}", "does not hold languages, labels, counts and weights"),
         ("langimb.json", b"[]", "does not hold languages, labels, counts and weights"),
         ("langimb.json", b'{"languages": ["en"', "does not hold languages, labels, counts and weights"),
+        ("langimb.json", axes_with(languages="en"), "does not hold languages, labels, .* are not lists"),
+        ("langimb.json", axes_with(label_names=["a", 1]), "does not hold languages, labels, .*a name is not a string"),
+        ("langimb.json", axes_with(counts=[[1, -1]]), "does not hold languages, labels, counts and weights"),
+        ("langimb.json", axes_with(weights=[1, 1]), "the weights are not languages x labels"),
         ("tokenizer.json", b"{}", "The model in ann/one cannot be loaded"),
+        ("config.json", b'{"model_type": "bert", "hidden_size": 1e99, "num_attention_heads": 1}', "cannot be loaded"),
+        ("config.json", b"[" * 5000, "cannot be loaded"),
         ("config.json", b'{"model_type": "nope", "auto_map": {"AutoConfig": "eve/code--c.C"}}', "cannot be loaded"),
         ("model.safetensors", b"\xff" * 64, "The model in ann/one cannot be loaded"),
     ],
@@ -528,6 +579,8 @@ def test_the_trainer_pushes_each_checkpoint_with_its_card(server, tiny_bert, ber
     card = repo.files()["README.md"].decode()
     assert "| language |" in card and "eval_uniform_loss" in card and "recipes/evaluate.py ann/trained" in card
     assert "with `per_language` class weights" in card
+    (measured, *_) = [x for x in json.loads(repo.files()["trainer_state.json"])["log_history"] if "eval_loss" in x]
+    assert f"{measured['eval_uniform_loss']:.4g}" in card, "the card's numbers stand in a file beside it"
     assert not [name for name, content in repo.files().items() if TOKEN.encode() in content]
     assert torch.equal(logits_of(load_run("ann/trained").model), logits_of(trainer.model))
 
@@ -550,6 +603,25 @@ def test_failed_pushes_are_told_at_the_end(server, tiny_bert, bert_tokenizer, ti
     (told,) = [record.getMessage() for record in caplog.records if "pushes during training failed" in record.message]
     assert told.startswith("2 of the pushes during training failed: This token may not do that with ann/trained (403)")
     assert TOKEN not in caplog.text
+
+
+def test_refusals_while_training_are_said_in_words(server, tiny_bert, bert_tokenizer, tiny_dataset, tmp_path):
+    rows = tiny_dataset(bert_tokenizer)
+    server.add_repo("ann/trained")
+    server.write("ann/trained", {"adapter_config.json": b"{}", "adapter_model.safetensors": b"x"})
+    with pytest.raises(ValueError, match=r"holds adapters \(adapter_config.json\), and this .* a whole model beside"):
+        trainer_of(tiny_bert, bert_tokenizer, rows, tmp_path / "out")
+    server.write("ann/trained", {"adapter_config.json": None, "config.json": b"{}"})
+    with pytest.raises(ValueError, match=r"holds a whole model \(config.json\), and this .* adapters beside"):
+        trainer_of(tiny_bert, bert_tokenizer, rows, tmp_path / "out", lora_rank=2)
+    trainer = trainer_of(tiny_bert, bert_tokenizer, rows, tmp_path / "out")
+    trainer.train()
+    server.fail("commit", status=403, times=None)
+    with pytest.raises(ValueError, match=r"This token may not do that with ann/trained \(403\)"):
+        trainer.push_to_hub()
+    del server.users[TOKEN]
+    with pytest.raises(ValueError, match=r"The Hub does not accept this token \(401\)"):
+        trainer_of(tiny_bert, bert_tokenizer, rows, tmp_path / "out")
 
 
 # Recipes.
@@ -581,12 +653,12 @@ def test_a_recipe_that_could_not_publish_says_so_before_any_work(server, tmp_pat
     assert not (tmp_path / "run").exists()
 
 
-@pytest.fixture
-def texts(tmp_path):
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory):
     """A data set file for the models of `finished`."""
-    rows = mini_xnli.load()["test"].select(range(0, 600, 5))
-    rows.to_parquet(tmp_path / "texts.parquet")
-    return tmp_path / "texts.parquet"
+    path = tmp_path_factory.mktemp("data") / "texts.parquet"
+    mini_xnli.load()["test"].select(range(0, 600, 5)).to_parquet(path)
+    return path
 
 
 def check(monkeypatch, *argv):
@@ -659,6 +731,71 @@ def test_a_stranger_s_checkpoint_by_pull_request(server, finished, texts, tmp_pa
     assert {"README.md", f"{place}/results.json", f"{place}/report.html"} <= set(proposed)
     found = json.loads(proposed[f"{place}/results.json"])["setups"]["model"]["seeds"]["0"]["test"]
     assert found["reliance"] is None and found["accuracy"] > 0
+    assert publish_evaluation(tmp_path / "out", "ben/plain", token=TOKEN) == f"{server.url}/ben/plain/discussions/1"
+    assert len(repo.commits("refs/pr/1")) == 3, "the same again changes nothing"
+    server.fail("discussions", 503, times=2)
+    (tmp_path / "out" / "report.html").write_text("another page")
+    publish_evaluation(tmp_path / "out", "ben/plain", token=TOKEN)
+    assert repo.files("refs/pr/1")[f"{place}/report.html"] == b"another page"
+    shutil.copy(texts, tmp_path / "others.parquet")
+    check(monkeypatch, "ben/plain", tmp_path / "others.parquet", "--output-dir", tmp_path / "other", "--push_to_hub")
+    assert [ref for ref in repo.refs if ref.startswith("refs/pr/")] == ["refs/pr/1", "refs/pr/2"], "one for each data"
+
+
+def test_two_evaluations_at_once_are_both_there(server, finished, texts, tmp_path, monkeypatch):
+    push_run(finished, "ann/one", setups=["weighted"], token=TOKEN)
+    check(monkeypatch, "ann/one", texts, "--output-dir", tmp_path / "out")
+    other = tmp_path / "other"
+    shutil.copytree(tmp_path / "out", other)
+    results = json.loads((other / "results.json").read_text())
+    results["config"]["dataset"] = "others.parquet"
+    (other / "results.json").write_text(json.dumps(results))
+    start, done = threading.Barrier(2), []
+
+    def publish_it(folder):
+        start.wait()
+        done.append(publish_evaluation(folder, "ann/one", token=TOKEN))
+
+    threads = [threading.Thread(target=publish_it, args=(folder,)) for folder in (tmp_path / "out", other)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(done) == 2
+    files = server.repos["ann/one"].files()
+    assert {f"evaluation/{name}.parquet-train/results.json" for name in ("texts", "others")} <= files.keys()
+    card = files["README.md"].decode()
+    assert card.count("## Evaluation by language") == 2
+    assert {"texts_parquet", "others_parquet"} < {entry.dataset_type for entry in ModelCard(card).data.eval_results}
+
+
+def test_labels_by_other_names(finished, texts, tmp_path, monkeypatch):
+    model = tmp_path / "model"
+    shutil.copytree(finished / "balanced" / "seed-0", model)
+    config = json.loads((model / "config.json").read_text())
+    del config["langimb"]
+    numbered = {"id2label": {i: f"LABEL_{i}" for i in range(3)}, "label2id": {f"LABEL_{i}": i for i in range(3)}}
+    (model / "langimb.json").unlink()
+    (model / "config.json").write_text(json.dumps(config | numbered))
+    out = tmp_path / "out"
+    with pytest.raises(SystemExit, match=r"or say what the model's classes are .*--labels of evaluate.py"):
+        check(monkeypatch, model, texts, "--output-dir", out)
+    shutil.rmtree(out)
+    with pytest.raises(SystemExit, match="--labels expects 3 different names, as the model has classes, found 2"):
+        check(monkeypatch, model, texts, "--output-dir", out, "--labels", "a", "b")
+    shutil.rmtree(out)
+    shouted = ["Entailment", "NEUTRAL", "contradiction"]
+    check(monkeypatch, model, texts, "--output-dir", out, "--labels", *shouted)
+    results = json.loads((out / "results.json").read_text())
+    assert results["labels"] == shouted == [entry["label"] for entry in results["explained"]["tokens"][:3]]
+    plain = tmp_path / "plain"
+    check(monkeypatch, finished / "balanced" / "seed-0", texts, "--output-dir", plain)
+    assert results["setups"]["model"]["summary"] != {}
+    first, second = (
+        json.loads((folder / "results.json").read_text())["setups"]["model"]["seeds"]["0"]["test"]["predicted"]
+        for folder in (out, plain)
+    )
+    assert first == second
 
 
 def test_a_decoder_is_probed_at_its_last_token(decoder_tokenizer, tmp_path, monkeypatch):

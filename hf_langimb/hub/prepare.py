@@ -154,12 +154,13 @@ def _with_evaluations(card: str) -> Callable[[str, set[str]], str]:
 
 
 def page_of(folder: Path, scratch: Path) -> Files:
-    """The page of a run and its figures: those that are there, where they are no older than the results."""
+    """The page of a run and its figures, made in `scratch` where there is none or the results are newer."""
     from hf_langimb.report.page import PAGE_FILE, write_report
 
     written = folder / PAGE_FILE
     if not written.is_file() or written.stat().st_mtime < (folder / FILE_NAME).stat().st_mtime:
-        shutil.copy(folder / FILE_NAME, scratch)
+        if scratch != folder:
+            shutil.copy(folder / FILE_NAME, scratch)
         written = write_report(scratch)
     figures = {f"figures/{path.name}": path for path in sorted((written.parent / "figures").glob("*.svg"))}
     return {PAGE_FILE: written, **figures}
