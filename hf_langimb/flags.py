@@ -56,4 +56,4 @@ def with_dashes(argument: str) -> str:
 
 def one_line(text: Any) -> str:
     """A text on one line, without characters that a terminal would obey."""
-    return re.sub(r"[\s\x00-\x1f\x7f-\x9f]+", " ", str(text)).strip()
+    return re.sub(r"\s*[\x00-\x1f\x7f-\x9f]\s*", " ", str(text)).strip()

@@ -42,6 +42,8 @@ def test_two_processes_compute_what_one_computes(tmp_path, bert_tokenizer, tiny_
     assert (measured.pop("processes"), expected.pop("processes")) == (2, 1)
     assert measured.pop("labels") == expected.pop("labels")
     assert measured.pop("distinct") == expected.pop("distinct") == [20, 20, 20]
+    words = "from 0: the main process's own words"
+    assert (measured.pop("told"), expected.pop("told")) == ([words, "from 0: exit 1"], [words])
     for name in ("predictions", "features"):
         values, wanted = (torch.tensor(numbers.pop(name)) for numbers in (measured, expected))
         assert values.allclose(wanted, atol=1e-6), name

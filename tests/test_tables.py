@@ -39,6 +39,15 @@ def test_table_is_markdown_and_aligned():
     assert table(["only"], []).splitlines() == ["| only |", "|------|"]
 
 
+def test_no_cell_commands_a_terminal():
+    assert table(["a\x1b]0;owned\x07b"], [["1\n2"], ["50  %"]]).splitlines() == [
+        "| a ]0;owned b |",
+        "|--------------|",
+        "| 1 2          |",
+        "| 50  %        |",
+    ]
+
+
 def test_setups(results):
     header, _, balanced, imbalanced = cells(table(*setups_cells(results)))
     assert header == ["setup", "accuracy", "dependence (bits)", "probe, test", "probe, external"]

@@ -14,6 +14,7 @@ from datasets import Dataset, load_from_disk
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from hf_langimb import LangImbTrainer, LangImbTrainingArguments, attribute, extract_features
+from hf_langimb.progress import on_main
 
 QUIET = {"use_cpu": True, "disable_tqdm": True, "report_to": "none", "save_strategy": "no"}
 
@@ -76,6 +77,26 @@ def distinct_rows(folder: Path, rows) -> list[int]:
     return [len({number for share in shares for number in share[epoch]}) for epoch in range(3)]
 
 
+def told_by_main() -> list[str]:
+    """What each process has of two actions of the main one, the second a fault."""
+
+    def refuse():
+        raise ValueError("the main process's own words")
+
+    try:
+        told = on_main(lambda: f"from {PartialState().process_index}")
+        on_main(refuse)
+    except ValueError as error:
+        found = f"{told}: {error}"
+    except SystemExit as stop:
+        found = f"{told}: exit {stop.code}"
+    shares = [found]
+    if PartialState().num_processes > 1:
+        shares = [None] * PartialState().num_processes
+        torch.distributed.all_gather_object(shares, found)
+    return shares
+
+
 def measure(folder: Path, batch: int, accumulation: int) -> tuple[dict, dict]:
     """Gradients of one optimiser step, and numbers: its logged loss and parts, losses and predictions after it."""
     rows = load_from_disk(folder / "rows")
@@ -94,6 +115,7 @@ def measure(folder: Path, batch: int, accumulation: int) -> tuple[dict, dict]:
         "predictions": predicted.predictions.tolist(),
         "labels": predicted.label_ids.tolist(),
         "distinct": distinct_rows(folder, rows),
+        "told": told_by_main(),
         "features": extract_features(trainer.model, trainer.processing_class, rows, layers=None, batch_size=4).tolist(),
     }
 
