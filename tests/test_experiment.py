@@ -499,21 +499,23 @@ def test_a_model_that_is_not_there_does_not_bind_the_folder(work, workshop, tmp_
 # The command.
 
 
-@pytest.fixture
-def launch(tmp_path):
-    """Function (*argv, **environment): `accelerate launch recipes/xnli.py` offline, in another working folder."""
-    cache = {"HF_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+@pytest.fixture(scope="module")
+def launch(tmp_path_factory):
+    """Function (*argv, **environment): `accelerate launch recipes/xnli.py` offline; its process and working folder."""
+    cache = {"HF_HOME": str(tmp_path_factory.mktemp("cache")), "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
     command = [str(Path(sys.executable).with_name("accelerate")), "launch", "--cpu", "--quiet"]
 
     def call(*argv, **environment):
-        return subprocess.run(
+        folder = tmp_path_factory.mktemp("launched")
+        done = subprocess.run(
             [*command, str(REPOSITORY / "recipes" / "xnli.py"), *argv],
             env=os.environ | cache | environment,
-            cwd=tmp_path,
+            cwd=folder,
             capture_output=True,
             text=True,
             timeout=300,
         )
+        return done, folder
 
     return call
 
@@ -525,51 +527,60 @@ SIZES = {
     "test_size": 60,
     "probe_rows": 20,
     "pretraining_steps": 2,
+    "num_train_epochs": 1,
+    "seeds": 2,
 }
-CHANGING = ("environment.json", "config.yaml", "report.html")  # times, command, folder
 SMALL = [word for name, value in SIZES.items() for word in (f"--{name}", str(value))]
+SMALL += ["--setups", "balanced", "imbalanced", "weighted_entropy"]
+CHANGING = ("environment.json", "config.yaml", "report.html")  # times, command, folder
+
+
+@pytest.fixture(scope="module")
+def launched(launch):
+    """What a small run printed, and the folder in which it was called."""
+    done, folder = launch(*SMALL, OMP_NUM_THREADS="2", PYTHONHASHSEED="1")
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout, folder
 
 
 @pytest.mark.slow
-def test_two_processes_write_the_same_bytes(launch, tmp_path):
-    for name in ("1", "2"):
-        argv = ["--setups", "imbalanced_entropy", "--num_train_epochs", "2", "--output_dir", name]
-        done = launch(*SMALL, *argv, OMP_NUM_THREADS="2", PYTHONHASHSEED=name)
-        assert done.returncode == 0, done.stderr[-3000:]
-    files = [path.relative_to(tmp_path / "1") for path in (tmp_path / "1").rglob("*") if path.is_file()]
+def test_two_processes_write_the_same_bytes(launch, launched):
+    done, folder = launch(*SMALL, "--output_dir", "again", OMP_NUM_THREADS="2", PYTHONHASHSEED="2")
+    assert done.returncode == 0, done.stderr[-3000:]
+    first, second = launched[1] / "runs" / "xnli-mini", folder / "again"
+    files = [path.relative_to(first) for path in first.rglob("*") if path.is_file()]
     same = [path for path in files if path.name not in CHANGING]
     assert {"tokenizer.json", "model.safetensors", "results.json", "predictions.parquet"} <= {p.name for p in same}
     for path in same:
-        assert (tmp_path / "1" / path).read_bytes() == (tmp_path / "2" / path).read_bytes(), path
+        assert (first / path).read_bytes() == (second / path).read_bytes(), path
 
 
 @pytest.mark.slow
-def test_the_recipe_from_the_command_line(launch, tmp_path):
-    done = launch(*SMALL, "--num_train_epochs", "1", "--seeds", "2")
-    assert done.returncode == 0, done.stderr[-3000:]
-    output = done.stdout
+def test_the_recipe_from_the_command_line(launched):
+    output, folder = launched
     assert "Predicted labels on the balanced test set" in output
     assert re.search(r"\| setup +\| language \| entailment \| neutral \| contradiction \|", output)
     assert re.search(r"\| setup +\| +accuracy \| +dependence \(bits\) \| +reliance \| +skew transfer \|", output)
-    assert re.search(r"\| weighted +\| 0\.\d{3} \[", output)
+    assert re.search(r"\| weighted_entropy +\| 0\.\d{3} \[", output)
     assert "Differences between setups, paired by seed" in output
     assert "All numbers: runs/xnli-mini/results.json" in output
     assert "To look at: runs/xnli-mini/report.html" in output
-    assert (tmp_path / "runs" / "xnli-mini" / "report.html").read_text().startswith("<!doctype html>")
-    results = read_results(tmp_path / "runs" / "xnli-mini")
+    run_folder = folder / "runs" / "xnli-mini"
+    assert (run_folder / "report.html").read_text().startswith("<!doctype html>")
+    results = read_results(run_folder)
     assert results["labels"] == ["entailment", "neutral", "contradiction"]
     assert results["languages"] == ["en", "fr"]
     assert results["seeds"] == [0, 1]
     assert results["setups"]["balanced"]["seeds"]["1"]["test"]["rows"] == 60
     assert results["setups"]["balanced"]["seeds"]["1"]["probe"]["external"]["rows"] == 40
-    assert (tmp_path / "runs" / "xnli-mini" / "start" / "config.json").exists()
+    assert (run_folder / "start" / "config.json").exists()
 
 
 @pytest.mark.slow
-def test_a_bad_flag_is_one_sentence(launch, tmp_path):
-    done = launch("--seeds", "0")
+def test_a_bad_flag_is_one_sentence(launch):
+    done, folder = launch("--seeds", "0")
     assert done.returncode == 1
     lines = [line for line in done.stderr.splitlines() if line.startswith("xnli.py: ")]
     assert lines == ["xnli.py: seeds expects 1 or more, found 0."]
     assert "Traceback" not in done.stderr
-    assert not (tmp_path / "runs").exists()
+    assert not (folder / "runs").exists()

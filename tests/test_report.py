@@ -15,7 +15,7 @@ import hf_langimb
 from hf_langimb import attribute
 from hf_langimb.attribution.store import AttributionStore, stack
 from hf_langimb.cli import main
-from hf_langimb.report.page import render, write_report
+from hf_langimb.report.page import _verdict, render, write_report
 from hf_langimb.results import read_results, represented
 
 KEPT = Path(hf_langimb.__file__).parents[1] / "model_cards" / "xnli-mini"
@@ -57,41 +57,42 @@ PAIR = ("imbalanced", "balanced")
 
 def test_the_verdict_has_three_lines_with_intervals(results):
     lines = verdict(render(results))
+    assert lines == _verdict(results)
     assert [answer for _, answer, _ in lines] == ["yes", "yes", "yes"]
     neutral = next(e for e in results["attributions"]["unbiased"]
                    if (e["threshold"], e["label"], e["language"]) == (0.01, "entailment", "fr"))  # fmt: skip
     assert f"entailment, fr: {neutral['neutral']:+.3f} [{neutral['seed_intervals']['neutral'][0]:+.3f}" in lines[2][2]
     neutral["seed_intervals"]["neutral"][0] = -0.01
-    assert verdict(render(results))[2][1] == "no"
+    assert _verdict(results)[2][1] == "no"
     neutral["seed_intervals"] = None
-    assert verdict(render(results))[2][1] == "not known"
+    assert _verdict(results)[2][1] == "not known"
     results["attributions"]["unbiased"] = []
-    assert verdict(render(results))[2][1] == "not known"
+    assert _verdict(results)[2][1] == "not known"
     results["attributions"] = None
     accuracy = difference(results, "test.accuracy")
     assert f"{accuracy['mean']:+.3f} [{accuracy['low']:+.3f}, {accuracy['high']:+.3f}] on test text" in lines[0][2]
     assert "on test text" in lines[1][2] and "on external text" in lines[1][2]
     accuracy["high"] = 0.01
-    assert [answer for _, answer, _ in verdict(render(results))] == ["no", "yes", "not measured"]
+    assert [answer for _, answer, _ in _verdict(results)] == ["no", "yes", "not measured"]
     difference(results, "probe.external.accuracy")["low"] = -0.01  # it does not hold on each text
-    assert [answer for _, answer, _ in verdict(render(results))] == ["no", "no", "not measured"]
+    assert [answer for _, answer, _ in _verdict(results)] == ["no", "no", "not measured"]
     difference(results, "probe.test.accuracy").update(low=None, high=None)
-    assert [answer for _, answer, _ in verdict(render(results))] == ["no", "not known", "not measured"]
+    assert [answer for _, answer, _ in _verdict(results)] == ["no", "not known", "not measured"]
     results["comparisons"] = []
-    assert [answer for _, answer, _ in verdict(render(results))] == ["not measured"] * 3
+    assert [answer for _, answer, _ in _verdict(results)] == ["not measured"] * 3
 
 
 def test_the_verdict_is_that_of_the_plain_setups_in_any_order(results):
     from hf_langimb.results import compare
 
-    expected = verdict(render(results))
+    expected = _verdict(results)
     setups = results["setups"]
     turned = {name: setups[name] for name in ("weighted", "imbalanced", "balanced")}
-    assert verdict(render(results | {"setups": turned, "comparisons": compare(turned)})) == expected
+    assert _verdict(results | {"setups": turned, "comparisons": compare(turned)}) == expected
     more = setups | {"balanced_entropy": setups["balanced"], "imbalanced_entropy": setups["weighted"]}
-    assert verdict(render(results | {"setups": more, "comparisons": compare(more)})) == expected
+    assert _verdict(results | {"setups": more, "comparisons": compare(more)}) == expected
     only = {name: more[name] for name in ("imbalanced_entropy", "balanced_entropy")}
-    (line, *_) = verdict(render(results | {"setups": only, "comparisons": compare(only)}))
+    (line, *_) = _verdict(results | {"setups": only, "comparisons": compare(only)})
     assert "imbalanced_entropy - balanced_entropy: -0.026" in line[2]
 
 
