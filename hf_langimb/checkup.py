@@ -22,8 +22,8 @@ from datasets import Dataset
 from hf_langimb.arguments import LangImbTrainingArguments
 from hf_langimb.axes import read_axes
 from hf_langimb.distribution import JointDistribution
-from hf_langimb.flags import add_dataset, chosen_rows, one_line, with_dashes
-from hf_langimb.progress import hidden, on_main, start_program
+from hf_langimb.flags import add_dataset, chosen_rows, with_dashes
+from hf_langimb.progress import hidden, on_main, start_program, told_at_end
 from hf_langimb.results import SCHEMA_VERSION, summarise, write_json, write_results
 from hf_langimb.tables import file_name
 
@@ -40,12 +40,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     state = start_program()
     logging.basicConfig(format="%(message)s")
     logger.setLevel(logging.INFO if state.is_main_process else logging.ERROR)
-    try:
+    with told_at_end("evaluate.py"):
         folder, results = check_up(options, quiet=hidden())
         if state.is_main_process:
             _show(folder, results, options)
-    except (ValueError, OSError) as error:
-        sys.exit(f"evaluate.py: {one_line(error)}")
 
 
 def _parse(argv: Sequence[str] | None) -> Namespace:

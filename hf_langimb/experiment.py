@@ -28,8 +28,7 @@ from hf_langimb.data import mini_xnli
 from hf_langimb.data.loading import tokenize
 from hf_langimb.distribution import JointDistribution
 from hf_langimb.evaluation import evaluate_predictions, join_by_id
-from hf_langimb.flags import one_line
-from hf_langimb.progress import bar, hidden, on_main, start_program
+from hf_langimb.progress import bar, hidden, on_main, start_program, told_at_end
 from hf_langimb.results import SCHEMA_VERSION, compare, compared_pair, summarise, write_json, write_results
 from hf_langimb.sampling import draw
 from hf_langimb.subsets import TEST_SEED, Data, external_text, load_data
@@ -538,23 +537,26 @@ def main(name: str, folder: Path) -> None:
     from transformers.utils import logging as transformers_logging
 
     from hf_langimb.arguments import parse_recipe
-    from hf_langimb.report.page import write_report
-    from hf_langimb.tables import attributions_cells, comparisons_cells, predictions_cells, setups_cells, table
 
     start_program()
     logging.basicConfig(format="%(message)s")
     logging.getLogger("hf_langimb").setLevel(logging.INFO if PartialState().is_main_process else logging.ERROR)
     transformers_logging.set_verbosity_error()  # each training starts with a head that is new, as it should be
     transformers_logging.disable_progress_bar()  # of weights that take no time to load
-    try:
+    with told_at_end(Path(sys.argv[0]).name):
         recipe = parse_recipe(name, folder)
         if "disable_tqdm" not in recipe.config:
             recipe.training.disable_tqdm = hidden()
         output, results = run(recipe)
-    except (ValueError, OSError) as error:
-        sys.exit(f"{Path(sys.argv[0]).name}: {one_line(error)}")
-    if not PartialState().is_main_process:
-        return
+        if PartialState().is_main_process:
+            _show(recipe, output, results)
+
+
+def _show(recipe: Recipe, output: Path, results: dict[str, Any]) -> None:
+    """Print what came out, write the page, publish where that was asked for."""
+    from hf_langimb.report.page import write_report
+    from hf_langimb.tables import attributions_cells, comparisons_cells, predictions_cells, setups_cells, table
+
     several = len(results["seeds"]) > 1
     over = f", mean [95 % interval] over {len(results['seeds'])} seeds" if several else ""
     print("\nPredicted labels on the balanced test set, share in each language\n")
@@ -571,10 +573,6 @@ def main(name: str, folder: Path) -> None:
     print(f"To look at: {write_report(output)}")
     print(f"All numbers: {output / 'results.json'}; models: {output}/SETUP/seed-N/")
     if recipe.training.push_to_hub:
-        try:
-            urls = publish_run(recipe.training, output)
-        except (ValueError, OSError) as error:
-            sys.exit(f"{Path(sys.argv[0]).name}: {one_line(error)}")
-        print("\n".join(["Published:", *urls]))
+        print("\n".join(["Published:", *publish_run(recipe.training, output)]))
     if not several:
         print("Next: add --seeds 5 for intervals (finished trainings are kept), or --config mbert on a GPU.")

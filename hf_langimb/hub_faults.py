@@ -114,9 +114,13 @@ def told(repo_id: str) -> Iterator[None]:
         if _is_odd_token(error):
             message = unknown
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        advice = {
+            **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "make room and run it again"),
+            **dict.fromkeys((errno.EACCES, errno.EROFS), "set HF_HOME to a folder that you may write"),
+        }.get(error.errno or 0)
+        if advice is None:
             raise
-        raise OSError(f"{repo_id} could not be downloaded ({error.strerror}): make room and run it again.") from None
+        raise OSError(f"{repo_id} could not be downloaded ({error.strerror}): {advice}.") from None
     else:
         return
     raise ValueError(message)

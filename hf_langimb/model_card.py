@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
-from hf_langimb.results import FORMS
+from hf_langimb.results import FORMS, measured
 from hf_langimb.tables import (
     attributions_cells,
     command_of,
@@ -18,7 +18,6 @@ from hf_langimb.tables import (
     setups_cells,
     shown_threshold,
     table,
-    tokens_cells,
 )
 
 TAGS = ("hf_langimb", "multilingual", "language-specific-class-imbalance")
@@ -63,20 +62,20 @@ def render_card(
     config = DEFAULTS | results["config"]
     audit = results["data"][f"train/{values['plan']}"]
     adapter = bool(values["lora_rank"])
-    base = base_model or (config["model_name_or_path"] if _is_hub_id(config["model_name_or_path"]) else None)
-    return _template("model_card.md.jinja").render(
+    base = base_model or (config["model_name_or_path"] if is_hub_id(config["model_name_or_path"]) else None)
+    return card_template("model_card.md.jinja").render(
         metadata=_metadata(results, setup, metrics, config, base, adapter, repo_id),
         title=f"{results['recipe']} {results['config_name']}, {setup.replace('_', ' ')}",
         summary=_summary(results, setup, number, config),
         repo_id=repo_id,
         usage=_usage(repo_id, results["labels"], adapter, len(config["text_columns"])),
-        counts=_grid("language", audit["labels"], audit["languages"], audit["counts"], "{:,}"),
+        counts=grid("language", audit["labels"], audit["languages"], audit["counts"], "{:,}"),
         bits=f"{audit['mutual_information_bits']:.4f}",
         chance_bits=f"{audit['mutual_information_chance_bits']:.4f}",
         language_only=f"{audit['language_only_accuracy']:.3f}",
         majority=f"{audit['majority_accuracy']:.3f}",
         class_weighting=values["class_weighting"],
-        weights=_grid("language", audit["labels"], audit["languages"], audit["weights"], "{:.3f}")
+        weights=grid("language", audit["labels"], audit["languages"], audit["weights"], "{:.3f}")
         if values["class_weighting"] == audit["weighting"] != "none" and not audit["missing_cells"]
         else "",  # a cell without rows: its policy decides, and the audit always ignores it
         over=_over(results),
@@ -84,10 +83,10 @@ def render_card(
         comparisons=_comparisons(results, setup),
         seed=number,
         test_rows=f"{metrics['test']['rows']:,}",
-        languages=table(*_languages_cells(metrics["test"])),
-        predictions=_grid("language", results["labels"], results["languages"], metrics["test"]["predicted"], "{:,}"),
-        probes=_probes(metrics["probe"]),
-        probed=_probed(metrics["probe"]),
+        languages=table(*quality_cells(metrics["test"])),
+        predictions=grid("language", results["labels"], results["languages"], metrics["test"]["predicted"], "{:,}"),
+        probes=probe_table(metrics["probe"]),
+        probed=probed_text(metrics["probe"]),
         **_attributed(results),
         command=command_of(results),
         store=f"; what each token adds is in the data set [{attributions}](https://huggingface.co/datasets/{attributions})"
@@ -127,7 +126,7 @@ def render_trained_card(
         license=license,
         library_name="peft" if adapter else "transformers",
         pipeline_tag="text-classification",
-        base_model=base_model if _is_hub_id(base_model) else None,
+        base_model=base_model if is_hub_id(base_model) else None,
         datasets=list(datasets) or None,
         tags=list(dict.fromkeys([*TAGS, *tags, "generated_from_trainer"])),
         model_name=name,
@@ -135,7 +134,7 @@ def render_trained_card(
     columns = list(dict.fromkeys(key for entry in evaluations for key in entry if key.startswith("eval_")))
     shown = ["epoch", *(key for key in columns if not key.endswith(("runtime", "_per_second")))]
     rows = [[_plain(entry.get(key)) for key in shown] for entry in evaluations]
-    return _template("trained_card.md.jinja").render(
+    return card_template("trained_card.md.jinja").render(
         metadata=metadata.to_yaml(line_break="\n"),
         title=name,
         repo_id=repo_id,
@@ -144,10 +143,10 @@ def render_trained_card(
         languages=_listed(axes["languages"]),
         class_weighting=axes["class_weighting"],
         masked_entropy_weight=masked_entropy_weight,
-        counts=_grid("language", axes["label_names"], axes["languages"], axes["counts"], "{:,}"),
+        counts=grid("language", axes["label_names"], axes["languages"], axes["counts"], "{:,}"),
         weights=""
         if axes["class_weighting"] == "none"
-        else _grid("language", axes["label_names"], axes["languages"], axes["weights"], "{:.3f}"),
+        else grid("language", axes["label_names"], axes["languages"], axes["weights"], "{:.3f}"),
         evaluations=table(shown, rows) if rows else "",
     )
 
@@ -170,7 +169,7 @@ def render_attributions_card(results: dict[str, Any], setups: Sequence[str], see
         "tags": [*TAGS, "shap"],
         "configs": configs,
     } | _licence(results)
-    return _template("attributions_card.md.jinja").render(
+    return card_template("attributions_card.md.jinja").render(
         metadata=yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True).strip(),
         title=f"Token attributions of {results['recipe']} {results['config_name']}",
         repo_id=repo_id,
@@ -190,7 +189,7 @@ def render_base_card(results: dict[str, Any], repo_id: str) -> str:
         "library_name": "transformers",
         "pipeline_tag": "fill-mask",
     } | _licence(results)
-    return _template("base_card.md.jinja").render(
+    return card_template("base_card.md.jinja").render(
         metadata=yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True).strip(),
         title=f"{results['recipe']} {results['config_name']}, start",
         repo_id=repo_id,
@@ -198,146 +197,9 @@ def render_base_card(results: dict[str, Any], repo_id: str) -> str:
     )
 
 
-def refresh_card(card: str, results: dict[str, Any], repo_id: str) -> str:
-    """A model's card with the section of this evaluation; all else that it says stays.
-
-    Args:
-        card: README.md as it is, empty where there is none.
-        results: of an evaluation.
-        repo_id: of the model.
-    """
-    name, slug = evaluation_name(results), evaluation_slug(results)
-    section = _template("evaluation_card.md.jinja").render(name=name, slug=slug, **_evaluated(results))
-    block = f"<!-- hf_langimb evaluation: {slug} -->\n{section.strip()}\n<!-- /hf_langimb evaluation -->"
-    title = repo_id.rpartition("/")[2]
-    text = (card or f"# {title}\n").replace("\r\n", "\n")
-    metrics = next(iter(results["setups"]["model"]["seeds"].values()))["test"]
-    front, body = _split_front(text)
-    ours = _eval_results(metrics, str(results["config"]["dataset"]), results["config"].get("split") or "test")
-    front = _with_entries(front, ours, title)
-    old = next((found for found in _BLOCK.finditer(body) if found["slug"] == slug), None)
-    body = body.replace(old[0], block) if old else f"{body.rstrip()}\n\n{block}\n"
-    whole = f"---\n{front}---\n{body}" if front else body
-    return whole.replace("\n", "\r\n") if "\r\n" in card else whole
-
-
-def carry_evaluations(card: str, old: str) -> str:
-    """A card with the sections of evaluations, and their entries in the index, that an older one of it has."""
-    blocks = [found[0] for found in _BLOCK.finditer(old.replace("\r\n", "\n"))]
-    if not blocks:
-        return card
-    (front, body), before = _split_front(card), _index_of(_split_front(old.replace("\r\n", "\n"))[0])
-    front = _with_entries(front, [], "", (before or [{}])[0].get("results", ()))
-    return f"---\n{front}---\n{body.rstrip()}\n\n" + "\n\n".join(blocks) + "\n"
-
-
-def evaluation_name(results: dict[str, Any]) -> str:
-    """The data of an evaluation, as others know them: of a path its last part."""
-    config = results["config"]
-    name = str(config["dataset"])
-    name = name if _is_hub_id(name) else name.rstrip("/").rpartition("/")[2]
-    name = " ".join(re.sub(r"[<>`|]|--+", " ", name).split())
-    return ", ".join([name, *config.get("config_name", ()), *([config["split"]] if config.get("split") else [])])
-
-
-def evaluation_slug(results: dict[str, Any]) -> str:
-    """`evaluation_name` as the name of a folder."""
-    return file_name(evaluation_name(results))
-
-
-_BLOCK = re.compile(r"<!-- hf_langimb evaluation: (?P<slug>[\w.-]+) -->.*?<!-- /hf_langimb evaluation -->", re.DOTALL)
-_FRONT = re.compile(r"\ufeff?---\n(?P<front>.*?\n)?---[ \t]*(\n|\Z)(?P<body>.*)", re.DOTALL)
-
-
-def _split_front(text: str) -> tuple[str, str]:
-    """The metadata of a card and the rest."""
-    found = _FRONT.fullmatch(text)
-    return (found["front"] or "", found["body"]) if found else ("", text)
-
-
-def _index_of(front: str) -> list[dict[str, Any]] | None:
-    """model-index of a card's metadata; None where it has none, or another form."""
-    import yaml
-
-    try:
-        index = (yaml.safe_load(front) or {}).get("model-index")
-    except (yaml.YAMLError, AttributeError):
-        return None
-    well_formed = (
-        isinstance(index, list) and index and isinstance(index[0], dict) and isinstance(index[0].get("results"), list)
-    )
-    return index if well_formed else None
-
-
-def _with_entries(front: str, ours: Sequence[Any], title: str, others: Sequence[Any] = ()) -> str:
-    """Metadata with entries of model-index, in the place of those of the same data; other lines stay as they are."""
-    import yaml
-    from huggingface_hub.repocard_data import eval_results_to_model_index
-
-    try:
-        known = yaml.safe_load(front) or {}
-    except yaml.YAMLError:
-        return front  # not for us to mend
-    index = _index_of(front)
-    if not isinstance(known, dict) or (index is None and "model-index" in known):
-        return front
-    new = [*(eval_results_to_model_index(title, list(ours))[0]["results"] if ours else ())]
-    index = index or [{"name": title, "results": []}]
-    kept = [entry for entry in index[0]["results"] if _data_of(entry) not in [_data_of(other) for other in new]]
-    more = [entry for entry in others if _data_of(entry) not in [_data_of(other) for other in (*kept, *new)]]
-    index[0]["results"] = [*kept, *more, *new]
-    lines, inside = [], False
-    for line in front.splitlines(keepends=True):
-        inside = line.startswith("model-index:") or (inside and (line[:1] in " -\t\n#"))
-        if not inside:
-            lines.append(line)
-    return "".join(lines) + yaml.safe_dump({"model-index": index}, sort_keys=False, allow_unicode=True)
-
-
-def _data_of(entry: Any) -> str:
-    """What an entry of model-index was measured on."""
-    data = entry.get("dataset") if isinstance(entry, dict) else entry
-    parts = {key: value for key, value in data.items() if key != "name"} if isinstance(data, dict) else data
-    return repr(sorted(parts.items()) if isinstance(parts, dict) else parts)
-
-
-def _evaluated(results: dict[str, Any]) -> dict[str, Any]:
-    """What the section of an evaluation says."""
-    metrics = next(iter(results["setups"]["model"]["seeds"].values()))
-    test = metrics["test"]
-    found = results["explained"]
-    return {
-        "rows": f"{test['rows']:,}",
-        "dependence": f"{test['dependence_bits']:.4f}",
-        "corrected": f"{test['dependence_bits_corrected']:.4f}",
-        "given_label": f"{test['dependence_given_label_bits']:.4f}",
-        "reliance": None if test["reliance"] is None else f"{test['reliance']:.3f}",
-        "languages": table(*_languages_cells(test)),
-        "predictions": _grid("language", results["labels"], results["languages"], test["predicted"], "{:,}"),
-        "probes": _probes(metrics["probe"]),
-        "probed": _probed(metrics["probe"]),
-        "explained": found and f"{found['examples']:,}",
-        "tokens": table(*tokens_cells(results)) if found else "",
-    }
-
-
-def measured(results: dict[str, Any], setup: str, seed: int | None) -> tuple[int, dict[str, Any]]:
-    """The seed that is published, the lowest where none is named, and its METRICS.
-
-    Raises:
-        ValueError: the run has no such setup or seed.
-    """
-    if setup not in results["setups"]:
-        raise ValueError(f"The run has no setup {setup!r}: choose one of {', '.join(results['setups'])}.")
-    seeds = {int(number): metrics for number, metrics in results["setups"][setup]["seeds"].items()}
-    number = min(seeds) if seed is None else seed
-    if number not in seeds:
-        raise ValueError(f"Setup {setup} has no seed {number}: choose one of {', '.join(map(str, sorted(seeds)))}.")
-    return number, seeds[number]
-
-
 @cache
-def _template(name: str) -> Any:
+def card_template(name: str) -> Any:
+    """A template of this package, which fails where a value is not given."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     loader = PackageLoader("hf_langimb", "")
@@ -346,7 +208,7 @@ def _template(name: str) -> Any:
     ).get_template(name)
 
 
-def _is_hub_id(name: str) -> bool:
+def is_hub_id(name: str) -> bool:
     """Whether a model or data set is named as on the Hub and not a path, nor made by this package."""
     if re.search(r"\.(parquet|csv|jsonl?|bin|safetensors)$", name) or name.startswith((".", "runs/", "data/")):
         return False
@@ -376,14 +238,14 @@ def _metadata(
     from huggingface_hub import ModelCardData
 
     name = str(config["dataset_name"])
-    evaluated = _eval_results(metrics["test"], name, config["test_split"])
+    evaluated = index_entries(metrics["test"], name, config["test_split"])
     card = ModelCardData(
         language=_language_codes(results["languages"]),
         license=results["config"].get("license"),
         library_name="peft" if adapter else "transformers",
         pipeline_tag="text-classification",
         base_model=base_model,
-        datasets=[name] if _is_hub_id(name) else None,
+        datasets=[name] if is_hub_id(name) else None,
         tags=[*TAGS, *(["lora"] if adapter else [])],
         model_name=repo_id.rpartition("/")[2],
         eval_results=evaluated,
@@ -391,11 +253,11 @@ def _metadata(
     return card.to_yaml(line_break="\n")
 
 
-def _eval_results(test: dict[str, Any], dataset: str, split: str) -> list[Any]:
+def index_entries(test: dict[str, Any], dataset: str, split: str) -> list[Any]:
     """For the Hub's index: accuracy and F1 in each language."""
     from huggingface_hub import EvalResult
 
-    kind = dataset if _is_hub_id(dataset) else re.sub(r"\W+", "_", dataset.rstrip("/").rpartition("/")[2])
+    kind = dataset if is_hub_id(dataset) else re.sub(r"\W+", "_", dataset.rstrip("/").rpartition("/")[2])
     return [
         EvalResult(
             task_type="text-classification", dataset_type=kind, dataset_split=split, dataset_config=language,
@@ -460,7 +322,8 @@ def _over(results: dict[str, Any]) -> str:
     return "Mean and 95 % t interval over the seeds of the run." if several else "A single seed, so without intervals."
 
 
-def _grid(corner: str, columns: Sequence[Any], names: Sequence[str], rows: Sequence[Any], form: str) -> str:
+def grid(corner: str, columns: Sequence[Any], names: Sequence[str], rows: Sequence[Any], form: str) -> str:
+    """A table of numbers, a row for each name."""
     cells = [[name, *(form.format(value) for value in row)] for name, row in zip(names, rows, strict=False)]
     return table([corner, *map(str, columns)], cells)
 
@@ -472,7 +335,7 @@ def _comparisons(results: dict[str, Any], setup: str) -> str:
     return table(*comparisons_cells(results | {"comparisons": with_it})) if with_it else ""
 
 
-def _languages_cells(test: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+def quality_cells(test: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Quality of one model in each language."""
     bounds = (test["intervals"] or {}).get("by_language", {})
     rows = []
@@ -487,7 +350,8 @@ def _languages_cells(test: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     return ["language", "accuracy", "macro F1", "calibration error"], rows
 
 
-def _probes(probes: dict[str, Any]) -> str:
+def probe_table(probes: dict[str, Any]) -> str:
+    """Accuracy of the language probe against chance and shuffled languages; empty where none was measured."""
     rows = []
     for text, probe in probes.items():
         if probe is not None:
@@ -497,7 +361,7 @@ def _probes(probes: dict[str, Any]) -> str:
     return table(["text", "rows", "accuracy", "chance", "shuffled [99 %]"], rows) if rows else ""
 
 
-def _probed(probes: dict[str, Any]) -> str:
+def probed_text(probes: dict[str, Any]) -> str:
     """Whose features the probe reads."""
     pooling = next((probe["pooling"] for probe in probes.values() if probe), "cls")
     return {"cls": "first token", "last": "last token"}.get(pooling, f"text ({pooling})")

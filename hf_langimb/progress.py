@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import atexit
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
+
+from hf_langimb.flags import one_line
 
 
 def hidden() -> bool:
@@ -14,6 +17,18 @@ def hidden() -> bool:
 
     watched = sys.stderr.isatty() or "ipykernel" in sys.modules
     return not (watched and PartialState().is_main_process)
+
+
+@contextmanager
+def told_at_end(program: str) -> Iterator[None]:
+    """End a program that was launched: faults in one sentence, and an interruption without a traceback."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        sys.exit(f"{program}: {one_line(error)}")
+    except KeyboardInterrupt:
+        print(f"{program}: interrupted; the same command goes on from the steps that are done", file=sys.stderr)
+        sys.exit(130)
 
 
 def bar(items: Any = None, description: str = "", **options: Any) -> Any:

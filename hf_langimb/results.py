@@ -295,3 +295,18 @@ def _require(value: Any, shape: Any, where: str) -> None:
         kinds = {"dict": "object", "list": "list", "str": "text", "int": "number", "float": "number"}
         expected = " or ".join(dict.fromkeys(kinds[kind.__name__] for kind in shape))
         raise ValueError(f"{where}: expected {expected}, found {json.dumps(value)[:40]}.")
+
+
+def measured(results: dict[str, Any], setup: str, seed: int | None) -> tuple[int, dict[str, Any]]:
+    """The seed that is published, the lowest where none is named, and its METRICS.
+
+    Raises:
+        ValueError: the run has no such setup or seed.
+    """
+    if setup not in results["setups"]:
+        raise ValueError(f"The run has no setup {setup!r}: choose one of {', '.join(results['setups'])}.")
+    seeds = {int(number): metrics for number, metrics in results["setups"][setup]["seeds"].items()}
+    number = min(seeds) if seed is None else seed
+    if number not in seeds:
+        raise ValueError(f"Setup {setup} has no seed {number}: choose one of {', '.join(map(str, sorted(seeds)))}.")
+    return number, seeds[number]

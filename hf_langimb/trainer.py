@@ -6,12 +6,10 @@ import logging
 import math
 import random
 from collections.abc import Iterator
-from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel, Trainer
+from transformers import PreTrainedModel
 from transformers.trainer_utils import EvalLoopOutput, has_length, number_of_arguments
 
 from hf_langimb.arguments import LangImbTrainingArguments
@@ -29,12 +27,13 @@ from hf_langimb.collator import DataCollatorWithLanguage
 from hf_langimb.distribution import JointDistribution
 from hf_langimb.lora import add_lora, base_model_of, head_parameters, require_trainable_head
 from hf_langimb.losses import append_masked_row, negative_entropy, weighted_cross_entropy
+from hf_langimb.publishing import PublishingTrainer
 from hf_langimb.weighting import cell_weights
 
 logger = logging.getLogger(__name__)
 
 
-class LangImbTrainer(Trainer):
+class LangImbTrainer(PublishingTrainer):
     """Trains a sequence classifier whose loss knows the language of each row (arXiv 2402.13016).
 
     The loss of an optimiser step is the sum over its rows of w[language, label] * CE, divided by the number of rows in
@@ -69,7 +68,6 @@ class LangImbTrainer(Trainer):
         if kwargs.pop("compute_loss_func", None) is not None:
             raise ValueError("LangImbTrainer computes its own loss: leave compute_loss_func out, or subclass _loss.")
         self.distribution: Any = None  # a JointDistribution once the data are counted
-        self._pushes: list[Any] = []  # in the background
         if model is not None:
             model = self._prepare_model(model, args)
         elif model_init is not None:
@@ -97,11 +95,6 @@ class LangImbTrainer(Trainer):
         self._evaluated_rows: list[torch.Tensor] = []
         self._unseen_language_said = False
         self.compute_loss_func = self._loss
-        if args.push_to_hub and args.lora_rank and Path(base_model_of(self.model).config.name_or_path).is_dir():
-            logger.warning(
-                "The adapters will name their base by the folder %s, where others cannot load it: start from a Hub id.",
-                base_model_of(self.model).config.name_or_path,
-            )
 
     # What the data must be
 
@@ -361,115 +354,6 @@ class LangImbTrainer(Trainer):
         super()._save(output_dir, state_dict)
         if self.args.should_save and (axes := getattr(self.model.config, "langimb", None)):
             write_axes(output_dir or self.args.output_dir, axes)
-
-    # Publishing
-
-    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
-        """`Trainer`'s: make the repository, before any training.
-
-        Raises:
-            ValueError: the Hub refuses, or the repository holds adapters and this is a whole model, or the reverse.
-        """
-        from huggingface_hub import HfApi
-        from huggingface_hub.errors import RevisionNotFoundError
-
-        from hf_langimb.hub_faults import told
-
-        name = self.args.hub_model_id or Path(self.args.output_dir).absolute().name
-        with told(name):
-            super().init_hf_repo(token, private)
-            if not self.is_world_process_zero():
-                return
-            api = HfApi(token=token or self.args.hub_token)
-            try:
-                there = api.list_repo_files(str(self.hub_model_id), revision=self.args.hub_revision)
-            except RevisionNotFoundError:
-                return
-        adapter = base_model_of(self.model) is not self.model
-        other, held, ours = ("config.json", "a whole model", "adapters")
-        if not adapter:
-            other, held, ours = ("adapter_config.json", "adapters", "a whole model")
-        if other in there:
-            raise ValueError(
-                f"{name} holds {held} ({other}), and this training would put {ours} beside: choose another "
-                "hub_model_id, or delete it there."
-            )
-
-    def push_to_hub(self, *args: Any, **kwargs: Any) -> Any:
-        """`Trainer`'s; what the Hub refuses is said in one sentence.
-
-        Raises:
-            ValueError: the Hub refuses; says what to do.
-        """
-        from hf_langimb.hub_faults import told
-
-        with told(str(self.hub_model_id or self.args.hub_model_id)):
-            return super().push_to_hub(*args, **kwargs)
-
-    def create_model_card(
-        self,
-        language: str | None = None,
-        license: str | None = None,
-        tags: str | list[str] | None = None,
-        model_name: str | None = None,
-        finetuned_from: str | None = None,
-        tasks: str | list[str] | None = None,
-        dataset_tags: str | list[str] | None = None,
-        dataset: str | list[str] | None = None,
-        dataset_args: str | list[str] | None = None,
-    ) -> None:
-        """`Trainer`'s card, with the joint table that the model was trained on and what was evaluated."""
-        axes = getattr(self.model.config, "langimb", None)
-        if axes is None:  # not trained: there is nothing of ours to say
-            super().create_model_card(
-                language, license, tags, model_name, finetuned_from, tasks, dataset_tags, dataset, dataset_args
-            )
-        elif self.is_world_process_zero():
-            from hf_langimb.model_card import render_trained_card
-
-            card = render_trained_card(
-                axes,
-                [entry for entry in self.state.log_history if "eval_loss" in entry],
-                name=model_name or Path(self.args.output_dir).name,
-                repo_id=getattr(self, "hub_model_id", None) or "REPO_ID",
-                language=language,
-                license=license,
-                tags=[tags] if isinstance(tags, str) else tags or (),
-                base_model=finetuned_from or base_model_of(self.model).config.name_or_path,
-                datasets=[dataset_tags] if isinstance(dataset_tags, str) else dataset_tags or (),
-                adapter=base_model_of(self.model) is not self.model,
-                masked_entropy_weight=self.args.masked_entropy_weight,
-            )
-            Path(self.args.output_dir, "README.md").write_text(card, encoding="utf-8")
-            self.state.save_to_json(str(Path(self.args.output_dir, "trainer_state.json")))  # the card's numbers
-
-    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        """Push in the background, as `Trainer` does; the repository has card and axes from the first push on."""
-        if self.is_world_process_zero() and self.args.hub_strategy != "end":
-            self.create_model_card(model_name=(self.args.hub_model_id or "").rpartition("/")[2] or None)
-            if axes := getattr(self.model.config, "langimb", None):
-                write_axes(self.args.output_dir, axes)
-        super()._push_from_checkpoint(checkpoint_folder)
-        jobs = [job for job in getattr(getattr(self, "push_in_progress", None), "jobs", ()) if job not in self._pushes]
-        self._pushes += jobs
-        for earlier, later in pairwise(jobs):  # a checkpoint without the model's commit would lie there without card
-            earlier.add_done_callback(lambda job, later=later: job.exception() and later.cancel())
-
-    def _finish_current_push(self) -> None:
-        """Wait for pushes in the background, and say which of all of them failed."""
-        from hf_langimb.hub_faults import sentence_of
-
-        super()._finish_current_push()
-        errors = [job.exception() for job in self._pushes if job.done() and not job.cancelled()]
-        said = [sentence_of(error, self.hub_model_id) for error in errors if error]
-        self._pushes = [job for job in self._pushes if not job.done()]
-        if said:
-            logger.warning(
-                "%d of the pushes during training failed: %s The model is in %s; trainer.push_to_hub() publishes it.",
-                len(said),
-                " ".join(dict.fromkeys(said)),
-                self.args.output_dir,
-            )
 
 
 class _ShuffledBatches(torch.utils.data.Sampler):

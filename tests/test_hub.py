@@ -535,6 +535,9 @@ def test_a_full_disk_while_pulling(server, finished, tmp_path, monkeypatch):
     def full(*arguments, **settings):
         raise OSError(errno.ENOSPC, "No space left on device")
 
+    def closed(*arguments, **settings):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
     with monkeypatch.context() as patched:
         patched.setattr(shutil, "copytree", full)
         with pytest.raises(OSError, match=r"could not be written to .* \(No space left on device\): nothing is left"):
@@ -544,6 +547,9 @@ def test_a_full_disk_while_pulling(server, finished, tmp_path, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr("huggingface_hub.file_download.http_get", full)
         refused("ann/one", r"ann/one could not be downloaded \(No space left on device\)")
+    with monkeypatch.context() as patched:
+        patched.setattr("huggingface_hub.file_download.http_get", closed)
+        refused("ann/one", r"could not be downloaded \(Permission denied\): set HF_HOME to a folder that you may write")
     assert pull("ann/one", tmp_path / "pulled").is_dir()
 
 

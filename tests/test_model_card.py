@@ -10,9 +10,9 @@ from huggingface_hub import ModelCard
 
 import hf_langimb
 from hf_langimb.arguments import RecipeArguments
+from hf_langimb.card_update import refresh_card
 from hf_langimb.model_card import (
     DEFAULTS,
-    refresh_card,
     render_attributions_card,
     render_base_card,
     render_card,

@@ -19,8 +19,8 @@ FLOORS = (
     ("checkup", "experiment", "subsets"),  # story
     ("hub", "report"),  # publishing
     ("attribution", "probe", "evaluation", "language_modeling"),  # measuring
-    ("trainer", "mini_bert", "lora", "collator", "losses", "arguments"),  # training
-    ("answers", "model_card", "tables", "results"),  # facts
+    ("trainer", "publishing", "mini_bert", "lora", "collator", "losses", "arguments"),  # training
+    ("answers", "card_update", "model_card", "tables", "results"),  # facts
     ("data",),  # data
     (
         "axes",

@@ -7,7 +7,7 @@ import pytest
 from accelerate import PartialState
 
 from hf_langimb import extract_features
-from hf_langimb.progress import bar, hidden
+from hf_langimb.progress import bar, hidden, told_at_end
 
 
 class Terminal(io.StringIO):
@@ -31,3 +31,16 @@ def test_features_show_how_far_they_are(monkeypatch, bert_tokenizer, tiny_bert, 
     monkeypatch.setattr(sys, "stderr", stream())
     extract_features(tiny_bert(), bert_tokenizer, tiny_dataset(bert_tokenizer))
     assert ("Extracting features" in sys.stderr.getvalue()) is (stream is Terminal)
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "said"),
+    [
+        (ValueError("no such\n  file \x1b[2J"), "xnli.py: no such file [2J", ""),
+        (KeyboardInterrupt(), 130, "xnli.py: interrupted; the same command goes on from the steps that are done\n"),
+    ],
+)
+def test_a_launched_program_ends_without_a_traceback(capsys, fault, code, said):
+    with pytest.raises(SystemExit) as stop, told_at_end("xnli.py"):
+        raise fault
+    assert stop.value.code == code and capsys.readouterr().err == said

@@ -18,8 +18,7 @@ import numpy as np
 from hf_langimb.axes import AXES_FILE, read_axes
 from hf_langimb.hub_faults import retried, told
 from hf_langimb.lora import load_model
-from hf_langimb.model_card import measured
-from hf_langimb.results import FILE_NAME, read_results
+from hf_langimb.results import FILE_NAME, measured, read_results
 
 WEIGHTS = ".safetensors"
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt", ".joblib")

@@ -13,16 +13,11 @@ from typing import Any
 import torch
 
 from hf_langimb.axes import AXES_FILE, read_axes
+from hf_langimb.card_update import carry_evaluations
 from hf_langimb.hub.download import ADAPTER, BASE_MODEL, MODEL_FILES, WEIGHTS, loading
 from hf_langimb.lora import load_model
-from hf_langimb.model_card import (
-    carry_evaluations,
-    measured,
-    render_attributions_card,
-    render_base_card,
-    render_card,
-)
-from hf_langimb.results import FILE_NAME
+from hf_langimb.model_card import render_attributions_card, render_base_card, render_card
+from hf_langimb.results import FILE_NAME, measured
 
 OURS = re.compile(  # names in a model repository that a push writes, or that would be loaded in their place
     r"(model|adapter_model|pytorch_model)[\w.-]*|(adapter_config|config|langimb|probe|results)\.json|report\.html|"

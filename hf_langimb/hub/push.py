@@ -13,11 +13,11 @@ from typing import Any
 
 import torch
 
+from hf_langimb.card_update import evaluation_name, evaluation_slug, refresh_card
 from hf_langimb.hub.download import ADAPTER, WEIGHTS, checksums_of, download, is_whole, loading
 from hf_langimb.hub.prepare import OURS, Files, Repository, as_json, logits_of, page_of, prepare
 from hf_langimb.hub_faults import retried, told
 from hf_langimb.lora import load_model
-from hf_langimb.model_card import evaluation_name, evaluation_slug, refresh_card
 from hf_langimb.results import FILE_NAME, read_results
 
 
