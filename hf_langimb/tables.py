@@ -152,6 +152,14 @@ def speed_cells(folder: Path) -> Cells:
     return ["data", "tokens", "device", "type", "examples a second, shap = 1", "time, floor = 1"], rows
 
 
+def hub_cells(folder: Path) -> Cells:
+    """Of the kept benchmark of publishing: seconds of a push and pull of all setups of a run over loopback."""
+    found = json.loads((folder / "hub.json").read_text(encoding="utf-8"))
+    cells = [str(len(found["setups"])), str(found["files"]), f"{found['bytes'] / 1e6:.1f}"]
+    cells += [f"{found[key]:.2f}" for key in ("push", "pull", "hash and copy", "overhead")]
+    return ["setups", "files", "MB", "push (s)", "pull (s)", "hash and copy (s)", "overhead (s)"], [cells]
+
+
 def probes_cells(results: dict[str, Any]) -> Cells:
     """One row a setup and kind of text: the language probe with chance and its control, over seeds."""
     rows = []
@@ -248,6 +256,7 @@ TABLES = {
     "attributions": attributions_cells,
     "base_values": base_values_cells,
 }
+BENCHMARKS = {"attributions": speed_cells, "hub": hub_cells}
 _MARK = re.compile(r"(<!-- langimb:(?P<run>[\w/-]+):(?P<table>\w+) -->\n)(?:.*?\n)??(<!-- /langimb -->)", re.DOTALL)
 
 
@@ -263,10 +272,11 @@ def fill_marks(text: str, folder: str | Path) -> str:
     """
 
     def render(mark: re.Match[str]) -> str:
-        if mark["run"] == "benchmarks":
-            return mark[1] + table(*speed_cells(Path(folder, "benchmarks"))) + "\n" + mark[4]
-        if mark["table"] not in TABLES:
-            raise ValueError(f"Unknown table {mark['table']!r} in a mark: choose one of {', '.join(TABLES)}.")
-        return mark[1] + table(*TABLES[mark["table"]](read_results(Path(folder, mark["run"])))) + "\n" + mark[4]
+        name, place = mark["table"], Path(folder, mark["run"])
+        known = [*(BENCHMARKS if mark["run"] == "benchmarks" else TABLES)]
+        if name not in known:
+            raise ValueError(f"Unknown table {name!r} in a mark: choose one of {', '.join(known)}.")
+        cells = BENCHMARKS[name](place) if mark["run"] == "benchmarks" else TABLES[name](read_results(place))
+        return mark[1] + table(*cells) + "\n" + mark[4]
 
     return _MARK.sub(render, text)

@@ -3,7 +3,8 @@
 python tests/benchmarks/hub.py RUN [--repeats 5]
 
 RUN is the run folder of a recipe. Each repeat pushes it to a Hub of its own on 127.0.0.1 and pulls every model into an
-empty cache; then the files that lie there are hashed and copied with nothing around it. Prints JSON, in seconds.
+empty cache; then the files that lie there are hashed and copied with nothing around it. Prints JSON, in seconds;
+model_cards/benchmarks/hub.json keeps what README shows.
 """
 
 import hashlib
