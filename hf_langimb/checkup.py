@@ -240,7 +240,7 @@ def _name_classes(path: Path, labels: Sequence[str]) -> None:
     if not path.is_file():
         raise ValueError("--labels expects a model with a configuration, found adapters.")
     config = json.loads(path.read_text(encoding="utf-8"))
-    classes = len(config.get("id2label") or "12")  # two where a configuration says nothing
+    classes = len(config.get("id2label") or range(2))  # two where a configuration says nothing
     if len(labels) != classes or len({*labels}) != classes:
         raise ValueError(f"--labels expects {classes} different names, as the model has classes, found {len(labels)}.")
     config["id2label"] = {str(i): name for i, name in enumerate(labels)}

@@ -120,15 +120,19 @@ def _run_folder(name: str) -> Path:
     if Path(name).exists() or name.count("/") != 1:
         return Path(name)
     from hf_langimb.hub.download import download
+    from hf_langimb.progress import hide_bars
 
+    hide_bars()
     return download(name)
 
 
 def push(options: Namespace) -> None:
     """Publish the models of a run, with what was measured of them."""
     from hf_langimb.hub.push import push_run
+    from hf_langimb.progress import hide_bars
     from hf_langimb.results import read_results
 
+    hide_bars()
     known = list(read_results(options.run_folder)["setups"])
     if not options.all and options.setup is None and len(known) > 1:
         raise ValueError(
@@ -152,7 +156,9 @@ def pull(options: Namespace) -> None:
     """Download a published model with its card and results."""
     from hf_langimb.answers import pulled_report
     from hf_langimb.hub.download import pull as download_into
+    from hf_langimb.progress import hide_bars
 
+    hide_bars()
     print(pulled_report(download_into(options.repo_id, options.output_dir, revision=options.revision)))
 
 

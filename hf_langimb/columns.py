@@ -154,10 +154,10 @@ def labels_by_name(dataset: Any, names: Sequence[str]) -> list[str | None]:
     if classes:
         given = [None if value is None or value < 0 else classes[value] for value in given]
     ids = {value for value in given if isinstance(value, int)}
-    if beyond := [value for value in ids if not 0 <= value < len(names)]:
+    if ids and not 0 <= min(ids) <= max(ids) < len(names):
         raise ValueError(
-            f"Labels run from {min(ids)} to {max(ids)}, {beyond[0]} among them; the model numbers its classes 0 to "
-            f"{len(names) - 1} ({', '.join(names)}): renumber those of the data, or give them these names."
+            f"Labels run from {min(ids)} to {max(ids)}, the model numbers its classes 0 to {len(names) - 1} "
+            f"({', '.join(names)}): renumber those of the data, or give them these names."
         )
     folded = {name.casefold(): name for name in names}
     known = folded if len(folded) == len(names) else {}

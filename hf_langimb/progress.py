@@ -44,17 +44,25 @@ def start_program() -> Any:
     Returns:
         accelerate's `PartialState`.
     """
-    import datasets
     from accelerate import PartialState
     from accelerate.utils import parse_flag_from_env
-    from transformers.utils import logging
 
     state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))  # else processes on CPUs are each alone
     atexit.register(state.destroy_process_group)
+    hide_bars()
+    return state
+
+
+def hide_bars() -> None:
+    """Hide the bars of the libraries where ours are hidden."""
     if hidden():
+        import datasets
+        from huggingface_hub.utils import disable_progress_bars
+        from transformers.utils import logging
+
+        disable_progress_bars()
         datasets.disable_progress_bars()
         logging.disable_progress_bar()
-    return state
 
 
 def on_main(action: Callable[[], Any]) -> Any:
