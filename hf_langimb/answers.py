@@ -107,7 +107,10 @@ def pulled_report(folder: Path) -> str:
         labels, languages = ", ".join(known["label_names"]), ", ".join(known["languages"])
         lines.append(one_line(f"Labels {labels}; languages {languages}; class weights {known['class_weighting']}"))
     if (folder / FILE_NAME).is_file():
-        lines.append("\n" + table(*setups_cells(read_results(folder))) + "\n")
+        try:
+            lines.append("\n" + table(*setups_cells(read_results(folder))) + "\n")
+        except ValueError:
+            lines.append(f"Its {FILE_NAME} cannot be read: the model can be used, what was measured is not known.")
         lines.append(f"What was measured: {folder / 'report.html'}")
     lines.append(f"Next: load_run({str(folder)!r}), or langimb probe and langimb explain {folder} YOUR_DATA.")
     return "\n".join(lines)

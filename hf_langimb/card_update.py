@@ -30,10 +30,10 @@ def refresh_card(card: str, results: dict[str, Any], repo_id: str) -> str:
     section = card_template("evaluation_card.md.jinja").render(name=name, slug=slug, **_evaluated(results))
     block = f"<!-- hf_langimb evaluation: {slug} -->\n{section.strip()}\n<!-- /hf_langimb evaluation -->"
     title = repo_id.rpartition("/")[2]
-    text = (card or f"# {title}\n").replace("\r\n", "\n")
+    text = _with_newlines(card or f"# {title}\n")
     metrics = next(iter(results["setups"]["model"]["seeds"].values()))["test"]
     front, body = _split_front(text)
-    ours = index_entries(metrics, str(results["config"]["dataset"]), results["config"].get("split") or "test")
+    ours = index_entries(metrics, str(results["config"]["dataset"]), results["config"].get("split") or None)
     front = _with_entries(front, ours, title)
     old = next((found for found in _BLOCK.finditer(body) if found["slug"] == slug), None)
     body = body.replace(old[0], block) if old else f"{body.rstrip()}\n\n{block}\n"
@@ -43,10 +43,10 @@ def refresh_card(card: str, results: dict[str, Any], repo_id: str) -> str:
 
 def carry_evaluations(card: str, old: str) -> str:
     """A card with the sections of evaluations, and their entries in the index, that an older one of it has."""
-    blocks = [found[0] for found in _BLOCK.finditer(old.replace("\r\n", "\n"))]
+    blocks = [found[0] for found in _BLOCK.finditer(_with_newlines(old))]
     if not blocks:
         return card
-    (front, body), before = _split_front(card), _index_of(_split_front(old.replace("\r\n", "\n"))[0])
+    (front, body), before = _split_front(card), _index_of(_split_front(_with_newlines(old))[0])
     front = _with_entries(front, [], "", (before or [{}])[0].get("results", ()))
     return f"---\n{front}---\n{body.rstrip()}\n\n" + "\n\n".join(blocks) + "\n"
 
@@ -62,11 +62,19 @@ def evaluation_name(results: dict[str, Any]) -> str:
 
 def evaluation_slug(results: dict[str, Any]) -> str:
     """`evaluation_name` as the name of a folder."""
-    return file_name(evaluation_name(results))
+    return file_name(evaluation_name(results)[:100])
 
 
-_BLOCK = re.compile(r"<!-- hf_langimb evaluation: (?P<slug>[\w.-]+) -->.*?<!-- /hf_langimb evaluation -->", re.DOTALL)
-_FRONT = re.compile(r"\ufeff?---\n(?P<front>.*?\n)?---[ \t]*(\n|\Z)(?P<body>.*)", re.DOTALL)
+_BLOCK = re.compile(  # an end whose begin is lost takes nothing with it
+    r"^<!-- hf_langimb evaluation: (?P<slug>[\w.-]+) -->$(?:(?!^<!-- hf_langimb evaluation: ).)*?"
+    r"^<!-- /hf_langimb evaluation -->$",
+    re.DOTALL | re.MULTILINE,
+)
+_FRONT = re.compile(r"\ufeff?\s*---[ \t]*\n(?P<front>.*?\n)?---[ \t]*(\n|\Z)(?P<body>.*)", re.DOTALL)
+
+
+def _with_newlines(text: str) -> str:
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _split_front(text: str) -> tuple[str, str]:
@@ -107,11 +115,16 @@ def _with_entries(front: str, ours: Sequence[Any], title: str, others: Sequence[
     more = [entry for entry in others if _data_of(entry) not in [_data_of(other) for other in (*kept, *new)]]
     index[0]["results"] = [*kept, *more, *new]
     lines, inside = [], False
-    for line in front.splitlines(keepends=True):
-        inside = line.startswith("model-index:") or (inside and (line[:1] in " -\t\n#"))
-        if not inside:
-            lines.append(line)
-    return "".join(lines) + yaml.safe_dump({"model-index": index}, sort_keys=False, allow_unicode=True)
+    for line in front.removesuffix("\n").split("\n"):
+        inside = line.startswith("model-index:") or (inside and line[:1] in (" ", "-", "\t", ""))
+        if not inside and line:
+            lines.append(line + "\n")
+    made = "".join(lines) + yaml.safe_dump({"model-index": index}, sort_keys=False, allow_unicode=True)
+    try:
+        kept_all = yaml.safe_load(made) == {**known, "model-index": index}
+    except yaml.YAMLError:
+        kept_all = False
+    return made if kept_all else front  # of a form that cannot be added to line by line
 
 
 def _data_of(entry: Any) -> str:

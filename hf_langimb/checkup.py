@@ -96,12 +96,13 @@ def check_up(options: Namespace, quiet: bool = True) -> tuple[Path, dict[str, An
     columns = find_text_columns(rows, options.text_column)
     folder = Path(options.output_dir or f"runs/evaluate-{file_name(Path(options.model).name)}")
     place = folder / SETUP / f"seed-{SEED}"
-    options.split = options.split or str(rows.split or "")
-    facts = {"weights": on_main(lambda: _weights_of(options.model)), "data": _fingerprint(rows)}
+    if not Path(options.dataset).is_file():  # `datasets` calls any single file "train"
+        options.split = options.split or str(rows.split or "")
+    facts = {"files": on_main(lambda: _checksums_of(options.model)), "data": _fingerprint(rows)}
     on_main(lambda: _open_folder(folder, options, facts))
     on_main(lambda: _fetch(options.model, place, options.labels))
     model, tokenizer = load_classifier(str(place))
-    names = [str(model.config.id2label[i]) for i in range(model.config.num_labels)]
+    names = [str(model.config.id2label.get(i, f"LABEL_{i}")) for i in range(model.config.num_labels)]
     test = _labelled(rows, columns, names)
     limit = longest_input(tokenizer, model.config)
     axes = read_axes(place)
@@ -170,22 +171,25 @@ def _assemble(
 
 
 def _request(options: Namespace) -> dict[str, Any]:
-    """What was asked for, but where it is written and published."""
+    """What was asked for, but where it is written and published, and where the data lie on this machine."""
     kept = {key: value for key, value in vars(options).items() if key not in (*NOT_ASKED, "flags")}
+    if Path(options.dataset).exists():
+        kept["dataset"] = Path(options.dataset).resolve().name
     return json.loads(json.dumps(kept))
 
 
-def _weights_of(name: str) -> dict[str, str] | None:
-    """{file: SHA-256} of the weights that a repository holds at present; None of a folder."""
+def _checksums_of(name: str) -> dict[str, str | None] | None:
+    """{file: checksum} of the model that a repository holds at present; None of a folder."""
     from huggingface_hub import HfApi, constants
 
-    from hf_langimb.hub_faults import retried, told
+    from hf_langimb.hub.download import MODEL_FILES, checksums_of, info_of
+    from hf_langimb.hub_faults import told
 
     if Path(name).is_dir() or constants.HF_HUB_OFFLINE:
         return None
     with told(name):
-        siblings = retried(lambda: HfApi().model_info(name, files_metadata=True)).siblings or ()
-    return {one.rfilename: one.lfs.sha256 for one in siblings if one.lfs and one.rfilename.endswith(".safetensors")}
+        checksums = checksums_of(info_of(HfApi(), name))
+    return {file: sum_ for file, sum_ in checksums.items() if _is_of_model(file, MODEL_FILES)}
 
 
 def _fingerprint(rows: Dataset) -> str:
@@ -203,7 +207,12 @@ def _open_folder(folder: Path, options: Namespace, facts: dict[str, Any]) -> Non
         ValueError: it holds something else.
     """
     path, request = folder / REQUEST, _request(options) | facts
-    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    try:
+        before = {**json.loads(path.read_text(encoding="utf-8"))} if path.is_file() else None
+    except (ValueError, TypeError):
+        raise ValueError(f"{path} is damaged: choose another --output_dir, or remove {folder}.") from None
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is no folder: choose another --output_dir.")
     if before is None and folder.is_dir() and any(folder.iterdir()):
         raise ValueError(f"{folder} holds files but no evaluation: choose another --output_dir, or empty it.")
     if before is not None and before != request:
@@ -224,11 +233,16 @@ def _fetch(name: str, place: Path, labels: Sequence[str]) -> None:
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     for path in source.iterdir():
-        if path.is_file() and path.suffix in MODEL_FILES and path.name not in ("probe.json", "results.json"):
+        if path.is_file() and _is_of_model(path.name, MODEL_FILES):
             shutil.copy(path, part)
     if labels:
         _name_classes(part / "config.json", labels)
     part.rename(place)
+
+
+def _is_of_model(file: str, suffixes: Sequence[str]) -> bool:
+    """Whether a file in a model's folder decides what the model does."""
+    return "/" not in file and file.endswith(tuple(suffixes)) and file not in ("probe.json", "results.json")
 
 
 def _name_classes(path: Path, labels: Sequence[str]) -> None:
@@ -239,7 +253,10 @@ def _name_classes(path: Path, labels: Sequence[str]) -> None:
     """
     if not path.is_file():
         raise ValueError("--labels expects a model with a configuration, found adapters.")
-    config = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        config = {**json.loads(path.read_text(encoding="utf-8"))}
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"The model's config.json is damaged ({error}).") from None
     classes = len(config.get("id2label") or range(2))  # two where a configuration says nothing
     if len(labels) != classes or len({*labels}) != classes:
         raise ValueError(f"--labels expects {classes} different names, as the model has classes, found {len(labels)}.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -10,41 +11,71 @@ from contextlib import contextmanager
 from typing import Any
 
 BUSY, OVERTAKEN = 5, 20  # attempts more while the Hub is busy, and while others commit
+WAIT = 60  # seconds for an answer; the client alone would wait for ever
 PATIENCE = 60  # seconds after which a busy Hub is not asked again; the client waits for it too, half a minute
 
 
 def retried(action: Callable[[], Any]) -> Any:
     """Repeat an action while the Hub is busy, cannot be reached, or somebody else has just committed."""
-    from huggingface_hub.errors import HfHubHTTPError, HTTPError, LocalEntryNotFoundError
+    from huggingface_hub import constants
+    from huggingface_hub.errors import HTTPError, LocalEntryNotFoundError
 
     busy, overtaken, began = 0, 0, time.monotonic()
     while True:
         try:
             try:
+                _wait_at_most(WAIT)
                 return action()
+            except (KeyError, TypeError, json.JSONDecodeError) as error:
+                raise ValueError(
+                    f"What answers at {constants.ENDPOINT} is not the Hub ({type(error).__name__}): log in to the "
+                    "network, or look at HF_ENDPOINT."
+                ) from None
             except RuntimeError as error:  # of an upload: the fault of the Hub is its cause
                 if isinstance(error.__cause__, HTTPError):
                     raise error.__cause__ from None
                 raise
         except (HTTPError, LocalEntryNotFoundError) as error:  # the second: a download that does not get through
-            cause = error if isinstance(error, HfHubHTTPError) else error.__cause__
-            status = cause.response.status_code if isinstance(cause, HfHubHTTPError) else None
-            if status in (409, 412) and overtaken < OVERTAKEN:
+            if _status_of(error) in (409, 412) and overtaken < OVERTAKEN:
                 overtaken += 1  # of several committers each time one gets through
                 time.sleep(random.uniform(0, 0.3))
-            elif _passes(error, status) and busy < BUSY and time.monotonic() - began < PATIENCE:
+            elif may_pass(error) and busy < BUSY and time.monotonic() - began < PATIENCE:
                 time.sleep(0.5 * 2**busy * random.uniform(0.5, 1))
                 busy += 1
             else:
                 raise
 
 
-def _passes(error: Exception, status: int | None) -> bool:
-    """Whether a fault is one that may be gone at the next attempt."""
-    return not _is_odd_token(error) if status is None else status == 429 or status >= 500
+def _wait_at_most(seconds: float) -> None:
+    """Give the client of this process a time limit where it has none."""
+    from huggingface_hub.utils import get_session
+
+    session = get_session()
+    if getattr(session.timeout, "read", seconds) is None:
+        session.timeout = seconds
 
 
-def _is_odd_token(error: Exception) -> bool:
+def _status_of(error: BaseException) -> int | None:
+    """HTTP status of a fault of the Hub; None where there was no answer."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    cause = error if isinstance(error, HfHubHTTPError) else error.__cause__
+    return cause.response.status_code if isinstance(cause, HfHubHTTPError) else None
+
+
+def may_pass(error: BaseException) -> bool:
+    """Whether a fault is one of the Hub or the connection that may be gone at the next attempt."""
+    from huggingface_hub.errors import HTTPError, LocalEntryNotFoundError
+
+    if isinstance(error, RuntimeError) and error.__cause__ is not None:  # of an upload
+        error = error.__cause__
+    status = _status_of(error)
+    if not isinstance(error, HTTPError | LocalEntryNotFoundError) or _is_odd_token(error):
+        return False
+    return status is None or status == 429 or status >= 500
+
+
+def _is_odd_token(error: BaseException) -> bool:
     """Whether a token has characters that no header can hold."""
     return isinstance(error, UnicodeEncodeError) or type(error).__name__ == "LocalProtocolError"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -126,8 +127,9 @@ def _load_adapter(folder: Path, options: dict[str, Any]) -> Any:
     config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
     start = folder.absolute().parents[1] / "start"  # of RUN/SETUP/seed-N
     if Path(str(config.get("base_model_name_or_path"))).name != "start" or not start.is_dir():
-        return AutoPeftModelForSequenceClassification.from_pretrained(folder, **SAFE, **options)
-    with TemporaryDirectory() as scratch:
+        with _quiet():
+            return AutoPeftModelForSequenceClassification.from_pretrained(folder, **SAFE, **options)
+    with TemporaryDirectory() as scratch, _quiet():
         shutil.copytree(folder, scratch, dirs_exist_ok=True, ignore=lambda _, names: {"predictions.parquet"} & {*names})
         changed = json.dumps(config | {"base_model_name_or_path": str(start)})
         (Path(scratch) / "adapter_config.json").write_text(changed, encoding="utf-8")
@@ -158,16 +160,15 @@ def load_with_tokenizer(name: str, kind: Any) -> tuple[Any, list[str], Any]:
     Raises:
         ValueError: no such model, or a tokenizer that does not belong to it.
     """
-    from safetensors import SafetensorError
     from transformers import AutoTokenizer
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
         model, untrained = _load(name, kind)
-    except (OSError, ValueError, SafetensorError) as error:
+    except Exception as error:  # whatever strangers' files do to the libraries that read them
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ValueError(
-            f"Expected a model with its tokenizer at {name!r} (Hub id or folder; of a run RUN/SETUP/seed-N): "
-            f"{str(error).splitlines()[0]}"
+            f"Expected a model with its tokenizer at {name!r} (Hub id or folder; of a run RUN/SETUP/seed-N): {reason}"
         ) from None
     vocabulary, known = model.get_input_embeddings().num_embeddings, len(tokenizer)
     if known > vocabulary or known <= len(tokenizer.all_special_ids):
@@ -178,17 +179,24 @@ def load_with_tokenizer(name: str, kind: Any) -> tuple[Any, list[str], Any]:
 
 
 def _load(name: str, kind: Any) -> tuple[Any, list[str]]:
-    from transformers.utils import logging
-
     if (Path(name) / "adapter_config.json").exists():
         return load_model(name), []
+    with _quiet():
+        model, loading = kind.from_pretrained(name, output_loading_info=True, **SAFE)
+    return model, list(loading["missing_keys"])
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the library's reports: what is missing, or left out, is told by those who call."""
+    from transformers.utils import logging
+
     verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # what is missing, or left out, is told by those who call
+    logging.set_verbosity_error()
     try:
-        model, loading = kind.from_pretrained(name, output_loading_info=True, trust_remote_code=False)
+        yield
     finally:
         logging.set_verbosity(verbosity)
-    return model, list(loading["missing_keys"])
 
 
 def _classes_of(folder: str | Path) -> int:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
+from hf_langimb.flags import one_line
 from hf_langimb.results import FORMS, measured
 from hf_langimb.tables import (
     attributions_cells,
@@ -40,6 +41,7 @@ def render_card(
     *,
     seed: int | None = None,
     repo_id: str = "REPO_ID",
+    revision: str | None = None,
     base_model: str | None = None,
     attributions: str | None = None,
 ) -> str:
@@ -50,6 +52,7 @@ def render_card(
         setup: whose weights the repository holds.
         seed: of these weights; None takes the lowest.
         repo_id: of the repository.
+        revision: branch of the repository; None is main.
         base_model: Hub id of the model that was fine-tuned; None takes that of the results, where it is one.
         attributions: Hub id of the data set with the attributions of single tokens.
 
@@ -68,7 +71,8 @@ def render_card(
         title=f"{results['recipe']} {results['config_name']}, {setup.replace('_', ' ')}",
         summary=_summary(results, setup, number, config),
         repo_id=repo_id,
-        usage=_usage(repo_id, results["labels"], adapter, len(config["text_columns"])),
+        usage=_usage(repo_id, revision, results["labels"], adapter, len(config["text_columns"])),
+        revision=f', revision="{revision}"' if revision else "",
         counts=grid("language", audit["labels"], audit["languages"], audit["counts"], "{:,}"),
         bits=f"{audit['mutual_information_bits']:.4f}",
         chance_bits=f"{audit['mutual_information_chance_bits']:.4f}",
@@ -138,7 +142,7 @@ def render_trained_card(
         metadata=metadata.to_yaml(line_break="\n"),
         title=name,
         repo_id=repo_id,
-        usage=_usage(repo_id, axes["label_names"], adapter, 1),
+        usage=_usage(repo_id, None, axes["label_names"], adapter, 1),
         labels=_listed(axes["label_names"]),
         languages=_listed(axes["languages"]),
         class_weighting=axes["class_weighting"],
@@ -253,7 +257,7 @@ def _metadata(
     return card.to_yaml(line_break="\n")
 
 
-def index_entries(test: dict[str, Any], dataset: str, split: str) -> list[Any]:
+def index_entries(test: dict[str, Any], dataset: str, split: str | None) -> list[Any]:
     """For the Hub's index: accuracy and F1 in each language."""
     from huggingface_hub import EvalResult
 
@@ -284,8 +288,10 @@ def _summary(results: dict[str, Any], setup: str, seed: int, config: dict[str, A
     if values["lora_rank"]:
         how.append(f"as LoRA adapters of rank {values['lora_rank']:d}")
     plan = WORDS.get(values["plan"], f"the plan {values['plan']}")
+    start, data = config["model_name_or_path"], config["dataset_name"]
+    labels, languages = _listed(results["labels"]), _listed(results["languages"])
     return (
-        f"Classifies {pair} as {_listed(results['labels'])}, in {_listed(results['languages'])}. Trained {made}on "
+        f"`{start}`, fine-tuned on `{data}`. Classifies {pair} as {labels}, in {languages}. Trained {made}on "
         f"{plan}, {', '.join(how)}: setup `{setup}`, seed {seed}, of a run that compares setups, with hf_langimb, "
         "after [*Understanding the effects of language-specific class imbalance in multilingual "
         "fine-tuning*](https://arxiv.org/abs/2402.13016)."
@@ -293,26 +299,27 @@ def _summary(results: dict[str, Any], setup: str, seed: int, config: dict[str, A
 
 
 def _listed(names: Sequence[Any]) -> str:
-    names = [str(name) for name in names]
+    names = [re.sub(r"([\\`*<\[\]])", r"\\\1", one_line(name)) for name in names]
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def _usage(repo_id: str, labels: Sequence[str], adapter: bool, columns: int) -> str:
+def _usage(repo_id: str, revision: str | None, labels: Sequence[str], adapter: bool, columns: int) -> str:
     """Code that loads the model without this package."""
+    where = f'"{repo_id}"' + (f', revision="{revision}"' if revision else "")
     example = '{"text": "...", "text_pair": "..."}' if columns == 2 else '"..."'
     if not adapter:
         return (
             "from transformers import pipeline\n\n"
-            f'classify = pipeline("text-classification", model="{repo_id}")\nclassify({example})'
+            f'classify = pipeline("text-classification", model={where})\nclassify({example})'
         )
     names = json.dumps(dict(enumerate(map(str, labels))), ensure_ascii=False)
     names = re.sub(r'"(\d+)":', r"\1:", names)
     return (
         "from peft import AutoPeftModelForSequenceClassification\n"
         "from transformers import AutoTokenizer, pipeline\n\n"
-        f'model = AutoPeftModelForSequenceClassification.from_pretrained("{repo_id}", num_labels={len(labels)})\n'
+        f"model = AutoPeftModelForSequenceClassification.from_pretrained({where}, num_labels={len(labels)})\n"
         f"model.config.id2label = {names}\n"
-        f'tokenizer = AutoTokenizer.from_pretrained("{repo_id}")\n'
+        f"tokenizer = AutoTokenizer.from_pretrained({where})\n"
         f'classify = pipeline("text-classification", model=model, tokenizer=tokenizer)\nclassify({example})'
     )
 

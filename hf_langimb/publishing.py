@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from transformers import Trainer
 
 from hf_langimb.arguments import LangImbTrainingArguments
 from hf_langimb.axes import write_axes
-from hf_langimb.hub_faults import retried, sentence_of, told
+from hf_langimb.hub_faults import BUSY, may_pass, retried, sentence_of, told
 from hf_langimb.lora import base_model_of
 from hf_langimb.progress import on_main
 
@@ -25,6 +27,7 @@ class PublishingTrainer(Trainer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._pushes: list[Any] = []  # in the background
+        self._last: tuple[str, list[Any]] = "", []  # checkpoint and jobs of the last of them
         super().__init__(*args, **kwargs)
         if self.args.push_to_hub and self.args.lora_rank:
             base = base_model_of(self.model).config.name_or_path
@@ -71,14 +74,38 @@ class PublishingTrainer(Trainer):
                 "hub_model_id, or delete it there."
             )
 
-    def push_to_hub(self, *args: Any, **kwargs: Any) -> Any:
-        """`Trainer`'s; what the Hub refuses is said in one sentence.
+    def push_to_hub(
+        self,
+        commit_message: str | None = "End of training",
+        blocking: bool = True,
+        token: str | None = None,
+        revision: str | None = None,
+        private: bool | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """`Trainer`'s; a busy Hub is asked again.
 
         Raises:
             ValueError: the Hub refuses; says what to do.
         """
+        from huggingface_hub import HfApi
+
+        api = HfApi(token=token or self.args.hub_token)
         with told(str(self.hub_model_id or self.args.hub_model_id)):
-            return super().push_to_hub(*args, **kwargs)
+            try:
+                return super().push_to_hub(commit_message, blocking, token, revision, private, **kwargs)
+            except Exception as error:
+                if not may_pass(error):
+                    raise
+            return retried(  # the upload alone: all is written by now, and other processes do not wait any more
+                lambda: api.upload_folder(
+                    repo_id=str(self.hub_model_id),
+                    folder_path=str(self.args.output_dir),
+                    commit_message=commit_message,
+                    ignore_patterns=["_*", "checkpoint-*"],
+                    revision=revision or self.args.hub_revision,
+                )
+            )
 
     def create_model_card(
         self,
@@ -126,14 +153,22 @@ class PublishingTrainer(Trainer):
         super()._push_from_checkpoint(checkpoint_folder)
         jobs = [job for job in getattr(getattr(self, "push_in_progress", None), "jobs", ()) if job not in self._pushes]
         self._pushes += jobs
+        self._last = checkpoint_folder, jobs
         for earlier, later in pairwise(jobs):  # a checkpoint without the model's commit would lie there without card
             earlier.add_done_callback(lambda job, later=later: job.exception() and later.cancel())
 
     def _finish_current_push(self) -> None:
-        """Wait for pushes in the background, and say which of all of them failed."""
+        """Wait for pushes in the background, repeat the last one while the Hub is busy, and say which of all failed."""
         super()._finish_current_push()
-        errors = [job.exception() for job in self._pushes if job.done() and not job.cancelled()]
-        said = [sentence_of(error, self.hub_model_id) for error in errors if error]
+        for attempt in range(BUSY):
+            folder, jobs = self._last
+            if not any(may_pass(fault) for fault in _faults(jobs)) or not Path(folder).is_dir():
+                break
+            time.sleep(0.5 * 2**attempt)
+            self._pushes = [job for job in self._pushes if job not in jobs]
+            self._push_from_checkpoint(folder)
+            super()._finish_current_push()
+        said = [sentence_of(fault, self.hub_model_id) for fault in _faults(self._pushes)]
         self._pushes = [job for job in self._pushes if not job.done()]
         if said:
             logger.warning(
@@ -142,3 +177,9 @@ class PublishingTrainer(Trainer):
                 " ".join(dict.fromkeys(said)),
                 self.args.output_dir,
             )
+
+
+def _faults(jobs: Iterable[Any]) -> list[BaseException]:
+    """What the jobs that have ended in the background raised."""
+    ended = [job.exception() for job in jobs if job.done() and not job.cancelled()]
+    return [fault for fault in ended if fault is not None]

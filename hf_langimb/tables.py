@@ -41,7 +41,7 @@ Cells = tuple[list[str], list[list[str]]]  # header, rows
 
 def _cell(value: Any) -> str:
     """A value on one line, without what would end a cell."""
-    return one_line(value).replace("|", "\\|")
+    return one_line(value).replace("|", "\\|").replace("<!--", "&lt;!--")
 
 
 def file_name(text: str) -> str:
@@ -106,13 +106,16 @@ def attributions_cells(results: dict[str, Any]) -> Cells:
 
 
 def tokens_cells(results: dict[str, Any]) -> Cells:
-    """Of the evaluation of one model: shares of positive, neutral and negative tokens, and the sums over them."""
+    """Of the evaluation of one model: sums over positive, neutral and negative tokens, and their shares of all."""
     rows = [
-        [entry["label"], entry["language"], kind, f"{entry['token_shares'][kind]:.3f}", f"{entry[kind]:+.3f}"]
+        [
+            entry["label"],
+            entry["language"],
+            *(f"{entry[kind]:+.3f} ({entry['token_shares'][kind]:.3f})" for kind in SETS),
+        ]
         for entry in results["explained"]["tokens"]
-        for kind in SETS
     ]
-    return ["label", "language", "tokens", "share of tokens", "sum"], rows
+    return ["label", "language", *(f"{kind} (share)" for kind in SETS)], rows
 
 
 def base_values_cells(results: dict[str, Any]) -> Cells:
@@ -246,7 +249,7 @@ def command_of(results: dict[str, Any]) -> str:
         f"--{key} {shlex.join(map(str, value if isinstance(value, list) else [value]))}"
         for key, value in (results.get("flags", {}) | chosen).items()
     ]
-    return " ".join([begin, *flags])
+    return one_line(" ".join([begin, *flags]))
 
 
 TABLES = {

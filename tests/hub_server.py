@@ -176,7 +176,7 @@ def _refusal(status: int, message: str, code: str = "", headers: Headers = None,
 class Fault:
     """What goes wrong with requests to `endpoint` whose path contains `path`; `hits` counts those it has met."""
 
-    action: str  # fail, cut or corrupt
+    action: str  # fail, cut, hang or corrupt
     endpoint: str
     path: str
     times: int | None
@@ -244,6 +244,8 @@ class _Handler(BaseHTTPRequestHandler):
         request = Request(self.command, route.endpoint if route else "unknown", self.path, token)
         fault = self.server._record(request)
         length = int(self.headers.get("Content-Length", 0))
+        if fault.action == "hang":
+            self.server.closing.wait(60)
         if fault.action == "cut":
             self.close_connection = True
             if length and not fault.done:
@@ -582,9 +584,10 @@ class _Handler(BaseHTTPRequestHandler):
 class HubServer(socketserver.ThreadingTCPServer):
     """The Hub, as a context manager: listens within the block; an error of its own is raised at the block's end.
 
-    `fail` and `cut` name an endpoint: whoami, create, info, discussions, refs, branch, tag, commits, validate-yaml,
-    preupload, lfs-batch, lfs-put, lfs-verify, commit, tree, paths-info, head (a file's metadata), resolve (its
-    download), collections, collection, collection-items. So does each of `requests`, where unknown is one not served.
+    `fail`, `cut` and `hang` name an endpoint: whoami, create, info, discussions, refs, branch, tag, commits,
+    validate-yaml, preupload, lfs-batch, lfs-put, lfs-verify, commit, tree, paths-info, head (a file's metadata),
+    resolve (its download), collections, collection, collection-items. So does each of `requests`, where unknown is one
+    not served.
     """
 
     allow_reuse_address = True  # one test after another on the same port
@@ -601,6 +604,7 @@ class HubServer(socketserver.ThreadingTCPServer):
         self.errors: list[Exception] = []
         self.before_commit: Callable[[Repo], object] | None = None  # called when a commit arrives, before it is made
         self.lock = threading.RLock()
+        self.closing = threading.Event()
         self._connections: set[socket.socket] = set()
 
     def __enter__(self) -> "HubServer":
@@ -609,6 +613,7 @@ class HubServer(socketserver.ThreadingTCPServer):
         return self
 
     def __exit__(self, kind: object, *args: object) -> None:
+        self.closing.set()
         self.shutdown()
         self._thread.join()
         for connection in self._connections.copy():  # kept alive, else their threads would wait for another request
@@ -685,6 +690,10 @@ class HubServer(socketserver.ThreadingTCPServer):
         With `done` the request is carried out, and the connection closed instead of an answer.
         """
         return self._add(Fault("cut", endpoint, path, times, skip, done))
+
+    def hang(self, endpoint: str, times: int | None = 1) -> Fault:
+        """Do not answer, until the server closes."""
+        return self._add(Fault("hang", endpoint, "", times))
 
     def corrupt(self, path: str, times: int | None = None) -> Fault:
         """Change the last byte in downloads of files whose address contains `path`."""

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ import torch
 from conftest import HUB_PORT, LIVE_TOKEN
 from datasets import Dataset
 from hub_server import HubServer
-from huggingface_hub import HfApi, ModelCard, constants
+from huggingface_hub import HfApi, ModelCard, close_session, constants
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
@@ -109,6 +110,10 @@ def test_a_run_is_published_and_loads_everywhere(server, finished, tmp_path):
         assert loaded.model.config.id2label[2] == "contradiction"
         assert loaded.weights.shape == (2, 3) and (loaded.weights == 1).all() is not setup.startswith("weighted")
         assert loaded.results["setups"].keys() == set(SETUPS)
+        assert (
+            "[ann/xnli-attributions](https://huggingface.co/datasets/ann/xnli-attributions)"
+            in files["README.md"].decode()
+        )
         assert loaded.tokenizer("an", "a")["input_ids"] == load_run(local).tokenizer("an", "a")["input_ids"]
         through_run = load_run("ann/xnli", setup=setup)
         assert torch.equal(logits_of(through_run.model), logits_of(loaded.model))
@@ -299,9 +304,34 @@ def test_a_hub_that_stays_busy_is_left_in_time(server, monkeypatch):
         require_login("ann/one", TOKEN)
     assert fault.hits == 1
     server.faults.clear()
-    server.fail("whoami", status=503, times=2)
+    server.fail("whoami", status=503, times=4)
     monkeypatch.setattr("hf_langimb.hub_faults.PATIENCE", 60)
+    waits = []
+    monkeypatch.setattr("time.sleep", waits.append)
     require_login("ann/one", TOKEN)
+    assert all(2**i / 4 <= wait <= 2**i / 2 for i, wait in enumerate(waits)) and len(waits) == 4
+
+
+def test_a_hub_that_does_not_answer(server, finished, monkeypatch):
+    monkeypatch.setattr("hf_langimb.hub_faults.WAIT", 0.3)
+    close_session()  # else its client waits as long as before
+    hung = server.hang("info")
+    push_run(finished, "ann/one", setups=["balanced"], token=TOKEN)
+    assert hung.hits == 1
+    monkeypatch.setattr("hf_langimb.hub_faults.PATIENCE", 0)
+    server.hang("info", times=None)
+    with pytest.raises(ValueError, match=r"The Hub cannot be reached \(ReadTimeout\): look at the connection"):
+        push_run(finished, "ann/one", setups=["balanced"], token=TOKEN)
+    close_session()
+
+
+@pytest.mark.parametrize("endpoint", ["create", "info"])
+def test_what_answers_is_not_the_hub(server, finished, endpoint):
+    server.fail(endpoint, status=200, times=None)
+    with pytest.raises(
+        ValueError, match=r"What answers at http://127.0.0.1:\d+ is not the Hub .*: log in to the network"
+    ):
+        push_run(finished, "ann/one", setups=["balanced"], token=TOKEN)
 
 
 @pytest.mark.parametrize("endpoint", ["lfs-put", "commit", "resolve"])
@@ -324,6 +354,8 @@ def test_somebody_else_commits_in_between(server, finished):
     files = server.repos["ann/one"].files()
     assert files["notes.md"] == b"Mine." and "README.md" in files
     assert len(server.repos["ann/one"].commits()) == 3
+    asked = [one for one in server.requests if one.endpoint == "commit" and "models/ann/one/" in one.path]
+    assert len(asked) == 2, "the first was made for the old head, and refused"
 
 
 def test_eight_committers_at_once(server):
@@ -401,7 +433,7 @@ def test_nothing_of_a_damaged_run_is_published(server, finished, tmp_path):
     with pytest.raises(ValueError, match=r"Expected results.json in the run folder .*, found none"):
         push_run(tmp_path / "nowhere", "ann/xnli", token=TOKEN)
     for missing, message in (
-        ("langimb.json", "lacks langimb.json or its tokenizer"),
+        ("langimb.json", "lacks langimb.json: remove it and run"),
         ("config.json", "cannot be loaded"),
     ):
         path = copy / "balanced" / "seed-0" / missing
@@ -416,6 +448,86 @@ def test_nothing_of_a_damaged_run_is_published(server, finished, tmp_path):
     with pytest.raises(ValueError, match="Expected attributions in"):
         push_run(copy, "ann/xnli", setups=["balanced"], token=TOKEN)
     assert not server.requests
+
+
+@pytest.mark.parametrize(
+    ("setup", "name", "content", "message"),
+    [
+        ("weighted", "tokenizer.json", None, r"seed-0 \(its tokenizer\) cannot be loaded"),
+        ("weighted", "tokenizer.json", '{"trunc', r"seed-0 \(its tokenizer\) cannot be loaded"),
+        ("weighted_lora", "../../start/tokenizer.json", "", r"start \(its tokenizer\) cannot be loaded"),
+        ("weighted_lora", "adapter_config.json", "{}", "seed-0 cannot be loaded"),
+        ("weighted_lora", "adapter_config.json", '{"tru', "adapter_config.json|cannot be loaded"),
+        ("weighted", "../../attributions/weighted-seed-0/tokens-00000.parquet", "xxx", "tokens-00000|cannot be read"),
+    ],
+)
+def test_damaged_files_of_a_run_are_found_before_anything_is_published(
+    server, finished, tmp_path, setup, name, content, message
+):
+    copy = tmp_path / "run"
+    shutil.copytree(finished, copy)
+    path = copy / setup / "seed-0" / name
+    path.unlink()
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(ValueError, match=message):
+        push_run(copy, "ann/one", setups=[setup], token=TOKEN)
+    assert not server.requests
+
+
+def test_what_belongs_to_another_run(server, finished, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(finished, copy)
+    results = json.loads((copy / "results.json").read_text())
+    config = copy / "weighted" / "seed-0" / "config.json"
+    before = config.read_text()
+    config.write_text(before.replace('"0": "entailment"', '"0": "other"'))
+    with pytest.raises(ValueError, match=r"is of other languages or labels than .*: it is another run's"):
+        push_run(copy, "ann/one", setups=["weighted"], token=TOKEN)
+    config.write_text(before)
+    (copy / "results.json").write_text(json.dumps(results | {"languages": ["en", "de"]}))
+    with pytest.raises(ValueError, match=r"is of other languages or labels than .*: it is another run's"):
+        push_run(copy, "ann/one", setups=["weighted"], token=TOKEN)
+    del results["data"]["train/imbalanced"]["counts"]
+    (copy / "results.json").write_text(json.dumps(results))
+    with pytest.raises(ValueError, match=r"results.json"):
+        push_run(copy, "ann/one", setups=["weighted"], token=TOKEN)
+    adapters = json.loads((copy / "weighted_lora" / "seed-0" / "adapter_config.json").read_text())
+    changed = json.dumps(adapters | {"base_model_name_or_path": str(tmp_path)})
+    (copy / "weighted_lora" / "seed-0" / "adapter_config.json").write_text(changed)
+    shutil.copy(finished / "results.json", copy)
+    for file in (finished / "start").iterdir():
+        shutil.copy(file, tmp_path)
+    with pytest.raises(ValueError, match=r"The base of the adapters in .* is the folder .*, which nobody else has"):
+        push_run(copy, "ann/one", setups=["weighted_lora"], token=TOKEN)
+    with pytest.raises(ValueError, match="is no name of a repository"):
+        push_run(finished, f"ann/{'x' * 91}", setups=["balanced", "weighted"], token=TOKEN)
+    with pytest.raises(ValueError, match=r"Expected setups as a list, found 'weighted': write \['weighted'\]"):
+        push_run(finished, "ann/one", setups="weighted", token=TOKEN)
+    assert not server.requests
+
+
+def test_the_seed_that_was_asked_for_and_a_page_of_now(server, finished, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(finished, copy)
+    shutil.copytree(copy / "weighted" / "seed-0", copy / "weighted" / "seed-3")
+    weights = copy / "weighted" / "seed-3" / "model.safetensors"
+    save_file({name: value * 1.5 for name, value in load_file(weights).items()}, weights, {"format": "pt"})
+    (copy / "report.html").write_text("old")
+    results = json.loads((copy / "results.json").read_text())
+    for setup in results["setups"].values():
+        setup["seeds"]["3"] = setup["seeds"]["0"]
+    (copy / "results.json").write_text(json.dumps(results | {"seeds": [0, 3]}))
+    os.utime(copy / "report.html", (0, 0))
+    push_run(copy, "ann/one", setups=["weighted"], seed=3, token=TOKEN)
+    assert torch.equal(logits_of(load_run("ann/one").model), logits_of(load_model(weights.parent)))
+    assert server.repos["ann/one"].files()["report.html"].startswith(b"<!doctype html>")
+
+
+def test_a_model_that_changed_on_its_way_is_told(server, finished, monkeypatch):
+    monkeypatch.setattr("hf_langimb.hub.push.logits_of", lambda model: logits_of(model) + 1e-3)
+    with pytest.raises(ValueError, match="ann/one was pushed but gives other logits than the model of the run"):
+        push_run(finished, "ann/one", setups=["balanced"], token=TOKEN)
 
 
 def test_the_token_is_nowhere(server, finished, caplog, capsys, tmp_path):
@@ -448,7 +560,7 @@ def test_what_may_not_be_read(server, finished):
     refused("ann/gated", "ann/gated is gated: ask for access on its page", token="hf_reader")
 
 
-def test_pickles_are_refused(server, finished, tmp_path):
+def test_pickles_are_refused(server, finished, tmp_path, capsys):
     import pickle
 
     class Bomb:
@@ -464,6 +576,9 @@ def test_pickles_are_refused(server, finished, tmp_path):
     assert not list(folder.rglob("*.bin")) and (folder / "model.safetensors").is_file()
     load_run("ann/one")
     assert not (tmp_path / "exploded").exists()
+    (tmp_path / "rows.csv").write_text("text,language\na,en\nb,fr\n")
+    assert main(["probe", "eve/model", str(tmp_path / "rows.csv")]) == 1
+    assert capsys.readouterr().err.startswith("langimb: Expected a model with its tokenizer at 'eve/model'")
     server.add_repo("eve/empty")
     refused("eve/empty", "eve/empty holds no weights: expected .safetensors files")
 
@@ -475,6 +590,14 @@ def test_the_base_of_adapters_is_held_to_the_same_rules(server, finished):
     config = json.loads(server.repos["ann/lora"].files()["adapter_config.json"]) | {"revision": None}
     server.write("ann/lora", {"adapter_config.json": json.dumps(config).encode()})
     refused("ann/lora", r"ann/lora-base holds only pickled weights \(pytorch_model.bin\)")
+    server.write(
+        "ann/lora", {"adapter_config.json": json.dumps(config | {"base_model_name_or_path": "ann/lora"}).encode()}
+    )
+    refused("ann/lora", "ann/lora is named as the base of adapters, and holds adapters itself")
+    server.write("ann/lora-base", {"model.safetensors": base, "pytorch_model.bin": None})
+    server.write("ann/lora", {"adapter_config.json": json.dumps(config).encode(), "config.json": b"{}"})
+    refused("ann/lora", "ann/lora holds adapters and a whole model: remove adapter_config.json or config.json")
+    server.write("ann/lora", {"config.json": None})
     changed = json.dumps(config | {"base_model_name_or_path": "/home/ann/start"}).encode()
     server.write("ann/lora", {"adapter_config.json": changed})
     refused("ann/lora", r"ann/lora holds adapters of the folder '/home/ann/start' on another machine")
@@ -535,11 +658,14 @@ def test_a_full_disk_while_pulling(server, finished, tmp_path, monkeypatch):
     def full(*arguments, **settings):
         raise OSError(errno.ENOSPC, "No space left on device")
 
+    def full_folder(*arguments, **settings):  # as it says so
+        raise shutil.Error([("/cache/a", "/pulled/a", "[Errno 28] No space left on device: '/cache/a' -> '/pulled/a'")])
+
     def closed(*arguments, **settings):
         raise PermissionError(errno.EACCES, "Permission denied")
 
     with monkeypatch.context() as patched:
-        patched.setattr(shutil, "copytree", full)
+        patched.setattr(shutil, "copytree", full_folder)
         with pytest.raises(OSError, match=r"could not be written to .* \(No space left on device\): nothing is left"):
             pull("ann/one", tmp_path / "pulled")
     assert not list(tmp_path.iterdir())
@@ -551,6 +677,27 @@ def test_a_full_disk_while_pulling(server, finished, tmp_path, monkeypatch):
         patched.setattr("huggingface_hub.file_download.http_get", closed)
         refused("ann/one", r"could not be downloaded \(Permission denied\): set HF_HOME to a folder that you may write")
     assert pull("ann/one", tmp_path / "pulled").is_dir()
+
+
+def test_where_a_pull_goes(server, finished, tmp_path, monkeypatch, capsys):
+    push_run(finished, "ann/one", setups=["balanced"], token=TOKEN)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    pull("ann/one", ".")
+    assert (Path.cwd() / "README.md").is_file() and Path.cwd() == tmp_path / "here"
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "empty")
+    pull("ann/one", tmp_path / "link")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "empty" / "model.safetensors").is_file()
+    (tmp_path / "file").write_text("x")
+    for target in (tmp_path / "file" / "sub", tmp_path / ("x" * 300), "a\0b"):
+        with pytest.raises((OSError, ValueError), match=r"choose another --output-dir|could not be written"):
+            pull("ann/one", target)
+    with pytest.raises(ValueError, match="is no name of a repository"):
+        pull("ann/..")
+    server.write("ann/one", {"results.json": b"[]"})
+    assert main(["pull", "ann/one", "--output-dir", str(tmp_path / "damaged")]) == 0
+    assert "Its results.json cannot be read" in capsys.readouterr().out
 
 
 def test_a_stranger_s_model(server, tiny_bert, bert_tokenizer, tmp_path):
@@ -599,6 +746,23 @@ def test_no_checkpoint_without_the_card(server, tiny_bert, bert_tokenizer, tiny_
     for commit in server.repos["ann/trained"].commits()[:-1]:
         assert {"README.md", "langimb.json"} <= set(commit.files), commit.title
     assert "1 of the pushes during training failed" in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["busy", "cut", "lost"])
+def test_the_trainer_asks_a_busy_hub_again(server, tiny_bert, bert_tokenizer, tiny_dataset, tmp_path, caplog, kind):
+    settings = {"save_strategy": "epoch", "hub_strategy": "checkpoint", "hub_always_push": True}
+    trainer = trainer_of(tiny_bert, bert_tokenizer, tiny_dataset(bert_tokenizer), tmp_path / "out", **settings)
+    go_wrong = {"busy": server.fail, "cut": server.cut, "lost": partial(server.cut, done=True)}[kind]
+    fault = go_wrong("commit", skip=2)  # of the last checkpoint
+    trainer.train()
+    repo = server.repos["ann/trained"]
+    assert fault.hits == 1 and "pushes during training failed" not in caplog.text
+    assert {"README.md", "model.safetensors", "last-checkpoint/model.safetensors"} <= set(repo.files())
+    assert torch.equal(logits_of(load_run("ann/trained").model), logits_of(trainer.model))
+    fault = go_wrong("commit")
+    Path(trainer.args.output_dir, "notes.json").write_text("{}")
+    trainer.push_to_hub()
+    assert fault.hits == 1 and "notes.json" in repo.files()
 
 
 def test_failed_pushes_are_told_at_the_end(server, tiny_bert, bert_tokenizer, tiny_dataset, tmp_path, caplog):
@@ -681,7 +845,7 @@ def test_any_checkpoint_is_measured_and_its_card_refreshed(server, finished, tex
     assert f"Published: {server.url}/ann/one" in shown and "Language probe" in shown
     assert len(server.repos["ann/one"].commits()) == 3, "one commit"
     files = server.repos["ann/one"].files()
-    measured = json.loads(files["evaluation/texts.parquet-train/results.json"])
+    measured = json.loads(files["evaluation/texts.parquet/results.json"])
     assert measured["setups"]["model"]["seeds"]["0"]["test"]["rows"] == 120
     assert measured["setups"]["model"]["seeds"]["0"]["test"]["reliance"] is not None
     assert measured["explained"]["examples"] == 6
@@ -700,7 +864,7 @@ def test_any_checkpoint_is_measured_and_its_card_refreshed(server, finished, tex
     files = server.repos["ann/one"].files()
     assert "## Evaluation by language" not in files["README.md"].decode()
     assert not [name for name in files if name.startswith("evaluation/")], "they were of other weights"
-    with pytest.raises(SystemExit, match=r"holds another evaluation \(weights\)"):
+    with pytest.raises(SystemExit, match=r"holds another evaluation \(files\)"):
         check(monkeypatch, "ann/one", texts, "--output-dir", tmp_path / "out", "--push_to_hub")
 
 
@@ -733,7 +897,7 @@ def test_a_stranger_s_checkpoint_by_pull_request(server, finished, texts, tmp_pa
     repo = server.repos["ben/plain"]
     assert "README.md" not in repo.files()
     proposed = repo.files("refs/pr/1")
-    place = "evaluation/texts.parquet-train"
+    place = "evaluation/texts.parquet"
     assert {"README.md", f"{place}/results.json", f"{place}/report.html"} <= set(proposed)
     found = json.loads(proposed[f"{place}/results.json"])["setups"]["model"]["seeds"]["0"]["test"]
     assert found["reliance"] is None and found["accuracy"] > 0
@@ -746,6 +910,17 @@ def test_a_stranger_s_checkpoint_by_pull_request(server, finished, texts, tmp_pa
     shutil.copy(texts, tmp_path / "others.parquet")
     check(monkeypatch, "ben/plain", tmp_path / "others.parquet", "--output-dir", tmp_path / "other", "--push_to_hub")
     assert [ref for ref in repo.refs if ref.startswith("refs/pr/")] == ["refs/pr/1", "refs/pr/2"], "one for each data"
+    server.add_user("cal", "hf_cal")
+    (tmp_path / "out" / "report.html").write_text("of cal")
+    assert publish_evaluation(tmp_path / "out", "ben/plain", token="hf_cal").endswith("/discussions/3"), "not ann's"
+    publish_evaluation(tmp_path / "out", "ben/plain", token="hf_ben")
+    server.add_user("dan", "hf_dan")
+    assert publish_evaluation(tmp_path / "out", "ben/plain", token="hf_dan") == f"{server.url}/ben/plain", (
+        "all is there"
+    )
+    server.write("ben/plain", {"model.safetensors": b"other"})
+    with pytest.raises(ValueError, match="ben/plain has other weights than those that were measured"):
+        publish_evaluation(tmp_path / "out", "ben/plain", token="hf_ben")
 
 
 def test_two_evaluations_at_once_are_both_there(server, finished, texts, tmp_path, monkeypatch):
@@ -769,7 +944,7 @@ def test_two_evaluations_at_once_are_both_there(server, finished, texts, tmp_pat
         thread.join()
     assert len(done) == 2
     files = server.repos["ann/one"].files()
-    assert {f"evaluation/{name}.parquet-train/results.json" for name in ("texts", "others")} <= files.keys()
+    assert {f"evaluation/{name}.parquet/results.json" for name in ("texts", "others")} <= files.keys()
     card = files["README.md"].decode()
     assert card.count("## Evaluation by language") == 2
     assert {"texts_parquet", "others_parquet"} < {entry.dataset_type for entry in ModelCard(card).data.eval_results}
@@ -828,6 +1003,11 @@ def test_checkups_that_cannot_be(server, finished, texts, tmp_path, monkeypatch)
     Dataset.from_dict({"premise": ["a"], "hypothesis": ["b"], "language": ["en"]}).to_parquet(unlabelled)
     model = finished / "balanced" / "seed-0"
     (tmp_path / "taken").mkdir()
+    (tmp_path / "pickled").mkdir()
+    (tmp_path / "pickled" / "pytorch_model.bin").write_text("x")
+    for name, content in (("list", "[]"), ("names", '{"model_type": "bert", "id2label": "x"}')):
+        shutil.copytree(model, tmp_path / name)
+        (tmp_path / name / "config.json").write_text(content)
     (tmp_path / "taken" / "mine.txt").write_text("x")
     for argv, message in (
         (["ann/nothing", texts], "ann/nothing does not exist, or is private"),
@@ -835,10 +1015,18 @@ def test_checkups_that_cannot_be(server, finished, texts, tmp_path, monkeypatch)
         ([model, texts, "--push-to-hub"], "writes to the repository of MODEL, found the folder"),
         ([model, texts, "--output-dir", tmp_path / "taken"], "holds files but no evaluation"),
         ([model, tmp_path / "no.parquet"], "no.parquet"),
+        ([tmp_path / "pickled", texts], "holds only pickled weights"),
+        ([tmp_path / "list", texts], "Expected a model with its tokenizer at"),
+        ([tmp_path / "names", texts], "Expected a model with its tokenizer at|Labels .* are not among those"),
     ):
         with pytest.raises(SystemExit, match=message):
             check(monkeypatch, "--output-dir", tmp_path / "out", *argv)
         shutil.rmtree(tmp_path / "out", ignore_errors=True)
+    monkeypatch.setenv("HF_TOKEN", "hf_no")
+    before = len(server.requests)
+    with pytest.raises(SystemExit, match="does not accept this token"):
+        check(monkeypatch, "ann/nothing", texts, "--push-to-hub", "--output-dir", tmp_path / "out")
+    assert not [request for request in server.requests[before:] if request.endpoint != "whoami"], "before any work"
 
 
 # The live Hub, for those who name an account of theirs in LANGIMB_LIVE_HUB.

@@ -5,16 +5,18 @@ from __future__ import annotations
 import glob
 import hashlib
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
+from hf_langimb import hub_faults
 from hf_langimb.axes import AXES_FILE, read_axes
 from hf_langimb.hub_faults import retried, told
 from hf_langimb.lora import load_model
@@ -117,24 +119,56 @@ def pull(
         ValueError: the folder is not empty, or the repository cannot be had; says what to do.
         OSError: the disk is full; the folder is not left half filled.
     """
+    require_name(repo_id, namespace=False)
     target = Path(output_dir or repo_id.rpartition("/")[2])
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+    try:
+        taken = target.exists() and (not target.is_dir() or any(target.iterdir()))
+    except OSError as error:
+        raise OSError(f"{target} cannot be made ({error.strerror}): choose another --output-dir.") from None
+    if taken:
         raise ValueError(f"{target} is not an empty folder: choose another --output-dir, or remove it.")
     source = download(repo_id, revision=revision, token=token)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    part = None
     try:
+        place = target.resolve()  # of a link the folder that it names
+        place.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=".langimb-", dir=place if place.exists() else place.parent))
         shutil.copytree(source, part, dirs_exist_ok=True, ignore=_not_pulled)
-        part.chmod(0o755)
-        if target.exists():
-            target.rmdir()
-        part.rename(target)
-    except OSError as error:
-        reason = error.args[0][0][2] if isinstance(error, shutil.Error) else error.strerror
-        raise OSError(f"{repo_id} could not be written to {target} ({reason}): nothing is left there.") from None
+        if place.exists():  # perhaps the working folder, which must stay the same one
+            for path in list(part.iterdir()):
+                path.rename(place / path.name)
+        else:
+            part.chmod(0o755)
+            part.rename(place)
+    except (OSError, ValueError) as error:  # the second: a name that no file can have
+        reason = error.args[0][0][2] if isinstance(error, shutil.Error) else getattr(error, "strerror", None) or error
+        reason = re.sub(r"\[Errno \d+\] ([^:]*).*", r"\1", str(reason))
+        raise OSError(
+            f"{repo_id} could not be written to {target} ({reason}): nothing is left there. Make room, or choose "
+            "another --output-dir."
+        ) from None
     finally:
-        shutil.rmtree(part, ignore_errors=True)
+        if part is not None:
+            shutil.rmtree(part, ignore_errors=True)
     return target
+
+
+def require_name(repo_id: str, namespace: bool = True) -> None:
+    """Raise unless a repository has a name of the Hub's form.
+
+    Args:
+        repo_id: the name.
+        namespace: whether it must be NAMESPACE/NAME, as all but a few old models have.
+
+    Raises:
+        ValueError: it has not.
+    """
+    from huggingface_hub.utils import validate_repo_id
+
+    with told(repo_id):
+        validate_repo_id(repo_id)
+    if namespace and repo_id.count("/") != 1:
+        raise ValueError(f"Expected a repository as NAMESPACE/NAME, found {repo_id!r}.")
 
 
 def _not_pulled(folder: str, names: list[str]) -> list[str]:
@@ -196,7 +230,7 @@ def _from_hub(repo_id: str, revision: str | None, token: str | None, cache_dir: 
     from huggingface_hub import HfApi, constants, snapshot_download
 
     with told(repo_id):
-        info = retried(lambda: HfApi(token=token).model_info(repo_id, revision=revision, files_metadata=True))
+        info = info_of(HfApi(token=token), repo_id, revision)
     checksums = checksums_of(info)
     if unsafe := [name for name in checksums if _leaves_its_folder(name)]:
         raise ValueError(f"{repo_id} names a file outside of its folder ({unsafe[0]!r}): it is not downloaded.")
@@ -219,8 +253,9 @@ def _from_hub(repo_id: str, revision: str | None, token: str | None, cache_dir: 
         if not damaged:
             reference = folder.parents[1] / "refs" / (revision or "main")  # so that it is found offline
             if not constants.REGEX_COMMIT_OID.fullmatch(reference.name):
-                reference.parent.mkdir(parents=True, exist_ok=True)
-                reference.write_text(str(info.sha), encoding="utf-8")
+                with suppress(OSError):  # a/b where a is
+                    reference.parent.mkdir(parents=True, exist_ok=True)
+                    reference.write_text(str(info.sha), encoding="utf-8")
             return folder
     raise ValueError(
         f"{damaged[0]} of {repo_id} arrived damaged twice (its checksum differs): it was removed; try again, "
@@ -245,17 +280,23 @@ def _base_of(repo_id: str, folder: Path) -> tuple[str, str | None]:
     """Hub id and commit of what adapters were trained on; it would else be taken in whatever form it is."""
     try:
         config = json.loads((folder / ADAPTER).read_text(encoding="utf-8"))
-        base = config[BASE_MODEL] + ""
+        base, commit = config[BASE_MODEL] + "", config.get("revision")
     except (ValueError, KeyError, TypeError):
         raise ValueError(f"{ADAPTER} of {repo_id} names no base ({BASE_MODEL}).") from None
     if base.count("/") > 1 or base.startswith((".", "/")):
         raise ValueError(f"{repo_id} holds adapters of the folder {base!r} on another machine: its base is needed too.")
-    return base, config.get("revision")
+    return base, commit if isinstance(commit, str) else None
 
 
 def _leaves_its_folder(name: str) -> bool:
     path = PurePosixPath(name)
     return path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name
+
+
+def info_of(api: Any, repo_id: str, revision: str | None = None) -> Any:
+    """What the Hub says of a model and its files."""
+    settings = {"revision": revision, "files_metadata": True, "timeout": hub_faults.WAIT}
+    return retried(lambda: api.model_info(repo_id, **settings))
 
 
 def checksums_of(info: Any) -> dict[str, str | None]:

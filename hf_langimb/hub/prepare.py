@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,7 @@ def prepare(
     repo_id: str,
     names: Mapping[str, str],
     seed: int | None,
+    revision: str | None,
     scratch: Path,
 ) -> list[Repository]:
     """The repositories of a run, checked: a base that the run made itself, models, attributions.
@@ -54,12 +56,14 @@ def prepare(
         repo_id: from which the names of base and attributions are made.
         names: {setup: repository}.
         seed: whose weights; None takes the lowest.
+        revision: branch that will hold them; None is main.
         scratch: an empty folder for what has to be made.
 
     Raises:
         ValueError: a model or its weights are missing or damaged; says what to do.
     """
-    page = page_of(folder, scratch)
+    with _whole_results(folder):
+        page = page_of(folder, scratch)
     bases: dict[str, Repository] = {}
     models, stores = [], {}
     for setup, name in names.items():
@@ -69,22 +73,23 @@ def prepare(
             stores[setup] = store
         model = folder / setup / f"seed-{number}"
         files: Files = {**_model_files(model), FILE_NAME: folder / FILE_NAME, **page}
-        _require_of_run(model, files, folder, results)
+        logits = _require_of_run(model, folder, results)
         base = _name_base(files, model, folder, f"{repo_id}-base")
         made = base if base == f"{repo_id}-base" else ""
         if made:
             start = _model_files(folder / "start")
+            _require_tokenizer(folder / "start")
             bases[made] = Repository(made, "model", start, _always(render_base_card(results, made)))
-        card = render_card(
-            results,
-            setup,
-            seed=number,
-            repo_id=name,
-            base_model=base,
-            attributions=f"{repo_id}-attributions" if store.is_dir() else None,
-        )
-        with loading(str(model)):
-            logits = logits_of(load_model(model))
+        with _whole_results(folder):
+            card = render_card(
+                results,
+                setup,
+                seed=number,
+                repo_id=name,
+                revision=revision,
+                base_model=base,
+                attributions=f"{repo_id}-attributions" if store.is_dir() else None,
+            )
         models.append(Repository(name, "model", files, _with_evaluations(card), logits, made))
     data = [_attributions(f"{repo_id}-attributions", results, stores, seed)] if stores else []
     prepared = [*bases.values(), *models, *data]
@@ -94,13 +99,40 @@ def prepare(
     return prepared
 
 
-def _require_of_run(model: Path, files: Files, folder: Path, results: dict[str, Any]) -> None:
-    """Raise unless a model is whole and has the axes of the results."""
+@contextmanager
+def _whole_results(folder: Path) -> Iterator[None]:
+    """What rendering makes of results.json that has the right form and wrong content, as one ValueError."""
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError, IndexError, ArithmeticError, StopIteration, RuntimeError) as error:
+        raise ValueError(
+            f"{folder / FILE_NAME} is damaged ({type(error).__name__}: {error}): run the recipe again with this folder "
+            "as --output_dir."
+        ) from None
+
+
+def _require_of_run(model: Path, folder: Path, results: dict[str, Any]) -> torch.Tensor:
+    """Logits of a model, once it is found whole and of the axes of the results."""
     axes = read_axes(model)
-    if axes is None or not any(name.startswith(("tokenizer", "vocab")) for name in files):
-        raise ValueError(f"{model} lacks {AXES_FILE} or its tokenizer: remove it and run the recipe again.")
-    if axes["label_names"] != results["labels"] or axes["languages"] != results["languages"]:
+    if axes is None:
+        raise ValueError(f"{model} lacks {AXES_FILE}: remove it and run the recipe again.")
+    _require_tokenizer(model)
+    with loading(str(model)):
+        loaded = load_model(model)
+        logits = logits_of(loaded)
+        named = [loaded.config.id2label.get(i) for i in range(loaded.config.num_labels)]
+    if axes["languages"] != results["languages"] or not axes["label_names"] == named == results["labels"]:
         raise ValueError(f"{folder / FILE_NAME} is of other languages or labels than {model}: it is another run's.")
+    return logits
+
+
+def _require_tokenizer(model: Path) -> None:
+    """Raise unless a model's folder has its own tokenizer, whole."""
+    from transformers import AutoTokenizer
+
+    with loading(f"{model} (its tokenizer)"):
+        if len(AutoTokenizer.from_pretrained(model, trust_remote_code=False)) < 2:
+            raise ValueError("it has no tokens")
 
 
 def _name_base(files: Files, model: Path, folder: Path, made: str) -> str | None:
@@ -108,8 +140,11 @@ def _name_base(files: Files, model: Path, folder: Path, made: str) -> str | None
     if ADAPTER not in files:
         return None
     files.pop("config.json", None)
-    config = json.loads((model / ADAPTER).read_text(encoding="utf-8"))
-    base = str(config[BASE_MODEL])
+    try:
+        config = json.loads((model / ADAPTER).read_text(encoding="utf-8"))
+        base = str(config[BASE_MODEL])
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{model / ADAPTER} is damaged: remove {model} and run the recipe again.") from None
     if Path(base).name == "start" and (folder / "start").is_dir():
         files[ADAPTER] = as_json(config | {BASE_MODEL: made})
         return made
@@ -153,7 +188,8 @@ def page_of(folder: Path, scratch: Path) -> Files:
     from hf_langimb.report.page import PAGE_FILE, write_report
 
     written = folder / PAGE_FILE
-    if not written.is_file() or written.stat().st_mtime < (folder / FILE_NAME).stat().st_mtime:
+    newer = written.is_file() and written.stat().st_mtime >= (folder / FILE_NAME).stat().st_mtime
+    if not newer or not written.stat().st_size or not any(folder.glob("figures/*.svg")):
         if scratch != folder:
             shutil.copy(folder / FILE_NAME, scratch)
         written = write_report(scratch)
@@ -167,7 +203,7 @@ def _model_files(folder: Path) -> Files:
 
     if not folder.is_dir():
         raise ValueError(f"Expected a trained model at {folder}, found none: run the recipe first.")
-    paths = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.is_symlink()]
+    paths = [path for path in sorted(folder.iterdir()) if path.is_file()]
     paths = [path for path in paths if OURS.fullmatch(path.name) and path.suffix in MODEL_FILES]
     weights = [path for path in paths if path.suffix == WEIGHTS]
     if not weights:
@@ -184,7 +220,9 @@ def _model_files(folder: Path) -> Files:
 def _store_files(store: Path) -> list[Path]:
     from hf_langimb.attribution.store import AttributionStore
 
-    AttributionStore(store)  # whole, or an error in words
+    opened = AttributionStore(store)  # whole, or an error in words
+    if len(opened.tokens) == 0:
+        raise ValueError(f"{store} holds no tokens: remove it and run the recipe again.")
     return [path for path in sorted(store.iterdir()) if path.suffix in (".json", ".parquet")]
 
 

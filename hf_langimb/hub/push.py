@@ -13,8 +13,9 @@ from typing import Any
 
 import torch
 
+from hf_langimb import hub_faults
 from hf_langimb.card_update import evaluation_name, evaluation_slug, refresh_card
-from hf_langimb.hub.download import ADAPTER, WEIGHTS, checksums_of, download, is_whole, loading
+from hf_langimb.hub.download import ADAPTER, WEIGHTS, checksums_of, download, is_whole, loading, require_name
 from hf_langimb.hub.prepare import OURS, Files, Repository, as_json, logits_of, page_of, prepare
 from hf_langimb.hub_faults import retried, told
 from hf_langimb.lora import load_model
@@ -60,13 +61,15 @@ def push_run(
     results = read_results(folder)
     if setups is not None and not setups:
         raise ValueError("No setup to publish: name one or more, or leave setups out for all of them.")
+    if isinstance(setups, str):
+        raise ValueError(f"Expected setups as a list, found {setups!r}: write [{setups!r}].")
     names = {setup: f"{repo_id}-{setup}" for setup in (results["setups"] if setups is None else setups)}
     if setups is not None and len(names) == 1:
         names = dict.fromkeys(names, repo_id)
     require_name(repo_id)
     api = HfApi(token=token)
     with tempfile.TemporaryDirectory() as scratch:
-        repositories = prepare(folder, results, repo_id, names, seed, Path(scratch))
+        repositories = prepare(folder, results, repo_id, names, seed, revision, Path(scratch))
         for one in repositories:
             require_name(one.repo_id)
         urls: list[str] = []
@@ -87,7 +90,7 @@ def publish(api: Any, repository: Repository, *, private: bool, revision: str | 
     repo_id, kind = repository.repo_id, repository.kind
     with told(repo_id):
         url = retried(lambda: api.create_repo(repo_id, repo_type=kind, private=private, exist_ok=True))
-        if private and not retried(lambda: api.repo_info(repo_id, repo_type=kind)).private:
+        if private and not retried(lambda: api.repo_info(repo_id, repo_type=kind, timeout=hub_faults.WAIT)).private:
             raise ValueError(f"{repo_id} is there already, and public: make it private in its settings, or rename it.")
         if revision is not None:
             _open_branch(api, repository, revision)
@@ -120,14 +123,14 @@ def _open_branch(api: Any, repository: Repository, revision: str) -> None:
 def _commit(api: Any, repository: Repository, revision: str | None) -> str:
     """One commit on the present head; returns its hash, or that of the head where nothing differs."""
     repo_id, kind = repository.repo_id, repository.kind
-    head = api.repo_info(repo_id, repo_type=kind, revision=revision, files_metadata=True)
+    head = api.repo_info(repo_id, repo_type=kind, revision=revision, files_metadata=True, timeout=hub_faults.WAIT)
     there = checksums_of(head)
     weights = {
         name: path for name, path in repository.files.items() if isinstance(path, Path) and path.suffix == WEIGHTS
     }
     same = _holds(there, weights)
     card = repository.card(_card_of(api, repo_id, kind, head) if same else "", {*there})
-    files: Files = repository.files | {"README.md": card.encode()}
+    files: Files = repository.files | {"README.md": card.encode(errors="surrogateescape")}
     gone = [name for name in there if name not in files and _is_ours(name, repository)]
     if weights and not same:
         gone += [name for name in there if name.startswith("evaluation/")]  # of weights that go
@@ -163,7 +166,7 @@ def _card_of(api: Any, repo_id: str, kind: str, head: Any) -> str:
         return ""
     with tempfile.TemporaryDirectory() as cache:
         settings = {"repo_type": kind, "revision": head.sha, "token": api.token, "cache_dir": cache}
-        return Path(hf_hub_download(repo_id, "README.md", **settings)).read_bytes().decode("utf-8", "replace")
+        return Path(hf_hub_download(repo_id, "README.md", **settings)).read_bytes().decode(errors="surrogateescape")
 
 
 def _is_ours(name: str, repository: Repository) -> bool:
@@ -222,13 +225,13 @@ def publish_evaluation(folder: Path, repo_id: str, *, token: str | None = None) 
     api = HfApi(token=token)
 
     def commit(revision: str | None = None, create_pr: bool = False) -> Any:
-        head = api.model_info(repo_id, revision=revision, files_metadata=True)
+        head = api.model_info(repo_id, revision=revision, files_metadata=True, timeout=hub_faults.WAIT)
         if not _holds(checksums_of(head), weights):
             raise ValueError(f"{repo_id} has other weights than those that were measured: evaluate it again.")
         card = refresh_card(_card_of(api, repo_id, "model", head), results, repo_id)
         return api.create_commit(
             repo_id,
-            _operations(files | {"README.md": card.encode()}),
+            _operations(files | {"README.md": card.encode(errors="surrogateescape")}),
             commit_message=title,
             revision=revision,
             parent_commit=head.sha,
@@ -244,7 +247,7 @@ def publish_evaluation(folder: Path, repo_id: str, *, token: str | None = None) 
                 raise
         proposed = retried(lambda: _open_proposal(api, repo_id, title))
         if proposed is None:
-            return retried(lambda: commit(create_pr=True)).pr_url
+            return retried(lambda: commit(create_pr=True)).pr_url or f"{api.endpoint}/{repo_id}"  # all is there
         retried(lambda: commit(proposed.git_reference))
         return proposed.url
 
@@ -257,20 +260,6 @@ def _open_proposal(api: Any, repo_id: str, title: str) -> Any:
 
 
 # Who may publish
-
-
-def require_name(repo_id: str) -> None:
-    """Raise unless a repository is named with its namespace.
-
-    Raises:
-        ValueError: it is not.
-    """
-    from huggingface_hub.utils import validate_repo_id
-
-    with told(repo_id):
-        validate_repo_id(repo_id)
-    if repo_id.count("/") != 1:
-        raise ValueError(f"Expected a repository as NAMESPACE/NAME, found {repo_id!r}.")
 
 
 def require_login(repo_id: str, token: str | None = None, own: bool = True) -> None:
