@@ -298,8 +298,13 @@ def _summary(results: dict[str, Any], setup: str, seed: int, config: dict[str, A
     )
 
 
+def _plain_text(name: Any) -> str:
+    """A name of the data, that it may not write Markdown."""
+    return re.sub(r"([\\`*<\[\]])", r"\\\1", one_line(name))
+
+
 def _listed(names: Sequence[Any]) -> str:
-    names = [re.sub(r"([\\`*<\[\]])", r"\\\1", one_line(name)) for name in names]
+    names = [_plain_text(name) for name in names]
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
@@ -388,7 +393,7 @@ def _attributed(results: dict[str, Any]) -> dict[str, Any]:
         "threshold": f"{shown_threshold(found):g}",
         "attributed_rows": f"{found['examples']:,}",
         "figures": {
-            f"figures/{file_name(f'attributions-{form}-{label}')}.svg": f"Differences ({form}) of {label} by language"
-            for label in results["labels"]
+            f"figures/{file_name(f'attributions-{form}-{label}')}.svg": f"Differences ({form}) of {text} by language"
+            for label, text in zip(results["labels"], map(_plain_text, results["labels"]), strict=True)
         },
     }

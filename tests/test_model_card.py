@@ -54,13 +54,18 @@ def computed(card):
     return [number for number in re.findall(r"\d[\d.,]*", text) if number not in CONSTANTS]
 
 
+def files_of(folder):
+    """What is kept of a run, but not of those in folders below it."""
+    return [*folder.glob("*.md"), *folder.glob("figures/*"), folder / "results.json"]
+
+
 @pytest.mark.parametrize("run", RUNS, ids=str)
 def test_kept_cards_and_figures_are_rendered_byte_for_byte(run, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "results.json").write_bytes((KEPT / run / "results.json").read_bytes())
     write_cards(tmp_path)
     made = {path.relative_to(tmp_path / "run"): path.read_bytes() for path in (tmp_path / "run").rglob("*.*")}
-    assert {str(path) for path in made} >= {"balanced.md", "figures"} or any(p.suffix == ".md" for p in made)
+    assert made.keys() == {path.relative_to(KEPT / run) for path in files_of(KEPT / run)}
     for path, content in made.items():
         assert (KEPT / run / path).read_bytes() == content, f"{run / path}: make readme"
 
@@ -184,6 +189,55 @@ def test_an_evaluation_joins_the_card_of_others():
     section = refresh_card(STRANGER, marked(evaluated()), "ben/model").partition("## Evaluation")[2]
     assert not computed(f"---\n\n---\n{section}")
     assert "## Evaluation by language" in refresh_card("", evaluated(), "ben/model")
+
+
+@pytest.mark.parametrize(
+    "card",
+    [
+        "\n---\nlicense: mit\n---\n# Theirs\n",
+        "  --- \nlicense: mit\n---\n# Theirs\n",
+        "\ufeff---\rlicense: mit\r---\r# Theirs\r",
+        "---\n{license: mit}\n---\n# Theirs\n",
+        "---\nlicense: mit\nmodel-index: &a\n- name: x\n  results: []\nmore: *a\n---\n# Theirs\n",
+    ],
+)
+def test_the_metadata_of_others_is_never_lost(card):
+    made = refresh_card(card, evaluated(), "ben/model")
+    assert ModelCard(made).data.license == "mit" and made.count("license: mit") == 1
+    assert "# Theirs\n" in made and "## Evaluation by language" in made
+    assert refresh_card(made, evaluated(), "ben/model") == made
+
+
+def test_a_lost_end_of_a_section_takes_nothing_with_it():
+    card = refresh_card(STRANGER, evaluated(), "ben/model")
+    cut = card.replace("<!-- /hf_langimb evaluation -->", "Words of theirs.")
+    made = refresh_card(cut, evaluated(), "ben/model")
+    assert "Words of theirs." in made
+    assert refresh_card(made, evaluated(), "ben/model") == made
+
+
+def test_no_name_writes_markdown():
+    text = json.dumps(read_results(KEPT / "xnli-mini")).replace(
+        '"contradiction"', json.dumps("a\n\n# Heading\n<!-- [x](y)")
+    )
+    card = render_card(json.loads(text), "weighted")
+    prose = re.sub(r"```.*?```", "", card.partition("\n---\n")[2], flags=re.DOTALL)
+    assert "# Heading" not in re.findall(r"^# .*", prose, re.MULTILINE) and not re.search(r"(?<!\\)<!--", prose)
+    assert r"\[x\](y)" in prose.partition("##")[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "listed"), [("facebook/xnli", ["facebook/xnli"]), ("data/mine.csv", None), ("./xnli", None)]
+)
+def test_data_sets_of_the_hub_are_in_its_search(name, listed):
+    results = copy.deepcopy(read_results(KEPT / "xnli-mini"))
+    results["config"]["dataset_name"] = name
+    assert ModelCard(render_card(results, "weighted")).data.datasets == listed
+
+
+def test_a_card_of_a_branch_loads_the_branch():
+    code = render_card(read_results(KEPT / "xnli-mini"), "weighted", repo_id="ann/x", revision="v1")
+    assert 'model="ann/x", revision="v1")' in code and '`hf_langimb.load_run("ann/x", revision="v1")`' in code
 
 
 def test_names_with_marks_of_a_table_stay_in_their_cell():

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from datasets import Dataset
 from two_processes import measure
 
 SCRIPT = Path(__file__).with_name("two_processes.py")
@@ -27,6 +28,8 @@ def test_two_processes_compute_what_one_computes(tmp_path, bert_tokenizer, tiny_
         lambda row, i: {"label": -100 if i in (0, 1, 2, 7) else row["label"]}, with_indices=True
     )
     rows.save_to_disk(tmp_path / "rows")
+    texts = [{"text": f"w{i % 20} w{i % 7}", "language": "fe"[i % 2], "label": i % 3} for i in range(30)]
+    Dataset.from_list(texts).to_parquet(tmp_path / "texts.parquet")
     tiny_bert().save_pretrained(tmp_path / "model")
     bert_tokenizer.save_pretrained(tmp_path / "model")
     # accelerate 1.15: `launch --cpu --num_processes=2` starts a single process, without a word; this starts two
@@ -42,6 +45,9 @@ def test_two_processes_compute_what_one_computes(tmp_path, bert_tokenizer, tiny_
     assert (measured.pop("processes"), expected.pop("processes")) == (2, 1)
     assert measured.pop("labels") == expected.pop("labels")
     assert measured.pop("distinct") == expected.pop("distinct") == [20, 20, 20]
+    assert measured.pop("checked") == expected.pop("checked")
+    explained = [json.loads((tmp_path / f"checkup-{n}" / "results.json").read_text())["explained"] for n in (1, 2)]
+    assert explained[0] == explained[1] and explained[0]["examples"] == 6
     words = "from 0: the main process's own words"
     assert (measured.pop("told"), expected.pop("told")) == ([words, "from 0: exit 1"], [words])
     for name in ("predictions", "features"):

@@ -14,6 +14,7 @@ from datasets import Dataset, load_from_disk
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from hf_langimb import LangImbTrainer, LangImbTrainingArguments, attribute, extract_features
+from hf_langimb.checkup import _parse, check_up
 from hf_langimb.progress import on_main
 
 QUIET = {"use_cpu": True, "disable_tqdm": True, "report_to": "none", "save_strategy": "no"}
@@ -110,7 +111,11 @@ def measure(folder: Path, batch: int, accumulation: int) -> tuple[dict, dict]:
     model = AutoModelForSequenceClassification.from_pretrained(folder / "model")
     store = folder / f"store-{trainer.args.world_size}"
     attribute(model, trainer.processing_class, texts, out=store, shard_size=4)
+    argv = [folder / "model", folder / "texts.parquet", "--output-dir", folder / f"checkup-{trainer.args.world_size}"]
+    _, checked = check_up(_parse([*map(str, argv), "--explain-rows", "5", "--batch-size", "4"]))
+    found = checked["setups"]["model"]["seeds"]["0"]
     return gradients, numbers | {
+        "checked": [found["test"]["predicted"], found["probe"]["test"]["rows"]],
         "processes": trainer.args.world_size,
         "predictions": predicted.predictions.tolist(),
         "labels": predicted.label_ids.tolist(),
