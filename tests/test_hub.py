@@ -914,10 +914,16 @@ def test_a_stranger_s_checkpoint_by_pull_request(server, finished, texts, tmp_pa
     (tmp_path / "out" / "report.html").write_text("of cal")
     assert publish_evaluation(tmp_path / "out", "ben/plain", token="hf_cal").endswith("/discussions/3"), "not ann's"
     publish_evaluation(tmp_path / "out", "ben/plain", token="hf_ben")
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
     server.add_user("dan", "hf_dan")
     assert publish_evaluation(tmp_path / "out", "ben/plain", token="hf_dan") == f"{server.url}/ben/plain", (
         "all is there"
     )
+    del results["setups"]["model"]["seeds"]["0"]["test"]["dependence_bits"]
+    shutil.copytree(tmp_path / "out", tmp_path / "damaged")
+    (tmp_path / "damaged" / "results.json").write_text(json.dumps(results))
+    with pytest.raises(ValueError, match=r"results.json"):
+        publish_evaluation(tmp_path / "damaged", "ben/plain", token="hf_ben")
     server.write("ben/plain", {"model.safetensors": b"other"})
     with pytest.raises(ValueError, match="ben/plain has other weights than those that were measured"):
         publish_evaluation(tmp_path / "out", "ben/plain", token="hf_ben")

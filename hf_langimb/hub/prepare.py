@@ -62,7 +62,7 @@ def prepare(
     Raises:
         ValueError: a model or its weights are missing or damaged; says what to do.
     """
-    with _whole_results(folder):
+    with whole_results(folder):
         page = page_of(folder, scratch)
     bases: dict[str, Repository] = {}
     models, stores = [], {}
@@ -80,7 +80,7 @@ def prepare(
             start = _model_files(folder / "start")
             _require_tokenizer(folder / "start")
             bases[made] = Repository(made, "model", start, _always(render_base_card(results, made)))
-        with _whole_results(folder):
+        with whole_results(folder):
             card = render_card(
                 results,
                 setup,
@@ -100,7 +100,7 @@ def prepare(
 
 
 @contextmanager
-def _whole_results(folder: Path) -> Iterator[None]:
+def whole_results(folder: Path) -> Iterator[None]:
     """What rendering makes of results.json that has the right form and wrong content, as one ValueError."""
     try:
         yield
@@ -121,7 +121,8 @@ def _require_of_run(model: Path, folder: Path, results: dict[str, Any]) -> torch
         loaded = load_model(model)
         logits = logits_of(loaded)
         named = [loaded.config.id2label.get(i) for i in range(loaded.config.num_labels)]
-    if axes["languages"] != results["languages"] or not axes["label_names"] == named == results["labels"]:
+    of_run = [axes["languages"], axes["label_names"]] == [results["languages"], results["labels"]]
+    if not of_run or named not in (axes["label_names"], [f"LABEL_{i}" for i in range(len(named))]):
         raise ValueError(f"{folder / FILE_NAME} is of other languages or labels than {model}: it is another run's.")
     return logits
 

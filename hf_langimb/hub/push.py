@@ -16,7 +16,7 @@ import torch
 from hf_langimb import hub_faults
 from hf_langimb.card_update import evaluation_name, evaluation_slug, refresh_card
 from hf_langimb.hub.download import ADAPTER, WEIGHTS, checksums_of, download, is_whole, loading, require_name
-from hf_langimb.hub.prepare import OURS, Files, Repository, as_json, logits_of, page_of, prepare
+from hf_langimb.hub.prepare import OURS, Files, Repository, as_json, logits_of, page_of, prepare, whole_results
 from hf_langimb.hub_faults import retried, told
 from hf_langimb.lora import load_model
 from hf_langimb.results import FILE_NAME, read_results
@@ -217,6 +217,8 @@ def publish_evaluation(folder: Path, repo_id: str, *, token: str | None = None) 
     from huggingface_hub.errors import HfHubHTTPError
 
     results = read_results(folder)
+    with whole_results(folder):
+        refresh_card("", results, repo_id)
     place = f"evaluation/{evaluation_slug(results)}"
     files: Files = {f"{place}/{name}": file for name, file in page_of(folder, folder).items()}
     files[f"{place}/{FILE_NAME}"] = folder / FILE_NAME
