@@ -216,7 +216,8 @@ def is_hub_id(name: str) -> bool:
     """Whether a model or data set is named as on the Hub and not a path, nor made by this package."""
     if re.search(r"\.(parquet|csv|jsonl?|bin|safetensors)$", name) or name.startswith((".", "runs/", "data/")):
         return False
-    return bool(re.fullmatch(r"[\w.-]+/[\w.-]+|[\w.-]*-[\w.-]*", name))
+    old = r"(distil|al|camem|flau)?(bert|roberta)-[\w.-]+|xlm-[\w.-]+"  # from before all had a namespace
+    return bool(re.fullmatch(rf"[\w.-]+/[\w.-]+|{old}", name))
 
 
 def _language_codes(languages: Sequence[str]) -> list[str]:

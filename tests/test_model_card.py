@@ -235,6 +235,15 @@ def test_data_sets_of_the_hub_are_in_its_search(name, listed):
     assert ModelCard(render_card(results, "weighted")).data.datasets == listed
 
 
+@pytest.mark.parametrize(
+    ("name", "base"), [("bert-base-multilingual-cased",) * 2, ("ann/bert",) * 2, ("my-model", None), ("./a/b", None)]
+)
+def test_only_models_of_the_hub_are_named_as_base(name, base):
+    results = copy.deepcopy(read_results(KEPT / "xnli-mini"))
+    results["config"]["model_name_or_path"] = name
+    assert ModelCard(render_card(results, "weighted")).data.base_model == base
+
+
 def test_a_card_of_a_branch_loads_the_branch():
     code = render_card(read_results(KEPT / "xnli-mini"), "weighted", repo_id="ann/x", revision="v1")
     assert 'model="ann/x", revision="v1")' in code and '`hf_langimb.load_run("ann/x", revision="v1")`' in code
