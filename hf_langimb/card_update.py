@@ -43,10 +43,11 @@ def refresh_card(card: str, results: dict[str, Any], repo_id: str) -> str:
 
 def carry_evaluations(card: str, old: str) -> str:
     """A card with the sections of evaluations, and their entries in the index, that an older one of it has."""
-    blocks = [found[0] for found in _BLOCK.finditer(_with_newlines(old))]
+    old = _with_newlines(old)
+    blocks = [found[0] for found in _BLOCK.finditer(old)]
     if not blocks:
         return card
-    (front, body), before = _split_front(card), _index_of(_split_front(_with_newlines(old))[0])
+    (front, body), before = _split_front(card), _index_of(_split_front(old)[0])
     front = _with_entries(front, [], "", (before or [{}])[0].get("results", ()))
     return f"---\n{front}---\n{body.rstrip()}\n\n" + "\n\n".join(blocks) + "\n"
 

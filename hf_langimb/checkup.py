@@ -182,14 +182,14 @@ def _checksums_of(name: str) -> dict[str, str | None] | None:
     """{file: checksum} of the model that a repository holds at present; None of a folder."""
     from huggingface_hub import HfApi, constants
 
-    from hf_langimb.hub.download import MODEL_FILES, checksums_of, info_of
-    from hf_langimb.hub_faults import told
+    from hf_langimb.hub.download import checksums_of, info_of, is_of_model
+    from hf_langimb.hub_faults import retried, told
 
     if Path(name).is_dir() or constants.HF_HUB_OFFLINE:
         return None
     with told(name):
-        checksums = checksums_of(info_of(HfApi(), name))
-    return {file: sum_ for file, sum_ in checksums.items() if _is_of_model(file, MODEL_FILES)}
+        checksums = checksums_of(retried(lambda: info_of(HfApi(), name)))
+    return {file: checksum for file, checksum in checksums.items() if is_of_model(file)}
 
 
 def _fingerprint(rows: Dataset) -> str:
@@ -223,7 +223,7 @@ def _open_folder(folder: Path, options: Namespace, facts: dict[str, Any]) -> Non
 
 def _fetch(name: str, place: Path, labels: Sequence[str]) -> None:
     """The model's files in a folder of their own: predictions are written beside them, never beside the user's."""
-    from hf_langimb.hub.download import MODEL_FILES, download, require_safe
+    from hf_langimb.hub.download import download, is_of_model, require_safe
 
     if place.is_dir():
         return
@@ -233,16 +233,11 @@ def _fetch(name: str, place: Path, labels: Sequence[str]) -> None:
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     for path in source.iterdir():
-        if path.is_file() and _is_of_model(path.name, MODEL_FILES):
+        if path.is_file() and is_of_model(path.name):
             shutil.copy(path, part)
     if labels:
         _name_classes(part / "config.json", labels)
     part.rename(place)
-
-
-def _is_of_model(file: str, suffixes: Sequence[str]) -> bool:
-    """Whether a file in a model's folder decides what the model does."""
-    return "/" not in file and file.endswith(tuple(suffixes)) and file not in ("probe.json", "results.json")
 
 
 def _name_classes(path: Path, labels: Sequence[str]) -> None:

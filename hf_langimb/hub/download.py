@@ -230,7 +230,7 @@ def _from_hub(repo_id: str, revision: str | None, token: str | None, cache_dir: 
     from huggingface_hub import HfApi, constants, snapshot_download
 
     with told(repo_id):
-        info = info_of(HfApi(token=token), repo_id, revision)
+        info = retried(lambda: info_of(HfApi(token=token), repo_id, revision))
     checksums = checksums_of(info)
     if unsafe := [name for name in checksums if _leaves_its_folder(name)]:
         raise ValueError(f"{repo_id} names a file outside of its folder ({unsafe[0]!r}): it is not downloaded.")
@@ -293,10 +293,15 @@ def _leaves_its_folder(name: str) -> bool:
     return path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name
 
 
-def info_of(api: Any, repo_id: str, revision: str | None = None) -> Any:
-    """What the Hub says of a model and its files."""
+def info_of(api: Any, repo_id: str, revision: str | None = None, kind: str = "model") -> Any:
+    """What the Hub says of a repository and its files; a call of `retried`, whose time limit this one needs by name."""
     settings = {"revision": revision, "files_metadata": True, "timeout": hub_faults.WAIT}
-    return retried(lambda: api.model_info(repo_id, **settings))
+    return api.repo_info(repo_id, repo_type=kind, **settings)
+
+
+def is_of_model(file: str) -> bool:
+    """Whether a file at the top of a model's folder decides what the model does."""
+    return "/" not in file and file.endswith(MODEL_FILES) and file not in ("probe.json", FILE_NAME)
 
 
 def checksums_of(info: Any) -> dict[str, str | None]:

@@ -13,9 +13,8 @@ from typing import Any
 
 import torch
 
-from hf_langimb import hub_faults
 from hf_langimb.card_update import evaluation_name, evaluation_slug, refresh_card
-from hf_langimb.hub.download import ADAPTER, WEIGHTS, checksums_of, download, is_whole, loading, require_name
+from hf_langimb.hub.download import ADAPTER, WEIGHTS, checksums_of, download, info_of, is_whole, loading, require_name
 from hf_langimb.hub.prepare import OURS, Files, Repository, as_json, logits_of, page_of, prepare, whole_results
 from hf_langimb.hub_faults import retried, told
 from hf_langimb.lora import load_model
@@ -90,7 +89,7 @@ def publish(api: Any, repository: Repository, *, private: bool, revision: str | 
     repo_id, kind = repository.repo_id, repository.kind
     with told(repo_id):
         url = retried(lambda: api.create_repo(repo_id, repo_type=kind, private=private, exist_ok=True))
-        if private and not retried(lambda: api.repo_info(repo_id, repo_type=kind, timeout=hub_faults.WAIT)).private:
+        if private and not retried(lambda: info_of(api, repo_id, kind=kind)).private:
             raise ValueError(f"{repo_id} is there already, and public: make it private in its settings, or rename it.")
         if revision is not None:
             _open_branch(api, repository, revision)
@@ -123,7 +122,7 @@ def _open_branch(api: Any, repository: Repository, revision: str) -> None:
 def _commit(api: Any, repository: Repository, revision: str | None) -> str:
     """One commit on the present head; returns its hash, or that of the head where nothing differs."""
     repo_id, kind = repository.repo_id, repository.kind
-    head = api.repo_info(repo_id, repo_type=kind, revision=revision, files_metadata=True, timeout=hub_faults.WAIT)
+    head = info_of(api, repo_id, revision, kind)
     there = checksums_of(head)
     weights = {
         name: path for name, path in repository.files.items() if isinstance(path, Path) and path.suffix == WEIGHTS
@@ -227,7 +226,7 @@ def publish_evaluation(folder: Path, repo_id: str, *, token: str | None = None) 
     api = HfApi(token=token)
 
     def commit(revision: str | None = None, create_pr: bool = False) -> Any:
-        head = api.model_info(repo_id, revision=revision, files_metadata=True, timeout=hub_faults.WAIT)
+        head = info_of(api, repo_id, revision)
         if not _holds(checksums_of(head), weights):
             raise ValueError(f"{repo_id} has other weights than those that were measured: evaluate it again.")
         card = refresh_card(_card_of(api, repo_id, "model", head), results, repo_id)
