@@ -30,7 +30,7 @@ lint: .venv/.installed-test
 	.venv/bin/mypy hf_langimb
 
 readme: .venv/.installed
-	.venv/bin/python -m hf_langimb.report.kept README.md model_cards
+	.venv/bin/python -m hf_langimb.results.readme README.md model_cards
 
 # Two stamps: the test tools and their pretrained model are 200 MB that a demo does without.
 .venv/.installed: setup.cfg constraints.txt | .venv/bin/python

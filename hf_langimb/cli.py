@@ -11,13 +11,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hf_langimb import __version__
-from hf_langimb.flags import add_dataset, chosen_rows, one_line, with_dashes
+from hf_langimb.console import one_line
+from hf_langimb.runs.flags import add_dataset, chosen_rows, with_dashes
 
 
 def audit(options: Namespace) -> None:
     """Print whether labels depend on language in a data set, split by split."""
-    from hf_langimb.answers import audit_text
     from hf_langimb.data.counting import count_splits
+    from hf_langimb.runs.answers import audit_text
 
     splits = count_splits(
         options.dataset,
@@ -36,10 +37,10 @@ def audit(options: Namespace) -> None:
 
 def probe(options: Namespace) -> None:
     """Print how well a language probe reads the language off a model's features."""
-    from hf_langimb.answers import probe_report
-    from hf_langimb.data.loading import find_text_columns, open_texts
-    from hf_langimb.probe import probe_model
-    from hf_langimb.progress import start_program
+    from hf_langimb.console import start_program
+    from hf_langimb.data.reading import find_text_columns, open_texts
+    from hf_langimb.measures.probe import probe_model
+    from hf_langimb.runs.answers import probe_report
 
     start_program()
     rows = open_texts(
@@ -64,18 +65,18 @@ def probe(options: Namespace) -> None:
     found = {"model": options.model, "dataset": options.dataset} | found
     print(json.dumps(found, indent=1, allow_nan=False) if options.json else probe_report(found))
     if options.figure:
-        from hf_langimb.report.plots import probe_by_layer
+        from hf_langimb.results.plots import probe_by_layer
 
         probe_by_layer(found).savefig(options.figure)
 
 
 def explain(options: Namespace) -> None:
     """Attribute a model's probabilities to the tokens of a data set's rows."""
-    from hf_langimb.answers import explained_report
-    from hf_langimb.attribution.attribute import attribute
-    from hf_langimb.data.loading import find_text_columns, open_rows
-    from hf_langimb.lora import load_classifier
-    from hf_langimb.progress import start_program
+    from hf_langimb.console import start_program
+    from hf_langimb.data.reading import find_text_columns, open_rows
+    from hf_langimb.measures.attribution.attribute import attribute
+    from hf_langimb.models.loading import load_classifier
+    from hf_langimb.runs.answers import explained_report
 
     state = start_program()
     logging.basicConfig(format="langimb: %(message)s")
@@ -98,8 +99,8 @@ def explain(options: Namespace) -> None:
 
 def compare(options: Namespace) -> None:
     """Print the cumulative difference of a run's attributions."""
-    from hf_langimb.answers import compared_report
-    from hf_langimb.results import read_results
+    from hf_langimb.results.schema import read_results
+    from hf_langimb.runs.answers import compared_report
 
     found = compared_report(read_results(_run_folder(options.run_folder)))
     print(json.dumps(found[0], indent=1, allow_nan=False) if options.json else found[1])
@@ -107,7 +108,7 @@ def compare(options: Namespace) -> None:
 
 def report(options: Namespace) -> None:
     """Write one HTML page of a run."""
-    from hf_langimb.report.page import write_report
+    from hf_langimb.results.page import write_report
 
     folder, output = _run_folder(options.run_folder), options.output
     if str(folder) != options.run_folder and output is None:  # a download, where nothing is written
@@ -119,8 +120,8 @@ def _run_folder(name: str) -> Path:
     """A run's folder; what a Hub id holds is downloaded."""
     if Path(name).exists() or name.count("/") != 1:
         return Path(name)
-    from hf_langimb.hub.download import download
-    from hf_langimb.progress import hide_bars
+    from hf_langimb.console import hide_bars
+    from hf_langimb.hub.pull import download
 
     hide_bars()
     return download(name)
@@ -128,9 +129,9 @@ def _run_folder(name: str) -> Path:
 
 def push(options: Namespace) -> None:
     """Publish the models of a run, with what was measured of them."""
+    from hf_langimb.console import hide_bars
     from hf_langimb.hub.push import push_run
-    from hf_langimb.progress import hide_bars
-    from hf_langimb.results import read_results
+    from hf_langimb.results.schema import read_results
 
     hide_bars()
     known = list(read_results(options.run_folder)["setups"])
@@ -154,18 +155,18 @@ def push(options: Namespace) -> None:
 
 def pull(options: Namespace) -> None:
     """Download a published model with its card and results."""
-    from hf_langimb.answers import pulled_report
-    from hf_langimb.hub.download import pull as download_into
-    from hf_langimb.progress import hide_bars
+    from hf_langimb.console import hide_bars
+    from hf_langimb.hub.pull import pull as download_into
+    from hf_langimb.runs.answers import pulled_report
 
     hide_bars()
     print(pulled_report(download_into(options.repo_id, options.output_dir, revision=options.revision)))
 
 
 def _parser() -> ArgumentParser:
-    from hf_langimb.attribution import DTYPES, MASKINGS, METHODS
-    from hf_langimb.probe import POOLINGS, PROTOCOLS
-    from hf_langimb.weighting import WEIGHTING_SCHEMES
+    from hf_langimb.counts.weighting import WEIGHTING_SCHEMES
+    from hf_langimb.measures.attribution import DTYPES, MASKINGS, METHODS
+    from hf_langimb.measures.probe import POOLINGS, PROTOCOLS
 
     parser = ArgumentParser(
         "langimb",

@@ -4,7 +4,7 @@ accelerate launch recipes/evaluate.py MODEL DATASET                  # tables an
 accelerate launch recipes/evaluate.py MODEL DATASET --push_to_hub    # and its card on the Hub, as one commit
 """
 
-from hf_langimb.checkup import main
+from hf_langimb.runs.evaluate import main
 
 if __name__ == "__main__":
     main()

@@ -6,7 +6,7 @@ accelerate launch recipes/xnli.py --config mbert     # the paper's experiment
 
 from pathlib import Path
 
-from hf_langimb.experiment import main
+from hf_langimb.runs.experiment import main
 
 if __name__ == "__main__":
     main("xnli", Path(__file__).parent / "xnli")

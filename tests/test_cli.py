@@ -14,8 +14,8 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
 import hf_langimb
 from hf_langimb import JointDistribution
-from hf_langimb.answers import audit_text
 from hf_langimb.cli import main
+from hf_langimb.runs.answers import audit_text
 
 LABELS = ["entailment", "neutral", "contradiction"]
 XNLI = {"en": (100, 200, 300), "fr": (300, 200, 100)}  # SPEC A3's table, a hundred times

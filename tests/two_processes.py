@@ -14,8 +14,8 @@ from datasets import Dataset, load_from_disk
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from hf_langimb import LangImbTrainer, LangImbTrainingArguments, attribute, extract_features
-from hf_langimb.checkup import _parse, check_up
-from hf_langimb.progress import on_main
+from hf_langimb.console import on_main
+from hf_langimb.runs.evaluate import _parse, check_up
 
 QUIET = {"use_cpu": True, "disable_tqdm": True, "report_to": "none", "save_strategy": "no"}
 

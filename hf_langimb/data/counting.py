@@ -13,9 +13,9 @@ from typing import Any
 import datasets
 import pyarrow.parquet as pq
 
-from hf_langimb.columns import require_columns
-from hf_langimb.data.loading import FILE_BUILDERS, open_dataset
-from hf_langimb.distribution import JointDistribution
+from hf_langimb.counts.columns import require_columns
+from hf_langimb.counts.distribution import JointDistribution
+from hf_langimb.data.reading import FILE_BUILDERS, open_dataset
 
 
 def count_splits(

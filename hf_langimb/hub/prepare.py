@@ -13,12 +13,12 @@ from typing import Any
 
 import torch
 
-from hf_langimb.axes import AXES_FILE, read_axes
-from hf_langimb.card_update import carry_evaluations
-from hf_langimb.hub.download import ADAPTER, BASE_MODEL, MODEL_FILES, WEIGHTS, loading
-from hf_langimb.lora import load_model
-from hf_langimb.model_card import render_attributions_card, render_base_card, render_card
-from hf_langimb.results import FILE_NAME, measured
+from hf_langimb.hub.pull import ADAPTER, BASE_MODEL, MODEL_FILES, WEIGHTS, loading
+from hf_langimb.models.axes import AXES_FILE, read_axes
+from hf_langimb.models.loading import load_model
+from hf_langimb.results.card_update import carry_evaluations
+from hf_langimb.results.cards import render_attributions_card, render_base_card, render_card
+from hf_langimb.results.schema import FILE_NAME, measured
 
 OURS = re.compile(  # names in a model repository that a push writes, or that would be loaded in their place
     r"(model|adapter_model|pytorch_model)[\w.-]*|(adapter_config|config|langimb|probe|results)\.json|report\.html|"
@@ -186,7 +186,7 @@ def _with_evaluations(card: str) -> Callable[[str, set[str]], str]:
 
 def page_of(folder: Path, scratch: Path) -> Files:
     """The page of a run and its figures, made in `scratch` where there is none or the results are newer."""
-    from hf_langimb.report.page import PAGE_FILE, write_report
+    from hf_langimb.results.page import PAGE_FILE, write_report
 
     written = folder / PAGE_FILE
     newer = written.is_file() and written.stat().st_mtime >= (folder / FILE_NAME).stat().st_mtime
@@ -219,7 +219,7 @@ def _model_files(folder: Path) -> Files:
 
 
 def _store_files(store: Path) -> list[Path]:
-    from hf_langimb.attribution.store import AttributionStore
+    from hf_langimb.measures.attribution.store import AttributionStore
 
     opened = AttributionStore(store)  # whole, or an error in words
     if len(opened.tokens) == 0:

@@ -13,12 +13,12 @@ from typing import Any
 
 import torch
 
-from hf_langimb.card_update import evaluation_name, evaluation_slug, refresh_card
-from hf_langimb.hub.download import ADAPTER, WEIGHTS, checksums_of, download, info_of, is_whole, loading, require_name
+from hf_langimb.hub.errors import retried, told
 from hf_langimb.hub.prepare import OURS, Files, Repository, as_json, logits_of, page_of, prepare, whole_results
-from hf_langimb.hub_faults import retried, told
-from hf_langimb.lora import load_model
-from hf_langimb.results import FILE_NAME, read_results
+from hf_langimb.hub.pull import ADAPTER, WEIGHTS, checksums_of, download, info_of, is_whole, loading, require_name
+from hf_langimb.models.loading import load_model
+from hf_langimb.results.card_update import evaluation_name, evaluation_slug, refresh_card
+from hf_langimb.results.schema import FILE_NAME, read_results
 
 
 def push_run(

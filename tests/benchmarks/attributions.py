@@ -23,8 +23,8 @@ from datasets import Dataset, load_dataset
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 from hf_langimb import attribute
-from hf_langimb.attribution import attribute as module
-from hf_langimb.attribution.engine import Forward
+from hf_langimb.measures.attribution import attribute as module
+from hf_langimb.measures.attribution.engine import Forward
 
 
 def load(name, device):

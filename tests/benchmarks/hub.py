@@ -30,8 +30,8 @@ from hub_server import HubServer
 from huggingface_hub import constants
 
 from hf_langimb import push_run
-from hf_langimb.hub.download import pull
-from hf_langimb.results import read_results
+from hf_langimb.hub.pull import pull
+from hf_langimb.results.schema import read_results
 
 
 def measure(run, setups):

@@ -16,7 +16,7 @@ import torch
 from transformers import AutoModel, AutoTokenizer
 
 from hf_langimb import extract_features
-from hf_langimb.data.loading import open_texts, tokenize
+from hf_langimb.data.reading import open_texts, tokenize
 
 BATCH = 64
 

@@ -3,7 +3,7 @@
 import datasets
 import evaluate
 
-from hf_langimb.distribution import JointDistribution
+from hf_langimb.counts.distribution import JointDistribution
 
 DESCRIPTION = """\
 Mutual information of prediction and language in bits, on test data whose labels are balanced in each language: 0 for a

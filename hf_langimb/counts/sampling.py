@@ -1,0 +1,150 @@
+"""Training subsets with a chosen joint distribution: shares -> cell sizes (`allocate`) -> row numbers (`draw`).
+
+Each row has one random key; a plan takes the rows with the smallest keys of each cell. Two plans drawn with one seed
+therefore share as many rows as their sizes allow (the sum over cells of the smaller size), as arXiv 2402.13016 asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from hf_langimb.counts.columns import encode_columns
+from hf_langimb.counts.distribution import whole_counts
+
+_TOLERANCE = 1e-6
+
+
+def joint_shares(shares: Any) -> np.ndarray:
+    """Shares of a plan as a joint distribution: float64[L, C], sum 1.
+
+    Args:
+        shares: [L, C], either joint (the table sums to 1) or per language (each row sums to 1; the languages then
+            have equal sizes, as in SPEC's tables of arXiv 2402.13016).
+
+    Raises:
+        ValueError: not a table, a negative share, or sums that are neither of the two.
+    """
+    table = np.asarray(shares, dtype=np.float64)
+    if table.ndim != 2 or table.size == 0 or not np.isfinite(table).all():
+        raise ValueError(f"A plan is a table of shares, languages x labels; found an array of shape {table.shape}.")
+    if (table < 0).any():
+        raise ValueError(f"Shares of a plan must not be negative; the smallest is {table.min()}.")
+    rows = table.sum(axis=1)
+    if abs(rows.sum() - 1) <= _TOLERANCE:
+        return table / rows.sum()
+    if np.allclose(rows, 1, atol=_TOLERANCE, rtol=0):
+        return table / rows.sum()
+    raise ValueError(
+        "Shares of a plan do not add up: expected every language's shares to sum to 1 (or the whole table), found "
+        f"sums {', '.join(f'{value:.6g}' for value in rows)}. Write exact fractions, for example 1/3 and not 0.33."
+    )
+
+
+def allocate(available: Any, shares: Any, size: int | None = None) -> np.ndarray:
+    """Cell sizes of a plan: the largest that the source allows, or a given size.
+
+    Args:
+        available: rows of the source in each cell, int[L, C].
+        shares: the plan's shares, [L, C] (see `joint_shares`).
+        size: rows in total; None takes the largest with size * share <= available in every cell. Every smaller size
+            fits too; a slightly larger one may, where its shares happen to be rounded down in the scarce cells.
+
+    Returns:
+        int64[L, C]; its sum is `size`, each cell within one row of size * share (largest remainders are rounded up).
+
+    Raises:
+        ValueError: shapes differ, shares do not add up, a negative size, or a cell needs more rows than the source has
+            (which cell, how many).
+    """
+    available, shares = whole_counts(available), joint_shares(shares)
+    if available.shape != shares.shape:
+        raise ValueError(
+            f"The plan has {shares.shape[0]} languages x {shares.shape[1]} labels, the source "
+            f"{' x '.join(map(str, available.shape))}: give one share for every cell of the source."
+        )
+    if size is None:
+        used = shares > 0
+        size = int((available[used] / shares[used]).min() * (1 + 1e-12) + 1e-9)  # 1/3 is not exact: 11.9999999 is 12
+    if size < 0:
+        raise ValueError(f"Expected a size of 0 rows or more, found {size}; None takes the largest that fits.")
+    counts = _round(shares * size, size)
+    short = counts > available
+    if short.any():
+        cells = "; ".join(
+            f"language {i}, label {j}: needs {counts[i, j]:,}, has {available[i, j]:,}"
+            for i, j in np.argwhere(short).tolist()
+        )
+        largest = int(allocate(available, shares).sum())
+        advice = f"Every size up to {largest:,} fits." if largest else "A cell that the plan names needs some rows."
+        raise ValueError(f"A plan of {size:,} rows is larger than the source ({cells}). {advice}")
+    return counts
+
+
+def _round(expected: np.ndarray, size: int) -> np.ndarray:
+    """Round down, then give the rows that are left to the largest remainders (first cell first on ties)."""
+    counts = np.floor(expected + 1e-9).astype(np.int64)
+    remainders = np.round(expected - counts, 6)  # 1/3 and 1/6 are not exact: without rounding no two would tie
+    order = np.argsort(-remainders.ravel(), kind="stable")
+    counts.ravel()[order[: size - int(counts.sum())]] += 1
+    return counts
+
+
+def draw(languages: Any, labels: Any, counts: Any, *, seed: int) -> np.ndarray:
+    """Row numbers of a subset with the given cell sizes.
+
+    Args:
+        languages, labels: one entry per row of the source, in any form that `JointDistribution.from_columns` takes.
+        counts: rows to take from each cell, int[L, C], on the axes that `from_columns` would give.
+        seed: of the random order in each cell. Smaller counts give subsets of larger ones.
+
+    Returns:
+        int64[N], ascending, no repeats.
+
+    Raises:
+        ValueError: a cell has fewer rows than asked for, or lengths or shape do not match.
+    """
+    counts = whole_counts(counts)
+    (language_axis, language_ids), (label_axis, label_ids) = encode_columns(language=languages, label=labels)
+    if counts.shape != (len(language_axis), len(label_axis)):
+        raise ValueError(
+            f"Expected counts for {len(language_axis)} languages x {len(label_axis)} labels, found shape "
+            f"{counts.shape}."
+        )
+    cells = language_ids * len(label_axis) + label_ids
+    available = np.bincount(cells, minlength=counts.size)
+    short = np.flatnonzero(counts.ravel() > available)
+    if short.size:
+        i, j = divmod(int(short[0]), len(label_axis))
+        raise ValueError(
+            f"Cell ({language_axis[i]}, {label_axis[j]}) needs {counts[i, j]:,} rows, the source has "
+            f"{available[short[0]]:,}."
+        )
+    keys = np.random.default_rng(seed).random(len(cells))
+    order = np.lexsort((keys, cells))
+    rank = np.empty(len(cells), dtype=np.int64)  # place of each row in its cell's random order
+    rank[order] = np.arange(len(cells)) - np.repeat(np.cumsum(available) - available, available)
+    return np.flatnonzero(rank < counts.ravel()[cells])
+
+
+def keep_one_language_per_item(languages: Sequence[Any], items: Sequence[Any], *, seed: int) -> np.ndarray:
+    """Rows to keep so that no two languages share an item (translations of one text).
+
+    Every item is given to one of the languages at random, each language getting the same number of items (to within
+    one). Meant for items that every language has: one whose language lacks it is left out.
+
+    Args:
+        languages, items: one entry per row of the source.
+        seed: of the assignment.
+
+    Returns:
+        int64[N], ascending row numbers.
+
+    Raises:
+        ValueError: nulls, or lengths that differ.
+    """
+    (language_axis, language_ids), (item_axis, item_ids) = encode_columns(language=languages, item=items)
+    owner = np.random.default_rng(seed).permutation(len(item_axis)) % len(language_axis)
+    return np.flatnonzero(owner[item_ids] == language_ids)

@@ -1,0 +1,1 @@
+"""Models and rows -> numbers: quality by language, the language probe, token attributions."""

@@ -1,0 +1,5 @@
+"""Token attributions of a whole data set: Owen and Shapley values, their store, and differences between models."""
+
+METHODS, MASKINGS = ("owen", "shapley"), ("ids", "string")
+DTYPES, BUDGET_UNITS = ("float32", "float64", "bfloat16"), ("evaluations", "forwards")
+SETS = ("positive", "neutral", "negative")  # tokens, by the sign of what they add

@@ -1,0 +1,284 @@
+"""The cumulative difference of two models' attributions, by language and label (arXiv 2402.13016, section 4.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import permutations, product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hf_langimb.measures.attribution import SETS
+from hf_langimb.measures.attribution.store import AttributionStore, stack
+
+THRESHOLDS = (0.001, 0.01, 0.05)
+PARTS = (*SETS, "base_difference", "probability_difference")
+SETTINGS = ("tokenizer", "data", "labels", "method", "masking", "budget", "budget_unit", "mask_token", "dtype")
+Store = AttributionStore | str | Path
+
+
+def cumulative_difference(
+    other: Store,
+    reference: Store,
+    *,
+    selection: Store | None = None,
+    thresholds: Sequence[float] = THRESHOLDS,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> list[dict[str, Any]]:
+    """Sum over tokens of S_other - S_reference, by the sign of the token, averaged over the examples of a language.
+
+    A token is positive for a label where its S in `selection` is above the threshold, negative where it is below minus
+    the threshold, else neutral. In each row positive + neutral + negative is the difference of the probabilities less
+    that of the base values.
+
+    Selecting by the reference and subtracting it regresses to the mean: even two equal models show that positive tokens
+    fall and negative ones rise. Call it three times, with models of three seeds: the result (other, A), the control
+    (B, A), and (other, B, selection=A), which is free of that: result - control. `compare_seeds` does so.
+
+    Args:
+        other, reference: stores of two models on the same data.
+        selection: the store that says which tokens are positive; None takes the reference.
+        thresholds: of S, in probability.
+        resamples: of the bootstrap over examples; 0 leaves the intervals out (null).
+        seed: of the bootstrap.
+
+    Returns:
+        JSON-ready, one entry for each threshold, language and label: `positive`, `neutral`, `negative`,
+        `base_difference` and `probability_difference`; `intervals`, 95 % percentile bootstrap intervals of these over
+        examples, which do not know the noise of training; `token_shares` of the three sets
+        (special tokens count, most of them as neutral); `examples`.
+
+    Raises:
+        ValueError: stores of other data, tokenizers or settings, or data without languages.
+    """
+    sums = _Sums([other, reference, reference if selection is None else selection], thresholds)
+    return sums.entries([(0, 1, 2)], resamples, seed)
+
+
+def compare_seeds(
+    other: Mapping[Any, Store],
+    reference: Mapping[Any, Store],
+    *,
+    thresholds: Sequence[float] = THRESHOLDS,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Result, control and unbiased form of two setups, averaged over all ordered choices of different seeds.
+
+    Args:
+        other, reference: seed -> store; seeds that both have are used.
+        thresholds, resamples, seed: as in `cumulative_difference`.
+
+    Returns:
+        JSON-ready: `result`, `control`, `unbiased` (entries as above, with `seed_intervals`: 95 % t intervals by the
+        jackknife over seeds, null for fewer than four), `seeds`, `examples`, `truncated_share`. Two seeds are needed
+        for the control and three for the unbiased form, which are empty otherwise; a single seed gives a result of two
+        models that started alike.
+    """
+    seeds = [number for number in other if number in reference]
+    if not seeds:
+        raise ValueError(f"The setups share no seed: found {list(other)} and {list(reference)}.")
+    stores = [
+        AttributionStore(s) if isinstance(s, str | Path) else s
+        for s in (*(other[n] for n in seeds), *(reference[n] for n in seeds))
+    ]
+    sums = _Sums(stores, thresholds)
+    count = len(seeds)
+    pairs = list(permutations(range(count), 2)) or [(0, 0)]
+    triples = list(permutations(range(count), 3))
+    forms = {  # places in `stores` of other, reference, selection, and the seeds that they are of
+        "result": [((i, count + a, count + a), {i, a}) for i, a in pairs],
+        "control": [((count + b, count + a, count + a), {b, a}) for b, a in pairs if b != a],
+        "unbiased": [((i, count + b, count + a), {i, b, a}) for i, b, a in triples],
+    }
+    entries = {}
+    for form, choices in forms.items():
+        without = [[places for places, used in choices if left_out not in used] for left_out in range(count)]
+        entries[form] = sums.entries([places for places, _ in choices], resamples, seed, without) if choices else []
+    first = stores[0]
+    cut = [sum(store.examples["truncated"].to_pylist()) / len(store) for store in stores]
+    return entries | {"seeds": seeds, "examples": len(first), "truncated_share": sum(cut) / len(cut)}
+
+
+def base_values(stores: Mapping[Any, Store]) -> dict[str, Any]:
+    """How far base values (p with every token masked) differ between the seeds of a setup, and between texts.
+
+    Attributions of two models compare what tokens add only as far as both start from one base value; the masked-input
+    entropy loss draws all of them to 1/C.
+
+    Args:
+        stores: seed -> store, on the same data.
+
+    Returns:
+        JSON-ready: `mean` {label: float} over seeds and examples; `over_seeds`, the standard deviation over seeds of an
+        example's base value, mean over examples and labels (null for one seed); `over_examples`, that over examples
+        within a model, mean over seeds and labels (null for one example).
+    """
+    opened = [s if isinstance(s, AttributionStore) else AttributionStore(s) for s in stores.values()]
+    _require_alike(opened)
+    bases = np.stack([stack(store.examples["base"]).astype(np.float64) for store in opened])  # [seeds, N, C]
+    spreads = [float(bases.std(axis=i, ddof=1).mean()) if bases.shape[i] > 1 else None for i in (0, 1)]
+    means = dict(zip(opened[0].labels, bases.mean(axis=(0, 1)).tolist(), strict=True))
+    return {"mean": means, "over_seeds": spreads[0], "over_examples": spreads[1]}
+
+
+def token_sums(store: Store, threshold: float = 0.01) -> list[dict[str, Any]]:
+    """Shares of positive, neutral and negative tokens of one model and the sums of their S, mean over examples.
+
+    Args:
+        store: of the model.
+        threshold: of S, in probability.
+
+    Returns:
+        JSON-ready, an entry for each language and label: `positive`, `neutral`, `negative`, `token_shares`, `examples`.
+    """
+    sums = _Sums([store], [threshold])
+    over = sums._over(0, 0)[0]  # [N, C, 3]
+    found = []
+    for language, rows in sums.rows.items():
+        shares, means = sums._shares([0], threshold, rows), over[rows].mean(axis=0)
+        for j, label in enumerate(sums.stores[0].labels):
+            entry = {"threshold": threshold, "language": language, "label": label, "examples": len(rows)}
+            entry |= dict(zip(SETS, means[j].tolist(), strict=True))
+            found.append(entry | {"token_shares": dict(zip(SETS, shares[:, j].tolist(), strict=True))})
+    return found
+
+
+class _Sums:
+    """Sums of S over the tokens that a store selects, for all examples, classes and thresholds of several stores."""
+
+    def __init__(self, stores: Sequence[Store], thresholds: Sequence[float]) -> None:
+        self.stores = [s if isinstance(s, AttributionStore) else AttributionStore(s) for s in stores]
+        _require_alike(self.stores)
+        self.thresholds = _checked(thresholds)
+        first = self.stores[0]
+        self.starts = np.flatnonzero(np.diff(first.tokens["example"].to_numpy(), prepend=-1))
+        self.sizes = np.diff(np.append(self.starts, len(first.tokens)))
+        self.values = [stack(store.tokens["S"]).astype(np.float64) for store in self.stores]
+        self.ends = [
+            np.stack([stack(store.examples[name]).astype(np.float64) for name in ("base", "p")], axis=-1)
+            for store in self.stores
+        ]  # [N, C, 2] each
+        languages = np.array(first.examples["language"].to_pylist(), dtype=object)
+        if without := sum(language is None for language in languages):
+            raise ValueError(
+                f"Attributions by language need a column language in the data; {without:,} of {len(languages):,} "
+                "examples have none: explain them again with one."
+            )
+        self.rows = {language: np.flatnonzero(languages == language) for language in sorted(set(languages))}
+        self._selected: dict[tuple[int, int], np.ndarray] = {}
+
+    def _sets(self, selection: int, threshold: float) -> tuple[np.ndarray, ...]:
+        signs = self.values[selection]
+        return signs > threshold, np.abs(signs) <= threshold, signs < -threshold
+
+    def _over(self, store: int, selection: int) -> np.ndarray:
+        """[thresholds, N, C, 3]: sums of a store's S over another's positive, neutral and negative tokens."""
+        if (store, selection) not in self._selected:
+            sums = [
+                np.add.reduceat(np.where(chosen, self.values[store], 0.0), self.starts)
+                for threshold in self.thresholds
+                for chosen in self._sets(selection, threshold)
+            ]
+            self._selected[store, selection] = (
+                np.stack(sums).reshape(len(self.thresholds), 3, *sums[0].shape).transpose(0, 2, 3, 1)
+            )
+        return self._selected[store, selection]
+
+    def parts(self, choices: Sequence[tuple[int, int, int]]) -> np.ndarray:
+        """[thresholds, N, C, 5], the mean over choices of (other, reference, selection)."""
+        total: Any = 0.0
+        for other, reference, selection in choices:
+            moved = self._over(other, selection) - self._over(reference, selection)
+            ends = np.broadcast_to(self.ends[other] - self.ends[reference], (*moved.shape[:-1], 2))
+            total = total + np.concatenate([moved, ends], axis=-1)
+        return total / len(choices)
+
+    def entries(
+        self,
+        choices: Sequence[tuple[int, int, int]],
+        resamples: int,
+        seed: int,
+        without: Sequence[Sequence[tuple[int, int, int]]] = (),
+    ) -> list[dict[str, Any]]:
+        """One for each threshold, language and label; `without` are the choices that are left without each seed."""
+        parts = self.parts(choices)
+        jackknife = [self.parts(left) for left in without] if len(without) > 3 else []
+        labels = self.stores[0].labels
+        selections = [selection for _, _, selection in choices]
+        found = []
+        for (i, threshold), (language, rows) in product(enumerate(self.thresholds), self.rows.items()):
+            means = parts[i, rows].mean(axis=0)  # [C, 5]
+            bounds = _bootstrap(parts[i, rows], resamples, seed) if resamples else None
+            seed_bounds = (
+                _jackknife(means, np.stack([left[i, rows].mean(axis=0) for left in jackknife])) if jackknife else None
+            )
+            shares = self._shares(selections, threshold, rows)
+            for j, label in enumerate(labels):
+                entry = {"threshold": threshold, "language": language, "label": label}
+                entry |= dict(zip(PARTS, means[j].tolist(), strict=True))
+                for name, pair in (("intervals", bounds), ("seed_intervals", seed_bounds)):
+                    entry[name] = None if pair is None else dict(zip(PARTS, pair[:, j].T.tolist(), strict=True))
+                entry["token_shares"] = dict(zip(SETS, shares[:, j].tolist(), strict=True))
+                found.append(entry | {"examples": len(rows)})
+        return found
+
+    def _shares(self, selections: Sequence[int], threshold: float, rows: np.ndarray) -> np.ndarray:
+        """[3, C]: shares of a language's tokens in the three sets, mean over the selecting stores."""
+        shares = []
+        for selection in sorted(set(selections)):
+            counts = [
+                np.add.reduceat(chosen, self.starts)[rows].sum(axis=0) for chosen in self._sets(selection, threshold)
+            ]
+            shares.append(np.stack(counts) / self.sizes[rows].sum())
+        return np.mean(shares, axis=0)
+
+
+def _checked(thresholds: Any) -> list[float]:
+    """Of S: one or more, none negative.
+
+    Raises:
+        ValueError: others.
+    """
+    try:
+        values = [float(value) for value in np.atleast_1d(np.asarray(thresholds, dtype=np.float64))]
+    except (TypeError, ValueError):
+        values = []
+    if not values or not all(value >= 0 for value in values):
+        raise ValueError(f"Expected one threshold of S or more, each 0 or above, found {thresholds!r}.")
+    return values
+
+
+def _jackknife(mean: np.ndarray, left_out: np.ndarray) -> np.ndarray:
+    """95 % t interval [2, ...] of a mean from its values without each of n seeds, [n, ...]."""
+    from scipy.stats import t
+
+    count = len(left_out)
+    error = np.sqrt((count - 1) / count * ((left_out - left_out.mean(axis=0)) ** 2).sum(axis=0))
+    half = float(t.ppf(0.975, count - 1)) * error
+    return np.stack([mean - half, mean + half])
+
+
+def _bootstrap(parts: np.ndarray, resamples: int, seed: int) -> np.ndarray:
+    """95 % percentile intervals [2, C, 5] of the means over examples."""
+    rng = np.random.default_rng(seed)
+    number = len(parts)
+    flat = parts.reshape(number, -1)
+    copies = (rng.multinomial(number, np.full(number, 1 / number)) for _ in range(resamples))
+    means = np.stack([times @ flat / number for times in copies])
+    return np.quantile(means, (0.025, 0.975), axis=0).reshape(2, *parts.shape[1:])
+
+
+def _require_alike(stores: Sequence[AttributionStore]) -> None:
+    first = stores[0]
+    names = (*SETTINGS, "seed") if first.manifest["method"] == "shapley" else SETTINGS
+    for store in stores[1:]:
+        for name in names:
+            ours, theirs = first.manifest[name], store.manifest[name]
+            if ours != theirs:
+                raise ValueError(
+                    f"{first.folder} and {store.folder} cannot be compared: {name} is {ours!r} in one and {theirs!r} "
+                    "in the other. Explain the same rows with the same settings."
+                )

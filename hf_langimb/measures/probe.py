@@ -1,0 +1,362 @@
+"""Language-identification probe: how well a linear model reads the language off a model's features (SPEC A5)."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hf_langimb.console import bar
+from hf_langimb.counts.columns import encode_column
+
+POOLINGS = ("cls", "pooler", "mean", "last")
+PROTOCOLS = ("text", "code")
+ATTEMPTS = 10  # to draw folds that leave every language among the rows to fit
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """What a cross-validated probe found.
+
+    Args:
+        accuracy: share of rows whose language is identified, each by a probe that has not seen its fold.
+        chance: accuracy of always naming the most frequent language.
+        control: mean accuracy of the same probe on shuffled languages; near `chance` where the protocol is sound.
+        control_interval: where the accuracy on shuffled languages lies in 99 % of shuffles (a t prediction interval
+            from those made: rows err together, so that a binomial interval over rows is too narrow).
+        bits_below_chance: entropy of the languages less the probe's cross-entropy, in bits: what the features tell.
+        confidence: mean probability that the probe gives to the language it names.
+        rows: number of rows.
+        folds: of the cross-validation.
+        languages: the axis of `confusion`.
+        confusion: int64[L, L], rows: true language, columns: identified.
+        converged: whether every fold's solver did.
+    """
+
+    accuracy: float
+    chance: float
+    control: float
+    control_interval: tuple[float, float]
+    bits_below_chance: float
+    confidence: float
+    rows: int
+    folds: int
+    languages: tuple[str, ...]
+    confusion: np.ndarray
+    converged: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready: the keys of results.json's `probe`."""
+        return {
+            "accuracy": self.accuracy,
+            "chance": self.chance,
+            "control": self.control,
+            "control_interval": list(self.control_interval),
+            "bits_below_chance": self.bits_below_chance,
+            "confidence": self.confidence,
+            "rows": self.rows,
+            "folds": self.folds,
+            "languages": list(self.languages),
+            "confusion": self.confusion.tolist(),
+            "converged": self.converged,
+        }
+
+
+def probe_languages(
+    features: Any,
+    languages: Any,
+    *,
+    groups: Any = None,
+    C: float = 1.0,
+    folds: int = 5,
+    seed: int = 0,
+    shuffles: int = 10,
+) -> ProbeResult:
+    """Cross-validated accuracy of a logistic regression that reads the language off frozen features.
+
+    Args:
+        features: float[N, H], or float[1, N, H] as `extract_features` gives for one layer.
+        languages: N entries.
+        groups: N entries, rows of one group stay in one fold (translations of one item); None folds single rows.
+        C: inverse strength of the regularisation (scikit-learn's default 1; the authors' code used 1e-4).
+        folds: number of folds, fewer where a language has fewer rows (with groups: fewer groups) or would be missing
+            where the probe is fitted.
+        seed: of the folds and of the shuffled control.
+        shuffles: of the languages for the control, 2 or more.
+
+    Raises:
+        ValueError: fewer than two languages, a language with a single row or group, lengths that differ, or a number
+            out of its range.
+    """
+    from scipy.stats import t
+
+    if not C > 0 or folds < 2 or shuffles < 2:
+        raise ValueError(
+            f"Expected C above 0, folds and shuffles of 2 or more, found C={C}, folds={folds}, shuffles={shuffles}."
+        )
+    table = np.asarray(features, dtype=np.float64)
+    table = table[0] if table.ndim == 3 and len(table) == 1 else table
+    axis, target = encode_column(languages, "language")
+    if table.ndim != 2 or len(table) != len(target):
+        raise ValueError(
+            f"Expected features of shape [{len(target)}, H] for {len(target)} languages, found {list(table.shape)}."
+        )
+    counts = np.bincount(target, minlength=len(axis))
+    if len(axis) < 2:
+        raise ValueError(f"A language probe needs rows in two languages or more, found only {', '.join(axis)}.")
+    group_ids = np.arange(len(target)) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
+    if len(group_ids) != len(target):
+        raise ValueError(f"Expected one group per row, found {len(group_ids):,} for {len(target):,} rows.")
+    apart = np.bincount(np.unique(np.stack([target, group_ids]), axis=1)[0])  # groups of each language
+    if apart.min() < 2:
+        rare = ", ".join(axis[i] for i in np.flatnonzero(apart < 2))
+        unit = "rows" if groups is None else "groups of rows"
+        raise ValueError(
+            f"A language probe needs two {unit} of each language or more, found one of {rare}: give more, or leave "
+            "such languages out."
+        )
+    splits = _splits(target, group_ids, int(min(folds, apart.min())), seed)
+    fits = bar(description="Probing", total=len(splits) * (1 + shuffles), unit="fit")
+    probabilities, converged = _out_of_fold(table, target, splits, C, fits)
+    rng = np.random.default_rng(seed)
+    controls = []
+    for _ in range(shuffles):
+        shuffled = target.copy()
+        for _, rows in splits:  # within folds, which keep their languages in proportion
+            shuffled[rows] = rng.permutation(target[rows])
+        controls.append(float((_out_of_fold(table, shuffled, splits, C, fits)[0].argmax(axis=1) == shuffled).mean()))
+    fits.close()
+    control = float(np.mean(controls))
+    half = float(t.ppf(0.995, shuffles - 1)) * float(np.std(controls, ddof=1)) * math.sqrt(1 + 1 / shuffles)
+    identified = probabilities.argmax(axis=1)
+    confusion = np.zeros((len(axis), len(axis)), dtype=np.int64)
+    np.add.at(confusion, (target, identified), 1)
+    shares = counts / counts.sum()
+    told = np.log2(np.maximum(probabilities[np.arange(len(target)), target], np.finfo(np.float64).tiny))
+    return ProbeResult(
+        accuracy=float((identified == target).mean()),
+        chance=float(shares.max()),
+        control=control,
+        control_interval=(max(control - half, 0.0), min(control + half, 1.0)),
+        bits_below_chance=float(told.mean() - (shares * np.log2(shares)).sum()),
+        confidence=float(probabilities.max(axis=1).mean()),
+        rows=len(target),
+        folds=len(splits),
+        languages=axis,
+        confusion=confusion,
+        converged=converged,
+    )
+
+
+def _splits(target: np.ndarray, groups: np.ndarray, folds: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """(rows to fit, rows to test) of each fold: languages in proportion, rows of one group in one fold.
+
+    As many folds as leave every language among the rows to fit.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+    grouped = len(np.unique(groups)) < len(groups)
+    languages = len(np.unique(target))
+    for number, attempt in itertools.product(range(folds, 1, -1), range(ATTEMPTS)):
+        kind = StratifiedGroupKFold if grouped else StratifiedKFold
+        splitter = kind(number, shuffle=True, random_state=seed + attempt)
+        splits = list(splitter.split(target, target, groups if grouped else None))
+        if all(len(np.unique(target[train])) == languages for train, _ in splits):
+            return splits
+    raise ValueError("A language probe cannot keep rows of each language apart: too few groups of rows. Give more.")
+
+
+def _out_of_fold(
+    features: np.ndarray, target: np.ndarray, splits: list[tuple[np.ndarray, np.ndarray]], C: float, progress: Any
+) -> tuple[np.ndarray, bool]:
+    """Probabilities float64[N, L] of each row by a probe fitted on the other folds, and whether all fits converged."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
+    probabilities = np.zeros((len(target), int(target.max()) + 1))
+    converged = True
+    for train, test in splits:
+        probe = LogisticRegression(C=C)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # recorded instead
+            probe.fit(features[train], target[train])
+        converged &= bool((probe.n_iter_ < probe.max_iter).all())
+        probabilities[test] = probe.predict_proba(features[test])
+        progress.update()
+    return probabilities, converged
+
+
+def extract_features(
+    model: Any,
+    tokenizer: Any,
+    dataset: Any,
+    *,
+    pooling: str = "cls",
+    layers: Sequence[int] | None = (-1,),
+    text_columns: Sequence[str] = (),
+    batch_size: int = 64,
+) -> np.ndarray:
+    """Features of each row from a frozen model, in batches sorted by length; several processes share the batches.
+
+    Args:
+        model: any Hugging Face model that gives hidden states; a classifier's encoder is used through it.
+        tokenizer: pads the batches, and encodes the texts where the data set has no `input_ids`.
+        dataset: tokenized rows, or rows with texts (`text_columns`, else the usual names).
+        pooling: `cls` first token, `pooler` the model's pooled output (which has no layers), `mean` over tokens,
+            `last` last token.
+        layers: hidden states to take, 0 the embeddings, -1 the last layer; None takes all, in one forward pass.
+        text_columns: one column, or two for a pair.
+        batch_size: rows in a forward pass.
+
+    Returns:
+        float32[layers, N, H], rows in the order of the data set, the same in every process.
+
+    Raises:
+        ValueError: no rows, a row without tokens, unknown pooling, no text column, no such layer, `pooler` with layers
+            or on a model without one, or a model that gives no hidden states.
+    """
+    import torch
+    from accelerate import PartialState
+    from accelerate.utils import reduce
+
+    from hf_langimb.data.reading import find_text_columns, longest_input, tokenize
+    from hf_langimb.models.loading import base_model_of
+
+    if pooling not in POOLINGS:
+        raise ValueError(f"Unknown pooling {pooling!r}: choose one of {', '.join(POOLINGS)}.")
+    if pooling == "pooler" and (layers is None or list(layers) != [-1]):
+        raise ValueError("The pooler has no layers: leave the layers out, or choose pooling cls, mean or last.")
+    if len(dataset) == 0:
+        raise ValueError("No rows to take features from: the data set is empty.")
+    base = base_model_of(model)
+    if "input_ids" not in dataset.column_names:
+        longest = longest_input(tokenizer, base.config)
+        dataset = tokenize(dataset, tokenizer, find_text_columns(dataset, text_columns), longest)
+    names = [name for name in tokenizer.model_input_names if name in dataset.column_names]
+    columns = dataset.select_columns(names).with_format(None)[:]
+    if empty := [row for row, ids in enumerate(columns["input_ids"]) if not len(ids)]:
+        raise ValueError(f"Row {empty[0]} has no tokens: its text is empty. Filter such rows out ({len(empty):,}).")
+    order = np.argsort([-len(ids) for ids in columns["input_ids"]], kind="stable")
+    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    state = PartialState()
+    encoder = getattr(base, "base_model", model)  # adapters sit within the encoder's layers
+    features: Any = None
+    training = model.training
+    model.eval()
+    mine = batches[state.process_index :: state.num_processes] or batches[-1:]
+    try:
+        with torch.inference_mode():
+            for index in bar(mine, "Extracting features"):
+                batch = _pad(tokenizer, {name: [column[i] for i in index] for name, column in columns.items()})
+                outputs = encoder(**batch.to(model.device), output_hidden_states=True)
+                pooled = _pool(outputs, batch, pooling, layers)
+                if features is None:
+                    features = np.zeros((len(pooled), len(order), pooled.shape[-1]), dtype=np.float32)
+                features[:, index] = pooled.float().cpu().numpy()
+    finally:
+        model.train(training)
+    if state.num_processes == 1:
+        return features
+    if state.process_index >= len(batches):  # it only learned the shape
+        features[:] = 0
+    return reduce(torch.from_numpy(features).to(state.device), reduction="sum").cpu().numpy()
+
+
+def _pad(tokenizer: Any, rows: dict[str, list[Any]]) -> Any:
+    """A batch padded at the right, where padding moves no token's position."""
+    from transformers.data.data_collator import pad_without_fast_tokenizer_warning
+
+    return pad_without_fast_tokenizer_warning(tokenizer, rows, padding_side="right", return_tensors="pt")
+
+
+def _pool(outputs: Any, batch: Any, pooling: str, layers: Sequence[int] | None) -> Any:
+    """[layers, B, H] from a model's outputs."""
+    import torch
+
+    if pooling == "pooler":
+        pooled = getattr(outputs, "pooler_output", None)
+        if pooled is None:
+            raise ValueError("This model has no pooler: choose pooling cls, mean or last.")
+        return pooled[None]
+    if getattr(outputs, "hidden_states", None) is None:
+        raise ValueError(
+            "This model gives no hidden states of its own (an encoder-decoder?): choose an encoder or decoder."
+        )
+    depth = len(outputs.hidden_states)
+    if wrong := [layer for layer in layers or () if not -depth <= layer < depth]:
+        raise ValueError(f"This model has layers 0 to {depth - 1} (-1 is the last), found {wrong[0]}.")
+    chosen = [outputs.hidden_states[layer] for layer in (range(depth) if layers is None else layers)]  # [B, T, H] each
+    mask = batch["attention_mask"] if "attention_mask" in batch else torch.ones_like(batch["input_ids"])
+    if pooling == "mean":
+        shares = (mask / mask.sum(dim=1, keepdim=True)).to(chosen[0].dtype)
+        return torch.stack([torch.einsum("bth,bt->bh", hidden, shares) for hidden in chosen])
+    positions = torch.arange(mask.shape[1], device=mask.device)
+    masked = torch.where(mask.bool(), positions, -1 if pooling == "last" else mask.shape[1])
+    token = masked.amax(dim=1) if pooling == "last" else masked.amin(dim=1)
+    rows = torch.arange(len(token), device=token.device)
+    return torch.stack([hidden[rows, token] for hidden in chosen])
+
+
+def probe_model(
+    name: str,
+    dataset: Any,
+    *,
+    text_columns: Sequence[str],
+    protocol: str = "text",
+    pooling: str | None = None,
+    layers: Sequence[int] | None = (-1,),
+) -> dict[str, Any] | None:
+    """Probe a checkpoint on text: features, then one probe for each layer.
+
+    Args:
+        name: Hub id or folder of any encoder, classifier or adapter.
+        dataset: the text columns, `language`, and `id` (equal ids stay in one fold), as `open_texts` gives them.
+        text_columns: one column, or two for a pair.
+        protocol: `text`, the paper's words: the first token's state, C = 1, the pair as a pair; `code`, its authors'
+            code: C = 1e-4, the pooler for BERT, the first text alone.
+        pooling: see `extract_features`; None takes the protocol's.
+        layers: see `extract_features`; None takes all.
+
+    Returns:
+        JSON-ready: the settings and, for each layer, the fields of `ProbeResult`; None in all processes but the main.
+
+    Raises:
+        ValueError: no such model or protocol, a pooler that the checkpoint does not have, too few languages or rows.
+    """
+    from accelerate import PartialState
+    from transformers import AutoModel
+
+    from hf_langimb.models.loading import load_with_tokenizer
+
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"Unknown protocol {protocol!r}: choose one of {', '.join(PROTOCOLS)}.")
+    state = PartialState()
+    model, untrained, tokenizer = load_with_tokenizer(name, AutoModel)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token  # padding is masked: any token will do
+    faithful = protocol == "code"
+    pooling = pooling or ("pooler" if faithful and model.config.model_type == "bert" else "cls")
+    if pooling == "pooler" and any("pooler" in parameter for parameter in untrained):
+        raise ValueError(f"The checkpoint {name!r} has no trained pooler: choose pooling cls, mean or last.")
+    columns = list(text_columns[:1] if faithful else text_columns)
+    rows = dataset.select_columns([*columns, "language", "id"])
+    features = extract_features(
+        model.to(state.device), tokenizer, rows, pooling=pooling, layers=layers, text_columns=columns
+    )
+    if not state.is_main_process:
+        return None
+    strength = 1e-4 if faithful else 1.0
+    numbers: Sequence[Any] = range(len(features)) if layers is None else layers
+    numbers = ["pooler"] if pooling == "pooler" else numbers
+    probes = [
+        {"layer": number} | probe_languages(layer, rows["language"][:], groups=rows["id"][:], C=strength).to_dict()
+        for number, layer in zip(numbers, bar(features, "Probing layers"), strict=True)
+    ]
+    return {"model": name, "protocol": protocol, "pooling": pooling, "C": strength, "text_columns": columns} | {
+        "layers": probes
+    }

@@ -1,0 +1,1 @@
+"""Any checkpoint -> model, tokenizer and the axes that it was trained on."""

@@ -1,0 +1,114 @@
+"""A small BERT made on the spot: a tokenizer, and masked language modelling on unlabelled pairs.
+
+Every setup of a recipe starts from this one checkpoint, as the setups of arXiv 2402.13016 start from one mBERT.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from torch.nn import functional as F
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    DataCollatorForLanguageModeling,
+    PreTrainedTokenizerFast,
+    Trainer,
+    TrainingArguments,
+    set_seed,
+)
+from transformers.modeling_outputs import MaskedLMOutput
+
+from hf_langimb.console import hidden
+from hf_langimb.data.reading import tokenize
+
+SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+LONGEST_TEXT = 64  # tokens of a pair
+SHAPE = {
+    "hidden_size": 64,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "intermediate_size": 128,
+    "max_position_embeddings": LONGEST_TEXT,
+    "initializer_range": 0.12,  # 1 / sqrt(hidden size), about: BERT's 0.02 fits a width of 768
+    "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
+}
+MASKED_SHARE = 0.3
+
+
+def train_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
+    """A lower-casing WordPiece tokenizer with BERT's layout: all words of `texts` whole, others by their characters.
+
+    The vocabulary is in a fixed order; the library's own trainer breaks ties differently in each process.
+    """
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+
+    normalizer = normalizers.BertNormalizer(lowercase=True, strip_accents=False)
+    splitter = pre_tokenizers.BertPreTokenizer()
+    words = {word for text in set(texts) for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text))}
+    characters = sorted(set().union(*words))
+    tokens = [*SPECIAL_TOKENS, *characters, *(f"##{character}" for character in characters)]
+    tokens += sorted(words - set(characters))
+    vocabulary = {token: index for index, token in enumerate(tokens)}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, splitter
+    tokenizer.decoder = decoders.WordPiece()
+    ids = {token: SPECIAL_TOKENS.index(token) for token in ("[SEP]", "[CLS]")}
+    tokenizer.post_processor = processors.BertProcessing(*ids.items())
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+        model_max_length=LONGEST_TEXT,
+    )
+
+
+class _MaskedBert(BertForMaskedLM):
+    """Predicts the masked positions alone: the vocabulary's projection is most of a small model's arithmetic."""
+
+    def forward(self, input_ids: Any = None, labels: Any = None, **inputs: Any) -> MaskedLMOutput:
+        hidden = self.bert(input_ids, **inputs).last_hidden_state
+        masked = labels != -100
+        words = self.cls(hidden[masked])
+        return MaskedLMOutput(loss=F.cross_entropy(words, labels[masked]), logits=words)
+
+
+def pretrain_mini_bert(pairs: Dataset, folder: str | Path, *, steps: int, seed: int = 0) -> None:
+    """Write tokenizer and pre-trained model to `folder` (masked language modelling).
+
+    Args:
+        pairs: columns `premise` and `hypothesis`, without labels.
+        folder: read by `AutoModelForSequenceClassification.from_pretrained` afterwards.
+        steps: optimiser steps of 32 pairs.
+        seed: of initialisation, order and masks.
+    """
+    set_seed(seed)
+    tokenizer = train_tokenizer(pairs["premise"][:] + pairs["hypothesis"][:])
+    model = _MaskedBert(BertConfig(vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id, **SHAPE))
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        max_steps=steps,
+        per_device_train_batch_size=32,
+        learning_rate=2e-3,
+        warmup_steps=0.06,
+        weight_decay=0.01,
+        train_sampling_strategy="group_by_length",
+        save_strategy="no",
+        logging_steps=max(steps // 6, 1),
+        dataloader_pin_memory=False,
+        disable_tqdm=hidden(),
+        report_to="none",
+        seed=seed,
+    )
+    encoded = tokenize(pairs.select_columns(["premise", "hypothesis"]), tokenizer, ["premise", "hypothesis"])
+    collator = DataCollatorForLanguageModeling(tokenizer, mlm_probability=MASKED_SHARE)
+    trainer = Trainer(model, arguments, collator, encoded, processing_class=tokenizer)
+    trainer.train()
+    trainer.save_model()

@@ -1,1 +1,0 @@
-"""Figures and one page, drawn from results.json alone."""

@@ -1,0 +1,325 @@
+"""Measure a classifier that is there already, ours or a stranger's: predictions, probe, attributions, card.
+
+The folder that it writes is that of a run with one setup, `model`, whose training happened elsewhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from accelerate import PartialState
+from datasets import Dataset
+
+from hf_langimb.console import hidden, on_main, start_program, told_at_end
+from hf_langimb.counts.distribution import JointDistribution
+from hf_langimb.files import write_json
+from hf_langimb.models.axes import read_axes
+from hf_langimb.results.schema import SCHEMA_VERSION, summarise, write_results
+from hf_langimb.results.tables import file_name
+from hf_langimb.runs.flags import add_dataset, chosen_rows, with_dashes
+from hf_langimb.training.arguments import LangImbTrainingArguments
+
+logger = logging.getLogger(__name__)
+
+SETUP, SEED = "model", 0
+REQUEST = "request.json"
+NOT_ASKED = ("output_dir", "push_to_hub", "batch_size")  # where, and how fast: no measure depends on them
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command line of recipes/evaluate.py."""
+    options = _parse(argv)
+    state = start_program()
+    logging.basicConfig(format="%(message)s")
+    logger.setLevel(logging.INFO if state.is_main_process else logging.ERROR)
+    with told_at_end("evaluate.py"):
+        folder, results = check_up(options, quiet=hidden())
+        if state.is_main_process:
+            _show(folder, results, options)
+
+
+def _parse(argv: Sequence[str] | None) -> Namespace:
+    parser = ArgumentParser(
+        "accelerate launch recipes/evaluate.py",
+        description="Measure a published or local classifier: quality by language, language probe, attributions.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("model", metavar="MODEL", help="Hub id or folder of a classifier or adapter")
+    add_dataset(parser)
+    parser.add_argument(
+        "--labels",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="the model's classes in its order, where its configuration calls them LABEL_0, LABEL_1, ...",
+    )
+    parser.add_argument("--output-dir", metavar="DIR", help="default: runs/evaluate-MODEL")
+    parser.add_argument("--rows", type=int, default=0, help="first rows of each language, 0 for all (default)")
+    parser.add_argument(
+        "--explain-rows", type=int, default=60, help="rows whose tokens are attributed; 0 none, -1 all (default: 60)"
+    )
+    parser.add_argument("--batch-size", type=int, default=32, help="of a device (default: %(default)s)")
+    parser.add_argument(
+        "--push-to-hub", action="store_true", help="publish the measures and the refreshed card in MODEL's repository"
+    )
+    options = parser.parse_args([with_dashes(word) for word in (sys.argv[1:] if argv is None else argv)])
+    places = ("model", "dataset", *NOT_ASKED)
+    given = {key: value for key, value in vars(options).items() if key not in places}
+    options.flags = {key: value for key, value in given.items() if value != parser.get_default(key)}
+    return options
+
+
+def check_up(options: Namespace, quiet: bool = True) -> tuple[Path, dict[str, Any]]:
+    """Measure, and write results.json and the page; a step that is done is not done again.
+
+    Raises:
+        ValueError: no such model or data, or labels that the model does not have; says what to do.
+    """
+    from hf_langimb.data.reading import find_text_columns, longest_input, open_rows, tokenize
+    from hf_langimb.hub.push import require_login
+    from hf_langimb.models.loading import load_classifier
+    from hf_langimb.runs.experiment import explain, explained_rows, measure_predictions, predict, probe
+
+    if options.push_to_hub:
+        if Path(options.model).is_dir():
+            raise ValueError(f"--push_to_hub writes to the repository of MODEL, found the folder {options.model}.")
+        on_main(lambda: require_login(options.model, own=False))
+    rows = open_rows(options.dataset, **chosen_rows(options))
+    columns = find_text_columns(rows, options.text_column)
+    folder = Path(options.output_dir or f"runs/evaluate-{file_name(Path(options.model).name)}")
+    place = folder / SETUP / f"seed-{SEED}"
+    if not Path(options.dataset).is_file():  # `datasets` calls any single file "train"
+        options.split = options.split or str(rows.split or "")
+    facts = {"files": on_main(lambda: _checksums_of(options.model)), "data": _fingerprint(rows)}
+    on_main(lambda: _open_folder(folder, options, facts))
+    on_main(lambda: _fetch(options.model, place, options.labels))
+    model, tokenizer = load_classifier(str(place))
+    names = [str(model.config.id2label.get(i, f"LABEL_{i}")) for i in range(model.config.num_labels)]
+    test = _labelled(rows, columns, names)
+    limit = longest_input(tokenizer, model.config)
+    axes = read_axes(place)
+    plan, weights = _trained_on(axes, sorted(test.unique("language")), len(names))
+    explained = explained_rows(test, options.explain_rows)
+    encoded = tokenize(test, tokenizer, columns, limit)
+    arguments = LangImbTrainingArguments(
+        output_dir=str(place),
+        per_device_eval_batch_size=options.batch_size,
+        dataloader_pin_memory=PartialState().device.type == "cuda",
+        report_to="none",
+        disable_tqdm=quiet,
+    )
+    quality = measure_predictions(predict(place, encoded, arguments), encoded, plan, weights)
+    metrics = {"test": quality, "probe": probe(place, encoded, None)}
+    if explained is not None:
+        store = folder / "attributions" / f"{SETUP}-seed-{SEED}"
+        explain(place, explained, store, columns, limit)
+    results = _assemble(options, place, names, plan, axes, test, metrics)
+    if PartialState().is_main_process:
+        if explained is not None:
+            results["explained"] = _explained(store)
+        write_results(folder, results)
+    PartialState().wait_for_everyone()
+    return folder, results
+
+
+def _assemble(
+    options: Namespace,
+    place: Path,
+    names: Sequence[str],
+    plan: JointDistribution,
+    axes: dict[str, Any] | None,
+    test: Dataset,
+    metrics: dict[str, Any],
+) -> dict[str, Any]:
+    """results.json of a run with one setup."""
+    languages = sorted(test.unique("language"))
+    adapter = place / "adapter_config.json"
+    rank = json.loads(adapter.read_text(encoding="utf-8")).get("r", 0) if adapter.is_file() else 0
+    setup = {
+        "plan": "natural",
+        "class_weighting": axes["class_weighting"] if axes else "none",
+        "masked_entropy_weight": 0,
+        "lora_rank": rank,
+        "seeds": {str(SEED): metrics},
+        "summary": summarise({str(SEED): metrics}),
+    }
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "recipe": "evaluate",
+        "config_name": options.model,
+        "config": _request(options),
+        "flags": options.flags,
+        "languages": list(plan.languages) + [name for name in languages if name not in plan.languages],
+        "labels": list(names),
+        "seeds": [SEED],
+        "data": {"test/natural": JointDistribution.from_dataset(test).audit()}
+        | ({"train/natural": _audit_of(axes, names)} if axes else {}),
+        "setups": {SETUP: setup},
+        "noise_ceiling": None,
+        "comparisons": [],
+        "attributions": None,
+        "explained": None,
+    }
+
+
+def _request(options: Namespace) -> dict[str, Any]:
+    """What was asked for, but where it is written and published, and where the data lie on this machine."""
+    kept = {key: value for key, value in vars(options).items() if key not in (*NOT_ASKED, "flags")}
+    if Path(options.dataset).exists():
+        kept["dataset"] = Path(options.dataset).resolve().name
+    return json.loads(json.dumps(kept))
+
+
+def _checksums_of(name: str) -> dict[str, str | None] | None:
+    """{file: checksum} of the model that a repository holds at present; None of a folder."""
+    from huggingface_hub import HfApi, constants
+
+    from hf_langimb.hub.errors import retried, told
+    from hf_langimb.hub.pull import checksums_of, info_of, is_of_model
+
+    if Path(name).is_dir() or constants.HF_HUB_OFFLINE:
+        return None
+    with told(name):
+        checksums = checksums_of(retried(lambda: info_of(HfApi(), name)))
+    return {file: checksum for file, checksum in checksums.items() if is_of_model(file)}
+
+
+def _fingerprint(rows: Dataset) -> str:
+    """Of all that is in the rows."""
+    digest = hashlib.sha256(repr(rows.column_names).encode())
+    for first in range(0, len(rows), 10_000):
+        digest.update(repr(rows[first : first + 10_000]).encode())
+    return digest.hexdigest()[:16]
+
+
+def _open_folder(folder: Path, options: Namespace, facts: dict[str, Any]) -> None:
+    """Make or continue the folder.
+
+    Raises:
+        ValueError: it holds something else.
+    """
+    path, request = folder / REQUEST, _request(options) | facts
+    try:
+        before = {**json.loads(path.read_text(encoding="utf-8"))} if path.is_file() else None
+    except (ValueError, TypeError):
+        raise ValueError(f"{path} is damaged: choose another --output_dir, or remove {folder}.") from None
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is no folder: choose another --output_dir.")
+    if before is None and folder.is_dir() and any(folder.iterdir()):
+        raise ValueError(f"{folder} holds files but no evaluation: choose another --output_dir, or empty it.")
+    if before is not None and before != request:
+        differing = ", ".join(key for key in request if request[key] != before.get(key))
+        raise ValueError(f"{folder} holds another evaluation ({differing}): choose another --output_dir, or remove it.")
+    write_json(path, request)
+
+
+def _fetch(name: str, place: Path, labels: Sequence[str]) -> None:
+    """The model's files in a folder of their own: predictions are written beside them, never beside the user's."""
+    from hf_langimb.hub.pull import download, is_of_model, require_safe
+
+    if place.is_dir():
+        return
+    source = Path(name) if Path(name).is_dir() else download(name)
+    require_safe(name, [path.name for path in source.iterdir()])
+    part = place.with_suffix(".part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    for path in source.iterdir():
+        if path.is_file() and is_of_model(path.name):
+            shutil.copy(path, part)
+    if labels:
+        _name_classes(part / "config.json", labels)
+    part.rename(place)
+
+
+def _name_classes(path: Path, labels: Sequence[str]) -> None:
+    """The names of a model's classes into this copy of its configuration.
+
+    Raises:
+        ValueError: adapters, which have none, or another number of classes.
+    """
+    if not path.is_file():
+        raise ValueError("--labels expects a model with a configuration, found adapters.")
+    try:
+        config = {**json.loads(path.read_text(encoding="utf-8"))}
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"The model's config.json is damaged ({error}).") from None
+    classes = len(config.get("id2label") or range(2))  # two where a configuration says nothing
+    if len(labels) != classes or len({*labels}) != classes:
+        raise ValueError(f"--labels expects {classes} different names, as the model has classes, found {len(labels)}.")
+    config["id2label"] = {str(i): name for i, name in enumerate(labels)}
+    config["label2id"] = {name: i for i, name in enumerate(labels)}
+    write_json(path, config)
+
+
+def _labelled(rows: Dataset, columns: Sequence[str], names: Sequence[str]) -> Dataset:
+    """The rows with standard columns, their labels as the model numbers them."""
+    from hf_langimb.counts.columns import labels_by_name, require_columns
+    from hf_langimb.data.reading import standardise
+
+    require_columns(rows, {"language": "language", "label": "label"})
+    given = labels_by_name(rows, names)
+    rows = rows.remove_columns("label").add_column("label", given)
+    identity = "id" if "id" in rows.column_names else None
+    return standardise(rows, text_columns=columns, id_column=identity, label_names=names)
+
+
+def _trained_on(
+    axes: dict[str, Any] | None, languages: Sequence[str], classes: int
+) -> tuple[JointDistribution, np.ndarray | None]:
+    """Counts and class weights of the training, where the model knows them; else even counts, and none."""
+    numbers = tuple(range(classes))
+    if axes is None:
+        return JointDistribution(tuple(languages), numbers, np.ones((len(languages), classes), dtype=np.int64)), None
+    counted = JointDistribution(tuple(axes["languages"]), numbers, np.array(axes["counts"]))
+    return counted, np.array(axes["weights"])
+
+
+def _audit_of(axes: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """AUDIT of the training data that a checkpoint remembers."""
+    scheme = axes["class_weighting"]
+    counted = JointDistribution(tuple(axes["languages"]), tuple(names), np.array(axes["counts"]))
+    return counted.audit(scheme if not counted.missing_cells else "none")
+
+
+def _explained(store: Path) -> dict[str, Any]:
+    """Summary of one model's attributions."""
+    from hf_langimb.measures.attribution.difference import base_values, token_sums
+    from hf_langimb.measures.attribution.store import AttributionStore
+
+    opened = AttributionStore(store)
+    cut = opened.examples["truncated"].to_pylist()
+    return {
+        "examples": len(opened),
+        "truncated_share": sum(cut) / len(cut),
+        "base_values": base_values({SEED: opened}),
+        "tokens": token_sums(opened),
+    }
+
+
+def _show(folder: Path, results: dict[str, Any], options: Namespace) -> None:
+    """Print what came out, write the page, publish where that was asked for."""
+    from hf_langimb.hub.push import publish_evaluation
+    from hf_langimb.results.page import write_report
+    from hf_langimb.results.tables import languages_cells, predictions_cells, probes_cells, table
+
+    print("\nPredicted labels, share in each language\n")
+    print(table(*predictions_cells(results)))
+    print("\nBy language, 95 % bootstrap intervals over rows\n")
+    print(table(*languages_cells(results)))
+    print("\nLanguage probe\n")
+    print(table(*probes_cells(results)))
+    print(f"\nTo look at: {write_report(folder)}\nAll numbers: {folder / 'results.json'}")
+    if options.push_to_hub:
+        print(f"Published: {publish_evaluation(folder, options.model)}")
+    else:
+        print("Next: --push_to_hub puts these measures and a refreshed card into the model's repository.")

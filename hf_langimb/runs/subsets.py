@@ -1,0 +1,154 @@
+"""Plan -> subsets: a recipe's data set, the plans it is drawn by, and the rows of each plan."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from datasets import Dataset, DatasetDict
+
+from hf_langimb.counts.distribution import JointDistribution
+from hf_langimb.counts.sampling import allocate, draw, joint_shares, keep_one_language_per_item
+from hf_langimb.data import mini_xnli
+from hf_langimb.data.reading import find_text_columns, open_dataset, open_texts, standardise
+from hf_langimb.training.arguments import RecipeArguments
+
+TEST_SEED = 0  # the test set is one and the same for every seed and setup
+
+
+def plan_shares(lines: list[str], labels: list[str]) -> dict[str, np.ndarray]:
+    """The recipe's plans as joint shares [L, C] on sorted languages: `balanced` and `imbalanced`.
+
+    Args:
+        lines: 'fr 1/2 1/3 1/6' for each language; fractions are exact.
+        labels: label names in class order, the order of the shares.
+
+    Raises:
+        ValueError: a line that is no language with one share for every label, or shares that do not add up.
+    """
+    table = {}
+    for line in lines:
+        language, *shares = _plan_line(line)
+        if language in table:
+            raise ValueError(f"imbalanced_shares names {language!r} twice: give one line for each language.")
+        try:
+            table[language] = [float(Fraction(share)) for share in shares]
+        except (ValueError, ZeroDivisionError):
+            table[language] = []
+        if len(table[language]) != len(labels):
+            raise ValueError(
+                f"imbalanced_shares expects a language and {len(labels)} shares ({', '.join(labels)}) such as "
+                f"'fr {' '.join(['1/' + str(len(labels))] * len(labels))}', found {line!r}."
+            )
+    skewed = joint_shares([table[language] for language in sorted(table)])
+    return {"balanced": joint_shares(np.ones_like(skewed) / skewed.shape[1]), "imbalanced": skewed}
+
+
+def _plan_line(line: str) -> list[str]:
+    """A language and its shares: 'fr 1/2 1/3 1/6', also with a colon or commas."""
+    return str(line).replace(":", " ").replace(",", " ").split() or [""]
+
+
+@dataclass
+class Data:
+    """A recipe's data: subsets by split, plan and seed are drawn from `source`."""
+
+    source: DatasetDict
+    text_columns: list[str]
+    languages: list[str]
+    labels: list[str]
+    plans: dict[str, np.ndarray]
+    recipe: RecipeArguments
+    noise_ceiling: float | None = None  # accuracy of a perfect reader on the test labels, where it is known
+
+    def counts(self, split: str, plan: str) -> np.ndarray:
+        """Rows to draw, int64[L, C]: the given size, else the largest that every plan allows (SPEC A1)."""
+        available = JointDistribution.from_dataset(self.source[split]).counts
+        size = getattr(self.recipe, f"{split}_size")
+        try:
+            if size is None:
+                size = min(int(allocate(available, shares).sum()) for shares in self.plans.values())
+            counts = allocate(available, self.plans[plan], size)
+        except ValueError as error:
+            raise ValueError(f"{split} split, axes {self.languages} x {self.labels}: {error}") from None
+        if counts.sum() == 0:
+            raise ValueError(
+                f"{split} split, axes {self.languages} x {self.labels}: the plans leave no rows of "
+                f"{available.tolist()}; each cell that a plan names needs some."
+            )
+        return counts
+
+    def subset(self, split: str, plan: str, seed: int) -> Dataset:
+        """The rows of a plan; `natural` takes them all. Subsets of one seed overlap as far as their plans allow."""
+        source = self.source[split]
+        if plan == "natural":
+            return source
+        rows = draw(source["language"][:], source["label"][:], self.counts(split, plan), seed=seed)
+        return source.select(rows)
+
+
+def load_data(recipe: RecipeArguments, language_column: str) -> Data:
+    """Read the recipe's data set into train, validation and test with standard columns.
+
+    Raises:
+        ValueError: missing splits, columns, languages or labels; says which.
+    """
+    noise_ceiling = None
+    if recipe.dataset_name == "mini_xnli":
+        raw: Any = mini_xnli.load()
+        noise_ceiling = mini_xnli.noise_ceiling(raw["test"])
+    else:
+        raw = open_dataset(recipe.dataset_name, config_names=recipe.config_names)
+    splits = {name: getattr(recipe, f"{name}_split") for name in ("train", "validation", "test")}
+    missing = [split for split in splits.values() if not isinstance(raw, DatasetDict) or split not in raw]
+    if missing:
+        found = ", ".join(raw) if isinstance(raw, DatasetDict) else "a single file"
+        raise ValueError(f"Expected the splits {', '.join(splits.values())} in {recipe.dataset_name}, found {found}.")
+    text_columns = find_text_columns(raw[splits["train"]], recipe.text_columns)
+    languages = [_plan_line(line)[0] for line in recipe.imbalanced_shares]
+    source = DatasetDict()
+    for name, split in splits.items():
+        source[name] = standardise(
+            raw[split],
+            text_columns=text_columns,
+            language_column=language_column,
+            label_column=recipe.label_column,
+            id_column=recipe.id_column,
+            label_names=source["train"].features["label"].names if name != "train" else recipe.label_order,
+            languages=languages,
+        )
+    if recipe.one_language_per_item:
+        if not recipe.id_column:
+            raise ValueError("one_language_per_item needs id_column: the column that translations of a text share.")
+        for name in ("train", "validation"):
+            rows = keep_one_language_per_item(source[name]["language"][:], source[name]["id"][:], seed=TEST_SEED)
+            source[name] = source[name].select(rows)
+    labels = list(source["train"].features["label"].names)
+    present = sorted(set(source["train"].unique("language")))
+    if languages and present != sorted(languages):
+        raise ValueError(f"The plan names the languages {sorted(languages)}, the training data have {present}.")
+    plans = plan_shares(recipe.imbalanced_shares, labels) if recipe.imbalanced_shares else {}
+    return Data(source, text_columns, present, labels, plans, recipe, noise_ceiling)
+
+
+def external_text(recipe: RecipeArguments, languages: list[str], language_column: str) -> Dataset | None:
+    """External text for the probe, columns text, language, id: the first `probe_rows` rows of each language."""
+    if recipe.dataset_name == "mini_xnli" and recipe.probe_dataset_name is None:
+        rows = mini_xnli.external_sentences(recipe.probe_rows)
+        return rows.rename_column("item", "id")
+    if recipe.probe_dataset_name is None:
+        return None
+    try:
+        return open_texts(
+            recipe.probe_dataset_name,
+            config_names=recipe.probe_config_names,
+            split="train",
+            language_columns=(language_column, "language"),
+            languages=languages,
+            rows=recipe.probe_rows,
+        )
+    except ValueError as error:
+        cause = str(error).removesuffix(".")
+        raise ValueError(f"{cause}: choose another probe_dataset_name or probe_config_names.") from None

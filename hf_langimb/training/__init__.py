@@ -1,0 +1,1 @@
+"""The Trainer whose loss knows the language of each row."""

@@ -1,0 +1,136 @@
+"""The two terms of the training loss (arXiv 2402.13016): weighted cross-entropy and the masked-input entropy.
+
+Both return a value per row; the Trainer divides their sums by the number of labelled rows in the whole (accumulated,
+all-process) batch, which is what makes them exact under gradient accumulation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+import torch
+from torch.nn import functional as F
+
+from hf_langimb.models.axes import IGNORED_LABEL
+
+
+def weighted_cross_entropy(
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    language_ids: torch.Tensor,
+    weights: torch.Tensor,
+    label_smoothing: float = 0.0,
+) -> torch.Tensor:
+    """w_i * CE_i of each row, in nats, computed in float32 or better.
+
+    Args:
+        logits: [B, C], any floating-point type.
+        labels: int64[B]; rows labelled -100 give 0.
+        language_ids: int64[B], positions on the language axis; -1 (a language unseen in training) has weight 1.
+        weights: float32[L, C].
+        label_smoothing: of the cross-entropy. The weight of the true label multiplies the smoothed loss; torch's own
+            `weight=` would spread the weights of the other labels into it.
+
+    Returns:
+        [B]. Sum it and divide by the number of labelled rows, not by the sum of weights.
+    """
+    losses = F.cross_entropy(
+        _at_least_float32(logits), labels, reduction="none", ignore_index=IGNORED_LABEL, label_smoothing=label_smoothing
+    )
+    row_weights = weights.to(losses.device)[language_ids.clamp(min=0), labels.clamp(min=0)]
+    return losses * torch.where(language_ids >= 0, row_weights, 1.0)
+
+
+def negative_entropy(logits: torch.Tensor) -> torch.Tensor:
+    """Sum over classes of p log p, in nats: the masked-input term of arXiv 2402.13016 without its factor lambda.
+
+    Args:
+        logits: [B, C], any floating-point type.
+
+    Returns:
+        [B], from -log C (uniform) to 0; finite also where p underflows, since log p comes from log_softmax.
+    """
+    log_probabilities = F.log_softmax(_at_least_float32(logits), dim=-1)
+    return (log_probabilities.exp() * log_probabilities).sum(dim=-1)
+
+
+def _at_least_float32(logits: torch.Tensor) -> torch.Tensor:
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
+def append_masked_row(
+    inputs: Mapping[str, torch.Tensor],
+    *,
+    row: int,
+    length: int,
+    mask_id: int,
+    pad_id: int,
+    special_ids: Collection[int],
+    pad_left: bool = False,
+) -> dict[str, torch.Tensor]:
+    """The batch with one more row: a given row's layout, filled with `length` mask tokens.
+
+    Special tokens stay where the tokenizer put them; each run of content tokens (the two texts of a pair) is shortened
+    or lengthened in proportion and becomes mask tokens with the run's own token types.
+
+    Args:
+        inputs: tensors of the batch; those of shape [B, T] get the new row, T growing where it is longer; others pass.
+        row: row of the batch whose layout is taken.
+        length: number of mask tokens, at least 1.
+        mask_id, pad_id, special_ids: of the tokenizer (`special_ids` without the unknown and the mask token).
+        pad_left: padding stands in front.
+
+    Returns:
+        The inputs with B + 1 rows.
+    """
+    ids = inputs["input_ids"][row]
+    attended = inputs["attention_mask"][row].bool() if "attention_mask" in inputs else ids != pad_id
+    positions = attended.nonzero().flatten().tolist()
+    special = [int(token) in special_ids for token in ids[positions].tolist()]
+    source, masked = _resize_content(positions, special, length)
+    index = torch.tensor(source, device=ids.device)
+    is_mask = torch.tensor(masked, device=ids.device)
+    shape = inputs["input_ids"].shape
+    width = max(shape[1], len(source))
+
+    def fit(tensor: torch.Tensor, fill: int) -> torch.Tensor:
+        space = width - tensor.shape[-1]
+        return F.pad(tensor, (space, 0) if pad_left else (0, space), value=fill)
+
+    extended = {}
+    for name, tensor in inputs.items():
+        if tensor.shape != shape:
+            extended[name] = tensor
+            continue
+        fill = pad_id if name == "input_ids" else 0
+        new = tensor[row][index]
+        if name == "input_ids":
+            new = torch.where(is_mask, mask_id, new)
+        extended[name] = torch.cat([fit(tensor, fill), fit(new, fill)[None]])
+    return extended
+
+
+def _resize_content(positions: list[int], special: list[bool], length: int) -> tuple[list[int], list[bool]]:
+    """Positions to copy so that the content runs have `length` tokens together; which of them are content."""
+    runs: list[list[int]] = []  # neighbours of one kind; special tokens stand alone
+    for i, is_special in enumerate(special):
+        if is_special or not runs or special[runs[-1][-1]]:
+            runs.append([i])
+        else:
+            runs[-1].append(i)
+    content = [run for run in runs if not special[run[0]]]
+    total = sum(map(len, content))
+    sizes, used, seen = [], 0, 0
+    for run in content:  # cumulative rounding: the sizes add up to `length`
+        seen += len(run)
+        upto = (2 * length * seen + total) // (2 * total)
+        sizes.append(upto - used)
+        used = upto
+    source, masked = [], []
+    remaining = iter(sizes)
+    for run in runs:
+        is_special = special[run[0]]
+        take = 1 if is_special else next(remaining)
+        source += [positions[run[0]]] * take
+        masked += [not is_special] * take
+    return source, masked

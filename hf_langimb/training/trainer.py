@@ -1,0 +1,395 @@
+"""`LangImbTrainer`: the Hugging Face Trainer with class weights per language and the masked-input entropy loss."""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+from transformers.trainer_utils import EvalLoopOutput, has_length, number_of_arguments
+
+from hf_langimb.counts.distribution import JointDistribution
+from hf_langimb.counts.weighting import cell_weights
+from hf_langimb.models.axes import (
+    IGNORED_LABEL,
+    axes_of,
+    count_for_model,
+    name_labels,
+    require_same_ids,
+    require_seen,
+    selecting_datasets,
+    write_axes,
+)
+from hf_langimb.models.loading import add_lora, base_model_of, head_parameters, require_trainable_head
+from hf_langimb.training.arguments import LangImbTrainingArguments
+from hf_langimb.training.collator import DataCollatorWithLanguage
+from hf_langimb.training.losses import append_masked_row, negative_entropy, weighted_cross_entropy
+from hf_langimb.training.publishing import PublishingTrainer
+
+logger = logging.getLogger(__name__)
+
+
+class LangImbTrainer(PublishingTrainer):
+    """Trains a sequence classifier whose loss knows the language of each row (arXiv 2402.13016).
+
+    The loss of an optimiser step is the sum over its rows of w[language, label] * CE, divided by the number of rows in
+    the whole (accumulated, all-process) batch, plus `masked_entropy_weight` times the negative entropy of the
+    prediction for an input of mask tokens. Takes the arguments of `Trainer`; `compute_loss_func` is its own.
+
+    Attributes:
+        distribution: counts of `train_dataset` on the axes languages x labels (without a training set, those stored
+            in the model's configuration, else those of the evaluation set).
+        weights: float32[L, C], the class weights.
+
+    Raises:
+        ValueError: the data lack a language or label column, hold nulls or labels that do not fit the model, the
+            evaluation set has a language or label unseen in training, a cell to be weighted is empty, the masked loss
+            is asked of a tokenizer without mask token, or the model is no sequence classifier.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel | torch.nn.Module | None = None,
+        args: LangImbTrainingArguments | None = None,
+        data_collator: Any = None,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        processing_class: Any = None,
+        model_init: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        args = args or LangImbTrainingArguments()
+        if not isinstance(args, LangImbTrainingArguments):
+            raise TypeError(f"Expected args of type LangImbTrainingArguments, found {type(args).__name__}.")
+        if kwargs.pop("compute_loss_func", None) is not None:
+            raise ValueError("LangImbTrainer computes its own loss: leave compute_loss_func out, or subclass _loss.")
+        self.distribution: Any = None  # a JointDistribution once the data are counted
+        if model is not None:
+            model = self._prepare_model(model, args)
+        elif model_init is not None:
+            model_init = self._preparing(model_init, args)
+        super().__init__(
+            model, args, data_collator, train_dataset, eval_dataset, processing_class, model_init, **kwargs
+        )
+        if args.n_gpu > 1:
+            raise ValueError(
+                f"Found {args.n_gpu} GPUs in one process (DataParallel), where the loss cannot be scaled exactly: "
+                "start one process for each with `accelerate launch`, or show one GPU with CUDA_VISIBLE_DEVICES."
+            )
+        if train_dataset is not None:
+            require_trainable_head(self.model)
+        self.distribution = self._count_rows(train_dataset, eval_dataset)
+        self._cell_weights = cell_weights(
+            self.distribution, args.class_weighting, missing_cell_policy=args.missing_cell_policy
+        )
+        self.weights = torch.tensor(self._cell_weights, dtype=torch.float32)
+        if train_dataset is not None:
+            self._write_axes(self.model)
+        self.data_collator = self._with_language(data_collator)
+        self._mask_tokens = self._find_mask_tokens() if args.masked_entropy_weight else {}
+        self._loss_parts = torch.zeros(3, device=args.device)  # classification, masked entropy, optimiser steps
+        self._evaluated_rows: list[torch.Tensor] = []
+        self._unseen_language_said = False
+        self.compute_loss_func = self._loss
+
+    # What the data must be
+
+    def _count_rows(self, train_dataset: Any, eval_dataset: Any) -> JointDistribution:
+        if train_dataset is not None:
+            distribution = self._count(train_dataset, "train_dataset")
+            for name, dataset in selecting_datasets(eval_dataset, self.args.metric_for_best_model):
+                evaluated = self._count(dataset, name)
+                require_same_ids(dataset, self.args.language_column, distribution, name)
+                require_seen(evaluated, distribution, name)
+            return distribution
+        if stored := getattr(self.model.config, "langimb", None):
+            return JointDistribution(*(stored[key] for key in ("languages", "labels", "counts")))
+        counted = next(iter(eval_dataset.values())) if isinstance(eval_dataset, dict) else eval_dataset
+        if counted is None:
+            raise ValueError(
+                "LangImbTrainer learns languages and labels from data: pass train_dataset or eval_dataset, or a model "
+                "trained with it."
+            )
+        return self._count(counted, "eval_dataset")
+
+    def _count(self, dataset: Any, name: str) -> JointDistribution:
+        classes = self.model.config.num_labels
+        return count_for_model(dataset, classes, self.args.language_column, self.label_names, name)
+
+    def _with_language(self, collator: Any) -> DataCollatorWithLanguage:
+        languages = self.distribution.languages
+        if not isinstance(collator, DataCollatorWithLanguage):
+            return DataCollatorWithLanguage(
+                self.processing_class,
+                languages=languages,
+                language_column=self.args.language_column,
+                collator=collator,
+            )
+        if collator.languages != languages:
+            raise ValueError(
+                f"data_collator numbers the languages {', '.join(collator.languages)}, the weights are for "
+                f"{', '.join(languages)}: leave data_collator out, or give it the languages in that order."
+            )
+        return collator
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        """`Trainer`'s sampler; grouped by length, batches come shuffled and not from the longest to the shortest.
+
+        Length goes with language and label: sorted batches would drift through both.
+        """
+        sampler = super()._get_train_sampler(train_dataset)
+        if self.args.train_sampling_strategy != "group_by_length" or sampler is None:
+            return sampler
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        return _ShuffledBatches(sampler, self.args.train_batch_size * self.args.gradient_accumulation_steps, seed)
+
+    def _get_eval_sampler(self, eval_dataset: Any) -> Any:
+        """Rows in their order: `Trainer` would group those of evaluation and prediction by length, too."""
+        if self.args.train_sampling_strategy == "group_by_length" and has_length(eval_dataset):
+            return torch.utils.data.SequentialSampler(eval_dataset)
+        return super()._get_eval_sampler(eval_dataset)
+
+    def _set_signature_columns_if_needed(self) -> None:
+        super()._set_signature_columns_if_needed()
+        for column in (self.args.language_column, "language_ids"):  # else dropped in silence
+            if column not in self._signature_columns:
+                self._signature_columns.append(column)
+
+    # What the model must be
+
+    def _prepare_model(self, model: PreTrainedModel, args: LangImbTrainingArguments) -> PreTrainedModel:
+        kind = type(base_model_of(model))
+        name = kind.__name__
+        if kind.__module__.startswith("transformers.") and not name.endswith("ForSequenceClassification"):
+            raise ValueError(
+                f"Expected a sequence-classification model, found {name}: load it with "
+                "AutoModelForSequenceClassification (class weights per language are defined for one label a text)."
+            )
+        if args.lora_rank:
+            model = add_lora(model, args.lora_rank)
+        if self.distribution is not None:  # made anew by model_init
+            self._write_axes(model)
+        return model
+
+    def _preparing(self, model_init: Any, args: LangImbTrainingArguments) -> Any:
+        def init(trial: Any) -> PreTrainedModel:
+            return self._prepare_model(model_init(trial) if number_of_arguments(model_init) else model_init(), args)
+
+        return init
+
+    def _write_axes(self, model: PreTrainedModel) -> None:
+        """Languages, labels, counts and weights into the configuration: the checkpoint knows them from then on."""
+        name_labels(model.config, self.distribution.labels)
+        names = [model.config.id2label[i] for i in range(model.config.num_labels)]
+        model.config.langimb = axes_of(self.distribution, self.args.class_weighting, self._cell_weights, names)
+
+    def _find_mask_tokens(self) -> dict[str, Any]:
+        tokenizer = self.processing_class
+        if getattr(tokenizer, "mask_token_id", None) is None:
+            raise ValueError(
+                "masked_entropy_weight needs a tokenizer with a mask token (processing_class=...), found "
+                f"{type(tokenizer).__name__}: add one (tokenizer.add_special_tokens({{'mask_token': '<mask>'}}) and "
+                "model.resize_token_embeddings), or set masked_entropy_weight=0."
+            )
+        return {
+            "mask_id": tokenizer.mask_token_id,
+            "pad_id": tokenizer.pad_token_id or 0,
+            "special_ids": set(tokenizer.all_special_ids) - {tokenizer.mask_token_id, tokenizer.unk_token_id},
+            "pad_left": tokenizer.padding_side == "left",
+        }
+
+    # The loss
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        """Take the language ids out, append the mask row in training, leave the forward pass to `Trainer`."""
+        inputs = dict(inputs)
+        self._language_ids = inputs.pop("language_ids", None)
+        training = model.training
+        if self._language_ids is None:
+            if training:
+                raise ValueError(
+                    f"The batch has no language ids: its rows lack the column {self.args.language_column!r}, or "
+                    "data_collator is not a DataCollatorWithLanguage."
+                )
+            self._language_ids = torch.full_like(inputs["labels"], -1)
+        mask = self._draw_mask(inputs) if training and self._mask_tokens else None
+        self._has_mask_row = mask is not None
+        if mask is not None:
+            labels = inputs.pop("labels")
+            inputs = append_masked_row(inputs, **{**self._mask_tokens, **mask}) | {"labels": labels}
+        return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+
+    def _draw_mask(self, inputs: dict[str, torch.Tensor]) -> dict[str, int] | None:
+        """A random row of the batch and a length from 1 to the batch's longest content; None if all texts are empty.
+
+        Drawn by Python's generator: checkpoints keep its state, and order of rows and dropout do not depend on it.
+        """
+        ids = inputs["input_ids"]
+        special = torch.tensor(sorted(self._mask_tokens["special_ids"]), device=ids.device)
+        content = (~torch.isin(ids, special)).sum(dim=1)
+        with_content = content.nonzero().flatten().tolist()
+        if not with_content:
+            return None
+        return {"row": random.choice(with_content), "length": random.randint(1, int(content.max()))}
+
+    def _loss(self, outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
+        """Sum of w * CE over items of the whole batch, plus the masked-input entropy; see the class."""
+        logits = outputs.logits if hasattr(outputs, "logits") else outputs[0]
+        if logits.dim() != 2:
+            raise ValueError(f"Expected logits of shape [rows, labels], found {list(logits.shape)}: one label a text.")
+        rows = logits[: len(labels)]
+        if (labels >= rows.shape[1]).any():
+            raise ValueError(
+                f"Expected labels 0 to {rows.shape[1] - 1}, the outputs of the model, found {labels.max().item()}."
+            )
+        losses = weighted_cross_entropy(
+            rows, labels, self._language_ids, self.weights, self.args.label_smoothing_factor
+        )
+        labelled = (labels != IGNORED_LABEL).sum()
+        items = labelled if num_items_in_batch is None else num_items_in_batch
+        if not self.model.training:
+            self._remember_evaluated(rows, labels, losses)
+            return losses.sum() / items
+        if (self._language_ids < 0).any():
+            raise ValueError("A training batch has a language that is not on the collator's language axis.")
+        classification = losses.sum() / items
+        entropy = classification.new_zeros(())
+        if self._has_mask_row:
+            entropy = self.args.masked_entropy_weight * labelled / items * negative_entropy(logits[-1])
+        self._loss_parts += torch.stack([classification, entropy, labelled / items]).detach()
+        return classification + entropy
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log the loss's parts beside it, averaged over the same steps and summed over processes."""
+        if "loss" in logs:
+            classification, entropy, steps = self.accelerator.reduce(self._loss_parts, reduction="sum").tolist()
+            if steps:
+                logs |= {"loss_classification": classification / steps, "loss_masked_entropy": entropy / steps}
+        if "loss" in logs or "train_loss" in logs:  # logged, or at the end of training
+            self._loss_parts.zero_()
+        super().log(logs, start_time)
+
+    # Evaluation: exact means over rows, weighted as in training, plain, and as if all cells were equally frequent
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
+        """`Trainer`'s; class ids must mean the languages and labels of training."""
+        self._require_same_ids(self.eval_dataset if eval_dataset is None else eval_dataset, "eval_dataset")
+        return super().get_eval_dataloader(eval_dataset)
+
+    def get_test_dataloader(self, test_dataset: Any) -> Any:
+        """`Trainer`'s; class ids must mean the languages and labels of training."""
+        self._require_same_ids(test_dataset, "test_dataset")
+        return super().get_test_dataloader(test_dataset)
+
+    def _require_same_ids(self, dataset: Any, name: str) -> None:
+        if isinstance(dataset, str):  # the name of one of several
+            dataset = self.eval_dataset[dataset]
+        require_same_ids(dataset, self.args.language_column, self.distribution, name)
+
+    def prediction_step(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """Without labels no loss is computed, and the language ids must not reach the model."""
+        if "labels" not in inputs:
+            inputs = {name: value for name, value in inputs.items() if name != "language_ids"}
+        return super().prediction_step(model, inputs, *args, **kwargs)
+
+    def _remember_evaluated(self, logits: torch.Tensor, labels: torch.Tensor, own: torch.Tensor) -> None:
+        if (self._language_ids < 0).any() and not self._unseen_language_said:
+            logger.warning(
+                "Rows in a language unseen in training, or without one, are evaluated with weight 1 (the plain loss)."
+            )
+            self._unseen_language_said = True
+        plain = weighted_cross_entropy(logits, labels, torch.full_like(labels, -1), self.weights)
+        rows = torch.stack([own, plain, self._language_ids.to(own.dtype), labels.to(own.dtype)], dim=1)
+        self._evaluated_rows.append(self.accelerator.gather_for_metrics(rows).cpu().double())
+
+    def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> EvalLoopOutput:
+        """`Trainer`'s loop; the losses are means over rows, not over batches."""
+        self._evaluated_rows = []
+        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        if self._evaluated_rows:
+            losses = _mean_losses(torch.cat(self._evaluated_rows))
+            output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in losses.items()})
+        self._evaluated_rows = []
+        return output
+
+    # Optimiser and files
+
+    def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
+        """`Trainer`'s optimiser; with `head_learning_rate` each of its groups is split into encoder and head."""
+        created = self.optimizer is None
+        optimizer = super().create_optimizer(model)
+        if self.args.head_learning_rate is None or not created:
+            return optimizer
+        head = {id(parameter) for parameter in head_parameters(self.model)}
+        if not head:
+            raise ValueError(
+                f"head_learning_rate needs to know the head of {type(base_model_of(self.model)).__name__}: set its "
+                "base_model_prefix to the name of its encoder, or leave head_learning_rate out."
+            )
+        groups = []
+        for group in optimizer.param_groups:
+            for in_head, rate in ((False, group["lr"]), (True, self.args.head_learning_rate)):
+                parameters = [p for p in group["params"] if (id(p) in head) == in_head]
+                if parameters:
+                    groups.append({**group, "params": parameters, "lr": rate})
+        grouped = [id(p) for group in groups for p in group["params"]]
+        trainable = {id(p) for p in self.model.parameters() if p.requires_grad}
+        if len(grouped) != len(trainable) or set(grouped) != trainable:
+            raise RuntimeError("A trainable parameter is in no group of the optimiser, or in two.")
+        optimizer.param_groups = groups
+        return optimizer
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """Also write the axes beside the weights: an adapter's folder has no configuration to hold them."""
+        super()._save(output_dir, state_dict)
+        if self.args.should_save and (axes := getattr(self.model.config, "langimb", None)):
+            write_axes(output_dir or self.args.output_dir, axes)
+
+
+class _ShuffledBatches(torch.utils.data.Sampler):
+    """The batches of a length-grouping sampler in random order, a last smaller one at the end.
+
+    Drawn by seed and epoch alone: the same in every process, and again when an epoch is resumed in its middle.
+    """
+
+    def __init__(self, sampler: Any, batch_size: int, seed: int) -> None:
+        self.sampler, self.batch_size, self.seed = sampler, batch_size, seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Accelerate's data loader at the start of each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self.seed + self.epoch)
+        self.sampler.generator = generator
+        rows = list(self.sampler)
+        full = len(rows) // self.batch_size
+        for batch in torch.randperm(full, generator=generator).tolist():
+            yield from rows[batch * self.batch_size : (batch + 1) * self.batch_size]
+        yield from rows[full * self.batch_size :]
+
+
+def _mean_losses(rows: torch.Tensor) -> dict[str, float]:
+    """Means over rows float64[N, 4] (own loss, plain loss, language, label); `uniform_loss` is the mean over cells."""
+    own, plain, languages, labels = rows[rows[:, 3] != IGNORED_LABEL].unbind(dim=1)
+    if len(own) == 0:
+        return {}
+    _, cells = torch.stack([languages, labels]).unique(dim=1, return_inverse=True)
+    per_cell = torch.zeros(int(cells.max()) + 1, dtype=torch.float64).index_add_(0, cells, plain)
+    uniform = (per_cell / torch.bincount(cells)).mean()
+    losses = {"loss": own.mean(), "plain_loss": plain.mean(), "uniform_loss": uniform}
+    return {name: value.item() if math.isfinite(value.item()) else float("nan") for name, value in losses.items()}

@@ -1,0 +1,489 @@
+"""The table languages x labels: counting columns of any make, and the measures against independent computations."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from datasets import ClassLabel, Dataset, DatasetDict, Features, IterableDataset, Value
+from scipy.stats import chi2_contingency
+from sklearn.metrics import mutual_info_score
+
+from hf_langimb import JointDistribution
+
+STARS = [1, 2, 3, 4, 5]
+XNLI = JointDistribution(["en", "fr"], ["entailment", "neutral", "contradiction"], [[1, 2, 3], [3, 2, 1]])
+AMAZON = JointDistribution(["de", "en", "es", "fr", "ja", "zh"], STARS, [STARS[::-1]] * 2 + [STARS] * 3 + [STARS[::-1]])
+UNEVEN = JointDistribution(["en", "fr"], ["a", "b", "c"], [[10, 0, 5], [4, 4, 4]])
+
+AUDIT_KEYS = {  # CONTRACT, AUDIT
+    "languages",
+    "labels",
+    "counts",
+    "mutual_information_bits",
+    "mutual_information_chance_bits",
+    "cramers_v",
+    "cramers_v_corrected",
+    "language_only_accuracy",
+    "majority_accuracy",
+    "effective_sample_size_ratio",
+    "missing_cells",
+    "weights",
+}
+
+LANGUAGES = ["fr", "en", "fr", "de", "fr"]
+LABELS = ["pos", "neg", "neg", "pos", "neg"]
+COUNTED = JointDistribution(["de", "en", "fr"], ["neg", "pos"], [[0, 1], [1, 0], [2, 1]])
+
+
+def random_table(seed, shape=(4, 3), high=60):
+    counts = np.random.default_rng(seed).integers(1, high, size=shape)
+    return JointDistribution([f"l{i}" for i in range(shape[0])], range(shape[1]), counts)
+
+
+def rows_of(distribution):
+    """The two columns that a distribution counts."""
+    cells = np.repeat(np.arange(distribution.counts.size), distribution.counts.ravel())
+    languages, labels = np.divmod(cells, len(distribution.labels))
+    return [distribution.languages[i] for i in languages], [distribution.labels[j] for j in labels]
+
+
+# Golden values of SPEC A3.
+
+
+@pytest.mark.parametrize(
+    ("distribution", "bits", "cramers_v", "language_only", "majority", "sample_size"),
+    [
+        pytest.param(XNLI, 0.125815, 0.40825, 0.5, 0.33333, 0.81818, id="xnli"),
+        pytest.param(AMAZON, 0.172673, 0.23570, 0.33333, 0.2, 0.72993, id="amazon"),
+        pytest.param(UNEVEN, 0.213173, 0.48795, 0.51852, 0.51852, None, id="empty-cell"),
+    ],
+)
+def test_golden_values(distribution, bits, cramers_v, language_only, majority, sample_size):
+    audit = distribution.audit("per_language")
+    assert audit["mutual_information_bits"] == pytest.approx(bits, abs=1e-6)
+    assert audit["cramers_v"] == pytest.approx(cramers_v, abs=1e-5)
+    assert audit["language_only_accuracy"] == pytest.approx(language_only, abs=1e-5)
+    assert audit["majority_accuracy"] == pytest.approx(majority, abs=1e-5)
+    if sample_size is not None:
+        assert audit["effective_sample_size_ratio"] == pytest.approx(sample_size, abs=1e-5)
+
+
+def test_golden_dependence_of_the_paper_predictions():
+    """SPEC A7: the paper's Table 2 as predictions on a balanced test set, 1,000 rows a language."""
+    xnli = np.array([[231, 358, 411], [328, 390, 281]])
+    amazon = np.array([[139, 206, 201, 196, 258]] * 3 + [[273, 207, 169, 204, 147]] * 3)
+    for counts, bits in ((xnli, 0.015464), (amazon, 0.028181)):
+        distribution = JointDistribution(map(str, range(len(counts))), range(counts.shape[1]), counts)
+        assert distribution.mutual_information_bits == pytest.approx(bits, abs=2e-5)
+
+
+# Counting columns.
+
+
+def chunks_with_different_dictionaries(values):
+    return pa.chunked_array([pa.array(values[:2]).dictionary_encode(), pa.array(values[2:]).dictionary_encode()])
+
+
+def with_unused_values(values):
+    """A dictionary that repeats a value and holds two that no row has, one of them null."""
+    dictionary = [*values, "unused", None]
+    return pa.DictionaryArray.from_arrays(pa.array(range(len(values))), pa.array(dictionary))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(list, id="list"),
+        pytest.param(tuple, id="tuple"),
+        pytest.param(np.array, id="numpy"),
+        pytest.param(lambda values: np.array(values, dtype=object), id="numpy-object"),
+        pytest.param(lambda values: pd.Series(values, index=range(7, 12)), id="pandas"),
+        pytest.param(lambda values: pd.Series(values, dtype="category"), id="pandas-category"),
+        pytest.param(pa.array, id="arrow"),
+        pytest.param(lambda values: pa.array(values, pa.large_string()), id="arrow-large"),
+        pytest.param(lambda values: pa.array(values, pa.string_view()), id="arrow-view"),
+        pytest.param(lambda values: pa.array(["x", *values]).slice(1), id="arrow-slice"),
+        pytest.param(lambda values: pa.chunked_array([values[:2], [], values[2:]]), id="arrow-chunked"),
+        pytest.param(lambda values: pa.array(values).dictionary_encode(), id="arrow-dictionary"),
+        pytest.param(chunks_with_different_dictionaries, id="arrow-chunked-dictionaries"),
+        pytest.param(with_unused_values, id="arrow-unused-values"),
+    ],
+)
+def test_columns_of_any_make_count_alike(make):
+    assert JointDistribution.from_columns(make(LANGUAGES), LABELS) == COUNTED
+    assert JointDistribution.from_columns(LANGUAGES, make(LABELS)) == COUNTED
+    assert JointDistribution.from_columns(make(LANGUAGES), make(LABELS)) == COUNTED
+
+
+@pytest.mark.parametrize(
+    ("labels", "axis"),
+    [
+        pytest.param([10, 2, 10, 2, 10], (2, 10), id="integers-in-order-of-number"),
+        pytest.param(np.array([10, 2, 10, 2, 10], dtype=np.int8), (2, 10), id="int8"),
+        pytest.param(pd.Series([10, 2, 10, 2, 10], dtype="Int64"), (2, 10), id="pandas-nullable"),
+        pytest.param(["10", "2", "10", "2", "10"], ("10", "2"), id="strings"),
+        pytest.param([True, False, True, False, True], (False, True), id="booleans"),
+        pytest.param(np.array([True, False, True, False, True]), (False, True), id="numpy-booleans"),
+    ],
+)
+def test_labels_keep_their_type(labels, axis):
+    found = JointDistribution.from_columns(LANGUAGES, labels).labels
+    assert found == axis
+    assert [type(label) for label in found] == [type(label) for label in axis]
+
+
+def test_integer_languages_become_strings():
+    distribution = JointDistribution.from_columns([10, 2, 10], LABELS[:3])
+    assert distribution.languages == ("10", "2")  # in the order of strings
+    assert distribution.counts.tolist() == [[1, 1], [1, 0]]
+
+
+def test_counting_inverts_repeating():
+    distribution = random_table(0)
+    assert JointDistribution.from_columns(*rows_of(distribution)) == distribution
+
+
+# Counting data sets.
+
+NAMES = ["zero", "never", "hero"]  # neither sorted nor all used
+
+
+@pytest.fixture
+def dataset():
+    features = Features({"text": Value("string"), "language": Value("string"), "label": ClassLabel(names=NAMES)})
+    rows = {"text": list("abcde"), "language": LANGUAGES, "label": [0, 2, 2, 0, 2]}
+    return Dataset.from_dict(rows, features=features)
+
+
+def test_class_label_gives_its_names_in_its_order(dataset):
+    distribution = JointDistribution.from_dataset(dataset)
+    assert distribution.labels == ("zero", "never", "hero")
+    assert distribution.counts.tolist() == [[1, 0, 0], [0, 0, 1], [1, 0, 2]]
+
+
+def test_class_label_languages(dataset):
+    coded = dataset.cast_column("language", ClassLabel(names=["xx", "fr", "en", "de"]))
+    distribution = JointDistribution.from_dataset(coded)
+    assert distribution.languages == ("xx", "fr", "en", "de")
+    assert distribution.counts.tolist() == [[0, 0, 0], [1, 0, 2], [0, 0, 1], [1, 0, 0]]
+
+
+def test_selected_and_shuffled_rows_are_the_ones_counted(dataset):
+    chosen = dataset.shuffle(seed=1).filter(lambda row: row["text"] in "abe").select([2, 1, 0, 0])
+    expected = JointDistribution.from_columns(chosen["language"][:], [NAMES[label] for label in chosen["label"][:]])
+    counted = JointDistribution.from_dataset(chosen)
+    assert counted.rows == 4
+    assert counted.languages == expected.languages
+    assert counted.counts[:, [2, 0]].tolist() == expected.counts.tolist()  # hero, zero in sorted order
+    assert JointDistribution.from_dataset(dataset.select([4, 0])).counts.tolist() == [[1, 0, 1]]
+
+
+def test_the_format_of_a_dataset_does_not_matter(dataset):
+    expected = JointDistribution.from_dataset(dataset)
+    assert all(JointDistribution.from_dataset(dataset.with_format(name)) == expected for name in ("numpy", "pandas"))
+
+
+def test_streams_and_rows_count_as_the_dataset_does(dataset):
+    assert JointDistribution.from_dataset(dataset.to_iterable_dataset()) == JointDistribution.from_dataset(dataset)
+    rows = [{"language": language, "label": label} for language, label in zip(LANGUAGES, LABELS, strict=True)]
+    assert JointDistribution.from_dataset(rows) == COUNTED
+    assert JointDistribution.from_dataset(iter(rows)) == COUNTED
+    undeclared = IterableDataset.from_generator(lambda: iter(rows))  # knows neither columns nor features
+    assert JointDistribution.from_dataset(undeclared) == COUNTED
+    assert JointDistribution.from_dataset(undeclared) == COUNTED, "the stream was used up"
+
+
+def test_batches_of_a_stream_add_up(dataset, monkeypatch):
+    expected = JointDistribution.from_dataset(dataset)
+    monkeypatch.setattr("hf_langimb.counts.columns._BATCH_ROWS", 2)  # fr, en | fr, de | fr
+    assert JointDistribution.from_dataset(dataset.to_iterable_dataset()) == expected
+    assert JointDistribution.from_dataset(dataset) == expected
+
+
+def test_other_column_names(dataset):
+    renamed = dataset.rename_columns({"language": "lang", "label": "stars"})
+    assert JointDistribution.from_dataset(renamed, "lang", "stars") == JointDistribution.from_dataset(dataset)
+
+
+# Adding.
+
+
+def test_equal_axes_add_cell_by_cell_and_keep_their_order():
+    both = XNLI + XNLI
+    assert (both.languages, both.labels) == (XNLI.languages, XNLI.labels)
+    assert both.counts.tolist() == [[2, 4, 6], [6, 4, 2]]
+
+
+def test_sum_is_the_distribution_of_both_data_sets():
+    first = JointDistribution.from_columns(["fr", "de"], ["b", "a"])
+    second = JointDistribution.from_columns(["en", "fr"], ["c", "b"])
+    together = JointDistribution.from_columns(["fr", "de", "en", "fr"], ["b", "a", "c", "b"])
+    assert first + second == second + first == together
+
+
+def test_unsorted_axes_keep_their_order_and_append():
+    other = JointDistribution(["sw"], ["unsure"], [[7]])
+    both = XNLI + other
+    assert both.labels == ("entailment", "neutral", "contradiction", "unsure")
+    assert both.counts.tolist() == [[1, 2, 3, 0], [3, 2, 1, 0], [0, 0, 0, 7]]
+    assert both.rows == (other + XNLI).rows
+
+
+@pytest.mark.parametrize(("first", "second"), [(1, "1"), (1, True), (True, "1")])
+def test_labels_of_different_types_do_not_add(first, second):
+    with pytest.raises(ValueError, match=r"differ in type \(\w+ and \w+\); cast one"):
+        JointDistribution(["fr"], [first], [[1]]) + JointDistribution(["fr"], [second], [[1]])
+
+
+def test_only_distributions_add_and_compare():
+    distribution = random_table(0)
+    with pytest.raises(TypeError):
+        distribution + 1
+    assert distribution != distribution.counts.tolist()
+    assert distribution != random_table(1)
+
+
+# Measures.
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_measures_agree_with_scipy_and_scikit_learn(seed):
+    distribution = random_table(seed)
+    counts, (rows, columns) = distribution.counts, distribution.counts.shape
+    chi_squared, _, _, expected = chi2_contingency(counts, correction=False)
+    languages, labels = rows_of(distribution)
+    assert distribution.chi_squared == pytest.approx(chi_squared)
+    assert distribution.expected == pytest.approx(expected)
+    assert distribution.cramers_v == pytest.approx(np.sqrt(chi_squared / counts.sum() / (min(rows, columns) - 1)))
+    assert distribution.mutual_information_bits == pytest.approx(mutual_info_score(languages, labels) / np.log(2))
+    entropy = mutual_info_score(labels, labels) / np.log(2)
+    assert distribution.relative_mutual_information == pytest.approx(distribution.mutual_information_bits / entropy)
+
+
+@pytest.mark.parametrize("distribution", [XNLI, AMAZON, UNEVEN, random_table(7)])
+def test_mean_divergence_over_rows_is_the_mutual_information(distribution):
+    per_language = distribution.counts.sum(axis=1)
+    mean = (distribution.kl_divergence_bits * per_language).sum() / per_language.sum()
+    assert mean == pytest.approx(distribution.mutual_information_bits, rel=1e-12)
+
+
+def test_total_variation():
+    assert XNLI.total_variation == pytest.approx([1 / 6, 1 / 6])  # |1/6 - 1/3| and |1/2 - 1/3|, halved
+    assert UNEVEN.total_variation == pytest.approx([4 / 27, 5 / 27])
+
+
+def test_adjusted_residuals():
+    """Of a 2 x 2 table all four are +- sqrt(chi^2); and of Agresti's gender gap (2007, table 2.5, printed to .01)."""
+    small = JointDistribution("ab", "xy", [[30, 10], [15, 45]])
+    root = np.sqrt(chi2_contingency(small.counts, correction=False)[0])
+    assert small.residuals == pytest.approx(root * np.array([[1, -1], [-1, 1]]))
+    gap = JointDistribution(["females", "males"], range(3), [[762, 327, 468], [484, 239, 477]])
+    assert gap.residuals == pytest.approx(np.array([[4.50, 0.70, -5.32], [-4.50, -0.70, 5.32]]), abs=0.005)
+
+
+def test_chance_level_is_what_independent_columns_show():
+    rng = np.random.default_rng(0)
+    draws = [
+        JointDistribution("abcd", "xyz", rng.multinomial(600, np.full(12, 1 / 12)).reshape(4, 3)) for _ in range(400)
+    ]
+    chance = draws[0].mutual_information_chance_bits
+    assert chance == pytest.approx(3 * 2 / (2 * 600 * np.log(2)))
+    assert np.mean([draw.mutual_information_bits for draw in draws]) == pytest.approx(chance, rel=0.1)
+    corrected, plain = (
+        np.mean([getattr(draw, name) for draw in draws]) for name in ("cramers_v_corrected", "cramers_v")
+    )
+    assert corrected < plain / 2
+
+
+def test_corrected_cramers_v_tends_to_the_plain_one_and_never_exceeds_it():
+    large = JointDistribution(XNLI.languages, XNLI.labels, XNLI.counts * 1_000_000)
+    assert large.cramers_v_corrected == pytest.approx(large.cramers_v, abs=1e-5)
+    assert XNLI.cramers_v_corrected == 0.0  # twelve rows show nothing
+    assert UNEVEN.cramers_v_corrected == pytest.approx(0.40941, abs=1e-5)  # Bergsma 2013, by hand
+
+
+@pytest.mark.parametrize("counts", [[[5, 5, 5], [5, 5, 5]], [[20, 10, 30], [4, 2, 6]]], ids=["uniform", "independent"])
+def test_independent_columns_show_no_dependence(counts):
+    distribution = JointDistribution(["en", "fr"], "abc", counts)
+    assert distribution.mutual_information_bits == pytest.approx(0, abs=1e-12)
+    assert distribution.cramers_v == pytest.approx(0, abs=1e-7)
+    assert distribution.cramers_v_corrected == 0
+    assert distribution.residuals == pytest.approx(np.zeros((2, 3)), abs=1e-7)
+    assert distribution.language_only_accuracy == distribution.majority_accuracy
+
+
+@pytest.mark.parametrize("transpose", [False, True])
+def test_label_that_follows_language_is_told_entirely(transpose):
+    counts = np.array([[9, 0, 0], [0, 6, 0], [0, 0, 3]])
+    distribution = JointDistribution("abc", "xyz", counts.T if transpose else counts)
+    assert distribution.cramers_v == pytest.approx(1)
+    assert distribution.relative_mutual_information == pytest.approx(1)
+    assert distribution.language_only_accuracy == 1
+
+
+@pytest.mark.parametrize(
+    ("counts", "undefined"),
+    [
+        pytest.param([[3, 5]], {"cramers_v", "cramers_v_corrected"}, id="one-language"),
+        pytest.param([[3], [5]], {"cramers_v", "cramers_v_corrected", "relative_mutual_information"}, id="one-label"),
+        pytest.param([[1]], {"cramers_v", "cramers_v_corrected", "relative_mutual_information"}, id="one-row"),
+        pytest.param([[3, 5], [0, 0]], {"cramers_v", "cramers_v_corrected"}, id="language-without-rows"),
+        pytest.param(
+            [[3, 0], [5, 0]], {"cramers_v", "cramers_v_corrected", "relative_mutual_information"}, id="empty-label"
+        ),
+        pytest.param([[1, 0], [0, 1]], {"cramers_v_corrected"}, id="two-rows"),
+        pytest.param([[2, 2], [2, 2]], set(), id="all-equal"),
+    ],
+)
+def test_measures_are_none_where_they_are_undefined_and_never_nan(counts, undefined, recwarn):
+    distribution = JointDistribution("abc"[: len(counts)], "xyz"[: len(counts[0])], counts)
+    audit = json.loads(json.dumps(distribution.audit("independence"), allow_nan=False))
+    assert {key for key, value in audit.items() if value is None} == undefined
+    assert not [warning for warning in recwarn if issubclass(warning.category, RuntimeWarning)]
+
+
+# The audit.
+
+
+def python_types(value):
+    if isinstance(value, dict):
+        return {str}.union(*(python_types(entry) for entry in value.values()))
+    if isinstance(value, list):
+        return set().union(*(python_types(entry) for entry in value))
+    return {type(value)}
+
+
+@pytest.mark.parametrize(
+    "distribution",
+    [
+        XNLI,
+        AMAZON,
+        JointDistribution(np.array(["en", "fr"]), np.array(["a", "b", "c"]), UNEVEN.counts),
+        JointDistribution(np.array([1, 2]), np.arange(3), UNEVEN.counts),
+        JointDistribution(["en", "fr"], np.array([False, True]), [[0, 0], [0, 4]]),
+    ],
+    ids=["strings", "integers", "numpy-strings", "numpy-integers", "numpy-booleans"],
+)
+def test_audit_is_strict_json_with_the_keys_of_the_contract(distribution):
+    audit = distribution.audit("per_language")
+    assert set(audit) >= AUDIT_KEYS
+    assert json.loads(json.dumps(audit, allow_nan=False)) == audit
+    assert python_types(audit) <= {str, int, float, bool, type(None)}
+
+
+def test_audit_shows_cells_without_rows():
+    audit = UNEVEN.audit("per_language")
+    assert audit["missing_cells"] == [["en", "b"]]
+    assert audit["weights"] == [[0.75, 0.0, 1.5], [1.0, 1.0, 1.0]]
+    assert audit["small_cells"] == [["en", "c", 5], ["fr", "a", 4], ["fr", "b", 4], ["fr", "c", 4]]
+    assert UNEVEN.audit()["effective_sample_size_ratio"] == 1
+
+
+# Frozen.
+
+
+def test_distribution_is_frozen():
+    source = np.ones((2, 3), dtype=np.int64)
+    distribution = JointDistribution(["en", "fr"], "abc", source)
+    with pytest.raises(ValueError, match="read-only"):
+        distribution.counts[0, 0] = 9
+    with pytest.raises(AttributeError):
+        distribution.counts = source
+    source[0, 0] = 9
+    assert distribution.counts[0, 0] == 1, "the caller's array is still the distribution's own"
+    distribution.row_shares[0, 0] = 9
+    assert distribution.row_shares[0, 0] == pytest.approx(1 / 3)
+
+
+# Bad input: what was expected, what was found, what to do.
+
+
+@pytest.mark.parametrize(
+    ("languages", "labels", "message"),
+    [
+        pytest.param([], [], "No rows to count: the data set is empty", id="empty"),
+        pytest.param(["fr"] * 3, ["a"], "one entry per row.*3 in the language column, 1 in the label", id="lengths"),
+        pytest.param(["fr", None], ["a", "b"], "language column has 1 null entries of 2.*filter", id="null-language"),
+        pytest.param(["fr", float("nan")], ["a", "b"], "language column has 1 null entries of 2", id="nan-language"),
+        pytest.param(["fr", "en"], [None, None], "label column has 2 null entries of 2", id="null-labels"),
+        pytest.param(["fr", "en"], [0.0, 1.0], "label column .*double; expected strings, .*cast_column", id="floats"),
+        pytest.param(["fr", "en"], pd.Series([0.5, 1.5]).astype("category"), "double", id="float-categories"),
+        pytest.param(["fr", "en"], ["a", 1], "label column mixes types", id="mixed"),
+        pytest.param(["fr", "en"], [[1], [0, 1]], "list.*expected strings, integers or booleans", id="lists"),
+        pytest.param(["fr", "en"], np.eye(2, dtype=int), "not one-dimensional", id="table"),
+        pytest.param(
+            pa.DictionaryArray.from_arrays(pa.array([0, 1]), pa.array(["fr", None])),
+            ["a", "b"],
+            "language column has 1 null entries of 2",
+            id="null-in-a-dictionary",
+        ),
+    ],
+)
+def test_bad_columns(languages, labels, message):
+    with pytest.raises(ValueError, match=f"(?s){message}"):
+        JointDistribution.from_columns(languages, labels)
+
+
+def as_rows(dataset):
+    return [dict(row) for row in dataset]
+
+
+def as_undeclared_stream(dataset):
+    return IterableDataset.from_generator(lambda: iter(as_rows(dataset)))
+
+
+@pytest.mark.parametrize("make", [lambda dataset: dataset, Dataset.to_iterable_dataset, as_rows, as_undeclared_stream])
+def test_missing_columns_are_named_with_what_to_do(dataset, make):
+    with pytest.raises(ValueError, match="language_column") as language:
+        JointDistribution.from_dataset(make(dataset), language_column="lang")
+    for part in ("'lang'", "['label', 'language', 'text']", "lid.176", "GlotLID"):
+        assert part in str(language.value)
+    with pytest.raises(ValueError, match=r"'stars'.*label_column") as label:
+        JointDistribution.from_dataset(make(dataset), label_column="stars")
+    assert "lid.176" not in str(label.value)
+
+
+def test_bad_data_sets(dataset):
+    with pytest.raises(ValueError, match=r"dictionary of splits \['train'\].*dataset\['train'\]"):
+        JointDistribution.from_dataset(DatasetDict(train=dataset))
+    with pytest.raises(ValueError, match=r"rows that are mappings.*found str: pass a datasets\.Dataset"):
+        JointDistribution.from_dataset(pd.DataFrame({"language": ["fr"], "label": [0]}))
+    unlabelled = dataset.map(lambda row: {"label": -1})
+    with pytest.raises(ValueError, match=r"class id -1; expected 0 to 2.*Filter"):
+        JointDistribution.from_dataset(unlabelled)
+    for empty in (dataset.select([]), [], IterableDataset.from_generator(lambda: iter(()))):
+        with pytest.raises(ValueError, match="No rows to count"):
+            JointDistribution.from_dataset(empty)
+
+
+@pytest.mark.parametrize(
+    ("languages", "labels", "counts", "message"),
+    [
+        pytest.param(
+            ["en", "fr"], "ab", [[1, 2]], r"shape \(2, 2\) for 2 languages and 2 labels, found \(1, 2\)", id="shape"
+        ),
+        pytest.param(["en", "en"], "ab", [[1, 2], [3, 4]], "Each language must stand once", id="language-twice"),
+        pytest.param(["en", "fr"], "aa", [[1, 2], [3, 4]], "Each label must stand once", id="label-twice"),
+        pytest.param(["en"], "ab", [[1, -2]], "whole numbers from 0 up, found -2", id="negative"),
+        pytest.param(["en"], "ab", [[0.5, 0.5]], "whole numbers from 0 up, found 0.5.*allocate", id="shares"),
+        pytest.param(["en"], "ab", [[1, np.nan]], "found nan", id="nan"),
+    ],
+)
+def test_bad_tables(languages, labels, counts, message):
+    with pytest.raises(ValueError, match=message):
+        JointDistribution(languages, labels, counts)
+
+
+def test_audit_of_a_table_without_rows_is_refused():
+    with pytest.raises(ValueError, match="at least one row"):
+        JointDistribution(["en"], "ab", [[0, 0]]).audit()
+
+
+def test_blank_labels_are_told_as_null_not_as_floats(tmp_path):
+    """A blank turns a CSV file's integers into floats: the reader should hear of the blank."""
+    (tmp_path / "data.csv").write_text("language,label\nfr,0\nfr,\nen,1\n")
+    rows = Dataset.from_csv(str(tmp_path / "data.csv"), cache_dir=str(tmp_path))
+    with pytest.raises(ValueError, match="label column has 1 null entries of 3"):
+        JointDistribution.from_dataset(rows)

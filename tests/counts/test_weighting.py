@@ -1,0 +1,260 @@
+"""Class weights: one contract for every scheme, the identity that defines each, and cells without rows."""
+
+import numpy as np
+import pytest
+
+from hf_langimb import JointDistribution, cell_weights
+from hf_langimb.counts.weighting import MISSING_CELL_POLICIES, WEIGHTING_SCHEMES
+
+SCHEMES = tuple(WEIGHTING_SCHEMES)
+DIVIDING = ("per_language", "independence", "joint")  # by the rows of a cell
+
+FULL = {
+    "xnli": [[3, 2, 1], [1, 2, 3]],
+    "amazon": [[1, 2, 3, 4, 5]] * 3 + [[5, 4, 3, 2, 1]] * 3,
+    "uneven": [[130, 7, 22], [5, 60, 11], [2, 1, 900], [40, 41, 42]],
+    "one-language": [[8, 4, 3]],
+    "one-label": [[8], [4], [3]],
+}
+GAPPED = {
+    "spec": [[10, 0, 5], [4, 4, 4]],
+    "one-label-left": [[9, 0, 0], [3, 4, 5], [0, 7, 2]],
+    "empty-language": [[1, 2, 3], [0, 0, 0], [4, 1, 1]],
+    "empty-label": [[1, 0, 3], [6, 0, 2]],
+}
+
+
+def table(counts):
+    return JointDistribution([f"l{i}" for i in range(len(counts))], [f"c{j}" for j in range(len(counts[0]))], counts)
+
+
+full = pytest.mark.parametrize("distribution", [table(counts) for counts in FULL.values()], ids=FULL)
+gapped = pytest.mark.parametrize("distribution", [table(counts) for counts in GAPPED.values()], ids=GAPPED)
+every_scheme = pytest.mark.parametrize("scheme", SCHEMES)
+
+
+def weighted(distribution, scheme, **options):
+    """The data as a scheme weights them: counts * w, float64[L, C]."""
+    return distribution.counts * cell_weights(distribution, scheme, **options)
+
+
+# The contract of every scheme.
+
+
+def test_schemes_are_those_of_the_specification():
+    assert SCHEMES == ("none", "class", "per_language", "independence", "joint")
+
+
+@every_scheme
+@full
+def test_weights_are_positive_and_have_mean_one_over_the_data(distribution, scheme):
+    weights = cell_weights(distribution, scheme)
+    assert weights.shape == distribution.counts.shape
+    assert weights.dtype == np.float64
+    assert (weights > 0).all()
+    assert (distribution.counts * weights).sum() == pytest.approx(distribution.rows, rel=1e-12)
+
+
+@every_scheme
+@pytest.mark.parametrize("policy", MISSING_CELL_POLICIES)
+def test_balanced_data_are_left_alone(scheme, policy):
+    weights = cell_weights(table([[7] * 4] * 3), scheme, missing_cell_policy=policy)
+    assert weights == pytest.approx(np.ones((3, 4)), rel=1e-12)
+
+
+@every_scheme
+@pytest.mark.parametrize("policy", MISSING_CELL_POLICIES)
+@full
+def test_reordered_axes_reorder_the_weights(distribution, policy, scheme):
+    rng = np.random.default_rng(0)
+    rows, columns = (rng.permutation(size) for size in distribution.counts.shape)
+    expected = cell_weights(distribution, scheme, missing_cell_policy=policy)[np.ix_(rows, columns)]
+    reordered = table(distribution.counts[np.ix_(rows, columns)])
+    assert cell_weights(reordered, scheme, missing_cell_policy=policy) == pytest.approx(expected, rel=1e-12)
+
+
+@every_scheme
+@full
+def test_twice_the_data_have_the_same_weights(distribution, scheme):
+    expected = cell_weights(distribution, scheme)
+    for factor in (2, 1000):
+        assert cell_weights(table(distribution.counts * factor), scheme) == pytest.approx(expected, rel=1e-12)
+
+
+@every_scheme
+def test_the_table_belongs_to_the_caller(scheme):
+    distribution = table(FULL["xnli"])
+    expected = cell_weights(distribution, scheme)
+    cell_weights(distribution, scheme)[:] = 0
+    assert cell_weights(distribution, scheme) == pytest.approx(expected)
+
+
+@every_scheme
+@full
+def test_policies_agree_where_no_cell_is_empty(distribution, scheme):
+    expected = cell_weights(distribution, scheme)
+    assert cell_weights(distribution, scheme, missing_cell_policy="ignore") == pytest.approx(expected)
+
+
+# The identity that defines each scheme.
+
+
+def test_golden_values():
+    """SPEC A3, languages in the order of its tables."""
+    assert cell_weights(table(FULL["xnli"]), "per_language") == pytest.approx(np.array([[2 / 3, 1, 2], [2, 1, 2 / 3]]))
+    stars = [3, 1.5, 1, 0.75, 0.6]
+    assert cell_weights(table(FULL["amazon"]), "per_language") == pytest.approx(
+        np.array([stars] * 3 + [stars[::-1]] * 3)
+    )
+
+
+@full
+def test_none_is_one_everywhere(distribution):
+    assert (cell_weights(distribution, "none") == 1).all()
+
+
+@full
+def test_class_makes_labels_uniform_over_all_data_and_knows_no_language(distribution):
+    weights = cell_weights(distribution, "class")
+    per_label = (distribution.counts * weights).sum(axis=0)
+    assert per_label == pytest.approx(np.full(len(distribution.labels), distribution.rows / len(distribution.labels)))
+    assert (weights == weights[0]).all()
+
+
+@full
+def test_per_language_makes_labels_uniform_in_each_language(distribution):
+    after = weighted(distribution, "per_language")
+    per_language = distribution.counts.sum(axis=1, keepdims=True)
+    assert after == pytest.approx(np.broadcast_to(per_language / len(distribution.labels), after.shape))
+
+
+@full
+def test_independence_leaves_the_outer_product_of_the_marginals(distribution):
+    after = weighted(distribution, "independence")
+    per_language, per_label = distribution.counts.sum(axis=1), distribution.counts.sum(axis=0)
+    assert after == pytest.approx(np.outer(per_language, per_label) / distribution.rows)
+    assert after.sum(axis=1) == pytest.approx(per_language)
+    assert after.sum(axis=0) == pytest.approx(per_label)
+
+
+@full
+def test_joint_makes_every_cell_count_the_same(distribution):
+    after = weighted(distribution, "joint")
+    assert after == pytest.approx(np.full(after.shape, distribution.rows / after.size))
+
+
+def test_schemes_meet_where_their_marginals_do():
+    uniform_labels = table([[1, 2, 3], [5, 4, 3]])  # 6, 6, 6 rows a label; 6, 12 a language
+    per_language = cell_weights(uniform_labels, "per_language")
+    assert cell_weights(uniform_labels, "independence") == pytest.approx(per_language)
+    assert cell_weights(uniform_labels, "joint") != pytest.approx(per_language)
+    uniform_both = table(FULL["xnli"])
+    assert cell_weights(uniform_both, "joint") == pytest.approx(cell_weights(uniform_both, "per_language"))
+    assert cell_weights(uniform_both, "class") == pytest.approx(1), "nothing that class weights alone could see"
+
+
+# Cells without rows.
+
+
+@pytest.mark.parametrize("scheme", DIVIDING)
+def test_error_lists_the_empty_cells_and_the_ways_out(scheme):
+    with pytest.raises(ValueError, match="cannot weight cells without rows") as error:
+        cell_weights(table(GAPPED["one-label-left"]), scheme)
+    message = str(error.value)
+    assert repr(scheme) in message
+    assert ": (l0, c1), (l0, c2), (l2, c0). " in message
+    assert "'ignore' or 'smooth'" in message
+
+
+def test_error_refuses_only_what_the_formula_divides_by():
+    empty_cell = table(GAPPED["spec"])
+    assert (cell_weights(empty_cell, "none") == 1).all()
+    assert weighted(empty_cell, "class").sum(axis=0) == pytest.approx([9, 9, 9])
+    with pytest.raises(ValueError, match=r"'class'.*: \(l0, c1\), \(l1, c1\)\. "):
+        cell_weights(table(GAPPED["empty-label"]), "class")
+
+
+@every_scheme
+@gapped
+def test_ignore_gives_empty_cells_no_weight_and_keeps_the_mean(distribution, scheme):
+    weights = cell_weights(distribution, scheme, missing_cell_policy="ignore")
+    assert ((weights == 0) == (distribution.counts == 0)).all()
+    assert np.isfinite(weights).all()
+    assert (distribution.counts * weights).sum() == pytest.approx(distribution.rows)
+
+
+@gapped
+def test_ignore_divides_by_the_labels_that_a_language_has(distribution):
+    present = distribution.counts > 0
+    per_language = distribution.counts.sum(axis=1, keepdims=True)
+    share = np.where(present, 1 / np.maximum(present.sum(axis=1, keepdims=True), 1), 0)
+    after = weighted(distribution, "per_language", missing_cell_policy="ignore")
+    assert after == pytest.approx(per_language * share)
+    after = weighted(distribution, "joint", missing_cell_policy="ignore")
+    assert after == pytest.approx(distribution.rows / present.any(axis=1).sum() * share)
+    after = weighted(distribution, "independence", missing_cell_policy="ignore")
+    assert after.sum(axis=1) == pytest.approx(per_language.ravel())
+
+
+def test_ignore_on_the_table_of_the_specification():
+    """Row 1 by the paper's formula is 0.5, -, 1: mean 0.8148 over all data; divided by the labels present it is 1."""
+    distribution = table(GAPPED["spec"])
+    weights = cell_weights(distribution, "per_language", missing_cell_policy="ignore")
+    assert weights == pytest.approx(np.array([[0.75, 0, 1.5], [1, 1, 1]]))
+    by_the_paper = weights * [[2 / 3], [1]]
+    assert by_the_paper[0] == pytest.approx([0.5, 0, 1])
+    assert (distribution.counts * by_the_paper).sum() / distribution.rows == pytest.approx(0.8148, abs=1e-4)
+
+
+@every_scheme
+@gapped
+@pytest.mark.parametrize("smoothing", [0.01, 1, 50])
+def test_smooth_is_finite_and_keeps_the_mean_of_each_language(distribution, smoothing, scheme):
+    weights = cell_weights(distribution, scheme, missing_cell_policy="smooth", smoothing=smoothing)
+    assert np.isfinite(weights).all()
+    assert (weights > 0).all()
+    ignoring = weighted(distribution, scheme, missing_cell_policy="ignore")
+    assert (distribution.counts * weights).sum(axis=1) == pytest.approx(ignoring.sum(axis=1))
+
+
+@every_scheme
+@gapped
+def test_smooth_tends_to_ignore(distribution, scheme):
+    ignoring = cell_weights(distribution, scheme, missing_cell_policy="ignore")
+    gaps = []
+    for smoothing in (1e-1, 1e-3, 1e-5):
+        weights = cell_weights(distribution, scheme, missing_cell_policy="smooth", smoothing=smoothing)
+        gaps.append(np.abs(weights - ignoring)[distribution.counts > 0].max())
+    assert gaps[-1] < 1e-4
+    assert gaps == sorted(gaps, reverse=True)
+
+
+def test_smooth_adds_rows_to_each_cell():
+    """(n_l + aC) / (C (n_cl + a)), then each language's mean as before (here 1)."""
+    weights = cell_weights(table([[10, 0, 5]]), "per_language", missing_cell_policy="smooth", smoothing=2)
+    formula = (15 + 2 * 3) / (3 * np.array([12, 2, 7]))
+    assert weights == pytest.approx(formula[None] * 15 / (10 * formula[0] + 5 * formula[2]))
+
+
+# Bad input.
+
+
+def test_unknown_names_list_the_known_ones():
+    distribution = table(FULL["xnli"])
+    with pytest.raises(ValueError, match="'balanced': choose one of none, class, per_language, independence, joint"):
+        cell_weights(distribution, "balanced")
+    with pytest.raises(ValueError, match="missing_cell_policy 'skip': choose one of error, ignore, smooth"):
+        cell_weights(distribution, "none", missing_cell_policy="skip")
+
+
+@pytest.mark.parametrize("smoothing", [0, -1, float("nan"), float("inf")])
+def test_smoothing_must_be_a_number_above_zero(smoothing):
+    with pytest.raises(ValueError, match=f"above 0 .*found {smoothing}"):
+        cell_weights(table(GAPPED["spec"]), "per_language", missing_cell_policy="smooth", smoothing=smoothing)
+
+
+@every_scheme
+@pytest.mark.parametrize("policy", MISSING_CELL_POLICIES)
+def test_no_rows_no_weights(scheme, policy):
+    with pytest.raises(ValueError, match="at least one row"):
+        cell_weights(table([[0, 0], [0, 0]]), scheme, missing_cell_policy=policy)

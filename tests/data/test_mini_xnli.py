@@ -1,0 +1,409 @@
+"""mini-XNLI: its labels, its sentences, its splits, its annotators, and that half a pair says nothing."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+import datasets
+import numpy as np
+import pytest
+
+from hf_langimb.data import mini_xnli
+from hf_langimb.data.mini_xnli import (
+    ACTIVITIES,
+    CONTRADICTION,
+    ENTAILMENT,
+    FRAMES,
+    LANGUAGES,
+    NEUTRAL,
+    SPLITS,
+    SUBJECT_OF,
+    Clause,
+    lexicon,
+)
+
+NOUN_OF = {noun.en: noun for noun in SUBJECT_OF}
+
+
+def word(words: tuple, en: str | None) -> lexicon.Word | None:
+    return None if en is None else next(found for found in words if found.en == en)
+
+
+def clause(noun: str, verb: str, thing: str | None = None, **slots: object) -> Clause:
+    """A clause from English words: clause("dog", "eat", "fish", place="in the forest", negated=True)."""
+    subject = SUBJECT_OF[NOUN_OF[noun]]
+    frames = [f for f in FRAMES if subject.who in f.who and verb in [v.en for v in f.verbs]]
+    frame = frames[0]
+    things = tuple(found for words in frame.objects for found in words)
+    made = Clause(
+        str(slots.get("quantifier", "")),
+        NOUN_OF[noun],
+        word(subject.modifiers, slots.get("modifier")),
+        bool(slots.get("negated", False)),
+        frame,
+        word(frame.verbs, verb),
+        word(things, thing),
+    )
+    for slot in mini_xnli.CIRCUMSTANCES:
+        made = made._replace(**{slot: word(mini_xnli.choices(made, slot), slots.get(slot))})
+    return made
+
+
+def say(made: Clause) -> tuple[str, str]:
+    """The clause in French and in English."""
+    return mini_xnli.say(made, "fr"), mini_xnli.say(made, "en")
+
+
+@pytest.fixture(scope="module")
+def data() -> datasets.DatasetDict:
+    return mini_xnli.load()
+
+
+@pytest.fixture(scope="module")
+def texts(data: datasets.DatasetDict) -> dict[str, list[str]]:
+    """Every different sentence, by language."""
+    found: dict[str, dict[str, None]] = {language: {} for language in LANGUAGES}
+    for split in data.values():
+        for column in ("premise", "hypothesis"):
+            for text, language in zip(split[column], split["language"], strict=True):
+                found[language][text] = None
+    return {language: list(sentences) for language, sentences in found.items()}
+
+
+# --- Labels -------------------------------------------------------------------------------------------------
+E, N, C, OPEN = ENTAILMENT, NEUTRAL, CONTRADICTION, None
+EATS = {"noun": "dog", "verb": "eat", "thing": "fish"}
+PAIRS = [
+    # dropping and adding, and the same under negation
+    ({"place": "in the forest"}, {}, E),
+    ({}, {"place": "in the forest"}, N),
+    ({"negated": True}, {"negated": True, "place": "in the forest"}, E),
+    ({"negated": True, "place": "in the forest"}, {"negated": True}, N),
+    ({"place": "in the forest"}, {"negated": True}, C),
+    ({"negated": True}, {"place": "in the forest"}, C),
+    ({"negated": True, "place": "in the forest"}, {}, N),
+    # kinds, opposites, independent words
+    ({"verb": "devour"}, {}, E),
+    ({"verb": "devour", "negated": True}, {"negated": True}, N),
+    ({"manner": "quickly"}, {"manner": "fast"}, E),
+    ({"manner": "quickly"}, {"manner": "slowly"}, C),
+    ({"manner": "quickly"}, {"manner": "slowly", "negated": True}, E),
+    ({"manner": "quickly", "negated": True}, {"manner": "slowly"}, OPEN),
+    ({"manner": "quickly", "negated": True}, {}, OPEN),
+    ({"thing": "meat"}, {}, N),
+    ({"place": "in the forest"}, {"place": "in the garden"}, OPEN),
+    # subjects
+    ({}, {"noun": "animal"}, E),
+    ({"noun": "animal"}, {}, N),
+    ({"noun": "animal"}, {"negated": True}, OPEN),
+    ({"modifier": "old"}, {"negated": True}, C),
+    ({"modifier": "big"}, {"noun": "animal", "modifier": "big"}, OPEN),
+    # quantifiers
+    ({"quantifier": "all", "noun": "animal"}, {"quantifier": "all"}, E),
+    ({"quantifier": "all"}, {"quantifier": "all", "noun": "animal"}, N),
+    ({"quantifier": "all"}, {"quantifier": "some", "noun": "animal"}, E),
+    ({"quantifier": "three"}, {"quantifier": "some"}, E),
+    ({"quantifier": "some"}, {"quantifier": "three"}, N),
+    ({"quantifier": "all"}, {"quantifier": "three"}, OPEN),
+    ({"quantifier": "all"}, {"quantifier": "some", "negated": True}, C),
+    ({"quantifier": "some"}, {"quantifier": "all", "negated": True}, C),
+    ({"quantifier": "some"}, {"quantifier": "some", "negated": True}, N),
+    ({"quantifier": "all", "negated": True}, {"quantifier": "all", "negated": True, "noun": "animal"}, N),
+    ({"quantifier": "all", "noun": "animal"}, {"quantifier": "some", "negated": True}, C),
+    ({"quantifier": "all"}, {"quantifier": "some", "negated": True, "noun": "animal"}, N),
+]
+
+
+@pytest.mark.parametrize(("premise", "hypothesis", "label"), PAIRS)
+def test_labels_follow_from_the_clauses(premise: dict, hypothesis: dict, label: int | None) -> None:
+    assert mini_xnli.label_of(clause(**EATS | premise), clause(**EATS | hypothesis)) == label
+
+
+def test_equal_and_synonymous_sentences_entail_each_other() -> None:
+    doctor = clause("doctor", "buy", "apple", place="at the market")
+    physician = clause("physician", "purchase", "apple", place="at the market")
+    assert mini_xnli.label_of(doctor, physician) == mini_xnli.label_of(physician, doctor) == ENTAILMENT
+    assert mini_xnli.label_of(doctor, physician._replace(negated=True)) == CONTRADICTION
+
+
+# --- Sentences ----------------------------------------------------------------------------------------------
+FORMS = [
+    (clause("bear", "eat", "meat", modifier="old"), "Le vieil ours mange de la viande.", "The old bear eats meat."),
+    (
+        clause("owl", "hunt", "mouse", modifier="beautiful", negated=True),
+        "Le beau hibou ne chasse pas de souris.",
+        "The beautiful owl does not hunt mice.",
+    ),
+    (
+        clause("eagle", "hunt", "bird", quality="small", modifier="beautiful"),
+        "Le bel aigle chasse de petits oiseaux.",
+        "The beautiful eagle hunts small birds.",
+    ),
+    (
+        clause("nurse", "buy", "orange", negated=True, modifier="Spanish"),
+        "L'infirmière espagnole n'achète pas d'oranges.",
+        "The Spanish nurse does not buy oranges.",
+    ),
+    (
+        clause("scientist", "play", "guitar", quantifier="all", manner="alone"),
+        "Toutes les scientifiques jouent de la guitare seules.",
+        "All scientists play the guitar alone.",
+    ),
+    (
+        clause("child", "be happy", quantifier="all", negated=True, manner="very"),
+        "Aucun enfant n'est très content.",
+        "No child is very happy.",
+    ),
+    (
+        clause("artist", "be calm", quantifier="some", negated=True),
+        "Certaines artistes ne sont pas calmes.",
+        "Some artists are not calm.",
+    ),
+    (
+        clause("wolf", "drink", "water", quantifier="three", modifier="white"),
+        "Trois loups blancs boivent de l'eau.",
+        "Three white wolves drink water.",
+    ),
+    (
+        clause("Marie", "speak", "Arabic", manner="well", negated=True, time="at 8 o'clock"),
+        "Marie ne parle pas bien arabe à 8 heures.",
+        "Marie does not speak Arabic well at 8 o'clock.",
+    ),
+    (
+        clause("engineer", "drive", "automobile", negated=True),
+        "L'ingénieur ne conduit pas d'automobile.",
+        "The engineer does not drive an automobile.",
+    ),
+    (
+        clause("pianist", "wait for", "bus", quantifier="some", modifier="who lives in Rome"),
+        "Certains pianistes qui vivent à Rome attendent le bus.",
+        "Some pianists who live in Rome wait for the bus.",
+    ),
+    (
+        clause("student", "play", "instrument", place="in the living room"),
+        "L'étudiante joue d'un instrument dans le salon.",
+        "The student plays an instrument in the living room.",
+    ),
+]
+
+
+@pytest.mark.parametrize(("made", "french", "english"), FORMS)
+def test_forms_agree(made: Clause, french: str, english: str) -> None:
+    assert say(made) == (french, english)
+
+
+VOWEL = r"(?!hibou|héron|haricot)[aeiouhéèêâîô]"
+BEFORE = "vieux|vieilles|petite?s|belles|beaux|jolie?s|longue?s"
+FAULTS = {
+    "fr": [
+        rf"\b(le|la|de|ne|se|que) {VOWEL}",  # elision
+        r"'([bcdfgjklmnpqrstvwxz]|hibou|héron|haricot)",  # and no other
+        r"\b(de|à) les? ",  # contraction: du, au, des, aux
+        r"\b([Ll]e|une?|du|[Aa]ucun) (vieux|beau) [aeiouéèê]",  # vieil, bel
+        r"\b(vieil|bel) [^aeiouéèê]|\b(trois|tous les|certains) (vieil|bel)\b",
+        r"\b(tous les|toutes les|certaine?s|trois|des) \w+[^sxz .'] ",  # plural marks
+        rf"\bdes ({BEFORE}) ",  # "de" before an adjective
+        r"\bpas (du|des|un|une) (?!piano|violon)",  # "de" after a negated verb
+        r"\baucune? .* pas\b",
+    ],
+    "en": [
+        r"\ba [aeiou]|\ban [^aeiou]",
+        r"\b(does|do) not (?!dress)\w+s ",  # "does not eats"
+        r"\b(The|No) (?!.*\b(is|does)\b)[^s]+$",  # a third person has an -s somewhere
+        r"\b(child|mouse|wolf|scarf)s\b|furnitures|\bfruits\b|mans\b",
+        r"\bNo .* not\b",
+    ],
+}
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_sentences_have_no_common_fault(texts: dict[str, list[str]], language: str) -> None:
+    assert len(texts[language]) > 10_000
+    for fault in (*FAULTS[language], r"\b(\w+) \1\b"):  # or a word twice
+        assert [text for text in texts[language] if re.search(fault, text)][:5] == [], fault
+    assert [text for text in texts[language] if not re.fullmatch(r"[A-ZÉ][\w' -]+\.", text)] == []
+
+
+def test_french_negations_have_two_parts(texts: dict[str, list[str]]) -> None:
+    for text in texts["fr"]:
+        assert bool(re.search(r"\b(ne |n')", text)) == (" pas" in text or text.startswith("Aucun")), text
+
+
+def test_sentences_are_short(data: datasets.DatasetDict) -> None:
+    for column, low, high in (("premise", 7, 11), ("hypothesis", 6, 10)):
+        lengths = [len(text.split()) for text in data["train"][column]]
+        assert low <= np.mean(lengths) <= high
+        assert max(lengths) <= 18
+
+
+# --- The data sets ------------------------------------------------------------------------------------------
+GOLDEN = {
+    "train-00000-fr": (
+        "Le musicien qui vit en Italie danse dehors.",
+        "Le pianiste qui vit en Italie danse dehors.",
+        "neutral",
+    ),
+    "train-00001-en": ("David does not praise the customer.", "David praises the customer.", "contradiction"),
+    "train-00002-fr": (
+        "La sportive blonde ne dévore pas de légumes.",
+        "La sportive blonde ne dévore pas de haricots.",
+        "entailment",
+    ),
+    "test-00002-fr": (
+        "La sculptrice fatiguée attend le train à l'hôtel.",
+        "La sculptrice n'attend pas le train.",
+        "contradiction",
+    ),
+}
+
+
+def test_some_items_are_as_they_always_were(data: datasets.DatasetDict) -> None:
+    rows = {row["id"]: row for split in ("train", "test") for row in data[split].select(range(6))}
+    for name, expected in GOLDEN.items():
+        row = rows[name]
+        assert (row["premise"], row["hypothesis"], mini_xnli.LABELS[row["gold"]]) == expected
+
+
+def test_generation_is_deterministic_and_grows() -> None:
+    short, long = (mini_xnli.generate("train", items).to_list() for items in (60, 90))
+    assert short == long[: len(short)]
+    assert short == mini_xnli.generate("train", 60).to_list()
+    assert short != mini_xnli.generate("train", 60, seed=1).to_list()
+    silent = mini_xnli.generate("train", 60, disagreement=0).to_list()
+    assert [row["premise"] for row in silent] == [row["premise"] for row in short]
+
+
+def test_rows(data: datasets.DatasetDict) -> None:
+    assert list(data) == list(SPLITS)
+    for name, split in data.items():
+        assert split.features["label"].names == split.features["gold"].names == list(mini_xnli.LABELS)
+        assert len(set(split["id"])) == len(split)
+        by_item: dict[str, list[dict]] = {}
+        for row in split.to_list():
+            assert row["id"] == f"{row['item']}-{row['language']}"
+            by_item.setdefault(row["item"], []).append(row)
+        for rows in by_item.values():
+            assert [row["language"] for row in rows] == list(LANGUAGES)
+            assert rows[0]["label"] == rows[1]["label"] and rows[0]["gold"] == rows[1]["gold"]
+        assert name == "test" or len(set(Counter(split["gold"]).values())) == 1
+    cells = Counter(zip(data["test"]["label"], data["test"]["language"], strict=True))
+    assert len(cells) == 6 and len(set(cells.values())) == 1 and len(data["test"]) >= 6_000
+
+
+def test_unknown_split() -> None:
+    with pytest.raises(ValueError, match="train, validation, test"):
+        mini_xnli.generate("dev", 3)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_no_pair_twice(data: datasets.DatasetDict, language: str) -> None:
+    pairs = [
+        (row["premise"], row["hypothesis"]) for split in data.values() for row in split if row["language"] == language
+    ]
+    assert len(set(pairs)) == len(pairs)
+    assert [pair for pair in pairs if pair[0] == pair[1]] == []
+
+
+def test_splits_share_no_subject_with_verb() -> None:
+    seen: dict[tuple[str, str], set[str]] = {}
+    for split in SPLITS:
+        for item in mini_xnli.draw_items(split, 1_500, seed=3):
+            for made in item[:2]:
+                seen.setdefault((made.noun.en, made.verb.en), set()).add(split)
+    assert {splits for pair, (splits, *more) in ((p, list(s)) for p, s in seen.items()) if more} == set()
+    held = Counter(split for (split, _), frames in ACTIVITIES.items() for _ in frames)
+    assert 0.15 < held["test"] / sum(held.values()) < 0.3
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_words_occur_in_training(data: datasets.DatasetDict, language: str) -> None:
+    def words(rows: datasets.Dataset, *columns: str) -> Counter[str]:
+        texts = [row[column] for row in rows.to_list() if row["language"] == language for column in columns]
+        return Counter(found for text in texts for found in re.findall(r"\w+", text.lower()))
+
+    train = words(data["train"], "premise", "hypothesis")
+    for split in ("validation", "test"):
+        found = words(data[split], "premise", "hypothesis")
+        assert sum(found[word] for word in set(found) - set(train)) < 0.001 * sum(found.values())  # rare plurals
+    pretraining = words(mini_xnli.pretraining_text(5_000), "premise", "hypothesis")
+    external = words(mini_xnli.external_sentences(), "text")
+    unknown = sum(count for found, count in external.items() if found not in pretraining)
+    assert unknown / sum(external.values()) < 0.1
+
+
+def test_languages_share_some_words(texts: dict[str, list[str]]) -> None:
+    words = {
+        language: Counter(w for text in texts[language] for w in re.findall(r"\w+", text.lower()))
+        for language in LANGUAGES
+    }
+    shared = set(words["fr"]) & set(words["en"])
+    for counts in words.values():
+        assert 0.03 < sum(counts[found] for found in shared) / sum(counts.values()) < 0.15
+
+
+def test_pretraining_pairs_cross_the_languages(data: datasets.DatasetDict) -> None:
+    text = mini_xnli.pretraining_text(1_000)
+    assert text.column_names == ["premise", "language", "hypothesis"]
+    assert text["language"] == list(LANGUAGES) * 1_000
+    drawn = mini_xnli.generate("train", 1_000, seed=mini_xnli.DATA_SEED + 1)
+    assert text["premise"] == drawn["premise"]
+    assert text["hypothesis"][:4] == [drawn["hypothesis"][row] for row in (1, 0, 3, 2)]
+    train = set(zip(data["train"]["premise"], data["train"]["hypothesis"], strict=True))
+    same = sum(pair in train for pair in zip(drawn["premise"], drawn["hypothesis"], strict=True))
+    assert same / len(text) < 0.02
+
+
+def test_external_sentences_are_parallel() -> None:
+    rows = mini_xnli.external_sentences(1_200)
+    for language in LANGUAGES:
+        chosen = [row for row in rows if row["language"] == language]
+        assert len({row["text"] for row in chosen}) == len({row["item"] for row in chosen}) == len(chosen) == 1_200
+        assert [row["text"] for row in chosen if any(re.search(fault, row["text"]) for fault in FAULTS[language])] == []
+    assert rows["language"] == list(LANGUAGES) * 1_200
+
+
+# --- Annotators ---------------------------------------------------------------------------------------------
+def test_annotators_disagree_as_often_as_said() -> None:
+    rows = mini_xnli.generate("train", 4_000)
+    assert mini_xnli.noise_ceiling(rows) == pytest.approx(1 - 0.15 * 2 / 3, abs=0.015)
+    assert mini_xnli.noise_ceiling(mini_xnli.generate("train", 90, disagreement=0)) == 1
+    loud = mini_xnli.generate("train", 3_000, disagreement=1)
+    assert mini_xnli.noise_ceiling(loud) == pytest.approx(1 / 3, abs=0.03)
+
+
+def test_majority() -> None:
+    assert mini_xnli.majority([0, 1, 1, 2, 1]) == 1
+    assert mini_xnli.majority([0, 1, 1, 2, 0]) is None
+    assert mini_xnli.majority([2]) == 2
+
+
+def test_five_annotators_agree_with_the_grammar_more_than_one() -> None:
+    rows = mini_xnli.generate("test", 1_500, disagreement=0.4)
+    # P(three of five or more right) for p = 1 - 0.4 * 2 / 3, given a majority
+    assert mini_xnli.noise_ceiling(rows) == pytest.approx(0.96, abs=0.02)
+    kept = len(set(rows["item"])) / 1_500
+    assert 0.85 < kept < 0.98  # 2-2-1 votes leave no majority
+
+
+# --- Artefacts ----------------------------------------------------------------------------------------------
+def accuracy(data: datasets.DatasetDict, language: str, column: str) -> float:
+    """Of a classifier by words and pairs of words that sees one side only, and its length, on the gold labels."""
+    from sklearn.feature_extraction.text import CountVectorizer
+    from sklearn.linear_model import LogisticRegression
+
+    def side(split: str) -> tuple[list[str], list[int]]:
+        rows = [row for row in data[split].to_list()[:12_000] if row["language"] == language]
+        return [f"length{len(r[column].split())} {r[column]}" for r in rows], [r["gold"] for r in rows]
+
+    bag = CountVectorizer(ngram_range=(1, 2), min_df=3, token_pattern=r"[\w'-]+")
+    texts, gold = side("train")
+    model = LogisticRegression(max_iter=300, C=0.1).fit(bag.fit_transform(texts), gold)
+    texts, gold = side("test")
+    return model.score(bag.transform(texts), gold)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_one_side_hardly_tells_the_label(data: datasets.DatasetDict, language: str) -> None:
+    assert accuracy(data, language, "hypothesis") < 0.38
+    assert accuracy(data, language, "premise") < 0.5  # its negation and length tell a little

@@ -1,0 +1,388 @@
+"""Data sets of every kind, brought to texts, language, label and id."""
+
+import pytest
+from conftest import write_configurations
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
+
+from hf_langimb.data.reading import (
+    find_text_columns,
+    normalise_spacing,
+    open_dataset,
+    open_texts,
+    standardise,
+    tokenize,
+)
+
+ROWS = {"text": ["un", "one", "deux"], "language": ["fr", "en", "fr"], "label": [0, 1, 1]}
+
+
+@pytest.fixture(autouse=True)
+def cache_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+
+
+def rows(**changes):
+    return Dataset.from_dict(ROWS | changes)
+
+
+def named(names=("no", "yes"), **changes):
+    return rows(**changes).cast_column("label", ClassLabel(names=list(names)))
+
+
+# Opening.
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "csv", "tsv", "jsonl", "json"])
+def test_a_file(tmp_path, suffix):
+    path = tmp_path / f"rows.{suffix}"
+    if suffix == "parquet":
+        rows().to_parquet(path)
+    elif suffix in ("csv", "tsv"):
+        rows().to_csv(path, index=False, sep="," if suffix == "csv" else "\t")
+    else:
+        rows().to_json(path)
+    loaded = open_dataset(str(path))
+    assert loaded.to_dict() == ROWS
+    assert open_dataset(str(path), split="train").to_dict() == ROWS
+
+
+@pytest.mark.parametrize("form", ["parquet", "csv", "disk"])
+def test_a_folder_of_splits(tmp_path, form):
+    splits = DatasetDict({"train": rows(), "validation": rows(label=[1, 1, 1]), "test": rows(label=[0, 0, 0])})
+    folder = tmp_path / "data"
+    folder.mkdir()
+    if form == "disk":
+        splits.save_to_disk(folder)
+    else:
+        for name, part in splits.items():
+            getattr(part, f"to_{form}")(folder / f"{name}.{form}")
+    loaded = open_dataset(str(folder))
+    assert set(loaded) == {"train", "validation", "test"}
+    assert loaded["validation"]["label"][:] == [1, 1, 1]
+    assert open_dataset(str(folder), split="test")["label"][:] == [0, 0, 0]
+    with pytest.raises(ValueError, match="dev"):
+        open_dataset(str(folder), split="dev")
+
+
+def test_one_data_set_saved_to_disk(tmp_path):
+    named().save_to_disk(tmp_path / "data")
+    assert open_dataset(str(tmp_path / "data")).features["label"].names == ["no", "yes"]
+
+
+@pytest.fixture
+def multilingual(tmp_path):
+    """A folder with the configurations fr and en, as on the Hub; `en` has a split that `fr` lacks."""
+    splits = {"fr": ["train", "test"], "en": ["train", "test", "validation"]}
+    tables = {
+        config: {
+            split: Dataset.from_dict({"text": [f"{config} {split} {i}" for i in range(2)], "label": [0, 1]})
+            for split in names
+        }
+        for config, names in splits.items()
+    }
+    return write_configurations(tmp_path / "multilingual", tables)
+
+
+def test_configurations_are_languages(multilingual):
+    loaded = open_dataset(multilingual, config_names=["fr", "en"])
+    assert set(loaded) == {"train", "test"}  # splits that both have
+    assert loaded["train"].to_dict() == {
+        "text": ["fr train 0", "fr train 1", "en train 0", "en train 1"],
+        "label": [0, 1, 0, 1],
+        "language": ["fr", "fr", "en", "en"],
+        "row": [0, 1, 0, 1],
+    }
+    test = open_dataset(multilingual, config_names=["en", "fr"], split="test")
+    assert test["language"][:] == ["en", "en", "fr", "fr"]
+
+
+def test_one_configuration(multilingual):
+    loaded = open_dataset(multilingual, config_names=["en"])
+    assert set(loaded) == {"train", "test", "validation"}
+    assert loaded["train"].column_names == ["text", "label"]
+    with pytest.raises(ValueError, match=r"'de' not found\. Available: .*'fr'"):
+        open_dataset(multilingual, config_names=["de"])
+    with pytest.raises(ValueError, match="'de' not found"):
+        open_dataset(multilingual, config_names=["en", "de"])
+
+
+def test_parallel_configurations_keep_translations_together(tmp_path):
+    texts = {config: Dataset.from_dict({"text": [f"{config} {i}" for i in range(5)]}) for config in ("en", "fr")}
+    write_configurations(tmp_path, {config: {"train": rows} for config, rows in texts.items()})
+    for rows in (None, 4):
+        found = open_texts(str(tmp_path), config_names=["en", "fr"], rows=rows)
+        assert found["id"][:] == [str(i) for i in range(rows or 5)] * 2
+
+
+def test_a_language_column_is_kept(tmp_path):
+    folder = write_configurations(tmp_path, {key: {"train": rows()} for key in ("a", "b")})
+    assert open_dataset(folder, config_names=["a", "b"])["train"]["language"][:] == ROWS["language"] * 2
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda folder: folder / "nothing", "Expected a data set at .*nothing.*Hub id, folder, or .*found none"),
+        (lambda folder: "nobody/nothing", "Expected a data set at 'nobody/nothing'.*found none"),
+        (lambda folder: folder, "Expected a data set at .*found none"),  # an empty folder
+        (lambda folder: write(folder / "a.xlsx", "?"), "Expected a .parquet, .csv, .tsv, .jsonl, .json file, found"),
+        (lambda folder: write(folder / "a.parquet", "no parquet"), "Cannot read the data set .*a.parquet"),
+        (lambda folder: write(folder / "a.jsonl", '{"text": "a"}\n{"te'), "Cannot read the data set .*a.jsonl"),
+        (lambda folder: two_tables(folder), "The files of .* have different columns: name one of them"),
+    ],
+    ids=["no folder", "no Hub", "empty", "xlsx", "parquet", "jsonl", "two tables"],
+)
+def test_nothing_to_open(tmp_path, monkeypatch, make, message):
+    for module in ("datasets.config", "huggingface_hub.constants"):  # else it tries for 20 seconds
+        monkeypatch.setattr(f"{module}.HF_HUB_OFFLINE", True)
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    with pytest.raises(ValueError, match=message) as caught:
+        open_dataset(str(make(folder)))
+    assert "\n" not in str(caught.value)
+
+
+def two_tables(folder):
+    rows().to_parquet(folder / "a.parquet")
+    rows().rename_column("language", "tongue").to_parquet(folder / "b.parquet")
+    return folder
+
+
+def write(path, text):
+    path.write_text(text)
+    return path
+
+
+def test_a_file_has_no_configurations(tmp_path):
+    rows().to_parquet(tmp_path / "rows.parquet")
+    for names in (["fr"], ["fr", "en"]):
+        with pytest.raises(ValueError, match="has no configurations, found config_names 'fr': leave them out"):
+            open_dataset(str(tmp_path / "rows.parquet"), config_names=names)
+
+
+# Text columns.
+
+
+@pytest.mark.parametrize(
+    ("present", "asked", "found"),
+    [
+        (["text", "label"], [], ["text"]),
+        (["hypothesis", "premise", "text"], [], ["premise", "hypothesis"]),
+        (["sentence2", "sentence1"], [], ["sentence1", "sentence2"]),
+        (["text_pair", "text"], [], ["text", "text_pair"]),
+        (["text", "title", "body"], ["body"], ["body"]),
+        (["text", "title", "body"], ["title", "body"], ["title", "body"]),
+    ],
+)
+def test_text_columns(present, asked, found):
+    assert find_text_columns(Dataset.from_dict({name: ["a"] for name in present}), asked) == found
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ([], r"Found no text column among \['body', 'title'\]: name one or two with text_column"),
+        (["text"], "Expected a text column 'text', found columns"),
+        (["title", "text"], "Expected a text column 'text', found columns"),
+        (["title", "body", "title"], "one text column or two"),
+    ],
+)
+def test_no_text_columns(asked, message):
+    with pytest.raises(ValueError, match=message):
+        find_text_columns(Dataset.from_dict({"title": ["a"], "body": ["b"]}), asked)
+
+
+# Standard columns.
+
+
+def test_standard_columns():
+    loaded = standardise(named(), text_columns=["text"])
+    assert loaded.column_names == ["text", "language", "label", "id"]
+    assert loaded.features == Features(
+        {
+            "text": Value("string"),
+            "language": Value("string"),
+            "label": ClassLabel(names=["no", "yes"]),
+            "id": Value("string"),
+        }
+    )
+    assert loaded.to_dict() == ROWS | {"id": ["0", "1", "2"]}
+
+
+@pytest.mark.parametrize(
+    ("labels", "order", "names", "expected"),
+    [
+        (["b", "a", "b"], (), ["a", "b"], [1, 0, 1]),
+        (["b", "a", "b"], ("b", "c", "a"), ["b", "c", "a"], [0, 2, 0]),
+        ([10, 2, 10], (), ["2", "10"], [1, 0, 1]),  # by number, not as text
+        ([5, 1, 1], ("1", "2", "3", "4", "5"), ["1", "2", "3", "4", "5"], [4, 0, 0]),
+        ([True, False, True], (), ["False", "True"], [1, 0, 1]),
+    ],
+    ids=["names", "order", "integers", "stars", "booleans"],
+)
+def test_labels_of_every_type(labels, order, names, expected):
+    loaded = standardise(rows(label=labels), text_columns=["text"], label_names=order)
+    assert loaded.features["label"].names == names
+    assert loaded["label"][:] == expected
+
+
+def test_class_labels_keep_their_order_and_follow_another():
+    dataset = named(["yes", "no"])
+    assert standardise(dataset, text_columns=["text"]).features["label"].names == ["yes", "no"]
+    turned = standardise(dataset, text_columns=["text"], label_names=["no", "perhaps", "yes"])
+    assert turned["label"][:] == [2, 0, 0]
+
+
+def test_languages_of_every_type():
+    dataset = rows(language=[0, 1, 0]).cast_column("language", ClassLabel(names=["fr", "en"]))
+    assert standardise(dataset, text_columns=["text"])["language"][:] == ["fr", "en", "fr"]
+    assert standardise(rows(language=[7, 8, 7]), text_columns=["text"])["language"][:] == ["7", "8", "7"]
+
+
+def test_only_some_languages():
+    loaded = standardise(rows(), text_columns=["text"], languages=["fr"])
+    assert loaded["text"][:] == ["un", "deux"]
+    assert loaded.features["label"].names == ["0", "1"]
+    with pytest.raises(ValueError, match=r"No rows in languages de, it \(column 'language'\)"):
+        standardise(rows(), text_columns=["text"], languages=["de", "it"])
+
+
+def test_other_column_names_and_a_pair():
+    dataset = Dataset.from_dict({"a": ["x"], "b": ["y"], "lang": ["fr"], "stars": [3], "item": [12], "more": [0]})
+    loaded = standardise(
+        dataset, text_columns=["b", "a"], language_column="lang", label_column="stars", id_column="item"
+    )
+    assert loaded.to_dict() == {"b": ["y"], "a": ["x"], "language": ["fr"], "label": [0], "id": ["12"]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "settings", "message"),
+    [
+        ({}, {"language_column": "lang"}, "Expected a language column 'lang'.*fastText"),
+        ({}, {"label_column": "stars"}, "Expected a label column 'stars', found columns"),
+        ({}, {"id_column": "item"}, "id column 'item', found columns"),
+        ({}, {"text_columns": ["body"]}, "Expected a text column 'body'"),
+        ({"label": [0, None, 1]}, {}, "label column has 1 null entries of 3"),
+        ({"language": ["fr", None, None]}, {}, "language column has 2 null entries of 3"),
+        ({"text": ["un", None, "deux"]}, {}, "text column 'text' has 1 null entries: filter"),
+        ({"text": [1, 2, 3]}, {}, "text column 'text' holds values of type int64, expected strings"),
+        ({"label": [0.5, 1.0, 1.5]}, {}, "label column holds values of type double"),
+        ({"label": ["a", "b", "x"]}, {"label_names": ["a", "b"]}, r"Labels \['x'\] of column 'label' are not among"),
+    ],
+)
+def test_what_cannot_be_standardised(changes, settings, message):
+    with pytest.raises(ValueError, match=message):
+        standardise(rows(**changes), **{"text_columns": ["text"]} | settings)
+
+
+def test_hidden_test_labels_are_refused():
+    dataset = named().map(lambda row: {"label": -1})
+    with pytest.raises(ValueError, match="-1"):
+        standardise(dataset, text_columns=["text"])
+
+
+# Tokens.
+
+
+def test_tokens_of_texts_and_pairs(bert_tokenizer):
+    dataset = Dataset.from_dict({"a": ["w1 w2", "w3"], "b": ["w4", "w5 w6"], "label": [0, 1]})
+    single, pair = tokenize(dataset, bert_tokenizer, ["a"]), tokenize(dataset, bert_tokenizer, ["a", "b"])
+    assert bert_tokenizer.convert_ids_to_tokens(single[0]["input_ids"]) == ["[CLS]", "w1", "w2", "[SEP]"]
+    assert bert_tokenizer.convert_ids_to_tokens(pair[0]["input_ids"]) == ["[CLS]", "w1", "w2", "[SEP]", "w4", "[SEP]"]
+    assert pair[0]["token_type_ids"] == [0, 0, 0, 0, 1, 1]
+    assert single["label"][:] == [0, 1]
+    assert "a" not in pair.column_names
+    assert "b" in single.column_names
+
+
+def test_long_texts_are_cut(bert_tokenizer):
+    dataset = Dataset.from_dict({"a": ["w1 " * 100], "b": ["w2 " * 100]})
+    assert len(tokenize(dataset, bert_tokenizer, ["a", "b"], 10)[0]["input_ids"]) == 10
+    assert len(tokenize(dataset, bert_tokenizer, ["a", "b"])[0]["input_ids"]) == 32  # as long as the model takes
+
+
+# Text to probe.
+
+
+def texts_file(path, **changes):
+    table = {
+        "text": ["un  chat , noir", "le chat", "le chien", "a cat", "the cat", "the ( big ) dog"],
+        "language": ["fr"] * 3 + ["en"] * 3,
+        "item": [0, 1, 2] * 2,
+    }
+    Dataset.from_dict(table | changes).to_parquet(path)
+    return str(path)
+
+
+def test_texts_have_language_id_and_one_spacing(tmp_path):
+    rows = open_texts(texts_file(tmp_path / "texts.parquet"), languages=["fr", "en"])
+    assert rows.to_dict() == {
+        "text": ["un chat, noir", "le chat", "le chien", "a cat", "the cat", "the (big) dog"],
+        "language": ["fr"] * 3 + ["en"] * 3,
+        "id": ["0", "1", "2"] * 2,
+    }
+    first = open_texts(texts_file(tmp_path / "texts.parquet"), rows=2)
+    assert first["text"][:] == ["a cat", "the cat", "un chat, noir", "le chat"]  # languages sorted
+
+
+def test_rows_are_numbered_where_there_is_no_item(tmp_path):
+    path = texts_file(tmp_path / "texts.parquet")
+    Dataset.from_parquet(path).remove_columns("item").to_parquet(tmp_path / "plain.parquet")
+    assert open_texts(str(tmp_path / "plain.parquet"))["id"][:] == ["0", "1", "2", "3", "4", "5"]
+    named = open_texts(path, id_column="text")
+    assert named["id"][:] == ["a cat", "the cat", "the ( big ) dog", "un  chat , noir", "le chat", "le chien"]
+
+
+def test_pairs_and_splits(tmp_path):
+    pairs = {"premise": ["a", "b"], "hypothesis": ["c", "d"], "language": ["fr", "en"]}
+    both = DatasetDict(validation=Dataset.from_dict(pairs), test=Dataset.from_dict(pairs | {"premise": ["e", "f"]}))
+    both.save_to_disk(tmp_path / "both")
+    assert open_texts(str(tmp_path / "both"))["premise"][:] == ["f", "e"]  # the split test
+    assert open_texts(str(tmp_path / "both"), split="validation").column_names == [
+        "premise",
+        "hypothesis",
+        "language",
+        "id",
+    ]
+    DatasetDict(a=Dataset.from_dict(pairs), b=Dataset.from_dict(pairs)).save_to_disk(tmp_path / "others")
+    with pytest.raises(ValueError, match=r"Expected one split of .*others, found a, b: name one with split"):
+        open_texts(str(tmp_path / "others"))
+
+
+def test_first_rows_of_configurations_are_streamed(tmp_path, monkeypatch):
+    texts = {name: Dataset.from_dict({"text": [f"{name} {i}" for i in range(5)]}) for name in ("en", "fr")}
+    folder = write_configurations(tmp_path, {f"20231101.{name}": {"train": rows} for name, rows in texts.items()})
+    monkeypatch.setattr("hf_langimb.data.reading.open_dataset", None)  # would read it all
+    rows = open_texts(folder, config_names=["20231101.fr", "20231101.en"], rows=2, languages=["en", "fr"])
+    assert rows["text"][:] == ["en 0", "en 1", "fr 0", "fr 1"]
+    assert rows["language"][:] == ["en", "en", "fr", "fr"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"languages": ["fr", "de"]}, "Expected text in fr, de in .*, found fewer than two rows in de"),
+        ({"text_columns": ["body"]}, "Expected a text column 'body'"),
+        ({"id_column": "nothing"}, "Expected an id column 'nothing'"),
+    ],
+)
+def test_texts_that_cannot_be_probed(tmp_path, settings, message):
+    with pytest.raises(ValueError, match=message):
+        open_texts(texts_file(tmp_path / "texts.parquet"), **settings)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Council , the .", "Council, the."),
+        ("« oui » !", "« oui »!"),
+        ("das „Wort“ und »das« Wort", "das „Wort“ und »das« Wort"),
+        ("he said `` it 's , well , .5 '' and did n't", "he said \"it's, well, .5\" and didn't"),
+        (" a\t( b )\n c ", "a (b) c"),
+        ("e\u0301te\u0301", "été"),
+        ("a - b", "a - b"),
+    ],
+)
+def test_spacing(text, expected):
+    assert normalise_spacing(text) == expected
+    assert normalise_spacing(expected) == expected

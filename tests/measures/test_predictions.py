@@ -1,0 +1,384 @@
+"""Predictions -> tables: the paper's Table 2, identities, scikit-learn as a witness, and input that does not fit."""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from sklearn.metrics import accuracy_score, f1_score, mutual_info_score
+
+from hf_langimb import JointDistribution, evaluate_predictions
+from hf_langimb.measures.predictions import join_by_id
+
+XNLI_PLAN = {"en": [1, 2, 3], "fr": [3, 2, 1]}
+AMAZON_PLAN = {"fr": [1, 2, 3, 4, 5], "de": [5, 4, 3, 2, 1]}
+AMAZON_PLAN |= {"es": AMAZON_PLAN["fr"], "ja": AMAZON_PLAN["fr"], "en": AMAZON_PLAN["de"], "zh": AMAZON_PLAN["de"]}
+# Shares of predictions of imbalanced mBERT on the balanced test set (the paper's Table 2), in thousandths.
+XNLI_PREDICTED = {"fr": [328, 390, 281], "en": [231, 358, 411]}
+AMAZON_PREDICTED = {language: [139, 206, 201, 196, 258] for language in ("fr", "es", "ja")}
+AMAZON_PREDICTED |= {language: [273, 207, 169, 204, 147] for language in ("de", "en", "zh")}
+
+
+def rows_of(predicted, rows=None):
+    """Languages, labels in turn, and predictions with these counts in each language, scaled to `rows` rows."""
+    languages, predictions = [], []
+    for language, counts in predicted.items():
+        times = (rows or sum(counts)) // sum(counts)
+        languages += [language] * times * sum(counts)
+        predictions.append(np.repeat(np.arange(len(counts)), np.array(counts) * times))
+    predictions = np.concatenate(predictions)
+    return np.array(languages), np.arange(len(predictions)) % len(counts), predictions
+
+
+def plan_of(table):
+    languages = sorted(table)
+    return JointDistribution(languages, range(len(table[languages[0]])), [table[name] for name in languages])
+
+
+def test_skew_transfer_of_a_plan_whose_labels_are_uneven_overall():
+    """By hand: plan shares .75/.25 and .5/.5 (mean .625/.375), predicted 1/0 and .5/.5 (mean .75/.25): slope 2."""
+    found = evaluate_predictions(["a", "a", "b", "b"], [0, 1, 0, 1], [0, 0, 0, 1], plan=[[6, 2], [3, 3]])
+    assert found["skew_transfer"] == pytest.approx(2)
+    copied = evaluate_predictions(
+        ["a"] * 8 + ["b"] * 6, [0] * 14, [0] * 6 + [1] * 2 + [0, 1] * 3, plan=[[6, 2], [3, 3]]
+    )
+    assert copied["skew_transfer"] == pytest.approx(1)
+
+
+def test_ignored_labels_and_weights_that_are_no_numbers():
+    with pytest.raises(ValueError, match="Rows labelled -100 are ignored in training: leave them out"):
+        evaluate_predictions(["a", "b"], [0, -100], [0, 1])
+    with pytest.raises(ValueError, match="Expected weights that are finite and not negative"):
+        evaluate_predictions(["a", "b"], [0, 1], [0, 1], np.eye(2), weights=[[np.nan, 1], [1, 1]])
+
+
+@pytest.fixture
+def noisy():
+    """600 rows in three languages, four labels; predictions are right more often than not."""
+    rng = np.random.default_rng(0)
+    languages, labels = np.array(["en", "fr", "ja"])[rng.integers(0, 3, 600)], rng.integers(0, 4, 600)
+    return languages, labels, np.where(rng.random(600) < 0.6, labels, rng.integers(0, 4, 600))
+
+
+# The paper's numbers.
+
+
+@pytest.mark.parametrize(
+    ("predicted", "plan", "rows", "dependence", "percent", "transfer"),
+    [
+        (XNLI_PREDICTED, XNLI_PLAN, 999_000, 0.015464, 12, 0.341),
+        (AMAZON_PREDICTED, AMAZON_PLAN, 100_000, 0.028181, 16, 0.362),
+    ],
+    ids=["XNLI", "Amazon"],
+)
+def test_table_2_of_the_paper(predicted, plan, rows, dependence, percent, transfer):
+    languages, labels, predictions = rows_of(predicted, rows)
+    quality = evaluate_predictions(languages, labels, predictions, plan=plan_of(plan))
+    assert np.unique(np.array(quality["predicted"]).sum(axis=1)).tolist() == [rows]
+    assert quality["dependence_bits"] == pytest.approx(dependence, abs=5e-7)
+    assert round(100 * quality["reliance"]) == percent
+    assert quality["skew_transfer"] == pytest.approx(transfer, abs=5e-4)
+    chance = (len(predicted) - 1) * (predictions.max()) / (2 * len(predictions) * np.log(2))
+    assert quality["dependence_bits_corrected"] == pytest.approx(quality["dependence_bits"] - chance, abs=1e-12)
+
+
+# Identities.
+
+
+def test_predictions_that_copy_the_plan():
+    languages, labels, predictions = rows_of({"en": [10, 20, 30], "fr": [30, 20, 10]})
+    quality = evaluate_predictions(languages, labels, predictions, plan=plan_of(XNLI_PLAN))
+    assert quality["dependence_bits"] == pytest.approx(0.125815, abs=1e-6)
+    assert quality["reliance"] == pytest.approx(1)
+    assert quality["skew_transfer"] == pytest.approx(1)
+
+
+def test_predictions_independent_of_language():
+    languages, labels, predictions = rows_of({"en": [5, 2, 3], "fr": [50, 20, 30]})
+    quality = evaluate_predictions(languages, labels, predictions, plan=plan_of(XNLI_PLAN))
+    assert quality["dependence_bits"] == pytest.approx(0, abs=1e-12)
+    assert quality["dependence_bits_corrected"] < 0
+    assert quality["reliance"] == pytest.approx(0, abs=1e-12)
+    assert quality["skew_transfer"] == pytest.approx(0, abs=1e-12)
+
+
+def test_over_correction_is_negative_transfer_that_dependence_cannot_see():
+    copied, mirrored = (
+        evaluate_predictions(*rows_of(counts), plan=plan_of(XNLI_PLAN))
+        for counts in ({"en": [2, 3, 4], "fr": [4, 3, 2]}, {"en": [4, 3, 2], "fr": [2, 3, 4]})
+    )
+    assert copied["dependence_bits"] == pytest.approx(mirrored["dependence_bits"])
+    assert copied["skew_transfer"] == pytest.approx(2 / 3)
+    assert mirrored["skew_transfer"] == pytest.approx(-2 / 3)
+
+
+def test_perfect_predictions_depend_on_language_only_through_the_label():
+    languages, labels, _ = rows_of({"en": [10, 20, 30], "fr": [30, 20, 10], "ja": [1, 0, 0]})
+    labels = np.concatenate([np.repeat([0, 1, 2], [10, 20, 30]), np.repeat([0, 1, 2], [30, 20, 10]), [0]])
+    quality = evaluate_predictions(languages, labels, labels)
+    assert quality["accuracy"] == quality["macro_f1"] == quality["worst_cell_accuracy"] == 1
+    assert quality["dependence_given_label_bits"] == 0
+    assert quality["dependence_bits"] > 0.1
+
+
+# Witnesses.
+
+
+def test_against_scikit_learn(noisy):
+    languages, labels, predictions = noisy
+    quality = evaluate_predictions(*noisy)
+    assert quality["rows"] == 600
+    assert quality["accuracy"] == pytest.approx(accuracy_score(labels, predictions))
+    assert quality["macro_f1"] == pytest.approx(f1_score(labels, predictions, average="macro"))
+    assert quality["dependence_bits"] == pytest.approx(mutual_info_score(languages, predictions) / np.log(2))
+    given = sum(
+        (labels == label).mean() * mutual_info_score(languages[labels == label], predictions[labels == label])
+        for label in range(4)
+    )
+    assert quality["dependence_given_label_bits"] == pytest.approx(given / np.log(2))
+    for name in ("en", "fr", "ja"):
+        here = languages == name
+        assert quality["by_language"][name]["accuracy"] == pytest.approx(
+            accuracy_score(labels[here], predictions[here])
+        )
+        assert quality["by_language"][name]["macro_f1"] == pytest.approx(
+            f1_score(labels[here], predictions[here], average="macro")
+        )
+    right = [
+        (predictions == labels)[(languages == name) & (labels == label)].mean()
+        for name in ("en", "fr", "ja")
+        for label in range(4)
+    ]
+    assert quality["worst_cell_accuracy"] == pytest.approx(min(right))
+
+
+@pytest.mark.parametrize("form", [list, pa.array, pa.chunked_array], ids=["list", "arrow", "chunks"])
+def test_any_column_type_gives_the_same(noisy, form):
+    columns = [[column.tolist()] if form is pa.chunked_array else column.tolist() for column in noisy]
+    assert evaluate_predictions(*map(form, columns)) == evaluate_predictions(*noisy)
+
+
+def test_labels_as_names_give_the_same(noisy):
+    names = np.array(["a", "b", "c", "d"])
+    languages, labels, predictions = noisy
+    assert evaluate_predictions(languages, names[labels], names[predictions]) == evaluate_predictions(*noisy)
+
+
+def test_output_is_strict_json(noisy):
+    quality = evaluate_predictions(*noisy, np.full((600, 4), 0.25), plan=np.ones((3, 4)))
+    assert json.loads(json.dumps(quality, allow_nan=False)) == quality
+
+
+# Axes and plans.
+
+
+def test_without_plan_reliance_and_transfer_are_null(noisy):
+    quality = evaluate_predictions(*noisy)
+    assert quality["reliance"] is quality["skew_transfer"] is quality["loss"] is quality["plain_loss"] is None
+
+
+def test_an_even_plan_has_no_skew_to_rely_on(noisy):
+    quality = evaluate_predictions(*noisy, plan=np.ones((3, 4)))
+    assert quality["reliance"] is None
+    assert quality["skew_transfer"] is None
+
+
+def test_plan_on_the_axis_order_of_a_class_label():
+    names = np.array(["entailment", "neutral", "contradiction"])  # not sorted
+    languages, labels, predictions = rows_of(XNLI_PREDICTED)
+    plan = JointDistribution(["fr", "en"], names.tolist(), [[3, 2, 1], [1, 2, 3]])
+    quality = evaluate_predictions(languages, names[labels], names[predictions], plan=plan)
+    assert quality["predicted"] == [XNLI_PREDICTED["fr"], XNLI_PREDICTED["en"]]
+    assert list(quality["by_language"]) == ["fr", "en"]
+    assert quality["skew_transfer"] == pytest.approx(0.341, abs=1e-3)
+    same = evaluate_predictions(languages, labels, predictions, plan=plan_of(XNLI_PLAN))
+    assert quality["skew_transfer"] == pytest.approx(same["skew_transfer"])
+    assert quality["reliance"] == pytest.approx(same["reliance"])
+
+
+@pytest.mark.parametrize("scale", [1, 1 / 6, 1 / 12, 700], ids=["counts", "rows", "joint", "large"])
+def test_plan_as_counts_or_shares(scale):
+    columns = rows_of(XNLI_PREDICTED)
+    expected = evaluate_predictions(*columns, plan=plan_of(XNLI_PLAN))
+    found = evaluate_predictions(*columns, plan=np.array([[1, 2, 3], [3, 2, 1]]) * scale)
+    assert found["reliance"] == pytest.approx(expected["reliance"])
+    assert found["skew_transfer"] == pytest.approx(expected["skew_transfer"])
+
+
+def test_class_that_is_never_predicted_and_class_without_rows():
+    plan = JointDistribution(["en", "fr"], [0, 1, 2, 3], [[1, 2, 3, 1], [3, 2, 1, 1]])
+    quality = evaluate_predictions(["en", "en", "fr", "fr"], [0, 1, 0, 2], [0, 0, 0, 0], plan=plan)
+    assert quality["predicted"] == [[2, 0, 0, 0], [2, 0, 0, 0]]
+    assert quality["accuracy"] == 0.5
+    assert quality["worst_cell_accuracy"] == 0
+    assert quality["macro_f1"] == pytest.approx(
+        f1_score([0, 1, 0, 2], [0, 0, 0, 0], average="macro", labels=[0, 1, 2], zero_division=0)
+    )
+    assert quality["dependence_bits"] == 0
+
+
+def test_language_with_one_row_or_none():
+    plan = JointDistribution(["en", "fr", "xx"], [0, 1], [[1, 2], [2, 1], [3, 3]])
+    quality = evaluate_predictions(["en", "en", "en", "fr"], [0, 1, 1, 1], [0, 1, 0, 1], plan=plan)
+    assert quality["by_language"]["fr"] == {"accuracy": 1.0, "macro_f1": 1.0}
+    assert "xx" not in quality["by_language"]
+    assert quality["predicted"][2] == [0, 0]
+    assert json.dumps(quality, allow_nan=False)
+
+
+def test_language_unseen_in_training_is_appended_with_the_plain_loss():
+    plan = JointDistribution(["en", "fr"], [0, 1], [[3, 1], [1, 3]])
+    columns = (["en", "fr", "ca"], [0, 1, 0], [0, 1, 1])
+    probabilities = [[0.5, 0.5], [0.25, 0.75], [0.2, 0.8]]
+    quality = evaluate_predictions(*columns, probabilities, plan=plan, weights=[[2, 1], [1, 4]])
+    assert quality["predicted"] == [[1, 0], [0, 1], [0, 1]]
+    assert list(quality["by_language"]) == ["en", "fr", "ca"]
+    assert quality["loss"] == pytest.approx(-(2 * np.log(0.5) + 4 * np.log(0.75) + np.log(0.2)) / 3)
+    assert quality["skew_transfer"] == pytest.approx(2)  # en and fr alone: .75/.25 planned, 1/0 predicted
+
+
+# Losses.
+
+
+def test_losses_with_weights_and_without():
+    rng = np.random.default_rng(1)
+    languages, labels = np.array(["en", "fr"])[rng.integers(0, 2, 40)], rng.integers(0, 3, 40)
+    probabilities = rng.dirichlet(np.ones(3), 40)
+    weights = np.array([[2 / 3, 1, 2], [2, 1, 2 / 3]])
+    quality = evaluate_predictions(languages, labels, probabilities.argmax(1), probabilities, weights=weights)
+    surprise = -np.log(probabilities[np.arange(40), labels])
+    assert quality["plain_loss"] == pytest.approx(surprise.mean())
+    assert quality["loss"] == pytest.approx((weights[(languages == "fr").astype(int), labels] * surprise).mean())
+
+
+def test_a_probability_of_zero_gives_a_finite_loss():
+    quality = evaluate_predictions(["en", "fr"], [0, 1], [1, 1], [[0.0, 1.0], [0.0, 1.0]])
+    assert np.isfinite(quality["loss"])
+    assert quality["loss"] > 300
+
+
+# Intervals over examples.
+
+
+def test_intervals_are_those_of_resampled_rows(noisy):
+    quality = evaluate_predictions(*noisy)
+    languages, labels, predictions = noisy
+    rng = np.random.default_rng(5)
+    drawn = [rng.integers(0, 600, 600) for _ in range(2000)]  # rows one by one, as the definition says
+    for name, measure in {
+        "accuracy": lambda rows: (labels[rows] == predictions[rows]).mean(),
+        "macro_f1": lambda rows: f1_score(labels[rows], predictions[rows], average="macro"),
+    }.items():
+        low, high = quality["intervals"][name]
+        assert [low, high] == pytest.approx(
+            np.quantile([measure(rows) for rows in drawn[:500]], (0.025, 0.975)), abs=0.01
+        )
+        assert low < quality[name] < high
+    french = [rows[languages[rows] == "fr"] for rows in drawn]
+    expected = np.quantile([(labels[rows] == predictions[rows]).mean() for rows in french], (0.025, 0.975))
+    assert quality["intervals"]["by_language"]["fr"]["accuracy"] == pytest.approx(expected, abs=0.01)
+    assert quality == evaluate_predictions(*noisy)
+    assert quality["intervals"] != evaluate_predictions(*noisy, seed=1)["intervals"]
+    assert evaluate_predictions(*noisy, resamples=0)["intervals"] is None
+
+
+def test_rows_of_a_group_are_resampled_together(noisy):
+    def width(groups):
+        low, high = evaluate_predictions(*(np.repeat(c, 4) for c in noisy), groups=groups)["intervals"]["accuracy"]
+        return high - low
+
+    single, of_four = width(None), width(np.repeat(np.arange(600), 4))
+    assert of_four == pytest.approx(2 * single, rel=0.1)  # four equal rows know no more than one
+    assert width(np.arange(2400)) == pytest.approx(single, rel=0.1)
+
+
+# Calibration.
+
+
+def test_calibration_of_each_language():
+    rng = np.random.default_rng(0)
+    languages, confidence = np.repeat(["en", "fr"], 20_000), rng.uniform(0.5, 1, 40_000)
+    right = rng.random(40_000) < np.where(languages == "en", confidence, 0.6)  # English knows what it knows
+    predictions = rng.integers(0, 2, 40_000)
+    labels = np.where(right, predictions, 1 - predictions)
+    probabilities = np.where(np.arange(2) == predictions[:, None], confidence[:, None], 1 - confidence[:, None])
+    quality = evaluate_predictions(languages, labels, predictions, probabilities)["calibration"]
+    assert quality["en"]["expected_calibration_error"] < 0.015
+    centres = np.array([0.55, 0.65, 0.75, 0.85, 0.95])
+    assert quality["fr"]["expected_calibration_error"] == pytest.approx(np.abs(centres - 0.6).mean(), abs=0.01)
+    assert quality["fr"]["mean_confidence"] == pytest.approx(0.75, abs=0.01)
+    assert [point["confidence"] for point in quality["fr"]["bins"]] == pytest.approx(centres, abs=0.01)
+    assert [point["accuracy"] for point in quality["fr"]["bins"]] == pytest.approx([0.6] * 5, abs=0.03)
+    assert sum(point["rows"] for point in quality["fr"]["bins"]) == 20_000
+
+
+def test_without_probabilities_there_is_no_calibration(noisy):
+    assert evaluate_predictions(*noisy)["calibration"] is None
+
+
+# Predictions and rows.
+
+
+def predicted(ids, languages, labels):
+    return pa.table({"id": ids, "language": languages, "label": labels, "prediction": range(len(ids))})
+
+
+def test_predictions_are_joined_by_id_and_language():
+    table = predicted(["b", "a", "a", "b", "c"], ["fr", "en", "fr", "en", "en"], [1, 0, 0, 1, 2])
+    joined = join_by_id(table, ["a", "b", "b"], ["fr", "en", "fr"], [0, 1, 1])
+    assert joined["prediction"].to_pylist() == [2, 3, 0]
+
+
+def test_rows_that_share_id_and_language_are_taken_in_order():
+    table = predicted(["a", "b", "a"], ["en"] * 3, [0, 1, 2])
+    assert join_by_id(table, ["a", "a", "b"], ["en"] * 3, [0, 2, 1])["prediction"].to_pylist() == [0, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("ids", "labels", "message"),
+    [
+        (["a", "x", "y"], [0, 1, 2], r"each of 3 rows, found none for 2 \(first: id x, language en\)"),
+        (["a", "a", "b"], [0, 1, 1], r"found none for 1 \(first: id a"),
+        (["a", "b", "c"], [0, 2, 1], "2 of 3 rows have another label than when they were predicted"),
+    ],
+)
+def test_predictions_of_other_data(ids, labels, message):
+    with pytest.raises(ValueError, match=message):
+        join_by_id(predicted(["a", "b", "c"], ["en"] * 3, [0, 1, 2]), ids, ["en"] * 3, labels)
+
+
+# Input that does not fit: one clear sentence.
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"predictions": [0]}, r"one entry per row in each column, found 2 in the language column.* 1 in the pred"),
+        ({"languages": ["en"]}, "found 1 in the language column"),
+        ({"languages": ["en", None]}, "language column has 1 null entries of 2"),
+        ({"labels": [0, None]}, "label column has 1 null"),
+        ({"predictions": [0.0, 1.0]}, "prediction column holds values of type double"),
+        ({"languages": [], "labels": [], "predictions": []}, "No rows to evaluate"),
+        ({"predictions": ["0", "1"]}, "labels and predictions of one type, found int and str"),
+        ({"plan": [[1, 2, 3], [3, 2, 1]]}, r"Expected a plan of 2 languages x 2 labels, found shape \(2, 3\)"),
+        ({"plan": [[0, 0], [0, 0]]}, "none negative and not all 0"),
+        ({"plan": [[1, -1], [1, 1]]}, "none negative and not all 0"),
+        ({"plan": [[1, np.nan], [1, 1]]}, "none negative and not all 0"),
+        (
+            {"plan": JointDistribution(["en", "fr"], ["no", "yes"], [[1, 2], [2, 1]])},
+            r"Labels \[0, 1\] of the rows are not among those of the plan, \['no', 'yes'\]",
+        ),
+        ({"probabilities": [[0.5, 0.5]]}, r"probabilities of shape \[2, 2\] for the labels \[0, 1\], found \[1, 2\]"),
+        ({"probabilities": [[0.2, 0.3, 0.5]] * 2}, "labels that no row has need a plan with axes"),
+        ({"weights": [[1, 1, 1]] * 2}, r"Expected weights for 2 languages x 2 labels, found shape \[2, 3\]"),
+        ({"weights": [[1, 1]]}, "Expected weights for 2 languages"),
+        ({"probabilities": [[1.0, 2.0], [3.0, -1.0]]}, "rows of finite shares that sum to 1: apply softmax to logits"),
+        ({"probabilities": [[np.nan, 1.0], [0.5, 0.5]]}, "apply softmax"),
+        ({"groups": ["a"]}, "Expected one group per row, found 1 for 2 rows"),
+        ({"groups": ["a", None]}, "group column has 1 null"),
+    ],
+)
+def test_bad_input(change, message):
+    columns = {"languages": ["en", "fr"], "labels": [0, 1], "predictions": [0, 1]}
+    with pytest.raises(ValueError, match=message):
+        evaluate_predictions(**columns | change)

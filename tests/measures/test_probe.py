@@ -1,0 +1,425 @@
+"""The language probe on made-up features, and features against plain forward passes."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+from transformers import AutoModelForSequenceClassification
+
+from hf_langimb import extract_features, probe_languages
+from hf_langimb.cli import main
+from hf_langimb.measures.probe import probe_model
+from hf_langimb.models.loading import add_lora
+
+
+def noise(rows, width=4, seed=0):
+    return np.random.default_rng(seed).standard_normal((rows, width))
+
+
+def two_languages(rows, seed=0):
+    return np.random.default_rng(seed).permutation(np.repeat(["en", "fr"], rows // 2))
+
+
+# The probe.
+
+
+def test_separable_languages_are_found():
+    languages = two_languages(200)
+    features = noise(200) + 8 * (languages == "fr")[:, None]
+    result = probe_languages(features, languages)
+    assert result.accuracy == 1
+    assert result.chance == 0.5
+    assert result.control == pytest.approx(0.5, abs=0.12)
+    assert result.bits_below_chance == pytest.approx(1, abs=0.02)
+    assert result.confidence == pytest.approx(1, abs=0.01)
+    assert result.languages == ("en", "fr")
+    assert result.confusion.tolist() == [[100, 0], [0, 100]]
+    assert result.converged
+    assert json.loads(json.dumps(result.to_dict(), allow_nan=False))["rows"] == 200
+
+
+def test_noise_tells_nothing():
+    languages = np.random.default_rng(1).permutation(np.repeat(["en", "fr", "ja"], [400, 100, 100]))
+    result = probe_languages(noise(600), languages)
+    assert result.chance == pytest.approx(2 / 3)
+    assert result.accuracy == pytest.approx(2 / 3, abs=0.03)
+    assert result.control == pytest.approx(2 / 3, abs=0.03)
+    assert -0.05 < result.bits_below_chance <= 0.005
+    assert result.confidence == pytest.approx(2 / 3, abs=0.03)
+    low, high = result.control_interval
+    assert low - 1e-9 <= result.chance <= high + 1e-9  # a probe that always says en
+    assert result.control == pytest.approx((low + high) / 2)
+
+
+def test_the_interval_of_the_control_is_where_shuffled_languages_fall():
+    """Rows err together: shuffles spread more (here 1.2 times) than so many independent rows would."""
+    features, languages = noise(300, 16), two_languages(300)
+    low, high = probe_languages(features, languages, shuffles=40).control_interval
+    drawn = [probe_languages(features, languages, seed=seed, shuffles=2).control for seed in range(1, 40)]
+    spread = np.std(drawn) * np.sqrt(2)  # of one shuffle
+    assert np.mean(drawn) == pytest.approx(0.5, abs=0.015)
+    assert (low + high) / 2 == pytest.approx(0.5, abs=0.02)
+    assert (high - low) / 2 == pytest.approx(2.708 * spread, rel=0.25)  # 2.708: 39 degrees of freedom
+    few = probe_languages(features, languages, shuffles=10).control_interval
+    assert few[0] < low < high < few[1]  # what few shuffles do not know
+
+
+def test_one_layer_of_extracted_features_is_taken():
+    features, languages = noise(60), two_languages(60)
+    assert probe_languages(features[None], languages).to_dict() == probe_languages(features, languages).to_dict()
+
+
+def test_seed_and_strength_are_used():
+    features, languages = noise(60), two_languages(60)
+    plain = probe_languages(features, languages)
+    assert probe_languages(features, languages, seed=0).to_dict() == plain.to_dict()
+    assert probe_languages(features, languages, seed=1).confusion.tolist() != plain.confusion.tolist()
+    assert abs(probe_languages(features, languages, C=1e-4).bits_below_chance) < 0.01 < -plain.bits_below_chance
+
+
+def test_groups_keep_translations_together():
+    """Rows of an item are near copies of which language is random: only an item that is known tells its language."""
+    rng = np.random.default_rng(0)
+    items = np.repeat(np.arange(40), 5)
+    languages = np.array(["en", "fr"])[rng.integers(0, 2, 40)][items]
+    features = np.eye(40)[items]
+    split = probe_languages(features, languages)
+    together = probe_languages(features, languages, groups=items)
+    assert split.accuracy > 0.95
+    assert together.accuracy < 0.65
+    names = [f"item-{item}" for item in items]
+    assert probe_languages(features, languages, groups=names).to_dict() == together.to_dict()
+
+
+def test_every_language_is_among_the_rows_to_fit():
+    """Else its rows would have no probability at all: minus hundreds of bits."""
+    for seed in range(5):
+        result = probe_languages(noise(9), list("aaabbbccc"), groups=[0, 1, 2, 0, 0, 1, 1, 1, 2], seed=seed)
+        assert result.bits_below_chance > -10
+        assert 2 <= result.folds <= 5
+    with pytest.raises(ValueError, match="cannot keep rows of each language apart: too few groups"):
+        probe_languages(noise(6), list("aabbcc"), groups=[0, 1, 0, 2, 1, 2], folds=2)
+
+
+def test_few_groups_make_fewer_folds_and_never_fail():
+    for seed in range(4):
+        result = probe_languages(noise(4), ["en", "fr"] * 2, groups=[0, 0, 1, 1], seed=seed)
+        assert 0 <= result.control <= 1
+
+
+def test_fewer_rows_than_folds():
+    languages = ["en"] * 20 + ["fr"] * 2
+    features = noise(22) + 20 * (np.array(languages) == "fr")[:, None]
+    assert probe_languages(features, languages).accuracy == 1
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_solver_that_does_not_converge_is_recorded_without_a_warning():
+    scale = 10.0 ** np.arange(0, 8)
+    assert not probe_languages(noise(100, 8) * scale, two_languages(100), C=1e6).converged
+
+
+@pytest.mark.parametrize(
+    ("features", "languages", "groups", "message"),
+    [
+        (noise(4), ["en"] * 4, None, "two languages or more, found only en"),
+        (noise(4), ["en", "en", "en", "fr"], None, "two rows of each language or more, found one of fr: give more"),
+        (
+            noise(4),
+            ["en", "en", "fr", "fr"],
+            [0, 1, 2, 2],
+            "two groups of rows of each language or more, found one of fr",
+        ),
+        (noise(4), ["en", "fr"], None, r"shape \[2, H\] for 2 languages, found \[4, 4\]"),
+        (noise(4)[:, 0], ["en", "fr"] * 2, None, r"shape \[4, H\] for 4 languages, found \[4\]"),
+        (np.stack([noise(4)] * 2), ["en", "fr"] * 2, None, r"found \[2, 4, 4\]"),
+        (noise(4), ["en", "fr", "en", None], None, "language column has 1 null"),
+        (noise(4), ["en", "fr"] * 2, [0, 1], "one group per row, found 2 for 4 rows"),
+    ],
+)
+def test_bad_input(features, languages, groups, message):
+    with pytest.raises(ValueError, match=message):
+        probe_languages(features, languages, groups=groups)
+
+
+@pytest.mark.parametrize("values", [{"C": 0}, {"C": float("nan")}, {"folds": 1}, {"shuffles": 1}])
+def test_numbers_out_of_range(values):
+    with pytest.raises(ValueError, match="Expected C above 0, folds and shuffles of 2 or more"):
+        probe_languages(noise(4), ["en", "fr"] * 2, **values)
+
+
+# Features.
+
+
+def by_hand(model, dataset, pooling, layers=(-1,)):
+    """Features of each row alone, without padding."""
+    model.eval()
+    encoder = model.base_model
+    rows = []
+    for row in dataset:
+        names = [name for name in ("input_ids", "token_type_ids", "attention_mask") if name in row]
+        with torch.no_grad():
+            outputs = encoder(**{name: torch.tensor([row[name]]) for name in names}, output_hidden_states=True)
+        if pooling == "pooler":
+            rows.append(outputs.pooler_output)
+            continue
+        hidden = torch.stack([outputs.hidden_states[layer][0] for layer in layers])  # [layers, T, H]
+        rows.append({"cls": hidden[:, 0], "last": hidden[:, -1], "mean": hidden.mean(dim=1)}[pooling])
+    return torch.stack(rows, dim=1).numpy()
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+@pytest.mark.parametrize("pooling", ["cls", "mean", "last", "pooler"])
+@pytest.mark.parametrize("pair", [False, True], ids=["single", "pair"])
+def test_features_are_those_of_each_row_alone(bert_tokenizer, tiny_bert, tiny_dataset, pooling, side, pair):
+    model, dataset = tiny_bert(), tiny_dataset(bert_tokenizer, pair=pair)
+    before = bert_tokenizer.padding_side
+    bert_tokenizer.padding_side = side
+    try:
+        features = extract_features(model, bert_tokenizer, dataset, pooling=pooling, batch_size=4)
+    finally:
+        bert_tokenizer.padding_side = before
+    assert features.dtype == np.float32
+    assert features.shape == (1, len(dataset), 16)
+    np.testing.assert_allclose(features, by_hand(model, dataset, pooling), atol=1e-5)
+
+
+def test_all_layers(bert_tokenizer, tiny_bert, tiny_dataset):
+    model, dataset = tiny_bert(num_hidden_layers=2), tiny_dataset(bert_tokenizer)
+    features = extract_features(model, bert_tokenizer, dataset, layers=(0, 1, 2, -1), pooling="mean", batch_size=5)
+    np.testing.assert_allclose(features, by_hand(model, dataset, "mean", (0, 1, 2, -1)), atol=1e-5)
+    np.testing.assert_array_equal(features[2], features[3])
+    assert not np.allclose(features[0], features[2])
+
+
+def test_bare_encoder_gives_the_features_of_its_classifier(bert_tokenizer, tiny_bert, tiny_dataset):
+    model, dataset = tiny_bert(), tiny_dataset(bert_tokenizer)
+    np.testing.assert_array_equal(
+        extract_features(model.bert, bert_tokenizer, dataset), extract_features(model, bert_tokenizer, dataset)
+    )
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_decoder_without_first_token(decoder_tokenizer, tiny_dataset, side):
+    from transformers import GPT2Config, GPT2ForSequenceClassification
+
+    torch.manual_seed(0)
+    shape = {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 32, "initializer_range": 0.3}
+    model = GPT2ForSequenceClassification(GPT2Config(vocab_size=27, pad_token_id=1, num_labels=3, **shape))
+    dataset = tiny_dataset(decoder_tokenizer)
+    before = decoder_tokenizer.padding_side
+    decoder_tokenizer.padding_side = side  # learned positions must not move
+    try:
+        features = extract_features(model, decoder_tokenizer, dataset, pooling="last", batch_size=4)
+    finally:
+        decoder_tokenizer.padding_side = before
+    np.testing.assert_allclose(features, by_hand(model, dataset, "last"), atol=1e-5)
+    with pytest.raises(ValueError, match="no pooler: choose pooling cls, mean or last"):
+        extract_features(model, decoder_tokenizer, dataset, pooling="pooler")
+
+
+@pytest.mark.parametrize("pooling", ["cls", "pooler"])
+def test_adapters_are_used(bert_tokenizer, tiny_bert, tiny_dataset, pooling):
+    dataset = tiny_dataset(bert_tokenizer)
+    plain = extract_features(tiny_bert(), bert_tokenizer, dataset, pooling=pooling)
+    adapted = add_lora(tiny_bert(), 2)
+    fresh = extract_features(adapted, bert_tokenizer, dataset, pooling=pooling)
+    np.testing.assert_allclose(fresh, plain, atol=1e-6)  # LoRA starts at 0
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_()
+    moved = extract_features(adapted, bert_tokenizer, dataset, pooling=pooling)
+    assert np.abs(moved - plain).max() > 0.1
+    merged = adapted.merge_and_unload()
+    np.testing.assert_allclose(moved, extract_features(merged, bert_tokenizer, dataset, pooling=pooling), atol=1e-4)
+
+
+TEXTS = {"a": ["w1", "w2 w3 w4", "w5 w6"], "b": ["w7 w8", "w9", "w1 w1 w1"]}
+
+
+@pytest.mark.parametrize(
+    ("names", "text_columns"),
+    [(("text",), ()), (("premise", "hypothesis"), ()), (("first",), ("first",)), (("x", "y"), ("y", "x"))],
+    ids=["single", "pair", "named", "named pair"],
+)
+def test_raw_texts_are_tokenized(bert_tokenizer, tiny_bert, names, text_columns):
+    texts = dict(zip(names, TEXTS.values(), strict=False))
+    tokenized = bert_tokenizer(*(texts[name] for name in text_columns or names))
+    found = extract_features(tiny_bert(), bert_tokenizer, Dataset.from_dict(texts), text_columns=text_columns)
+    expected = extract_features(tiny_bert(), bert_tokenizer, Dataset.from_dict(dict(tokenized)))
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_mode_of_the_model_is_restored(bert_tokenizer, tiny_bert, tiny_dataset, training):
+    model, dataset = tiny_bert(hidden_dropout_prob=0.5).train(training), tiny_dataset(bert_tokenizer)
+    first = extract_features(model, bert_tokenizer, dataset)
+    assert model.training is training
+    np.testing.assert_array_equal(first, extract_features(model, bert_tokenizer, dataset))  # no dropout
+    with pytest.raises(ValueError, match="layers 0 to 1"):
+        extract_features(model, bert_tokenizer, dataset, layers=(7,))
+    assert model.training is training
+    assert not any(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_model_in_half_precision_gives_float32(bert_tokenizer, tiny_bert, tiny_dataset):
+    features = extract_features(tiny_bert().to(torch.bfloat16), bert_tokenizer, tiny_dataset(bert_tokenizer))
+    assert features.dtype == np.float32
+    assert np.isfinite(features).all()
+
+
+@pytest.mark.parametrize(
+    ("columns", "settings", "message"),
+    [
+        ({"text": ["w1"]}, {"pooling": "max"}, "Unknown pooling 'max': choose one of cls, pooler, mean, last"),
+        ({"text": []}, {}, "No rows to take features from"),
+        ({"input_ids": []}, {}, "No rows to take features from"),
+        ({"body": ["w1"]}, {}, r"Found no text column among \['body'\]"),
+        ({"text": ["w1"]}, {"text_columns": ["body"]}, "Expected a text column 'body', found columns"),
+        ({"text": ["w1"]}, {"layers": (0, 2)}, r"layers 0 to 1 \(-1 is the last\), found 2"),
+        ({"text": ["w1"]}, {"layers": None, "pooling": "pooler"}, "The pooler has no layers"),
+        ({"text": ["w1"]}, {"text_columns": ["text", "text"]}, "one text column or two different ones"),
+        ({"input_ids": [[1], []]}, {}, "Row 1 has no tokens: its text is empty"),
+    ],
+)
+def test_features_of_bad_input(bert_tokenizer, tiny_bert, columns, settings, message):
+    with pytest.raises(ValueError, match=message):
+        extract_features(tiny_bert(), bert_tokenizer, Dataset.from_dict(columns), **settings)
+
+
+# A checkpoint on text.
+
+
+@pytest.fixture
+def checkpoint(tmp_path, tiny_bert, bert_tokenizer):
+    tiny_bert(num_hidden_layers=2).save_pretrained(tmp_path / "model")
+    bert_tokenizer.save_pretrained(tmp_path / "model")
+    return str(tmp_path / "model")
+
+
+def spoken(rows=40):
+    """Two languages with words of their own; a second text that tells nothing."""
+    rng = np.random.default_rng(0)
+    words = {"en": (0, 12), "fr": (12, 24)}
+    languages = ["en", "fr"] * (rows // 2)
+    return Dataset.from_dict(
+        {
+            "text": [" ".join(f"w{i}" for i in rng.integers(*words[language], 5)) for language in languages],
+            "text_pair": ["w0"] * rows,
+            "language": languages,
+            "id": [str(i // 2) for i in range(rows)],
+        }
+    )
+
+
+def test_every_layer_of_a_checkpoint(checkpoint):
+    found = probe_model(checkpoint, spoken(200), text_columns=["text"], layers=None, pooling="mean")
+    assert [probe["layer"] for probe in found["layers"]] == [0, 1, 2]
+    assert (found["protocol"], found["pooling"], found["C"]) == ("text", "mean", 1.0)
+    assert found["layers"][0]["accuracy"] > 0.95
+    last = probe_model(checkpoint, spoken(200), text_columns=["text"], pooling="mean")["layers"]
+    assert last == [found["layers"][2] | {"layer": -1}]
+
+
+def test_the_authors_code_as_protocol(checkpoint, bert_tokenizer, tiny_bert):
+    found = probe_model(checkpoint, spoken(), text_columns=["text", "text_pair"], protocol="code")
+    assert (found["C"], found["text_columns"], found["pooling"]) == (1e-4, ["text"], "pooler")
+    model = tiny_bert(num_hidden_layers=2)
+    features = extract_features(model, bert_tokenizer, spoken(), pooling="pooler", text_columns=["text"])
+    expected = probe_languages(features, spoken()["language"], groups=spoken()["id"], C=1e-4)
+    assert found["layers"] == [{"layer": "pooler"} | expected.to_dict()]
+    pair = probe_model(checkpoint, spoken(), text_columns=["text", "text_pair"])
+    assert (pair["C"], pair["text_columns"], pair["pooling"]) == (1.0, ["text", "text_pair"], "cls")
+
+
+def test_what_cannot_be_probed(checkpoint, tmp_path, bert_tokenizer):
+    from transformers import BertConfig, BertForMaskedLM
+
+    with pytest.raises(ValueError, match="Unknown protocol 'paper': choose one of text, code"):
+        probe_model(checkpoint, spoken(), text_columns=["text"], protocol="paper")
+    with pytest.raises(
+        ValueError, match=r"Expected a model with its tokenizer at '.*nothing' \(Hub id or folder; of a run "
+    ):
+        probe_model(str(tmp_path / "nothing"), spoken(), text_columns=["text"])
+    config = BertConfig(vocab_size=40, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
+    BertForMaskedLM(config).save_pretrained(tmp_path / "masked")
+    bert_tokenizer.save_pretrained(tmp_path / "masked")
+    with pytest.raises(ValueError, match="has no trained pooler: choose pooling cls, mean or last"):
+        probe_model(str(tmp_path / "masked"), spoken(), text_columns=["text"], pooling="pooler")
+    with pytest.raises(ValueError, match="two languages or more, found only en"):
+        only = spoken().filter(lambda row: row["language"] == "en")
+        probe_model(checkpoint, only, text_columns=["text"])
+
+
+def test_what_does_not_belong_together(checkpoint, tmp_path, bert_tokenizer, tiny_bert):
+    from transformers import BartConfig, BartForSequenceClassification
+
+    small = tiny_bert(vocab_size=10)
+    small.save_pretrained(tmp_path / "small")
+    bert_tokenizer.save_pretrained(tmp_path / "small")
+    with pytest.raises(ValueError, match="has 29 tokens, its model 10: they do not belong together"):
+        probe_model(str(tmp_path / "small"), spoken(), text_columns=["text"])
+    tiny_bert().save_pretrained(tmp_path / "alone")  # transformers makes a tokenizer of five special tokens up
+    with pytest.raises(ValueError, match=r"do not belong together|Expected a model with its tokenizer"):
+        probe_model(str(tmp_path / "alone"), spoken(), text_columns=["text"])
+    shape = {"encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2, "decoder_attention_heads": 2}
+    shape |= {"encoder_ffn_dim": 8, "decoder_ffn_dim": 8, "d_model": 16, "pad_token_id": 0}
+    BartForSequenceClassification(BartConfig(vocab_size=40, **shape)).save_pretrained(tmp_path / "bart")
+    bert_tokenizer.save_pretrained(tmp_path / "bart")
+    with pytest.raises(ValueError, match=r"no hidden states of its own \(an encoder-decoder\?\)"):
+        probe_model(str(tmp_path / "bart"), spoken(), text_columns=["text"])
+
+
+def test_a_decoder_without_padding_and_without_a_limit(tmp_path, decoder_tokenizer):
+    import copy
+
+    from transformers import GPT2Config, GPT2ForSequenceClassification
+
+    shape = {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 16}
+    GPT2ForSequenceClassification(GPT2Config(vocab_size=27, **shape)).save_pretrained(tmp_path)
+    tokenizer = copy.deepcopy(decoder_tokenizer)
+    tokenizer.pad_token, tokenizer.model_max_length = None, int(1e30)
+    tokenizer.save_pretrained(tmp_path)
+    longer = spoken().map(lambda row: {"text": row["text"] * 10})
+    (probed,) = probe_model(str(tmp_path), longer, text_columns=["text"], pooling="mean")["layers"]
+    assert probed["rows"] == 40
+
+
+def test_an_adapter_of_plain_peft(tmp_path, tiny_bert, bert_tokenizer):
+    base, folder = tmp_path / "base", tmp_path / "adapter"
+    tiny_bert().save_pretrained(base)
+    add_lora(AutoModelForSequenceClassification.from_pretrained(base), 2).save_pretrained(folder)
+    bert_tokenizer.save_pretrained(folder)
+    adapted = probe_model(str(folder), spoken(), text_columns=["text"])["layers"][0]
+    assert adapted["rows"] == 40 and not (folder / "langimb.json").exists()
+
+
+def test_the_command(checkpoint, tmp_path, capsys):
+    spoken().rename_column("id", "item").to_parquet(tmp_path / "texts.parquet")
+    command = ["probe", checkpoint, str(tmp_path / "texts.parquet"), "--text_column", "text", "--layer", "all"]
+    assert main([*command, "--pooling", "mean"]) == 0
+    shown = capsys.readouterr().out
+    assert "of 40 rows can be read off the features (layer " in shown
+    assert "chance is 50.0 %" in shown
+    assert main([*command, "--json", "--rows", "10"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["dataset"].endswith("texts.parquet")
+    assert [probe["rows"] for probe in found["layers"]] == [20] * 3
+    assert main([*command, "--figure", str(tmp_path / "layers.svg")]) == 0
+    assert (tmp_path / "layers.svg").read_text().count("<svg") == 1
+    capsys.readouterr()
+    for figure, message in (("layers.gif", "expected a .svg, .png or .pdf file"), ("no/layers.svg", "does not exist")):
+        assert main([*command, "--figure", str(tmp_path / figure)]) == 2
+        assert message in capsys.readouterr().err
+    assert main(["probe", checkpoint, str(tmp_path / "none.parquet")]) == 1
+    assert capsys.readouterr().err.startswith("langimb: ")
+    assert main(["probe", checkpoint, str(tmp_path / "texts.parquet"), "--layer", "last"]) == 2
+    assert "expected a number or all, found 'last'" in capsys.readouterr().err
+    assert main([*command, "--language-column", "tongue"]) == 1
+    assert "Expected a language column 'tongue'" in capsys.readouterr().err
+    assert main([*command, "--split", "nope"]) == 1
+    assert "is one file and has no split 'nope'" in capsys.readouterr().err

@@ -1,0 +1,165 @@
+"""Figures: what they draw is what results.json says, told apart without colour, the same bytes each time."""
+
+import copy
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import hf_langimb
+from hf_langimb.results import plots
+from hf_langimb.results.schema import read_results
+
+KEPT = Path(hf_langimb.__file__).parents[1] / "model_cards" / "xnli-mini"
+
+
+@pytest.fixture
+def results():
+    return copy.deepcopy(read_results(KEPT))
+
+
+def probe_of(layer, accuracy):
+    return {"layer": layer, "accuracy": accuracy, "chance": 0.5, "control_interval": [0.45, 0.55]}
+
+
+def texts(axes):
+    return [text.get_text() for text in axes.texts]
+
+
+def test_heat_map_shows_the_share_of_each_cell():
+    figure = plots.joint_heatmap(["en", "fr"], ["no", "yes"], [[30, 10], [0, 5]], "Training data")
+    assert texts(figure.axes[0]) == ["75 %", "25 %", "0 %", "100 %"]
+    assert [tick.get_text() for tick in figure.axes[0].get_yticklabels()] == ["en", "fr"]
+    empty = plots.joint_heatmap(["en", "fr"], ["no", "yes"], [[3, 1], [0, 0]], "One language without rows")
+    assert texts(empty.axes[0])[2:] == ["0 %", "0 %"]
+
+
+def test_prediction_bars_are_the_mean_shares(results):
+    drawn = {name: plots.prediction_bars(results, name).axes[0] for name in results["setups"]}
+    for name, axes in drawn.items():
+        counts = np.mean([m["test"]["predicted"] for m in results["setups"][name]["seeds"].values()], axis=0)
+        shares = counts / counts.sum(axis=1, keepdims=True)
+        assert axes.get_title() == name
+        assert [bar.get_height() for bar in axes.patches] == pytest.approx(shares.ravel())
+        assert len({bar.get_hatch() for bar in axes.patches}) == len(results["languages"])
+    assert len({axes.get_ylim() for axes in drawn.values()}) == 1  # one scale
+
+
+def test_probe_bars_with_intervals_and_chance(results):
+    axes = plots.probe_bars(results).axes[0]
+    expected = [
+        setup["summary"][f"probe.{kind}.accuracy"]["mean"]
+        for kind in ("test", "external")
+        for setup in results["setups"].values()
+    ]
+    assert [bar.get_height() for bar in axes.patches] == pytest.approx(expected)
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["chance", "test text", "external text"]
+    assert axes.lines[-1].get_ydata() == [0.5, 0.5]
+    summaries = [
+        setup["summary"][f"probe.{kind}.accuracy"]
+        for kind in ("test", "external")
+        for setup in results["setups"].values()
+    ]
+    drawn = [bar.lines[2][0].get_segments()[0][:, 1].tolist() for bar in axes.containers if hasattr(bar, "has_yerr")]
+    assert drawn == [pytest.approx([summary["low"], summary["high"]]) for summary in summaries]
+    for setup in results["setups"].values():
+        setup["summary"] = {k: v for k, v in setup["summary"].items() if not k.startswith("probe.external")}
+    assert len(plots.probe_bars(results).axes[0].patches) == 3
+
+
+def test_a_run_without_probe_or_calibration_still_gives_figures(results):
+    for setup in results["setups"].values():
+        setup["summary"] = {k: v for k, v in setup["summary"].items() if not k.startswith("probe")}
+        for metrics in setup["seeds"].values():
+            metrics["test"]["calibration"] = None
+    assert len(plots.probe_bars(results).axes[0].patches) == 0
+    assert plots.to_svg(plots.reliability_curves(results, "balanced"), "curves").startswith("<svg")
+
+
+@pytest.mark.parametrize("form", ["result", "control", "unbiased"])
+def test_attributions_by_language_with_intervals_over_seeds(results, form):
+    figure = plots.attribution_bars(results, form, "entailment")
+    axes = figure.axes[0]
+    entries = [e for e in results["attributions"][form] if (e["threshold"], e["label"]) == (0.01, "entailment")]
+    names = ("positive", "neutral", "negative")
+    assert [bar.get_height() for bar in axes.patches] == pytest.approx([e[name] for e in entries for name in names])
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["en ▼", "fr ▲"]
+    bars = [bar for bar in axes.containers if hasattr(bar, "has_yerr")]
+    drawn = [segment[:, 1].tolist() for bar in bars for segment in bar.lines[2][0].get_segments()]
+    assert drawn == [pytest.approx(e["seed_intervals"][name]) for e in entries for name in names]
+    assert axes.get_ylim() == plots.attribution_bars(results, "control", "neutral").axes[0].get_ylim()
+
+
+def test_attributions_of_many_languages_are_a_heat_map(results):
+    kept = [e for e in results["attributions"]["result"] if e["threshold"] == 0.01 and e["language"] == "fr"]
+    more = [e | {"language": f"l{i}", "neutral": 0.01 * i} for i in range(9) for e in kept]
+    results["attributions"] |= {"result": kept + more}
+    axes = plots.attribution_bars(results, "result", "entailment").axes[0]
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == ["fr ▲", *(f"l{i}" for i in range(9))]
+    assert texts(axes)[4::3] == [f"{0.01 * i:+.3f}" for i in range(9)]
+
+
+def test_probe_by_layer():
+    axes = plots.probe_by_layer({"layers": [probe_of(0, 0.5), probe_of(1, 0.9)]}).axes[0]
+    assert axes.lines[0].get_ydata().tolist() == [0.5, 0.9]
+
+
+def test_reliability_curves_are_those_of_the_first_seed_without_small_bins(results):
+    bins = results["setups"]["balanced"]["seeds"]["0"]["test"]["calibration"]["en"]["bins"]
+    bins[-1]["rows"] = plots.SMALL_BIN - 1
+    axes = plots.reliability_curves(results, "balanced").axes[0]
+    shown = [point["accuracy"] for point in bins if point["rows"] >= plots.SMALL_BIN]
+    assert axes.lines[1].get_ydata().tolist() == shown and 0 < len(shown) < len(bins)
+    assert len({line.get_marker() for line in axes.lines[1:]}) == 2
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda results: plots.prediction_bars(results, "weighted"),
+        plots.probe_bars,
+        lambda results: plots.reliability_curves(results, "weighted"),
+    ],
+)
+def test_an_svg_is_the_same_each_time_and_takes_the_colour_of_the_page(results, draw):
+    figure = draw(results)
+    text = plots.to_svg(figure, 'a "description" <of> it')
+    assert text == plots.to_svg(figure, 'a "description" <of> it')
+    assert text == plots.to_svg(draw(results), 'a "description" <of> it')
+    assert text.startswith('<svg role="img" aria-label="a &quot;description&quot; &lt;of&gt; it"')
+    assert "currentColor" in text and "#010203" not in text
+    assert not re.search(r"<dc:date>|<script|<image", text)
+    assert "<text" in text  # text stays text: it can be selected and read aloud
+
+
+def many_languages(results, names):
+    """The results with other, or more, languages."""
+    for setup in results["setups"].values():
+        for metrics in setup["seeds"].values():
+            test = metrics["test"]
+            test["predicted"] = [test["predicted"][i % 2] for i in range(len(names))]
+            curves = list(test["calibration"].values())
+            test["calibration"] = {name: curves[i % 2] for i, name in enumerate(names)}
+    return results | {"languages": names}
+
+
+@pytest.mark.parametrize("number", [7, 15, 40])
+def test_many_languages_are_drawn_so_that_they_can_be_told_apart(results, number):
+    results = many_languages(results, [f"l{i}" for i in range(number)])
+    figure = plots.prediction_bars(results, "balanced")
+    figure.draw_without_rendering()
+    axes = figure.axes[0]
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == results["languages"]
+    assert axes.get_window_extent().height > 12 * number
+    curves = plots.reliability_curves(results, "balanced").axes[0]
+    assert len(curves.lines) == 1 + plots.MANY
+    assert len({(line.get_color(), line.get_marker()) for line in curves.lines[1:]}) == plots.MANY
+
+
+def test_names_are_shown_as_they_are(results):
+    results = many_languages(results, ["_fr", "$x_{$"]) | {"labels": ["under $5", "$5-$10", "a < b & c"]}
+    for figure in (plots.prediction_bars(results, "balanced"), plots.reliability_curves(results, "balanced")):
+        svg = plots.to_svg(figure, "names")
+        assert "_fr" in svg and "$x_{$" in svg
+    assert "under $5" in plots.to_svg(plots.prediction_bars(results, "balanced"), "labels")

@@ -1,0 +1,235 @@
+"""results.json: intervals, paired comparisons, what is refused, and files that stay whole."""
+
+import copy
+import json
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from hf_langimb.files import write_json
+from hf_langimb.results.schema import (
+    COMPARED,
+    PROBE,
+    RESULTS,
+    TEST,
+    compare,
+    interval,
+    read_results,
+    summarise,
+    validate,
+    write_results,
+)
+
+
+def metrics(accuracy, external=None, reliance=0.5):
+    nulls = dict.fromkeys(("loss", "plain_loss", "skew_transfer", "intervals", "calibration"))
+    test = dict.fromkeys(TEST, 0.25) | nulls | {"rows": 6, "accuracy": accuracy, "reliance": reliance}
+    test["by_language"] = {"en": {"accuracy": accuracy, "macro_f1": 0.5}}
+    test["predicted"] = [[1, 2], [3, 0]]
+    probe = dict.fromkeys(PROBE, 0.5) | {"control_interval": [0.4, 0.6], "rows": 6}
+    external = external and probe | external
+    return {"test": test, "probe": {"test": probe | {"accuracy": 0.9, "converged": True}, "external": external}}
+
+
+def setup(*seeds, plan="balanced"):
+    numbered = {str(seed): value for seed, value in enumerate(seeds)}
+    settings = {"class_weighting": "none", "masked_entropy_weight": 0.0, "lora_rank": 0}
+    return {"plan": plan, **settings, "seeds": numbered, "summary": summarise(numbered)}
+
+
+@pytest.fixture
+def results():
+    setups = {"balanced": setup(metrics(0.7), metrics(0.8)), "imbalanced": setup(metrics(0.6), metrics(0.65))}
+    return {
+        "schema_version": 1,
+        "recipe": "xnli",
+        "config_name": "mini",
+        "config": {"seed": 0},
+        "languages": ["en", "fr"],
+        "labels": ["no", "yes"],
+        "seeds": [0, 1],
+        "data": {
+            "test/balanced": {
+                "languages": ["en", "fr"],
+                "labels": ["no", "yes"],
+                "counts": [[2, 1], [1, 2]],
+                "row_shares": [[2 / 3, 1 / 3], [1 / 3, 2 / 3]],
+            }
+        },
+        "setups": setups,
+        "comparisons": compare(setups),
+        "attributions": None,
+    }
+
+
+# Intervals and comparisons.
+
+
+@pytest.mark.parametrize("values", [[0.5, 0.7], [0.61, 0.58, 0.66, 0.6, 0.63], [-1e-3, 2e-3, 5e-4]])
+def test_interval_against_scipy(values):
+    low, high = stats.t.interval(0.95, len(values) - 1, loc=np.mean(values), scale=stats.sem(values))
+    found = interval(values)
+    assert found == {"mean": pytest.approx(np.mean(values)), "low": pytest.approx(low), "high": pytest.approx(high)} | {
+        "n": len(values)
+    }
+
+
+def test_interval_of_one_value_and_of_equal_values():
+    assert interval([0.5]) == {"mean": 0.5, "low": None, "high": None, "n": 1}
+    assert interval([0.25, 0.25, 0.25]) == {"mean": 0.25, "low": 0.25, "high": 0.25, "n": 3}
+
+
+def test_summary_has_the_measures_that_every_seed_has():
+    summary = summarise({"0": metrics(0.7, {"accuracy": 0.8}), "1": metrics(0.8, None, reliance=None)})
+    assert summary["test.accuracy"] == interval([0.7, 0.8])
+    assert summary["test.by_language.en.accuracy"] == interval([0.7, 0.8])
+    assert not {"test.rows", "test.reliance", "probe.external.accuracy", "probe.test.converged"} & set(summary)
+
+
+def test_comparisons_are_paired_by_seed():
+    """Both setups rise by .2 from seed to seed: unpaired they overlap, paired the difference is exact."""
+    setups = {"a": setup(metrics(0.5), metrics(0.7), metrics(0.9)), "b": setup(metrics(0.4), metrics(0.6))}
+    found = {entry["metric"]: entry for entry in compare(setups)}
+    assert found["test.accuracy"]["setup"] == "b"
+    assert found["test.accuracy"]["reference"] == "a"
+    difference = found["test.accuracy"]["difference"]
+    assert difference["n"] == 2  # seeds that both have
+    assert difference["mean"] == pytest.approx(-0.1)
+    assert difference["high"] == pytest.approx(-0.1)
+    assert "probe.external.accuracy" not in found
+    assert set(found) <= set(COMPARED)
+
+
+def test_every_setup_is_compared_with_those_before_it():
+    setups = {name: setup(metrics(0.5)) for name in ("a", "b", "c")}
+    pairs = {(entry["setup"], entry["reference"]) for entry in compare(setups)}
+    assert pairs == {("b", "a"), ("c", "a"), ("c", "b")}
+    apart = {"a": setup(metrics(0.5)), "b": setup(metrics(0.5))}
+    apart["b"]["seeds"] = {"7": metrics(0.5)}
+    assert compare(apart) == []
+
+
+# Files.
+
+
+def test_what_is_written_is_read(results, tmp_path):
+    path = write_results(tmp_path / "new" / "folder", results)
+    assert path == tmp_path / "new" / "folder" / "results.json"
+    assert read_results(path.parent) == results
+    assert [file.name for file in path.parent.iterdir()] == ["results.json"]
+
+
+def test_names_are_readable_in_the_file(tmp_path):
+    write_json(tmp_path / "a.json", {"label": "négatif"})
+    assert "négatif" in (tmp_path / "a.json").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, object()])
+def test_what_is_no_json_leaves_the_old_file(results, tmp_path, value):
+    path = write_results(tmp_path, results)
+    before = path.read_bytes()
+    broken = copy.deepcopy(results)
+    broken["setups"]["balanced"]["seeds"]["0"]["test"]["accuracy"] = value
+    with pytest.raises((ValueError, TypeError)):
+        write_results(tmp_path, broken)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_results_outside_the_schema_are_not_written(results, tmp_path):
+    del results["comparisons"]
+    with pytest.raises(ValueError, match="comparisons"):
+        write_results(tmp_path, results)
+    assert not list(tmp_path.iterdir())
+
+
+# What is refused.
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(ValueError, match="found none: run the recipe first"):
+        read_results(tmp_path)
+
+
+@pytest.mark.parametrize("form", ["truncated", "binary", "NaN", "Infinity", "too large", "deep", "empty"])
+def test_damaged_file(results, tmp_path, form):
+    path = write_results(tmp_path, results)
+    text = path.read_text()
+    damaged = {
+        "truncated": text[: len(text) // 2].encode(),
+        "binary": b"\xff\xfe\x00",
+        "NaN": text.replace("0.7", "NaN", 1).encode(),
+        "Infinity": text.replace("0.7", "-Infinity", 1).encode(),
+        "too large": text.replace("0.7", "1e999", 1).encode(),
+        "deep": b"[" * 100_000,
+        "empty": b"",
+    }
+    path.write_bytes(damaged[form])
+    with pytest.raises(ValueError, match=r"not whole JSON.*run the recipe again with the same --output_dir"):
+        read_results(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("version", "message"),
+    [
+        (2, "has schema_version 2, this hf_langimb reads up to 1: upgrade hf_langimb"),
+        (0, "expected schema_version 1, found 0"),
+        ("1", "expected schema_version 1, found '1'"),
+        (None, "expected schema_version 1, found None"),
+        (True, "expected schema_version 1, found True"),
+    ],
+)
+def test_other_versions(results, tmp_path, version, message):
+    write_results(tmp_path, results)
+    (tmp_path / "results.json").write_text(json.dumps(results | {"schema_version": version}))
+    with pytest.raises(ValueError, match=message):
+        read_results(tmp_path)
+
+
+@pytest.mark.parametrize("key", list(RESULTS)[1:])
+def test_missing_keys(results, key):
+    del results[key]
+    with pytest.raises(ValueError, match=f"here: expected the keys {key}"):
+        validate(results, "here")
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ((), [], "here: expected object, found \\[\\]"),
+        (("setups",), [], "here, setups: expected one entry or more, found \\[\\]"),
+        (("setups", "balanced"), {}, "here, setups, balanced: expected the keys plan, class_weighting"),
+        (("setups", "balanced"), None, "here, setups, balanced: expected object, found null"),
+        (("setups", "balanced", "seeds"), {}, "here, setups, balanced, seeds: expected one entry or more"),
+        (("setups", "balanced", "seeds", "1", "test"), {}, "balanced, seeds, 1, test: expected the keys rows"),
+        (("setups", "balanced", "seeds", "1", "probe"), {}, "seeds, 1, probe: expected the keys test, external"),
+        (("setups", "balanced", "seeds", "1", "probe", "test"), {}, "probe, test: expected the keys accuracy"),
+        (("setups", "balanced", "seeds", "1"), {"test": {}}, "balanced, seeds, 1: expected the keys probe"),
+        (
+            ("setups", "balanced", "seeds", "1", "test", "predicted"),
+            [[1, 2]],
+            "expected 2 languages or more x 2 labels",
+        ),
+        (("setups", "balanced", "seeds", "1", "test", "predicted"), None, "predicted: expected one entry or more"),
+        (("setups", "balanced", "seeds", "1", "test", "accuracy"), True, "accuracy: expected number, found true"),
+        (("setups", "balanced", "summary", "test.accuracy"), 0.5, "summary, test.accuracy: expected object, found 0.5"),
+        (("setups", "balanced", "summary", "test.accuracy", "mean"), None, "mean: expected number, found null"),
+        (("comparisons",), None, "here, comparisons: expected list, found null"),
+        (("comparisons",), [{"metric": "test.accuracy"}], "here, comparisons, 0: expected the keys setup, reference"),
+        (("data", "test/balanced"), {}, "here, data, test/balanced: expected the keys languages"),
+        (("seeds",), [], "here, seeds: expected one entry or more"),
+        (("config",), "mini", 'here, config: expected object, found "mini"'),
+    ],
+)
+def test_wrong_shape(results, path, value, message):
+    if not path:
+        results = value
+    else:
+        part = results
+        for key in path[:-1]:
+            part = part[key]
+        part[path[-1]] = value
+    with pytest.raises(ValueError, match=message):
+        validate(results, "here")

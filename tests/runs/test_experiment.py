@@ -1,0 +1,586 @@
+"""A recipe from its YAML to its run folder: tiny runs of every step, interrupted, continued and repeated."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from datasets import Dataset
+from pyarrow.parquet import read_table
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+import hf_langimb
+from hf_langimb import LangImbTrainer, evaluate_predictions
+from hf_langimb.counts.distribution import JointDistribution
+from hf_langimb.measures.attribution.store import AttributionStore, stack
+from hf_langimb.models.loading import load_model
+from hf_langimb.results.schema import read_results
+from hf_langimb.runs.experiment import run
+from hf_langimb.training.arguments import parse_recipe
+
+REPOSITORY = Path(hf_langimb.__file__).parents[1]
+LABELS = ["no", "perhaps", "yes"]  # words w0-w7, w8-w15, w16-w23 are likelier with each
+SETUPS = ["balanced", "imbalanced", "weighted", "weighted_lora", "imbalanced_entropy"]
+TINY = """
+text_columns: [text]
+id_column: item
+label_order: ["no", perhaps, "yes"]
+imbalanced_shares: [fr 1/2 1/3 1/6, en 1/6 1/3 1/2]
+train_size: 48
+validation_size: 24
+explain_rows: 6
+learning_rate: 3e-3
+per_device_train_batch_size: 8
+num_train_epochs: 2
+eval_strategy: epoch
+save_strategy: epoch
+load_best_model_at_end: true
+metric_for_best_model: eval_loss
+train_sampling_strategy: group_by_length
+logging_strategy: "no"
+report_to: none
+use_cpu: true
+disable_tqdm: true
+"""
+
+
+def texts(rows, seed, languages=("fr", "en")):
+    """Rows of each language and label, of six to nine words; `item` is shared by the languages."""
+    rng = np.random.default_rng(seed)
+    table = []
+    for i in range(rows):
+        for label, name in enumerate(LABELS):
+            any_words, own_words = rng.integers(0, 24, 3 + i % 4), rng.integers(8 * label, 8 * label + 8, 3)
+            words = [f"w{word}" for word in (*any_words, *own_words)]
+            table += [
+                {"text": " ".join(rng.permutation(words)), "label": name, "language": language, "item": f"{i}-{label}"}
+                for language in languages
+            ]
+    return Dataset.from_list(table)
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory, bert_tokenizer, tiny_bert):
+    """A folder with data (CSV), external text, a model to start from and the YAML of the recipe `toy`."""
+    folder = tmp_path_factory.mktemp("workshop")
+    (folder / "data").mkdir()
+    for seed, (split, rows) in enumerate({"train": 20, "validation": 10, "test": 12}.items()):
+        texts(rows, seed).to_csv(folder / "data" / f"{split}.csv", index=False)
+    texts(8, 3).to_parquet(folder / "external.parquet")
+    tiny_bert().save_pretrained(folder / "model")
+    bert_tokenizer.save_pretrained(folder / "model")
+    text = f"dataset_name: {folder / 'data'}\nmodel_name_or_path: {folder / 'model'}\n{TINY}"
+    (folder / "mini.yaml").write_text(text)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def work(workshop):
+    """Function (output folder, *argv): run the recipe, (folder, results)."""
+
+    def run_toy(output, *argv):
+        return run(parse_recipe("toy", workshop, ["--output_dir", str(output), *map(str, argv)]))
+
+    return run_toy
+
+
+@pytest.fixture(scope="module")
+def whole(workshop, work):
+    """A finished run of five setups with two seeds; tests leave it as they find it."""
+    argv = ["--setups", *SETUPS, "--seeds", 2, "--probe_dataset_name", workshop / "external.parquet"]
+    folder, results = work(workshop / "whole", *argv)
+    return folder, results, argv
+
+
+def stamps(folder):
+    """{file: (bytes, time of the last change)} of all files but environment.json and config.yaml."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {
+        str(path.relative_to(folder)): (path.stat().st_size, path.stat().st_mtime_ns)
+        for path in files
+        if path.name not in ("environment.json", "config.yaml", "results.json")
+    }
+
+
+def softmax(logits):
+    return torch.tensor(np.array(logits), dtype=torch.float64).softmax(dim=1).numpy()
+
+
+# The run folder.
+
+
+def test_run_folder(whole, workshop):
+    folder, _, _ = whole
+    files = {"config.yaml", "results.json", "environment.json", "attributions", *SETUPS}
+    assert {path.name for path in folder.iterdir()} == files
+    for setup in SETUPS:
+        assert {path.name for path in (folder / setup).iterdir()} == {"seed-0", "seed-1"}
+        names = {path.name for path in (folder / setup / "seed-1").iterdir()}
+        assert {"langimb.json", "predictions.parquet", "tokenizer.json"} <= names
+        assert ("config.json" in names) is not setup.endswith("_lora")
+        assert not [name for name in names if name.startswith("checkpoint") or name.endswith((".bin", ".part"))]
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    assert config["recipe"] == "toy"
+    assert config["train_size"] == 48
+    assert config["dataset_name"] == str(workshop / "data")
+    environment = json.loads((folder / "environment.json").read_text())
+    assert {"versions", "host", "started", "seconds", "command"} <= set(environment)
+
+
+@pytest.mark.parametrize("setup", SETUPS)
+def test_saved_models_give_the_saved_predictions(whole, setup):
+    folder = whole[0] / setup / "seed-0"
+    if setup.endswith("_lora"):
+        model = load_model(folder)
+        assert [name for name, _ in model.named_parameters() if "lora_B" in name]
+    else:
+        model = AutoModelForSequenceClassification.from_pretrained(folder)
+        assert model.config.id2label == dict(enumerate(LABELS))
+    axes = json.loads((folder / "langimb.json").read_text())
+    assert model.config.langimb == axes
+    assert (axes["languages"], axes["labels"]) == (["en", "fr"], LABELS)
+    assert np.sum(axes["counts"]) == 48
+    predictions = read_table(folder / "predictions.parquet").to_pylist()
+    by_item = {(row["item"], row["language"]): row["text"] for row in texts(12, 2)}
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    encoded = tokenizer([by_item[row["id"], row["language"]] for row in predictions], padding=True, return_tensors="pt")
+    model.eval()
+    with torch.no_grad():
+        logits = model(**encoded).logits.numpy()
+    np.testing.assert_allclose(logits, [row["logits"] for row in predictions], atol=1e-4)
+    assert [row["prediction"] for row in predictions] == logits.argmax(axis=1).tolist()
+
+
+def test_weights_of_the_setups(whole):
+    weights = {
+        setup: np.array(json.loads((whole[0] / setup / "seed-0" / "langimb.json").read_text())["weights"])
+        for setup in SETUPS
+    }
+    np.testing.assert_allclose(weights["weighted"], [[2, 1, 2 / 3], [2 / 3, 1, 2]])
+    np.testing.assert_allclose(weights["weighted_lora"], weights["weighted"])
+    for setup in ("balanced", "imbalanced", "imbalanced_entropy"):
+        assert (weights[setup] == 1).all()
+
+
+def test_setups_train_differently_and_seeds_too(whole):
+    folder, _, _ = whole
+    logits = {
+        (setup, seed): np.array(read_table(folder / setup / f"seed-{seed}/predictions.parquet")["logits"].to_pylist())
+        for setup in SETUPS
+        for seed in (0, 1)
+    }
+    keys = list(logits)
+    for i, key in enumerate(keys):
+        for other in keys[:i]:
+            assert np.abs(logits[key] - logits[other]).max() > 1e-3, (key, other)
+
+
+# results.json.
+
+
+def test_results_are_those_of_the_contract(whole):
+    folder, results, _ = whole
+    text = (folder / "results.json").read_text()
+    parsed = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} in results.json"))
+    assert parsed == results == read_results(folder)
+    assert list(results["setups"]) == SETUPS
+    assert (results["languages"], results["labels"], results["seeds"]) == (["en", "fr"], LABELS, [0, 1])
+    assert set(results["data"]) == {
+        f"{split}/{plan}" for split in ("train", "validation") for plan in ("balanced", "imbalanced")
+    } | {"test/balanced"}
+    assert results["data"]["train/imbalanced"]["counts"] == [[4, 8, 12], [12, 8, 4]]
+    assert results["data"]["train/imbalanced"]["mutual_information_bits"] == pytest.approx(0.125815, abs=1e-6)
+    assert results["data"]["test/balanced"]["mutual_information_bits"] == 0
+    assert results["data"]["train/imbalanced"]["labels"] == LABELS
+    weighted = results["setups"]["weighted_lora"]
+    assert (weighted["plan"], weighted["class_weighting"]) == ("imbalanced", "per_language")
+    assert set(weighted["seeds"]) == {"0", "1"}
+    assert set(weighted["summary"]["test.accuracy"]) == {"mean", "low", "high", "n"}
+    assert set(weighted["seeds"]["0"]["probe"]["external"]) >= {
+        "accuracy",
+        "chance",
+        "control",
+        "bits_below_chance",
+        "rows",
+    }
+    assert weighted["seeds"]["0"]["probe"]["external"]["rows"] == 48
+    found = results["attributions"]
+    assert (found["setup"], found["reference"], found["seeds"], found["examples"]) == (
+        "imbalanced",
+        "balanced",
+        [0, 1],
+        6,
+    )
+    assert [len(found[form]) for form in ("result", "control", "unbiased")] == [18, 18, 0]  # three thresholds
+    for setup in SETUPS:
+        store = AttributionStore(folder / "attributions" / f"{setup}-seed-1")
+        assert sorted(zip(*(store.examples[c].to_pylist() for c in ("language", "label")), strict=True)) == [
+            (language, label) for language in ("en", "fr") for label in LABELS
+        ]
+        predictions = read_table(folder / setup / "seed-1" / "predictions.parquet").to_pylist()
+        logits = {(row["id"], row["language"]): row["logits"] for row in predictions}
+        wanted = [logits[row["id"], row["language"]] for row in store.examples.to_pylist()]
+        np.testing.assert_allclose(stack(store.examples["p"]), softmax(wanted), atol=1e-5)
+    assert len({(entry["setup"], entry["reference"]) for entry in results["comparisons"]}) == 10
+
+
+def test_results_name_no_time_and_no_place(whole, workshop):
+    folder, _, _ = whole
+    text = (folder / "results.json").read_text()
+    assert str(folder) not in text
+    assert "seconds" not in text
+    assert not re.search(r"\b20\d\d-\d\d-\d\d", text)
+
+
+@pytest.mark.parametrize("setup", SETUPS)
+@pytest.mark.parametrize("seed", ["0", "1"])
+def test_results_are_those_of_the_predictions(whole, setup, seed):
+    folder, results, _ = whole
+    table = read_table(folder / setup / f"seed-{seed}" / "predictions.parquet")
+    assert table.column_names == ["id", "language", "label", "prediction", "logits"]
+    found = results["setups"][setup]["seeds"][seed]["test"]
+    weighted = setup.startswith("weighted")
+    again = evaluate_predictions(
+        *(table[name].to_pylist() for name in ("language", "label", "prediction")),
+        softmax(table["logits"].to_pylist()),
+        plan=JointDistribution(["en", "fr"], [0, 1, 2], [[1, 2, 3], [3, 2, 1]]),
+        weights=[[2, 1, 2 / 3], [2 / 3, 1, 2]] if weighted else None,
+        groups=table["id"],
+    )
+    for name, value in again.items():
+        if name == "calibration":  # weighted means, computed here from another softmax
+            assert found[name].keys() == value.keys()
+            continue
+        expected = value if isinstance(value, dict | list) else pytest.approx(value, rel=1e-9, abs=1e-12)
+        assert found[name] == expected, name
+    assert (found["loss"] != found["plain_loss"]) is weighted
+
+
+def test_test_set_is_one_for_all_and_balanced(whole):
+    folder, _, _ = whole
+    tables = [read_table(path) for path in sorted(folder.glob("*/seed-*/predictions.parquet"))]
+    assert len(tables) == 10
+    for table in tables:
+        assert table.select(["id", "language", "label"]).equals(tables[0].select(["id", "language", "label"]))
+    assert tables[0].num_rows == 48  # of 72: what the skewed plan allows
+    assert len({tuple(table["prediction"].to_pylist()) for table in tables}) > 5
+
+
+# Repeating, continuing, refusing.
+
+
+def test_a_finished_run_is_not_run_again(whole, work):
+    folder, results, argv = whole
+    before, text = stamps(folder), (folder / "results.json").read_bytes()
+    started = time.time()
+    _, again = work(folder, *argv)
+    assert time.time() - started < 5
+    assert stamps(folder) == before
+    assert again == results
+    assert (folder / "results.json").read_bytes() == text
+
+
+def test_only_what_is_missing_is_done(whole, work, tmp_path):
+    folder, _, argv = whole
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    missing = "weighted/seed-1/predictions.parquet"
+    before = stamps(copy)
+    old = (copy / missing).read_bytes()
+    (copy / missing).unlink()
+    work(copy, *argv)
+    after = stamps(copy)
+    assert {name for name in after if after[name] != before[name]} == {missing}
+    assert (copy / missing).read_bytes() == old
+    assert (copy / "results.json").read_bytes() == (folder / "results.json").read_bytes()
+
+
+def test_a_run_is_continued_with_more_seeds_and_setups(work, tmp_path):
+    _, one = work(tmp_path, "--setups", "balanced", "--seeds", 1)
+    before = stamps(tmp_path)
+    _, more = work(tmp_path, "--setups", "balanced", "weighted", "--seeds", 2)
+    assert before.items() <= stamps(tmp_path).items()
+    assert one["setups"]["balanced"]["seeds"]["0"] == more["setups"]["balanced"]["seeds"]["0"]
+    assert set(more["setups"]["weighted"]["seeds"]) == {"0", "1"}
+    assert one["setups"]["balanced"]["summary"]["test.accuracy"]["low"] is None
+    assert more["setups"]["balanced"]["summary"]["test.accuracy"]["n"] == 2
+
+
+def test_same_seed_same_bytes_in_another_folder(whole, work, tmp_path):
+    argv = ["--setups", "balanced", "weighted_lora", "imbalanced_entropy", "--seed", 5]
+    first, second = (work(tmp_path / name, *argv)[0] for name in ("a", "b"))
+    assert (first / "results.json").read_bytes() == (second / "results.json").read_bytes()
+    for path in first.glob("*/seed-5/predictions.parquet"):
+        assert path.read_bytes() == (second / path.relative_to(first)).read_bytes()
+        other_seed = read_table(whole[0] / "balanced" / "seed-0" / "predictions.parquet")
+        assert read_table(path)["id"].equals(other_seed["id"])  # the test set depends on no seed
+
+
+def test_folder_of_another_configuration_is_refused(whole, work):
+    folder, _, argv = whole
+    before = stamps(folder), (folder / "config.yaml").read_bytes(), (folder / "results.json").read_bytes()
+    message = r"another configuration \(learning_rate was 0.003, is 0.5; train_size was 48, is 24\): choose another"
+    with pytest.raises(ValueError, match=message):
+        work(folder, *argv, "--learning_rate", 0.5, "--train_size", 24)
+    assert before == (stamps(folder), (folder / "config.yaml").read_bytes(), (folder / "results.json").read_bytes())
+
+
+class Killed(Exception):
+    """Stands for the end of the process."""
+
+
+@pytest.mark.parametrize("setup", ["weighted", "imbalanced_lora", "imbalanced_entropy"])
+def test_an_interrupted_training_continues_from_its_checkpoint(work, tmp_path, monkeypatch, setup):
+    """Killed in the second of three epochs: the remaining epochs alone are trained, to the same predictions."""
+    argv = ["--setups", setup, "--num_train_epochs", 3]
+    _, results = work(tmp_path / "whole", *argv)
+    step, steps = LangImbTrainer.training_step, []
+
+    def counted(self, *args, **kwargs):
+        steps.append(self.state.global_step)
+        if len(steps) == 10:
+            raise Killed
+        return step(self, *args, **kwargs)
+
+    monkeypatch.setattr(LangImbTrainer, "training_step", counted)
+    with pytest.raises(Killed):
+        work(tmp_path / "killed", *argv)
+    empty = tmp_path / "killed" / setup / "seed-0" / "checkpoint-18"  # killed while checkpoints were being removed
+    empty.mkdir()
+    (empty / "trainer_state.json").write_text("{}")
+    torn = tmp_path / "killed" / setup / "seed-0" / "checkpoint-12"  # and killed again, while saving
+    shutil.copytree(torn.with_name("checkpoint-6"), torn)
+    (torn / "trainer_state.json").unlink()
+    for path in torn.glob("*.safetensors"):
+        path.write_bytes(path.read_bytes()[:100])
+    steps[:] = [None] * 10
+    _, continued = work(tmp_path / "killed", *argv)
+    assert steps[10:] == list(range(6, 18))
+    assert continued == results
+    assert not list((tmp_path / "killed").rglob("checkpoint-*"))
+
+
+def test_a_data_set_without_a_plan(work, workshop, tmp_path):
+    """Its own distribution is trained on, and what the predictions are compared with; a new language may be tested."""
+    data = tmp_path / "data"
+    data.mkdir()
+    rows = texts(8, 0)
+    kept = [i for i, row in enumerate(rows) if row["language"] == "fr" or row["label"] != "no" or i % 4 == 1]
+    rows.select(kept).to_csv(data / "train.csv", index=False)
+    texts(4, 1).to_csv(data / "validation.csv", index=False)
+    texts(4, 2, ("fr", "en", "ca")).to_csv(data / "test.csv", index=False)
+    yaml_file = tmp_path / "natural.yaml"
+    yaml_file.write_text(
+        re.sub(r"(?m)^(imbalanced_shares|train_size|validation_size|id_column).*\n", "", TINY)
+        + f"dataset_name: {data}\nmodel_name_or_path: {workshop / 'model'}\n"
+        + "setups: {plain: {plan: natural}, cured: {plan: natural, class_weighting: independence}}\n"
+    )
+    folder, results = work(tmp_path / "run", "--config", yaml_file)
+    assert results["config_name"] == "natural"
+    assert set(results["data"]) == {"train/natural", "validation/natural", "test/balanced"}
+    quality = results["setups"]["cured"]["seeds"]["0"]["test"]
+    assert list(quality["by_language"]) == ["en", "fr", "ca"]
+    skewed = results["data"]["train/natural"]["mutual_information_bits"]
+    assert quality["reliance"] == pytest.approx(quality["dependence_bits"] / skewed)
+    assert results["setups"]["plain"]["seeds"]["0"]["probe"]["external"] is None
+    definitions = yaml.safe_load((folder / "config.yaml").read_text())["setup_definitions"]
+    assert definitions["cured"]["class_weighting"] == "independence"
+    with pytest.raises(ValueError, match=r"Setup balanced has plan 'balanced', expected one of natural \(imbalanced"):
+        work(tmp_path / "other", "--config", yaml_file, "--setups", "balanced")
+
+
+def test_own_data_by_flags_alone(workshop, tmp_path):
+    """The recipe's own `mini`, with another data set, other columns and another model."""
+    data = tmp_path / "data"
+    data.mkdir()
+    for seed, split in enumerate(("train", "validation", "test")):
+        rows = texts(8, seed).remove_columns("item").rename_columns({"language": "lang", "label": "stars"})
+        rows.to_csv(data / f"{split}.csv", index=False)
+    flags = {
+        "dataset_name": data,
+        "text_columns": "text",
+        "language_column": "lang",
+        "label_column": "stars",
+        "id_column": "",
+        "train_size": 24,
+        "validation_size": 24,
+        "test_size": 24,
+        "num_train_epochs": 1,
+        "explain_rows": 0,
+        "model_name_or_path": workshop / "model",
+        "output_dir": tmp_path / "run",
+    }
+    argv = [str(word) for name, value in flags.items() for word in (f"--{name}", value)]
+    argv += [
+        "--label_order",
+        *LABELS,
+        "--imbalanced_shares",
+        "fr 3/6 2/6 1/6",
+        "en 1/6 2/6 3/6",
+        "--disable_tqdm",
+        "true",
+    ]
+    folder, results = run(parse_recipe("xnli", REPOSITORY / "recipes" / "xnli", argv))
+    assert list(results["setups"]) == ["balanced", "imbalanced", "weighted"]
+    assert results["attributions"] is None and not (folder / "attributions").exists()
+    assert (results["labels"], results["languages"]) == (LABELS, ["en", "fr"])
+    assert results["setups"]["weighted"]["seeds"]["0"]["test"]["rows"] == 24
+    assert read_table(folder / "weighted/seed-0/predictions.parquet")["id"].to_pylist()[0].isdigit()
+    assert not (folder / "start").exists()
+
+
+@pytest.mark.parametrize("name", ["probe.json", "training.json", "predictions.parquet"])
+def test_a_damaged_step_is_named(tmp_path, name):
+    from hf_langimb.runs.experiment import _read_step
+
+    (tmp_path / name).write_text('{"a')
+    with pytest.raises(ValueError, match=f"{name} cannot be read .*remove it and run the recipe again"):
+        _read_step(tmp_path / name)
+
+
+# Faults are told before any work, and leave no folder behind.
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--setups", "balanced", "wieghted"], "Unknown setup 'wieghted': choose among balanced, imbalanced, weighted"),
+        (
+            ["--class_weighting", "joint"],
+            "Setup balanced sets class_weighting to 'none', found the flag too: leave the",
+        ),
+        (["--setups", "weighted_lora", "--lora_rank", "4"], "Setup weighted_lora sets lora_rank to 8, found the flag"),
+        (
+            ["--metric_for_best_model", "accuracy"],
+            "expects one of eval_loss, eval_plain_loss, eval_uniform_loss, found",
+        ),
+        (["--report_to", "comet_ml"], "report_to names comet_ml, which this environment does not have"),
+        (["--missing_cell_policy", "hope"], "Unknown missing_cell_policy 'hope'"),
+        (["--train_size", "5000"], "train split, axes .*A plan of 5,000 rows is larger than the source"),
+        (["--test_size", "5000"], "test split, axes .*A plan of 5,000 rows is larger"),
+        (["--validation_size", "0"], "validation split, axes .* leave no rows"),
+        (["--label_column", "stars"], "Expected a label column 'stars', found columns"),
+        (["--language_column", "lang"], "Expected a language column 'lang'"),
+        (["--text_columns", "premise"], "Expected a text column 'premise'"),
+        (["--imbalanced_shares", "fr 1/2 1/2 1/2", "en 1/3 1/3 1/3"], "do not add up"),
+        (["--probe_dataset_name", "/nowhere"], "Expected a data set at '/nowhere'"),
+        (["--dataset_name", "/nowhere"], "Expected a data set at '/nowhere'"),
+    ],
+)
+def test_faults(work, tmp_path, argv, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        work(tmp_path / "run", *argv)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_of_other_files_is_refused(work, tmp_path):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter-1.txt").write_text("...")
+    with pytest.raises(ValueError, match=r"thesis holds files but no run .*choose another --output_dir, or empty it"):
+        work(tmp_path / "thesis")
+    assert [path.name for path in (tmp_path / "thesis").iterdir()] == ["chapter-1.txt"]
+
+
+def test_a_model_that_is_not_there_does_not_bind_the_folder(work, workshop, tmp_path):
+    with pytest.raises(ValueError, match=r"Expected a model at '/nowhere/model' \(Hub id or folder\): ") as caught:
+        work(tmp_path / "run", "--model_name_or_path", "/nowhere/model")
+    assert "\n" not in str(caught.value)
+    work(tmp_path / "run", "--setups", "balanced", "--train_size", 24)  # the corrected call works
+
+
+# The command.
+
+
+@pytest.fixture(scope="module")
+def launch(tmp_path_factory):
+    """Function (*argv, **environment): `accelerate launch recipes/xnli.py` offline; its process and working folder."""
+    cache = {"HF_HOME": str(tmp_path_factory.mktemp("cache")), "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+    command = [str(Path(sys.executable).with_name("accelerate")), "launch", "--cpu", "--quiet"]
+
+    def call(*argv, **environment):
+        folder = tmp_path_factory.mktemp("launched")
+        done = subprocess.run(
+            [*command, str(REPOSITORY / "recipes" / "xnli.py"), *argv],
+            env=os.environ | cache | environment,
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        return done, folder
+
+    return call
+
+
+SIZES = {
+    "explain_rows": 6,
+    "train_size": 60,
+    "validation_size": 24,
+    "test_size": 60,
+    "probe_rows": 20,
+    "pretraining_steps": 2,
+    "num_train_epochs": 1,
+    "seeds": 2,
+}
+SMALL = [word for name, value in SIZES.items() for word in (f"--{name}", str(value))]
+SMALL += ["--setups", "balanced", "imbalanced", "weighted_entropy"]
+CHANGING = ("environment.json", "config.yaml", "report.html")  # times, command, folder
+
+
+@pytest.fixture(scope="module")
+def launched(launch):
+    """What a small run printed, and the folder in which it was called."""
+    done, folder = launch(*SMALL, OMP_NUM_THREADS="2", PYTHONHASHSEED="1")
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout, folder
+
+
+@pytest.mark.slow
+def test_two_processes_write_the_same_bytes(launch, launched):
+    done, folder = launch(*SMALL, "--output_dir", "again", OMP_NUM_THREADS="2", PYTHONHASHSEED="2")
+    assert done.returncode == 0, done.stderr[-3000:]
+    first, second = launched[1] / "runs" / "xnli-mini", folder / "again"
+    files = [path.relative_to(first) for path in first.rglob("*") if path.is_file()]
+    same = [path for path in files if path.name not in CHANGING]
+    assert {"tokenizer.json", "model.safetensors", "results.json", "predictions.parquet"} <= {p.name for p in same}
+    for path in same:
+        assert (first / path).read_bytes() == (second / path).read_bytes(), path
+
+
+@pytest.mark.slow
+def test_the_recipe_from_the_command_line(launched):
+    output, folder = launched
+    assert "Predicted labels on the balanced test set" in output
+    assert re.search(r"\| setup +\| language \| entailment \| neutral \| contradiction \|", output)
+    assert re.search(r"\| setup +\| +accuracy \| +dependence \(bits\) \| +reliance \| +skew transfer \|", output)
+    assert re.search(r"\| weighted_entropy +\| 0\.\d{3} \[", output)
+    assert "Differences between setups, paired by seed" in output
+    assert "All numbers: runs/xnli-mini/results.json" in output
+    assert "To look at: runs/xnli-mini/report.html" in output
+    run_folder = folder / "runs" / "xnli-mini"
+    assert (run_folder / "report.html").read_text().startswith("<!doctype html>")
+    results = read_results(run_folder)
+    assert results["labels"] == ["entailment", "neutral", "contradiction"]
+    assert results["languages"] == ["en", "fr"]
+    assert results["seeds"] == [0, 1]
+    assert results["setups"]["balanced"]["seeds"]["1"]["test"]["rows"] == 60
+    assert results["setups"]["balanced"]["seeds"]["1"]["probe"]["external"]["rows"] == 40
+    assert (run_folder / "start" / "config.json").exists()
+
+
+@pytest.mark.slow
+def test_a_bad_flag_is_one_sentence(launch):
+    done, folder = launch("--seeds", "0")
+    assert done.returncode == 1
+    lines = [line for line in done.stderr.splitlines() if line.startswith("xnli.py: ")]
+    assert lines == ["xnli.py: seeds expects 1 or more, found 0."]
+    assert "Traceback" not in done.stderr
+    assert not (folder / "runs").exists()

@@ -1,0 +1,253 @@
+"""How a recipe reads YAML and command line."""
+
+from pathlib import Path
+
+import pytest
+
+import hf_langimb
+from hf_langimb.runs.experiment import resolve_setup
+from hf_langimb.training.arguments import LangImbTrainingArguments, parse_recipe
+
+RECIPES = Path(hf_langimb.__file__).parents[1] / "recipes"
+
+
+@pytest.fixture
+def parse(tmp_path):
+    """Function (yaml, *argv): the recipe `toy` with that `mini.yaml`."""
+
+    def read(text, *argv, stem="mini"):
+        (tmp_path / f"{stem}.yaml").write_text(text, encoding="utf-8")
+        return parse_recipe("toy", tmp_path, list(argv))
+
+    return read
+
+
+# Values.
+
+
+def test_yaml_gives_the_defaults_and_the_command_line_overrides(parse):
+    text = "learning_rate: 1e-3\ntrain_size: 100\nconfig_names: [fr, en]\nnum_train_epochs: 2\nbf16: false\n"
+    recipe = parse(text, "--train_size", "50", "--weight-decay", "0.1", "--text_columns", "a", "b")
+    assert recipe.training.learning_rate == 1e-3
+    assert recipe.training.num_train_epochs == 2
+    assert recipe.training.weight_decay == 0.1
+    assert recipe.data.train_size == 50
+    assert recipe.data.config_names == ["fr", "en"]
+    assert recipe.data.text_columns == ["a", "b"]
+    assert recipe.data.dataset_name == "mini_xnli"
+
+
+def test_lists_are_replaced_not_extended(parse):
+    assert parse("setups: [balanced, weighted]", "--setups", "imbalanced").data.setups == ["imbalanced"]
+
+
+def test_names_and_places(parse):
+    recipe = parse("")
+    assert (recipe.name, recipe.config_name) == ("toy", "mini")
+    assert recipe.training.output_dir == "runs/toy-mini"
+    assert recipe.training.seed == 0
+    assert recipe.data.setups == ["balanced", "imbalanced", "weighted"]
+    assert parse("", "--output_dir", "here").training.output_dir == "here"
+    assert parse("output_dir: there").training.output_dir == "there"
+    assert parse("", "--config", "other", stem="other").training.output_dir == "runs/toy-other"
+
+
+def test_config_as_a_file(parse, tmp_path):
+    path = tmp_path / "elsewhere" / "mine.yaml"
+    path.parent.mkdir()
+    path.write_text("seeds: 3")
+    for argv in (("--config", str(path)), (f"--config={path}",)):
+        recipe = parse("", *argv)
+        assert (recipe.config_name, recipe.data.seeds) == ("mine", 3)
+
+
+@pytest.mark.parametrize("value", ["5e-4", "0.0005", "'5e-4'", "5.0E-4"])
+def test_numbers_however_yaml_reads_them(parse, value):
+    assert parse(f"head_learning_rate: {value}").training.head_learning_rate == 5e-4
+
+
+@pytest.mark.parametrize(("value", "expected"), [("yes", True), ("true", True), ("off", False), ("'no'", False)])
+def test_flags_however_yaml_writes_them(parse, value, expected):
+    recipe = parse(f"dataloader_pin_memory: {value}\none_language_per_item: {value}")
+    assert recipe.training.dataloader_pin_memory is recipe.data.one_language_per_item is expected
+
+
+def test_flags_that_are_on_can_be_switched_off(parse):
+    assert parse("dataloader_pin_memory: true", "--no_dataloader_pin_memory").training.dataloader_pin_memory is False
+
+
+def test_null_leaves_a_value_open(parse):
+    assert parse("train_size: null\nid_column:").data.train_size is None
+
+
+def test_dictionaries_of_training_arguments(parse):
+    recipe = parse("lr_scheduler_type: cosine_with_restarts\nlr_scheduler_kwargs: {num_cycles: 2}")
+    assert recipe.training.lr_scheduler_kwargs == {"num_cycles": 2}
+
+
+def test_numbers_as_names(parse):
+    recipe = parse("label_order: [1, 2, 3]\nprobe_config_names: [20231101.fr]")
+    assert recipe.data.label_order == ["1", "2", "3"]
+    assert recipe.data.probe_config_names == ["20231101.fr"]
+
+
+# What does not fit.
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("language_column: no", r"mini.yaml: language_column expects text or a number, found False: put quotes round"),
+        ("config_names: [sv, no]", "config_names expects text or a number, found False: put quotes round yes, no"),
+        ("learning_rate: fast", "mini.yaml: learning_rate expects float, found 'fast'"),
+        ("train_size: 1.5", "train_size expects int, found 1.5"),
+        ("bf16: perhaps", "bf16 expects true or false, found 'perhaps'"),
+        ("eval_strategy: sometimes", "eval_strategy expects one of no, steps, epoch, found 'sometimes'"),
+        ("lerning_rate: 1", "mini.yaml: unknown key 'lerning_rate'; did you mean 'learning_rate'"),
+        ("qqqqqqq: 1", "mini.yaml: unknown key 'qqqqqqq'"),
+        ("config: other", "unknown key 'config'"),
+        ("help: 1", "unknown key 'help'"),
+        ("1: 2", "unknown key 1"),
+        ("config_names: fr", "config_names expects a list, found 'fr'"),
+        ("setups:", "setups expects a list, found None"),
+        ("imbalanced_shares: {fr: [1/2, 1/2]}", "imbalanced_shares expects a list, found {'fr'"),
+        ("imbalanced_shares: [[fr, 1/2]]", r"imbalanced_shares expects a single value, found \['fr', '1/2'\]"),
+        ("imbalanced_shares: [fr: 1/2 1/2]", "imbalanced_shares expects a single value, found {'fr': '1/2 1/2'}"),
+        ("label_column: [label]", r"label_column expects a single value, found \['label'\]"),
+        ("label_column: {a: b}", "label_column expects a single value, found {'a': 'b'}"),
+        ("- a\n- b", "Expected keys and values in .*mini.yaml, found list"),
+        ("a: [b", "mini.yaml is not valid YAML"),
+        ("seeds: 0", "seeds expects 1 or more, found 0"),
+        ("eval_strategy: steps\nload_best_model_at_end: true\nsave_strategy: epoch", "save and eval strategy"),
+    ],
+)
+def test_bad_yaml(parse, text, message):
+    with pytest.raises(ValueError, match=message):
+        parse(text)
+
+
+def test_unknown_configuration(parse):
+    parse("", "--config", "mbert", stem="mbert")
+    with pytest.raises(ValueError, match=r"other\.yaml, found none: choose one of mbert, or name a YAML file"):
+        parse("", "--config", "other", stem="mbert")
+    with pytest.raises(ValueError, match=r"nowhere/x\.yaml, found none"):
+        parse("", "--config", "nowhere/x.yaml", stem="mbert")
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--train_size", "many"], "argument --train_size/--train-size: invalid int value: 'many'"),
+        (["--no_such_flag", "1"], "no_such_flag"),
+        (["--setups"], "expected at least one argument"),
+    ],
+)
+def test_bad_command_line_is_a_usage_error(parse, capsys, argv, message):
+    with pytest.raises(SystemExit) as caught:
+        parse("", *argv)
+    assert caught.value.code == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.splitlines()) == 2  # not the hundreds of options
+
+
+# Setups.
+
+
+def test_setups_by_definition(parse):
+    text = """
+class_weighting: none
+setups:
+  balanced:
+  focus_2: {plan: natural, class_weighting: joint, learning_rate: 5e-4, bf16: no}
+  other: {masked_entropy_weight: 0.5}
+"""
+    recipe = parse(text)
+    assert recipe.data.setups == ["balanced", "focus_2", "other"]
+    assert recipe.setups["focus_2"] == {
+        "plan": "natural",
+        "class_weighting": "joint",
+        "learning_rate": 5e-4,
+        "bf16": False,
+    }
+    resolved = {name: resolve_setup(name, recipe.setups) for name in recipe.data.setups}
+    assert resolved["balanced"] == {"plan": "balanced", "class_weighting": "none"}
+    assert resolved["focus_2"] == recipe.setups["focus_2"]
+    assert resolved["other"] == {"plan": "imbalanced", "masked_entropy_weight": 0.5}
+    assert resolve_setup("focus_2_lora", recipe.setups) == recipe.setups["focus_2"] | {"lora_rank": 8}
+    assert parse(text, "--setups", "other").data.setups == ["other"]
+
+
+def test_a_definition_adds_to_a_known_setup(parse):
+    recipe = parse("setups: {weighted: {learning_rate: 1e-4}}")
+    assert resolve_setup("weighted", recipe.setups) == {
+        "plan": "imbalanced",
+        "class_weighting": "per_language",
+        "learning_rate": 1e-4,
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("balanced", {"plan": "balanced", "class_weighting": "none"}),
+        ("imbalanced", {"plan": "imbalanced", "class_weighting": "none"}),
+        ("weighted", {"plan": "imbalanced", "class_weighting": "per_language"}),
+        ("balanced_entropy", {"plan": "balanced", "class_weighting": "none", "masked_entropy_weight": 1.0}),
+        (
+            "imbalanced_lora_entropy",
+            {"plan": "imbalanced", "class_weighting": "none", "lora_rank": 8, "masked_entropy_weight": 1.0},
+        ),
+    ],
+)
+def test_known_setups(name, expected):
+    assert resolve_setup(name, {}) == expected
+
+
+@pytest.mark.parametrize("name", ["", "weigted", "_lora", "balanced_", "Balanced"])
+def test_unknown_setups(name):
+    with pytest.raises(ValueError, match="choose among balanced, imbalanced, weighted, mine, each also with _entropy"):
+        resolve_setup(name, {"mine": {}})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("setups: {Bad-Name: }", "a setup's name has the letters a-z, 0-9 and _, found 'Bad-Name'"),
+        ("setups: {1.5: }", "found 1.5"),
+        ("setups: {a: imbalanced}", "setup a expects a plan and training arguments, found 'imbalanced'"),
+        ("setups: {a: {lerning_rate: 1}}", "mini.yaml, setup a: unknown key 'lerning_rate'; did you mean"),
+        ("setups: {a: {learning_rate: no}}", "mini.yaml, setup a: learning_rate expects text or a number, found False"),
+        ("setups: {a: {train_size: 5, seed: 1}}", "setup a: train_size, seed cannot differ between setups"),
+        ("setups: {a: {output_dir: x}}", "setup a: output_dir cannot differ between setups"),
+        ("setups: {a: {language_column: x}}", "setup a: language_column cannot differ"),
+    ],
+)
+def test_bad_definitions(parse, text, message):
+    with pytest.raises(ValueError, match=message):
+        parse(text)
+
+
+# The record.
+
+
+def test_config_is_what_differs_from_the_defaults(parse):
+    text = "train_size: 100\nlearning_rate: 5e-5\nweight_decay: 0.0\nseeds: 1\noutput_dir: x\nbf16: false"
+    assert LangImbTrainingArguments().learning_rate == 5e-5  # said, but the default
+    assert parse(text).config == {"train_size": 100, "seed": 0}
+    assert parse(text, "--seed", "7", "--label_column", "stars", "--config", "mini").config == {
+        "train_size": 100,
+        "label_column": "stars",
+        "seed": 7,
+    }
+    assert parse("seed: 42").config == {"seed": 42}
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*/*.yaml")), ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_configurations_of_the_recipes(path, tmp_path):
+    argv = ["--config", path.stem, "--output_dir", str(tmp_path), "--use_cpu", "--bf16", "false"]
+    recipe = parse_recipe(path.parent.name, path.parent, argv)
+    assert recipe.config_name == path.stem
+    assert isinstance(recipe.training.learning_rate, float)
+    for setup in recipe.data.setups:
+        assert resolve_setup(setup, recipe.setups)["plan"] in ("balanced", "imbalanced", "natural")
