@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
 from hf_langimb import __version__
-from hf_langimb.console import one_line
+from hf_langimb.console import ends_in_words
 from hf_langimb.runs.flags import add_dataset, chosen_rows, with_dashes
 
 
@@ -75,16 +74,16 @@ def explain(options: Namespace) -> None:
     from hf_langimb.console import start_program
     from hf_langimb.data.reading import find_text_columns, open_rows
     from hf_langimb.measures.attribution.attribute import attribute
-    from hf_langimb.models.loading import load_classifier
+    from hf_langimb.models.loading import load_trained
     from hf_langimb.runs.answers import explained_report
 
     state = start_program()
     logging.basicConfig(format="langimb: %(message)s")
     rows = open_rows(options.dataset, **chosen_rows(options))
-    model, tokenizer = load_classifier(options.model)
+    trained = load_trained(options.model)
     store = attribute(
-        model.to(state.device),
-        tokenizer,
+        trained.model.to(state.device),
+        trained.tokenizer,
         rows,
         out=options.output_dir,
         method=options.method,
@@ -287,18 +286,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.getLogger("datasets.packaged_modules").setLevel(logging.CRITICAL)  # they log what they raise, too
     try:
         options = _parser().parse_args([with_dashes(a) for a in (sys.argv[1:] if argv is None else argv)])
-        options.run(options)
-        sys.stdout.flush()
+        with ends_in_words("langimb"):
+            options.run(options)
+            sys.stdout.flush()
     except SystemExit as stop:  # argparse: 2 after a wrong argument, 0 after --help and --version
         return int(stop.code or 0)
-    except KeyboardInterrupt:
-        print("langimb: interrupted", file=sys.stderr)
-        return 130
-    except BrokenPipeError:  # the reader, such as head, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (ValueError, OSError) as error:
-        print(f"langimb: {one_line(error)}", file=sys.stderr)
-        return 1
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -15,6 +16,9 @@ def one_line(text: Any) -> str:
     return re.sub(r"\s*[\x00-\x1f\x7f-\x9f]\s*", " ", str(text)).strip()
 
 
+RESUMES = "interrupted; the same command goes on from the steps that are done"
+
+
 def hidden() -> bool:
     """Whether bars stay hidden: nobody looks on, or this is not the main process."""
     from accelerate import PartialState
@@ -24,15 +28,34 @@ def hidden() -> bool:
 
 
 @contextmanager
-def told_at_end(program: str) -> Iterator[None]:
-    """End a program that was launched: faults in one sentence, and an interruption without a traceback."""
+def ends_in_words(program: str, interrupted: str = "interrupted") -> Iterator[None]:
+    """Run a program: an error ends it with one sentence and exit code 1, Ctrl-C with 130, without tracebacks.
+
+    LANGIMB_DEBUG=1 shows the traceback of an error.
+
+    Args:
+        program: name of the program, the beginning of the sentence.
+        interrupted: what Ctrl-C prints.
+    """
     try:
         yield
-    except (ValueError, OSError) as error:
-        sys.exit(f"{program}: {one_line(error)}")
     except KeyboardInterrupt:
-        print(f"{program}: interrupted; the same command goes on from the steps that are done", file=sys.stderr)
+        print(f"{program}: {interrupted}", file=sys.stderr)
         sys.exit(130)
+    except BrokenPipeError:  # the reader, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except Exception as error:
+        if os.environ.get("LANGIMB_DEBUG") == "1":
+            raise
+        print(f"{program}: {_sentence(error)}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _sentence(error: Exception) -> str:
+    """What an error says, on one line; of an unexpected one also its type."""
+    if isinstance(error, ValueError | OSError) and str(error):
+        return one_line(error)
+    return one_line(f"{type(error).__name__}: {error}") + " (LANGIMB_DEBUG=1 shows the traceback)"
 
 
 def bar(items: Any = None, description: str = "", **options: Any) -> Any:

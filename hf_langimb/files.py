@@ -1,21 +1,63 @@
-"""Files: strict JSON, written so that a killed program leaves the old file or the new one."""
+"""Files: JSON and atomic writes. A killed program leaves the old file or the new one, never a part of it."""
 
 from __future__ import annotations
 
 import json
+import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 
-def write_json(path: str | Path, value: Any) -> None:
-    """Write strict JSON (no NaN) under a temporary name and rename it: a killed run leaves the old file whole."""
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """A path beside `path` to write to, which takes its place when the block ends without an error."""
     path = Path(path)
-    text = json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
+        yield part
+        part.replace(path)
     finally:
-        temporary.unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write UTF-8 text atomically."""
+    with replacing(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write strict JSON (no NaN, no infinity) atomically."""
+    write_text(path, json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False) + "\n")
+
+
+def read_json(path: str | Path, advice: str) -> Any:
+    """Read strict JSON.
+
+    Args:
+        path: of the file.
+        advice: what the user can do about a damaged file, the end of the error message.
+
+    Raises:
+        ValueError: not valid JSON, or a number in it that JSON does not have.
+        OSError: no such file, or no permission.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_refuse, parse_float=_finite)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not valid JSON ({error}): {advice}.") from None
+
+
+def _refuse(text: str) -> None:
+    raise ValueError(f"{text} is no number in JSON")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        _refuse(text)
+    return value

@@ -414,11 +414,14 @@ def test_interrupted_is_130(tmp_path, langimb, monkeypatch):
     assert langimb("audit", "x") == (130, "", "langimb: interrupted\n")
 
 
-def test_a_programming_error_keeps_its_traceback(langimb, monkeypatch):
+def test_an_unexpected_error_is_one_sentence_and_a_traceback_where_it_is_asked_for(langimb, monkeypatch):
     def fail(*_, **__):
         raise KeyError("a bug")
 
     monkeypatch.setattr("hf_langimb.data.counting.count_splits", fail)
+    code, out, err = langimb("audit", "x")
+    assert (code, out, err) == (1, "", "langimb: KeyError: 'a bug' (LANGIMB_DEBUG=1 shows the traceback)\n")
+    monkeypatch.setenv("LANGIMB_DEBUG", "1")
     with pytest.raises(KeyError):
         langimb("audit", "x")
 

@@ -7,7 +7,7 @@ import pytest
 from accelerate import PartialState
 
 from hf_langimb import extract_features
-from hf_langimb.console import bar, hidden, told_at_end
+from hf_langimb.console import RESUMES, bar, ends_in_words, hidden
 
 
 class Terminal(io.StringIO):
@@ -34,13 +34,21 @@ def test_features_show_how_far_they_are(monkeypatch, bert_tokenizer, tiny_bert, 
 
 
 @pytest.mark.parametrize(
-    ("fault", "code", "said"),
+    ("error", "code", "said"),
     [
-        (ValueError("no such\n  file \x1b[2J"), "xnli.py: no such file [2J", ""),
+        (ValueError("no such\n  file \x1b[2J"), 1, "xnli.py: no such file [2J\n"),
+        (KeyError("weights"), 1, "xnli.py: KeyError: 'weights' (LANGIMB_DEBUG=1 shows the traceback)\n"),
+        (AssertionError(), 1, "xnli.py: AssertionError: (LANGIMB_DEBUG=1 shows the traceback)\n"),
         (KeyboardInterrupt(), 130, "xnli.py: interrupted; the same command goes on from the steps that are done\n"),
     ],
 )
-def test_a_launched_program_ends_without_a_traceback(capsys, fault, code, said):
-    with pytest.raises(SystemExit) as stop, told_at_end("xnli.py"):
-        raise fault
+def test_a_program_ends_without_a_traceback(capsys, error, code, said):
+    with pytest.raises(SystemExit) as stop, ends_in_words("xnli.py", RESUMES):
+        raise error
     assert stop.value.code == code and capsys.readouterr().err == said
+
+
+def test_the_traceback_is_shown_where_it_is_asked_for(monkeypatch):
+    monkeypatch.setenv("LANGIMB_DEBUG", "1")
+    with pytest.raises(KeyError), ends_in_words("xnli.py"):
+        raise KeyError("weights")

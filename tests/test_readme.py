@@ -9,7 +9,7 @@ import pytest
 
 from hf_langimb.results.schema import read_results
 from hf_langimb.results.tables import fill_marks
-from hf_langimb.training.arguments import parse_recipe
+from hf_langimb.runs.recipe import parse_recipe
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -314,20 +314,3 @@ def _names(dataset: Dataset, column: str, purpose: str) -> tuple[list[str], list
 def _strings(dataset: Dataset, column: str, purpose: str) -> list[str]:
     """A column as text."""
     return _names(dataset, column, purpose)[1]
-
-
-def longest_input(tokenizer: Any, config: Any) -> int | None:
-    """Tokens that the model reads: the model's limit where the tokenizer has none, or a larger one; else None."""
-    positions = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
-    if not positions or tokenizer.model_max_length <= positions:
-        return None  # `truncation=True` knows it
-    return positions - 2  # some models use two positions otherwise
-
-
-def tokenize(dataset: Dataset, tokenizer: Any, text_columns: Sequence[str], max_length: int | None = None) -> Dataset:
-    """Add the tokenizer's columns; a pair is encoded as a pair, texts longer than the model are truncated."""
-
-    def encode(rows: dict[str, list[Any]]) -> Any:
-        return tokenizer(*(rows[column] for column in text_columns), truncation=True, max_length=max_length)
-
-    return dataset.map(encode, batched=True, remove_columns=list(text_columns), desc="Tokenizing")

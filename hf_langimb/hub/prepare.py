@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from hf_langimb.hub.pull import ADAPTER, BASE_MODEL, MODEL_FILES, WEIGHTS, loading
-from hf_langimb.models.axes import AXES_FILE, read_axes
+from hf_langimb.models.axes import AXES_FILE, class_names, read_axes
 from hf_langimb.models.loading import load_model
 from hf_langimb.results.card_update import carry_evaluations
 from hf_langimb.results.cards import render_attributions_card, render_base_card, render_card
@@ -120,7 +120,7 @@ def _require_of_run(model: Path, folder: Path, results: dict[str, Any]) -> torch
     with loading(str(model)):
         loaded = load_model(model)
         logits = logits_of(loaded)
-        named = [loaded.config.id2label.get(i) for i in range(loaded.config.num_labels)]
+        named = class_names(loaded.config)
     of_run = [axes["languages"], axes["label_names"]] == [results["languages"], results["labels"]]
     if not of_run or named not in (axes["label_names"], [f"LABEL_{i}" for i in range(len(named))]):
         raise ValueError(f"{folder / FILE_NAME} is of other languages or labels than {model}: it is another run's.")

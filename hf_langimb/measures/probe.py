@@ -224,8 +224,9 @@ def extract_features(
     from accelerate import PartialState
     from accelerate.utils import reduce
 
-    from hf_langimb.data.reading import find_text_columns, longest_input, tokenize
-    from hf_langimb.models.loading import base_model_of
+    from hf_langimb.data.reading import find_text_columns
+    from hf_langimb.models.adapters import base_model_of
+    from hf_langimb.models.loading import longest_input, tokenize
 
     if pooling not in POOLINGS:
         raise ValueError(f"Unknown pooling {pooling!r}: choose one of {', '.join(POOLINGS)}.")
@@ -329,19 +330,19 @@ def probe_model(
         ValueError: no such model or protocol, a pooler that the checkpoint does not have, too few languages or rows.
     """
     from accelerate import PartialState
-    from transformers import AutoModel
 
-    from hf_langimb.models.loading import load_with_tokenizer
+    from hf_langimb.models.loading import load_trained
 
     if protocol not in PROTOCOLS:
         raise ValueError(f"Unknown protocol {protocol!r}: choose one of {', '.join(PROTOCOLS)}.")
     state = PartialState()
-    model, untrained, tokenizer = load_with_tokenizer(name, AutoModel)
+    trained = load_trained(name, encoder=True)
+    model, tokenizer = trained.model, trained.tokenizer
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token  # padding is masked: any token will do
     faithful = protocol == "code"
     pooling = pooling or ("pooler" if faithful and model.config.model_type == "bert" else "cls")
-    if pooling == "pooler" and any("pooler" in parameter for parameter in untrained):
+    if pooling == "pooler" and any("pooler" in parameter for parameter in trained.untrained):
         raise ValueError(f"The checkpoint {name!r} has no trained pooler: choose pooling cls, mean or last.")
     columns = list(text_columns[:1] if faithful else text_columns)
     rows = dataset.select_columns([*columns, "language", "id"])

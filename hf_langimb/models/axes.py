@@ -61,6 +61,12 @@ def read_axes(folder: str | Path) -> dict[str, Any] | None:
     return axes
 
 
+def class_names(config: Any) -> list[str]:
+    """What a model calls its classes, in their order; LABEL_0, LABEL_1, ... where its configuration does not say."""
+    known = config.id2label or {}
+    return [str(known.get(i, known.get(str(i), f"LABEL_{i}"))) for i in range(config.num_labels)]
+
+
 def name_labels(config: Any, labels: Sequence[Any]) -> None:
     """The names of a ClassLabel into a model's configuration, where that still says LABEL_0, LABEL_1, ...
 

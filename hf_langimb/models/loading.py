@@ -1,194 +1,126 @@
-"""LoRA through PEFT, with a classification head that is trained and saved."""
+"""How a checkpoint is loaded: a folder or Hub id -> model, tokenizer and axes; no pickles, no code of others."""
 
 from __future__ import annotations
 
-import json
-import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-import torch
-from transformers import PreTrainedModel
+from datasets import Dataset
 
-from hf_langimb.models.axes import read_axes
+from hf_langimb.files import read_json
+from hf_langimb.models.axes import class_names, read_axes
 
-SAFE = {"use_safetensors": True, "trust_remote_code": False}  # no pickles, no code of others
-
-
-def base_model_of(model: torch.nn.Module) -> torch.nn.Module:
-    """The Hugging Face model inside a PEFT wrapper, or the model itself."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
+SAFE = {"use_safetensors": True, "trust_remote_code": False}
+ADAPTER_FILE, BASE_MODEL = "adapter_config.json", "base_model_name_or_path"
 
 
-def _head_names(model: torch.nn.Module) -> list[str]:
-    """Modules outside the encoder (`base_model_prefix`); none where the encoder cannot be told apart."""
-    names = [name for name, module in model.named_children() if any(True for _ in module.parameters())]
-    prefix = getattr(model, "base_model_prefix", "")
-    return [name for name in names if name != prefix] if prefix in names else []
-
-
-def head_parameters(model: torch.nn.Module) -> Iterator[torch.nn.Parameter]:
-    """Parameters of the classification head, frozen originals of a PEFT wrapper included."""
-    base = base_model_of(model)
-    for name in _head_names(base):
-        yield from base.get_submodule(name).parameters()
-
-
-def add_lora(model: PreTrainedModel, rank: int) -> torch.nn.Module:
-    """Wrap a sequence classifier: rank-`rank` adapters on every linear layer of the encoder, the head trained in full.
-
-    A pooler counts as head: a checkpoint of masked language modelling alone has none, so that it starts at random and
-    must be saved with the adapters.
+@dataclass(frozen=True)
+class Trained:
+    """A model with its tokenizer, as predictions, features and attributions need them.
 
     Args:
-        model: any `AutoModelForSequenceClassification`.
-        rank: of the adapters, at least 1; their scaling is alpha / rank = 2.
-
-    Raises:
-        ValueError: the model has adapters already.
+        model: a classifier, or the bare encoder of one.
+        tokenizer: of the model.
+        axes: what `langimb.json` says of the training data; None where the checkpoint has none.
+        untrained: parameters that the checkpoint lacks.
     """
-    from peft import LoraConfig, TaskType, get_peft_model
 
-    if base_model_of(model) is not model:
-        raise ValueError("Expected a plain model for lora_rank, found one with adapters: set lora_rank=0 for those.")
-    prefix = model.base_model_prefix
-    poolers = [name for name, _ in model.named_modules() if name == f"{prefix}.pooler"]
-    encoder = [
-        name
-        for name, module in model.named_modules()
-        if name.startswith(f"{prefix}.") and isinstance(module, torch.nn.Linear)
-        if not any(name.startswith(f"{pooler}.") for pooler in poolers)
-    ]
-    if not encoder:
-        raise ValueError(
-            f"Found no linear layers to adapt in the encoder of {type(model).__name__}: set lora_rank=0, or wrap it "
-            "with PEFT yourself."
-        )
-    config = LoraConfig(
-        task_type=TaskType.SEQ_CLS,
-        r=rank,
-        lora_alpha=2 * rank,
-        lora_dropout=0.0,
-        target_modules=encoder,
-        modules_to_save=[*_head_names(model), *poolers],
-    )
-    return get_peft_model(model, config)
+    model: Any
+    tokenizer: Any
+    axes: dict[str, Any] | None = None
+    untrained: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> list[str]:
+        """What the model calls its classes, in their order."""
+        return class_names(self.model.config)
 
 
-def require_trainable_head(model: torch.nn.Module) -> None:
-    """Raise where a PEFT model would leave the classification head frozen at its random start.
-
-    Raises:
-        ValueError: what to set instead.
-    """
-    if not hasattr(model, "get_base_model"):
-        return
-    head = list(head_parameters(model))
-    if head and not any(parameter.requires_grad for parameter in head):
-        raise ValueError(
-            "This PEFT model leaves the classification head frozen at its random start, so it cannot learn the labels: "
-            "use LoraConfig(task_type='SEQ_CLS'), or modules_to_save=['classifier'], or pass the plain model with "
-            "lora_rank."
-        )
-
-
-def load_model(folder: str | Path, **options: Any) -> Any:
-    """A trained classifier from its folder, with LoRA adapters put on their base.
+def load_trained(name: str | Path, *, encoder: bool = False, **options: Any) -> Trained:
+    """A checkpoint from the Hub or a folder; adapters are put on their base.
 
     Args:
-        folder: with the weights.
+        name: Hub id or folder.
+        encoder: load the bare encoder of whatever model this is, not a classifier (adapters: a classifier).
         options: of `from_pretrained`, such as the token with which the base of adapters is downloaded.
+
+    Raises:
+        ValueError: no such model, a classifier without a trained head, or a tokenizer that does not belong to it.
     """
-    if (Path(folder) / "adapter_config.json").exists():
-        axes = read_axes(folder)
-        if axes is None:  # not of this package: PEFT knows what it can
-            return _load_adapter(Path(folder), options | {"num_labels": _classes_of(folder)})
-        model = _load_adapter(Path(folder), options | {"num_labels": len(axes["labels"])})
-        model.config.langimb = axes
-        model.config.id2label = dict(enumerate(axes["label_names"]))  # its base does not know them
-        model.config.label2id = {name: i for i, name in model.config.id2label.items()}
-        return model
+    from transformers import AutoModel, AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        untrained: list[str] = []
+        if encoder and not Path(name, ADAPTER_FILE).is_file():
+            with _quiet():
+                model, found = AutoModel.from_pretrained(name, output_loading_info=True, **SAFE, **options)
+            untrained = list(found["missing_keys"])
+        else:
+            model = load_model(name, **options)
+    except Exception as error:  # whatever untrusted files do to the libraries that read them
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ValueError(
+            f"Expected a model with its tokenizer at {str(name)!r} (Hub id or folder; of a run RUN/SETUP/seed-N): "
+            f"{reason}"
+        ) from error
+    vocabulary, known = model.get_input_embeddings().num_embeddings, len(tokenizer)
+    if known > vocabulary or known <= len(tokenizer.all_special_ids):
+        raise ValueError(
+            f"The tokenizer at {str(name)!r} has {known:,} tokens, its model {vocabulary:,}: they do not belong "
+            "together."
+        )
+    return Trained(model, tokenizer, read_axes(name), tuple(untrained))
+
+
+def load_model(name: str | Path, **options: Any) -> Any:
+    """A trained classifier, without its tokenizer; see `load_trained`.
+
+    Raises:
+        ValueError: the checkpoint lacks weights of its model, such as a head.
+    """
     from transformers import AutoModelForSequenceClassification
 
-    loaded = AutoModelForSequenceClassification.from_pretrained(folder, output_loading_info=True, **SAFE, **options)
-    model, found = loaded
+    if Path(name, ADAPTER_FILE).is_file():
+        return _load_adapter(Path(name), options)
+    with _quiet():
+        model, found = AutoModelForSequenceClassification.from_pretrained(
+            name, output_loading_info=True, **SAFE, **options
+        )
     if found["missing_keys"]:
-        raise ValueError(f"{folder} lacks weights of its model: {', '.join(sorted(found['missing_keys']))[:200]}.")
+        lacking = ", ".join(sorted(found["missing_keys"]))[:200]
+        raise ValueError(f"{name} is no trained classifier: it lacks the weights {lacking}.")
     return model
 
 
 def _load_adapter(folder: Path, options: dict[str, Any]) -> Any:
     """Adapters on their base; that of a run is found in the run, wherever it was moved."""
-    from peft import AutoPeftModelForSequenceClassification
-
-    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-    start = folder.absolute().parents[1] / "start"  # of RUN/SETUP/seed-N
-    if Path(str(config.get("base_model_name_or_path"))).name != "start" or not start.is_dir():
-        with _quiet():
-            return AutoPeftModelForSequenceClassification.from_pretrained(folder, **SAFE, **options)
-    with TemporaryDirectory() as scratch, _quiet():
-        shutil.copytree(folder, scratch, dirs_exist_ok=True, ignore=lambda _, names: {"predictions.parquet"} & {*names})
-        changed = json.dumps(config | {"base_model_name_or_path": str(start)})
-        (Path(scratch) / "adapter_config.json").write_text(changed, encoding="utf-8")
-        return AutoPeftModelForSequenceClassification.from_pretrained(scratch, **SAFE, **options)
-
-
-def load_classifier(name: str) -> tuple[Any, Any]:
-    """A classifier or adapter with its tokenizer, from the Hub or a folder.
-
-    Raises:
-        ValueError: no such model, one without a trained head, or a tokenizer that does not belong to it.
-    """
+    from peft import AutoPeftModelForSequenceClassification, PeftModelForSequenceClassification
     from transformers import AutoModelForSequenceClassification
 
-    model, untrained, tokenizer = load_with_tokenizer(name, AutoModelForSequenceClassification)
-    if untrained:
-        raise ValueError(f"The checkpoint {name!r} is no trained classifier: it lacks {', '.join(sorted(untrained))}.")
-    return model, tokenizer
-
-
-def load_with_tokenizer(name: str, kind: Any) -> tuple[Any, list[str], Any]:
-    """A model, the parameters that its checkpoint lacks, and its tokenizer; faults in a sentence.
-
-    Args:
-        name: Hub id or folder.
-        kind: auto class of the model; an adapter is loaded as a classifier, whatever it says.
-
-    Raises:
-        ValueError: no such model, or a tokenizer that does not belong to it.
-    """
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-        model, untrained = _load(name, kind)
-    except Exception as error:  # whatever strangers' files do to the libraries that read them
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ValueError(
-            f"Expected a model with its tokenizer at {name!r} (Hub id or folder; of a run RUN/SETUP/seed-N): {reason}"
-        ) from None
-    vocabulary, known = model.get_input_embeddings().num_embeddings, len(tokenizer)
-    if known > vocabulary or known <= len(tokenizer.all_special_ids):
-        raise ValueError(
-            f"The tokenizer at {name!r} has {known:,} tokens, its model {vocabulary:,}: they do not belong together."
-        )
-    return model, untrained, tokenizer
-
-
-def _load(name: str, kind: Any) -> tuple[Any, list[str]]:
-    if (Path(name) / "adapter_config.json").exists():
-        return load_model(name), []
+    axes = read_axes(folder)
+    options = options | {"num_labels": len(axes["labels"]) if axes else _classes_of(folder)}
+    base = str(read_json(folder / ADAPTER_FILE, "remove the folder").get(BASE_MODEL))
+    start = folder.absolute().parents[1] / "start"  # of RUN/SETUP/seed-N
     with _quiet():
-        model, loading = kind.from_pretrained(name, output_loading_info=True, **SAFE)
-    return model, list(loading["missing_keys"])
+        if Path(base).name == "start" and start.is_dir():
+            model = AutoModelForSequenceClassification.from_pretrained(start, **SAFE, **options)
+            model = PeftModelForSequenceClassification.from_pretrained(model, folder)
+        else:
+            model = AutoPeftModelForSequenceClassification.from_pretrained(folder, **SAFE, **options)
+    if axes:  # the base does not know them
+        model.config.langimb = axes
+        model.config.id2label = dict(enumerate(axes["label_names"]))
+        model.config.label2id = {name: i for i, name in model.config.id2label.items()}
+    return model
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the library's reports: what is missing, or left out, is told by those who call."""
+    """Without the library's reports: the callers say what is missing."""
     from transformers.utils import logging
 
     verbosity = logging.get_verbosity()
@@ -208,3 +140,20 @@ def _classes_of(folder: str | Path) -> int:
         if not heads:
             raise ValueError(f"The adapter at {folder} has no classification head of its own: train it with one.")
         return weights.get_slice(heads[-1]).get_shape()[0]
+
+
+def longest_input(tokenizer: Any, config: Any) -> int | None:
+    """Tokens that the model reads: the model's limit where the tokenizer has none, or a larger one; else None."""
+    positions = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+    if not positions or tokenizer.model_max_length <= positions:
+        return None  # `truncation=True` knows it
+    return positions - 2  # some models use two positions otherwise
+
+
+def tokenize(dataset: Dataset, tokenizer: Any, text_columns: Sequence[str], max_length: int | None = None) -> Dataset:
+    """Add the tokenizer's columns; a pair is encoded as a pair, texts longer than the model are truncated."""
+
+    def encode(rows: dict[str, list[Any]]) -> Any:
+        return tokenizer(*(rows[column] for column in text_columns), truncation=True, max_length=max_length)
+
+    return dataset.map(encode, batched=True, remove_columns=list(text_columns), desc="Tokenizing")

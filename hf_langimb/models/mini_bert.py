@@ -22,7 +22,7 @@ from transformers import (
 from transformers.modeling_outputs import MaskedLMOutput
 
 from hf_langimb.console import hidden
-from hf_langimb.data.reading import tokenize
+from hf_langimb.models.loading import tokenize
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 LONGEST_TEXT = 64  # tokens of a pair

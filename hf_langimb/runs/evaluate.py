@@ -19,7 +19,7 @@ import numpy as np
 from accelerate import PartialState
 from datasets import Dataset
 
-from hf_langimb.console import hidden, on_main, start_program, told_at_end
+from hf_langimb.console import RESUMES, ends_in_words, hidden, on_main, start_program
 from hf_langimb.counts.distribution import JointDistribution
 from hf_langimb.files import write_json
 from hf_langimb.models.axes import read_axes
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     state = start_program()
     logging.basicConfig(format="%(message)s")
     logger.setLevel(logging.INFO if state.is_main_process else logging.ERROR)
-    with told_at_end("evaluate.py"):
+    with ends_in_words("evaluate.py", RESUMES):
         folder, results = check_up(options, quiet=hidden())
         if state.is_main_process:
             _show(folder, results, options)
@@ -84,9 +84,9 @@ def check_up(options: Namespace, quiet: bool = True) -> tuple[Path, dict[str, An
     Raises:
         ValueError: no such model or data, or labels that the model does not have; says what to do.
     """
-    from hf_langimb.data.reading import find_text_columns, longest_input, open_rows, tokenize
+    from hf_langimb.data.reading import find_text_columns, open_rows
     from hf_langimb.hub.push import require_login
-    from hf_langimb.models.loading import load_classifier
+    from hf_langimb.models.loading import load_trained, longest_input, tokenize
     from hf_langimb.runs.experiment import explain, explained_rows, measure_predictions, predict, probe
 
     if options.push_to_hub:
@@ -102,14 +102,14 @@ def check_up(options: Namespace, quiet: bool = True) -> tuple[Path, dict[str, An
     facts = {"files": on_main(lambda: _checksums_of(options.model)), "data": _fingerprint(rows)}
     on_main(lambda: _open_folder(folder, options, facts))
     on_main(lambda: _fetch(options.model, place, options.labels))
-    model, tokenizer = load_classifier(str(place))
-    names = [str(model.config.id2label.get(i, f"LABEL_{i}")) for i in range(model.config.num_labels)]
+    trained = load_trained(place)
+    names = trained.names
     test = _labelled(rows, columns, names)
-    limit = longest_input(tokenizer, model.config)
+    limit = longest_input(trained.tokenizer, trained.model.config)
     axes = read_axes(place)
     plan, weights = _trained_on(axes, sorted(test.unique("language")), len(names))
     explained = explained_rows(test, options.explain_rows)
-    encoded = tokenize(test, tokenizer, columns, limit)
+    encoded = tokenize(test, trained.tokenizer, columns, limit)
     arguments = LangImbTrainingArguments(
         output_dir=str(place),
         per_device_eval_batch_size=options.batch_size,

@@ -22,18 +22,19 @@ from accelerate import PartialState
 from datasets import Dataset, DatasetDict
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from hf_langimb.console import bar, hidden, on_main, start_program, told_at_end
+from hf_langimb.console import RESUMES, bar, ends_in_words, hidden, on_main, start_program
 from hf_langimb.counts.distribution import JointDistribution
 from hf_langimb.counts.sampling import draw
 from hf_langimb.counts.weighting import cell_weights
 from hf_langimb.data import mini_xnli
-from hf_langimb.data.reading import tokenize
 from hf_langimb.files import write_json
 from hf_langimb.measures.predictions import evaluate_predictions, join_by_id
 from hf_langimb.models.axes import AXES_FILE
+from hf_langimb.models.loading import tokenize
 from hf_langimb.results.schema import SCHEMA_VERSION, compare, compared_pair, summarise, write_results
+from hf_langimb.runs.recipe import Recipe
 from hf_langimb.runs.subsets import TEST_SEED, Data, external_text, load_data
-from hf_langimb.training.arguments import LangImbTrainingArguments, Recipe
+from hf_langimb.training.arguments import LangImbTrainingArguments
 
 logger = logging.getLogger(__name__)
 
@@ -537,14 +538,14 @@ def main(name: str, folder: Path) -> None:
 
     from transformers.utils import logging as transformers_logging
 
-    from hf_langimb.training.arguments import parse_recipe
+    from hf_langimb.runs.recipe import parse_recipe
 
     start_program()
     logging.basicConfig(format="%(message)s")
     logging.getLogger("hf_langimb").setLevel(logging.INFO if PartialState().is_main_process else logging.ERROR)
     transformers_logging.set_verbosity_error()  # each training starts with a head that is new, as it should be
     transformers_logging.disable_progress_bar()  # of weights that take no time to load
-    with told_at_end(Path(sys.argv[0]).name):
+    with ends_in_words(Path(sys.argv[0]).name, RESUMES):
         recipe = parse_recipe(name, folder)
         if "disable_tqdm" not in recipe.config:
             recipe.training.disable_tqdm = hidden()

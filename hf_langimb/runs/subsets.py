@@ -13,7 +13,7 @@ from hf_langimb.counts.distribution import JointDistribution
 from hf_langimb.counts.sampling import allocate, draw, joint_shares, keep_one_language_per_item
 from hf_langimb.data import mini_xnli
 from hf_langimb.data.reading import find_text_columns, open_dataset, open_texts, standardise
-from hf_langimb.training.arguments import RecipeArguments
+from hf_langimb.runs.recipe import RecipeArguments
 
 TEST_SEED = 0  # the test set is one and the same for every seed and setup
 

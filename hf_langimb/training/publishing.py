@@ -13,8 +13,8 @@ from transformers import Trainer
 
 from hf_langimb.console import on_main
 from hf_langimb.hub.errors import BUSY, may_pass, retried, sentence_of, told
+from hf_langimb.models.adapters import base_model_of
 from hf_langimb.models.axes import write_axes
-from hf_langimb.models.loading import base_model_of
 from hf_langimb.training.arguments import LangImbTrainingArguments
 
 logger = logging.getLogger(__name__)

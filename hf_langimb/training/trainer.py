@@ -14,9 +14,11 @@ from transformers.trainer_utils import EvalLoopOutput, has_length, number_of_arg
 
 from hf_langimb.counts.distribution import JointDistribution
 from hf_langimb.counts.weighting import cell_weights
+from hf_langimb.models.adapters import add_lora, base_model_of, head_parameters, require_trainable_head
 from hf_langimb.models.axes import (
     IGNORED_LABEL,
     axes_of,
+    class_names,
     count_for_model,
     name_labels,
     require_same_ids,
@@ -24,7 +26,6 @@ from hf_langimb.models.axes import (
     selecting_datasets,
     write_axes,
 )
-from hf_langimb.models.loading import add_lora, base_model_of, head_parameters, require_trainable_head
 from hf_langimb.training.arguments import LangImbTrainingArguments
 from hf_langimb.training.collator import DataCollatorWithLanguage
 from hf_langimb.training.losses import append_masked_row, negative_entropy, weighted_cross_entropy
@@ -184,7 +185,7 @@ class LangImbTrainer(PublishingTrainer):
     def _write_axes(self, model: PreTrainedModel) -> None:
         """Languages, labels, counts and weights into the configuration: the checkpoint knows them from then on."""
         name_labels(model.config, self.distribution.labels)
-        names = [model.config.id2label[i] for i in range(model.config.num_labels)]
+        names = class_names(model.config)
         model.config.langimb = axes_of(self.distribution, self.args.class_weighting, self._cell_weights, names)
 
     def _find_mask_tokens(self) -> dict[str, Any]:

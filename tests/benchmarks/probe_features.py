@@ -16,7 +16,8 @@ import torch
 from transformers import AutoModel, AutoTokenizer
 
 from hf_langimb import extract_features
-from hf_langimb.data.reading import open_texts, tokenize
+from hf_langimb.data.reading import open_texts
+from hf_langimb.models.loading import tokenize
 
 BATCH = 64
 

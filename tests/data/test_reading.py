@@ -10,8 +10,8 @@ from hf_langimb.data.reading import (
     open_dataset,
     open_texts,
     standardise,
-    tokenize,
 )
+from hf_langimb.models.loading import tokenize
 
 ROWS = {"text": ["un", "one", "deux"], "language": ["fr", "en", "fr"], "label": [0, 1, 1]}
 

@@ -25,7 +25,6 @@ from hf_langimb import (
     AttributionStore,
     LangImbTrainer,
     LangImbTrainingArguments,
-    checkup,
     load_run,
     push_run,
 )
@@ -36,8 +35,9 @@ from hf_langimb.hub.pull import pull
 from hf_langimb.hub.push import publish, publish_evaluation, require_login
 from hf_langimb.models.loading import load_model
 from hf_langimb.results.page import write_report
+from hf_langimb.runs import evaluate
 from hf_langimb.runs.experiment import run
-from hf_langimb.training.arguments import parse_recipe
+from hf_langimb.runs.recipe import parse_recipe
 
 RECIPES = Path(hf_langimb.__file__).parents[1] / "recipes" / "xnli"
 SETUPS = ["balanced", "imbalanced", "weighted", "weighted_lora"]
@@ -833,7 +833,7 @@ def texts(tmp_path_factory):
 
 def check(monkeypatch, *argv):
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
-    checkup.main([*map(str, argv), "--explain-rows", "6", "--batch-size", "16"])
+    evaluate.main([*map(str, argv), "--explain-rows", "6", "--batch-size", "16"])
 
 
 def test_any_checkpoint_is_measured_and_its_card_refreshed(server, finished, texts, tmp_path, monkeypatch, capsys):

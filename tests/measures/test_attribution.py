@@ -22,7 +22,7 @@ from hf_langimb.measures.attribution.examples import SPECIAL, encode, mask_ids
 from hf_langimb.measures.attribution.owen import owen_values
 from hf_langimb.measures.attribution.shapley import shapley_values
 from hf_langimb.measures.attribution.store import AttributionStore, stack
-from hf_langimb.models.loading import add_lora
+from hf_langimb.models.adapters import add_lora
 
 SENTENCES = [  # whole trees fit the budget of the first of each, not of the others
     "It rains.",

@@ -11,7 +11,7 @@ from transformers import AutoModelForSequenceClassification
 from hf_langimb import extract_features, probe_languages
 from hf_langimb.cli import main
 from hf_langimb.measures.probe import probe_model
-from hf_langimb.models.loading import add_lora
+from hf_langimb.models.adapters import add_lora
 
 
 def noise(rows, width=4, seed=0):

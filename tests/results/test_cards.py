@@ -18,7 +18,7 @@ from hf_langimb.results.cards import (
 )
 from hf_langimb.results.readme import write_cards
 from hf_langimb.results.schema import read_results
-from hf_langimb.training.arguments import RecipeArguments
+from hf_langimb.runs.recipe import RecipeArguments
 
 KEPT = Path(hf_langimb.__file__).parents[1] / "model_cards"
 RUNS = [path.parent.relative_to(KEPT) for path in sorted(KEPT.rglob("results.json"))]

@@ -24,7 +24,7 @@ from hf_langimb.measures.attribution.store import AttributionStore, stack
 from hf_langimb.models.loading import load_model
 from hf_langimb.results.schema import read_results
 from hf_langimb.runs.experiment import run
-from hf_langimb.training.arguments import parse_recipe
+from hf_langimb.runs.recipe import parse_recipe
 
 REPOSITORY = Path(hf_langimb.__file__).parents[1]
 LABELS = ["no", "perhaps", "yes"]  # words w0-w7, w8-w15, w16-w23 are likelier with each

@@ -6,7 +6,8 @@ import pytest
 
 import hf_langimb
 from hf_langimb.runs.experiment import resolve_setup
-from hf_langimb.training.arguments import LangImbTrainingArguments, parse_recipe
+from hf_langimb.runs.recipe import parse_recipe
+from hf_langimb.training.arguments import LangImbTrainingArguments
 
 RECIPES = Path(hf_langimb.__file__).parents[1] / "recipes"
 

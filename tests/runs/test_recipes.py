@@ -12,8 +12,8 @@ from transformers import AutoConfig, AutoModelForMaskedLM
 
 import hf_langimb
 from hf_langimb.runs.experiment import run
+from hf_langimb.runs.recipe import parse_recipe
 from hf_langimb.runs.subsets import load_data
-from hf_langimb.training.arguments import parse_recipe
 
 FOLDER = Path(hf_langimb.__file__).parents[1] / "recipes" / "xnli"
 LABELS = ["entailment", "neutral", "contradiction"]  # class order of facebook/xnli

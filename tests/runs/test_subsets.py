@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict
 
+from hf_langimb.runs.recipe import RecipeArguments
 from hf_langimb.runs.subsets import TEST_SEED, Data, external_text, load_data, plan_shares
-from hf_langimb.training.arguments import RecipeArguments
 
 LABELS = ["entailment", "neutral", "contradiction"]
 XNLI = ["fr 1/2 1/3 1/6", "en 1/6 1/3 1/2"]

@@ -16,7 +16,7 @@ from datasets import Dataset
 
 from hf_langimb.console import bar
 from hf_langimb.counts.columns import class_label_names, labels_by_name
-from hf_langimb.data.reading import find_text_columns, longest_input, require_texts
+from hf_langimb.data.reading import find_text_columns, require_texts
 from hf_langimb.measures.attribution import BUDGET_UNITS, DTYPES, MASKINGS, METHODS
 from hf_langimb.measures.attribution.engine import Forward, explain, id_masker, string_masker
 from hf_langimb.measures.attribution.examples import Example, encode
@@ -30,6 +30,8 @@ from hf_langimb.measures.attribution.store import (
     require_same,
     write_shard,
 )
+from hf_langimb.models.axes import class_names
+from hf_langimb.models.loading import longest_input
 
 logger = logging.getLogger(__name__)
 
@@ -233,7 +235,7 @@ def _names(config: Any) -> list[str]:
     """
     if config.problem_type == "regression":
         raise ValueError("Attributions are of probabilities; this model is a regression (problem_type).")
-    names = [str(config.id2label.get(i, config.id2label.get(str(i)))) for i in range(config.num_labels)]
+    names = class_names(config)
     if len(set(names)) < len(names) or "None" in names:
         raise ValueError(f"Expected a name for each class, each another, found id2label {config.id2label}.")
     return names
