@@ -2,8 +2,10 @@
 
 import os
 import random
+import shutil
 import socket
 import tempfile
+import threading
 
 import pytest
 
@@ -20,6 +22,8 @@ os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 LIVE_TOKEN = os.environ.pop("HF_TOKEN", None)  # of the opt-in test alone
 os.environ["HF_MODULES_CACHE"] = tempfile.mkdtemp()  # where `evaluate` copies a module to load it
+
+TOKEN = "hf_ThisIsTheSecretOfAnn"  # of the Hub on this machine
 
 WORDS = [f"w{i}" for i in range(24)]  # the vocabulary of every tiny tokenizer, besides special tokens
 
@@ -158,6 +162,21 @@ def training_arguments(tmp_path):
         return LangImbTrainingArguments(**settings | changes)
 
     return make
+
+
+@pytest.fixture
+def server(monkeypatch):
+    """A Hub with an empty cache on this side, whose clients do not wait long between two attempts."""
+    from hub_server import HubServer
+    from huggingface_hub import constants
+
+    shutil.rmtree(constants.HF_HUB_CACHE, ignore_errors=True)
+    wait = threading.Event().wait
+    monkeypatch.setattr("time.sleep", lambda seconds: wait(min(seconds, 0.01)))
+    with HubServer(HUB_PORT) as hub:
+        hub.add_user("ann", TOKEN)
+        hub.add_user("rob", "hf_reader", role="read")
+        yield hub
 
 
 def write_configurations(folder, tables):
