@@ -6,7 +6,7 @@ import difflib
 import json
 import re
 import sys
-from argparse import Action, ArgumentParser, ArgumentTypeError
+from argparse import Action, ArgumentError, ArgumentParser
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -89,16 +89,26 @@ class RecipeArguments:
     def __post_init__(self) -> None:
         for name in ("seeds", "probe_rows"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} expects 1 or more, found {getattr(self, name)}.")
+                raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}.")
         if self.explain_rows < -1:
-            raise ValueError(f"explain_rows expects a number of rows, 0 or -1 (all), found {self.explain_rows}.")
+            raise ValueError(f"explain_rows must be a number of rows, 0 or -1 (all), got {self.explain_rows}.")
         if self.max_length is not None and self.max_length < 8:
-            raise ValueError(f"max_length expects 8 tokens or more, found {self.max_length}.")
+            raise ValueError(f"max_length must be 8 tokens or more, got {self.max_length}.")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A parsed recipe: `data` and `training` with everything resolved, `config` what differs from the defaults."""
+    """A parsed recipe.
+
+    Args:
+        name: of the recipe, such as `xnli`.
+        config_name: stem of its YAML.
+        data: what is trained on, with everything resolved.
+        training: the training arguments, with everything resolved.
+        setups: definitions of setups in the YAML, {name: {"plan": ..., training argument: value}}.
+        config: what differs from the defaults, as `results.json` records it.
+        flags: names of the options that the user gave on the command line.
+    """
 
     name: str
     config_name: str
@@ -106,7 +116,7 @@ class Recipe:
     training: LangImbTrainingArguments
     setups: dict[str, dict[str, Any]]
     config: dict[str, Any]
-    flags: frozenset[str] = frozenset()  # those given on the command line
+    flags: frozenset[str] = frozenset()
 
 
 def parse_recipe(name: str, folder: Path, argv: Sequence[str] | None = None) -> Recipe:
@@ -114,11 +124,11 @@ def parse_recipe(name: str, folder: Path, argv: Sequence[str] | None = None) -> 
 
     Args:
         name: of the recipe; `--config STEM` is `folder/STEM.yaml`.
-        folder: of the recipe's YAMLs.
-        argv: command line; None takes the process's.
+        folder: of the recipe's YAML files.
+        argv: the command line; None takes the process's.
 
     Raises:
-        ValueError: no such YAML, or keys and values in it that do not fit; says which, and what is expected.
+        ValueError: no such YAML file, or a key or value in it that does not fit.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
     program = f"accelerate launch recipes/{name}.py"
@@ -128,100 +138,110 @@ def parse_recipe(name: str, folder: Path, argv: Sequence[str] | None = None) -> 
         allow_abbrev=False,
         usage=f"{program} [--config STEM|FILE.yaml] [--option value ...] (--help lists the options)",
     )
-    parser.add_argument("--config", default="mini", help=f"Name of a YAML under {folder}, or a file.")
-    hard_defaults = vars(parser.parse_args([]))
-    path = _find_config(folder, argv)
-    values, definitions = _read_yaml(path, parser)
-    parser.set_defaults(**{"output_dir": f"runs/{name}-{path.stem}", "seed": 0} | values)
-    resolved = vars(parser.parse_args(argv))
-    data, training = parser.parse_args_into_dataclasses(argv, look_for_args_file=False)[:2]
-    config = {key: value for key, value in resolved.items() if value != hard_defaults[key]}
-    config = {key: value for key, value in config.items() if key not in NOT_IN_RESULTS}
-    words = (word.partition("=")[0][2:].replace("-", "_") for word in argv if word.startswith("--"))
-    flags = frozenset(word if word in resolved else word.removeprefix("no_") for word in words)
-    return Recipe(name, path.stem, data, training, definitions, config | {"seed": training.seed}, flags)
+    parser.add_argument("--config", default="mini", help=f"Name of a YAML file under {folder}, or a path.")
+    config = ArgumentParser(add_help=False, allow_abbrev=False)
+    config.add_argument("--config", default="mini")
+    path = _find(config.parse_known_args(argv)[0].config, folder, Path())
+    values, setups = _read_yaml(path, folder, parser)
+    defaults = vars(parser.parse_args([]))
+    words = [f"--output_dir=runs/{name}-{path.stem}", "--seed=0", *_words(values, path.name, parser)]
+    resolved = vars(parser.parse_args([*words, *argv]))
+    data, training = parser.parse_args_into_dataclasses([*words, *argv], look_for_args_file=False)[:2]
+    changed = {key: value for key, value in resolved.items() if value != defaults[key] and key not in NOT_IN_RESULTS}
+    given = (word.partition("=")[0][2:].replace("-", "_") for word in argv if word.startswith("--"))
+    flags = frozenset(word if word in resolved else word.removeprefix("no_") for word in given)
+    return Recipe(name, path.stem, data, training, setups, changed | {"seed": training.seed}, flags)
 
 
-def _find_config(folder: Path, argv: Sequence[str]) -> Path:
-    parser = ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--config", default="mini")
-    config = parser.parse_known_args(argv)[0].config
-    path = Path(config) if config.endswith((".yaml", ".yml")) else folder / f"{config}.yaml"
+def _find(config: str, folder: Path, base: Path) -> Path:
+    """The YAML file of a configuration: a path, from `base`, or the stem of a file in the recipe's folder."""
+    path = base / config if config.endswith((".yaml", ".yml")) else folder / f"{config}.yaml"
     if not path.is_file():
         known = ", ".join(sorted(file.stem for file in folder.glob("*.yaml")))
-        raise ValueError(f"Expected a configuration at {path}, found none: choose one of {known}, or name a YAML file.")
+        raise ValueError(f"Expected a configuration at {path}, found none: choose one of {known}, or a YAML file.")
     return path
 
 
-def _read_yaml(path: Path, parser: ArgumentParser) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """Checked values of a YAML, and the setups that it defines (its `setups` may be names or definitions)."""
+def _read_yaml(
+    path: Path, folder: Path, parser: HfArgumentParser, below: tuple[Path, ...] = ()
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Checked values of a YAML file and the setups that it defines, on top of those of the file that it extends."""
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is not valid YAML: {error}") from None
     if not isinstance(values, dict):
-        raise ValueError(f"Expected keys and values in {path}, found {type(values).__name__}.")
-    definitions = values.get("setups")
-    if not isinstance(definitions, dict):
-        return _check_values(values, path.name, parser), {}
-    checked = {}
-    for name, settings in definitions.items():
-        if not re.fullmatch(r"[a-z0-9_]+", str(name)):
-            raise ValueError(f"{path.name}: a setup's name has the letters a-z, 0-9 and _, found {name!r}.")
-        checked[name] = _check_setup(settings or {}, f"{path.name}, setup {name}", parser)
-    return _check_values(values | {"setups": list(definitions)}, path.name, parser), checked
+        raise ValueError(f"Expected keys and values in {path}, got {type(values).__name__}.")
+    extended = values.pop("extends", None)
+    setups = values.get("setups")
+    definitions = {}
+    if isinstance(setups, dict):  # names, or definitions by name
+        values = values | {"setups": list(setups)}
+        definitions = {name: _check_setup(name, settings, path.name, parser) for name, settings in setups.items()}
+    _words(values, path.name, parser)
+    if extended is None:
+        return values, definitions
+    if not isinstance(extended, str):
+        raise ValueError(f"{path.name}: extends: expected a name, got {extended!r}.")
+    parent = _find(extended, folder, path.parent)
+    if parent.resolve() in (known := (path.resolve(), *below)):
+        raise ValueError(f"{path} extends {parent.name}, which extends it in turn: remove one of the two.")
+    inherited, inherited_definitions = _read_yaml(parent, folder, parser, known)
+    return inherited | values, inherited_definitions | definitions
 
 
-def _check_setup(settings: Any, where: str, parser: ArgumentParser) -> dict[str, Any]:
+def _check_setup(name: Any, settings: Any, file: str, parser: HfArgumentParser) -> dict[str, Any]:
     """A setup's definition: its plan, and training arguments."""
+    where = f"{file}, setup {name}"
+    settings = settings or {}
+    if not re.fullmatch(r"[a-z0-9_]+", str(name)):
+        raise ValueError(f"{file}: a setup's name has the letters a-z, 0-9 and _, got {name!r}.")
     if not isinstance(settings, dict):
-        raise ValueError(f"{where} expects a plan and training arguments, found {settings!r}.")
+        raise ValueError(f"{where} expects a plan and training arguments, got {settings!r}.")
     common = {item.name for item in fields(RecipeArguments)} | {"seed", "language_column", *NOT_IN_RESULTS}
     if wrong := ", ".join(key for key in settings if key in common):
         raise ValueError(f"{where}: {wrong} cannot differ between setups, only the plan and training arguments can.")
-    plan = {"plan": settings["plan"]} if "plan" in settings else {}
-    return plan | _check_values({key: value for key, value in settings.items() if key != "plan"}, where, parser)
+    changes = {key: value for key, value in settings.items() if key != "plan"}
+    parsed = vars(parser.parse_args(_words(changes, where, parser)))
+    return ({"plan": settings["plan"]} if "plan" in settings else {}) | {key: parsed[key] for key in changes}
 
 
-def _check_values(values: dict[str, Any], where: str, parser: ArgumentParser) -> dict[str, Any]:
-    """Convert values to their fields' types: YAML reads 5e-4 as a string and no as False."""
+def _words(values: dict[str, Any], where: str, parser: HfArgumentParser) -> list[str]:
+    """Values of a YAML file as words of a command line, so that the parser converts and checks them.
+
+    Raises:
+        ValueError: an unknown key, or a value that its option does not take; names both and the file.
+    """
     actions = {action.dest: action for action in reversed(parser._actions)}  # --x before its twin --no_x
-    checked = {}
+    words = []
     for key, value in values.items():
         if key not in actions or key in ("help", "config"):
             close = difflib.get_close_matches(str(key), actions, n=1)
             raise ValueError(f"{where}: unknown key {key!r}" + (f"; did you mean {close[0]!r}?" if close else "."))
-        checked[key] = _convert(actions[key], value, f"{where}: {key}")
-    return checked
+        if value is None or value == []:
+            continue  # the default
+        try:
+            words += (option := _option(actions[key], value))
+            parser.exit_on_error = False  # for a ValueError in place of the program's end
+            parser.parse_known_args(option)
+        except (ArgumentError, ValueError) as error:
+            reason = re.sub(r"^argument [^:]*: ", "", str(error)).removesuffix(".")
+            raise ValueError(f"{where}: {key}: {reason}.") from None
+        finally:
+            parser.exit_on_error = True
+    return words
 
 
-def _convert(action: Action, value: Any, where: str) -> Any:
-    takes_list = action.nargs == "+"
-    if value is None and not takes_list:
-        return None
-    if isinstance(value, dict) and action.dest in LangImbTrainingArguments._VALID_DICT_FIELDS:
-        return json.dumps(value)  # TrainingArguments reads it back
-    if takes_list != isinstance(value, list):
-        raise ValueError(f"{where} expects {'a list' if takes_list else 'a single value'}, found {value!r}.")
-    if takes_list:
-        return [_convert_scalar(action, item, where) for item in value]
-    return _convert_scalar(action, value, where)
-
-
-def _convert_scalar(action: Action, value: Any, where: str) -> Any:
-    if isinstance(value, dict | list):
-        raise ValueError(f"{where} expects a single value, found {value!r}.")
-    convert: Any = action.type
-    takes_bool = convert is string_to_bool
-    if isinstance(value, bool) and not takes_bool:
-        raise ValueError(
-            f"{where} expects text or a number, found {value}: put quotes round yes, no, on and off in YAML."
-        )
-    try:
-        converted = convert(str(value)) if convert else value
-    except (TypeError, ValueError, ArgumentTypeError):
-        expected = "true or false" if takes_bool else getattr(convert, "__name__", "another type")
-        raise ValueError(f"{where} expects {expected}, found {value!r}.") from None
-    if action.choices and converted not in action.choices:
-        raise ValueError(f"{where} expects one of {', '.join(map(str, action.choices))}, found {value!r}.")
-    return converted
+def _option(action: Action, value: Any) -> list[str]:
+    """An option with its value, as on the command line; refuses what YAML made of unquoted text."""
+    items = value if isinstance(value, list) else [value]
+    if (action.nargs == "+") != isinstance(value, list):
+        raise ValueError(f"expected {'a list' if action.nargs == '+' else 'a single value'}, got {value!r}")
+    if isinstance(value, dict) and action.dest in LangImbTrainingArguments._VALID_DICT_FIELDS:  # which reads it back
+        return [f"--{action.dest}={json.dumps(value)}"]
+    kinds = (dict, list) if action.type is string_to_bool else (dict, list, bool)
+    if wrong := [item for item in items if isinstance(item, kinds)]:
+        raise ValueError(f"expected text or a number, got {wrong[0]!r} (yes, no, on and off need quotes in YAML)")
+    if isinstance(value, list):
+        return [f"--{action.dest}", *map(str, items)]
+    return [f"--{action.dest}={value}"]

@@ -77,8 +77,65 @@ def test_flags_that_are_on_can_be_switched_off(parse):
     assert parse("dataloader_pin_memory: true", "--no_dataloader_pin_memory").training.dataloader_pin_memory is False
 
 
-def test_null_leaves_a_value_open(parse):
-    assert parse("train_size: null\nid_column:").data.train_size is None
+def test_null_and_an_empty_list_mean_the_default(parse):
+    recipe = parse("train_size: null\nid_column:\nsetups: []\nlearning_rate:")
+    assert recipe.data.train_size is None and recipe.data.id_column is None
+    assert recipe.data.setups == ["balanced", "imbalanced", "weighted"]
+    assert recipe.training.learning_rate == LangImbTrainingArguments().learning_rate
+
+
+# Inheritance.
+
+
+def test_a_configuration_extends_another(parse, tmp_path):
+    (tmp_path / "base.yaml").write_text(
+        "train_size: 100\nid_column: item\ntext_columns: [a]\nlearning_rate: 1e-3\n"
+        "setups: {balanced: , own: {plan: natural}}"
+    )
+    recipe = parse("extends: base\nlearning_rate: 5e-4\nid_column: null\ntext_columns: []\nsetups: [own, weighted]")
+    assert (recipe.data.train_size, recipe.training.learning_rate) == (100, 5e-4)
+    assert recipe.data.id_column is None and recipe.data.text_columns == []  # the defaults, over what is inherited
+    assert recipe.data.setups == ["own", "weighted"]
+    assert recipe.setups["own"] == {"plan": "natural"}
+    assert recipe.config_name == "mini" and "extends" not in recipe.config
+    assert parse("extends: base\nsetups: {own: {plan: balanced}}").setups["own"] == {"plan": "balanced"}
+
+
+def test_a_file_elsewhere_extends_by_name_or_by_path(parse, tmp_path):
+    (tmp_path / "base.yaml").write_text("seeds: 3")
+    place = tmp_path / "elsewhere"
+    place.mkdir()
+    (place / "near.yaml").write_text("extends: base\ntrain_size: 7")
+    (place / "mine.yaml").write_text("extends: near.yaml\ntest_size: 8")
+    recipe = parse("", "--config", str(place / "mine.yaml"))
+    assert (recipe.data.seeds, recipe.data.train_size, recipe.data.test_size) == (3, 7, 8)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("extends: bsae", r"bsae\.yaml, found none: choose one of a, b, base, mini, wrong, or a YAML file"),
+        ("extends: no", "extends: expected a name, got False"),
+        ("extends: mini", "mini.yaml extends mini.yaml, which extends it in turn"),
+        ("extends: a", "b.yaml extends a.yaml, which extends it in turn"),
+        ("extends: base\nlerning_rate: 1", "mini.yaml: unknown key 'lerning_rate'"),
+        ("extends: wrong", "wrong.yaml: unknown key 'lerning_rate'; did you mean 'learning_rate'"),
+    ],
+)
+def test_bad_inheritance(parse, tmp_path, text, message):
+    for name, content in {"base": "seeds: 3", "wrong": "lerning_rate: 1", "a": "extends: b", "b": "extends: a"}.items():
+        (tmp_path / f"{name}.yaml").write_text(content)
+    with pytest.raises(ValueError, match=message):
+        parse(text)
+
+
+def test_flags_are_the_words_of_the_user_alone(parse, tmp_path):
+    (tmp_path / "base.yaml").write_text("learning_rate: 1e-3")
+    assert parse("extends: base\ntrain_size: 100").flags == frozenset()
+    assert parse("extends: base", "--weight-decay=0.1", "--no_dataloader_pin_memory").flags == {
+        "weight_decay",
+        "dataloader_pin_memory",
+    }
 
 
 def test_dictionaries_of_training_arguments(parse):
@@ -98,27 +155,32 @@ def test_numbers_as_names(parse):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("language_column: no", r"mini.yaml: language_column expects text or a number, found False: put quotes round"),
-        ("config_names: [sv, no]", "config_names expects text or a number, found False: put quotes round yes, no"),
-        ("learning_rate: fast", "mini.yaml: learning_rate expects float, found 'fast'"),
-        ("train_size: 1.5", "train_size expects int, found 1.5"),
-        ("bf16: perhaps", "bf16 expects true or false, found 'perhaps'"),
-        ("eval_strategy: sometimes", "eval_strategy expects one of no, steps, epoch, found 'sometimes'"),
+        (
+            "language_column: no",
+            r"mini.yaml: language_column: expected text or a number, got False \(yes, no",
+        ),
+        (
+            "config_names: [sv, no]",
+            r"config_names: expected text or a number, got False \(yes, no, on and",
+        ),
+        ("learning_rate: fast", "mini.yaml: learning_rate: invalid float value: 'fast'"),
+        ("train_size: 1.5", "train_size: invalid int value: '1.5'"),
+        ("bf16: perhaps", "bf16: Truthy value expected: got perhaps but expected one of yes/no, true/false"),
+        ("eval_strategy: sometimes", "eval_strategy: invalid choice: 'sometimes' .choose from 'no', 'steps', 'epoch'"),
         ("lerning_rate: 1", "mini.yaml: unknown key 'lerning_rate'; did you mean 'learning_rate'"),
         ("qqqqqqq: 1", "mini.yaml: unknown key 'qqqqqqq'"),
         ("config: other", "unknown key 'config'"),
         ("help: 1", "unknown key 'help'"),
         ("1: 2", "unknown key 1"),
-        ("config_names: fr", "config_names expects a list, found 'fr'"),
-        ("setups:", "setups expects a list, found None"),
-        ("imbalanced_shares: {fr: [1/2, 1/2]}", "imbalanced_shares expects a list, found {'fr'"),
-        ("imbalanced_shares: [[fr, 1/2]]", r"imbalanced_shares expects a single value, found \['fr', '1/2'\]"),
-        ("imbalanced_shares: [fr: 1/2 1/2]", "imbalanced_shares expects a single value, found {'fr': '1/2 1/2'}"),
-        ("label_column: [label]", r"label_column expects a single value, found \['label'\]"),
-        ("label_column: {a: b}", "label_column expects a single value, found {'a': 'b'}"),
-        ("- a\n- b", "Expected keys and values in .*mini.yaml, found list"),
+        ("config_names: fr", "config_names: expected a list, got 'fr'"),
+        ("imbalanced_shares: {fr: [1/2, 1/2]}", "imbalanced_shares: expected a list, got {'fr'"),
+        ("imbalanced_shares: [[fr, 1/2]]", r"imbalanced_shares: expected text or a number, got \['fr', '1/2'\]"),
+        ("imbalanced_shares: [fr: 1/2 1/2]", "imbalanced_shares: expected text or a number, got {'fr': '1/2 1/2'}"),
+        ("label_column: [label]", r"label_column: expected a single value, got \['label'\]"),
+        ("label_column: {a: b}", "label_column: expected text or a number, got {'a': 'b'}"),
+        ("- a\n- b", "Expected keys and values in .*mini.yaml, got list"),
         ("a: [b", "mini.yaml is not valid YAML"),
-        ("seeds: 0", "seeds expects 1 or more, found 0"),
+        ("seeds: 0", "seeds must be 1 or more, got 0"),
         ("eval_strategy: steps\nload_best_model_at_end: true\nsave_strategy: epoch", "save and eval strategy"),
     ],
 )
@@ -129,7 +191,7 @@ def test_bad_yaml(parse, text, message):
 
 def test_unknown_configuration(parse):
     parse("", "--config", "mbert", stem="mbert")
-    with pytest.raises(ValueError, match=r"other\.yaml, found none: choose one of mbert, or name a YAML file"):
+    with pytest.raises(ValueError, match=r"other\.yaml, found none: choose one of mbert, or a YAML file"):
         parse("", "--config", "other", stem="mbert")
     with pytest.raises(ValueError, match=r"nowhere/x\.yaml, found none"):
         parse("", "--config", "nowhere/x.yaml", stem="mbert")
@@ -214,11 +276,11 @@ def test_unknown_setups(name):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("setups: {Bad-Name: }", "a setup's name has the letters a-z, 0-9 and _, found 'Bad-Name'"),
-        ("setups: {1.5: }", "found 1.5"),
-        ("setups: {a: imbalanced}", "setup a expects a plan and training arguments, found 'imbalanced'"),
+        ("setups: {Bad-Name: }", "a setup's name has the letters a-z, 0-9 and _, got 'Bad-Name'"),
+        ("setups: {1.5: }", "got 1.5"),
+        ("setups: {a: imbalanced}", "setup a expects a plan and training arguments, got 'imbalanced'"),
         ("setups: {a: {lerning_rate: 1}}", "mini.yaml, setup a: unknown key 'lerning_rate'; did you mean"),
-        ("setups: {a: {learning_rate: no}}", "mini.yaml, setup a: learning_rate expects text or a number, found False"),
+        ("setups: {a: {learning_rate: no}}", "mini.yaml, setup a: learning_rate: expected text or a number, got False"),
         ("setups: {a: {train_size: 5, seed: 1}}", "setup a: train_size, seed cannot differ between setups"),
         ("setups: {a: {output_dir: x}}", "setup a: output_dir cannot differ between setups"),
         ("setups: {a: {language_column: x}}", "setup a: language_column cannot differ"),

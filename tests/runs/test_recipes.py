@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import yaml
 from conftest import write_configurations
 from datasets import ClassLabel, Dataset, Features, Value
 from transformers import AutoConfig, AutoModelForMaskedLM
@@ -23,7 +22,16 @@ START = {  # the published checkpoint: its tokenizer's layout, architecture and 
     "xlm-roberta-base": ("roberta", "xlm-roberta", {"type_vocab_size": 1, "pad_token_id": 1}),
     "jhu-clsp/mmBERT-base": ("bert", "modernbert", {"pad_token_id": 0, "reference_compile": False}),
 }
-CONFIGS = sorted(path.stem for path in FOLDER.glob("*.yaml") if "facebook/xnli" in path.read_text())
+
+
+def parse(config, *argv):
+    """A configuration of the recipe, for a CPU."""
+    return parse_recipe("xnli", FOLDER, ["--config", config, "--output_dir", "x", "--bf16", "false", *argv])
+
+
+CONFIGS = [
+    stem for stem in sorted(p.stem for p in FOLDER.glob("*.yaml")) if parse(stem).data.dataset_name == "facebook/xnli"
+]
 
 
 @pytest.fixture(scope="module")
@@ -74,12 +82,11 @@ def start(request, tmp_path):
 
 @pytest.mark.parametrize("config", CONFIGS)
 def test_the_recipe_of_a_gpu_runs_at_tiny_size(config, xnli, wikipedia, start, tmp_path):
-    values = yaml.safe_load((FOLDER / f"{config}.yaml").read_text())
     changes = {
         "config": config,
         "dataset_name": xnli,
         "probe_dataset_name": wikipedia,
-        "model_name_or_path": start(values["model_name_or_path"]),
+        "model_name_or_path": start(parse(config).data.model_name_or_path),
         "output_dir": str(tmp_path / "run"),
         "num_train_epochs": "1",
         "eval_steps": "2",
@@ -103,7 +110,7 @@ def test_the_recipe_of_a_gpu_runs_at_tiny_size(config, xnli, wikipedia, start, t
 
 @pytest.mark.parametrize("config", CONFIGS)
 def test_hyper_parameters_are_those_of_the_paper(config):
-    training = parse_recipe("xnli", FOLDER, ["--config", config, "--output_dir", "x", "--bf16", "false"]).training
+    training = parse(config).training
     assert training.per_device_train_batch_size * training.gradient_accumulation_steps == 128
     assert training.num_train_epochs == 3
     assert training.lr_scheduler_type == "linear"
@@ -114,7 +121,7 @@ def test_hyper_parameters_are_those_of_the_paper(config):
 
 
 def test_translations_share_their_id(xnli):
-    recipe = parse_recipe("xnli", FOLDER, ["--config", "mbert", "--dataset_name", xnli, "--bf16", "false"])
+    recipe = parse("mbert", "--dataset_name", xnli)
     test = load_data(recipe.data, "language").source["test"]
     assert sorted(test["id"]) == sorted(2 * [str(i) for i in range(120)])
     premises = dict(zip(zip(test["id"], test["language"], strict=True), test["premise"], strict=True))
@@ -127,7 +134,7 @@ def test_label_order_of_the_source_does_not_matter(tmp_path):
     rows = Dataset.from_dict(columns, features=turned)
     splits = dict.fromkeys(("train", "validation", "test"), rows)
     folder = write_configurations(tmp_path, dict.fromkeys(("ar", "en", "fr"), splits))
-    recipe = parse_recipe("xnli", FOLDER, ["--config", "mbert", "--dataset_name", folder, "--bf16", "false"])
+    recipe = parse("mbert", "--dataset_name", folder)
     data = load_data(recipe.data, "language")
     assert data.labels == LABELS
     train = data.source["train"]
