@@ -1,22 +1,57 @@
-"""README: its first example prints what it says, its tables are those of the kept results, its commands exist."""
+"""README and the page of results: the example prints what it says, tables are rendered, commands and links exist."""
 
 import contextlib
 import io
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 
+from hf_langimb.cli import _parser
 from hf_langimb.results.schema import read_results
 from hf_langimb.results.tables import fill_marks
+from hf_langimb.runs.evaluate import _parse
 from hf_langimb.runs.recipe import parse_recipe
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+KEPT = ROOT / "model_cards"
+PAGES = {
+    name: (ROOT / name).read_text(encoding="utf-8")
+    for name in ("README.md", "model_cards/README.md", "CONTRIBUTING.md", "CHANGELOG.md")
+}
+README, RESULTS = PAGES["README.md"], PAGES["model_cards/README.md"]
+PROGRAMS = r"(?:python -m )?(?:langimb|accelerate launch|make) "
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+def blocks(language: str, page: str = README) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page, re.DOTALL)
+
+
+def commands() -> list[str]:
+    """Each command in a block or between backticks, once."""
+    found = []
+    for page in PAGES.values():
+        lines = [line for block in blocks("bash", page) for line in block.splitlines()]
+        lines += re.findall(r"`([^`\n]+)`", page)
+        found += [line.partition("  #")[0].strip() for line in lines if re.match(PROGRAMS, line)]
+    return sorted(set(found))
+
+
+def parse(command: str) -> None:
+    """Raise, or exit with a code above 0, if a command has an argument that its program does not accept."""
+    program, *words = shlex.split(command)
+    if program == "make":
+        targets = [word for word in words if "=" not in word]
+        makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+        assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets), command
+    elif program == "langimb":
+        _parser().parse_args(words if len(words) > 1 else [*words, "--help"])  # a command's name alone
+    elif words[1] == "recipes/evaluate.py":
+        _parse(words[2:])
+    else:
+        assert words[1] == "recipes/xnli.py", command
+        parse_recipe("xnli", ROOT / "recipes" / "xnli", [*words[2:], "--bf16", "false"])  # without a GPU
 
 
 def test_the_first_example_prints_what_the_page_says():
@@ -26,39 +61,86 @@ def test_the_first_example_prints_what_the_page_says():
     assert output.getvalue() == blocks("text")[0]
 
 
+def test_readme_is_short():
+    assert len(README.splitlines()) <= 200
+
+
 def test_the_tables_are_rendered_from_the_kept_results():
-    assert README.count("<!-- langimb:") >= 3
-    assert fill_marks(README, ROOT / "model_cards") == README
+    assert README.count("<!-- langimb:") >= 1 and RESULTS.count("<!-- langimb:") >= 12
+    for page in (README, RESULTS):
+        assert fill_marks(page, KEPT) == page
 
 
 def test_the_kept_results_are_those_of_the_recipe_as_it_is():
-    kept = read_results(ROOT / "model_cards" / "xnli-mini")
     flags = ["--seeds", "5", "--explain_rows", "600"]
-    assert f"accelerate launch recipes/xnli.py {' '.join(flags)}" in README
-    recipe = parse_recipe("xnli", ROOT / "recipes" / "xnli", flags)
-    assert kept["config"] == recipe.config
-    assert kept["seeds"] == [0, 1, 2, 3, 4]
+    for run, config in (("xnli-mini", []), ("xnli-mini/entropy", ["mini-entropy"]), ("xnli-mini/lora", ["mini-lora"])):
+        kept = read_results(KEPT / run)
+        words = [*(["--config", *config] if config else []), *flags]
+        assert f"accelerate launch recipes/xnli.py {' '.join(words)}\n" in RESULTS
+        recipe = parse_recipe("xnli", ROOT / "recipes" / "xnli", words)
+        assert kept["config"] == recipe.config
+        assert kept["seeds"] == [0, 1, 2, 3, 4]
 
 
 def test_a_changed_table_is_rendered_again():
-    changed = re.sub(r"\| balanced .*", "| balanced | 0.999 |", README)
-    assert changed != README
-    assert fill_marks(changed, ROOT / "model_cards") == README
+    for page in (README, RESULTS):
+        changed = re.sub(r"\| balanced .*", "| balanced | 0.999 |", page)
+        assert changed != page
+        assert fill_marks(changed, KEPT) == page
 
 
 def test_a_mark_without_a_table_is_refused():
     with pytest.raises(ValueError, match=r"Unknown table 'sizes'.*predictions, setups, comparisons, attributions"):
-        fill_marks("<!-- langimb:xnli-mini:sizes -->\n\n<!-- /langimb -->", ROOT / "model_cards")
-
-
-def test_every_configuration_named_exists():
-    for name in re.findall(r"--config ([\w-]+)", README):
-        assert (ROOT / "recipes" / "xnli" / f"{name}.yaml").is_file(), name
+        fill_marks("<!-- langimb:xnli-mini:sizes -->\n\n<!-- /langimb -->", KEPT)
 
 
 def test_marks_that_are_still_empty_are_filled_and_swallow_nothing():
     marks = "<!-- langimb:xnli-mini:{} -->\n<!-- /langimb -->"
     text = f"{marks.format('setups')}\nbetween\n{marks.format('predictions')}\n"
-    filled = fill_marks(text, ROOT / "model_cards")
+    filled = fill_marks(text, KEPT)
     assert filled.count("| balanced") == 3 and "\nbetween\n" in filled
-    assert fill_marks(filled, ROOT / "model_cards") == filled
+    assert fill_marks(filled, KEPT) == filled
+
+
+def test_every_configuration_named_exists():
+    names = {name for page in PAGES.values() for name in re.findall(r"--config ([\w-]+)", page)}
+    assert names >= {"mini-entropy", "mini-lora", "mbert", "small"}
+    for name in names:
+        assert (ROOT / "recipes" / "xnli" / f"{name}.yaml").is_file(), name
+
+
+def test_the_pages_name_every_command():
+    found = " ".join(commands())
+    for name in ("audit", "probe", "explain", "compare", "report", "push", "pull"):
+        assert f"langimb {name} " in found
+    for name in ("recipes/xnli.py", "recipes/evaluate.py", "make demo", "make test", "make readme", "make lint"):
+        assert name in found
+
+
+@pytest.mark.parametrize("command", commands())
+def test_a_command_of_the_pages_parses(command):
+    try:
+        parse(command)
+    except SystemExit as stop:
+        assert stop.code == 0  # --help
+
+
+def test_a_command_with_an_unknown_argument_does_not_parse():
+    for command in ("langimb audit DATA --labels x", "accelerate launch recipes/xnli.py --sedes 5", "make demos"):
+        with pytest.raises((SystemExit, ValueError, AssertionError)):
+            parse(command)
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_links_and_images_exist(name):
+    for text, target in re.findall(r"\[([^\]]*)\]\(([^)\s]+)\)", PAGES[name]):
+        assert text, f"{target} has no text"
+        if not target.startswith("https://"):
+            assert (ROOT / name).parent.joinpath(target.partition("#")[0]).exists(), target
+
+
+def test_files_named_in_the_pages_exist():
+    pattern = r"`((?:hf_langimb|recipes|tests|model_cards)/[\w./-]*|\w+\.(?:toml|cfg|txt|cff))`"
+    for name, page in PAGES.items():
+        for path in re.findall(pattern, page):
+            assert (ROOT / path).exists() or (ROOT / name).parent.joinpath(path).exists(), path
