@@ -1,4 +1,4 @@
-"""A small BERT made on the spot: a tokenizer, and masked language modelling on unlabelled pairs.
+"""A small BERT trained from scratch: a tokenizer, and masked language modelling on unlabelled pairs.
 
 Every setup of a recipe starts from this one checkpoint, as the setups of arXiv 2402.13016 start from one mBERT.
 """
@@ -40,9 +40,9 @@ MASKED_SHARE = 0.3
 
 
 def train_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
-    """A lower-casing WordPiece tokenizer with BERT's layout: all words of `texts` whole, others by their characters.
+    """A lower-casing WordPiece tokenizer with BERT's layout: words of `texts` are one token, others are characters.
 
-    The vocabulary is in a fixed order; the library's own trainer breaks ties differently in each process.
+    The vocabulary has a fixed order; the trainer of `tokenizers` breaks ties differently in each process.
     """
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
@@ -71,7 +71,7 @@ def train_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
 
 
 class _MaskedBert(BertForMaskedLM):
-    """Predicts the masked positions alone: the vocabulary's projection is most of a small model's arithmetic."""
+    """Predicts masked positions only: projecting onto the vocabulary is most of the cost of a small model."""
 
     def forward(self, input_ids: Any = None, labels: Any = None, **inputs: Any) -> MaskedLMOutput:
         hidden = self.bert(input_ids, **inputs).last_hidden_state

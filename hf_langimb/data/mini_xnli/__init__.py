@@ -1,23 +1,23 @@
 """mini-XNLI: a small, seeded, parallel French-English inference data set written by a grammar.
 
-An *item* is a meaning (premise, hypothesis, gold label) said in both languages. A sentence is a `Clause`: a
-subject, a verb, perhaps an object, a manner, a place, a time, perhaps negated. The label is *computed* from the
-two clauses by the rules of natural logic, whatever way the pair was made:
+An *item* is a meaning (premise, hypothesis, gold label) expressed in both languages. A sentence is a `Clause`: a
+subject, a verb, optionally an object, a manner, a place and a time, optionally negated. The label is *computed*
+from the two clauses by the rules of natural logic, independently of how the pair was made:
 
-1. Slot by slot the premise's word is the hypothesis's ("="), implies it ("<": dog < animal, "in the garden" <
-   nothing said), is implied by it (">"), excludes it ("|": opposites) or is independent of it ("#").
-2. The slots after the subject join into one relation of the two activities (`activity_relation`); negation
-   turns it around (`NEGATED`): "does not eat fruit" < "does not eat apples".
-3. "=" and "<" make an entailment, "|" a contradiction, ">" and "#" a neutral pair, if the premise's subject is
-   the hypothesis's or a kind of it ("the old pianist" < "the musician"). *All*, *no*, *some* and *three* turn
-   around the subject as well (`quantified_label`): "all animals sleep" implies "all dogs sleep".
-4. A pair whose label logic or a reader could dispute has none (None) and is never used. As in other inference
-   data, the two sentences speak of one subject and one occasion: reading "inside" excludes reading "outside".
+1. In each slot, the premise's word equals the hypothesis's ("="), implies it ("<": dog < animal, "in the garden" <
+   no place), is implied by it (">"), excludes it ("|": opposites) or is independent of it ("#").
+2. The relations of the slots after the subject are combined into one relation of the two activities
+   (`activity_relation`); negation reverses it (`NEGATED`): "does not eat fruit" < "does not eat apples".
+3. "=" and "<" give an entailment, "|" a contradiction, ">" and "#" a neutral pair, if the premise's subject is
+   the hypothesis's or a kind of it ("the old pianist" < "the musician"). *All*, *no*, *some* and *three* reverse
+   the relation of the subjects as well (`quantified_label`): "all animals sleep" implies "all dogs sleep".
+4. A pair whose label is open to dispute has no label (None) and is never used. As in other inference data, both
+   sentences describe one subject and one occasion: reading "inside" excludes reading "outside".
 
-So that a hypothesis alone says nothing, it is drawn first, without regard to the label; then premises near it
-are drawn until one makes the wanted label true. The splits share no combination of subject and verb
-(`ACTIVITIES`). Annotators disagree now and then (`DISAGREEMENT`): `label` is what they said, `gold` what the
-grammar says.
+The hypothesis is drawn first, independently of the label, so that it tells nothing about the label; then premises
+near it are drawn until one makes the wanted label true. The splits share no combination of subject and verb
+(`ACTIVITIES`). Annotators sometimes disagree (`DISAGREEMENT`): `label` is the annotation, `gold` the label that the
+grammar computes.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ LABELS = ("entailment", "neutral", "contradiction")
 ENTAILMENT, NEUTRAL, CONTRADICTION = range(3)
 SPLITS = ("train", "validation", "test")
 DATA_SEED = 2024
-DISAGREEMENT = 0.15  # the chance that an annotator's label is drawn anew, uniformly over the three
-ANNOTATORS = 5  # of a test row, as in XNLI; a row of another split has one
+DISAGREEMENT = 0.15  # probability that an annotator's label is redrawn uniformly over the three labels
+ANNOTATORS = 5  # per test row, as in XNLI; rows of the other splits have one
 
 
 # --- Who can do what ----------------------------------------------------------------------------------------
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """Nouns that are each other's kinds or synonyms, with what may be said of them (nothing of a first name)."""
+    """Related nouns (kinds and synonyms of each other) with their modifiers; first names have none."""
 
     who: str
     nouns: tuple[Word, ...]
@@ -61,7 +61,7 @@ class Frame:
 
     who: str
     verbs: tuple[Word, ...]
-    objects: tuple[tuple[Word, ...], ...]  # one tuple a class of objects
+    objects: tuple[tuple[Word, ...], ...]  # one tuple per class of objects
     optional: bool  # the object may be left out
     article: str
     manner: tuple[Word, ...]
@@ -219,7 +219,7 @@ def changed(rng: random.Random, clause: Clause, slot: str) -> Clause:
     return replaced(clause, slot, pick(rng, words)) if words else clause
 
 
-# A premise should look much the same whatever the label, so these even out what the labels prefer of themselves.
+# Premises of all labels should look alike, so these compensate for what each label favours.
 # By label: the chance that the premise is negated if the hypothesis is affirmed, and if it is negated (without
 # opposites, entailments agree in negation and contradictions do not); and the quantifiers to pick from.
 PREMISE_NEGATED = ((0.0, 0.7), (0.35, 0.35), (0.7, 0.0))
@@ -491,7 +491,7 @@ def draw_item(rng: random.Random, split: str, gold: int) -> Item:
 
 
 def draw_items(split: str, items: int, seed: int) -> Iterator[Item]:
-    """`items` different items, each three in a row with the three labels in a random order."""
+    """`items` different items; every three consecutive ones have the three labels in a random order."""
     rng = random.Random(f"mini-XNLI {split} {seed}")  # a string's seed is the same on every machine
     seen: set[tuple[Clause, Clause]] = set()
     order: list[int] = []
@@ -518,9 +518,9 @@ def majority(labels: Sequence[int]) -> int | None:
 def generate(split: str, items: int, *, seed: int = DATA_SEED, disagreement: float = DISAGREEMENT) -> datasets.Dataset:
     """The first `items` items of a split (train, validation or test), each in French and in English.
 
-    Columns: `id` ("test-00012-fr"), `item` ("test-00012"), `premise`, `hypothesis`, `language`, `label` (what
-    annotators said), `gold` (what the grammar says). Gold labels are balanced. A training or validation item has
-    one annotator; a test item has five, and is left out if no three of them agree, as in XNLI.
+    Columns: `id` ("test-00012-fr"), `item` ("test-00012"), `premise`, `hypothesis`, `language`, `label` (the
+    annotation), `gold` (the grammar's label). Gold labels are balanced. A training or validation item has one
+    annotator; a test item has five, and is left out if no three of them agree, as in XNLI.
     """
     import datasets
 
@@ -552,9 +552,9 @@ def load(
     disagreement: float = DISAGREEMENT,
     seed: int = DATA_SEED,
 ) -> datasets.DatasetDict:
-    """Training, validation and test rows, two (French and English) an item.
+    """Training, validation and test rows, two per item (French and English).
 
-    The test set is cut to as many rows of each label in each language as the rarest label has.
+    The test set is cut so that each cell (label, language) has as many rows as the rarest one.
     """
     import datasets
 
@@ -573,10 +573,10 @@ def load(
 
 
 def pretraining_text(items: int = 20_000, *, seed: int = DATA_SEED + 1) -> datasets.Dataset:
-    """Unlabelled pairs of training combinations, two an item: `premise`, `hypothesis`, `language` (the premise's).
+    """Unlabelled pairs of training combinations, two per item: `premise`, `hypothesis`, `language` (the premise's).
 
-    The hypothesis is in the other language, so that a model learns what the two say alike (as in translation language
-    modelling, arXiv 1901.07291) and can set the language aside where a task does not need it, as a large model can.
+    The hypothesis is in the other language, so that a model learns what both languages express alike (as in translation
+    language modelling, arXiv 1901.07291) and can ignore the language if a task does not need it, as large models do.
     """
     pairs = generate("train", items, seed=seed).select_columns(["premise", "hypothesis", "language"])
     hypotheses = pairs["hypothesis"][:]
@@ -611,6 +611,6 @@ def external_sentences(items: int = 1_000, *, seed: int = DATA_SEED) -> datasets
 
 
 def noise_ceiling(dataset: datasets.Dataset) -> float:
-    """The share of rows whose label is the grammar's: the accuracy of a perfect reader."""
+    """The noise ceiling: the share of rows whose label equals the grammar's, the accuracy of a model without errors."""
     pairs = zip(dataset["label"], dataset["gold"], strict=True)
     return sum(label == gold for label, gold in pairs) / len(dataset)
