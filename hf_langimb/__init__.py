@@ -16,7 +16,7 @@ _HOMES = {
     "LangImbTrainer": "training.trainer",
     "DataCollatorWithLanguage": "training.collator",
     "evaluate_predictions": "measures.predictions",
-    "extract_features": "measures.probe",
+    "extract_features": "measures.forward",
     "probe_languages": "measures.probe",
     "ProbeResult": "measures.probe",
     "attribute": "measures.attribution.attribute",

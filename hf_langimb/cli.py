@@ -164,8 +164,8 @@ def pull(options: Namespace) -> None:
 
 def _parser() -> ArgumentParser:
     from hf_langimb.counts.weighting import WEIGHTING_SCHEMES
+    from hf_langimb.measures import POOLINGS, PROTOCOLS
     from hf_langimb.measures.attribution import DTYPES, MASKINGS, METHODS
-    from hf_langimb.measures.probe import POOLINGS, PROTOCOLS
 
     parser = ArgumentParser(
         "langimb",

@@ -13,9 +13,8 @@ import numpy as np
 
 from hf_langimb.console import bar
 from hf_langimb.counts.columns import encode_column
+from hf_langimb.measures import PROTOCOLS
 
-POOLINGS = ("cls", "pooler", "mean", "last")
-PROTOCOLS = ("text", "code")
 ATTEMPTS = 10  # to draw folds that leave every language among the rows to fit
 
 
@@ -52,19 +51,7 @@ class ProbeResult:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready: the keys of results.json's `probe`."""
-        return {
-            "accuracy": self.accuracy,
-            "chance": self.chance,
-            "control": self.control,
-            "control_interval": list(self.control_interval),
-            "bits_below_chance": self.bits_below_chance,
-            "confidence": self.confidence,
-            "rows": self.rows,
-            "folds": self.folds,
-            "languages": list(self.languages),
-            "confusion": self.confusion.tolist(),
-            "converged": self.converged,
-        }
+        return {name: np.asarray(value).tolist() for name, value in vars(self).items()}
 
 
 def probe_languages(
@@ -191,118 +178,6 @@ def _out_of_fold(
     return probabilities, converged
 
 
-def extract_features(
-    model: Any,
-    tokenizer: Any,
-    dataset: Any,
-    *,
-    pooling: str = "cls",
-    layers: Sequence[int] | None = (-1,),
-    text_columns: Sequence[str] = (),
-    batch_size: int = 64,
-) -> np.ndarray:
-    """Features of each row from a frozen model, in batches sorted by length; several processes share the batches.
-
-    Args:
-        model: any Hugging Face model that gives hidden states; a classifier's encoder is used through it.
-        tokenizer: pads the batches, and encodes the texts where the data set has no `input_ids`.
-        dataset: tokenized rows, or rows with texts (`text_columns`, else the usual names).
-        pooling: `cls` first token, `pooler` the model's pooled output (which has no layers), `mean` over tokens,
-            `last` last token.
-        layers: hidden states to take, 0 the embeddings, -1 the last layer; None takes all, in one forward pass.
-        text_columns: one column, or two for a pair.
-        batch_size: rows in a forward pass.
-
-    Returns:
-        float32[layers, N, H], rows in the order of the data set, the same in every process.
-
-    Raises:
-        ValueError: no rows, a row without tokens, unknown pooling, no text column, no such layer, `pooler` with layers
-            or on a model without one, or a model that gives no hidden states.
-    """
-    import torch
-    from accelerate import PartialState
-    from accelerate.utils import reduce
-
-    from hf_langimb.data.reading import find_text_columns
-    from hf_langimb.models.adapters import base_model_of
-    from hf_langimb.models.loading import longest_input, tokenize
-
-    if pooling not in POOLINGS:
-        raise ValueError(f"Unknown pooling {pooling!r}: choose one of {', '.join(POOLINGS)}.")
-    if pooling == "pooler" and (layers is None or list(layers) != [-1]):
-        raise ValueError("The pooler has no layers: leave the layers out, or choose pooling cls, mean or last.")
-    if len(dataset) == 0:
-        raise ValueError("No rows to take features from: the data set is empty.")
-    base = base_model_of(model)
-    if "input_ids" not in dataset.column_names:
-        longest = longest_input(tokenizer, base.config)
-        dataset = tokenize(dataset, tokenizer, find_text_columns(dataset, text_columns), longest)
-    names = [name for name in tokenizer.model_input_names if name in dataset.column_names]
-    columns = dataset.select_columns(names).with_format(None)[:]
-    if empty := [row for row, ids in enumerate(columns["input_ids"]) if not len(ids)]:
-        raise ValueError(f"Row {empty[0]} has no tokens: its text is empty. Filter such rows out ({len(empty):,}).")
-    order = np.argsort([-len(ids) for ids in columns["input_ids"]], kind="stable")
-    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-    state = PartialState()
-    encoder = getattr(base, "base_model", model)  # adapters sit within the encoder's layers
-    features: Any = None
-    training = model.training
-    model.eval()
-    mine = batches[state.process_index :: state.num_processes] or batches[-1:]
-    try:
-        with torch.inference_mode():
-            for index in bar(mine, "Extracting features"):
-                batch = _pad(tokenizer, {name: [column[i] for i in index] for name, column in columns.items()})
-                outputs = encoder(**batch.to(model.device), output_hidden_states=True)
-                pooled = _pool(outputs, batch, pooling, layers)
-                if features is None:
-                    features = np.zeros((len(pooled), len(order), pooled.shape[-1]), dtype=np.float32)
-                features[:, index] = pooled.float().cpu().numpy()
-    finally:
-        model.train(training)
-    if state.num_processes == 1:
-        return features
-    if state.process_index >= len(batches):  # it only learned the shape
-        features[:] = 0
-    return reduce(torch.from_numpy(features).to(state.device), reduction="sum").cpu().numpy()
-
-
-def _pad(tokenizer: Any, rows: dict[str, list[Any]]) -> Any:
-    """A batch padded at the right, where padding moves no token's position."""
-    from transformers.data.data_collator import pad_without_fast_tokenizer_warning
-
-    return pad_without_fast_tokenizer_warning(tokenizer, rows, padding_side="right", return_tensors="pt")
-
-
-def _pool(outputs: Any, batch: Any, pooling: str, layers: Sequence[int] | None) -> Any:
-    """[layers, B, H] from a model's outputs."""
-    import torch
-
-    if pooling == "pooler":
-        pooled = getattr(outputs, "pooler_output", None)
-        if pooled is None:
-            raise ValueError("This model has no pooler: choose pooling cls, mean or last.")
-        return pooled[None]
-    if getattr(outputs, "hidden_states", None) is None:
-        raise ValueError(
-            "This model gives no hidden states of its own (an encoder-decoder?): choose an encoder or decoder."
-        )
-    depth = len(outputs.hidden_states)
-    if wrong := [layer for layer in layers or () if not -depth <= layer < depth]:
-        raise ValueError(f"This model has layers 0 to {depth - 1} (-1 is the last), found {wrong[0]}.")
-    chosen = [outputs.hidden_states[layer] for layer in (range(depth) if layers is None else layers)]  # [B, T, H] each
-    mask = batch["attention_mask"] if "attention_mask" in batch else torch.ones_like(batch["input_ids"])
-    if pooling == "mean":
-        shares = (mask / mask.sum(dim=1, keepdim=True)).to(chosen[0].dtype)
-        return torch.stack([torch.einsum("bth,bt->bh", hidden, shares) for hidden in chosen])
-    positions = torch.arange(mask.shape[1], device=mask.device)
-    masked = torch.where(mask.bool(), positions, -1 if pooling == "last" else mask.shape[1])
-    token = masked.amax(dim=1) if pooling == "last" else masked.amin(dim=1)
-    rows = torch.arange(len(token), device=token.device)
-    return torch.stack([hidden[rows, token] for hidden in chosen])
-
-
 def probe_model(
     name: str,
     dataset: Any,
@@ -331,6 +206,7 @@ def probe_model(
     """
     from accelerate import PartialState
 
+    from hf_langimb.measures.forward import extract_features
     from hf_langimb.models.loading import load_trained
 
     if protocol not in PROTOCOLS:

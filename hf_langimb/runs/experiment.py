@@ -234,7 +234,8 @@ def probe(folder: Path, dataset: Dataset, external: Dataset | None) -> dict[str,
     if not path.exists():
         from transformers import AutoTokenizer
 
-        from hf_langimb.measures.probe import extract_features, probe_languages
+        from hf_langimb.measures.forward import extract_features
+        from hf_langimb.measures.probe import probe_languages
         from hf_langimb.models.loading import load_model
 
         model, tokenizer = load_model(folder).to(PartialState().device), AutoTokenizer.from_pretrained(folder)

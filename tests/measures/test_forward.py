@@ -1,0 +1,196 @@
+"""Logits and features of one forward pass, against the Trainer's predictions and plain forward passes."""
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+from transformers import AutoConfig, AutoModelForSequenceClassification
+
+from hf_langimb import LangImbTrainer, extract_features
+from hf_langimb.measures.forward import forward_rows
+from hf_langimb.models.adapters import add_lora
+
+SMALL = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+
+
+def adapted(model):
+    """The model with adapters that do something."""
+    model = add_lora(model, 2)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_()
+    return model
+
+
+@pytest.fixture(params=["bert", "xlm-roberta", "decoder", "adapters"])
+def classifier(request, bert_tokenizer, roberta_tokenizer, decoder_tokenizer, tiny_bert):
+    """A model and its tokenizer; the decoder has no mask token."""
+    kind = request.param
+    if kind in ("bert", "adapters"):
+        model = tiny_bert(num_hidden_layers=2)
+        return (adapted(model) if kind == "adapters" else model), bert_tokenizer
+    name, tokenizer, shape = {
+        "xlm-roberta": ("xlm-roberta", roberta_tokenizer, {"type_vocab_size": 1}),
+        "decoder": ("qwen2", decoder_tokenizer, {"num_key_value_heads": 1}),
+    }[kind]
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(
+        name, **SMALL, **shape, vocab_size=len(tokenizer), pad_token_id=1, num_labels=3, initializer_range=0.3
+    )
+    return AutoModelForSequenceClassification.from_config(config), tokenizer
+
+
+def test_logits_are_the_trainer_s_and_features_those_of_the_encoder(classifier, tiny_dataset, training_arguments):
+    model, tokenizer = classifier
+    dataset = tiny_dataset(tokenizer)
+    pooling = "cls" if tokenizer.mask_token else "last"
+    logits, features = forward_rows(model.train(), tokenizer, dataset, pooling=pooling, batch_size=5)
+    assert model.training
+    assert logits.dtype == features.dtype == np.float32
+    arguments = training_arguments(per_device_eval_batch_size=4)
+    predicted = LangImbTrainer(model, arguments, eval_dataset=dataset, processing_class=tokenizer).predict(dataset)
+    np.testing.assert_allclose(logits, predicted.predictions, atol=1e-6)
+    np.testing.assert_array_equal(logits.argmax(axis=1), predicted.predictions.argmax(axis=1))
+    assert np.ptp(logits, axis=0).min() > 0.1  # rows in another order would be seen
+    encoded = extract_features(model, tokenizer, dataset, pooling=pooling)
+    assert features.shape == (1, len(dataset), 16)
+    np.testing.assert_allclose(features, encoded, atol=1e-6)
+    two = forward_rows(model, tokenizer, dataset, pooling=pooling, layers=(0, -1))[1]
+    np.testing.assert_allclose(two[1], features[0], atol=1e-6)
+
+
+# Features of each row alone.
+
+
+def by_hand(model, dataset, pooling, layers=(-1,)):
+    """Features of each row alone, without padding."""
+    model.eval()
+    encoder = model.base_model
+    rows = []
+    for row in dataset:
+        names = [name for name in ("input_ids", "token_type_ids", "attention_mask") if name in row]
+        with torch.no_grad():
+            outputs = encoder(**{name: torch.tensor([row[name]]) for name in names}, output_hidden_states=True)
+        if pooling == "pooler":
+            rows.append(outputs.pooler_output)
+            continue
+        hidden = torch.stack([outputs.hidden_states[layer][0] for layer in layers])  # [layers, T, H]
+        rows.append({"cls": hidden[:, 0], "last": hidden[:, -1], "mean": hidden.mean(dim=1)}[pooling])
+    return torch.stack(rows, dim=1).numpy()
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+@pytest.mark.parametrize("pooling", ["cls", "mean", "last", "pooler"])
+@pytest.mark.parametrize("pair", [False, True], ids=["single", "pair"])
+def test_features_are_those_of_each_row_alone(bert_tokenizer, tiny_bert, tiny_dataset, pooling, side, pair):
+    model, dataset = tiny_bert(), tiny_dataset(bert_tokenizer, pair=pair)
+    before = bert_tokenizer.padding_side
+    bert_tokenizer.padding_side = side
+    try:
+        features = extract_features(model, bert_tokenizer, dataset, pooling=pooling, batch_size=4)
+    finally:
+        bert_tokenizer.padding_side = before
+    assert features.dtype == np.float32
+    assert features.shape == (1, len(dataset), 16)
+    np.testing.assert_allclose(features, by_hand(model, dataset, pooling), atol=1e-5)
+
+
+def test_all_layers(bert_tokenizer, tiny_bert, tiny_dataset):
+    model, dataset = tiny_bert(num_hidden_layers=2), tiny_dataset(bert_tokenizer)
+    features = extract_features(model, bert_tokenizer, dataset, layers=(0, 1, 2, -1), pooling="mean", batch_size=5)
+    np.testing.assert_allclose(features, by_hand(model, dataset, "mean", (0, 1, 2, -1)), atol=1e-5)
+    np.testing.assert_array_equal(features[2], features[3])  # of one pass
+    assert not np.allclose(features[0], features[2])
+
+
+def test_bare_encoder_gives_the_features_of_its_classifier(bert_tokenizer, tiny_bert, tiny_dataset):
+    model, dataset = tiny_bert(), tiny_dataset(bert_tokenizer)
+    bare, whole = (extract_features(one, bert_tokenizer, dataset) for one in (model.bert, model))
+    np.testing.assert_allclose(bare, whole, atol=1e-6)
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_decoder_without_first_token(decoder_tokenizer, tiny_dataset, side):
+    from transformers import GPT2Config, GPT2ForSequenceClassification
+
+    torch.manual_seed(0)
+    shape = {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 32, "initializer_range": 0.3}
+    model = GPT2ForSequenceClassification(GPT2Config(vocab_size=27, pad_token_id=1, num_labels=3, **shape))
+    dataset = tiny_dataset(decoder_tokenizer)
+    before = decoder_tokenizer.padding_side
+    decoder_tokenizer.padding_side = side  # learned positions must not move
+    try:
+        features = extract_features(model, decoder_tokenizer, dataset, pooling="last", batch_size=4)
+    finally:
+        decoder_tokenizer.padding_side = before
+    np.testing.assert_allclose(features, by_hand(model, dataset, "last"), atol=1e-5)
+    with pytest.raises(ValueError, match="no pooler: choose pooling cls, mean or last"):
+        extract_features(model, decoder_tokenizer, dataset, pooling="pooler")
+
+
+@pytest.mark.parametrize("pooling", ["cls", "pooler"])
+def test_adapters_are_used(bert_tokenizer, tiny_bert, tiny_dataset, pooling):
+    dataset = tiny_dataset(bert_tokenizer)
+    plain = extract_features(tiny_bert(), bert_tokenizer, dataset, pooling=pooling)
+    fresh = extract_features(add_lora(tiny_bert(), 2), bert_tokenizer, dataset, pooling=pooling)
+    np.testing.assert_allclose(fresh, plain, atol=1e-6)  # LoRA starts at 0
+    model = adapted(tiny_bert())
+    moved = extract_features(model, bert_tokenizer, dataset, pooling=pooling)
+    assert np.abs(moved - plain).max() > 0.1
+    merged = model.merge_and_unload()
+    np.testing.assert_allclose(moved, extract_features(merged, bert_tokenizer, dataset, pooling=pooling), atol=1e-4)
+
+
+TEXTS = {"a": ["w1", "w2 w3 w4", "w5 w6"], "b": ["w7 w8", "w9", "w1 w1 w1"]}
+
+
+@pytest.mark.parametrize(
+    ("names", "text_columns"),
+    [(("text",), ()), (("premise", "hypothesis"), ()), (("first",), ("first",)), (("x", "y"), ("y", "x"))],
+    ids=["single", "pair", "named", "named pair"],
+)
+def test_raw_texts_are_tokenized(bert_tokenizer, tiny_bert, names, text_columns):
+    texts = dict(zip(names, TEXTS.values(), strict=False))
+    tokenized = bert_tokenizer(*(texts[name] for name in text_columns or names))
+    found = extract_features(tiny_bert(), bert_tokenizer, Dataset.from_dict(texts), text_columns=text_columns)
+    expected = extract_features(tiny_bert(), bert_tokenizer, Dataset.from_dict(dict(tokenized)))
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_mode_of_the_model_is_restored(bert_tokenizer, tiny_bert, tiny_dataset, training):
+    model, dataset = tiny_bert(hidden_dropout_prob=0.5).train(training), tiny_dataset(bert_tokenizer)
+    first = extract_features(model, bert_tokenizer, dataset)
+    assert model.training is training
+    np.testing.assert_allclose(first, extract_features(model, bert_tokenizer, dataset), atol=1e-6)  # no dropout
+    with pytest.raises(ValueError, match="layers 0 to 1"):
+        extract_features(model, bert_tokenizer, dataset, layers=(7,))
+    assert model.training is training
+    assert not any(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_model_in_half_precision_gives_float32(bert_tokenizer, tiny_bert, tiny_dataset):
+    features = extract_features(tiny_bert().to(torch.bfloat16), bert_tokenizer, tiny_dataset(bert_tokenizer))
+    assert features.dtype == np.float32
+    assert np.isfinite(features).all()
+
+
+@pytest.mark.parametrize(
+    ("columns", "settings", "message"),
+    [
+        ({"text": ["w1"]}, {"pooling": "max"}, "Unknown pooling 'max': choose one of cls, pooler, mean, last"),
+        ({"text": []}, {}, "The data set has no rows"),
+        ({"input_ids": []}, {}, "The data set has no rows"),
+        ({"body": ["w1"]}, {}, r"Found no text column among \['body'\]"),
+        ({"text": ["w1"]}, {"text_columns": ["body"]}, "Expected a text column 'body', found columns"),
+        ({"text": ["w1"]}, {"layers": (0, 2)}, r"layers 0 to 1 \(-1 is the last\), got 2"),
+        ({"text": ["w1"]}, {"layers": None, "pooling": "pooler"}, "The pooler has no layers"),
+        ({"text": ["w1"]}, {"text_columns": ["text", "text"]}, "one text column or two different ones"),
+        ({"input_ids": [[1], []]}, {}, "Row 1 has no tokens: its text is empty"),
+    ],
+)
+def test_features_of_bad_input(bert_tokenizer, tiny_bert, columns, settings, message):
+    with pytest.raises(ValueError, match=message):
+        extract_features(tiny_bert(), bert_tokenizer, Dataset.from_dict(columns), **settings)
