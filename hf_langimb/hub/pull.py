@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from hf_langimb.hub import errors as hub_faults
-from hf_langimb.hub.errors import retried, told
+from hf_langimb.hub.errors import hub_errors, retried
 from hf_langimb.models.axes import AXES_FILE, read_axes
 from hf_langimb.models.loading import load_model
 from hf_langimb.results.schema import FILE_NAME, measured, read_results
@@ -98,7 +98,7 @@ def load_run(
 def loading(name: str) -> Iterator[None]:
     """Whatever strangers' files do to the libraries that read them, as one ValueError."""
     try:
-        with told(name):
+        with hub_errors(name):
             yield
     except Exception as error:
         reason = " ".join(str(error).split())[:300] or type(error).__name__
@@ -165,7 +165,7 @@ def require_name(repo_id: str, namespace: bool = True) -> None:
     """
     from huggingface_hub.utils import validate_repo_id
 
-    with told(repo_id):
+    with hub_errors(repo_id):
         validate_repo_id(repo_id)
     if namespace and repo_id.count("/") != 1:
         raise ValueError(f"Expected a repository as NAMESPACE/NAME, found {repo_id!r}.")
@@ -217,7 +217,7 @@ def _from_cache(repo_id: str, revision: str | None, cache_dir: str | None) -> Pa
     from huggingface_hub import snapshot_download
 
     settings: dict[str, Any] = {"local_files_only": True, "allow_patterns": [f"*{suffix}" for suffix in PULLED]}
-    with told(repo_id):
+    with hub_errors(repo_id):
         folder = Path(snapshot_download(repo_id, revision=revision, cache_dir=cache_dir, **settings))
     for path in (path for path in folder.rglob("*") if path.is_symlink()):
         if not is_whole(path, path.resolve().name):
@@ -229,7 +229,7 @@ def _from_cache(repo_id: str, revision: str | None, cache_dir: str | None) -> Pa
 def _from_hub(repo_id: str, revision: str | None, token: str | None, cache_dir: str | None) -> Path:
     from huggingface_hub import HfApi, constants, snapshot_download
 
-    with told(repo_id):
+    with hub_errors(repo_id):
         info = retried(lambda: info_of(HfApi(token=token), repo_id, revision))
     checksums = checksums_of(info)
     if unsafe := [name for name in checksums if _leaves_its_folder(name)]:
@@ -244,7 +244,7 @@ def _from_hub(repo_id: str, revision: str | None, token: str | None, cache_dir: 
     }
     damaged: list[str] = []
     for _ in range(2):
-        with told(repo_id):
+        with hub_errors(repo_id):
             folder = Path(retried(lambda: snapshot_download(repo_id, **settings)))
         damaged = [name for name in wanted if not is_whole(folder / name, checksums[name])]
         for name in damaged:

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from hf_langimb.hub.errors import retried, told
+from hf_langimb.hub.errors import hub_errors, retried
 from hf_langimb.hub.prepare import OURS, Files, Repository, as_json, logits_of, page_of, prepare, whole_results
 from hf_langimb.hub.pull import ADAPTER, WEIGHTS, checksums_of, download, info_of, is_whole, loading, require_name
 from hf_langimb.models.loading import load_model
@@ -87,7 +87,7 @@ def push_run(
 def publish(api: Any, repository: Repository, *, private: bool, revision: str | None) -> tuple[str, str]:
     """Make the repository where it is missing, commit what differs, load it back; returns its URL and commit."""
     repo_id, kind = repository.repo_id, repository.kind
-    with told(repo_id):
+    with hub_errors(repo_id):
         url = retried(lambda: api.create_repo(repo_id, repo_type=kind, private=private, exist_ok=True))
         if private and not retried(lambda: info_of(api, repo_id, kind=kind)).private:
             raise ValueError(f"{repo_id} is there already, and public: make it private in its settings, or rename it.")
@@ -188,7 +188,7 @@ def _require_same_logits(repository: Repository, oid: str, token: str | None) ->
 
 def _collect(api: Any, title: str, repo_id: str, repositories: Sequence[Repository]) -> None:
     """List the repositories in a collection of their namespace."""
-    with told(repo_id):
+    with hub_errors(repo_id):
         made = retried(lambda: api.create_collection(title, namespace=repo_id.partition("/")[0], exists_ok=True))
         for one in repositories:
             _add_to_collection(api, made.slug, one)
@@ -239,7 +239,7 @@ def publish_evaluation(folder: Path, repo_id: str, *, token: str | None = None) 
             create_pr=create_pr,
         )
 
-    with told(repo_id):
+    with hub_errors(repo_id):
         try:
             retried(commit)
             return f"{api.endpoint}/{repo_id}"
@@ -277,7 +277,7 @@ def require_login(repo_id: str, token: str | None = None, own: bool = True) -> N
     from huggingface_hub import HfApi
 
     require_name(repo_id)
-    with told(repo_id):
+    with hub_errors(repo_id):
         user = retried(lambda: HfApi(token=token).whoami())
     role = user.get("auth", {}).get("accessToken", {}).get("role")
     if role == "read":

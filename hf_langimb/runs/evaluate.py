@@ -183,12 +183,12 @@ def _checksums_of(name: str) -> dict[str, str | None] | None:
     """{file: checksum} of the model that a repository holds at present; None of a folder."""
     from huggingface_hub import HfApi, constants
 
-    from hf_langimb.hub.errors import retried, told
+    from hf_langimb.hub.errors import hub_errors, retried
     from hf_langimb.hub.pull import checksums_of, info_of, is_of_model
 
     if Path(name).is_dir() or constants.HF_HUB_OFFLINE:
         return None
-    with told(name):
+    with hub_errors(name):
         checksums = checksums_of(retried(lambda: info_of(HfApi(), name)))
     return {file: checksum for file, checksum in checksums.items() if is_of_model(file)}
 

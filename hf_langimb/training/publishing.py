@@ -12,7 +12,7 @@ from typing import Any
 from transformers import Trainer
 
 from hf_langimb.console import on_main
-from hf_langimb.hub.errors import BUSY, may_pass, retried, sentence_of, told
+from hf_langimb.hub.errors import BUSY, hub_errors, is_transient, retried, sentence_of
 from hf_langimb.models.adapters import base_model_of
 from hf_langimb.models.axes import write_axes
 from hf_langimb.training.arguments import LangImbTrainingArguments
@@ -48,7 +48,7 @@ class PublishingTrainer(Trainer):
         name = self.args.hub_model_id or Path(self.args.output_dir).absolute().name
 
         def open_repository() -> None:
-            with told(name):
+            with hub_errors(name):
                 retried(lambda: make(token, private))
                 self._require_own_form(name, token)
 
@@ -91,11 +91,11 @@ class PublishingTrainer(Trainer):
         from huggingface_hub import HfApi
 
         api = HfApi(token=token or self.args.hub_token)
-        with told(str(self.hub_model_id or self.args.hub_model_id)):
+        with hub_errors(str(self.hub_model_id or self.args.hub_model_id)):
             try:
                 return super().push_to_hub(commit_message, blocking, token, revision, private, **kwargs)
             except Exception as error:
-                if not may_pass(error):
+                if not is_transient(error):
                     raise
             return retried(  # the upload alone: all is written by now, and other processes do not wait any more
                 lambda: api.upload_folder(
@@ -162,7 +162,7 @@ class PublishingTrainer(Trainer):
         super()._finish_current_push()
         for attempt in range(BUSY):
             folder, jobs = self._last
-            if not any(may_pass(fault) for fault in _faults(jobs)) or not Path(folder).is_dir():
+            if not any(is_transient(fault) for fault in _faults(jobs)) or not Path(folder).is_dir():
                 break
             time.sleep(0.5 * 2**attempt)
             self._pushes = [job for job in self._pushes if job not in jobs]

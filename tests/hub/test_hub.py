@@ -4,6 +4,7 @@ import errno
 import json
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -299,7 +300,7 @@ def test_a_hub_that_does_not_answer(server, finished, monkeypatch):
     assert hung.hits == 1
     monkeypatch.setattr("hf_langimb.hub.errors.PATIENCE", 0)
     server.hang("info", times=None)
-    with pytest.raises(ValueError, match=r"The Hub cannot be reached \(ReadTimeout\): look at the connection"):
+    with pytest.raises(ValueError, match=r"The Hub cannot be reached \(ReadTimeout\): check the connection"):
         push_run(finished, "ann/one", setups=["balanced"], token=TOKEN)
     close_session()
 
@@ -308,7 +309,7 @@ def test_a_hub_that_does_not_answer(server, finished, monkeypatch):
 def test_what_answers_is_not_the_hub(server, finished, endpoint):
     server.fail(endpoint, status=200, times=None)
     with pytest.raises(
-        ValueError, match=r"What answers at http://127.0.0.1:\d+ is not the Hub .*: log in to the network"
+        ValueError, match=r"The server at http://127.0.0.1:\d+ is not the Hub .*: log in to the network"
     ):
         push_run(finished, "ann/one", setups=["balanced"], token=TOKEN)
 
@@ -383,9 +384,9 @@ def test_a_push_that_was_interrupted_goes_on(server, finished):
         ("ann/one", "hf_\u00e9toile", r"does not accept this token \(401\): log in"),
         ("rob/one", "hf_reader", r"may not do that with rob/one \(403\): it needs the permission to write in rob"),
         ("ben/one", TOKEN, r"may not do that with ben/one \(403\)"),
-        ("ann/../one", TOKEN, "is no name of a repository|Expected a repository as NAMESPACE/NAME"),
+        ("ann/../one", TOKEN, "is not a valid repository name|Expected a repository as NAMESPACE/NAME"),
         ("one", TOKEN, "Expected a repository as NAMESPACE/NAME, found 'one'"),
-        ("../one", TOKEN, "is no name of a repository"),
+        ("../one", TOKEN, "is not a valid repository name"),
     ],
 )
 def test_pushes_that_are_refused(server, finished, repo_id, token, message, caplog, capsys):
@@ -479,7 +480,7 @@ def test_what_belongs_to_another_run(server, finished, tmp_path):
         shutil.copy(file, tmp_path)
     with pytest.raises(ValueError, match=r"The base of the adapters in .* is the folder .*, which nobody else has"):
         push_run(copy, "ann/one", setups=["weighted_lora"], token=TOKEN)
-    with pytest.raises(ValueError, match="is no name of a repository"):
+    with pytest.raises(ValueError, match="is not a valid repository name"):
         push_run(finished, f"ann/{'x' * 91}", setups=["balanced", "weighted"], token=TOKEN)
     with pytest.raises(ValueError, match=r"Expected setups as a list, found 'weighted': write \['weighted'\]"):
         push_run(finished, "ann/one", setups="weighted", token=TOKEN)
@@ -533,7 +534,7 @@ def test_what_may_not_be_read(server, finished):
     refused("ann/hidden", r"does not accept this token \(401\)", token="hf_unknown")
     refused("ann/hidden", "ann/hidden has no such revision", revision="v9", token=TOKEN)
     refused("ann/nothing", "ann/nothing does not exist")
-    refused("../etc", "is no name of a repository")
+    refused("../etc", "is not a valid repository name")
     server.add_repo("ann/gated", gated=True)
     server.write("ann/gated", {"model.safetensors": b"x"})
     refused("ann/gated", "ann/gated is gated: ask for access on its page", token="hf_reader")
@@ -672,7 +673,7 @@ def test_where_a_pull_goes(server, finished, tmp_path, monkeypatch, capsys):
     for target in (tmp_path / "file" / "sub", tmp_path / ("x" * 300), "a\0b"):
         with pytest.raises((OSError, ValueError), match=r"choose another --output-dir|could not be written"):
             pull("ann/one", target)
-    with pytest.raises(ValueError, match="is no name of a repository"):
+    with pytest.raises(ValueError, match="is not a valid repository name"):
         pull("ann/..")
     server.write("ann/one", {"results.json": b"[]"})
     assert main(["pull", "ann/one", "--output-dir", str(tmp_path / "damaged")]) == 0
@@ -729,6 +730,12 @@ def check(monkeypatch, *argv):
     evaluate.main([*map(str, argv), "--explain-rows", "6", "--batch-size", "16"])
 
 
+def check_refused(monkeypatch, capsys, message, *argv):
+    with pytest.raises(SystemExit) as stopped:
+        check(monkeypatch, *argv)
+    assert stopped.value.code == 1 and re.search(message, capsys.readouterr().err)
+
+
 def test_any_checkpoint_is_measured_and_its_card_refreshed(server, finished, texts, tmp_path, monkeypatch, capsys):
     push_run(finished, "ann/one", setups=["weighted"], token=TOKEN)
     monkeypatch.setenv("HF_TOKEN", TOKEN)
@@ -757,8 +764,16 @@ def test_any_checkpoint_is_measured_and_its_card_refreshed(server, finished, tex
     files = server.repos["ann/one"].files()
     assert "## Evaluation by language" not in files["README.md"].decode()
     assert not [name for name in files if name.startswith("evaluation/")], "they were of other weights"
-    with pytest.raises(SystemExit, match=r"holds another evaluation \(files\)"):
-        check(monkeypatch, "ann/one", texts, "--output-dir", tmp_path / "out", "--push_to_hub")
+    check_refused(
+        monkeypatch,
+        capsys,
+        r"holds another evaluation \(files\)",
+        "ann/one",
+        texts,
+        "--output-dir",
+        tmp_path / "out",
+        "--push_to_hub",
+    )
 
 
 def test_a_card_is_not_lost_while_the_hub_is_busy(server, finished, texts, tmp_path, monkeypatch):
@@ -849,7 +864,7 @@ def test_two_evaluations_at_once_are_both_there(server, finished, texts, tmp_pat
     assert {"texts_parquet", "others_parquet"} < {entry.dataset_type for entry in ModelCard(card).data.eval_results}
 
 
-def test_labels_by_other_names(finished, texts, tmp_path, monkeypatch):
+def test_labels_by_other_names(finished, texts, tmp_path, monkeypatch, capsys):
     model = tmp_path / "model"
     shutil.copytree(finished / "balanced" / "seed-0", model)
     config = json.loads((model / "config.json").read_text())
@@ -858,11 +873,28 @@ def test_labels_by_other_names(finished, texts, tmp_path, monkeypatch):
     (model / "langimb.json").unlink()
     (model / "config.json").write_text(json.dumps(config | numbered))
     out = tmp_path / "out"
-    with pytest.raises(SystemExit, match=r"or say what the model's classes are .*--labels of evaluate.py"):
-        check(monkeypatch, model, texts, "--output-dir", out)
+    check_refused(
+        monkeypatch,
+        capsys,
+        r"or say what the model's classes are .*--labels of evaluate.py",
+        model,
+        texts,
+        "--output-dir",
+        out,
+    )
     shutil.rmtree(out)
-    with pytest.raises(SystemExit, match="--labels expects 3 different names, as the model has classes, found 2"):
-        check(monkeypatch, model, texts, "--output-dir", out, "--labels", "a", "b")
+    check_refused(
+        monkeypatch,
+        capsys,
+        "--labels expects 3 different names, as the model has classes, found 2",
+        model,
+        texts,
+        "--output-dir",
+        out,
+        "--labels",
+        "a",
+        "b",
+    )
     shutil.rmtree(out)
     shouted = ["Entailment", "NEUTRAL", "contradiction"]
     check(monkeypatch, model, texts, "--output-dir", out, "--labels", *shouted)
@@ -897,7 +929,7 @@ def test_a_decoder_is_probed_at_its_last_token(decoder_tokenizer, tmp_path, monk
     assert found["pooling"] == "last" and found["accuracy"] > 0.9
 
 
-def test_checkups_that_cannot_be(server, finished, texts, tmp_path, monkeypatch):
+def test_checkups_that_cannot_be(server, finished, texts, tmp_path, monkeypatch, capsys):
     unlabelled = tmp_path / "unlabelled.parquet"
     Dataset.from_dict({"premise": ["a"], "hypothesis": ["b"], "language": ["en"]}).to_parquet(unlabelled)
     model = finished / "balanced" / "seed-0"
@@ -918,13 +950,20 @@ def test_checkups_that_cannot_be(server, finished, texts, tmp_path, monkeypatch)
         ([tmp_path / "list", texts], "Expected a model with its tokenizer at"),
         ([tmp_path / "names", texts], "Expected a model with its tokenizer at|Labels .* are not among those"),
     ):
-        with pytest.raises(SystemExit, match=message):
-            check(monkeypatch, "--output-dir", tmp_path / "out", *argv)
+        check_refused(monkeypatch, capsys, message, "--output-dir", tmp_path / "out", *argv)
         shutil.rmtree(tmp_path / "out", ignore_errors=True)
     monkeypatch.setenv("HF_TOKEN", "hf_no")
     before = len(server.requests)
-    with pytest.raises(SystemExit, match="does not accept this token"):
-        check(monkeypatch, "ann/nothing", texts, "--push-to-hub", "--output-dir", tmp_path / "out")
+    check_refused(
+        monkeypatch,
+        capsys,
+        "does not accept this token",
+        "ann/nothing",
+        texts,
+        "--push-to-hub",
+        "--output-dir",
+        tmp_path / "out",
+    )
     assert not [request for request in server.requests[before:] if request.endpoint != "whoami"], "before any work"
 
 
