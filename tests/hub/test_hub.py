@@ -557,6 +557,7 @@ def test_pickles_are_refused(server, finished, tmp_path, capsys):
     load_run("ann/one")
     assert not (tmp_path / "exploded").exists()
     (tmp_path / "rows.csv").write_text("text,language\na,en\nb,fr\n")
+    capsys.readouterr()
     assert main(["probe", "eve/model", str(tmp_path / "rows.csv")]) == 1
     assert capsys.readouterr().err.startswith("langimb: Expected a model with its tokenizer at 'eve/model'")
     server.add_repo("eve/empty")
