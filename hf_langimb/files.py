@@ -13,7 +13,7 @@ from typing import Any
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """A path beside `path` to write to, which takes its place when the block ends without an error."""
+    """A temporary path to write to, which replaces `path` if the block ends without an error."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}")
@@ -40,10 +40,10 @@ def read_json(path: str | Path, advice: str) -> Any:
 
     Args:
         path: of the file.
-        advice: what the user can do about a damaged file, the end of the error message.
+        advice: what the user can do about a damaged file; ends the error message.
 
     Raises:
-        ValueError: not valid JSON, or a number in it that JSON does not have.
+        ValueError: not valid JSON, or a number that JSON does not allow (NaN, infinity).
         OSError: no such file, or no permission.
     """
     try:
@@ -53,7 +53,7 @@ def read_json(path: str | Path, advice: str) -> Any:
 
 
 def _refuse(text: str) -> None:
-    raise ValueError(f"{text} is no number in JSON")
+    raise ValueError(f"{text} is not a number in JSON")
 
 
 def _finite(text: str) -> float:

@@ -14,36 +14,36 @@ def base_model_of(model: torch.nn.Module) -> torch.nn.Module:
 
 
 def _head_names(model: torch.nn.Module) -> list[str]:
-    """Modules outside the encoder (`base_model_prefix`); none where the encoder cannot be told apart."""
+    """Modules outside the encoder (`base_model_prefix`); none if the encoder cannot be identified."""
     names = [name for name, module in model.named_children() if any(True for _ in module.parameters())]
     prefix = getattr(model, "base_model_prefix", "")
     return [name for name in names if name != prefix] if prefix in names else []
 
 
 def head_parameters(model: torch.nn.Module) -> Iterator[torch.nn.Parameter]:
-    """Parameters of the classification head, frozen originals of a PEFT wrapper included."""
+    """Parameters of the classification head, including the frozen originals of a PEFT wrapper."""
     base = base_model_of(model)
     for name in _head_names(base):
         yield from base.get_submodule(name).parameters()
 
 
 def add_lora(model: PreTrainedModel, rank: int) -> torch.nn.Module:
-    """Wrap a sequence classifier: rank-`rank` adapters on every linear layer of the encoder, the head trained in full.
+    """Add adapters to every linear layer of a classifier's encoder; the classification head is fully trained.
 
-    A pooler counts as head: a checkpoint of masked language modelling alone has none, so that it starts at random and
-    must be saved with the adapters.
+    A pooler counts as part of the head: checkpoints of masked language modelling have none, so it is initialized at
+    random and must be saved with the adapters.
 
     Args:
         model: any `AutoModelForSequenceClassification`.
         rank: of the adapters, at least 1; their scaling is alpha / rank = 2.
 
     Raises:
-        ValueError: the model has adapters already.
+        ValueError: the model already has adapters, or its encoder has no linear layers.
     """
     from peft import LoraConfig, TaskType, get_peft_model
 
     if base_model_of(model) is not model:
-        raise ValueError("Expected a plain model for lora_rank, found one with adapters: set lora_rank=0 for those.")
+        raise ValueError("lora_rank needs a model without adapters, got one with adapters: set lora_rank=0.")
     prefix = model.base_model_prefix
     poolers = [name for name, _ in model.named_modules() if name == f"{prefix}.pooler"]
     encoder = [
@@ -54,8 +54,8 @@ def add_lora(model: PreTrainedModel, rank: int) -> torch.nn.Module:
     ]
     if not encoder:
         raise ValueError(
-            f"Found no linear layers to adapt in the encoder of {type(model).__name__}: set lora_rank=0, or wrap it "
-            "with PEFT yourself."
+            f"Found no linear layers to adapt in the encoder of {type(model).__name__}: set lora_rank=0, or add the "
+            "adapters with PEFT before training."
         )
     config = LoraConfig(
         task_type=TaskType.SEQ_CLS,
@@ -69,17 +69,17 @@ def add_lora(model: PreTrainedModel, rank: int) -> torch.nn.Module:
 
 
 def require_trainable_head(model: torch.nn.Module) -> None:
-    """Raise where a PEFT model would leave the classification head frozen at its random start.
+    """Check that the classification head of a PEFT model is trained.
 
     Raises:
-        ValueError: what to set instead.
+        ValueError: the head is frozen at its random initialization.
     """
     if not hasattr(model, "get_base_model"):
         return
     head = list(head_parameters(model))
     if head and not any(parameter.requires_grad for parameter in head):
         raise ValueError(
-            "This PEFT model leaves the classification head frozen at its random start, so it cannot learn the labels: "
-            "use LoraConfig(task_type='SEQ_CLS'), or modules_to_save=['classifier'], or pass the plain model with "
-            "lora_rank."
+            "The classification head of this PEFT model is frozen at its random initialization, so that the model "
+            "cannot learn the labels: use LoraConfig(task_type='SEQ_CLS') or modules_to_save=['classifier'], or pass a "
+            "model without adapters and set lora_rank."
         )

@@ -1,4 +1,4 @@
-"""The axes of a trained model: languages x labels, counted on its training data and kept beside its weights."""
+"""The axes of a trained model, languages x labels: counted on its training data and saved with its weights."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ IGNORED_LABEL = -100
 def axes_of(
     distribution: JointDistribution, class_weighting: str, weights: np.ndarray, names: Sequence[str]
 ) -> dict[str, Any]:
-    """What a checkpoint remembers of its training data, JSON-ready: axes, names of the labels, counts and weights."""
+    """What a checkpoint stores about its training data, JSON-ready: axes, label names, counts and weights."""
     return {
         "languages": list(distribution.languages),
         "labels": list(distribution.labels),
@@ -31,16 +31,16 @@ def axes_of(
 
 
 def write_axes(folder: str | Path, axes: dict[str, Any]) -> None:
-    """Write `langimb.json` beside the weights."""
+    """Write `langimb.json` to the folder of the weights."""
     text = json.dumps(axes, ensure_ascii=False, indent=1)
     Path(folder, AXES_FILE).write_text(text + "\n", encoding="utf-8")
 
 
 def read_axes(folder: str | Path) -> dict[str, Any] | None:
-    """`langimb.json` of a checkpoint, None where it has none.
+    """`langimb.json` of a checkpoint, None if it has none.
 
     Raises:
-        ValueError: it is damaged, or of another form.
+        ValueError: the file is damaged or lacks a key.
     """
     path = Path(folder, AXES_FILE)
     if not path.is_file():
@@ -62,13 +62,13 @@ def read_axes(folder: str | Path) -> dict[str, Any] | None:
 
 
 def class_names(config: Any) -> list[str]:
-    """What a model calls its classes, in their order; LABEL_0, LABEL_1, ... where its configuration does not say."""
+    """Names of a model's classes in their order; LABEL_0, LABEL_1, ... if its configuration has none."""
     known = config.id2label or {}
     return [str(known.get(i, known.get(str(i), f"LABEL_{i}"))) for i in range(config.num_labels)]
 
 
 def name_labels(config: Any, labels: Sequence[Any]) -> None:
-    """The names of a ClassLabel into a model's configuration, where that still says LABEL_0, LABEL_1, ...
+    """Write the names of a ClassLabel to a model's configuration if that still has LABEL_0, LABEL_1, ...
 
     Raises:
         ValueError: the configuration has the same names in another order.
@@ -77,7 +77,7 @@ def name_labels(config: Any, labels: Sequence[Any]) -> None:
     if named != list(labels) and set(named) == set(labels):
         ids = {name: i for i, name in enumerate(named)}
         raise ValueError(
-            f"The model's id2label numbers the labels {', '.join(named)}, the data {', '.join(labels)}: use "
+            f"The model's id2label has the order {', '.join(named)}, the data have {', '.join(labels)}: use "
             f"dataset.align_labels_with_mapping({ids}, column), or load the model with the id2label of the data."
         )
     unnamed = {i: f"LABEL_{i}" for i in range(config.num_labels)}
@@ -98,14 +98,14 @@ def count_for_model(
         name: of the data set, for messages; "train_dataset" must use the model's highest output.
 
     Raises:
-        ValueError: columns are missing, hold nulls, or the labels are no class ids of this model.
+        ValueError: columns are missing or contain nulls, or the labels are not class ids of this model.
     """
     try:
         require_columns(dataset, {"language": language_column})
         if any(text.isdigit() for text in class_label_names(dataset, language_column) or ()):
             raise ValueError(
                 f"The language column {language_column!r} is a ClassLabel whose names are numbers, which cannot be "
-                "told from its class ids: name the languages, or cast the column to strings."
+                "distinguished from its class ids: name the languages, or cast the column to strings."
             )
         column = _label_column(dataset, label_names)
         counted = JointDistribution.from_dataset(dataset, language_column, column)
@@ -129,11 +129,11 @@ def _label_column(dataset: Any, label_names: Sequence[str]) -> str:
     column = next(iter(found), "label")
     if len(found) > 1 and present is not candidates:
         raise ValueError(
-            f"Found label columns {' and '.join(found)}: the Trainer would train on one of them, drop the rest."
+            f"Found the label columns {' and '.join(found)}, but the Trainer uses only one: remove the others."
         )
     if isinstance(present, list | Mapping) and column not in present:
         raise ValueError(
-            f"Expected a label column 'label', found columns {sorted(present)}: rename yours, for example "
+            f"Expected a label column 'label', got columns {sorted(present)}: rename yours, for example "
             "dataset.rename_column('stars', 'label')."
         )
     return column
@@ -144,18 +144,18 @@ def _on_all_classes(counted: JointDistribution, classes: int, column: str, name:
     kept = [i for i, label in enumerate(counted.labels) if label != IGNORED_LABEL]
     labels = [counted.labels[i] for i in kept]
     if not labels:
-        raise ValueError(f"{name}: every row is labelled {IGNORED_LABEL} (ignored). Add labels, or use predict.")
+        raise ValueError(f"{name}: every row has the label {IGNORED_LABEL} (ignored): add labels, or use predict.")
     kinds = sorted({type(label).__name__ for label in labels})
     if kinds != ["int"]:
         raise ValueError(
-            f"{name}: labels must be class ids 0 to {classes - 1} to train on, found {', '.join(kinds)} such as "
-            f"{labels[0]!r}: use dataset.class_encode_column({column!r}), or cast the column to int64."
+            f"{name}: labels must be class ids 0 to {classes - 1}, got {', '.join(kinds)} such as {labels[0]!r}: "
+            f"use dataset.class_encode_column({column!r}), or cast the column to int64."
         )
     if min(labels) < 0 or max(labels) >= classes or (name == "train_dataset" and max(labels) < classes - 1):
         raise ValueError(
-            f"{name}: labels run from {min(labels)} to {max(labels)}, the model has outputs for 0 to {classes - 1}: "
-            f"load the model with num_labels={max(labels) + 1}; where classes have no rows, declare them all in a "
-            "ClassLabel."
+            f"{name}: labels run from {min(labels)} to {max(labels)}, but the model has outputs for 0 to "
+            f"{classes - 1}: load the model with num_labels={max(labels) + 1}; if some classes have no rows, declare "
+            "all classes in a ClassLabel."
         )
     rows = len(counted.languages)
     empty = JointDistribution(counted.languages, tuple(range(classes)), np.zeros((rows, classes), dtype=np.int64))
@@ -163,7 +163,7 @@ def _on_all_classes(counted: JointDistribution, classes: int, column: str, name:
 
 
 def selecting_datasets(eval_dataset: Any, metric_for_best_model: str | None) -> list[tuple[str, Any]]:
-    """The evaluation sets that choose the checkpoint: a single one, or of several the one that the metric names."""
+    """The evaluation set that selects the checkpoint: the only one, or the one in the metric's name."""
     if eval_dataset is None:
         return []
     if not isinstance(eval_dataset, dict):
@@ -174,10 +174,10 @@ def selecting_datasets(eval_dataset: Any, metric_for_best_model: str | None) -> 
 
 
 def require_same_ids(dataset: Any, language_column: str, trained: JointDistribution, name: str) -> None:
-    """Raise where class ids of a data set mean other languages or labels than those of training.
+    """Check that class ids of a data set mean the same languages and labels as in training.
 
     Raises:
-        ValueError: both numberings, and what to do.
+        ValueError: they differ; names both orders.
     """
     label = next((column for column in ("labels", "label_ids") if class_label_names(dataset, column)), "label")
     columns = {"language": language_column, "label": label}
@@ -188,28 +188,30 @@ def require_same_ids(dataset: Any, language_column: str, trained: JointDistribut
         if tuple(found)[: len(expected)] != tuple(expected):
             ids = {entry: i for i, entry in enumerate(expected)}
             raise ValueError(
-                f"{name}: its {purpose} column is a ClassLabel that numbers {', '.join(found)}, expected "
+                f"{name}: its {purpose} column is a ClassLabel with the order {', '.join(found)}, expected "
                 f"{', '.join(expected)} as in train_dataset: use dataset.align_labels_with_mapping({ids}, column)."
             )
 
 
 def require_seen(evaluated: JointDistribution, trained: JointDistribution, name: str) -> None:
-    """Raise where a set that selects the checkpoint has a language or label that training does not have.
+    """Check that an evaluation set that selects the checkpoint has only languages and labels of the training data.
 
     Raises:
-        ValueError: which, and what to do.
+        ValueError: it has others; names them.
     """
     known = _with_rows(trained.languages, trained.counts.sum(axis=1))
     languages = [x for x in _with_rows(evaluated.languages, evaluated.counts.sum(axis=1)) if x not in known]
     if languages:
         raise ValueError(
-            f"{name}: language {', '.join(languages)} is not in train_dataset ({', '.join(known)}); it has no "
-            "weight there, and must not select the checkpoint. Drop its rows, or evaluate them with predict."
+            f"{name}: language {', '.join(languages)} is not in train_dataset ({', '.join(known)}), so it has no "
+            "weights and cannot select the checkpoint: remove its rows, or evaluate them with predict."
         )
     columns = zip(trained.labels, trained.counts.sum(axis=0), evaluated.counts.sum(axis=0), strict=True)
     labels = [str(label) for label, before, now in columns if now and not before]
     if labels:
-        raise ValueError(f"{name}: label {', '.join(labels)} has no rows in train_dataset. Drop its rows, or add some.")
+        raise ValueError(
+            f"{name}: label {', '.join(labels)} has no rows in train_dataset: remove its rows, or add some there."
+        )
 
 
 def _with_rows(axis: Sequence[Any], rows: np.ndarray) -> list[Any]:

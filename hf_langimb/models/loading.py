@@ -1,4 +1,4 @@
-"""How a checkpoint is loaded: a folder or Hub id -> model, tokenizer and axes; no pickles, no code of others."""
+"""Load a checkpoint from a folder or the Hub: model, tokenizer and axes; safetensors only, no remote code."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Trained:
     Args:
         model: a classifier, or the bare encoder of one.
         tokenizer: of the model.
-        axes: what `langimb.json` says of the training data; None where the checkpoint has none.
+        axes: the contents of `langimb.json`; None if the checkpoint has none.
         untrained: parameters that the checkpoint lacks.
     """
 
@@ -35,16 +35,16 @@ class Trained:
 
     @property
     def names(self) -> list[str]:
-        """What the model calls its classes, in their order."""
+        """Names of the model's classes, in their order."""
         return class_names(self.model.config)
 
 
 def load_trained(name: str | Path, *, encoder: bool = False, **options: Any) -> Trained:
-    """A checkpoint from the Hub or a folder; adapters are put on their base.
+    """Load a checkpoint from the Hub or a folder; adapters are added to their base model.
 
     Args:
         name: Hub id or folder.
-        encoder: load the bare encoder of whatever model this is, not a classifier (adapters: a classifier).
+        encoder: load only the encoder of any model, not a classifier (adapters: a classifier).
         options: of `from_pretrained`, such as the token with which the base of adapters is downloaded.
 
     Raises:
@@ -61,7 +61,7 @@ def load_trained(name: str | Path, *, encoder: bool = False, **options: Any) -> 
             untrained = list(found["missing_keys"])
         else:
             model = load_model(name, **options)
-    except Exception as error:  # whatever untrusted files do to the libraries that read them
+    except Exception as error:  # untrusted files make the libraries raise anything
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ValueError(
             f"Expected a model with its tokenizer at {str(name)!r} (Hub id or folder; of a run RUN/SETUP/seed-N): "
@@ -70,7 +70,7 @@ def load_trained(name: str | Path, *, encoder: bool = False, **options: Any) -> 
     vocabulary, known = model.get_input_embeddings().num_embeddings, len(tokenizer)
     if known > vocabulary or known <= len(tokenizer.all_special_ids):
         raise ValueError(
-            f"The tokenizer at {str(name)!r} has {known:,} tokens, its model {vocabulary:,}: they do not belong "
+            f"The tokenizer at {str(name)!r} has {known:,} tokens, but its model {vocabulary:,}: they do not belong "
             "together."
         )
     return Trained(model, tokenizer, read_axes(name), tuple(untrained))
@@ -80,7 +80,7 @@ def load_model(name: str | Path, **options: Any) -> Any:
     """A trained classifier, without its tokenizer; see `load_trained`.
 
     Raises:
-        ValueError: the checkpoint lacks weights of its model, such as a head.
+        ValueError: the checkpoint lacks weights of its model, such as the classification head.
     """
     from transformers import AutoModelForSequenceClassification
 
@@ -92,12 +92,12 @@ def load_model(name: str | Path, **options: Any) -> Any:
         )
     if found["missing_keys"]:
         lacking = ", ".join(sorted(found["missing_keys"]))[:200]
-        raise ValueError(f"{name} is no trained classifier: it lacks the weights {lacking}.")
+        raise ValueError(f"{name} is not a trained classifier: it lacks the weights {lacking}.")
     return model
 
 
 def _load_adapter(folder: Path, options: dict[str, Any]) -> Any:
-    """Adapters on their base; that of a run is found in the run, wherever it was moved."""
+    """Add adapters to their base model; the base of a run is found in the run folder, even if that was moved."""
     from peft import AutoPeftModelForSequenceClassification, PeftModelForSequenceClassification
     from transformers import AutoModelForSequenceClassification
 
@@ -120,7 +120,7 @@ def _load_adapter(folder: Path, options: dict[str, Any]) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the library's reports: the callers say what is missing."""
+    """Hide the library's reports: the callers report missing weights."""
     from transformers.utils import logging
 
     verbosity = logging.get_verbosity()
@@ -138,15 +138,15 @@ def _classes_of(folder: str | Path) -> int:
     with safe_open(Path(folder) / "adapter_model.safetensors", "pt") as weights:
         heads = [name for name in weights.keys() if name.endswith(".weight") and "lora_" not in name]  # noqa: SIM118
         if not heads:
-            raise ValueError(f"The adapter at {folder} has no classification head of its own: train it with one.")
+            raise ValueError(f"The adapter at {folder} has no classification head: train it with one.")
         return weights.get_slice(heads[-1]).get_shape()[0]
 
 
 def longest_input(tokenizer: Any, config: Any) -> int | None:
-    """Tokens that the model reads: the model's limit where the tokenizer has none, or a larger one; else None."""
+    """Maximum number of tokens, if the tokenizer does not already limit it to what the model reads; else None."""
     positions = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
     if not positions or tokenizer.model_max_length <= positions:
-        return None  # `truncation=True` knows it
+        return None  # `truncation=True` applies it
     return positions - 2  # some models use two positions otherwise
 
 

@@ -743,7 +743,7 @@ BAD_DATA = {
     ),
     "no label column in a list of rows": (
         lambda rows: list(rows.rename_column("label", "stars")),
-        r"train_dataset: .*label column 'label', found columns .*'stars'.*rename_column",
+        r"train_dataset: .*label column 'label', got columns .*'stars'.*rename_column",
     ),
     "splits": (lambda rows: DatasetDict(train=rows), r"train_dataset: .*splits \['train'\].*dataset\['train'\]"),
     "unlabelled rows of a ClassLabel": (
@@ -752,7 +752,7 @@ BAD_DATA = {
     ),
     "no label column": (
         lambda rows: rows.rename_column("label", "stars"),
-        r"train_dataset: .*label column 'label', found columns .*'stars'.*rename_column\('stars', 'label'\)",
+        r"train_dataset: .*label column 'label', got columns .*'stars'.*rename_column\('stars', 'label'\)",
     ),
     "null language": (
         lambda rows: rows.map(lambda row, i: {"language": None if i == 3 else row["language"]}, with_indices=True),
@@ -766,15 +766,15 @@ BAD_DATA = {
     "an empty list": (lambda rows: [], r"train_dataset: No rows.*empty"),
     "no labelled rows": (
         lambda rows: relabelled(rows, lambda label: -100, "int64"),
-        r"train_dataset: every row is labelled -100.*Add labels",
+        r"train_dataset: every row has the label -100.*add labels",
     ),
     "labels as strings": (
         lambda rows: relabelled(rows, lambda label: f"l{label}", "string"),
-        r"labels must be class ids 0 to 2.*found str such as 'l0'.*class_encode_column\('label'\)",
+        r"labels must be class ids 0 to 2.*got str such as 'l0'.*class_encode_column\('label'\)",
     ),
     "labels as booleans": (
         lambda rows: relabelled(rows, bool, "bool"),
-        r"labels must be class ids 0 to 2.*found bool such as False.*cast the column to int64",
+        r"labels must be class ids 0 to 2.*got bool such as False.*cast the column to int64",
     ),
     "labels as floats": (
         lambda rows: relabelled(rows, float, "float64"),
@@ -786,11 +786,11 @@ BAD_DATA = {
     ),
     "a class id too many": (
         lambda rows: relabelled(rows, lambda label: label + 1, "int64"),
-        r"labels run from 1 to 3, the model has outputs for 0 to 2: load the model with num_labels=4",
+        r"labels run from 1 to 3, but the model has outputs for 0 to 2: load the model with num_labels=4",
     ),
     "a class too few": (
         lambda rows: relabelled(rows, lambda label: min(label, 1), "int64"),
-        r"labels run from 0 to 1, the model has outputs for 0 to 2: load the model with num_labels=2.*ClassLabel",
+        r"labels run from 0 to 1, but the model has outputs for 0 to 2: load the model with num_labels=2.*ClassLabel",
     ),
     "a missing cell": (
         lambda rows: without(without(rows, "en", 2), "fr", 0),
@@ -809,7 +809,7 @@ def test_bad_training_data_is_refused_in_words(build, rows, name):
 BAD_EVALUATION = {
     "unseen language": (
         lambda rows: rows.map(lambda row, i: {"language": "de" if i == 3 else row["language"]}, with_indices=True),
-        r"eval_dataset: language de is not in train_dataset \(en, fr, ja\).*[Dd]rop its rows.*predict",
+        r"eval_dataset: language de is not in train_dataset \(en, fr, ja\).*remove its rows.*predict",
     ),
     "languages numbered otherwise": (
         lambda rows: rows.cast_column("language", ClassLabel(names=["fr", "en", "ja"])),
@@ -840,7 +840,7 @@ def test_a_bad_evaluation_set_is_refused_in_words(build, rows, name):
 def test_an_unseen_label_is_refused_in_the_evaluation_set(build, rows):
     names = ClassLabel(names=["a", "b", "c"])
     trained = rows.filter(lambda row: row["label"] < 2).cast_column("label", names)
-    with pytest.raises(ValueError, match=r"eval_dataset: label c has no rows in train_dataset.*[Dd]rop its rows"):
+    with pytest.raises(ValueError, match=r"eval_dataset: label c has no rows in train_dataset.*remove its rows"):
         build(data=trained, eval_dataset=rows.cast_column("label", names))
 
 
@@ -863,7 +863,7 @@ def test_class_ids_numbered_otherwise_are_refused_wherever_they_are_evaluated(bu
         for names in (ordered, ordered[::-1])
     )
     trainer = build(data=one, eval_dataset={"some": other})  # selects nothing
-    message = f"its {column} column is a ClassLabel that numbers {', '.join(ordered[::-1])}, expected"
+    message = f"its {column} column is a ClassLabel with the order {', '.join(ordered[::-1])}, expected"
     for call in (trainer.evaluate, lambda: trainer.evaluate(other), lambda: trainer.predict(other)):
         with pytest.raises(ValueError, match=message):
             call()
@@ -883,14 +883,14 @@ def test_languages_named_by_numbers_are_refused(build, rows):
 
 
 def test_two_label_columns_are_refused(build, rows):
-    with pytest.raises(ValueError, match="Found label columns labels and label: the Trainer would train on one"):
+    with pytest.raises(ValueError, match="Found the label columns labels and label, but the Trainer uses only one"):
         build(data=rows.add_column("labels", [0] * len(rows)))
 
 
 def test_a_model_that_numbers_the_labels_otherwise_is_refused(build, tiny_bert, rows):
     named = rows.cast_column("label", ClassLabel(names=["a", "b", "c"]))
     model = tiny_bert(id2label={0: "b", 1: "a", 2: "c"}, label2id={"b": 0, "a": 1, "c": 2})
-    with pytest.raises(ValueError, match="id2label numbers the labels b, a, c, the data a, b, c"):
+    with pytest.raises(ValueError, match="id2label has the order b, a, c, the data have a, b, c"):
         build(model, named)
 
 
@@ -948,11 +948,11 @@ def test_an_adapter_that_freezes_the_head_is_refused(build, tiny_bert):
     from peft import LoraConfig, get_peft_model
 
     settings = {"target_modules": ["query", "value"], "r": 2}
-    with pytest.raises(ValueError, match=r"head frozen.*task_type='SEQ_CLS'.*lora_rank"):
+    with pytest.raises(ValueError, match=r"head .*is frozen.*task_type='SEQ_CLS'.*lora_rank"):
         build(get_peft_model(tiny_bert(), LoraConfig(**settings)))
     model = get_peft_model(tiny_bert(), LoraConfig(**settings, task_type="SEQ_CLS"))
     build(model, head_learning_rate=0.1).train()
-    with pytest.raises(ValueError, match="found one with adapters: set lora_rank=0"):
+    with pytest.raises(ValueError, match="got one with adapters: set lora_rank=0"):
         build(model, lora_rank=2)
 
 
