@@ -228,7 +228,7 @@ def test_what_does_not_belong_together(checkpoint, tmp_path, bert_tokenizer, tin
     small = tiny_bert(vocab_size=10)
     small.save_pretrained(tmp_path / "small")
     bert_tokenizer.save_pretrained(tmp_path / "small")
-    with pytest.raises(ValueError, match="has 29 tokens, its model 10: they do not belong together"):
+    with pytest.raises(ValueError, match="has 29 tokens, but its model 10: they do not belong together"):
         probe_model(str(tmp_path / "small"), spoken(), text_columns=["text"])
     tiny_bert().save_pretrained(tmp_path / "alone")  # transformers makes a tokenizer of five special tokens up
     with pytest.raises(ValueError, match=r"do not belong together|Expected a model with its tokenizer"):
