@@ -1,5 +1,5 @@
 # make demo    install, then train and compare the setups on the embedded mini-XNLI (offline once installed)
-# make test    install with the test tools, then run the whole suite
+# make test    install with the test tools, then run the whole suite in two processes (one: ARGS="-n 0")
 # make lint    ruff and mypy
 # make readme  render the tables of README.md and the model cards from the results kept under model_cards/
 #
@@ -22,7 +22,7 @@ demo: .venv/.installed
 	.venv/bin/accelerate launch --quiet recipes/xnli.py $(ARGS)
 
 test: .venv/.installed-test
-	.venv/bin/python -m pytest $(ARGS)
+	.venv/bin/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 lint: .venv/.installed-test
 	.venv/bin/ruff check .

@@ -1,27 +1,38 @@
-"""Shared fixtures: tiny tokenizers, models and data sets made here, without any download."""
+"""Shared fixtures: tiny tokenizers, models and data sets made here, without any download.
+
+Each process of a parallel run (pytest -n 2) has a port, caches and temporary folders of its own.
+"""
 
 import os
 import random
 import shutil
 import socket
+import sys
 import tempfile
 import threading
 
 import pytest
 
-# Read at first import, so before it: no test reaches the network (a stray call meets a closed port), and the Hub tests
-# may still talk to their own server on this machine, which offline mode would block.
+# Read at first import, so set before it: no test reaches the network (a stray call meets a closed port), and the Hub
+# tests may still talk to their own server on this machine, which offline mode would block.
 os.environ["HF_HUB_OFFLINE"] = os.environ["TRANSFORMERS_OFFLINE"] = "0"
-with socket.socket() as _free:
-    _free.bind(("127.0.0.1", 0))
-    HUB_PORT = _free.getsockname()[1]  # closed but where a test starts its Hub
+# The port stays bound, so that no other process gets it; a server with SO_REUSEADDR may still listen on it (Linux).
+_reserved = socket.socket()
+_reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+_reserved.bind(("127.0.0.1", 0))
+HUB_PORT = _reserved.getsockname()[1]  # closed except where a test starts its Hub
+if sys.platform != "linux":
+    _reserved.close()
 os.environ["HF_ENDPOINT"] = f"http://127.0.0.1:{HUB_PORT}"
-os.environ["HF_HOME"] = tempfile.mkdtemp()
+_caches = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)  # removed when the process ends
+os.environ["HF_HOME"] = f"{_caches.name}/huggingface"
+os.environ["HF_MODULES_CACHE"] = f"{_caches.name}/modules"  # where `evaluate` copies a module to load it
 os.environ["HF_HUB_DISABLE_XET"] = os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
-os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["OMP_NUM_THREADS"] = "1"  # also torch's threads
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
-LIVE_TOKEN = os.environ.pop("HF_TOKEN", None)  # of the opt-in test alone
-os.environ["HF_MODULES_CACHE"] = tempfile.mkdtemp()  # where `evaluate` copies a module to load it
+if "HF_TOKEN" in os.environ:  # for the opt-in test alone; parallel workers inherit it under this name
+    os.environ["LANGIMB_LIVE_TOKEN"] = os.environ.pop("HF_TOKEN")
+LIVE_TOKEN = os.environ.get("LANGIMB_LIVE_TOKEN")
 
 TOKEN = "hf_ThisIsTheSecretOfAnn"  # of the Hub on this machine
 

@@ -77,7 +77,9 @@ def test_metadata_of_the_wheel(wheel):
     assert f"\nVersion: {hf_langimb.__version__}\n" in metadata
     assert re.search(r"\nLicense(-Expression)?: Apache-2.0\n", metadata)
     assert "\nRequires-Python: >=3.11\n" in metadata
-    assert "\nProvides-Extra: test\n" in metadata
+    assert {"evaluate", "test"} == set(re.findall(r"^Provides-Extra: (.+)$", metadata, re.MULTILINE))
+    required = [line for line in metadata.splitlines() if line.startswith("Requires-Dist: evaluate")]
+    assert required and all("extra ==" in line for line in required)
     (entry_points,) = (text for name, text in wheel.items() if name.endswith("/entry_points.txt"))
     assert "langimb = hf_langimb.cli:main" in entry_points
     (licence,) = (text for name, text in wheel.items() if name.endswith("/licenses/LICENSE"))

@@ -1,0 +1,145 @@
+"""What version 0.1 wrote is read with the same values: a run folder of two setups, one of them adapters, two seeds.
+
+tests/fixtures has the folder (`run-0.1`), the YAML that made it, and what version 0.1 itself read from it.
+"""
+
+import json
+import re
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import HUB_PORT
+from datasets import Dataset
+from hub_server import HubServer
+from huggingface_hub import ModelCard
+
+import hf_langimb
+from hf_langimb import LangImbTrainer, cumulative_difference, load_run, push_run
+from hf_langimb.cli import main
+from hf_langimb.runs.experiment import run
+from hf_langimb.runs.recipe import parse_recipe
+
+FIXTURES = Path(__file__).parent / "fixtures"
+RUN = FIXTURES / "run-0.1"
+RECIPES = Path(hf_langimb.__file__).parents[1] / "recipes" / "xnli"
+EXPECTED = json.loads((FIXTURES / "expected-0.1.json").read_text(encoding="utf-8"))
+ROWS = EXPECTED["rows"]
+MODELS = [(setup, seed) for setup in ("balanced", "imbalanced") for seed in (0, 1)]
+
+
+def assert_contains(found, expected, where=""):
+    """Every value of `expected` is in `found`, floats to 1e-5; keys that came later are no difference."""
+    if isinstance(expected, dict):
+        for key, value in expected.items():
+            assert_contains(found[key], value, f"{where}/{key}")
+    elif isinstance(expected, list):
+        assert len(found) == len(expected), where
+        for i, value in enumerate(expected):
+            assert_contains(found[i], value, f"{where}/{i}")
+    elif isinstance(expected, float):
+        assert found == pytest.approx(expected, rel=0, abs=1e-5), where
+    else:
+        assert found == expected, where
+
+
+def texts():
+    return [row["premise"] for row in ROWS], [row["hypothesis"] for row in ROWS]
+
+
+def logits_of(loaded):
+    batch = loaded.tokenizer(*texts(), padding=True, return_tensors="pt")
+    with torch.no_grad():
+        return loaded.model(**batch).logits.numpy()
+
+
+def test_the_fixture_is_small_and_names_no_machine():
+    files = [path for path in FIXTURES.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) <= 2**20
+    texts = [path.read_text(encoding="utf-8") for path in files if path.suffix in (".json", ".yaml", ".md")]
+    assert not [text for text in texts if re.search(r"/(tmp|home|root|Users|work)/", text)]
+
+
+@pytest.mark.parametrize(("setup", "seed"), MODELS)
+def test_load_run(setup, seed):
+    loaded, expected = load_run(RUN, setup=setup, seed=seed), EXPECTED["load_run"][f"{setup}/{seed}"]
+    np.testing.assert_allclose(logits_of(loaded), expected["logits"], atol=1e-5)
+    np.testing.assert_allclose(loaded.weights, expected["weights"], atol=1e-5)
+    assert (loaded.languages, loaded.labels) == (expected["languages"], expected["labels"])
+    assert [loaded.model.config.id2label[i] for i in range(3)] == expected["id2label"]
+    assert loaded.model.config.langimb["counts"] == expected["counts"]
+    measured = loaded.results["setups"][setup]["seeds"][str(seed)]["test"]
+    assert measured["accuracy"] == pytest.approx(expected["accuracy"])
+
+
+@pytest.mark.parametrize(("setup", "seed"), MODELS)
+def test_the_trainer_evaluates_a_loaded_model(training_arguments, setup, seed):
+    loaded = load_run(RUN, setup=setup, seed=seed)
+    columns = {name: [row[name] for row in ROWS] for name in ("language", "label")}
+    columns["label"] = [loaded.labels.index(name) for name in columns["label"]]
+    data = Dataset.from_dict({**loaded.tokenizer(*texts()), **columns})
+    trains = setup == "balanced"  # loaded adapters are frozen: they are only evaluated
+    trainer = LangImbTrainer(
+        loaded.model,
+        training_arguments(class_weighting="per_language" if trains else "none", per_device_eval_batch_size=4),
+        train_dataset=data.select([0, 0, 0, 1, 2, 3, 3, 4, 5, 5]) if trains else None,
+        eval_dataset=data,
+        processing_class=loaded.tokenizer,
+    )
+    expected = EXPECTED["evaluate"][f"{setup}/{seed}"]
+    assert set(expected) == {"eval_loss", "eval_plain_loss", "eval_uniform_loss"}
+    assert_contains(trainer.evaluate(), expected)
+
+
+def test_cumulative_difference():
+    stores = {f"{setup}/{seed}": RUN / "attributions" / f"{setup}-seed-{seed}" for setup, seed in MODELS}
+    found = {
+        "result": cumulative_difference(stores["imbalanced/0"], stores["balanced/0"], resamples=100),
+        "unbiased": cumulative_difference(
+            stores["imbalanced/0"], stores["balanced/1"], selection=stores["balanced/0"], resamples=0
+        ),
+    }
+    assert_contains(found, EXPECTED["cumulative_difference"])
+
+
+def test_compare(capsys):
+    assert main(["compare", str(RUN), "--json"]) == 0
+    assert_contains(json.loads(capsys.readouterr().out), EXPECTED["compare"])
+
+
+def test_report(tmp_path):
+    """Every number in the tables of the page that version 0.1 wrote is in today's."""
+    assert main(["report", str(RUN), "--output", str(tmp_path / "page.html")]) == 0
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    cells = [re.sub("<[^>]+>", " ", cell) for cell in re.findall(r"<td[^>]*>(.*?)</td>", page, re.DOTALL)]
+    numbers = Counter(number for cell in cells for number in re.findall(r"-?\d+\.\d+", cell))
+    assert len(EXPECTED["report"]) > 200
+    assert not Counter(EXPECTED["report"]) - numbers
+
+
+def test_push():
+    with HubServer(HUB_PORT) as hub:
+        hub.add_user("ann", "hf_ann")
+        push_run(RUN, "ann/old", token="hf_ann")
+        for name, expected in EXPECTED["push"].items():
+            files = hub.repos[name].files()
+            assert set(expected["files"]) <= set(files), name
+            if expected["metrics"]:
+                found = ModelCard(files["README.md"].decode()).data.eval_results
+                assert_contains(sorted([one.metric_type, one.metric_value] for one in found), expected["metrics"])
+        for setup in ("balanced", "imbalanced"):
+            expected = EXPECTED["load_run"][f"{setup}/0"]["logits"]
+            np.testing.assert_allclose(logits_of(load_run(f"ann/old-{setup}")), expected, atol=1e-5)
+
+
+def test_the_recipe_continues_the_run(tmp_path):
+    """Nothing is left to do: results.json is assembled again from what each step wrote."""
+    folder = shutil.copytree(RUN, tmp_path / "run")
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")}
+    argv = ["--config", str(FIXTURES / "old.yaml"), "--output_dir", str(folder)]
+    _, results = run(parse_recipe("xnli", RECIPES, argv))
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")} == before
+    assert_contains(results, json.loads((RUN / "results.json").read_text(encoding="utf-8")))
