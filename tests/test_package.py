@@ -3,34 +3,15 @@
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import sizes
 
 import hf_langimb
 
 PACKAGE = Path(hf_langimb.__file__).parent
 HEAVY = ("torch", "transformers", "datasets")
-
-# Each may import those behind it.
-LAYERS = [
-    "__main__",
-    "cli",
-    "metrics",
-    "runs",
-    "training",
-    "hub",
-    "results",
-    "measures",
-    "models",
-    "data",
-    "counts",
-    "console",
-    "files",
-]
-PLACE = {name: place for place, name in enumerate(LAYERS)}
-
 
 # What an import loads.
 
@@ -77,56 +58,38 @@ def test_unknown_names_are_attribute_errors():
         exec("from hf_langimb import JoinedDistribution")
 
 
-# Imports run only downwards.
+# Imports run only downwards, and sizes stay within their limits.
 
 
-def statements(node: ast.AST) -> Iterator[ast.AST]:
-    """Nodes of a tree at any depth, in functions too, but not those for type checkers alone."""
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.If) and ast.unparse(child.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
-            child = ast.Module(child.orelse, [])
-        yield child
-        yield from statements(child)
-
-
-def rooms_imported(source: str, module: str) -> set[str]:
-    """Rooms that a module's source imports; `module` is its dotted name, for relative imports."""
-    names = []
-    for node in statements(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            above = module.split(".")[: -node.level] if node.level else []
-            names += [".".join([*above, *filter(None, [node.module]), alias.name]) for alias in node.names]
-    rooms = {name.split(".")[1] for name in names if name.startswith("hf_langimb.")}
-    return {hf_langimb._HOMES.get(room, room).partition(".")[0] for room in rooms} - {"__version__"}
-
-
-def modules() -> Iterator[tuple[str, str, str]]:
-    """Room, dotted name and source of each module but the package's own `__init__`."""
-    for path in sorted(PACKAGE.rglob("*.py")):
-        parts = path.relative_to(PACKAGE).with_suffix("").parts
-        if parts != ("__init__",):
-            yield parts[0], ".".join(["hf_langimb", *parts]), path.read_text(encoding="utf-8")
-
-
-def test_every_module_has_a_floor():
-    unknown = sorted({room for room, _, _ in modules()} - set(PLACE))
-    assert not unknown, f"give these modules a place in LAYERS: {unknown}"
+def layers_imported(source: str, module: str) -> set[str]:
+    """Folders and modules right below the package that a source imports."""
+    names = sizes.names_imported(ast.parse(source), module)
+    found = {name.split(".")[1] for name in names if name.startswith("hf_langimb.")}
+    return {hf_langimb._HOMES.get(name, name).partition(".")[0] for name in found} - {"__version__"}
 
 
 def test_imports_run_only_downwards():
-    upwards = [
-        f"{module} imports {imported}"
-        for room, module, source in modules()
-        for imported in sorted(rooms_imported(source, module) - {room})
-        if PLACE[imported] < PLACE[room]
-    ]
-    assert not upwards
+    graph = sizes.imports(PACKAGE)
+    assert graph["training.trainer"] >= {"training.losses", "counts.weighting"}
+    assert sizes.upwards(graph) == []
+    assert sizes.circles(graph) == []
+
+
+def test_imports_upwards_and_circles_are_seen():
+    graph = {
+        "data.a": {"data.b"},
+        "data.b": {"data.c"},
+        "data.c": {"data.a"},
+        "data.d": {"cli", "data.a"},
+        "cli": set(),
+    }
+    assert sizes.upwards(graph) == ["data.d imports cli"]
+    assert sizes.circles(graph) == ["data.a", "data.b", "data.c"]
+    assert sizes.upwards({"utils": set()}) == ["utils is in no layer"]
 
 
 @pytest.mark.parametrize(
-    ("source", "rooms"),
+    ("source", "layers"),
     [
         ("import hf_langimb.training.trainer", {"training"}),
         ("import hf_langimb.data.reading as rows, torch", {"data"}),
@@ -142,5 +105,51 @@ def test_imports_run_only_downwards():
         ("import hf_langimbalance.cli\nfrom numpy import random", set()),
     ],
 )
-def test_no_way_to_write_an_import_is_missed(source, rooms):
-    assert rooms_imported(source, "hf_langimb.data.mini") == rooms
+def test_no_way_to_write_an_import_is_missed(source, layers):
+    assert layers_imported(source, "hf_langimb.data.mini") == layers
+
+
+PENDING = {  # not reached yet
+    "lines of the package",
+    "lines of the tests",
+    "lines of the largest file",
+    "lines of a function, 95th percentile",
+    "raises per 1,000 lines",
+}
+
+
+@pytest.mark.parametrize("size", sizes.sizes(), ids=lambda size: size.name)
+def test_sizes_are_within_their_limits(size, request):
+    if size.name in PENDING:
+        request.applymarker(pytest.mark.xfail(strict=False))
+    assert size.value <= size.limit, size.detail
+
+
+def test_raises_are_counted_with_the_calls_of_functions_that_only_raise():
+    source = """
+def check(x):
+    "Raise unless x is positive."
+    kept = abs(x)
+    for value in (x, kept):
+        if value < 0:
+            raise ValueError(value)
+    return
+
+def checked(x):
+    if x < 0:
+        raise ValueError(x)
+    return x
+
+def close(self):
+    self.open = False
+    if not self.open:
+        raise ValueError
+
+def report(x):
+    print(x)
+    if x:
+        raise ValueError
+
+check(1), checked(2), close(3), report(4), self.check(5)
+"""
+    assert sizes.raises([ast.parse(source)]) == 4 + 2
