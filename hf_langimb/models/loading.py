@@ -13,6 +13,7 @@ from datasets import Dataset
 from hf_langimb.files import read_json
 from hf_langimb.models.axes import class_names, read_axes
 
+START = "start"  # the model that a run pre-trains, in its folder
 SAFE = {"use_safetensors": True, "trust_remote_code": False}
 ADAPTER_FILE, BASE_MODEL = "adapter_config.json", "base_model_name_or_path"
 
@@ -104,9 +105,9 @@ def _load_adapter(folder: Path, options: dict[str, Any]) -> Any:
     axes = read_axes(folder)
     options = options | {"num_labels": len(axes["labels"]) if axes else _classes_of(folder)}
     base = str(read_json(folder / ADAPTER_FILE, "remove the folder").get(BASE_MODEL))
-    start = folder.absolute().parents[1] / "start"  # of RUN/SETUP/seed-N
+    start = folder.absolute().parents[1] / START  # of RUN/SETUP/seed-N
     with _quiet():
-        if Path(base).name == "start" and start.is_dir():
+        if Path(base).name == START and start.is_dir():
             model = AutoModelForSequenceClassification.from_pretrained(start, **SAFE, **options)
             model = PeftModelForSequenceClassification.from_pretrained(model, folder)
         else:

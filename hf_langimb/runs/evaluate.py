@@ -1,4 +1,4 @@
-"""Measure a classifier that is there already, ours or a stranger's: predictions, probe, attributions, card.
+"""Measure a model that is there already: predictions, probe, attributions, card.
 
 The folder that it writes is that of a run with one setup, `model`, whose training happened elsewhere.
 """
@@ -12,6 +12,7 @@ import shutil
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +20,23 @@ import numpy as np
 from accelerate import PartialState
 from datasets import Dataset
 
-from hf_langimb.console import RESUMES, ends_in_words, hidden, on_main, start_program
+from hf_langimb.console import RESUMES, ends_in_words, on_main, start_program
+from hf_langimb.counts.columns import labels_by_name, require_columns
 from hf_langimb.counts.distribution import JointDistribution
-from hf_langimb.files import write_json
-from hf_langimb.models.axes import read_axes
-from hf_langimb.results.schema import SCHEMA_VERSION, summarise, write_results
+from hf_langimb.data.reading import find_text_columns, open_rows, standardise
+from hf_langimb.files import read_json, write_json
+from hf_langimb.models.loading import ADAPTER_FILE, longest_input, tokenize
+from hf_langimb.results.folder import RunFolder
+from hf_langimb.results.schema import write_results
 from hf_langimb.results.tables import file_name
+from hf_langimb.runs.assemble import assemble_results
+from hf_langimb.runs.drawing import sample_evenly
 from hf_langimb.runs.flags import add_dataset, chosen_rows, with_dashes
-from hf_langimb.training.arguments import LangImbTrainingArguments
+from hf_langimb.runs.steps import explain, load_on_device, measure_predictions, predict_and_probe
 
 logger = logging.getLogger(__name__)
 
 SETUP, SEED = "model", 0
-REQUEST = "request.json"
 NOT_ASKED = ("output_dir", "push_to_hub", "batch_size")  # where, and how fast: no measure depends on them
 
 
@@ -42,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     logging.basicConfig(format="%(message)s")
     logger.setLevel(logging.INFO if state.is_main_process else logging.ERROR)
     with ends_in_words("evaluate.py", RESUMES):
-        folder, results = check_up(options, quiet=hidden())
+        folder, results = check_up(options)
         if state.is_main_process:
             _show(folder, results, options)
 
@@ -78,60 +83,54 @@ def _parse(argv: Sequence[str] | None) -> Namespace:
     return options
 
 
-def check_up(options: Namespace, quiet: bool = True) -> tuple[Path, dict[str, Any]]:
-    """Measure, and write results.json and the page; a step that is done is not done again.
+def check_up(options: Namespace) -> tuple[Path, dict[str, Any]]:
+    """Measure, and write results.json; a step that is done is not done again.
+
+    Args:
+        options: of the command line.
+
+    Returns:
+        The run folder and its results.
 
     Raises:
         ValueError: no such model or data, or labels that the model does not have; says what to do.
     """
-    from hf_langimb.data.reading import find_text_columns, open_rows
     from hf_langimb.hub.push import require_login
-    from hf_langimb.models.loading import load_trained, longest_input, tokenize
-    from hf_langimb.runs.experiment import explain, explained_rows, measure_predictions, predict, probe
 
     if options.push_to_hub:
         if Path(options.model).is_dir():
-            raise ValueError(f"--push_to_hub writes to the repository of MODEL, found the folder {options.model}.")
+            raise ValueError(f"--push_to_hub writes to the repository of MODEL, got the folder {options.model}.")
         on_main(lambda: require_login(options.model, own=False))
     rows = open_rows(options.dataset, **chosen_rows(options))
     columns = find_text_columns(rows, options.text_column)
-    folder = Path(options.output_dir or f"runs/evaluate-{file_name(Path(options.model).name)}")
-    place = folder / SETUP / f"seed-{SEED}"
+    folder = RunFolder(Path(options.output_dir or f"runs/evaluate-{file_name(Path(options.model).name)}"))
+    place = folder.model(SETUP, SEED)
     if not Path(options.dataset).is_file():  # `datasets` calls any single file "train"
         options.split = options.split or str(rows.split or "")
-    facts = {"files": on_main(lambda: _checksums_of(options.model)), "data": _fingerprint(rows)}
-    on_main(lambda: _open_folder(folder, options, facts))
+    facts = {"recipe": "evaluate", "files": on_main(lambda: _checksums_of(options.model)), "data": _fingerprint(rows)}
+    on_main(lambda: folder.claim(_request(options) | facts))
     on_main(lambda: _fetch(options.model, place, options.labels))
-    trained = load_trained(place)
-    names = trained.names
-    test = _labelled(rows, columns, names)
+    load = cache(partial(load_on_device, place))
+    trained = load()
+    test = _labelled(rows, columns, trained.names)
     limit = longest_input(trained.tokenizer, trained.model.config)
-    axes = read_axes(place)
-    plan, weights = _trained_on(axes, sorted(test.unique("language")), len(names))
-    explained = explained_rows(test, options.explain_rows)
+    plan, weights = _trained_on(trained.axes, sorted(test.unique("language")), len(trained.names))
     encoded = tokenize(test, trained.tokenizer, columns, limit)
-    arguments = LangImbTrainingArguments(
-        output_dir=str(place),
-        per_device_eval_batch_size=options.batch_size,
-        dataloader_pin_memory=PartialState().device.type == "cuda",
-        report_to="none",
-        disable_tqdm=quiet,
-    )
-    quality = measure_predictions(predict(place, encoded, arguments), encoded, plan, weights)
-    metrics = {"test": quality, "probe": probe(place, encoded, None)}
-    if explained is not None:
-        store = folder / "attributions" / f"{SETUP}-seed-{SEED}"
-        explain(place, explained, store, columns, limit)
-    results = _assemble(options, place, names, plan, axes, test, metrics)
+    predictions, probes = predict_and_probe(place, load, encoded, None, options.batch_size)
+    metrics = {"test": measure_predictions(predictions, encoded, plan, weights), "probe": probes}
+    sample, explained = sample_evenly(test, options.explain_rows), None
+    if sample is not None:
+        store = folder.store(SETUP, SEED)
+        explain(store, load, sample, columns, limit)
+        explained = on_main(lambda: _explained(store))
+    results = _results_of(options, place, trained.names, plan, trained.axes, test, metrics, explained)
     if PartialState().is_main_process:
-        if explained is not None:
-            results["explained"] = _explained(store)
-        write_results(folder, results)
+        write_results(folder.path, results)
     PartialState().wait_for_everyone()
-    return folder, results
+    return folder.path, results
 
 
-def _assemble(
+def _results_of(
     options: Namespace,
     place: Path,
     names: Sequence[str],
@@ -139,40 +138,37 @@ def _assemble(
     axes: dict[str, Any] | None,
     test: Dataset,
     metrics: dict[str, Any],
+    explained: dict[str, Any] | None,
 ) -> dict[str, Any]:
     """results.json of a run with one setup."""
-    languages = sorted(test.unique("language"))
-    adapter = place / "adapter_config.json"
-    rank = json.loads(adapter.read_text(encoding="utf-8")).get("r", 0) if adapter.is_file() else 0
+    adapter = place / ADAPTER_FILE
     setup = {
         "plan": "natural",
         "class_weighting": axes["class_weighting"] if axes else "none",
         "masked_entropy_weight": 0,
-        "lora_rank": rank,
+        "lora_rank": read_json(adapter, "download it again").get("r", 0) if adapter.is_file() else 0,
         "seeds": {str(SEED): metrics},
-        "summary": summarise({str(SEED): metrics}),
     }
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "recipe": "evaluate",
-        "config_name": options.model,
-        "config": _request(options),
-        "flags": options.flags,
-        "languages": list(plan.languages) + [name for name in languages if name not in plan.languages],
-        "labels": list(names),
-        "seeds": [SEED],
-        "data": {"test/natural": JointDistribution.from_dataset(test).audit()}
-        | ({"train/natural": _audit_of(axes, names)} if axes else {}),
-        "setups": {SETUP: setup},
-        "noise_ceiling": None,
-        "comparisons": [],
-        "attributions": None,
-        "explained": None,
-    }
+    data = {"test/natural": JointDistribution.from_dataset(test).audit()}
+    if axes:
+        data["train/natural"] = _audit_of(axes, names)
+    languages = sorted(test.unique("language"))
+    return assemble_results(
+        recipe="evaluate",
+        config_name=options.model,
+        config=_request(options),
+        flags=options.flags,
+        languages=[*plan.languages, *(name for name in languages if name not in plan.languages)],
+        labels=names,
+        seeds=[SEED],
+        data=data,
+        setups={SETUP: setup},
+        explained=explained,
+    )
 
 
 def _request(options: Namespace) -> dict[str, Any]:
-    """What was asked for, but where it is written and published, and where the data lie on this machine."""
+    """What was asked for, without the places of folder, repository and data on this machine."""
     kept = {key: value for key, value in vars(options).items() if key not in (*NOT_ASKED, "flags")}
     if Path(options.dataset).exists():
         kept["dataset"] = Path(options.dataset).resolve().name
@@ -199,27 +195,6 @@ def _fingerprint(rows: Dataset) -> str:
     for first in range(0, len(rows), 10_000):
         digest.update(repr(rows[first : first + 10_000]).encode())
     return digest.hexdigest()[:16]
-
-
-def _open_folder(folder: Path, options: Namespace, facts: dict[str, Any]) -> None:
-    """Make or continue the folder.
-
-    Raises:
-        ValueError: it holds something else.
-    """
-    path, request = folder / REQUEST, _request(options) | facts
-    try:
-        before = {**json.loads(path.read_text(encoding="utf-8"))} if path.is_file() else None
-    except (ValueError, TypeError):
-        raise ValueError(f"{path} is damaged: choose another --output_dir, or remove {folder}.") from None
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder} is no folder: choose another --output_dir.")
-    if before is None and folder.is_dir() and any(folder.iterdir()):
-        raise ValueError(f"{folder} holds files but no evaluation: choose another --output_dir, or empty it.")
-    if before is not None and before != request:
-        differing = ", ".join(key for key in request if request[key] != before.get(key))
-        raise ValueError(f"{folder} holds another evaluation ({differing}): choose another --output_dir, or remove it.")
-    write_json(path, request)
 
 
 def _fetch(name: str, place: Path, labels: Sequence[str]) -> None:
@@ -263,9 +238,6 @@ def _name_classes(path: Path, labels: Sequence[str]) -> None:
 
 def _labelled(rows: Dataset, columns: Sequence[str], names: Sequence[str]) -> Dataset:
     """The rows with standard columns, their labels as the model numbers them."""
-    from hf_langimb.counts.columns import labels_by_name, require_columns
-    from hf_langimb.data.reading import standardise
-
     require_columns(rows, {"language": "language", "label": "label"})
     given = labels_by_name(rows, names)
     rows = rows.remove_columns("label").add_column("label", given)

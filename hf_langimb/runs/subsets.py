@@ -80,13 +80,28 @@ class Data:
             )
         return counts
 
-    def subset(self, split: str, plan: str, seed: int) -> Dataset:
-        """The rows of a plan; `natural` takes them all. Subsets of one seed overlap as far as their plans allow."""
+    @property
+    def test_plan(self) -> str:
+        """The plan of the test set."""
+        return "balanced" if self.plans else "natural"
+
+    def distribution(self, split: str, plan: str) -> JointDistribution:
+        """Counts of the rows of a plan."""
+        available = JointDistribution.from_dataset(self.source[split])
+        if plan == "natural":
+            return available
+        return JointDistribution(available.languages, available.labels, self.counts(split, plan))
+
+    def rows(self, split: str, plan: str, seed: int) -> np.ndarray:
+        """Row numbers of a plan, ascending; `natural` takes all. Those of one seed overlap as far as plans allow."""
         source = self.source[split]
         if plan == "natural":
-            return source
-        rows = draw(source["language"][:], source["label"][:], self.counts(split, plan), seed=seed)
-        return source.select(rows)
+            return np.arange(len(source))
+        return draw(source["language"][:], source["label"][:], self.counts(split, plan), seed=seed)
+
+    def subset(self, split: str, plan: str, seed: int) -> Dataset:
+        """The rows of a plan."""
+        return self.source[split].select(self.rows(split, plan, seed))
 
 
 def load_data(recipe: RecipeArguments, language_column: str) -> Data:

@@ -21,6 +21,7 @@ import hf_langimb
 from hf_langimb import LangImbTrainer, evaluate_predictions
 from hf_langimb.counts.distribution import JointDistribution
 from hf_langimb.measures.attribution.store import AttributionStore, stack
+from hf_langimb.models import loading
 from hf_langimb.models.loading import load_model
 from hf_langimb.results.schema import read_results
 from hf_langimb.runs.experiment import run
@@ -437,15 +438,25 @@ def test_own_data_by_flags_alone(workshop, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["probe.json", "training.json", "predictions.parquet"])
-def test_a_damaged_step_is_named(tmp_path, name):
-    from hf_langimb.runs.experiment import _read_step
+def test_a_damaged_step_is_named(whole, work, tmp_path, name):
+    folder, _, argv = whole
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    (copy / "balanced" / "seed-0" / name).write_text('{"a')
+    with pytest.raises(ValueError, match=f"balanced/seed-0/{name} .*: remove it and run the recipe again"):
+        work(copy, *argv)
 
-    (tmp_path / name).write_text('{"a')
-    with pytest.raises(ValueError, match=f"{name} cannot be read .*remove it and run the recipe again"):
-        _read_step(tmp_path / name)
+
+def test_each_trained_checkpoint_is_loaded_once(work, tmp_path, monkeypatch):
+    loaded = []
+    load = loading.load_model
+    monkeypatch.setattr(
+        loading, "load_model", lambda name, **options: loaded.append(str(name)) or load(name, **options)
+    )
+    folder, _ = work(tmp_path / "run", "--setups", "balanced", "imbalanced_lora")
+    assert loaded == [str(folder / setup / "seed-0") for setup in ("balanced", "imbalanced_lora")]
 
 
-# Faults are told before any work, and leave no folder behind.
+# Errors are reported before any work, and leave no folder behind.
 
 
 @pytest.mark.parametrize(
@@ -454,12 +465,12 @@ def test_a_damaged_step_is_named(tmp_path, name):
         (["--setups", "balanced", "wieghted"], "Unknown setup 'wieghted': choose among balanced, imbalanced, weighted"),
         (
             ["--class_weighting", "joint"],
-            "Setup balanced sets class_weighting to 'none', found the flag too: leave the",
+            "Setup balanced sets class_weighting to 'none', got the flag too: leave the",
         ),
-        (["--setups", "weighted_lora", "--lora_rank", "4"], "Setup weighted_lora sets lora_rank to 8, found the flag"),
+        (["--setups", "weighted_lora", "--lora_rank", "4"], "Setup weighted_lora sets lora_rank to 8, got the flag"),
         (
             ["--metric_for_best_model", "accuracy"],
-            "expects one of eval_loss, eval_plain_loss, eval_uniform_loss, found",
+            "must be one of eval_loss, eval_plain_loss, eval_uniform_loss, got",
         ),
         (["--report_to", "comet_ml"], "report_to names comet_ml, which this environment does not have"),
         (["--missing_cell_policy", "hope"], "Unknown missing_cell_policy 'hope'"),
@@ -474,7 +485,7 @@ def test_a_damaged_step_is_named(tmp_path, name):
         (["--dataset_name", "/nowhere"], "Expected a data set at '/nowhere'"),
     ],
 )
-def test_faults(work, tmp_path, argv, message):
+def test_errors(work, tmp_path, argv, message):
     with pytest.raises(ValueError, match=message) as caught:
         work(tmp_path / "run", *argv)
     assert "\n" not in str(caught.value)
@@ -484,7 +495,9 @@ def test_faults(work, tmp_path, argv, message):
 def test_a_folder_of_other_files_is_refused(work, tmp_path):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter-1.txt").write_text("...")
-    with pytest.raises(ValueError, match=r"thesis holds files but no run .*choose another --output_dir, or empty it"):
+    with pytest.raises(
+        ValueError, match=r"thesis contains files but no run .*choose another --output_dir, or empty"
+    ):
         work(tmp_path / "thesis")
     assert [path.name for path in (tmp_path / "thesis").iterdir()] == ["chapter-1.txt"]
 
