@@ -29,6 +29,7 @@ from hf_langimb.training.arguments import LangImbTrainingArguments
 
 logger = logging.getLogger(__name__)
 
+BATCH_SIZE = 64  # rows in a forward pass at most, as in `extract_features`: the same features to the last bit
 AGAIN = "remove it and run the recipe again"
 Load = Callable[[], Trained]
 
@@ -121,7 +122,7 @@ def predict_and_probe(
         load: gives the trained model.
         test: tokenized rows with `id`, `language` and `label`.
         external: tokenized rows with `language` and `id`; None probes the test set alone.
-        batch_size: rows in a forward pass.
+        batch_size: rows in a forward pass that fit the device.
 
     Returns:
         Predictions (columns id, language, label, prediction, logits), and {test, external: probe, or None where no
@@ -133,7 +134,8 @@ def predict_and_probe(
         pooling = (
             "cls" if trained.tokenizer.mask_token_id is not None else "last"
         )  # a decoder's first token sees nothing
-        logits, features = forward_rows(trained.model, trained.tokenizer, test, pooling=pooling, batch_size=batch_size)
+        size = min(batch_size, BATCH_SIZE)
+        logits, features = forward_rows(trained.model, trained.tokenizer, test, pooling=pooling, batch_size=size)
         if not predictions.exists() and PartialState().is_main_process:
             _write_predictions(predictions, test, logits)
         if not probes.exists():

@@ -944,7 +944,7 @@ def test_checkups_that_cannot_be(server, finished, texts, tmp_path, monkeypatch,
     for argv, message in (
         (["ann/nothing", texts], "ann/nothing does not exist, or is private"),
         ([model, unlabelled], "Expected a label column 'label'"),
-        ([model, texts, "--push-to-hub"], "writes to the repository of MODEL, found the folder"),
+        ([model, texts, "--push-to-hub"], "writes to the repository of MODEL, got the folder"),
         ([model, texts, "--output-dir", tmp_path / "taken"], "holds files but no evaluation"),
         ([model, tmp_path / "no.parquet"], "no.parquet"),
         ([tmp_path / "pickled", texts], "holds only pickled weights"),

@@ -495,9 +495,7 @@ def test_errors(work, tmp_path, argv, message):
 def test_a_folder_of_other_files_is_refused(work, tmp_path):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter-1.txt").write_text("...")
-    with pytest.raises(
-        ValueError, match=r"thesis contains files but no run .*choose another --output_dir, or empty"
-    ):
+    with pytest.raises(ValueError, match=r"thesis contains files but no run .*choose another --output_dir, or empty"):
         work(tmp_path / "thesis")
     assert [path.name for path in (tmp_path / "thesis").iterdir()] == ["chapter-1.txt"]
 
