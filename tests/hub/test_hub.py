@@ -768,7 +768,7 @@ def test_any_checkpoint_is_measured_and_its_card_refreshed(server, finished, tex
     check_refused(
         monkeypatch,
         capsys,
-        r"holds another evaluation \(files\)",
+        r"contains a run with another configuration \(files was {",
         "ann/one",
         texts,
         "--output-dir",
