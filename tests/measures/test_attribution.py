@@ -402,7 +402,7 @@ def test_a_stopped_call_goes_on(bert, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "write_shard", stop)
     with pytest.raises(Stopped):
         attribute(model, tokenizer, rows(), out=tmp_path / "parts", **settings)
-    with pytest.raises(ValueError, match="has 2 of 3 shards: run the same command again to go on"):
+    with pytest.raises(ValueError, match="has 2 of 3 shards: run the same command again to continue"):
         AttributionStore(tmp_path / "parts")
     written.clear()
     monkeypatch.setattr(module, "write_shard", lambda *a: (written.append(a[1]), inner(*a)))
@@ -465,13 +465,13 @@ def test_other_settings_are_not_mixed(bert, tmp_path):
     model, tokenizer = bert
     attribute(model, tokenizer, rows(4), out=tmp_path / "store", budget=20)
     for changed, name in (({"budget": 30}, "budget was 20, is 30"), ({"method": "shapley"}, "method was 'owen'")):
-        with pytest.raises(ValueError, match=f"holds other attributions .*{name}.*choose another folder"):
+        with pytest.raises(ValueError, match=f"contains other attributions .*{name}.*choose another folder"):
             attribute(model, tokenizer, rows(4), out=tmp_path / "store", **{"budget": 20} | changed)
     with pytest.raises(ValueError, match="data was"):
         attribute(model, tokenizer, rows(5), out=tmp_path / "store", budget=20)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.tex").write_text("mine")
-    with pytest.raises(ValueError, match="holds files but no attributions"):
+    with pytest.raises(ValueError, match="contains files but no attributions"):
         attribute(model, tokenizer, rows(4), out=tmp_path / "other", budget=20)
 
 
@@ -482,7 +482,7 @@ def test_an_explanation_for_shap_s_plots(bert, tmp_path):
     assert explanation.output_names == ["LABEL_0", "LABEL_1", "LABEL_2"]
     page = shap.plots.text(explanation[:, :, "LABEL_1"], display=False)
     assert "didn" in page
-    with pytest.raises(ValueError, match="Expected examples 0 to 3, found 7"):
+    with pytest.raises(ValueError, match="Expected examples 0 to 3, got 7"):
         store.to_explanation([7])
 
 
@@ -548,7 +548,7 @@ def test_probabilities_that_are_not_finite(bert, tmp_path):
 
 
 def test_a_damaged_store(bert, tmp_path):
-    with pytest.raises(ValueError, match=r"found no manifest.json: run `langimb explain` first"):
+    with pytest.raises(ValueError, match=r"got no manifest.json: run `langimb explain` first"):
         AttributionStore(tmp_path)
     store = attribute(*bert, rows(4), out=tmp_path / "store", budget=8)
     (store.folder / "examples-00000.parquet").write_text("?")
@@ -556,10 +556,10 @@ def test_a_damaged_store(bert, tmp_path):
         AttributionStore(store.folder)
     manifest = json.loads((store.folder / "manifest.json").read_text())
     (store.folder / "manifest.json").write_text(json.dumps(manifest | {"schema_version": 9}))
-    with pytest.raises(ValueError, match="has schema_version 9, this hf_langimb reads 1"):
+    with pytest.raises(ValueError, match="has schema_version 9, but this version reads 1"):
         AttributionStore(store.folder)
     (store.folder / "manifest.json").write_text("{")
-    with pytest.raises(ValueError, match="is not whole JSON"):
+    with pytest.raises(ValueError, match="is not valid JSON"):
         AttributionStore(store.folder)
 
 
@@ -630,16 +630,16 @@ def test_another_function_is_not_taken_for_the_same(tmp_path):
     attribute(model, tokenizer, rows(2), out=tmp_path / "store", budget=8)
     attribute(model, tokenizer, rows(2), out=tmp_path / "store", budget=8)
     model.set_adapter("other")
-    with pytest.raises(ValueError, match=r"holds other attributions .model was"):
+    with pytest.raises(ValueError, match=r"contains other attributions .model was"):
         attribute(model, tokenizer, rows(2), out=tmp_path / "store", budget=8)
     plain = make_model("bert", tokenizer, torch.float32)
     attribute(plain, tokenizer, rows(2), out=tmp_path / "plain", budget=8)
     plain.config.problem_type = "multi_label_classification"
-    with pytest.raises(ValueError, match=r"holds other attributions .model was"):
+    with pytest.raises(ValueError, match=r"contains other attributions .model was"):
         attribute(plain, tokenizer, rows(2), out=tmp_path / "plain", budget=8)
     other = rows(2).map(lambda row: {"text": row["text"].replace("It", "Xt")})
     attribute(plain, tokenizer, rows(2), out=tmp_path / "text", budget=8)
-    with pytest.raises(ValueError, match=r"holds other attributions .data was"):
+    with pytest.raises(ValueError, match=r"contains other attributions .data was"):
         attribute(plain, tokenizer, other, out=tmp_path / "text", budget=8)
 
 
@@ -656,7 +656,7 @@ def test_few_draws_determine_the_values(bert):
             except StopIteration as stop:
                 expected = [2.0, 4.0] + [1.0] * (n - 2)
                 np.testing.assert_allclose(stop.value["values"][:, 0], expected, atol=1e-8)
-    with pytest.raises(ValueError, match=r"40 tokens would need 2\^40 evaluations: give a budget"):
+    with pytest.raises(ValueError, match=r"40 tokens need 2\^40 evaluations: set a budget"):
         generator = shapley_values(range(40), 40, budget=None)
         next(generator)
         generator.send(np.zeros((2, 3)))
@@ -716,7 +716,7 @@ def test_a_store_that_lost_or_repeats_rows(bert, tmp_path):
     folder = attribute(model, tokenizer, rows(), out=tmp_path / "store", budget=8, shard_size=4).folder
     for kind in ("examples", "tokens"):
         shutil.copy(folder / f"{kind}-00000.parquet", folder / f"{kind}-00001.parquet")
-    with pytest.raises(ValueError, match="do not hold the 12 examples"):
+    with pytest.raises(ValueError, match="must contain each of the 12 examples"):
         AttributionStore(folder)
 
 
@@ -760,7 +760,7 @@ def test_data_and_models_that_cannot_be(bert, tmp_path):
         with pytest.raises(ValueError, match=message):
             attribute(model, tokenizer, data, out=tmp_path / "store")
     (tmp_path / "file").write_text("x")
-    with pytest.raises(ValueError, match="is a file: name a folder"):
+    with pytest.raises(ValueError, match="is a file: choose a folder"):
         attribute(model, tokenizer, rows(2), out=tmp_path / "file")
     other = make_model("bert", tokenizer)
     other.config.id2label = {0: "a", 1: "a", 2: "b"}
@@ -796,7 +796,7 @@ def test_the_command(tmp_path, capsys):
     assert sorted(store.examples["language"].to_pylist()) == ["en", "en", "fr", "fr", "ja", "ja", "zh", "zh"]
     assert store.examples["label"][0].as_py() == "LABEL_0"
     for wrong, message in (
-        (["--rows", "3"], "holds other attributions"),
+        (["--rows", "3"], "contains other attributions"),
         (["--label-column", "mark"], "Expected a label column 'mark'"),
         (
             ["--masking", "string", "--output-dir", str(tmp_path / "no"), "--text-column", "text", "id"],
@@ -811,4 +811,5 @@ def test_the_command(tmp_path, capsys):
     make_model("bert", tokenizer).bert.save_pretrained(bare)
     tokenizer.save_pretrained(bare)
     assert main(["explain", str(bare), *command[2:]]) == 1
-    assert "is no trained classifier: it lacks classifier.bias, classifier.weight" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "is not a trained classifier: it lacks the weights classifier.bias, classifier.weight" in error

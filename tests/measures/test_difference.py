@@ -112,7 +112,7 @@ def test_stores_that_cannot_be_compared(stores, tmp_path, bert_tokenizer, robert
 
 @pytest.mark.parametrize("thresholds", [[], [float("nan")], [-0.01], ["a"], None])
 def test_thresholds_that_cannot_be(stores, thresholds):
-    with pytest.raises(ValueError, match="Expected one threshold of S or more, each 0 or above"):
+    with pytest.raises(ValueError, match="Expected one or more thresholds of S, each 0 or above"):
         cumulative_difference(stores["I"], stores["A"], thresholds=thresholds)
 
 
@@ -192,5 +192,5 @@ def test_base_values(stores, seeds):
 
 
 def test_setups_without_a_common_seed(seeds):
-    with pytest.raises(ValueError, match=r"share no seed: found \[0, 1, 2, 3\] and \[7\]"):
+    with pytest.raises(ValueError, match=r"have no seed in common: got \[0, 1, 2, 3\] and \[7\]"):
         compare_seeds(seeds[0], {7: seeds[1][0]})

@@ -1,4 +1,4 @@
-"""Token attributions of a whole data set: Owen and Shapley values, their store, and differences between models."""
+"""Token attributions of a data set: Owen and Shapley values, their store, and differences between models."""
 
 METHODS, MASKINGS = ("owen", "shapley"), ("ids", "string")
 DTYPES, BUDGET_UNITS = ("float32", "float64", "bfloat16"), ("evaluations", "forwards")

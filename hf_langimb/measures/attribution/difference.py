@@ -29,29 +29,30 @@ def cumulative_difference(
 ) -> list[dict[str, Any]]:
     """Sum over tokens of S_other - S_reference, by the sign of the token, averaged over the examples of a language.
 
-    A token is positive for a label where its S in `selection` is above the threshold, negative where it is below minus
-    the threshold, else neutral. In each row positive + neutral + negative is the difference of the probabilities less
-    that of the base values.
+    A token is positive for a label if its S in `selection` is above the threshold, negative if it is below minus the
+    threshold, else neutral. Positive + neutral + negative equals the difference of the probabilities minus the
+    difference of the base values.
 
-    Selecting by the reference and subtracting it regresses to the mean: even two equal models show that positive tokens
-    fall and negative ones rise. Call it three times, with models of three seeds: the result (other, A), the control
-    (B, A), and (other, B, selection=A), which is free of that: result - control. `compare_seeds` does so.
+    Selecting tokens by the reference and then subtracting the reference causes regression to the mean: even for two
+    equally good models, positive tokens fall and negative tokens rise. Call this function three times with models of
+    three seeds: the result (other, A), the control (B, A), and the unbiased form (other, B, selection=A), which equals
+    result - control. `compare_seeds` does this.
 
     Args:
         other, reference: stores of two models on the same data.
-        selection: the store that says which tokens are positive; None takes the reference.
+        selection: the store that decides which tokens are positive; None takes the reference.
         thresholds: of S, in probability.
-        resamples: of the bootstrap over examples; 0 leaves the intervals out (null).
+        resamples: of the bootstrap over examples; 0 for no intervals (null).
         seed: of the bootstrap.
 
     Returns:
         JSON-ready, one entry for each threshold, language and label: `positive`, `neutral`, `negative`,
-        `base_difference` and `probability_difference`; `intervals`, 95 % percentile bootstrap intervals of these over
-        examples, which do not know the noise of training; `token_shares` of the three sets
-        (special tokens count, most of them as neutral); `examples`.
+        `base_difference` and `probability_difference`; `intervals`, their 95 % percentile bootstrap intervals over
+        examples, which do not include the noise of training; `token_shares` of the three sets (with special tokens,
+        most of which are neutral); `examples`.
 
     Raises:
-        ValueError: stores of other data, tokenizers or settings, or data without languages.
+        ValueError: the stores differ in data, tokenizer or settings, or the data have no languages.
     """
     sums = _Sums([other, reference, reference if selection is None else selection], thresholds)
     return sums.entries([(0, 1, 2)], resamples, seed)
@@ -65,21 +66,21 @@ def compare_seeds(
     resamples: int = 1000,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Result, control and unbiased form of two setups, averaged over all ordered choices of different seeds.
+    """Result, control and unbiased form of two setups, averaged over all ordered tuples of different seeds.
 
     Args:
-        other, reference: seed -> store; seeds that both have are used.
+        other, reference: seed -> store; the seeds of both are used.
         thresholds, resamples, seed: as in `cumulative_difference`.
 
     Returns:
         JSON-ready: `result`, `control`, `unbiased` (entries as above, with `seed_intervals`: 95 % t intervals by the
-        jackknife over seeds, null for fewer than four), `seeds`, `examples`, `truncated_share`. Two seeds are needed
-        for the control and three for the unbiased form, which are empty otherwise; a single seed gives a result of two
-        models that started alike.
+        jackknife over seeds, null for fewer than four), `seeds`, `examples`, `truncated_share`. The control needs two
+        seeds and the unbiased form three, otherwise they are empty; with a single seed the result compares two models
+        of the same seed.
     """
     seeds = [number for number in other if number in reference]
     if not seeds:
-        raise ValueError(f"The setups share no seed: found {list(other)} and {list(reference)}.")
+        raise ValueError(f"The setups have no seed in common: got {list(other)} and {list(reference)}.")
     stores = [
         AttributionStore(s) if isinstance(s, str | Path) else s
         for s in (*(other[n] for n in seeds), *(reference[n] for n in seeds))
@@ -103,18 +104,18 @@ def compare_seeds(
 
 
 def base_values(stores: Mapping[Any, Store]) -> dict[str, Any]:
-    """How far base values (p with every token masked) differ between the seeds of a setup, and between texts.
+    """How much base values (p with every token masked) differ between the seeds of a setup, and between texts.
 
-    Attributions of two models compare what tokens add only as far as both start from one base value; the masked-input
-    entropy loss draws all of them to 1/C.
+    Attributions of two models are comparable only if both have similar base values; the masked-input entropy loss moves
+    them all to 1/C.
 
     Args:
         stores: seed -> store, on the same data.
 
     Returns:
         JSON-ready: `mean` {label: float} over seeds and examples; `over_seeds`, the standard deviation over seeds of an
-        example's base value, mean over examples and labels (null for one seed); `over_examples`, that over examples
-        within a model, mean over seeds and labels (null for one example).
+        example's base value, mean over examples and labels (null for one seed); `over_examples`, the standard deviation
+        over the examples of a model, mean over seeds and labels (null for one example).
     """
     opened = [s if isinstance(s, AttributionStore) else AttributionStore(s) for s in stores.values()]
     _require_alike(opened)
@@ -132,7 +133,8 @@ def token_sums(store: Store, threshold: float = 0.01) -> list[dict[str, Any]]:
         threshold: of S, in probability.
 
     Returns:
-        JSON-ready, an entry for each language and label: `positive`, `neutral`, `negative`, `token_shares`, `examples`.
+        JSON-ready, one entry for each language and label: `positive`, `neutral`, `negative`, `token_shares`,
+        `examples`.
     """
     sums = _Sums([store], [threshold])
     over = sums._over(0, 0)[0]  # [N, C, 3]
@@ -164,8 +166,8 @@ class _Sums:
         languages = np.array(first.examples["language"].to_pylist(), dtype=object)
         if without := sum(language is None for language in languages):
             raise ValueError(
-                f"Attributions by language need a column language in the data; {without:,} of {len(languages):,} "
-                "examples have none: explain them again with one."
+                f"Attributions by language need a column language in the data: {without:,} of {len(languages):,} "
+                "examples have none. Explain the rows again with this column."
             )
         self.rows = {language: np.flatnonzero(languages == language) for language in sorted(set(languages))}
         self._selected: dict[tuple[int, int], np.ndarray] = {}
@@ -237,17 +239,17 @@ class _Sums:
 
 
 def _checked(thresholds: Any) -> list[float]:
-    """Of S: one or more, none negative.
+    """Thresholds of S as a list.
 
     Raises:
-        ValueError: others.
+        ValueError: none, or one that is negative or not a number.
     """
     try:
         values = [float(value) for value in np.atleast_1d(np.asarray(thresholds, dtype=np.float64))]
     except (TypeError, ValueError):
         values = []
     if not values or not all(value >= 0 for value in values):
-        raise ValueError(f"Expected one threshold of S or more, each 0 or above, found {thresholds!r}.")
+        raise ValueError(f"Expected one or more thresholds of S, each 0 or above, got {thresholds!r}.")
     return values
 
 

@@ -1,4 +1,4 @@
-"""Forward passes for many examples at once: each asks for coalitions, and batches of one length are full."""
+"""Forward passes for many examples at once: each requests coalitions, which fill batches of one length."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def string_masker(tokenizer: Any, texts: Sequence[str], max_length: int | None =
     Args:
         tokenizer: of the model.
         texts: of the examples.
-        max_length: in tokens; of a longer text what the model reads is masked.
+        max_length: in tokens; of a longer text, only the part that the model reads is masked.
         first: the index of the first text's example.
     """
     from shap.maskers import Text
@@ -59,12 +59,12 @@ def string_masker(tokenizer: Any, texts: Sequence[str], max_length: int | None =
 
 
 class Forward:
-    """Probabilities of a sequence classifier for sequences of one length, in batches of so many tokens.
+    """Probabilities of a sequence classifier for sequences of one length, in batches of a number of tokens.
 
     Args:
-        model: any `AutoModelForSequenceClassification`, used as it is; copied where its type is not `dtype`.
+        model: any `AutoModelForSequenceClassification`; copied if its type is not `dtype`.
         dtype: float32, float64 or bfloat16.
-        batch_tokens: of a forward pass; None takes what suits the device. Halved where memory runs out.
+        batch_tokens: of a forward pass; None depends on the device. Halved if memory runs out.
     """
 
     def __init__(self, model: Any, dtype: str = "float32", batch_tokens: int | None = None) -> None:
@@ -104,7 +104,7 @@ class Forward:
 
 @dataclass
 class _Explained:
-    """An example under way: what it asked for and what is known of it."""
+    """An example in flight: the coalitions that it requested, and the known ones."""
 
     example: Example
     generator: Generator[list[int], np.ndarray, dict[str, Any]]
@@ -121,14 +121,14 @@ def explain(
 ) -> Iterator[tuple[Example, dict[str, Any]]]:
     """Run the generators of many examples together; yields each example with its result when it is done.
 
-    As many examples are under way as it takes to fill a batch. Coalitions that differ in special tokens alone are one;
-    sequences that several examples share (the fully masked one) are evaluated once. The order, and so every digit,
-    depends on the examples alone.
+    The number of examples in flight is what fills a batch. Coalitions that differ only in special tokens are evaluated
+    once, and so are sequences that several examples share (the fully masked one). The order depends on the examples
+    only, so that results are reproducible.
 
     Args:
-        examples: those of one length side by side fill batches best.
-        generators: one an example, made when its turn comes.
-        mask: what a coalition of an example looks like.
+        examples: neighbours of the same length fill batches best.
+        generators: one per example, created when it starts.
+        mask: gives the sequence of an example's coalition.
         forward: the model.
 
     Raises:
@@ -140,7 +140,7 @@ def explain(
     done: list[tuple[Example, dict[str, Any]]] = []
 
     def advance(state: _Explained, answer: np.ndarray | None) -> None:
-        """Send an answer, queue what is asked next; go on while everything asked is known."""
+        """Send an answer and queue the next request; continue while all requested coalitions are known."""
         while True:
             try:
                 asked = state.generator.send(answer)  # type: ignore[arg-type]
@@ -165,7 +165,7 @@ def explain(
             answer = _answer(state)
 
     def longest_queue() -> tuple[int, int]:
-        """Tokens that wait in it, and the length of its sequences."""
+        """Number of tokens in the longest queue, and the length of its sequences."""
         return max(((length * len(queue), length) for length, queue in queues.items()), default=(0, 0))
 
     starting = zip(examples, generators, strict=True)
@@ -191,7 +191,7 @@ def explain(
             for state, bits in waiting.pop(key):
                 if not np.isfinite(row).all():
                     raise ValueError(
-                        "The model gives probabilities that are not finite: its weights are at fault, or its type "
+                        "The model returns probabilities that are not finite: check its weights, or its type "
                         "(bfloat16, float16)."
                     )
                 state.known[bits] = row

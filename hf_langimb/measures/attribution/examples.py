@@ -1,4 +1,4 @@
-"""Rows of text -> examples: token ids, where they stand in the text, their tree, and what masking makes of them."""
+"""Rows of text -> examples: token ids, their place in the text, their tree, and their masked form."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class Example:
     Args:
         index: row of the data set.
         ids: int64[T], token ids.
-        types: int64[T], token types, or None where the model has none.
+        types: int64[T], token types, or None if the model has none.
         starts, ends: int[T], characters of the token in its text; 0, 0 for special tokens.
         segments: int[T], 0 the first text, 1 the second, -1 special tokens.
         pieces: T strings, the text from this token up to the next one.
-        truncated: whether the text was longer than the model.
+        truncated: whether the text was longer than the model's limit.
     """
 
     index: int
@@ -62,7 +62,7 @@ class Example:
 def encode(
     tokenizer: Any, texts: Sequence[Sequence[str]], *, first: int = 0, max_length: int | None = None
 ) -> list[Example]:
-    """Tokenize single texts or pairs; what is longer than the model is truncated, and marked.
+    """Tokenize single texts or pairs; texts longer than the model's limit are truncated, and marked.
 
     Args:
         tokenizer: a fast one.
@@ -74,7 +74,7 @@ def encode(
         ValueError: a slow tokenizer, or a row without any token.
     """
     if not tokenizer.is_fast:
-        raise ValueError(f"Attributions need a fast tokenizer (character offsets), found {type(tokenizer).__name__}.")
+        raise ValueError(f"Attributions need a fast tokenizer (character offsets), got {type(tokenizer).__name__}.")
     encoded = tokenizer(*texts, truncation=True, max_length=max_length, return_offsets_mapping=True)
     separator = tokenizer.sep_token or ""
     examples = []
@@ -83,7 +83,7 @@ def encode(
         if not len(ids):
             raise ValueError(
                 f"Row {first + row} has no tokens: its text is empty, and this tokenizer adds no special tokens. "
-                "Filter such rows out."
+                "Remove empty rows."
             )
         owners = encoded.sequence_ids(row)
         segments = np.array([SPECIAL if owner is None else owner for owner in owners])

@@ -1,6 +1,6 @@
 """Owen values over a tree of tokens: the recursion of shap's Partition explainer, one example at a time.
 
-A generator asks for the probabilities of coalitions and is sent them, so that one forward pass can serve many examples.
+A generator requests probabilities of coalitions and receives them, so that one forward pass can serve many examples.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ def owen_values(
 ) -> Generator[Coalitions, np.ndarray, dict[str, Any]]:
     """Owen values of M tokens for all classes at once.
 
-    A node of the tree is the game between its two children, played where the tokens outside are masked and where they
-    are not; nodes with the largest effect are opened first. What the budget leaves unopened is shared equally among a
-    node's tokens.
+    A node of the tree is a game between its two children, played with the tokens outside masked and unmasked; nodes
+    with the largest effect are opened first. If the budget leaves a node unopened, its value is shared equally among
+    its tokens.
 
     Args:
         tree: float[M - 1, 4], merges of a clustering as shap makes them: left, right, height, size.
-        budget: evaluations, the two of the empty and the full coalition included (two for each node that is opened);
+        budget: evaluations, including the empty and the full coalition (two for each node that is opened);
             None opens all nodes.
-        maskable: bits of the tokens that masking changes, -1 all; coalitions that agree on them are one.
+        maskable: bits of the tokens that masking changes, -1 for all; coalitions that agree on them are the same.
         count_forwards: the budget counts different coalitions, not evaluations.
         seed: of numpy's legacy generator, which breaks ties in the queue (with `count_forwards` the first comes first).
 

@@ -17,14 +17,14 @@ def shapley_values(
 ) -> Generator[list[int], np.ndarray, dict[str, Any]]:
     """Shapley values of the players among M tokens; all other tokens are constant and get 0.
 
-    Coalitions are drawn from the Shapley kernel, each with its complement, and a linear model is fitted to them that
-    adds up to the whole effect. Where the budget pays for every coalition the values are exact.
+    Coalitions are drawn from the Shapley kernel, each with its complement, and a linear model is fitted to them whose
+    values add up to the total effect. If the budget covers every coalition, the values are exact.
 
     Args:
         players: positions of the tokens that can be masked.
         tokens: M.
-        budget: evaluations, those of the empty and the full coalition included; raised to 4 a player where it is less,
-            None evaluates every coalition.
+        budget: evaluations, including the empty and the full coalition; at least 4 per player are made. None evaluates
+            every coalition.
         seed: of the draws.
 
     Yields:
@@ -41,7 +41,7 @@ def shapley_values(
     if n == 1:
         values[players[0]] = full - base
     elif budget is None and n > MOST_EXACT:
-        raise ValueError(f"{n} tokens would need 2^{n} evaluations: give a budget.")
+        raise ValueError(f"{n} tokens need 2^{n} evaluations: set a budget.")
     elif n > 1 and (budget is None or 2**n <= max(budget, EVALUATIONS_A_PLAYER * n + 2)):
         found = yield [_bits(players, number) for number in range(2**n)]
         evaluations = 2**n
@@ -82,7 +82,7 @@ def _exact(found: np.ndarray, n: int) -> np.ndarray:
 def _draw(n: int, pairs: int, seed: int | Sequence[int]) -> np.ndarray:
     """Coalitions bool[2 pairs, n] from the Shapley kernel, each followed by its complement.
 
-    Drawn again where they would not determine the regression.
+    Drawn again if they do not determine the regression.
     """
     rng = np.random.default_rng(seed)
     sizes = np.arange(1, n)

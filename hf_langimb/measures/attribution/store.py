@@ -1,4 +1,4 @@
-"""The store of a data set's attributions: a manifest, and shards of Parquet that are written whole or not at all."""
+"""The store of a data set's attributions: a manifest, and shards of Parquet that are written atomically."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ class AttributionStore:
         self.folder = Path(folder)
         manifest = read_manifest(self.folder)
         if manifest is None:
-            raise ValueError(f"Expected attributions in {folder}, found no {MANIFEST}: run `langimb explain` first.")
+            raise ValueError(f"Expected attributions in {folder}, got no {MANIFEST}: run `langimb explain` first.")
         self.manifest: dict[str, Any] = manifest
         shards = self.manifest["shards"]
         if missing := [number for number in range(shards) if not is_written(self.folder, number)]:
             raise ValueError(
-                f"{folder} has {shards - len(missing)} of {shards} shards: run the same command again to go on."
+                f"{folder} has {shards - len(missing)} of {shards} shards: run the same command again to continue."
             )
         self.examples = self._read("examples", shards).sort_by("example")
         self._require_all(self.examples["example"].to_numpy())
@@ -72,7 +72,7 @@ class AttributionStore:
 
         rows = range(len(self)) if examples is None else list(examples)
         if outside := [row for row in rows if not 0 <= row < len(self)]:
-            raise ValueError(f"Expected examples 0 to {len(self) - 1}, found {outside[0]}.")
+            raise ValueError(f"Expected examples 0 to {len(self) - 1}, got {outside[0]}.")
         bounds = np.searchsorted(self.tokens["example"].to_numpy(), np.arange(len(self) + 1))
         values = stack(self.tokens["S"])
         pieces = np.array(self.tokens["piece"].to_pylist(), dtype=object)
@@ -89,8 +89,8 @@ class AttributionStore:
         number = self.manifest["examples"]
         if not np.array_equal(examples, np.arange(number)):
             raise ValueError(
-                f"{self.folder}: its shards do not hold the {number} examples that {MANIFEST} says, each once: remove "
-                "the folder and explain again."
+                f"{self.folder}: its shards must contain each of the {number} examples of {MANIFEST} once: remove the "
+                "folder and run the command again."
             )
 
     def _read(self, kind: str, shards: int) -> pa.Table:
@@ -119,7 +119,7 @@ def is_written(folder: Path, number: int) -> bool:
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """The manifest of a store, None where there is none.
+    """The manifest of a store, None if there is none.
 
     Raises:
         ValueError: it cannot be read, or a newer version wrote it.
@@ -130,12 +130,12 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path} is not whole JSON ({error}): remove the folder and run the command again.") from None
+        raise ValueError(f"{path} is not valid JSON ({error}): remove the folder and run the command again.") from None
     if not isinstance(manifest, dict):
-        raise ValueError(f"{path} holds no object: remove the folder and run the command again.")
+        raise ValueError(f"{path} must contain an object: remove the folder and run the command again.")
     if manifest.get("schema_version") != SCHEMA_VERSION:
         raise ValueError(
-            f"{path} has schema_version {manifest.get('schema_version')}, this hf_langimb reads {SCHEMA_VERSION}."
+            f"{path} has schema_version {manifest.get('schema_version')}, but this version reads {SCHEMA_VERSION}."
         )
     if missing := [key for key in ("shards", "examples", "labels", "method") if key not in manifest]:
         raise ValueError(f"{path} lacks {', '.join(missing)}: remove the folder and run the command again.")
@@ -143,17 +143,17 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
 
 
 def require_same(folder: Path, manifest: dict[str, Any]) -> None:
-    """Raise unless a folder is empty, holds a store of the same manifest, or one of which nothing was written yet.
+    """Check that a folder is empty, contains a store with the same manifest, or one without any shard.
 
     Raises:
-        ValueError: it holds attributions of something else; names what differs.
+        ValueError: it contains other files or other attributions; names what differs.
     """
     if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder} is a file: name a folder for the attributions.")
+        raise ValueError(f"{folder} is a file: choose a folder for the attributions.")
     before = read_manifest(folder)
     if before is None:
         if folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir()):
-            raise ValueError(f"{folder} holds files but no attributions: choose another folder, or empty it.")
+            raise ValueError(f"{folder} contains files but no attributions: choose another folder, or empty it.")
         return
     differing = [
         f"{key} was {before.get(key)!r}, is {manifest.get(key)!r}"
@@ -162,12 +162,12 @@ def require_same(folder: Path, manifest: dict[str, Any]) -> None:
     ]
     if differing and any(folder.glob("*.parquet")):
         raise ValueError(
-            f"{folder} holds other attributions ({'; '.join(differing)}): choose another folder, or remove it."
+            f"{folder} contains other attributions ({'; '.join(differing)}): choose another folder, or remove it."
         )
 
 
 def open_store(folder: Path, manifest: dict[str, Any]) -> None:
-    """Write the manifest of a store, and remove what calls that were killed have left."""
+    """Write the manifest of a store, and remove temporary files of killed calls."""
     if read_manifest(folder) != manifest:
         write_json(folder / MANIFEST, manifest)
     for part in folder.glob("*.part"):
@@ -176,7 +176,7 @@ def open_store(folder: Path, manifest: dict[str, Any]) -> None:
 
 
 def _is_alive(suffix: str) -> bool:
-    """Whether the process with the number of a suffix is at work."""
+    """Whether the process whose number is a suffix is running."""
     try:
         os.kill(int(suffix.removeprefix(".")), 0)
     except (ValueError, ProcessLookupError):
@@ -192,10 +192,11 @@ def write_shard(folder: Path, number: int, rows: list[dict[str, Any]]) -> None:
     Args:
         folder: of the store.
         number: of the shard.
-        rows: one dictionary an example: `example` and the columns of the examples table, `tokens` those of the other.
+        rows: one dictionary per example: `example` and the columns of the examples table, in `tokens` those of the
+            tokens table.
 
     Raises:
-        OSError: the disk is full; says which shard. Those written before stay good.
+        OSError: the disk is full; names the shard. Earlier shards remain valid.
     """
     classes = len(rows[0]["p"])
     floats = pa.list_(pa.float32(), classes)
