@@ -10,22 +10,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hf_langimb import __version__
-from hf_langimb.console import ends_in_words
-from hf_langimb.runs.flags import add_dataset, chosen_rows, with_dashes
+from hf_langimb.console import ends_in_words, with_dashes
+from hf_langimb.data.spec import DataSpec
 
 
 def audit(options: Namespace) -> None:
     """Print whether labels depend on language in a data set, split by split."""
-    from hf_langimb.data.counting import count_splits
     from hf_langimb.runs.answers import audit_text
 
-    splits = count_splits(
-        options.dataset,
-        language_column=options.language_column,
-        label_column=options.label_column,
-        config_names=options.config_name,
-        split=options.split,
-    )
+    splits = DataSpec.from_options(options).counts()
     audits = {split: counts.audit(options.weighting) for split, counts in splits.items()}
     if options.json:
         print(json.dumps(audits if len(audits) > 1 else next(iter(audits.values())), indent=1, allow_nan=False))
@@ -37,20 +30,12 @@ def audit(options: Namespace) -> None:
 def probe(options: Namespace) -> None:
     """Print how well a language probe reads the language off a model's features."""
     from hf_langimb.console import start_program
-    from hf_langimb.data.reading import find_text_columns, open_texts
+    from hf_langimb.data.rows import find_text_columns
     from hf_langimb.measures.probe import probe_model
     from hf_langimb.runs.answers import probe_report
 
     start_program()
-    rows = open_texts(
-        options.dataset,
-        config_names=options.config_name,
-        split=options.split,
-        text_columns=options.text_column,
-        language_columns=(options.language_column,),
-        id_column=options.id_column,
-        rows=options.rows or None,
-    )
+    rows = DataSpec.from_options(options).texts(first=options.rows or None)
     found = probe_model(
         options.model,
         rows,
@@ -72,14 +57,14 @@ def probe(options: Namespace) -> None:
 def explain(options: Namespace) -> None:
     """Attribute a model's probabilities to the tokens of a data set's rows."""
     from hf_langimb.console import start_program
-    from hf_langimb.data.reading import find_text_columns, open_rows
+    from hf_langimb.data.rows import find_text_columns
     from hf_langimb.measures.attribution.attribute import attribute
     from hf_langimb.models.loading import load_trained
     from hf_langimb.runs.answers import explained_report
 
     state = start_program()
     logging.basicConfig(format="langimb: %(message)s")
-    rows = open_rows(options.dataset, **chosen_rows(options))
+    rows = DataSpec.from_options(options).rows(options.rows or None)
     trained = load_trained(options.model)
     store = attribute(
         trained.model.to(state.device),
@@ -177,7 +162,7 @@ def _parser() -> ArgumentParser:
 
     command = commands.add_parser("audit", help="do labels depend on language in a data set?", allow_abbrev=False)
     command.set_defaults(run=audit)
-    add_dataset(command)
+    DataSpec.add_arguments(command)
     command.add_argument(
         "--weighting",
         default="none",
@@ -190,7 +175,7 @@ def _parser() -> ArgumentParser:
     command = commands.add_parser("probe", help="can the language be read off a model's features?", allow_abbrev=False)
     command.set_defaults(run=probe)
     command.add_argument("model", metavar="MODEL", help="Hub id or folder of an encoder, classifier or adapter")
-    add_dataset(command)
+    DataSpec.add_arguments(command)
     command.add_argument(
         "--rows", type=int, default=1000, help="first rows of each language, 0 for all (default: %(default)s)"
     )
@@ -208,7 +193,7 @@ def _parser() -> ArgumentParser:
     command = commands.add_parser("explain", help="which tokens make a model's predictions?", allow_abbrev=False)
     command.set_defaults(run=explain)
     command.add_argument("model", metavar="MODEL", help="Hub id or folder of a classifier or adapter")
-    add_dataset(command)
+    DataSpec.add_arguments(command)
     command.add_argument("--output-dir", required=True, metavar="DIR", help="of the attributions; goes on where it was")
     command.add_argument("--rows", type=int, default=0, help="first rows of each language, 0 for all (default)")
     command.add_argument("--method", choices=METHODS, default="owen", help="default: %(default)s, shap's for texts")

@@ -16,6 +16,14 @@ def one_line(text: Any) -> str:
     return re.sub(r"\s*[\x00-\x1f\x7f-\x9f]\s*", " ", str(text)).strip()
 
 
+def with_dashes(argument: str) -> str:
+    """--label_column=x -> --label-column=x; values are unchanged."""
+    if not argument.startswith("--"):
+        return argument
+    flag, equals, value = argument.partition("=")
+    return flag.replace("_", "-") + equals + value
+
+
 RESUMES = "interrupted; the same command goes on from the steps that are done"
 
 

@@ -113,7 +113,7 @@ def test_splits_one_by_one_or_one_alone(tmp_path, langimb, audit):
     assert out.count("Next: ") == 2
     code, out, err = langimb("audit", folder, "--split", "dev")
     assert (code, out) == (1, "")
-    assert err == f"langimb: {folder}: Expected the split 'dev', found train, test.\n"
+    assert err == f"langimb: {folder}: Expected the split 'dev', found train, test: name one with split.\n"
 
 
 @pytest.mark.parametrize("name", ["rows.parquet", "folder"])
@@ -410,7 +410,7 @@ def test_interrupted_is_130(tmp_path, langimb, monkeypatch):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("hf_langimb.data.counting.count_splits", interrupt)
+    monkeypatch.setattr("hf_langimb.data.reading.count", interrupt)
     assert langimb("audit", "x") == (130, "", "langimb: interrupted\n")
 
 
@@ -418,7 +418,7 @@ def test_an_unexpected_error_is_one_sentence_and_a_traceback_where_it_is_asked_f
     def fail(*_, **__):
         raise KeyError("a bug")
 
-    monkeypatch.setattr("hf_langimb.data.counting.count_splits", fail)
+    monkeypatch.setattr("hf_langimb.data.reading.count", fail)
     code, out, err = langimb("audit", "x")
     assert (code, out, err) == (1, "", "langimb: KeyError: 'a bug' (LANGIMB_DEBUG=1 shows the traceback)\n")
     monkeypatch.setenv("LANGIMB_DEBUG", "1")

@@ -1,88 +1,128 @@
-"""Any data set -> rows with texts, a language, a label and an id."""
+"""How a data set is opened: a file, a folder, a saved data set or a Hub id, cached for training or streamed once."""
 
 from __future__ import annotations
 
-import re
-import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import datasets
-import numpy as np
 import pyarrow as pa
-from datasets import ClassLabel, Dataset, DatasetDict, Value
+import pyarrow.parquet as pq
+from datasets import Dataset, DatasetDict, Features, IterableDataset, Value
 
-from hf_langimb.counts.columns import class_label_names, encode_column, require_columns
+from hf_langimb.console import one_line
+from hf_langimb.counts.columns import require_columns
+from hf_langimb.counts.distribution import JointDistribution
 
+if TYPE_CHECKING:
+    from hf_langimb.data.spec import DataSpec
+
+T = TypeVar("T")
 FILE_BUILDERS = {".parquet": "parquet", ".csv": "csv", ".tsv": "csv", ".jsonl": "json", ".json": "json"}
-KNOWN_TEXT_COLUMNS = (("premise", "hypothesis"), ("sentence1", "sentence2"), ("text", "text_pair"), ("text",))
+NULLS = {"keep_default_na": False, "na_values": [""]}  # else pandas takes the language nan and the label None for nulls
 
 
-def open_dataset(name: str, *, config_names: Sequence[str] = (), split: str | None = None) -> Any:
-    """A `Dataset` (with `split`) or all splits, from the Hub, a folder or a file.
+class _NamedError(ValueError):
+    """An error whose message names the data set."""
 
-    Args:
-        name: Hub id, folder, or path of a .parquet, .csv or .jsonl file.
-        config_names: configurations to read; of several, each is one language, and its name becomes a column
-            `language` where the rows have none (as in `facebook/xnli`), the place of a row in it the column `row`: the
-            id of a text and its translations where the configurations are parallel.
-        split: one split; None reads them all.
 
-    Raises:
-        ValueError: nothing there, or no such split or configuration.
-    """
-    if len(config_names) > 1:
-        return _join_configurations(name, config_names, split)
+@contextmanager
+def readable(name: str) -> Iterator[None]:
+    """Turn any error raised while reading a user's data set into one ValueError that names it."""
     try:
-        loaded = _read(name, config_names[0] if config_names else None, split)
-    except (datasets.exceptions.DatasetGenerationError, pa.ArrowInvalid) as error:
-        if isinstance(error.__cause__, datasets.table.CastError):
-            raise ValueError(f"The files of {name!r} have different columns: name one of them.") from None
-        raise ValueError(f"Cannot read the data set {name!r}: {error.__cause__ or error}") from None
-    except (FileNotFoundError, datasets.exceptions.DatasetNotFoundError, ConnectionError) as error:
-        raise ValueError(
-            f"Expected a data set at {name!r} (Hub id, folder, or .parquet, .csv or .jsonl file), found none: "
-            f"{str(error).splitlines()[0]}"
-        ) from None
-    return loaded
+        yield
+    except _NamedError:
+        raise
+    except (FileNotFoundError, ConnectionError, RuntimeError, datasets.exceptions.DatasetNotFoundError) as error:
+        raise _NamedError(
+            f"Expected a data set at {name!r} (Hub id, folder, or .parquet, .csv or .jsonl file), found none that can "
+            f"be read: {one_line(str(error).partition(chr(10))[0])}"
+        ) from error
+    except Exception as error:  # of any type: so are the errors of the libraries that read any file
+        raise _NamedError(f"{name}: {_reason(error)}") from error
 
 
-def _read(name: str, config_name: str | None, split: str | None) -> Any:
-    path = Path(name)
-    if config_name and (path.is_file() or (path / "state.json").exists() or (path / "dataset_dict.json").exists()):
-        raise ValueError(f"{name} has no configurations, found config_names {config_name!r}: leave them out.")
-    if path.is_file():
-        if split not in (None, "train"):
-            raise ValueError(f"{path.name} is one file and has no split {split!r}: leave the split out.")
-        if path.suffix not in FILE_BUILDERS:
-            raise ValueError(f"Expected a {', '.join(FILE_BUILDERS)} file, found {path.name}.")
-        options: dict[str, Any] = {"sep": "\t"} if path.suffix == ".tsv" else {}
-        if FILE_BUILDERS[path.suffix] == "csv":
-            options |= {
-                "keep_default_na": False,
-                "na_values": [""],
-            }  # else the language nan and the label None are null
-        return datasets.load_dataset(FILE_BUILDERS[path.suffix], data_files=str(path), split="train", **options)
-    if path.is_dir() and ((path / "state.json").exists() or (path / "dataset_dict.json").exists()):
-        loaded = datasets.load_from_disk(name)
-        if not split or not isinstance(loaded, DatasetDict):
-            return loaded
-        if split not in loaded:
-            raise ValueError(f"Expected the split {split!r} in {name}, found {', '.join(loaded)}.")
-        return loaded[split]
-    return datasets.load_dataset(name, config_name, split=split)
+def _reason(error: BaseException) -> str:
+    if isinstance(error, datasets.exceptions.DatasetGenerationError):
+        error = error.__cause__ or error
+    if isinstance(error, datasets.table.CastError):
+        return "its files have different columns: name one of them."
+    if isinstance(error, StopIteration):
+        return "No rows to count: the data set is empty."
+    kind = "" if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: "
+    return one_line(f"{kind}{error}")
 
 
-def _join_configurations(name: str, config_names: Sequence[str], split: str | None) -> Any:
-    parts = {config: open_dataset(name, config_names=[config], split=split) for config in config_names}
-    if split is None:
+def read(spec: DataSpec) -> Any:
+    """See `DataSpec.read`."""
+    with readable(spec.name):
+        if len(spec.config_names) < 2:
+            return _load(spec, *spec.config_names)
+        parts = {config: _load(spec, config) for config in spec.config_names}
+        if spec.split is not None:
+            return _stack(parts)
         shared = set.intersection(*(set(part) for part in parts.values()))
         return DatasetDict({key: _stack({c: part[key] for c, part in parts.items()}) for key in sorted(shared)})
-    return _stack(parts)
 
 
-def _stack(parts: dict[str, Dataset]) -> Dataset:
+def _load(spec: DataSpec, config_name: str | None = None) -> Any:
+    """One configuration, cached."""
+    path = Path(spec.name)
+    if not _is_saved(path):
+        builder = _builder(spec.name, config_name)
+        builder.download_and_prepare()
+        return builder.as_dataset("train" if path.is_file() and not spec.split else spec.split)
+    _refuse_configuration(spec.name, config_name)
+    loaded = datasets.load_from_disk(spec.name)
+    splits = loaded if isinstance(loaded, DatasetDict) else {str(loaded.split or "train"): loaded}
+    return loaded if spec.split is None else pick(splits, spec.split)
+
+
+def _is_saved(path: Path) -> bool:
+    return (path / "state.json").exists() or (path / "dataset_dict.json").exists()
+
+
+def _refuse_configuration(name: str, config_name: str | None) -> None:
+    if config_name:
+        raise ValueError(f"{name} has no configurations, found config_names {config_name!r}: leave them out.")
+
+
+def pick(splits: Mapping[str, T], split: str | None) -> T:
+    """The named split; None takes test, else train, else the only one."""
+    named = split or next((key for key in ("test", "train") if key in splits), None)
+    if named is None and len(splits) == 1:
+        named = next(iter(splits))
+    if named is None or named not in splits:
+        wanted = f"the split {split!r}" if split else "one split"
+        raise ValueError(f"Expected {wanted}, found {', '.join(map(str, splits))}: name one with split.")
+    return splits[named]
+
+
+def _builder(name: str, config_name: str | None) -> Any:
+    """The `datasets` builder of a file, folder or Hub id, with the same null words for all of them."""
+    path = Path(name)
+    source: dict[str, Any] = {"path": name, "name": config_name}
+    if path.is_file():
+        _refuse_configuration(name, config_name)
+        if path.suffix not in FILE_BUILDERS:
+            raise ValueError(f"Expected a {', '.join(FILE_BUILDERS)} file, found {path.name}.")
+        source = {"path": FILE_BUILDERS[path.suffix], "data_files": str(path)}
+        if path.suffix == ".tsv":
+            source["sep"] = "\t"
+    elif not path.exists() and (path.suffix in FILE_BUILDERS or path.is_absolute() or name.startswith(".")):
+        raise FileNotFoundError("no such file or folder")  # the Hub is not asked
+    builder = datasets.load_dataset_builder(**source)
+    if hasattr(builder.config, "keep_default_na"):
+        builder = datasets.load_dataset_builder(**source, **NULLS)
+    return builder
+
+
+def _stack(parts: Mapping[str, Dataset]) -> Dataset:
+    """Configurations one after the other, each with its name as language and its rows numbered."""
     named = []
     for config, part in parts.items():
         for column, values in (("language", [config] * len(part)), ("row", range(len(part)))):
@@ -92,225 +132,78 @@ def _stack(parts: dict[str, Dataset]) -> Dataset:
     return datasets.concatenate_datasets(named)
 
 
-def open_texts(
-    name: str,
-    *,
-    config_names: Sequence[str] = (),
-    split: str | None = None,
-    text_columns: Sequence[str] = (),
-    language_columns: Sequence[str] = ("language",),
-    id_column: str | None = None,
-    languages: Sequence[str] = (),
-    rows: int | None = None,
-) -> Dataset:
-    """Text to probe: the text columns beside `language` and `id`, with the same spacing in every language.
-
-    Args:
-        name, config_names: as in `open_dataset`; of several configurations only the first rows are fetched (from
-            `wikimedia/wikipedia`, not the 20 GB). A date before a language ("20231101.fr") is dropped.
-        split: one split; None takes "test", "train" or the only one (of several configurations "train").
-        text_columns: one column, or two for a pair; empty takes the usual names.
-        language_columns: the first of these that the data have.
-        id_column: the same for translations of one text; None takes `item` if there is one, of several configurations
-            the place in them (right where they are parallel, harmless where they are not), else numbers the rows.
-        languages: those to keep; empty keeps all.
-        rows: the first rows of each language; None keeps all.
-
-    Raises:
-        ValueError: nothing there, a column is missing, or one of `languages` has fewer than two rows.
-    """
-    if rows is not None and rows < 1:
-        raise ValueError(f"Expected 1 row of each language or more, found {rows}.")
-    raw = _first_rows(name, config_names, split or "train", rows) if len(config_names) > 1 and rows else None
-    raw = open_dataset(name, config_names=config_names, split=split) if raw is None else raw
-    raw = _one_split(raw, name)
-    texts = find_text_columns(raw, text_columns)
-    column = next((name for name in language_columns if name in raw.column_names), language_columns[-1])
-    require_columns(raw, {"language": column} | ({"id": id_column} if id_column else {}))
-    for text in texts:
-        require_texts(raw, text)
-    spoken = np.array([re.sub(r"^\d{8}\.", "", name) for name in _strings(raw, column, "language")], dtype=object)
-    kept = np.concatenate([np.flatnonzero(spoken == language)[:rows] for language in languages or sorted(set(spoken))])
-    if missing := [language for language in languages if (spoken[kept] == language).sum() < 2]:
-        raise ValueError(
-            f"Expected text in {', '.join(languages)} in {name}, found fewer than two rows in {', '.join(missing)}."
-        )
-    known = ("item", "row") if len(config_names) > 1 else ("item",)
-    id_column = id_column or next((column for column in known if column in raw.column_names), None)
-    raw = raw.select(kept)
-    ids = _strings(raw, id_column, "id") if id_column else [str(i) for i in range(len(kept))]
-    columns = {text: [normalise_spacing(value) for value in raw[text]] for text in texts}
-    return Dataset.from_dict(columns | {"language": spoken[kept].tolist(), "id": ids})
+def first_rows(spec: DataSpec, first: int) -> Dataset | None:
+    """The first rows of each configuration, streamed; None where one configuration has several languages."""
+    parts = {c: pick(_builder(spec.name, c).as_streaming_dataset(), spec.split) for c in spec.config_names}
+    if any("language" in _columns_of(rows) for rows in parts.values()):
+        return None
+    return _stack({config: _take(rows, first) for config, rows in parts.items()})
 
 
-def _one_split(raw: Any, name: str) -> Dataset:
-    """Of several splits test, else train, else the only one."""
-    if not isinstance(raw, DatasetDict):
-        return raw
-    chosen = next((key for key in ("test", "train") if key in raw), None) or (
-        next(iter(raw)) if len(raw) == 1 else None
-    )
-    if chosen is None:
-        raise ValueError(f"Expected one split of {name}, found {', '.join(raw)}: name one with split.")
-    return raw[chosen]
+def _take(rows: IterableDataset, first: int) -> Dataset:
+    return Dataset.from_list(list(rows.take(first)), features=rows.features)
 
 
-def open_rows(
-    name: str,
-    *,
-    config_names: Sequence[str] = (),
-    split: str | None = None,
-    text_columns: Sequence[str] = (),
-    language_column: str = "language",
-    label_column: str = "label",
-    id_column: str | None = None,
-    rows: int | None = None,
-) -> Dataset:
-    """Rows as they are, for a model to read: the text columns beside `language`, `label` and `id` where they are there.
-
-    Args:
-        name, config_names, split, text_columns: as in `open_texts`.
-        language_column, label_column, id_column: a column that is named and has not its usual name must be there.
-        rows: the first rows of each language; None keeps all.
-
-    Raises:
-        ValueError: nothing there, a column is missing, or texts that are no strings.
-    """
-    if rows is not None and rows < 1:
-        raise ValueError(f"Expected 1 row of each language or more, found {rows}.")
-    raw = _one_split(open_dataset(name, config_names=config_names, split=split), name)
-    texts = find_text_columns(raw, text_columns)
-    for column in texts:
-        require_texts(raw, column)
-    given = {"language": language_column, "label": label_column, "id": id_column or ""}
-    named = [column for column in (*texts, *given.values()) if column]
-    if twice := sorted({column for column in named if named.count(column) > 1}):
-        raise ValueError(f"The column {twice[0]!r} is named for two purposes: each needs one of its own.")
-    required = {kind: column for kind, column in given.items() if column not in ("", kind)}
-    require_columns(raw, required)
-    if not id_column:
-        free = [column for column in ("id", "item") if column in raw.column_names and column not in named]
-        given["id"] = next(iter(free), "")
-    found = {kind: column for kind, column in given.items() if column in raw.column_names}
-    if rows is not None and "language" in found:
-        spoken = np.array(_strings(raw, found["language"], "language"), dtype=object)
-        kept = np.concatenate([np.flatnonzero(spoken == language)[:rows] for language in sorted(set(spoken))])
-        raw = raw.select(np.sort(kept))
-    elif rows is not None:
-        raw = raw.select(range(min(rows, len(raw))))
-    raw = raw.select_columns([*texts, *found.values()])
-    return raw.rename_columns({column: kind for kind, column in found.items() if column != kind})
+def _columns_of(rows: IterableDataset) -> list[str]:
+    return rows.column_names or list(next(iter(rows), ()))
 
 
-def _first_rows(name: str, config_names: Sequence[str], split: str, rows: int) -> Dataset | None:
-    """The first rows of each configuration, streamed; None where the rows of one are in several languages."""
-    parts = {}
-    for config in config_names:
-        try:
-            stream = datasets.load_dataset(name, config, split=split, streaming=True)
-        except (ValueError, FileNotFoundError, datasets.exceptions.DatasetNotFoundError, ConnectionError):
-            return None  # `open_dataset` says what is wrong
-        if "language" in (stream.column_names or ()):
-            return None
-        parts[config] = Dataset.from_list(list(stream.take(rows)), features=stream.features)
-    return _stack(parts)
+def _shared(parts: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [split for split in parts[0] if all(split in part for part in parts)]
 
 
-def normalise_spacing(text: str) -> str:
-    """Undo tokenisation: NFC, one space between words, none before , . ; : ! ? ) ] } % ... or after ( [ {.
-
-    Some corpora are tokenised ("word , word") in one language only: a language probe would find that. Quotation marks
-    of a language's own stay as they are.
-    """
-    text = re.sub(r"\s+", " ", unicodedata.normalize("NFC", text)).strip()
-    text = re.sub(r"`` ?| ?''", '"', text)
-    text = re.sub(r" (?=(?:n['’]t|['’](?:s|re|ve|ll|d|m))\b)", "", text)
-    return re.sub(r"(?<=[(\[{]) | (?=[,;:!?)\]}…%]|\.(?:\W|$))", "", text)
+def count(spec: DataSpec) -> dict[str, JointDistribution]:
+    """See `DataSpec.counts`. Of Parquet two columns are read, from the Hub too; of other formats whole rows."""
+    with readable(spec.name):
+        parts = [_two_columns(spec, config) for config in spec.config_names or (None,)]
+        splits = {split: [part[split] for part in parts] for split in _shared(parts)}
+        if spec.split is not None:
+            splits = {spec.split: pick(splits, spec.split)}
+        return {str(split): _count(tables, spec, split if len(splits) > 1 else "") for split, tables in splits.items()}
 
 
-def find_text_columns(dataset: Dataset, text_columns: Sequence[str] = ()) -> list[str]:
-    """The one or two text columns: those named, else the first known names that the data set has.
-
-    Raises:
-        ValueError: a named column is missing, more than two are named, or none is known.
-    """
-    if text_columns:
-        if len(text_columns) > 2 or len(set(text_columns)) < len(text_columns):
-            raise ValueError(f"Expected one text column or two different ones (a pair), found {list(text_columns)}.")
-        require_columns(dataset, {"text": text_columns[0]} | ({"text": text_columns[-1]}))
-        return list(text_columns)
-    for columns in KNOWN_TEXT_COLUMNS:
-        if all(column in dataset.column_names for column in columns):
-            return list(columns)
-    raise ValueError(f"Found no text column among {sorted(dataset.column_names)}: name one or two with text_column.")
+def _count(tables: Sequence[Any], spec: DataSpec, split: str) -> JointDistribution:
+    try:
+        counted = [JointDistribution.from_dataset(rows, spec.language_column, spec.label_column) for rows in tables]
+    except ValueError as error:
+        raise ValueError(f"In the split {split!r} (choose another with split): {error}" if split else error) from None
+    return sum(counted[1:], counted[0])
 
 
-def standardise(
-    dataset: Dataset,
-    *,
-    text_columns: Sequence[str],
-    language_column: str = "language",
-    label_column: str = "label",
-    id_column: str | None = None,
-    label_names: Sequence[str] = (),
-    languages: Sequence[str] = (),
-) -> Dataset:
-    """Keep the texts (under their names) beside `language` (string), `label` (ClassLabel) and `id` (string).
+def _two_columns(spec: DataSpec, config_name: str | None) -> dict[str, Any]:
+    """Splits of a configuration, each something that `JointDistribution.from_dataset` reads."""
+    path, columns = Path(spec.name), {"language": spec.language_column, "label": spec.label_column}
+    if _is_saved(path):
+        opened = _load(replace(spec, split=None), config_name)
+        return opened if isinstance(opened, dict) else {"train": opened}
+    if path.is_file() and path.suffix == ".parquet" and not config_name:
+        return {"train": _parquet_columns(path, columns)}
+    builder = _builder(spec.name, config_name)
+    splits = builder.as_streaming_dataset()
+    named = len(spec.config_names) > 1 and all("language" not in _columns_of(rows) for rows in splits.values())
+    if named and spec.language_column == "language":
+        del columns["language"]
+    for rows in splits.values():
+        require_columns(rows, columns)
+    if hasattr(builder.config, "columns"):  # of Parquet
+        builder.config.columns = list(columns.values())
+        splits = builder.as_streaming_dataset()
+    return splits if "language" in columns else {key: _add_language(rows, config_name) for key, rows in splits.items()}
 
-    Args:
-        dataset: rows as they come.
-        text_columns: one column, or two for a pair.
-        language_column, label_column: any string, integer or ClassLabel column.
-        id_column: of the item, the same for translations of one text; None numbers the rows.
-        label_names: label names in class order; empty takes the ClassLabel's order, else sorted values.
-        languages: keep only these; empty keeps all.
 
-    Raises:
-        ValueError: missing columns, nulls, texts that are no strings, or labels that are not among `label_names`.
-    """
-    columns = {"text": text_columns[0], "language": language_column, "label": label_column}
-    require_columns(dataset, columns | ({"id": id_column} if id_column else {}))
-    for column in text_columns:
-        require_texts(dataset, column)
-    if languages:
-        wanted = np.isin(_strings(dataset, language_column, "language"), list(languages))
-        dataset = dataset.select(np.flatnonzero(wanted))
-        if len(dataset) == 0:
-            raise ValueError(f"No rows in languages {', '.join(languages)} (column {language_column!r}).")
-    values, labels = _names(dataset, label_column, "label")
-    names = list(label_names) or class_label_names(dataset, label_column) or values
-    unknown = [value for value in values if value not in names]
-    if unknown:
-        raise ValueError(f"Labels {unknown} of column {label_column!r} are not among label_names {names}.")
-    ids = _strings(dataset, id_column, "id") if id_column else [str(i) for i in range(len(dataset))]
-    kept = dataset.select_columns(list(text_columns)).flatten_indices()
-    position = {name: i for i, name in enumerate(names)}
-    return (
-        kept.add_column("language", _strings(dataset, language_column, "language"))
-        .add_column("label", [position[label] for label in labels])
-        .add_column("id", ids)
-        .cast_column("language", Value("string"))
-        .cast_column("label", ClassLabel(names=names))
+def _add_language(rows: IterableDataset, language: str | None) -> IterableDataset:
+    """The rows with one language in all of them."""
+    features = rows.features and Features({**rows.features, "language": Value("string")})
+    return rows.with_format("arrow").map(
+        lambda table: table.append_column("language", pa.array([language] * len(table))),
+        batched=True,
+        features=features,
     )
 
 
-def require_texts(dataset: Dataset, column: str) -> None:
-    """Raise where a text column holds nulls or other than strings."""
-    texts = dataset.select_columns([column]).with_format("arrow")[:][column]
-    if texts.null_count:
-        raise ValueError(f"The text column {column!r} has {texts.null_count:,} null entries: filter these rows out.")
-    if len(texts) and not (pa.types.is_string(texts.type) or pa.types.is_large_string(texts.type)):
-        raise ValueError(f"The text column {column!r} holds values of type {texts.type}, expected strings.")
-
-
-def _names(dataset: Dataset, column: str, purpose: str) -> tuple[list[str], list[str]]:
-    """A column's distinct values in order (2 before 10) and the column itself, both as text; class ids as names."""
-    axis, positions = encode_column(dataset.select_columns([column]).with_format("arrow")[:][column], purpose)
-    feature = dataset.features[column]
-    names = [feature.int2str(int(value)) if isinstance(feature, ClassLabel) else str(value) for value in axis]
-    return names, np.array(names, dtype=object)[positions].tolist()
-
-
-def _strings(dataset: Dataset, column: str, purpose: str) -> list[str]:
-    """A column as text."""
-    return _names(dataset, column, purpose)[1]
+def _parquet_columns(path: Path, columns: dict[str, str]) -> Dataset:
+    """The columns in memory: half the time of a stream, which imports torch."""
+    with pq.ParquetFile(path) as file:
+        require_columns(SimpleNamespace(column_names=file.schema_arrow.names), columns)
+        table = file.read(columns=list(columns.values()))
+    return Dataset(datasets.table.InMemoryTable(table), fingerprint="audit")  # None would hash every row

@@ -12,7 +12,7 @@ from accelerate.utils import reduce
 from datasets import Dataset
 
 from hf_langimb.console import bar
-from hf_langimb.data.reading import find_text_columns
+from hf_langimb.data.rows import find_text_columns
 from hf_langimb.measures import POOLINGS
 from hf_langimb.models.adapters import base_model_of
 from hf_langimb.models.loading import longest_input, tokenize

@@ -191,7 +191,7 @@ def probe_model(
 
     Args:
         name: Hub id or folder of any encoder, classifier or adapter.
-        dataset: the text columns, `language`, and `id` (equal ids stay in one fold), as `open_texts` gives them.
+        dataset: the text columns, `language`, and `id` (equal ids stay in one fold), as `DataSpec.texts` gives them.
         text_columns: one column, or two for a pair.
         protocol: `text`, the paper's words: the first token's state, C = 1, the pair as a pair; `code`, its authors'
             code: C = 1e-4, the pooler for BERT, the first text alone.

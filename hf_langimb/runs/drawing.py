@@ -10,7 +10,7 @@ from datasets import Dataset
 
 from hf_langimb.counts.distribution import JointDistribution
 from hf_langimb.counts.sampling import draw
-from hf_langimb.data.reading import find_text_columns
+from hf_langimb.data.rows import find_text_columns
 from hf_langimb.models.loading import tokenize
 from hf_langimb.runs.subsets import TEST_SEED, Data
 

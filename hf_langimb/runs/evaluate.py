@@ -20,10 +20,11 @@ import numpy as np
 from accelerate import PartialState
 from datasets import Dataset
 
-from hf_langimb.console import RESUMES, ends_in_words, on_main, start_program
+from hf_langimb.console import RESUMES, ends_in_words, on_main, start_program, with_dashes
 from hf_langimb.counts.columns import labels_by_name, require_columns
 from hf_langimb.counts.distribution import JointDistribution
-from hf_langimb.data.reading import find_text_columns, open_rows, standardise
+from hf_langimb.data.rows import find_text_columns, standardise
+from hf_langimb.data.spec import DataSpec
 from hf_langimb.files import read_json, write_json
 from hf_langimb.models.loading import ADAPTER_FILE, longest_input, tokenize
 from hf_langimb.results.folder import RunFolder
@@ -31,7 +32,6 @@ from hf_langimb.results.schema import write_results
 from hf_langimb.results.tables import file_name
 from hf_langimb.runs.assemble import assemble_results
 from hf_langimb.runs.drawing import sample_evenly
-from hf_langimb.runs.flags import add_dataset, chosen_rows, with_dashes
 from hf_langimb.runs.steps import explain, load_on_device, measure_predictions, predict_and_probe
 
 logger = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ def _parse(argv: Sequence[str] | None) -> Namespace:
         allow_abbrev=False,
     )
     parser.add_argument("model", metavar="MODEL", help="Hub id or folder of a classifier or adapter")
-    add_dataset(parser)
+    DataSpec.add_arguments(parser)
     parser.add_argument(
         "--labels",
         nargs="+",
@@ -101,7 +101,7 @@ def check_up(options: Namespace) -> tuple[Path, dict[str, Any]]:
         if Path(options.model).is_dir():
             raise ValueError(f"--push_to_hub writes to the repository of MODEL, got the folder {options.model}.")
         on_main(lambda: require_login(options.model, own=False))
-    rows = open_rows(options.dataset, **chosen_rows(options))
+    rows = DataSpec.from_options(options).rows(options.rows or None)
     columns = find_text_columns(rows, options.text_column)
     folder = RunFolder(Path(options.output_dir or f"runs/evaluate-{file_name(Path(options.model).name)}"))
     place = folder.model(SETUP, SEED)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
@@ -12,7 +12,8 @@ from datasets import Dataset, DatasetDict
 from hf_langimb.counts.distribution import JointDistribution
 from hf_langimb.counts.sampling import allocate, draw, joint_shares, keep_one_language_per_item
 from hf_langimb.data import mini_xnli
-from hf_langimb.data.reading import find_text_columns, open_dataset, open_texts, standardise
+from hf_langimb.data.rows import find_text_columns
+from hf_langimb.data.spec import DataSpec
 from hf_langimb.runs.recipe import RecipeArguments
 
 TEST_SEED = 0  # the test set is one and the same for every seed and setup
@@ -111,26 +112,30 @@ def load_data(recipe: RecipeArguments, language_column: str) -> Data:
         ValueError: missing splits, columns, languages or labels; says which.
     """
     noise_ceiling = None
+    spec = DataSpec(
+        recipe.dataset_name,
+        recipe.config_names,
+        language_column=language_column,
+        label_column=recipe.label_column,
+        id_column=recipe.id_column,
+    )
     if recipe.dataset_name == "mini_xnli":
         raw: Any = mini_xnli.load()
         noise_ceiling = mini_xnli.noise_ceiling(raw["test"])
     else:
-        raw = open_dataset(recipe.dataset_name, config_names=recipe.config_names)
+        raw = spec.read()
     splits = {name: getattr(recipe, f"{name}_split") for name in ("train", "validation", "test")}
     missing = [split for split in splits.values() if not isinstance(raw, DatasetDict) or split not in raw]
     if missing:
         found = ", ".join(raw) if isinstance(raw, DatasetDict) else "a single file"
         raise ValueError(f"Expected the splits {', '.join(splits.values())} in {recipe.dataset_name}, found {found}.")
     text_columns = find_text_columns(raw[splits["train"]], recipe.text_columns)
+    spec = replace(spec, text_columns=text_columns)
     languages = [_plan_line(line)[0] for line in recipe.imbalanced_shares]
     source = DatasetDict()
     for name, split in splits.items():
-        source[name] = standardise(
+        source[name] = spec.standardised(
             raw[split],
-            text_columns=text_columns,
-            language_column=language_column,
-            label_column=recipe.label_column,
-            id_column=recipe.id_column,
             label_names=source["train"].features["label"].names if name != "train" else recipe.label_order,
             languages=languages,
         )
@@ -156,14 +161,8 @@ def external_text(recipe: RecipeArguments, languages: list[str], language_column
     if recipe.probe_dataset_name is None:
         return None
     try:
-        return open_texts(
-            recipe.probe_dataset_name,
-            config_names=recipe.probe_config_names,
-            split="train",
-            language_columns=(language_column, "language"),
-            languages=languages,
-            rows=recipe.probe_rows,
-        )
+        spec = DataSpec(recipe.probe_dataset_name, recipe.probe_config_names, split="train")
+        return spec.texts(languages, recipe.probe_rows, language_columns=(language_column, "language"))
     except ValueError as error:
         cause = str(error).removesuffix(".")
         raise ValueError(f"{cause}: choose another probe_dataset_name or probe_config_names.") from None

@@ -16,7 +16,7 @@ import torch
 from transformers import AutoModel, AutoTokenizer
 
 from hf_langimb import extract_features
-from hf_langimb.data.reading import open_texts
+from hf_langimb.data.spec import DataSpec
 from hf_langimb.models.loading import tokenize
 
 BATCH = 64
@@ -36,7 +36,7 @@ def seconds(function, *arguments, **settings):
 
 def main(name, dataset, rows=1000, repeats=3):
     tokenizer, model = AutoTokenizer.from_pretrained(name), AutoModel.from_pretrained(name).eval()
-    tokenized = tokenize(open_texts(dataset, rows=int(rows)), tokenizer, ["text"])
+    tokenized = tokenize(DataSpec(dataset).texts(first=int(rows)), tokenizer, ["text"])
     ids = tokenized["input_ids"][:]
     order = np.argsort([-len(row) for row in ids], kind="stable")
     batches = [

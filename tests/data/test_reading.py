@@ -4,13 +4,8 @@ import pytest
 from conftest import write_configurations
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
-from hf_langimb.data.reading import (
-    find_text_columns,
-    normalise_spacing,
-    open_dataset,
-    open_texts,
-    standardise,
-)
+from hf_langimb.data.rows import find_text_columns, normalise_spacing, standardise
+from hf_langimb.data.spec import DataSpec
 from hf_langimb.models.loading import tokenize
 
 ROWS = {"text": ["un", "one", "deux"], "language": ["fr", "en", "fr"], "label": [0, 1, 1]}
@@ -41,9 +36,9 @@ def test_a_file(tmp_path, suffix):
         rows().to_csv(path, index=False, sep="," if suffix == "csv" else "\t")
     else:
         rows().to_json(path)
-    loaded = open_dataset(str(path))
+    loaded = DataSpec(str(path)).read()
     assert loaded.to_dict() == ROWS
-    assert open_dataset(str(path), split="train").to_dict() == ROWS
+    assert DataSpec(str(path), split="train").read().to_dict() == ROWS
 
 
 @pytest.mark.parametrize("form", ["parquet", "csv", "disk"])
@@ -56,17 +51,17 @@ def test_a_folder_of_splits(tmp_path, form):
     else:
         for name, part in splits.items():
             getattr(part, f"to_{form}")(folder / f"{name}.{form}")
-    loaded = open_dataset(str(folder))
+    loaded = DataSpec(str(folder)).read()
     assert set(loaded) == {"train", "validation", "test"}
     assert loaded["validation"]["label"][:] == [1, 1, 1]
-    assert open_dataset(str(folder), split="test")["label"][:] == [0, 0, 0]
+    assert DataSpec(str(folder), split="test").read()["label"][:] == [0, 0, 0]
     with pytest.raises(ValueError, match="dev"):
-        open_dataset(str(folder), split="dev")
+        DataSpec(str(folder), split="dev").read()
 
 
 def test_one_data_set_saved_to_disk(tmp_path):
     named().save_to_disk(tmp_path / "data")
-    assert open_dataset(str(tmp_path / "data")).features["label"].names == ["no", "yes"]
+    assert DataSpec(str(tmp_path / "data")).read().features["label"].names == ["no", "yes"]
 
 
 @pytest.fixture
@@ -84,7 +79,7 @@ def multilingual(tmp_path):
 
 
 def test_configurations_are_languages(multilingual):
-    loaded = open_dataset(multilingual, config_names=["fr", "en"])
+    loaded = DataSpec(multilingual, config_names=["fr", "en"]).read()
     assert set(loaded) == {"train", "test"}  # splits that both have
     assert loaded["train"].to_dict() == {
         "text": ["fr train 0", "fr train 1", "en train 0", "en train 1"],
@@ -92,31 +87,31 @@ def test_configurations_are_languages(multilingual):
         "language": ["fr", "fr", "en", "en"],
         "row": [0, 1, 0, 1],
     }
-    test = open_dataset(multilingual, config_names=["en", "fr"], split="test")
+    test = DataSpec(multilingual, config_names=["en", "fr"], split="test").read()
     assert test["language"][:] == ["en", "en", "fr", "fr"]
 
 
 def test_one_configuration(multilingual):
-    loaded = open_dataset(multilingual, config_names=["en"])
+    loaded = DataSpec(multilingual, config_names=["en"]).read()
     assert set(loaded) == {"train", "test", "validation"}
     assert loaded["train"].column_names == ["text", "label"]
     with pytest.raises(ValueError, match=r"'de' not found\. Available: .*'fr'"):
-        open_dataset(multilingual, config_names=["de"])
+        DataSpec(multilingual, config_names=["de"]).read()
     with pytest.raises(ValueError, match="'de' not found"):
-        open_dataset(multilingual, config_names=["en", "de"])
+        DataSpec(multilingual, config_names=["en", "de"]).read()
 
 
 def test_parallel_configurations_keep_translations_together(tmp_path):
     texts = {config: Dataset.from_dict({"text": [f"{config} {i}" for i in range(5)]}) for config in ("en", "fr")}
     write_configurations(tmp_path, {config: {"train": rows} for config, rows in texts.items()})
     for rows in (None, 4):
-        found = open_texts(str(tmp_path), config_names=["en", "fr"], rows=rows)
+        found = DataSpec(str(tmp_path), ["en", "fr"]).texts(first=rows)
         assert found["id"][:] == [str(i) for i in range(rows or 5)] * 2
 
 
 def test_a_language_column_is_kept(tmp_path):
     folder = write_configurations(tmp_path, {key: {"train": rows()} for key in ("a", "b")})
-    assert open_dataset(folder, config_names=["a", "b"])["train"]["language"][:] == ROWS["language"] * 2
+    assert DataSpec(folder, config_names=["a", "b"]).read()["train"]["language"][:] == ROWS["language"] * 2
 
 
 @pytest.mark.parametrize(
@@ -126,9 +121,9 @@ def test_a_language_column_is_kept(tmp_path):
         (lambda folder: "nobody/nothing", "Expected a data set at 'nobody/nothing'.*found none"),
         (lambda folder: folder, "Expected a data set at .*found none"),  # an empty folder
         (lambda folder: write(folder / "a.xlsx", "?"), "Expected a .parquet, .csv, .tsv, .jsonl, .json file, found"),
-        (lambda folder: write(folder / "a.parquet", "no parquet"), "Cannot read the data set .*a.parquet"),
-        (lambda folder: write(folder / "a.jsonl", '{"text": "a"}\n{"te'), "Cannot read the data set .*a.jsonl"),
-        (lambda folder: two_tables(folder), "The files of .* have different columns: name one of them"),
+        (lambda folder: write(folder / "a.parquet", "no parquet"), "a.parquet: Parquet magic bytes not found"),
+        (lambda folder: write(folder / "a.jsonl", '{"text": "a"}\n{"te'), "a.jsonl: JSON parse error"),
+        (lambda folder: two_tables(folder), "empty: its files have different columns: name one of them"),
     ],
     ids=["no folder", "no Hub", "empty", "xlsx", "parquet", "jsonl", "two tables"],
 )
@@ -138,7 +133,7 @@ def test_nothing_to_open(tmp_path, monkeypatch, make, message):
     folder = tmp_path / "empty"
     folder.mkdir()
     with pytest.raises(ValueError, match=message) as caught:
-        open_dataset(str(make(folder)))
+        DataSpec(str(make(folder))).read()
     assert "\n" not in str(caught.value)
 
 
@@ -157,7 +152,7 @@ def test_a_file_has_no_configurations(tmp_path):
     rows().to_parquet(tmp_path / "rows.parquet")
     for names in (["fr"], ["fr", "en"]):
         with pytest.raises(ValueError, match="has no configurations, found config_names 'fr': leave them out"):
-            open_dataset(str(tmp_path / "rows.parquet"), config_names=names)
+            DataSpec(str(tmp_path / "rows.parquet"), config_names=names).read()
 
 
 # Text columns.
@@ -264,8 +259,8 @@ def test_other_column_names_and_a_pair():
         ({}, {"text_columns": ["body"]}, "Expected a text column 'body'"),
         ({"label": [0, None, 1]}, {}, "label column has 1 null entries of 3"),
         ({"language": ["fr", None, None]}, {}, "language column has 2 null entries of 3"),
-        ({"text": ["un", None, "deux"]}, {}, "text column 'text' has 1 null entries: filter"),
-        ({"text": [1, 2, 3]}, {}, "text column 'text' holds values of type int64, expected strings"),
+        ({"text": ["un", None, "deux"]}, {}, "text column 'text' has 1 null entries: remove"),
+        ({"text": [1, 2, 3]}, {}, "text column 'text' has values of type int64, expected strings"),
         ({"label": [0.5, 1.0, 1.5]}, {}, "label column holds values of type double"),
         ({"label": ["a", "b", "x"]}, {"label_names": ["a", "b"]}, r"Labels \['x'\] of column 'label' are not among"),
     ],
@@ -315,21 +310,21 @@ def texts_file(path, **changes):
 
 
 def test_texts_have_language_id_and_one_spacing(tmp_path):
-    rows = open_texts(texts_file(tmp_path / "texts.parquet"), languages=["fr", "en"])
+    rows = DataSpec(texts_file(tmp_path / "texts.parquet")).texts(["fr", "en"])
     assert rows.to_dict() == {
         "text": ["un chat, noir", "le chat", "le chien", "a cat", "the cat", "the (big) dog"],
         "language": ["fr"] * 3 + ["en"] * 3,
         "id": ["0", "1", "2"] * 2,
     }
-    first = open_texts(texts_file(tmp_path / "texts.parquet"), rows=2)
+    first = DataSpec(texts_file(tmp_path / "texts.parquet")).texts(first=2)
     assert first["text"][:] == ["a cat", "the cat", "un chat, noir", "le chat"]  # languages sorted
 
 
 def test_rows_are_numbered_where_there_is_no_item(tmp_path):
     path = texts_file(tmp_path / "texts.parquet")
     Dataset.from_parquet(path).remove_columns("item").to_parquet(tmp_path / "plain.parquet")
-    assert open_texts(str(tmp_path / "plain.parquet"))["id"][:] == ["0", "1", "2", "3", "4", "5"]
-    named = open_texts(path, id_column="text")
+    assert DataSpec(str(tmp_path / "plain.parquet")).texts()["id"][:] == ["0", "1", "2", "3", "4", "5"]
+    named = DataSpec(path, id_column="text").texts()
     assert named["id"][:] == ["a cat", "the cat", "the ( big ) dog", "un  chat , noir", "le chat", "le chien"]
 
 
@@ -337,38 +332,38 @@ def test_pairs_and_splits(tmp_path):
     pairs = {"premise": ["a", "b"], "hypothesis": ["c", "d"], "language": ["fr", "en"]}
     both = DatasetDict(validation=Dataset.from_dict(pairs), test=Dataset.from_dict(pairs | {"premise": ["e", "f"]}))
     both.save_to_disk(tmp_path / "both")
-    assert open_texts(str(tmp_path / "both"))["premise"][:] == ["f", "e"]  # the split test
-    assert open_texts(str(tmp_path / "both"), split="validation").column_names == [
+    assert DataSpec(str(tmp_path / "both")).texts()["premise"][:] == ["f", "e"]  # the split test
+    assert DataSpec(str(tmp_path / "both"), split="validation").texts().column_names == [
         "premise",
         "hypothesis",
         "language",
         "id",
     ]
     DatasetDict(a=Dataset.from_dict(pairs), b=Dataset.from_dict(pairs)).save_to_disk(tmp_path / "others")
-    with pytest.raises(ValueError, match=r"Expected one split of .*others, found a, b: name one with split"):
-        open_texts(str(tmp_path / "others"))
+    with pytest.raises(ValueError, match=r"others: Expected one split, found a, b: name one with split"):
+        DataSpec(str(tmp_path / "others")).texts()
 
 
 def test_first_rows_of_configurations_are_streamed(tmp_path, monkeypatch):
     texts = {name: Dataset.from_dict({"text": [f"{name} {i}" for i in range(5)]}) for name in ("en", "fr")}
     folder = write_configurations(tmp_path, {f"20231101.{name}": {"train": rows} for name, rows in texts.items()})
-    monkeypatch.setattr("hf_langimb.data.reading.open_dataset", None)  # would read it all
-    rows = open_texts(folder, config_names=["20231101.fr", "20231101.en"], rows=2, languages=["en", "fr"])
+    monkeypatch.setattr("hf_langimb.data.rows.read", None)  # would read it all
+    rows = DataSpec(folder, ["20231101.fr", "20231101.en"]).texts(["en", "fr"], first=2)
     assert rows["text"][:] == ["en 0", "en 1", "fr 0", "fr 1"]
     assert rows["language"][:] == ["en", "en", "fr", "fr"]
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("settings", "languages", "message"),
     [
-        ({"languages": ["fr", "de"]}, "Expected text in fr, de in .*, found fewer than two rows in de"),
-        ({"text_columns": ["body"]}, "Expected a text column 'body'"),
-        ({"id_column": "nothing"}, "Expected an id column 'nothing'"),
+        ({}, ["fr", "de"], "texts.parquet: Expected text in fr, de, found fewer than two rows in de"),
+        ({"text_columns": ["body"]}, [], "Expected a text column 'body'"),
+        ({"id_column": "nothing"}, [], "Expected an id column 'nothing'"),
     ],
 )
-def test_texts_that_cannot_be_probed(tmp_path, settings, message):
+def test_texts_that_cannot_be_probed(tmp_path, settings, languages, message):
     with pytest.raises(ValueError, match=message):
-        open_texts(texts_file(tmp_path / "texts.parquet"), **settings)
+        DataSpec(texts_file(tmp_path / "texts.parquet"), **settings).texts(languages)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from datasets import Dataset
 
 from hf_langimb.console import bar
 from hf_langimb.counts.columns import class_label_names, labels_by_name
-from hf_langimb.data.reading import find_text_columns, require_texts
+from hf_langimb.data.rows import find_text_columns
 from hf_langimb.measures.attribution import BUDGET_UNITS, DTYPES, MASKINGS, METHODS
 from hf_langimb.measures.attribution.engine import Forward, explain, id_masker, string_masker
 from hf_langimb.measures.attribution.examples import Example, encode
@@ -204,8 +204,6 @@ def _readable(dataset: Any, text_columns: Sequence[str]) -> tuple[Dataset, list[
         raise ValueError("No rows to explain: the data set is empty.")
     dataset = dataset.with_format(None)
     columns = find_text_columns(dataset, text_columns)
-    for column in columns:
-        require_texts(dataset, column)
     for column in {"language", "id"} & {*dataset.column_names}:
         if classes := class_label_names(dataset, column):
             named = [None if value is None else classes[value] for value in dataset[column]]

@@ -1,0 +1,175 @@
+"""Rows as models read them: which columns are the texts, and texts, languages, labels and ids in standard columns."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+from datasets import ClassLabel, Dataset, Value
+
+from hf_langimb.counts.columns import class_label_names, encode_column, require_columns
+from hf_langimb.data.reading import first_rows, pick, read, readable
+
+if TYPE_CHECKING:
+    from hf_langimb.data.spec import DataSpec
+
+KNOWN_TEXT_COLUMNS = (("premise", "hypothesis"), ("sentence1", "sentence2"), ("text", "text_pair"), ("text",))
+
+
+def find_text_columns(dataset: Dataset, text_columns: Sequence[str] = ()) -> list[str]:
+    """The one or two text columns: those named, else the first usual names that the data set has.
+
+    Raises:
+        ValueError: a named column is missing, more than two are named, no name is usual, or texts that are not strings.
+    """
+    present = sorted(dataset.column_names)
+    usual = [names for names in KNOWN_TEXT_COLUMNS if {*names} <= {*present}]
+    if not text_columns and not usual:
+        raise ValueError(f"Found no text column among {present}: name one or two with text_column.")
+    columns = list(text_columns or usual[0])
+    if len(columns) > 2 or len(set(columns)) < len(columns):
+        raise ValueError(f"Expected one text column or two different ones (a pair), got {columns}.")
+    for column in columns:
+        require_columns(dataset, {"text": column})
+        texts = _arrow(dataset, column)
+        if texts.null_count:
+            raise ValueError(f"The text column {column!r} has {texts.null_count:,} null entries: remove these rows.")
+        if len(texts) and not (pa.types.is_string(texts.type) or pa.types.is_large_string(texts.type)):
+            raise ValueError(f"The text column {column!r} has values of type {texts.type}, expected strings.")
+    return columns
+
+
+def normalise_spacing(text: str) -> str:
+    """Undo tokenisation: NFC, one space between words, none before , . ; : ! ? ) ] } % ... or after ( [ {.
+
+    Some corpora are tokenised ("word , word") in one language only, which a language probe would find. The quotation
+    marks of a language are kept.
+    """
+    text = re.sub(r"\s+", " ", unicodedata.normalize("NFC", text)).strip()
+    text = re.sub(r"`` ?| ?''", '"', text)
+    text = re.sub(r" (?=(?:n['’]t|['’](?:s|re|ve|ll|d|m))\b)", "", text)
+    return re.sub(r"(?<=[(\[{]) | (?=[,;:!?)\]}…%]|\.(?:\W|$))", "", text)
+
+
+def rows(spec: DataSpec, first: int | None = None) -> Dataset:
+    """See `DataSpec.rows`."""
+    with readable(spec.name):
+        raw = _one_split(spec, first)
+        texts = find_text_columns(raw, spec.text_columns)
+        given = {"language": spec.language_column, "label": spec.label_column, "id": spec.id_column or ""}
+        named = [column for column in (*texts, *given.values()) if column]
+        if twice := sorted({column for column in named if named.count(column) > 1}):
+            raise ValueError(f"The column {twice[0]!r} is named for two purposes: each needs one of its own.")
+        require_columns(raw, {kind: column for kind, column in given.items() if column not in ("", kind)})
+        if not spec.id_column:
+            free = [column for column in ("id", "item") if column in raw.column_names and column not in named]
+            given["id"] = next(iter(free), "")
+        found = {kind: column for kind, column in given.items() if column in raw.column_names}
+        if first is not None and "language" in found:
+            raw = raw.select(np.sort(_first_of_each(_strings(raw, found["language"], "language"), first)))
+        elif first is not None:
+            raw = raw.select(range(min(first, len(raw))))
+        raw = raw.select_columns([*texts, *found.values()])
+        return raw.rename_columns({column: kind for kind, column in found.items() if column != kind})
+
+
+def texts(spec: DataSpec, languages: Sequence[str], first: int | None, language_columns: Sequence[str]) -> Dataset:
+    """See `DataSpec.texts`."""
+    with readable(spec.name):
+        raw = _one_split(spec, first)
+        texts = find_text_columns(raw, spec.text_columns)
+        column = next((name for name in language_columns if name in raw.column_names), language_columns[-1])
+        require_columns(raw, {"language": column} | ({"id": spec.id_column} if spec.id_column else {}))
+        found = np.array([re.sub(r"^\d{8}\.", "", name) for name in _strings(raw, column, "language")], dtype=object)
+        kept = _first_of_each(found, first, languages)
+        if missing := [language for language in languages if (found[kept] == language).sum() < 2]:
+            raise ValueError(
+                f"Expected text in {', '.join(languages)}, found fewer than two rows in {', '.join(missing)}."
+            )
+        known = ("item", "row") if len(spec.config_names) > 1 else ("item",)
+        id_column = spec.id_column or next((column for column in known if column in raw.column_names), None)
+        raw = raw.select(kept)
+        ids = _strings(raw, id_column, "id") if id_column else [str(i) for i in range(len(kept))]
+        columns = {text: [normalise_spacing(value) for value in raw[text]] for text in texts}
+        return Dataset.from_dict(columns | {"language": found[kept].tolist(), "id": ids})
+
+
+def _one_split(spec: DataSpec, first: int | None) -> Dataset:
+    """Of several splits test, else train, else the only one; with `first` of several configurations the first rows."""
+    if first is not None and first < 1:
+        raise ValueError(f"Expected 1 row of each language or more, got {first}.")
+    raw: Any = first_rows(spec, first) if first and len(spec.config_names) > 1 else None
+    raw = read(spec) if raw is None else raw
+    return pick(raw, None) if isinstance(raw, dict) else raw
+
+
+def _first_of_each(found: np.ndarray, first: int | None, languages: Sequence[str] = ()) -> np.ndarray:
+    """Numbers of the first rows of each language, one language after the other."""
+    return np.concatenate([np.flatnonzero(found == language)[:first] for language in languages or sorted(set(found))])
+
+
+def standardise(
+    dataset: Dataset,
+    *,
+    text_columns: Sequence[str],
+    language_column: str = "language",
+    label_column: str = "label",
+    id_column: str | None = None,
+    label_names: Sequence[str] = (),
+    languages: Sequence[str] = (),
+) -> Dataset:
+    """Keep the texts (under their names) and add `language` (string), `label` (ClassLabel) and `id` (string).
+
+    Args:
+        dataset: rows as they are read.
+        text_columns: one column, or two for a pair.
+        language_column, label_column: any string, integer or ClassLabel column.
+        id_column: of the item, the same for translations of one text; None numbers the rows.
+        label_names: label names in class order; empty takes the ClassLabel's order, else sorted values.
+        languages: keep only these; empty keeps all.
+
+    Raises:
+        ValueError: missing columns, nulls, texts that are no strings, or labels that are not among `label_names`.
+    """
+    columns = {"text": text_columns[0], "language": language_column, "label": label_column}
+    require_columns(dataset, columns | ({"id": id_column} if id_column else {}))
+    find_text_columns(dataset, text_columns)
+    if languages:
+        dataset = dataset.select(
+            np.flatnonzero(np.isin(_strings(dataset, language_column, "language"), list(languages)))
+        )
+        if len(dataset) == 0:
+            raise ValueError(f"No rows in languages {', '.join(languages)} (column {language_column!r}).")
+    values, positions = _encoded(dataset, label_column, "label")
+    names = list(label_names) or class_label_names(dataset, label_column) or values
+    if unknown := [value for value in values if value not in names]:
+        raise ValueError(f"Labels {unknown} of column {label_column!r} are not among label_names {names}.")
+    ids = _strings(dataset, id_column, "id") if id_column else np.arange(len(dataset)).astype(str)
+    kept = dataset.select_columns(list(text_columns)).flatten_indices()
+    return (
+        kept.add_column("language", _strings(dataset, language_column, "language"), feature=Value("string"))
+        .add_column("label", np.array([names.index(value) for value in values], dtype=np.int64)[positions])
+        .add_column("id", ids, feature=Value("string"))
+        .cast_column("label", ClassLabel(names=names))
+    )
+
+
+def _arrow(dataset: Dataset, column: str) -> Any:
+    return dataset.select_columns([column]).with_format("arrow")[:][column]
+
+
+def _encoded(dataset: Dataset, column: str, purpose: str) -> tuple[list[str], np.ndarray]:
+    """Distinct values of a column in order (2 before 10), as text, class ids as names; and each row's position."""
+    axis, positions = encode_column(_arrow(dataset, column), purpose)
+    feature = dataset.features[column]
+    return [feature.int2str(int(v)) if isinstance(feature, ClassLabel) else str(v) for v in axis], positions
+
+
+def _strings(dataset: Dataset, column: str, purpose: str) -> np.ndarray:
+    """A column as text, object[N]."""
+    names, positions = _encoded(dataset, column, purpose)
+    return np.array(names, dtype=object)[positions]
