@@ -33,19 +33,19 @@ NOT_IN_RESULTS = (  # where a run lies and where it is published
 
 @dataclass
 class RecipeArguments:
-    """What a recipe trains on, with what plan, how often."""
+    """Data, plans, model and measurements of a recipe."""
 
     dataset_name: str = field(
         default="mini_xnli",
         metadata={"help": "mini_xnli (embedded), a Hub id, a folder or a .parquet/.csv/.jsonl file."},
     )
     config_names: list[str] = field(
-        default_factory=list, metadata={"help": "Configurations to read; of several, each is one language."}
+        default_factory=list, metadata={"help": "Configurations to read. If there are several, each is one language."}
     )
     text_columns: list[str] = field(default_factory=list, metadata={"help": "One text column, or two for a pair."})
     label_column: str = field(default="label", metadata={"help": "Column of the label."})
     id_column: str | None = field(
-        default=None, metadata={"help": "Column of the item, the same for translations of one text."}
+        default=None, metadata={"help": "Column with the id of the item, the same for translations of one text."}
     )
     label_order: list[str] = field(default_factory=list, metadata={"help": "Names of the labels in class order."})
     train_split: str = field(default="train", metadata={"help": "Split to draw the training subsets from."})
@@ -53,33 +53,33 @@ class RecipeArguments:
     test_split: str = field(default="test", metadata={"help": "Split to draw the balanced test set from."})
     imbalanced_shares: list[str] = field(
         default_factory=list,
-        metadata={"help": "Plan of the skewed subset: a language and its label shares, as in 'fr 1/2 1/3 1/6'."},
+        metadata={"help": "Plan of the skewed subset: each language with its label shares, such as 'fr 1/2 1/3 1/6'."},
     )
-    train_size: int | None = field(
-        default=None, metadata={"help": "Training rows; default: as many as all plans allow."}
+    train_size: int | None = field(default=None, metadata={"help": "Training rows; default: all that plans allow."})
+    validation_size: int | None = field(
+        default=None, metadata={"help": "Validation rows; default: all that plans allow."}
     )
-    validation_size: int | None = field(default=None, metadata={"help": "Validation rows; default: likewise."})
-    test_size: int | None = field(default=None, metadata={"help": "Test rows; default: as many as the plans allow."})
+    test_size: int | None = field(default=None, metadata={"help": "Test rows; default: all that plans allow."})
     one_language_per_item: bool = field(
         default=False, metadata={"help": "Give each item to one language: no translations within the training set."}
     )
     model_name_or_path: str = field(
-        default="mini_bert", metadata={"help": "mini_bert (made on the spot and pre-trained), a Hub id or a folder."}
+        default="mini_bert", metadata={"help": "mini_bert (pre-trained by the recipe), a Hub id or a folder."}
     )
-    max_length: int | None = field(default=None, metadata={"help": "Tokens after which a text is cut."})
-    pretraining_steps: int = field(default=2400, metadata={"help": "Steps of mini_bert's masked language modelling."})
+    max_length: int | None = field(default=None, metadata={"help": "Tokens to which longer texts are truncated."})
+    pretraining_steps: int = field(default=2400, metadata={"help": "Steps of the pre-training of mini_bert."})
     setups: list[str] = field(
         default_factory=lambda: ["balanced", "imbalanced", "weighted"], metadata={"help": "Setups to train, by name."}
     )
     seeds: int = field(default=1, metadata={"help": "Number of seeds: seed, seed + 1, ..."})
     probe_dataset_name: str | None = field(
-        default=None, metadata={"help": "External text for the language probe: data set with text and language."}
+        default=None, metadata={"help": "External text for the language probe: a data set with text and language."}
     )
     probe_config_names: list[str] = field(default_factory=list, metadata={"help": "Its configurations."})
-    probe_rows: int = field(default=1000, metadata={"help": "External rows for each language."})
+    probe_rows: int = field(default=1000, metadata={"help": "Rows of external text per language."})
     explain_rows: int = field(
         default=60,
-        metadata={"help": "Test rows whose tokens are attributed, even over languages and labels; 0: none, -1: all."},
+        metadata={"help": "Test rows whose tokens are attributed, evenly over languages and labels; 0: none, -1: all."},
     )
 
     license: str | None = field(
@@ -207,7 +207,7 @@ def _check_setup(name: Any, settings: Any, file: str, parser: HfArgumentParser) 
 
 
 def _words(values: dict[str, Any], where: str, parser: HfArgumentParser) -> list[str]:
-    """Values of a YAML file as words of a command line, so that the parser converts and checks them.
+    """Values of a YAML file as command-line words, so that the parser converts and checks them.
 
     Raises:
         ValueError: an unknown key, or a value that its option does not take; names both and the file.
@@ -233,7 +233,7 @@ def _words(values: dict[str, Any], where: str, parser: HfArgumentParser) -> list
 
 
 def _option(action: Action, value: Any) -> list[str]:
-    """An option with its value, as on the command line; refuses what YAML made of unquoted text."""
+    """An option with its value, as on the command line; unquoted yes, no, on and off are refused as text."""
     items = value if isinstance(value, list) else [value]
     if (action.nargs == "+") != isinstance(value, list):
         raise ValueError(f"expected {'a list' if action.nargs == '+' else 'a single value'}, got {value!r}")

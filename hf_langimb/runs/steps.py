@@ -1,6 +1,6 @@
 """The steps of one trained model: train -> predict and probe -> explain.
 
-Each step writes its output into the run folder and is not run again when that is there.
+Each step writes its output to the run folder and is skipped if the output exists.
 """
 
 from __future__ import annotations
@@ -204,14 +204,14 @@ def measure_predictions(
 
 
 def explain(store: Path, load: Load, rows: Dataset, text_columns: Sequence[str], max_length: int | None) -> None:
-    """Token attributions of a trained model's probabilities on rows with texts, kept in a store of their own."""
+    """Token attributions of a trained model's probabilities on rows with texts, written to a store."""
     _put_aside(store, len(rows))
     trained = load()
     attribute(trained.model, trained.tokenizer, rows, out=store, text_columns=text_columns, max_length=max_length)
 
 
 def _put_aside(store: Path, rows: int) -> None:
-    """Keep the store of a sample of another size as NAME.N-rows; take that of this size back if there is one."""
+    """Rename the store of a sample of another size to NAME.N-rows, and restore the one of this size if it exists."""
     manifest = store / "manifest.json"
     if PartialState().is_main_process and manifest.is_file():
         number = read_json(manifest, AGAIN).get("examples")

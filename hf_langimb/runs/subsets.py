@@ -23,11 +23,11 @@ def plan_shares(lines: list[str], labels: list[str]) -> dict[str, np.ndarray]:
     """The recipe's plans as joint shares [L, C] on sorted languages: `balanced` and `imbalanced`.
 
     Args:
-        lines: 'fr 1/2 1/3 1/6' for each language; fractions are exact.
+        lines: one per language, such as 'fr 1/2 1/3 1/6'; fractions are exact.
         labels: label names in class order, the order of the shares.
 
     Raises:
-        ValueError: a line that is no language with one share for every label, or shares that do not add up.
+        ValueError: a line is not a language with one share per label, or shares do not add up.
     """
     table = {}
     for line in lines:
@@ -62,7 +62,7 @@ class Data:
     labels: list[str]
     plans: dict[str, np.ndarray]
     recipe: RecipeArguments
-    noise_ceiling: float | None = None  # accuracy of a perfect reader on the test labels, where it is known
+    noise_ceiling: float | None = None  # the noise ceiling of the test labels, if it is known
 
     def counts(self, split: str, plan: str) -> np.ndarray:
         """Rows to draw, int64[L, C]: the given size, else the largest that every plan allows (SPEC A1)."""
@@ -94,7 +94,7 @@ class Data:
         return JointDistribution(available.languages, available.labels, self.counts(split, plan))
 
     def rows(self, split: str, plan: str, seed: int) -> np.ndarray:
-        """Row numbers of a plan, ascending; `natural` takes all. Those of one seed overlap as far as plans allow."""
+        """Row numbers of a plan, ascending; `natural` takes all. Plans of one seed overlap as much as possible."""
         source = self.source[split]
         if plan == "natural":
             return np.arange(len(source))
@@ -109,7 +109,7 @@ def load_data(recipe: RecipeArguments, language_column: str) -> Data:
     """Read the recipe's data set into train, validation and test with standard columns.
 
     Raises:
-        ValueError: missing splits, columns, languages or labels; says which.
+        ValueError: missing splits, columns, languages or labels; names them.
     """
     noise_ceiling = None
     spec = DataSpec(
@@ -141,7 +141,7 @@ def load_data(recipe: RecipeArguments, language_column: str) -> Data:
         )
     if recipe.one_language_per_item:
         if not recipe.id_column:
-            raise ValueError("one_language_per_item needs id_column: the column that translations of a text share.")
+            raise ValueError("one_language_per_item needs id_column: a column that translations of one text share.")
         for name in ("train", "validation"):
             rows = keep_one_language_per_item(source[name]["language"][:], source[name]["id"][:], seed=TEST_SEED)
             source[name] = source[name].select(rows)
