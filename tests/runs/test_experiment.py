@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -278,12 +277,11 @@ def test_test_set_is_one_for_all_and_balanced(whole):
 # Repeating, continuing, refusing.
 
 
-def test_a_finished_run_is_not_run_again(whole, work):
+def test_a_finished_run_is_not_run_again(whole, work, monkeypatch):
     folder, results, argv = whole
     before, text = stamps(folder), (folder / "results.json").read_bytes()
-    started = time.time()
+    monkeypatch.setattr(LangImbTrainer, "__init__", lambda *args, **kwargs: pytest.fail("trained or predicted again"))
     _, again = work(folder, *argv)
-    assert time.time() - started < 5
     assert stamps(folder) == before
     assert again == results
     assert (folder / "results.json").read_bytes() == text
@@ -524,7 +522,7 @@ def launch(tmp_path_factory):
             cwd=folder,
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=1800,  # ends a launch that hangs, also on a busy machine
         )
         return done, folder
 
@@ -549,14 +547,14 @@ CHANGING = ("environment.json", "config.yaml", "report.html")  # times, command,
 @pytest.fixture(scope="module")
 def launched(launch):
     """What a small run printed, and the folder in which it was called."""
-    done, folder = launch(*SMALL, OMP_NUM_THREADS="2", PYTHONHASHSEED="1")
+    done, folder = launch(*SMALL, PYTHONHASHSEED="1")
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout, folder
 
 
 @pytest.mark.slow
 def test_two_processes_write_the_same_bytes(launch, launched):
-    done, folder = launch(*SMALL, "--output_dir", "again", OMP_NUM_THREADS="2", PYTHONHASHSEED="2")
+    done, folder = launch(*SMALL, "--output_dir", "again", PYTHONHASHSEED="2")
     assert done.returncode == 0, done.stderr[-3000:]
     first, second = launched[1] / "runs" / "xnli-mini", folder / "again"
     files = [path.relative_to(first) for path in first.rglob("*") if path.is_file()]

@@ -48,7 +48,7 @@ def xnli(tmp_path_factory):
             {"premise": texts(8), "hypothesis": texts(4), "label": [i % 3 for i in range(number)]}, features=features
         )
 
-    sizes = {"train": 480, "test": 120, "validation": 120}
+    sizes = {"train": 120, "test": 60, "validation": 60}
     tables = {config: {split: rows(number) for split, number in sizes.items()} for config in ("ar", "en", "fr")}
     return write_configurations(tmp_path_factory.mktemp("xnli"), tables)
 
@@ -100,7 +100,7 @@ def test_the_recipe_of_a_gpu_runs_at_tiny_size(config, xnli, wikipedia, start, t
     folder, results = run(recipe)
     assert (results["languages"], results["labels"]) == (["en", "fr"], LABELS)
     skewed = results["data"]["train/imbalanced"]
-    assert skewed["counts"] == [[53, 107, 160], [160, 107, 53]]  # 160 rows a cell allow 640: fr 1/2 1/3 1/6
+    assert skewed["counts"] == [[13, 27, 40], [40, 27, 13]]  # 40 rows per cell allow 160: fr 1/2 1/3 1/6
     for setup, parts in results["setups"].items():
         assert parts["seeds"]["0"]["probe"]["external"]["rows"] == 60
         assert ("entropy" in setup) == config.startswith(("xlmr", "mbert-entropy"))
@@ -123,7 +123,7 @@ def test_hyper_parameters_are_those_of_the_paper(config):
 def test_translations_share_their_id(xnli):
     recipe = parse("mbert", "--dataset_name", xnli)
     test = load_data(recipe.data, "language").source["test"]
-    assert sorted(test["id"]) == sorted(2 * [str(i) for i in range(120)])
+    assert sorted(test["id"]) == sorted(2 * [str(i) for i in range(60)])
     premises = dict(zip(zip(test["id"], test["language"], strict=True), test["premise"], strict=True))
     assert premises["7", "fr"] != premises["7", "en"]
 
