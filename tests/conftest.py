@@ -190,6 +190,21 @@ def server(monkeypatch):
         yield hub
 
 
+def assert_close(found, expected, atol=1e-5, where=""):
+    """Nested values are equal, floats to `atol`; keys that only `found` has are no difference."""
+    if isinstance(expected, dict):
+        assert expected.keys() <= found.keys(), where
+        for key, value in expected.items():
+            assert_close(found[key], value, atol, f"{where}/{key}")
+    elif isinstance(expected, list | tuple):
+        assert len(found) == len(expected), where
+        for i, value in enumerate(expected):
+            assert_close(found[i], value, atol, f"{where}/{i}")
+    else:
+        number = isinstance(expected, float)
+        assert found == (pytest.approx(expected, rel=0, abs=atol, nan_ok=True) if number else expected), where
+
+
 def write_configurations(folder, tables):
     """A data set with configurations as on the Hub; tables: {configuration: {split: Dataset}}. Gives its path."""
     lines = ["---", "configs:"]

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import HUB_PORT
+from conftest import HUB_PORT, assert_close
 from datasets import Dataset
 from hub_server import HubServer
 from huggingface_hub import ModelCard
@@ -29,21 +29,6 @@ RECIPES = Path(hf_langimb.__file__).parents[1] / "recipes" / "xnli"
 EXPECTED = json.loads((FIXTURES / "expected-0.1.json").read_text(encoding="utf-8"))
 ROWS = EXPECTED["rows"]
 MODELS = [(setup, seed) for setup in ("balanced", "imbalanced") for seed in (0, 1)]
-
-
-def assert_contains(found, expected, where=""):
-    """Every value of `expected` is in `found`, floats to 1e-5; keys that came later are no difference."""
-    if isinstance(expected, dict):
-        for key, value in expected.items():
-            assert_contains(found[key], value, f"{where}/{key}")
-    elif isinstance(expected, list):
-        assert len(found) == len(expected), where
-        for i, value in enumerate(expected):
-            assert_contains(found[i], value, f"{where}/{i}")
-    elif isinstance(expected, float):
-        assert found == pytest.approx(expected, rel=0, abs=1e-5), where
-    else:
-        assert found == expected, where
 
 
 def texts():
@@ -91,7 +76,7 @@ def test_the_trainer_evaluates_a_loaded_model(training_arguments, setup, seed):
     )
     expected = EXPECTED["evaluate"][f"{setup}/{seed}"]
     assert set(expected) == {"eval_loss", "eval_plain_loss", "eval_uniform_loss"}
-    assert_contains(trainer.evaluate(), expected)
+    assert_close(trainer.evaluate(), expected)
 
 
 def test_cumulative_difference():
@@ -102,12 +87,12 @@ def test_cumulative_difference():
             stores["imbalanced/0"], stores["balanced/1"], selection=stores["balanced/0"], resamples=0
         ),
     }
-    assert_contains(found, EXPECTED["cumulative_difference"])
+    assert_close(found, EXPECTED["cumulative_difference"])
 
 
 def test_compare(capsys):
     assert main(["compare", str(RUN), "--json"]) == 0
-    assert_contains(json.loads(capsys.readouterr().out), EXPECTED["compare"])
+    assert_close(json.loads(capsys.readouterr().out), EXPECTED["compare"])
 
 
 def test_report(tmp_path):
@@ -129,7 +114,7 @@ def test_push():
             assert set(expected["files"]) <= set(files), name
             if expected["metrics"]:
                 found = ModelCard(files["README.md"].decode()).data.eval_results
-                assert_contains(sorted([one.metric_type, one.metric_value] for one in found), expected["metrics"])
+                assert_close(sorted([one.metric_type, one.metric_value] for one in found), expected["metrics"])
         for setup in ("balanced", "imbalanced"):
             expected = EXPECTED["load_run"][f"{setup}/0"]["logits"]
             np.testing.assert_allclose(logits_of(load_run(f"ann/old-{setup}")), expected, atol=1e-5)
@@ -142,4 +127,4 @@ def test_the_recipe_continues_the_run(tmp_path):
     argv = ["--config", str(FIXTURES / "old.yaml"), "--output_dir", str(folder)]
     _, results = run(parse_recipe("xnli", RECIPES, argv))
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")} == before
-    assert_contains(results, json.loads((RUN / "results.json").read_text(encoding="utf-8")))
+    assert_close(results, json.loads((RUN / "results.json").read_text(encoding="utf-8")))
