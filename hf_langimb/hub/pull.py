@@ -3,42 +3,43 @@
 from __future__ import annotations
 
 import glob
-import hashlib
-import json
-import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
+from huggingface_hub import HfApi, constants, snapshot_download
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
+from huggingface_hub.utils.sha import git_hash, sha_fileobj
 
-from hf_langimb.hub import errors as hub_faults
+from hf_langimb.files import read_json, write_text
+from hf_langimb.hub import errors
 from hf_langimb.hub.errors import hub_errors, retried
 from hf_langimb.models.axes import AXES_FILE, read_axes
-from hf_langimb.models.loading import load_model
+from hf_langimb.models.loading import ADAPTER_FILE, BASE_MODEL, load_trained
 from hf_langimb.results.schema import FILE_NAME, measured, read_results
 
 WEIGHTS = ".safetensors"
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt", ".joblib")
 MODEL_FILES = (WEIGHTS, ".json", ".txt", ".model", ".codes", ".spm", ".tiktoken")  # also configuration and tokenizer
 PULLED = (*MODEL_FILES, ".md", ".html", ".svg", ".parquet")
-ADAPTER, BASE_MODEL = "adapter_config.json", "base_model_name_or_path"
 
 
 @dataclass(frozen=True)
 class Run:
-    """A trained model with what it was trained on and what was measured of it.
+    """A trained model with the axes of its training data and the results of its run.
 
     Args:
         model: on the CPU, in evaluation mode.
         tokenizer: of the model.
-        languages, labels: the axes; `labels` as the data had them, names are in `model.config.id2label`.
+        languages, labels: the axes; `labels` as in the data, their names are in `model.config.id2label`.
         weights: float64[L, C], class weights of the training.
-        results: results.json of its run; None where the folder has none.
+        results: results.json of the run; None where the folder has none.
     """
 
     model: Any
@@ -57,123 +58,116 @@ def load_run(
     revision: str | None = None,
     token: str | None = None,
 ) -> Run:
-    """A trained model with its axes, class weights and results.
+    """Load a trained model with its axes, class weights and results.
 
     Args:
         folder_or_repo_id: folder of a model or of a run, or Hub id.
-        setup: of a run folder; of a Hub id the repository REPO_ID-SETUP is taken.
-        seed: of a run folder; None takes the lowest. A repository holds one.
+        setup: of a run folder; for a Hub id, the repository REPO_ID-SETUP is loaded.
+        seed: of a run folder; None takes the lowest. A repository contains one.
         revision: branch, tag or commit of a repository.
         token: of the Hub; None takes the one that you are logged in with.
 
     Raises:
-        ValueError: no such model, one that only pickles hold, or a damaged download; says what to do.
+        ValueError: no such model, pickled weights only, or a damaged download; says what to do.
     """
-    path = Path(folder_or_repo_id)
+    name, path = str(folder_or_repo_id), Path(folder_or_repo_id)
+    of_one_model = (path / AXES_FILE).is_file()
+    if (seed is not None and not path.is_dir()) or (of_one_model and (setup, seed) != (None, None)):
+        raise ValueError(f"{name} contains one model: leave {'setup and seed' if of_one_model else 'seed'} out.")
     if path.is_dir():
-        results, folder = _find_model(path, setup, seed)
+        folder = path if of_one_model else _model_of_run(path, setup, seed)
+        results = read_results(path) if (path / FILE_NAME).is_file() else None
     else:
-        if seed is not None:
-            raise ValueError(f"{folder_or_repo_id} is no folder, and a repository holds one seed: leave seed out.")
-        name = f"{folder_or_repo_id}-{setup}" if setup else str(folder_or_repo_id)
-        folder = download(name, revision=revision, token=token)
-        results = read_results(folder) if (folder / FILE_NAME).exists() else None
+        folder = download(f"{name}-{setup}" if setup else name, revision=revision, token=token)
+        results = read_results(folder) if (folder / FILE_NAME).is_file() else None
     axes = read_axes(folder)
     if axes is None:
         raise ValueError(
-            f"{folder_or_repo_id} has no {AXES_FILE}: it was not trained with hf_langimb. Load it with "
+            f"{name} has no {AXES_FILE}: it was not trained with hf_langimb. Load it with "
             "AutoModelForSequenceClassification; recipes/evaluate.py measures any classifier."
         )
-    if (folder / ADAPTER).is_file() and (folder / "config.json").is_file():
-        raise ValueError(f"{folder_or_repo_id} holds adapters and a whole model: remove {ADAPTER} or config.json.")
-    from transformers import AutoTokenizer
-
-    with loading(str(folder_or_repo_id)):
-        model = load_model(folder, token=token).eval()
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    return Run(model, tokenizer, axes["languages"], axes["labels"], np.array(axes["weights"]), results)
+    if (folder / ADAPTER_FILE).is_file() and (folder / "config.json").is_file():
+        raise ValueError(f"{name} contains adapters and a full model: remove {ADAPTER_FILE} or config.json.")
+    trained = load_trained(folder, shown=name, token=token)
+    weights = np.array(axes["weights"])
+    return Run(trained.model.eval(), trained.tokenizer, axes["languages"], axes["labels"], weights, results)
 
 
-@contextmanager
-def loading(name: str) -> Iterator[None]:
-    """Whatever strangers' files do to the libraries that read them, as one ValueError."""
-    try:
-        with hub_errors(name):
-            yield
-    except Exception as error:
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise ValueError(f"The model in {name} cannot be loaded: {reason}") from None
+def _model_of_run(path: Path, setup: str | None, seed: int | None) -> Path:
+    """Folder of one model of a run."""
+    results = read_results(path)
+    if setup is None and len(results["setups"]) > 1:
+        raise ValueError(f"{path} is a run of several setups: choose setup= among {', '.join(results['setups'])}.")
+    setup = setup or next(iter(results["setups"]))
+    number, _ = measured(results, setup, seed)
+    return path / setup / f"seed-{number}"
 
 
 def pull(
     repo_id: str, output_dir: str | Path | None = None, *, revision: str | None = None, token: str | None = None
 ) -> Path:
-    """Download a published model with its card and results into a folder of its own.
+    """Download a published model with its card and results into a new folder.
 
     Args:
         repo_id: of a model.
-        output_dir: made by it; None takes the name of the repository.
+        output_dir: created, or empty; None takes the name of the repository.
         revision, token: as in `load_run`.
 
     Raises:
-        ValueError: the folder is not empty, or the repository cannot be had; says what to do.
-        OSError: the disk is full; the folder is not left half filled.
+        ValueError: the folder is not empty, or the repository cannot be downloaded; says what to do.
+        OSError: the folder cannot be written; it is not left half filled.
     """
-    require_name(repo_id, namespace=False)
+    with hub_errors(repo_id):
+        validate_repo_id(repo_id)
     target = Path(output_dir or repo_id.rpartition("/")[2])
-    try:
-        taken = target.exists() and (not target.is_dir() or any(target.iterdir()))
-    except OSError as error:
-        raise OSError(f"{target} cannot be made ({error.strerror}): choose another --output-dir.") from None
+    with _writing(repo_id, target):
+        taken = target.exists() and not (target.is_dir() and not any(target.iterdir()))
     if taken:
         raise ValueError(f"{target} is not an empty folder: choose another --output-dir, or remove it.")
     source = download(repo_id, revision=revision, token=token)
-    part = None
-    try:
-        place = target.resolve()  # of a link the folder that it names
-        place.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(prefix=".langimb-", dir=place if place.exists() else place.parent))
-        shutil.copytree(source, part, dirs_exist_ok=True, ignore=_not_pulled)
-        if place.exists():  # perhaps the working folder, which must stay the same one
-            for path in list(part.iterdir()):
-                path.rename(place / path.name)
-        else:
-            part.chmod(0o755)
-            part.rename(place)
-    except (OSError, ValueError) as error:  # the second: a name that no file can have
-        reason = error.args[0][0][2] if isinstance(error, shutil.Error) else getattr(error, "strerror", None) or error
-        reason = re.sub(r"\[Errno \d+\] ([^:]*).*", r"\1", str(reason))
-        raise OSError(
-            f"{repo_id} could not be written to {target} ({reason}): nothing is left there. Make room, or choose "
-            "another --output-dir."
-        ) from None
-    finally:
-        if part is not None:
-            shutil.rmtree(part, ignore_errors=True)
+    with _writing(repo_id, target):
+        _copy(source, target.resolve())  # of a link, the folder that it names
     return target
 
 
-def require_name(repo_id: str, namespace: bool = True) -> None:
-    """Raise unless a repository has a name of the Hub's form.
+@contextmanager
+def _writing(repo_id: str, target: Path) -> Iterator[None]:
+    """Raise an error of the file system, or a name that no file can have, as one sentence."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise OSError(
+            f"{repo_id} could not be written to {target} ({getattr(error, 'strerror', None) or error}): nothing is "
+            "left there. Make room, or choose another --output-dir."
+        ) from None
 
-    Args:
-        repo_id: the name.
-        namespace: whether it must be NAMESPACE/NAME, as all but a few old models have.
+
+def _copy(source: Path, place: Path) -> None:
+    """Copy what we pull from the cache, where another client may have left more; all of it or nothing."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".langimb-", dir=place if place.exists() else place.parent) as temporary:
+        part = Path(temporary, "part")
+        for path in source.rglob("*"):
+            if path.is_file() and path.suffix in PULLED:
+                (part / path.relative_to(source)).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(path, part / path.relative_to(source))
+        if place.exists():  # perhaps the working folder, which must stay the same one
+            for path in part.iterdir():
+                path.rename(place / path.name)
+        else:
+            part.rename(place)
+
+
+def require_name(repo_id: str) -> None:
+    """Raise unless a repository has a name of the Hub's form, NAMESPACE/NAME.
 
     Raises:
         ValueError: it has not.
     """
-    from huggingface_hub.utils import validate_repo_id
-
     with hub_errors(repo_id):
         validate_repo_id(repo_id)
-    if namespace and repo_id.count("/") != 1:
-        raise ValueError(f"Expected a repository as NAMESPACE/NAME, found {repo_id!r}.")
-
-
-def _not_pulled(folder: str, names: list[str]) -> list[str]:
-    """What another client may have put into the cache."""
-    return [name for name in names if not Path(folder, name).is_dir() and Path(name).suffix not in PULLED]
+        if "/" not in repo_id:  # the client would create it in the namespace of the token
+            raise HFValidationError
 
 
 def download(
@@ -182,120 +176,104 @@ def download(
     revision: str | None = None,
     token: str | None = None,
     cache_dir: str | None = None,
-    base: bool = False,
 ) -> Path:
-    """A model repository's files in the cache, without pickles, each compared with its checksum.
+    """Download a model repository without pickles into the cache; each file is compared with its checksum.
 
-    Access is asked for before the cache is looked at, which would serve private files to anybody on this machine.
+    Access is checked before the cache is read, which would serve private files to any user of this machine.
 
     Args:
-        repo_id: of a model.
+        repo_id: of a model; of adapters, the base is downloaded too.
         revision, token: as in `load_run`.
         cache_dir: None takes the one that all clients share.
-        base: whether it is the base of adapters, which must be no adapters itself.
+
+    Returns:
+        Folder in the cache.
 
     Raises:
-        ValueError: no such repository, no access, only pickled weights, or files that arrive damaged.
+        ValueError: no such repository, no access, pickled weights only, or files that arrive damaged.
         OSError: the disk is full.
     """
-    from huggingface_hub import constants
-
-    if constants.HF_HUB_OFFLINE:
-        folder = _from_cache(repo_id, revision, cache_dir)
-    else:
-        folder = _from_hub(repo_id, revision, token, cache_dir)
-    if (folder / ADAPTER).is_file():
-        if base:
-            raise ValueError(f"{repo_id} is named as the base of adapters, and holds adapters itself.")
-        name, commit = _base_of(repo_id, folder)
-        download(name, revision=commit, token=token, cache_dir=cache_dir, base=True)
+    get = _from_cache if constants.HF_HUB_OFFLINE else _from_hub
+    folder = get(repo_id, revision, token, cache_dir)
+    if (folder / ADAPTER_FILE).is_file():
+        base, commit = _base_of(repo_id, folder)
+        if (get(base, commit, token, cache_dir) / ADAPTER_FILE).is_file():
+            raise ValueError(f"{base} is named as the base of adapters, and contains adapters itself.")
     return folder
 
 
-def _from_cache(repo_id: str, revision: str | None, cache_dir: str | None) -> Path:
-    """What an earlier download has left; the cache names its files by their checksums."""
-    from huggingface_hub import snapshot_download
-
-    settings: dict[str, Any] = {"local_files_only": True, "allow_patterns": [f"*{suffix}" for suffix in PULLED]}
+def _from_cache(repo_id: str, revision: str | None, token: str | None, cache_dir: str | None) -> Path:
+    """A repository that was downloaded earlier; the cache names its files by their checksums."""
+    wanted = [f"*{suffix}" for suffix in PULLED]
     with hub_errors(repo_id):
-        folder = Path(snapshot_download(repo_id, revision=revision, cache_dir=cache_dir, **settings))
+        settings: dict[str, Any] = {"cache_dir": cache_dir, "local_files_only": True, "allow_patterns": wanted}
+        folder = Path(snapshot_download(repo_id, revision=revision, **settings))
     for path in (path for path in folder.rglob("*") if path.is_symlink()):
-        if not is_whole(path, path.resolve().name):
+        if not is_intact(path, path.resolve().name):
             raise ValueError(f"{path.name} of {repo_id} is damaged in the cache: download it again, with the Hub.")
     require_safe(repo_id, [path.name for path in folder.rglob("*")])
     return folder
 
 
 def _from_hub(repo_id: str, revision: str | None, token: str | None, cache_dir: str | None) -> Path:
-    from huggingface_hub import HfApi, constants, snapshot_download
-
+    """The present commit of a repository; the client refuses names of files outside of its folder."""
     with hub_errors(repo_id):
         info = retried(lambda: info_of(HfApi(token=token), repo_id, revision))
     checksums = checksums_of(info)
-    if unsafe := [name for name in checksums if _leaves_its_folder(name)]:
-        raise ValueError(f"{repo_id} names a file outside of its folder ({unsafe[0]!r}): it is not downloaded.")
     require_safe(repo_id, checksums)
     wanted = [name for name in checksums if PurePosixPath(name).suffix in PULLED]
-    settings: dict[str, Any] = {
-        "revision": info.sha,
-        "allow_patterns": [glob.escape(name) for name in wanted],
-        "token": token,
-        "cache_dir": cache_dir,
-    }
-    damaged: list[str] = []
+    settings: dict[str, Any] = {"token": token, "cache_dir": cache_dir}
+    settings["allow_patterns"] = [glob.escape(name) for name in wanted]
     for _ in range(2):
         with hub_errors(repo_id):
-            folder = Path(retried(lambda: snapshot_download(repo_id, **settings)))
-        damaged = [name for name in wanted if not is_whole(folder / name, checksums[name])]
+            folder = Path(retried(lambda: snapshot_download(repo_id, revision=info.sha, **settings)))
+        # `verify_repo_checksums` would list the repository again, and hash files that we do not read
+        damaged = [name for name in wanted if not is_intact(folder / name, checksums[name])]
+        if not damaged:
+            _write_reference(folder, revision or "main", info.sha)
+            return folder
         for name in damaged:
             (folder / name).resolve().unlink(missing_ok=True)
             (folder / name).unlink(missing_ok=True)
-        if not damaged:
-            reference = folder.parents[1] / "refs" / (revision or "main")  # so that it is found offline
-            if not constants.REGEX_COMMIT_OID.fullmatch(reference.name):
-                with suppress(OSError):  # a/b where a is
-                    reference.parent.mkdir(parents=True, exist_ok=True)
-                    reference.write_text(str(info.sha), encoding="utf-8")
-            return folder
     raise ValueError(
         f"{damaged[0]} of {repo_id} arrived damaged twice (its checksum differs): it was removed; try again, "
         "over another network."
     )
 
 
+def _write_reference(folder: Path, revision: str, commit: str) -> None:
+    """Let the cache know a branch or tag, so that it is found offline; the client does so for unpinned downloads."""
+    if not constants.REGEX_COMMIT_OID.fullmatch(revision):
+        with suppress(OSError):  # a/b where a is
+            write_text(folder.parents[1] / "refs" / revision, commit)
+
+
 def require_safe(name: str, files: Iterable[str]) -> None:
-    """Raise unless weights are there that run no code when they are loaded.
+    """Raise unless there are weights that run no code when they are loaded.
 
     Raises:
-        ValueError: pickles alone, or no weights.
+        ValueError: pickled weights only, or no weights.
     """
     suffixes = {PurePosixPath(file).suffix: file for file in files}
     if WEIGHTS not in suffixes:
-        held = next((file for suffix, file in suffixes.items() if suffix in PICKLES), None)
-        what = f"only pickled weights ({held}), which can run code when they are loaded" if held else "no weights"
-        raise ValueError(f"{name} holds {what}: expected {WEIGHTS} files.")
+        pickled = next((file for suffix, file in suffixes.items() if suffix in PICKLES), None)
+        what = f"only pickled weights ({pickled}), which can run code when they are loaded" if pickled else "no weights"
+        raise ValueError(f"{name} contains {what}: expected {WEIGHTS} files.")
 
 
 def _base_of(repo_id: str, folder: Path) -> tuple[str, str | None]:
-    """Hub id and commit of what adapters were trained on; it would else be taken in whatever form it is."""
-    try:
-        config = json.loads((folder / ADAPTER).read_text(encoding="utf-8"))
-        base, commit = config[BASE_MODEL] + "", config.get("revision")
-    except (ValueError, KeyError, TypeError):
-        raise ValueError(f"{ADAPTER} of {repo_id} names no base ({BASE_MODEL}).") from None
-    if base.count("/") > 1 or base.startswith((".", "/")):
-        raise ValueError(f"{repo_id} holds adapters of the folder {base!r} on another machine: its base is needed too.")
+    """Hub id and commit of the base of adapters, which PEFT would load from pickles too."""
+    config = read_json(folder / ADAPTER_FILE, f"upload the adapters of {repo_id} again")
+    config = config if isinstance(config, dict) else {}
+    base, commit = config.get(BASE_MODEL), config.get("revision")
+    if not isinstance(base, str) or base.count("/") > 1 or base.startswith((".", "/")):
+        raise ValueError(f"{repo_id} contains adapters whose base {base!r} is not on the Hub: publish the base too.")
     return base, commit if isinstance(commit, str) else None
 
 
-def _leaves_its_folder(name: str) -> bool:
-    path = PurePosixPath(name)
-    return path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name
-
-
-def info_of(api: Any, repo_id: str, revision: str | None = None, kind: str = "model") -> Any:
-    """What the Hub says of a repository and its files; a call of `retried`, whose time limit this one needs by name."""
-    settings = {"revision": revision, "files_metadata": True, "timeout": hub_faults.WAIT}
+def info_of(api: HfApi, repo_id: str, revision: str | None = None, kind: str = "model") -> Any:
+    """Facts about a repository and its files; to be called by `retried`, with its time limit: the client has none."""
+    settings: dict[str, Any] = {"revision": revision, "files_metadata": True, "timeout": errors.WAIT}
     return api.repo_info(repo_id, repo_type=kind, **settings)
 
 
@@ -309,27 +287,15 @@ def checksums_of(info: Any) -> dict[str, str | None]:
     return {one.rfilename: one.lfs.sha256 if one.lfs else one.blob_id for one in info.siblings or ()}
 
 
-def is_whole(path: Path, checksum: str | None) -> bool:
-    """Whether a file has a checksum of `checksums_of`; where the Hub lists none, whether it is there."""
-    if not path.is_file():
-        return False
+def has_files(checksums: Mapping[str, str | None], files: Mapping[str, Path]) -> bool:
+    """Whether a repository with these checksums contains all of these local files."""
+    return all(name in checksums and is_intact(path, checksums[name]) for name, path in files.items())
+
+
+def is_intact(path: Path, checksum: str | None) -> bool:
+    """Whether a file has a checksum of `checksums_of`; where the Hub lists none, whether it exists."""
+    if checksum is None or not path.is_file():
+        return path.is_file()
     with path.open("rb") as opened:
-        if len(checksum or "") == 64:
-            return hashlib.file_digest(opened, "sha256").hexdigest() == checksum
-        content = opened.read()
-    found = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
-    return checksum in (None, found)
-
-
-def _find_model(path: Path, setup: str | None, seed: int | None) -> tuple[dict[str, Any] | None, Path]:
-    """Results and model folder of a model's folder, or of a run's."""
-    if (path / AXES_FILE).is_file():
-        if setup is not None or seed is not None:
-            raise ValueError(f"{path} is the folder of one model: leave setup and seed out.")
-        return (read_results(path) if (path / FILE_NAME).is_file() else None), path
-    results = read_results(path)
-    if setup is None and len(results["setups"]) > 1:
-        raise ValueError(f"{path} is a run of several setups: choose setup= among {', '.join(results['setups'])}.")
-    setup = setup or next(iter(results["setups"]))
-    number, _ = measured(results, setup, seed)
-    return results, path / setup / f"seed-{number}"
+        found = sha_fileobj(opened).hex() if len(checksum) == 64 else git_hash(opened.read())
+    return found == checksum

@@ -1,22 +1,24 @@
-"""Publishing: runs as one repository a setup, evaluations into the repository of the model that they measured.
+"""Publishing: runs as one repository per setup, evaluations into the repository of the model that they measured.
 
 A repository is written as one commit: it never has weights without a card, nor a card without weights.
 """
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants, hf_hub_download
+from huggingface_hub.errors import HfHubHTTPError
 
 from hf_langimb.hub.errors import hub_errors, retried
-from hf_langimb.hub.prepare import OURS, Files, Repository, as_json, logits_of, page_of, prepare, whole_results
-from hf_langimb.hub.pull import ADAPTER, WEIGHTS, checksums_of, download, info_of, is_whole, loading, require_name
-from hf_langimb.models.loading import load_model
+from hf_langimb.hub.prepare import OURS, Files, Repository, logits_of, page_of, prepare, valid_results
+from hf_langimb.hub.pull import WEIGHTS, checksums_of, download, has_files, info_of, require_name
+from hf_langimb.models.loading import load_trained
 from hf_langimb.results.card_update import evaluation_name, evaluation_slug, refresh_card
 from hf_langimb.results.schema import FILE_NAME, read_results
 
@@ -32,51 +34,40 @@ def push_run(
     token: str | None = None,
     collection: str | None = None,
 ) -> list[str]:
-    """Publish a run: a model repository for each setup, its attributions as a data set.
+    """Publish a run: one model repository per setup, its attributions as a data set.
 
-    Each repository is one commit, made when everything is prepared; what is there already and the same is left alone,
-    so that the same run pushed twice changes nothing and an interrupted push goes on. After each commit the model is
+    Each repository is one commit, made when everything is prepared; files that are already there are left alone, so
+    that pushing the same run twice changes nothing and an interrupted push goes on. After each commit the model is
     downloaded into an empty cache and must give the same logits. The run folder is not changed.
 
     Args:
         run: run folder of a recipe.
-        repo_id: for one setup of that name; with several, REPO_ID-SETUP. Attributions: REPO_ID-attributions.
+        repo_id: name of the repository for one setup; for several, they are REPO_ID-SETUP. Attributions:
+            REPO_ID-attributions.
         setups: to publish; None takes all, each as REPO_ID-SETUP.
         seed: whose weights; None takes the lowest.
-        private: new repositories are.
-        revision: branch to commit to, made where it is missing; None takes main.
+        private: whether new repositories are private.
+        revision: branch to commit to, created where it is missing; None takes main.
         token: of the Hub, with permission to write; None takes the one that you are logged in with.
-        collection: title of a collection that lists the repositories, made where it is missing.
+        collection: title of a collection that lists the repositories, created where it is missing.
 
     Returns:
         URLs of the repositories.
 
     Raises:
-        ValueError: the run is not whole, or the Hub refuses; says what to do.
+        ValueError: the run is incomplete, or the Hub refuses; says what to do.
     """
-    from huggingface_hub import HfApi
-
     folder = Path(run)
     results = read_results(folder)
-    if setups is not None and not setups:
-        raise ValueError("No setup to publish: name one or more, or leave setups out for all of them.")
-    if isinstance(setups, str):
-        raise ValueError(f"Expected setups as a list, found {setups!r}: write [{setups!r}].")
-    names = {setup: f"{repo_id}-{setup}" for setup in (results["setups"] if setups is None else setups)}
-    if setups is not None and len(names) == 1:
-        names = dict.fromkeys(names, repo_id)
-    require_name(repo_id)
+    names = _names(repo_id, setups, results)
     api = HfApi(token=token)
+    urls: list[str] = []
+    commits: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as scratch:
         repositories = prepare(folder, results, repo_id, names, seed, revision, Path(scratch))
         for one in repositories:
-            require_name(one.repo_id)
-        urls: list[str] = []
-        commits: dict[str, str] = {}
-        for one in repositories:
-            if one.base in commits:  # a later push of another run does not change these adapters
-                config = json.loads(bytes(one.files[ADAPTER])) | {"revision": commits[one.base]}  # type: ignore[arg-type]
-                one.files[ADAPTER] = as_json(config)
+            if one.base:
+                one.pin_base(commits[one.base])
             url, commits[one.repo_id] = publish(api, one, private=private, revision=revision)
             urls.append(url)
     if collection:
@@ -84,13 +75,25 @@ def push_run(
     return urls
 
 
-def publish(api: Any, repository: Repository, *, private: bool, revision: str | None) -> tuple[str, str]:
-    """Make the repository where it is missing, commit what differs, load it back; returns its URL and commit."""
+def _names(repo_id: str, setups: Sequence[str] | None, results: Mapping[str, Any]) -> dict[str, str]:
+    """{setup: repository} of the setups to publish."""
+    if setups is not None and (isinstance(setups, str) or not setups):
+        raise ValueError(f"Expected a list of one setup or more, got {setups!r}: leave setups out to publish all.")
+    names = {setup: f"{repo_id}-{setup}" for setup in setups or results["setups"]}
+    if setups and len(names) == 1:
+        names = dict.fromkeys(names, repo_id)
+    for name in (*names.values(), f"{repo_id}-attributions"):
+        require_name(name)
+    return names
+
+
+def publish(api: HfApi, repository: Repository, *, private: bool, revision: str | None) -> tuple[str, str]:
+    """Create the repository where it is missing, commit what differs, load it back; returns its URL and commit."""
     repo_id, kind = repository.repo_id, repository.kind
     with hub_errors(repo_id):
         url = retried(lambda: api.create_repo(repo_id, repo_type=kind, private=private, exist_ok=True))
         if private and not retried(lambda: info_of(api, repo_id, kind=kind)).private:
-            raise ValueError(f"{repo_id} is there already, and public: make it private in its settings, or rename it.")
+            raise ValueError(f"{repo_id} exists already, and is public: make it private in its settings, or rename it.")
         if revision is not None:
             _open_branch(api, repository, revision)
         oid = retried(lambda: _commit(api, repository, revision))
@@ -99,43 +102,34 @@ def publish(api: Any, repository: Repository, *, private: bool, revision: str | 
     return str(url), oid
 
 
-def _open_branch(api: Any, repository: Repository, revision: str) -> None:
-    """Make a branch where it is missing.
-
-    Raises:
-        ValueError: the revision is a commit, a tag or a reference, to which nothing can be added.
-    """
-    from huggingface_hub.constants import REGEX_COMMIT_OID
-
+def _open_branch(api: HfApi, repository: Repository, revision: str) -> None:
+    """Create a branch where it is missing; to a commit, a tag or a reference nothing can be added."""
     repo_id, kind = repository.repo_id, repository.kind
     refs = retried(lambda: api.list_repo_refs(repo_id, repo_type=kind))
     if revision in [branch.name for branch in refs.branches]:
         return
     taken = {tag.name: "a tag" for tag in refs.tags}.get(revision)
-    if REGEX_COMMIT_OID.fullmatch(revision):
+    if constants.REGEX_COMMIT_OID.fullmatch(revision):
         taken = "a commit"
     if taken or revision.startswith("refs/"):
         raise ValueError(f"{revision} is {taken or 'a reference'} of {repo_id}: name a branch to commit to.")
     retried(lambda: api.create_branch(repo_id, branch=revision, repo_type=kind, exist_ok=True))
 
 
-def _commit(api: Any, repository: Repository, revision: str | None) -> str:
+def _commit(api: HfApi, repository: Repository, revision: str | None) -> str:
     """One commit on the present head; returns its hash, or that of the head where nothing differs."""
     repo_id, kind = repository.repo_id, repository.kind
     head = info_of(api, repo_id, revision, kind)
     there = checksums_of(head)
-    weights = {
-        name: path for name, path in repository.files.items() if isinstance(path, Path) and path.suffix == WEIGHTS
-    }
-    same = _holds(there, weights)
+    weights = {name: path for name, path in repository.files.items() if name.endswith(WEIGHTS)}
+    same = has_files(there, weights)  # type: ignore[arg-type]
     card = repository.card(_card_of(api, repo_id, kind, head) if same else "", {*there})
-    files: Files = repository.files | {"README.md": card.encode(errors="surrogateescape")}
-    gone = [name for name in there if name not in files and _is_ours(name, repository)]
+    gone = [name for name in there if name not in {*repository.files, "README.md"} and _is_ours(name, repository)]
     if weights and not same:
-        gone += [name for name in there if name.startswith("evaluation/")]  # of weights that go
+        gone += [name for name in there if name.startswith("evaluation/")]  # of the weights that are replaced
     return api.create_commit(
         repo_id,
-        _operations(files, gone),
+        _operations(repository.files, card, gone),
         commit_message="Publish a run of hf_langimb",
         repo_type=kind,
         revision=revision,
@@ -143,59 +137,47 @@ def _commit(api: Any, repository: Repository, revision: str | None) -> str:
     ).oid
 
 
-def _operations(files: Files, gone: Sequence[str] = ()) -> list[Any]:
-    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
-
+def _operations(files: Files, card: str, gone: Sequence[str] = ()) -> list[Any]:
+    """Of one commit: files and card added, other files deleted."""
+    files = files | {"README.md": card.encode(errors="surrogateescape")}
     return [
         *(CommitOperationAdd(path, content) for path, content in sorted(files.items())),
         *(CommitOperationDelete(path) for path in sorted(gone)),
     ]
 
 
-def _holds(there: Mapping[str, str | None], files: Mapping[str, Path]) -> bool:
-    """Whether a repository of these checksums holds all of these local files."""
-    return all(name in there and is_whole(path, there[name]) for name, path in files.items())
-
-
-def _card_of(api: Any, repo_id: str, kind: str, head: Any) -> str:
-    """README.md of a commit, empty where it has none."""
-    from huggingface_hub import hf_hub_download
-
-    if not any(sibling.rfilename == "README.md" for sibling in head.siblings or ()):
+def _card_of(api: HfApi, repo_id: str, kind: str, head: Any) -> str:
+    """README.md of a commit, empty where it has none; `ModelCard.load` would read it from the cache of this machine."""
+    if "README.md" not in checksums_of(head):
         return ""
     with tempfile.TemporaryDirectory() as cache:
-        settings = {"repo_type": kind, "revision": head.sha, "token": api.token, "cache_dir": cache}
+        settings: dict[str, Any] = {"repo_type": kind, "revision": head.sha, "token": api.token, "cache_dir": cache}
         return Path(hf_hub_download(repo_id, "README.md", **settings)).read_bytes().decode(errors="surrogateescape")
 
 
 def _is_ours(name: str, repository: Repository) -> bool:
-    """Whether a push writes a file of that name: an older one would be read in the place of the new."""
+    """Whether a push writes files of that name: an older one would be read instead of the new ones."""
     if repository.kind == "dataset":
         return name.partition("/")[0] in {path.partition("/")[0] for path in repository.files}
     return OURS.fullmatch(name) is not None
 
 
-def _require_same_logits(repository: Repository, oid: str, token: str | None) -> None:
+def _require_same_logits(repository: Repository, oid: str, token: Any) -> None:
     """Raise unless the published model, loaded into an empty cache, gives the logits of the local one."""
-    assert repository.logits is not None
+    repo_id, expected = repository.repo_id, repository.logits
     with tempfile.TemporaryDirectory() as cache:
-        folder = download(repository.repo_id, revision=oid, token=token, cache_dir=cache)
-        with loading(repository.repo_id):
-            published = logits_of(load_model(folder, token=token, cache_dir=cache))
-    if not torch.allclose(published, repository.logits, atol=1e-5):
-        raise ValueError(f"{repository.repo_id} was pushed but gives other logits than the model of the run.")
+        folder = download(repo_id, revision=oid, token=token, cache_dir=cache)
+        published = logits_of(load_trained(folder, shown=repo_id, token=token, cache_dir=cache).model)
+    if expected is None or not torch.allclose(published, expected, atol=1e-5):
+        raise ValueError(f"{repo_id} was pushed but gives other logits than the model of the run.")
 
 
-def _collect(api: Any, title: str, repo_id: str, repositories: Sequence[Repository]) -> None:
+def _collect(api: HfApi, title: str, repo_id: str, repositories: Sequence[Repository]) -> None:
     """List the repositories in a collection of their namespace."""
     with hub_errors(repo_id):
         made = retried(lambda: api.create_collection(title, namespace=repo_id.partition("/")[0], exists_ok=True))
         for one in repositories:
-            _add_to_collection(api, made.slug, one)
-
-
-def _add_to_collection(api: Any, slug: str, repository: Repository) -> None:
-    retried(lambda: api.add_collection_item(slug, repository.repo_id, repository.kind, exists_ok=True))
+            retried(partial(api.add_collection_item, made.slug, one.repo_id, one.kind, exists_ok=True))
 
 
 # Evaluations
@@ -204,7 +186,7 @@ def _add_to_collection(api: Any, slug: str, repository: Repository) -> None:
 def publish_evaluation(folder: Path, repo_id: str, *, token: str | None = None) -> str:
     """Put an evaluation's results, page and figures under `evaluation/NAME/` and its section into the card of a model.
 
-    One commit, or a pull request where one may not write: the one that is open already, if it is of the same data.
+    One commit, or a pull request where the token cannot write: an open one of the same data is continued.
 
     Returns:
         URL of the model, or of the pull request.
@@ -212,33 +194,12 @@ def publish_evaluation(folder: Path, repo_id: str, *, token: str | None = None) 
     Raises:
         ValueError: the Hub refuses, or the model has other weights by now; says what to do.
     """
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError
-
     results = read_results(folder)
-    with whole_results(folder):
+    with valid_results(folder):
         refresh_card("", results, repo_id)
-    place = f"evaluation/{evaluation_slug(results)}"
-    files: Files = {f"{place}/{name}": file for name, file in page_of(folder, folder).items()}
-    files[f"{place}/{FILE_NAME}"] = folder / FILE_NAME
-    weights = {path.name: path for path in (folder / "model" / "seed-0").iterdir() if path.suffix == WEIGHTS}
     title = f"Evaluate by language on {evaluation_name(results)}"
     api = HfApi(token=token)
-
-    def commit(revision: str | None = None, create_pr: bool = False) -> Any:
-        head = info_of(api, repo_id, revision)
-        if not _holds(checksums_of(head), weights):
-            raise ValueError(f"{repo_id} has other weights than those that were measured: evaluate it again.")
-        card = refresh_card(_card_of(api, repo_id, "model", head), results, repo_id)
-        return api.create_commit(
-            repo_id,
-            _operations(files | {"README.md": card.encode(errors="surrogateescape")}),
-            commit_message=title,
-            revision=revision,
-            parent_commit=head.sha,
-            create_pr=create_pr,
-        )
-
+    commit = partial(_commit_evaluation, api, folder, results, repo_id, title)
     with hub_errors(repo_id):
         try:
             retried(commit)
@@ -248,12 +209,34 @@ def publish_evaluation(folder: Path, repo_id: str, *, token: str | None = None) 
                 raise
         proposed = retried(lambda: _open_proposal(api, repo_id, title))
         if proposed is None:
-            return retried(lambda: commit(create_pr=True)).pr_url or f"{api.endpoint}/{repo_id}"  # all is there
-        retried(lambda: commit(proposed.git_reference))
+            made = retried(partial(commit, create_pr=True))
+            return made.pr_url or f"{api.endpoint}/{repo_id}"  # the second where nothing differs
+        retried(partial(commit, revision=proposed.git_reference))
         return proposed.url
 
 
-def _open_proposal(api: Any, repo_id: str, title: str) -> Any:
+def _commit_evaluation(
+    api: HfApi,
+    folder: Path,
+    results: dict[str, Any],
+    repo_id: str,
+    title: str,
+    revision: str | None = None,
+    create_pr: bool = False,
+) -> Any:
+    """One commit with an evaluation on the present head of a branch, or as a new pull request."""
+    place = f"evaluation/{evaluation_slug(results)}"
+    files: Files = {f"{place}/{name}": file for name, file in page_of(folder, folder).items()}
+    files[f"{place}/{FILE_NAME}"] = folder / FILE_NAME
+    head = info_of(api, repo_id, revision)
+    if not has_files(checksums_of(head), {path.name: path for path in (folder / "model/seed-0").glob(f"*{WEIGHTS}")}):
+        raise ValueError(f"{repo_id} has other weights than those that were measured: evaluate it again.")
+    card = refresh_card(_card_of(api, repo_id, "model", head), results, repo_id)
+    settings: dict[str, Any] = {"revision": revision, "create_pr": create_pr, "parent_commit": head.sha}
+    return api.create_commit(repo_id, _operations(files, card), commit_message=title, **settings)
+
+
+def _open_proposal(api: HfApi, repo_id: str, title: str) -> Any:
     """The open pull request of that title by the user of this token; None where there is none."""
     author = api.whoami()["name"]
     known = api.get_repo_discussions(repo_id, author=author, discussion_type="pull_request", discussion_status="open")
@@ -269,13 +252,11 @@ def require_login(repo_id: str, token: str | None = None, own: bool = True) -> N
     Args:
         repo_id: to publish to.
         token: of the Hub.
-        own: whether it must be in a namespace of the user's (to others one may propose).
+        own: whether it must be in a namespace of the user (to others one may propose).
 
     Raises:
-        ValueError: not logged in, a token that the Hub does not know or that may not write, or another's namespace.
+        ValueError: not logged in, a token that is unknown or read-only, or another user's namespace.
     """
-    from huggingface_hub import HfApi
-
     require_name(repo_id)
     with hub_errors(repo_id):
         user = retried(lambda: HfApi(token=token).whoami())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -40,12 +41,15 @@ class Trained:
         return class_names(self.model.config)
 
 
-def load_trained(name: str | Path, *, encoder: bool = False, **options: Any) -> Trained:
+def load_trained(
+    name: str | Path, *, encoder: bool = False, shown: str | Path | None = None, **options: Any
+) -> Trained:
     """Load a checkpoint from the Hub or a folder; adapters are added to their base model.
 
     Args:
         name: Hub id or folder.
         encoder: load only the encoder of any model, not a classifier (adapters: a classifier).
+        shown: what error messages call it, where `name` is a folder in the cache.
         options: of `from_pretrained`, such as the token with which the base of adapters is downloaded.
 
     Raises:
@@ -53,7 +57,8 @@ def load_trained(name: str | Path, *, encoder: bool = False, **options: Any) -> 
     """
     from transformers import AutoModel, AutoTokenizer
 
-    try:
+    shown = str(shown or name)
+    with _loading(shown):
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
         untrained: list[str] = []
         if encoder and not Path(name, ADAPTER_FILE).is_file():
@@ -62,19 +67,27 @@ def load_trained(name: str | Path, *, encoder: bool = False, **options: Any) -> 
             untrained = list(found["missing_keys"])
         else:
             model = load_model(name, **options)
-    except Exception as error:  # untrusted files make the libraries raise anything
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ValueError(
-            f"Expected a model with its tokenizer at {str(name)!r} (Hub id or folder; of a run RUN/SETUP/seed-N): "
-            f"{reason}"
-        ) from error
+        axes = read_axes(name)
     vocabulary, known = model.get_input_embeddings().num_embeddings, len(tokenizer)
     if known > vocabulary or known <= len(tokenizer.all_special_ids):
         raise ValueError(
-            f"The tokenizer at {str(name)!r} has {known:,} tokens, but its model {vocabulary:,}: they do not belong "
+            f"The tokenizer at {shown!r} has {known:,} tokens, but its model {vocabulary:,}: they do not belong "
             "together."
         )
-    return Trained(model, tokenizer, read_axes(name), tuple(untrained))
+    return Trained(model, tokenizer, axes, tuple(untrained))
+
+
+@contextmanager
+def _loading(shown: str) -> Iterator[None]:
+    """Turn any error raised while loading untrusted files into one ValueError that contains no token."""
+    try:
+        yield
+    except Exception as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        reason = re.sub(r"Bearer [^'\"]*", "Bearer ...", reason)[:300]
+        raise ValueError(
+            f"Expected a model with its tokenizer at {shown!r} (Hub id or folder; of a run RUN/SETUP/seed-N): {reason}"
+        ) from error
 
 
 def load_model(name: str | Path, **options: Any) -> Any:
