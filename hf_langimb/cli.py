@@ -1,4 +1,4 @@
-"""Command line `langimb`: one function a command, which imports what it needs; `_parser` lists them."""
+"""Command line `langimb`: one function per command, which imports what it needs; `_parser` lists them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def audit(options: Namespace) -> None:
 
 
 def probe(options: Namespace) -> None:
-    """Print how well a language probe reads the language off a model's features."""
+    """Print how well a probe identifies the language from a model's features."""
     from hf_langimb.console import start_program
     from hf_langimb.data.rows import find_text_columns
     from hf_langimb.measures.probe import probe_model
@@ -101,7 +101,7 @@ def report(options: Namespace) -> None:
 
 
 def _run_folder(name: str) -> Path:
-    """A run's folder; what a Hub id holds is downloaded."""
+    """A run's folder; a Hub id is downloaded."""
     if Path(name).exists() or name.count("/") != 1:
         return Path(name)
     from hf_langimb.console import hide_bars
@@ -112,7 +112,7 @@ def _run_folder(name: str) -> Path:
 
 
 def push(options: Namespace) -> None:
-    """Publish the models of a run, with what was measured of them."""
+    """Publish the models of a run with their results."""
     from hf_langimb.console import hide_bars
     from hf_langimb.hub.push import push_run
     from hf_langimb.results.schema import read_results
@@ -132,7 +132,7 @@ def push(options: Namespace) -> None:
         revision=options.revision,
         collection=options.collection,
     )
-    print("\n".join(["Published, and loaded back with the same logits:", *urls]))
+    print("\n".join(["Published, downloaded again, and loaded with the same logits:", *urls]))
     name = options.repo_id if not options.all else f"{options.repo_id}-{known[0]}"
     print(f"Next: langimb pull {name}, or load_run({name!r}); its card shows how to use it without this package.")
 
@@ -154,7 +154,7 @@ def _parser() -> ArgumentParser:
 
     parser = ArgumentParser(
         "langimb",
-        description="Labels that depend on language: find them, and see what a model made of them.",
+        description="Find labels that depend on language, and measure whether a model uses them.",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"langimb {__version__}")
@@ -172,7 +172,7 @@ def _parser() -> ArgumentParser:
     )
     command.add_argument("--json", action="store_true", help="JSON alone on stdout: AUDIT, or {split: AUDIT}")
 
-    command = commands.add_parser("probe", help="can the language be read off a model's features?", allow_abbrev=False)
+    command = commands.add_parser("probe", help="do a model's features reveal the language?", allow_abbrev=False)
     command.set_defaults(run=probe)
     command.add_argument("model", metavar="MODEL", help="Hub id or folder of an encoder, classifier or adapter")
     DataSpec.add_arguments(command)
@@ -185,46 +185,50 @@ def _parser() -> ArgumentParser:
         "--protocol",
         choices=PROTOCOLS,
         default="text",
-        help="the paper's words (default), or its authors' code: C = 1e-4, pooler for BERT, first text alone",
+        help="text: as in the paper (default); code: as in its code (C = 1e-4, pooler for BERT, first text only)",
     )
     command.add_argument("--figure", type=_picture, metavar="FILE", help="draw accuracy by layer (.svg, .png or .pdf)")
     command.add_argument("--json", action="store_true", help="JSON alone on stdout")
 
-    command = commands.add_parser("explain", help="which tokens make a model's predictions?", allow_abbrev=False)
+    command = commands.add_parser(
+        "explain", help="what does each token contribute to a prediction?", allow_abbrev=False
+    )
     command.set_defaults(run=explain)
     command.add_argument("model", metavar="MODEL", help="Hub id or folder of a classifier or adapter")
     DataSpec.add_arguments(command)
-    command.add_argument("--output-dir", required=True, metavar="DIR", help="of the attributions; goes on where it was")
-    command.add_argument("--rows", type=int, default=0, help="first rows of each language, 0 for all (default)")
-    command.add_argument("--method", choices=METHODS, default="owen", help="default: %(default)s, shap's for texts")
     command.add_argument(
-        "--masking", choices=MASKINGS, default="ids", help="default: %(default)s; string as shap does it"
+        "--output-dir", required=True, metavar="DIR", help="of the attributions; interrupted calls continue"
+    )
+    command.add_argument("--rows", type=int, default=0, help="first rows of each language, 0 for all (default)")
+    command.add_argument("--method", choices=METHODS, default="owen", help="default: %(default)s (as shap for texts)")
+    command.add_argument(
+        "--masking", choices=MASKINGS, default="ids", help="default: %(default)s; string: as shap masks texts"
     )
     command.add_argument(
-        "--budget", type=_budget, default=500, help="evaluations an example, or full (default: %(default)s)"
+        "--budget", type=_budget, default=500, help="evaluations per example, or full (default: %(default)s)"
     )
     command.add_argument("--dtype", choices=DTYPES, default="float32", help="default: %(default)s")
 
     command = commands.add_parser(
-        "compare", help="how imbalance changes what tokens add, beside its control", allow_abbrev=False
+        "compare", help="how imbalance changes what tokens contribute, with a control", allow_abbrev=False
     )
     command.set_defaults(run=compare)
     command.add_argument("run_folder", metavar="RUN", help="run folder of a recipe, or Hub id of a model of one")
     command.add_argument("--json", action="store_true", help="JSON alone on stdout")
 
-    command = commands.add_parser("report", help="one HTML page of a run, to read and to send", allow_abbrev=False)
+    command = commands.add_parser("report", help="write one HTML page of a run", allow_abbrev=False)
     command.set_defaults(run=report)
     command.add_argument("run_folder", metavar="RUN", help="run folder of a recipe, or Hub id of a model of one")
-    command.add_argument("--output", metavar="FILE", help="default: RUN/report.html, of a Hub id NAME.html")
+    command.add_argument("--output", metavar="FILE", help="default: RUN/report.html; for a Hub id NAME.html")
 
     command = commands.add_parser("push", help="publish the models of a run on the Hub", allow_abbrev=False)
     command.set_defaults(run=push)
     command.add_argument("run_folder", metavar="RUN", help="run folder of a recipe")
-    command.add_argument("repo_id", metavar="REPO_ID", help="NAMESPACE/NAME; --all adds -SETUP to it")
+    command.add_argument("repo_id", metavar="REPO_ID", help="NAMESPACE/NAME; --all appends -SETUP")
     which = command.add_mutually_exclusive_group()
-    which.add_argument("--setup", metavar="NAME", help="this one, as REPO_ID")
-    which.add_argument("--all", action="store_true", help="every setup, each as REPO_ID-SETUP")
-    command.add_argument("--seed", type=int, metavar="N", help="whose weights (default: the lowest)")
+    which.add_argument("--setup", metavar="NAME", help="publish this setup, as REPO_ID")
+    which.add_argument("--all", action="store_true", help="publish every setup, each as REPO_ID-SETUP")
+    command.add_argument("--seed", type=int, metavar="N", help="seed of the weights (default: the lowest)")
     command.add_argument("--private", action="store_true", help="make new repositories private")
     command.add_argument("--revision", metavar="R", help="branch to commit to (default: main)")
     command.add_argument("--collection", metavar="TITLE", help="list the repositories in this collection")
@@ -239,21 +243,21 @@ def _parser() -> ArgumentParser:
 
 def _layer(text: str) -> int | str:
     if text != "all" and not text.removeprefix("-").isdigit():
-        raise ArgumentTypeError(f"expected a number or all, found {text!r}")
+        raise ArgumentTypeError(f"expected a number or all, got {text!r}")
     return text if text == "all" else int(text)
 
 
 def _budget(text: str) -> int | str:
     if text != "full" and not text.isdecimal():
-        raise ArgumentTypeError(f"expected a number or full, found {text!r}")
+        raise ArgumentTypeError(f"expected a number or full, got {text!r}")
     return text if text == "full" else int(text)
 
 
 def _picture(text: str) -> str:
-    """A file that can be drawn, checked before the work whose end it is."""
+    """The path of a figure, checked before any work."""
     path = Path(text)
     if path.suffix not in (".svg", ".png", ".pdf"):
-        raise ArgumentTypeError(f"expected a .svg, .png or .pdf file, found {text!r}")
+        raise ArgumentTypeError(f"expected a .svg, .png or .pdf file, got {text!r}")
     if not path.parent.is_dir():
         raise ArgumentTypeError(f"the folder {path.parent} does not exist")
     return text
@@ -266,9 +270,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments without the program's name; None takes the process's.
 
     Returns:
-        Exit code: 0 done, 1 a fault (told in one sentence on stderr), 2 wrong usage, 130 interrupted (Ctrl-C).
+        Exit code: 0 success, 1 an error (one sentence on stderr), 2 wrong usage, 130 interrupted (Ctrl-C).
     """
-    logging.getLogger("datasets.packaged_modules").setLevel(logging.CRITICAL)  # they log what they raise, too
+    logging.getLogger("datasets.packaged_modules").setLevel(logging.CRITICAL)  # they also log what they raise
     try:
         options = _parser().parse_args([with_dashes(a) for a in (sys.argv[1:] if argv is None else argv)])
         with ends_in_words("langimb"):

@@ -1,4 +1,4 @@
-"""How a program starts among its processes, and its progress bars: on a terminal or in a notebook, in one process."""
+"""How programs start and end, in one process or several, and their progress bars."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 
 def one_line(text: Any) -> str:
-    """A text on one line, without characters that a terminal would obey."""
+    """A text on one line, without control characters."""
     return re.sub(r"\s*[\x00-\x1f\x7f-\x9f]\s*", " ", str(text)).strip()
 
 
@@ -24,11 +24,11 @@ def with_dashes(argument: str) -> str:
     return flag.replace("_", "-") + equals + value
 
 
-RESUMES = "interrupted; the same command goes on from the steps that are done"
+RESUMES = "interrupted; the same command continues after the finished steps"
 
 
 def hidden() -> bool:
-    """Whether bars stay hidden: nobody looks on, or this is not the main process."""
+    """Whether bars are hidden: not in a terminal or notebook, or not the main process."""
     from accelerate import PartialState
 
     watched = sys.stderr.isatty() or "ipykernel" in sys.modules
@@ -50,7 +50,7 @@ def ends_in_words(program: str, interrupted: str = "interrupted") -> Iterator[No
     except KeyboardInterrupt:
         print(f"{program}: {interrupted}", file=sys.stderr)
         sys.exit(130)
-    except BrokenPipeError:  # the reader, such as head, has seen enough
+    except BrokenPipeError:  # the reader, such as head, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Exception as error:
         if os.environ.get("LANGIMB_DEBUG") == "1":
@@ -60,7 +60,7 @@ def ends_in_words(program: str, interrupted: str = "interrupted") -> Iterator[No
 
 
 def _sentence(error: Exception) -> str:
-    """What an error says, on one line; of an unexpected one also its type."""
+    """The message of an error on one line; for unexpected errors with their type."""
     if isinstance(error, ValueError | OSError) and str(error):
         return one_line(error)
     return one_line(f"{type(error).__name__}: {error}") + " (LANGIMB_DEBUG=1 shows the traceback)"
@@ -74,7 +74,7 @@ def bar(items: Any = None, description: str = "", **options: Any) -> Any:
 
 
 def start_program() -> Any:
-    """Join the processes that were launched together, and hide the libraries' bars where ours are hidden.
+    """Connect the processes that were launched together, and hide the libraries' bars if ours are hidden.
 
     Returns:
         accelerate's `PartialState`.
@@ -82,14 +82,14 @@ def start_program() -> Any:
     from accelerate import PartialState
     from accelerate.utils import parse_flag_from_env
 
-    state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))  # else processes on CPUs are each alone
+    state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))  # else each process on a CPU is on its own
     atexit.register(state.destroy_process_group)
     hide_bars()
     return state
 
 
 def hide_bars() -> None:
-    """Hide the bars of the libraries where ours are hidden."""
+    """Hide the bars of the libraries if ours are hidden."""
     if hidden():
         import datasets
         from huggingface_hub.utils import disable_progress_bars
@@ -101,23 +101,23 @@ def hide_bars() -> None:
 
 
 def on_main(action: Callable[[], Any]) -> Any:
-    """What an action returns that the main process alone carries out, while the others wait for it.
+    """Run an action in the main process only, and return its result in every process.
 
     Raises:
-        ValueError, OSError: of the action; the other processes end in silence.
+        ValueError, OSError: raised by the action; the other processes exit silently.
     """
     from accelerate import PartialState
     from accelerate.utils import broadcast_object_list
 
-    fault, outcome = None, [None, True]
+    raised, outcome = None, [None, True]
     if PartialState().is_main_process:
         try:
             outcome = [action(), True]
         except (ValueError, OSError) as error:
-            fault, outcome = error, [None, False]
+            raised, outcome = error, [None, False]
     broadcast_object_list(outcome)
-    if fault:
-        raise fault
+    if raised:
+        raise raised
     if not outcome[1]:
         raise SystemExit(1)
     return outcome[0]

@@ -39,7 +39,7 @@ def test_features_show_how_far_they_are(monkeypatch, bert_tokenizer, tiny_bert, 
         (ValueError("no such\n  file \x1b[2J"), 1, "xnli.py: no such file [2J\n"),
         (KeyError("weights"), 1, "xnli.py: KeyError: 'weights' (LANGIMB_DEBUG=1 shows the traceback)\n"),
         (AssertionError(), 1, "xnli.py: AssertionError: (LANGIMB_DEBUG=1 shows the traceback)\n"),
-        (KeyboardInterrupt(), 130, "xnli.py: interrupted; the same command goes on from the steps that are done\n"),
+        (KeyboardInterrupt(), 130, "xnli.py: interrupted; the same command continues after the finished steps\n"),
     ],
 )
 def test_a_program_ends_without_a_traceback(capsys, error, code, said):

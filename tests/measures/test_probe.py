@@ -285,8 +285,8 @@ def test_the_command(checkpoint, tmp_path, capsys):
     assert main(["probe", checkpoint, str(tmp_path / "none.parquet")]) == 1
     assert capsys.readouterr().err.startswith("langimb: ")
     assert main(["probe", checkpoint, str(tmp_path / "texts.parquet"), "--layer", "last"]) == 2
-    assert "expected a number or all, found 'last'" in capsys.readouterr().err
+    assert "expected a number or all, got 'last'" in capsys.readouterr().err
     assert main([*command, "--language-column", "tongue"]) == 1
     assert "Expected a language column 'tongue'" in capsys.readouterr().err
     assert main([*command, "--split", "nope"]) == 1
-    assert "is one file and has no split 'nope'" in capsys.readouterr().err
+    assert "texts.parquet: Unknown split \"nope\". Should be one of ['train']" in capsys.readouterr().err
