@@ -87,13 +87,10 @@ class RecipeArguments:
     )
 
     def __post_init__(self) -> None:
-        for name in ("seeds", "probe_rows"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}.")
-        if self.explain_rows < -1:
-            raise ValueError(f"explain_rows must be a number of rows, 0 or -1 (all), got {self.explain_rows}.")
-        if self.max_length is not None and self.max_length < 8:
-            raise ValueError(f"max_length must be 8 tokens or more, got {self.max_length}.")
+        least = {"seeds": 1, "probe_rows": 1, "explain_rows": -1, "max_length": 8}
+        for name, minimum in least.items():
+            if (value := getattr(self, name)) is not None and value < minimum:
+                raise ValueError(f"{name} must be {minimum} or more, got {value}.")
 
 
 @dataclass(frozen=True)
@@ -167,11 +164,9 @@ def _read_yaml(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Checked values of a YAML file and the setups that it defines, on top of those of the file that it extends."""
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not valid YAML: {error}") from None
-    if not isinstance(values, dict):
-        raise ValueError(f"Expected keys and values in {path}, got {type(values).__name__}.")
+        values = {**(yaml.safe_load(path.read_text(encoding="utf-8")) or {})}
+    except (yaml.YAMLError, TypeError) as error:  # the second: a list or a single value
+        raise ValueError(f"{path} is not valid YAML with keys and values: {error}") from None
     extended = values.pop("extends", None)
     setups = values.get("setups")
     definitions = {}
@@ -181,9 +176,7 @@ def _read_yaml(
     _words(values, path.name, parser)
     if extended is None:
         return values, definitions
-    if not isinstance(extended, str):
-        raise ValueError(f"{path.name}: extends: expected a name, got {extended!r}.")
-    parent = _find(extended, folder, path.parent)
+    parent = _find(str(extended), folder, path.parent)
     if parent.resolve() in (known := (path.resolve(), *below)):
         raise ValueError(f"{path} extends {parent.name}, which extends it in turn: remove one of the two.")
     inherited, inherited_definitions = _read_yaml(parent, folder, parser, known)
@@ -192,15 +185,17 @@ def _read_yaml(
 
 def _check_setup(name: Any, settings: Any, file: str, parser: HfArgumentParser) -> dict[str, Any]:
     """A setup's definition: its plan, and training arguments."""
-    where = f"{file}, setup {name}"
-    settings = settings or {}
-    if not re.fullmatch(r"[a-z0-9_]+", str(name)):
-        raise ValueError(f"{file}: a setup's name has the letters a-z, 0-9 and _, got {name!r}.")
-    if not isinstance(settings, dict):
-        raise ValueError(f"{where} expects a plan and training arguments, got {settings!r}.")
+    where, settings = f"{file}, setup {name}", settings or {}
     common = {item.name for item in fields(RecipeArguments)} | {"seed", "language_column", *NOT_IN_RESULTS}
-    if wrong := ", ".join(key for key in settings if key in common):
-        raise ValueError(f"{where}: {wrong} cannot differ between setups, only the plan and training arguments can.")
+    problem = ""
+    if not re.fullmatch(r"[a-z0-9_]+", str(name)):
+        problem = f"a setup's name has the letters a-z, 0-9 and _, got {name!r}"
+    elif not isinstance(settings, dict):
+        problem = f"expected a plan and training arguments, got {settings!r}"
+    elif wrong := ", ".join(key for key in settings if key in common):
+        problem = f"{wrong} cannot differ between setups, only the plan and training arguments can"
+    if problem:
+        raise ValueError(f"{where}: {problem}.")
     changes = {key: value for key, value in settings.items() if key != "plan"}
     parsed = vars(parser.parse_args(_words(changes, where, parser)))
     return ({"plan": settings["plan"]} if "plan" in settings else {}) | {key: parsed[key] for key in changes}
@@ -234,13 +229,14 @@ def _words(values: dict[str, Any], where: str, parser: HfArgumentParser) -> list
 
 def _option(action: Action, value: Any) -> list[str]:
     """An option with its value, as on the command line; unquoted yes, no, on and off are refused as text."""
-    items = value if isinstance(value, list) else [value]
-    if (action.nargs == "+") != isinstance(value, list):
-        raise ValueError(f"expected {'a list' if action.nargs == '+' else 'a single value'}, got {value!r}")
     if isinstance(value, dict) and action.dest in LangImbTrainingArguments._VALID_DICT_FIELDS:  # which reads it back
         return [f"--{action.dest}={json.dumps(value)}"]
+    items = value if isinstance(value, list) else [value]
     kinds = (dict, list) if action.type is string_to_bool else (dict, list, bool)
-    if wrong := [item for item in items if isinstance(item, kinds)]:
+    wrong = [item for item in items if isinstance(item, kinds)]
+    if (action.nargs == "+") != isinstance(value, list):
+        raise ValueError(f"expected {'a list' if action.nargs == '+' else 'a single value'}, got {value!r}")
+    if wrong:
         raise ValueError(f"expected text or a number, got {wrong[0]!r} (yes, no, on and off need quotes in YAML)")
     if isinstance(value, list):
         return [f"--{action.dest}", *map(str, items)]

@@ -43,25 +43,29 @@ def check_setups(recipe: Recipe, settings: dict[str, dict[str, Any]], data: Data
     """
     from transformers.integrations import get_available_reporting_integrations
 
+    known = [*data.plans, "natural"]
     metric = f"eval_{(recipe.training.metric_for_best_model or 'loss').removeprefix('eval_')}"
-    missing = sorted({*recipe.training.report_to} - {"none", *get_available_reporting_integrations()})
+    missing = ", ".join(sorted({*recipe.training.report_to} - {"none", *get_available_reporting_integrations()}))
+    problem = ""
     if metric not in SELECTING:
-        raise ValueError(f"metric_for_best_model must be one of {', '.join(SELECTING)}, got {metric!r}.")
-    if missing:
-        names = ", ".join(missing)
-        raise ValueError(f"report_to names {names}, which this environment does not have: install it, or leave it out.")
+        problem = f"metric_for_best_model must be one of {', '.join(SELECTING)}, got {metric!r}"
+    elif missing:
+        problem = f"report_to names {missing}, which this environment does not have: install it, or leave it out"
     for setup, values in settings.items():
         plan, overrides = values["plan"], {key: value for key, value in values.items() if key != "plan"}
-        if twice := sorted(recipe.flags & overrides.keys()):
-            raise ValueError(
-                f"Setup {setup} sets {', '.join(f'{key} to {overrides[key]!r}' for key in twice)}, got the flag too: "
-                "leave the flag out, or define a setup of your own in a YAML file."
+        if twice := ", ".join(f"{key} to {overrides[key]!r}" for key in sorted(recipe.flags & overrides.keys())):
+            problem = problem or (
+                f"Setup {setup} sets {twice}, got the flag too: leave the flag out, or define a setup of your own in a "
+                "YAML file"
             )
-        if plan not in (known := [*data.plans, "natural"]):
+        elif plan not in known:
             advice = "" if data.plans else " (imbalanced_shares would make others)"
-            raise ValueError(f"Setup {setup} has plan {plan!r}, expected one of {', '.join(known)}{advice}.")
-        arguments = replace(recipe.training, **overrides)
-        trained = data.distribution("train", plan)
-        data.distribution("validation", plan)
+            problem = problem or f"Setup {setup} has plan {plan!r}, expected one of {', '.join(known)}{advice}"
+    if problem:
+        raise ValueError(f"{problem}.")
+    for values in settings.values():
+        arguments = replace(recipe.training, **{key: value for key, value in values.items() if key != "plan"})
+        trained = data.distribution("train", values["plan"])
+        data.distribution("validation", values["plan"])
         cell_weights(trained, arguments.class_weighting, missing_cell_policy=arguments.missing_cell_policy)
     data.distribution("test", data.test_plan)

@@ -115,7 +115,7 @@ def test_a_file_elsewhere_extends_by_name_or_by_path(parse, tmp_path):
     ("text", "message"),
     [
         ("extends: bsae", r"bsae\.yaml, found none: choose one of a, b, base, mini, wrong, or a YAML file"),
-        ("extends: no", "extends: expected a name, got False"),
+        ("extends: no", r"False\.yaml, found none: choose one of a, b, base"),
         ("extends: mini", "mini.yaml extends mini.yaml, which extends it in turn"),
         ("extends: a", "b.yaml extends a.yaml, which extends it in turn"),
         ("extends: base\nlerning_rate: 1", "mini.yaml: unknown key 'lerning_rate'"),
@@ -178,7 +178,7 @@ def test_numbers_as_names(parse):
         ("imbalanced_shares: [fr: 1/2 1/2]", "imbalanced_shares: expected text or a number, got {'fr': '1/2 1/2'}"),
         ("label_column: [label]", r"label_column: expected a single value, got \['label'\]"),
         ("label_column: {a: b}", "label_column: expected text or a number, got {'a': 'b'}"),
-        ("- a\n- b", "Expected keys and values in .*mini.yaml, got list"),
+        ("- a\n- b", "mini.yaml is not valid YAML with keys and values: 'list' object"),
         ("a: [b", "mini.yaml is not valid YAML"),
         ("seeds: 0", "seeds must be 1 or more, got 0"),
         ("eval_strategy: steps\nload_best_model_at_end: true\nsave_strategy: epoch", "save and eval strategy"),
@@ -278,7 +278,7 @@ def test_unknown_setups(name):
     [
         ("setups: {Bad-Name: }", "a setup's name has the letters a-z, 0-9 and _, got 'Bad-Name'"),
         ("setups: {1.5: }", "got 1.5"),
-        ("setups: {a: imbalanced}", "setup a expects a plan and training arguments, got 'imbalanced'"),
+        ("setups: {a: imbalanced}", "setup a: expected a plan and training arguments, got 'imbalanced'"),
         ("setups: {a: {lerning_rate: 1}}", "mini.yaml, setup a: unknown key 'lerning_rate'; did you mean"),
         ("setups: {a: {learning_rate: no}}", "mini.yaml, setup a: learning_rate: expected text or a number, got False"),
         ("setups: {a: {train_size: 5, seed: 1}}", "setup a: train_size, seed cannot differ between setups"),
