@@ -42,6 +42,14 @@ def test_a_heavy_library_would_be_seen():
 
 # What is exported.
 
+PUBLIC = """JointDistribution cell_weights allocate draw LangImbTrainingArguments LangImbTrainer
+DataCollatorWithLanguage evaluate_predictions extract_features probe_languages ProbeResult attribute AttributionStore
+cumulative_difference push_run load_run Run"""
+
+
+def test_the_names_that_callers_use_are_exported():
+    assert set(PUBLIC.split()) <= set(hf_langimb.__all__)
+
 
 @pytest.mark.parametrize("name", hf_langimb.__all__)
 def test_exported_names_resolve(name):

@@ -19,13 +19,16 @@ class Counted(Protocol):
     """Counts on the axes languages x labels, such as a `JointDistribution`."""
 
     @property
-    def languages(self) -> tuple[str, ...]: ...
+    def languages(self) -> tuple[str, ...]:
+        """Names of the rows."""
 
     @property
-    def labels(self) -> tuple[Any, ...]: ...
+    def labels(self) -> tuple[Any, ...]:
+        """Values of the columns."""
 
     @property
-    def counts(self) -> np.ndarray: ...
+    def counts(self) -> np.ndarray:
+        """int64[L, C]."""
 
 
 def cell_weights(

@@ -1,5 +1,8 @@
 """How far predictions follow the language of the text (arXiv 2402.13016), as an `evaluate` module."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import datasets
 import evaluate
 
@@ -28,7 +31,7 @@ Example:
 class LanguageReliance(evaluate.Metric):
     """How far predictions follow the language."""
 
-    def _info(self):
+    def _info(self) -> evaluate.MetricInfo:
         labels = (datasets.Value("int64"), datasets.Value("string"))
         return evaluate.MetricInfo(
             description=DESCRIPTION,
@@ -39,13 +42,19 @@ class LanguageReliance(evaluate.Metric):
             ],
         )
 
-    def _compute(self, predictions, languages, training_labels=None, training_languages=None):
+    def _compute(
+        self,
+        predictions: Sequence[Any],
+        languages: Sequence[str],
+        training_labels: Sequence[Any] | None = None,
+        training_languages: Sequence[str] | None = None,
+    ) -> dict[str, float | None]:
         if (training_labels is None) != (training_languages is None):
             raise ValueError("Expected both training_labels and training_languages, or neither, found one of them.")
         predicted = JointDistribution.from_columns(list(languages), list(predictions))
         dependence = predicted.mutual_information_bits
         trained = 0.0
-        if training_labels is not None:
+        if training_labels is not None and training_languages is not None:
             trained = JointDistribution.from_columns(training_languages, training_labels).mutual_information_bits
         return {
             "dependence_bits": dependence,

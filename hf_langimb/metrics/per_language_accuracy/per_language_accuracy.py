@@ -1,5 +1,7 @@
 """Accuracy in each language, as an `evaluate` module."""
 
+from typing import Any
+
 import datasets
 import evaluate
 import numpy as np
@@ -25,7 +27,7 @@ Example:
 class PerLanguageAccuracy(evaluate.Metric):
     """Accuracy in each language."""
 
-    def _info(self):
+    def _info(self) -> evaluate.MetricInfo:
         labels = (datasets.Value("int64"), datasets.Value("string"))
         return evaluate.MetricInfo(
             description=DESCRIPTION,
@@ -37,7 +39,7 @@ class PerLanguageAccuracy(evaluate.Metric):
             ],
         )
 
-    def _compute(self, predictions, references, languages):
+    def _compute(self, predictions: Any, references: Any, languages: Any) -> dict[str, float]:
         predictions, references, languages = (np.asarray(column) for column in (predictions, references, languages))
         counted = references != -100 if references.dtype.kind == "i" else np.ones(len(references), dtype=bool)
         predictions, references, languages = predictions[counted], references[counted], languages[counted]
