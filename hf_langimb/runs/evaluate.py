@@ -6,7 +6,6 @@ The folder that it writes is that of a run with one setup, `model`, whose traini
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import shutil
 import sys
@@ -172,7 +171,7 @@ def _request(options: Namespace) -> dict[str, Any]:
     kept = {key: value for key, value in vars(options).items() if key not in (*NOT_ASKED, "flags")}
     if Path(options.dataset).exists():
         kept["dataset"] = Path(options.dataset).resolve().name
-    return json.loads(json.dumps(kept))
+    return kept
 
 
 def _checksums_of(name: str) -> dict[str, str | None] | None:
@@ -190,7 +189,7 @@ def _checksums_of(name: str) -> dict[str, str | None] | None:
 
 
 def _fingerprint(rows: Dataset) -> str:
-    """Of all that is in the rows."""
+    """A checksum of the rows."""
     digest = hashlib.sha256(repr(rows.column_names).encode())
     for first in range(0, len(rows), 10_000):
         digest.update(repr(rows[first : first + 10_000]).encode())
@@ -198,7 +197,7 @@ def _fingerprint(rows: Dataset) -> str:
 
 
 def _fetch(name: str, place: Path, labels: Sequence[str]) -> None:
-    """The model's files in a folder of their own: predictions are written beside them, never beside the user's."""
+    """Copy the model into the run folder, where predictions are written next to it, never next to the user's files."""
     from hf_langimb.hub.pull import download, is_of_model, require_safe
 
     if place.is_dir():
@@ -217,20 +216,16 @@ def _fetch(name: str, place: Path, labels: Sequence[str]) -> None:
 
 
 def _name_classes(path: Path, labels: Sequence[str]) -> None:
-    """The names of a model's classes into this copy of its configuration.
+    """Write the names of a model's classes to this copy of its configuration.
 
     Raises:
-        ValueError: adapters, which have none, or another number of classes.
+        ValueError: adapters, which have no configuration, or another number of classes.
     """
-    if not path.is_file():
-        raise ValueError("--labels expects a model with a configuration, found adapters.")
-    try:
-        config = {**json.loads(path.read_text(encoding="utf-8"))}
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"The model's config.json is damaged ({error}).") from None
-    classes = len(config.get("id2label") or range(2))  # two where a configuration says nothing
-    if len(labels) != classes or len({*labels}) != classes:
-        raise ValueError(f"--labels expects {classes} different names, as the model has classes, found {len(labels)}.")
+    config = read_json(path, "download the model again") if path.is_file() else {}
+    classes = len(config.get("id2label") or range(2)) if isinstance(config, dict) else 0  # 2 is the library's default
+    if not config or len(labels) != classes or len({*labels}) != classes:
+        found = f"{classes} classes" if config else "adapters without a configuration"
+        raise ValueError(f"--labels needs a different name for each class of the model, got {len(labels)} for {found}.")
     config["id2label"] = {str(i): name for i, name in enumerate(labels)}
     config["label2id"] = {name: i for i, name in enumerate(labels)}
     write_json(path, config)
@@ -248,7 +243,7 @@ def _labelled(rows: Dataset, columns: Sequence[str], names: Sequence[str]) -> Da
 def _trained_on(
     axes: dict[str, Any] | None, languages: Sequence[str], classes: int
 ) -> tuple[JointDistribution, np.ndarray | None]:
-    """Counts and class weights of the training, where the model knows them; else even counts, and none."""
+    """Counts and class weights of the training if the checkpoint has them, else equal counts and None."""
     numbers = tuple(range(classes))
     if axes is None:
         return JointDistribution(tuple(languages), numbers, np.ones((len(languages), classes), dtype=np.int64)), None
@@ -257,7 +252,7 @@ def _trained_on(
 
 
 def _audit_of(axes: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    """AUDIT of the training data that a checkpoint remembers."""
+    """AUDIT of the training data, from the counts in the checkpoint."""
     scheme = axes["class_weighting"]
     counted = JointDistribution(tuple(axes["languages"]), tuple(names), np.array(axes["counts"]))
     return counted.audit(scheme if not counted.missing_cells else "none")
@@ -279,7 +274,7 @@ def _explained(store: Path) -> dict[str, Any]:
 
 
 def _show(folder: Path, results: dict[str, Any], options: Namespace) -> None:
-    """Print what came out, write the page, publish where that was asked for."""
+    """Print the results, write the page, publish if asked for."""
     from hf_langimb.hub.push import publish_evaluation
     from hf_langimb.results.page import write_report
     from hf_langimb.results.tables import languages_cells, predictions_cells, probes_cells, table

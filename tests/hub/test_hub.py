@@ -858,7 +858,7 @@ def test_labels_by_other_names(finished, texts, tmp_path, monkeypatch, capsys):
     check_refused(
         monkeypatch,
         capsys,
-        "--labels expects 3 different names, as the model has classes, found 2",
+        "--labels needs a different name for each class of the model, got 2 for 3 classes",
         model,
         texts,
         "--output-dir",
