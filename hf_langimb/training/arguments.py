@@ -1,4 +1,4 @@
-"""`LangImbTrainingArguments`: what the Trainer needs to know beyond Hugging Face's arguments."""
+"""`LangImbTrainingArguments`: the arguments of `LangImbTrainer`."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ class LangImbTrainingArguments(TrainingArguments):
     )
     class_weighting: str = field(
         default="none",
-        metadata={"help": "Class weights: none, class, per_language (the paper's), independence or joint."},
+        metadata={"help": "Class weights: none, class, per_language (as in the paper), independence or joint."},
     )
     missing_cell_policy: str = field(
         default="error",
-        metadata={"help": "What to do about a label that a language lacks: error, ignore or smooth."},
+        metadata={"help": "What to do if a language has no rows of a label: error, ignore or smooth."},
     )
     masked_entropy_weight: float = field(
-        default=0.0, metadata={"help": "Factor lambda of the masked-input entropy loss (the paper's: 1)."}
+        default=0.0, metadata={"help": "Factor lambda of the masked-input entropy loss (1 in the paper)."}
     )
     head_learning_rate: float | None = field(
-        default=None, metadata={"help": "Learning rate of the classification head; None: that of the encoder."}
+        default=None, metadata={"help": "Learning rate of the classification head; None: as the encoder."}
     )
-    lora_rank: int = field(default=0, metadata={"help": "Rank of LoRA adapters on the encoder; 0 trains all of it."})
+    lora_rank: int = field(default=0, metadata={"help": "Rank of LoRA adapters on the encoder; 0: full training."})
     logging_nan_inf_filter: bool = field(
         default=False, metadata={"help": "Hide losses that are not finite from the log."}
     )
@@ -42,10 +42,10 @@ class LangImbTrainingArguments(TrainingArguments):
         super().__post_init__()
         for name in ("masked_entropy_weight", "lora_rank"):
             if getattr(self, name) < 0:
-                raise ValueError(f"{name} expects 0 or more, found {getattr(self, name)}.")
+                raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}.")
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the token: the Trainer pickles its arguments beside the weights, and publishes them."""
+        """Without the token: the Trainer pickles its arguments next to the weights, and publishes them."""
         return self.__dict__ | {"hub_token": None}
 
     def __copy__(self) -> LangImbTrainingArguments:

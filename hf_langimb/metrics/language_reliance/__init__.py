@@ -1,1 +1,1 @@
-"""How far predictions follow the language."""
+"""How much predictions depend on the language."""

@@ -1,4 +1,4 @@
-"""How far predictions follow the language of the text (arXiv 2402.13016), as an `evaluate` module."""
+"""How much predictions depend on the language of the text (arXiv 2402.13016), as an `evaluate` module."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,9 +9,9 @@ import evaluate
 from hf_langimb.counts.distribution import JointDistribution
 
 DESCRIPTION = """\
-Mutual information of prediction and language in bits, on test data whose labels are balanced in each language: 0 for a
-model that does not use the language. Divided by the mutual information of label and language in training it says how
-much of the training data's link the model reproduces (arXiv 2402.13016).
+Mutual information of prediction and language in bits, on test data whose labels are balanced in each language: 0 if
+predictions do not depend on the language. Divided by the mutual information of label and language in the training data,
+it is the share of that link that the model reproduces (arXiv 2402.13016).
 """
 INPUTS = """\
 Args:
@@ -19,8 +19,8 @@ Args:
     languages: the language of each row, a string.
     training_labels, training_languages: columns of the training data, for the reliance (optional).
 Returns:
-    dependence_bits, the mutual information; dependence_bits_corrected, less what chance alone would give on average;
-    reliance, dependence_bits divided by that of the training data (None without training data, or where that is 0).
+    dependence_bits, the mutual information; dependence_bits_corrected, minus its average for independent columns;
+    reliance, dependence_bits divided by that of the training data (None without training data, or if that is 0).
 Example:
     >>> metric = evaluate.load("hf_langimb/metrics/language_reliance")
     >>> metric.compute(predictions=[0, 1, 0, 1], languages=["en", "en", "fr", "fr"])["dependence_bits"]
@@ -29,7 +29,7 @@ Example:
 
 
 class LanguageReliance(evaluate.Metric):
-    """How far predictions follow the language."""
+    """How much predictions depend on the language."""
 
     def _info(self) -> evaluate.MetricInfo:
         labels = (datasets.Value("int64"), datasets.Value("string"))
@@ -50,7 +50,7 @@ class LanguageReliance(evaluate.Metric):
         training_languages: Sequence[str] | None = None,
     ) -> dict[str, float | None]:
         if (training_labels is None) != (training_languages is None):
-            raise ValueError("Expected both training_labels and training_languages, or neither, found one of them.")
+            raise ValueError("Expected both training_labels and training_languages, or neither, got one of them.")
         predicted = JointDistribution.from_columns(list(languages), list(predictions))
         dependence = predicted.mutual_information_bits
         trained = 0.0

@@ -7,13 +7,13 @@ import evaluate
 import numpy as np
 
 DESCRIPTION = """\
-Accuracy in total, in each language, in the worst language, and in the worst cell (a label in a language). A total can
-hide that one language fails, and a language that one of its labels does.
+Accuracy over all rows, in each language, in the worst language, and in the worst cell (rows with one label in one
+language). A high accuracy over all rows can hide a low accuracy in one language, or for one label of a language.
 """
 INPUTS = """\
 Args:
     predictions: predicted labels, integers or strings.
-    references: true labels, of the same type; rows labelled -100 are left out, as in training.
+    references: true labels, of the same type; rows with the label -100 are ignored, as in training.
     languages: the language of each row, a string.
 Returns:
     accuracy, worst_language_accuracy, worst_cell_accuracy, and accuracy_LANGUAGE for each language.
