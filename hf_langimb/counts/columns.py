@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -139,32 +139,3 @@ def column_batches(dataset: Any, language_column: str, label_column: str) -> Ite
         labels.append(row[label_column])
     if languages:
         yield languages, labels
-
-
-def labels_by_name(dataset: Any, names: Sequence[str]) -> list[str | None]:
-    """The label of each row by the model's name for it, in any case; class ids are places among the names.
-
-    None where a row has no label: null, or -1 in a ClassLabel.
-
-    Raises:
-        ValueError: labels that the model does not have.
-    """
-    classes = class_label_names(dataset, "label")
-    given = dataset["label"][:]
-    if classes:
-        given = [None if value is None or value < 0 else classes[value] for value in given]
-    ids = {value for value in given if isinstance(value, int)}
-    if ids and not 0 <= min(ids) <= max(ids) < len(names):
-        raise ValueError(
-            f"Labels run from {min(ids)} to {max(ids)}, the model numbers its classes 0 to {len(names) - 1} "
-            f"({', '.join(names)}): renumber those of the data, or give them these names."
-        )
-    folded = {name.casefold(): name for name in names}
-    known = folded if len(folded) == len(names) else {}
-    given = [names[v] if isinstance(v, int) else v and known.get(str(v).casefold(), v) for v in given]
-    if unknown := sorted({str(value) for value in given if value is not None} - {*names}):
-        advice = "rename them"
-        if all(name.startswith("LABEL_") for name in names):
-            advice += ", or say what the model's classes are (id2label in its config.json; --labels of evaluate.py)"
-        raise ValueError(f"Labels {', '.join(unknown)} are not among those of the model, {', '.join(names)}: {advice}.")
-    return given

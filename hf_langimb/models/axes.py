@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hf_langimb.counts.columns import class_label_names, require_columns
+from hf_langimb.counts.columns import class_label_names
 from hf_langimb.counts.distribution import JointDistribution
+from hf_langimb.files import read_json, write_json
 
 AXES_FILE = "langimb.json"
 IGNORED_LABEL = -100
@@ -32,33 +32,41 @@ def axes_of(
 
 def write_axes(folder: str | Path, axes: dict[str, Any]) -> None:
     """Write `langimb.json` to the folder of the weights."""
-    text = json.dumps(axes, ensure_ascii=False, indent=1)
-    Path(folder, AXES_FILE).write_text(text + "\n", encoding="utf-8")
+    write_json(Path(folder, AXES_FILE), axes)
 
 
 def read_axes(folder: str | Path) -> dict[str, Any] | None:
     """`langimb.json` of a checkpoint, None if it has none.
 
     Raises:
-        ValueError: the file is damaged or lacks a key.
+        ValueError: the file is damaged or has another form.
     """
     path = Path(folder, AXES_FILE)
     if not path.is_file():
         return None
+    content = "languages, labels, counts and weights"
+    axes = read_json(path, f"save or download the model again, the file must contain {content}")
+    if problem := _problem(axes):
+        raise ValueError(f"{path} must contain {content} ({problem}): save or download the model again.")
+    axes.setdefault("label_names", [str(label) for label in axes["labels"]])
+    return axes
+
+
+def _problem(axes: Any) -> str | None:
+    """Why a JSON value is not the axes of a model; None if it is."""
     try:
-        axes = json.loads(path.read_text(encoding="utf-8"))
         languages, labels = axes["languages"], axes["labels"]
-        names = axes.setdefault("label_names", [str(label) for label in labels])
+        names = axes.get("label_names", [str(label) for label in labels])
         if not all(isinstance(one, list) for one in (languages, labels, names)) or len(names) != len(labels):
-            raise ValueError("languages, labels and their names are not lists, or labels and names differ")
+            return "languages, labels and label_names must be lists, with one name per label"
         if not all(isinstance(one, str) for one in [*languages, *names, axes["class_weighting"]]):
-            raise ValueError("a name is not a string")
+            return "a name is not a string"
         JointDistribution(tuple(languages), tuple(labels), np.array(axes["counts"]))
         if np.array(axes["weights"], dtype=np.float64).shape != (len(languages), len(labels)):
-            raise ValueError("the weights are not languages x labels")
+            return "the weights are not languages x labels"
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
-        raise ValueError(f"{path} does not hold languages, labels, counts and weights ({error}).") from None
-    return axes
+        return str(error)
+    return None
 
 
 def class_names(config: Any) -> list[str]:
@@ -73,146 +81,46 @@ def name_labels(config: Any, labels: Sequence[Any]) -> None:
     Raises:
         ValueError: the configuration has the same names in another order.
     """
-    named = [config.id2label.get(i) for i in range(config.num_labels)]
+    named = class_names(config)
     if named != list(labels) and set(named) == set(labels):
         ids = {name: i for i, name in enumerate(named)}
         raise ValueError(
             f"The model's id2label has the order {', '.join(named)}, the data have {', '.join(labels)}: use "
             f"dataset.align_labels_with_mapping({ids}, column), or load the model with the id2label of the data."
         )
-    unnamed = {i: f"LABEL_{i}" for i in range(config.num_labels)}
-    if config.id2label == unnamed and all(isinstance(label, str) for label in labels):
+    if named == [f"LABEL_{i}" for i in range(len(named))] and all(isinstance(label, str) for label in labels):
         config.id2label = dict(enumerate(labels))
         config.label2id = {label: i for i, label in enumerate(labels)}
 
 
-def count_for_model(
-    dataset: Any, classes: int, language_column: str, label_names: Sequence[str], name: str
-) -> JointDistribution:
-    """Count a data set on all classes of a model.
+def match_labels(dataset: Any, names: Sequence[str]) -> list[str | None]:
+    """The label of each row by the model's name for it, ignoring case; class ids are positions among the names.
+
+    None where a row has no label: null, or -1 in a ClassLabel.
 
     Args:
-        dataset: with a language and a label column.
-        classes: outputs of the model.
-        label_names: columns that the Trainer takes for the label, before `label`, `labels` and `label_ids`.
-        name: of the data set, for messages; "train_dataset" must use the model's highest output.
+        dataset: rows with a column `label`.
+        names: what the model calls its classes, in their order.
 
     Raises:
-        ValueError: columns are missing or contain nulls, or the labels are not class ids of this model.
+        ValueError: labels that the model does not have.
     """
-    try:
-        require_columns(dataset, {"language": language_column})
-        if any(text.isdigit() for text in class_label_names(dataset, language_column) or ()):
-            raise ValueError(
-                f"The language column {language_column!r} is a ClassLabel whose names are numbers, which cannot be "
-                "distinguished from its class ids: name the languages, or cast the column to strings."
-            )
-        column = _label_column(dataset, label_names)
-        counted = JointDistribution.from_dataset(dataset, language_column, column)
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from None
-    names = class_label_names(dataset, column)
-    if names is None:
-        return _on_all_classes(counted, classes, column, name)
-    if len(names) != classes:
+    classes = class_label_names(dataset, "label")
+    given = dataset["label"][:]
+    if classes:
+        given = [None if value is None or value < 0 else classes[value] for value in given]
+    ids = {value for value in given if isinstance(value, int)}
+    if ids and not 0 <= min(ids) <= max(ids) < len(names):
         raise ValueError(
-            f"{name}: its label column has {len(names)} classes ({', '.join(names)}), the model {classes} outputs: "
-            f"load the model with num_labels={len(names)}."
+            f"Labels run from {min(ids)} to {max(ids)}, the model numbers its classes 0 to {len(names) - 1} "
+            f"({', '.join(names)}): renumber those of the data, or give them these names."
         )
-    return counted
-
-
-def _label_column(dataset: Any, label_names: Sequence[str]) -> str:
-    candidates = [*label_names, "label", "labels", "label_ids"]
-    present = getattr(dataset, "column_names", None) or next(iter(dataset), candidates)
-    found = [candidate for candidate in dict.fromkeys(candidates) if candidate in present]
-    column = next(iter(found), "label")
-    if len(found) > 1 and present is not candidates:
-        raise ValueError(
-            f"Found the label columns {' and '.join(found)}, but the Trainer uses only one: remove the others."
-        )
-    if isinstance(present, list | Mapping) and column not in present:
-        raise ValueError(
-            f"Expected a label column 'label', got columns {sorted(present)}: rename yours, for example "
-            "dataset.rename_column('stars', 'label')."
-        )
-    return column
-
-
-def _on_all_classes(counted: JointDistribution, classes: int, column: str, name: str) -> JointDistribution:
-    """Integer labels as columns 0 to classes - 1; ignored rows (-100) are left out."""
-    kept = [i for i, label in enumerate(counted.labels) if label != IGNORED_LABEL]
-    labels = [counted.labels[i] for i in kept]
-    if not labels:
-        raise ValueError(f"{name}: every row has the label {IGNORED_LABEL} (ignored): add labels, or use predict.")
-    kinds = sorted({type(label).__name__ for label in labels})
-    if kinds != ["int"]:
-        raise ValueError(
-            f"{name}: labels must be class ids 0 to {classes - 1}, got {', '.join(kinds)} such as {labels[0]!r}: "
-            f"use dataset.class_encode_column({column!r}), or cast the column to int64."
-        )
-    if min(labels) < 0 or max(labels) >= classes or (name == "train_dataset" and max(labels) < classes - 1):
-        raise ValueError(
-            f"{name}: labels run from {min(labels)} to {max(labels)}, but the model has outputs for 0 to "
-            f"{classes - 1}: load the model with num_labels={max(labels) + 1}; if some classes have no rows, declare "
-            "all classes in a ClassLabel."
-        )
-    rows = len(counted.languages)
-    empty = JointDistribution(counted.languages, tuple(range(classes)), np.zeros((rows, classes), dtype=np.int64))
-    return empty + JointDistribution(counted.languages, tuple(labels), counted.counts[:, kept])
-
-
-def selecting_datasets(eval_dataset: Any, metric_for_best_model: str | None) -> list[tuple[str, Any]]:
-    """The evaluation set that selects the checkpoint: the only one, or the one in the metric's name."""
-    if eval_dataset is None:
-        return []
-    if not isinstance(eval_dataset, dict):
-        return [("eval_dataset", eval_dataset)]
-    metric = (metric_for_best_model or "").removeprefix("eval_")
-    named = [name for name in eval_dataset if metric.startswith(f"{name}_")]  # of "t" and "t_en" the longer one
-    return [(name, eval_dataset[name]) for name in sorted(named, key=len)[-1:]]
-
-
-def require_same_ids(dataset: Any, language_column: str, trained: JointDistribution, name: str) -> None:
-    """Check that class ids of a data set mean the same languages and labels as in training.
-
-    Raises:
-        ValueError: they differ; names both orders.
-    """
-    label = next((column for column in ("labels", "label_ids") if class_label_names(dataset, column)), "label")
-    columns = {"language": language_column, "label": label}
-    for (purpose, column), expected in zip(columns.items(), (trained.languages, trained.labels), strict=True):
-        found = class_label_names(dataset, column)
-        if found is None or not all(isinstance(entry, str) for entry in expected):
-            continue
-        if tuple(found)[: len(expected)] != tuple(expected):
-            ids = {entry: i for i, entry in enumerate(expected)}
-            raise ValueError(
-                f"{name}: its {purpose} column is a ClassLabel with the order {', '.join(found)}, expected "
-                f"{', '.join(expected)} as in train_dataset: use dataset.align_labels_with_mapping({ids}, column)."
-            )
-
-
-def require_seen(evaluated: JointDistribution, trained: JointDistribution, name: str) -> None:
-    """Check that an evaluation set that selects the checkpoint has only languages and labels of the training data.
-
-    Raises:
-        ValueError: it has others; names them.
-    """
-    known = _with_rows(trained.languages, trained.counts.sum(axis=1))
-    languages = [x for x in _with_rows(evaluated.languages, evaluated.counts.sum(axis=1)) if x not in known]
-    if languages:
-        raise ValueError(
-            f"{name}: language {', '.join(languages)} is not in train_dataset ({', '.join(known)}), so it has no "
-            "weights and cannot select the checkpoint: remove its rows, or evaluate them with predict."
-        )
-    columns = zip(trained.labels, trained.counts.sum(axis=0), evaluated.counts.sum(axis=0), strict=True)
-    labels = [str(label) for label, before, now in columns if now and not before]
-    if labels:
-        raise ValueError(
-            f"{name}: label {', '.join(labels)} has no rows in train_dataset: remove its rows, or add some there."
-        )
-
-
-def _with_rows(axis: Sequence[Any], rows: np.ndarray) -> list[Any]:
-    return [entry for entry, number in zip(axis, rows, strict=True) if number]
+    folded = {name.casefold(): name for name in names}
+    known = folded if len(folded) == len(names) else {}
+    given = [names[v] if isinstance(v, int) else v and known.get(str(v).casefold(), v) for v in given]
+    if unknown := sorted({str(value) for value in given if value is not None} - {*names}):
+        advice = "rename them"
+        if all(name.startswith("LABEL_") for name in names):
+            advice += ", or say what the model's classes are (id2label in its config.json; --labels of evaluate.py)"
+        raise ValueError(f"Labels {', '.join(unknown)} are not among those of the model, {', '.join(names)}: {advice}.")
+    return given

@@ -20,11 +20,12 @@ from accelerate import PartialState
 from datasets import Dataset
 
 from hf_langimb.console import RESUMES, ends_in_words, on_main, start_program, with_dashes
-from hf_langimb.counts.columns import labels_by_name, require_columns
+from hf_langimb.counts.columns import require_columns
 from hf_langimb.counts.distribution import JointDistribution
 from hf_langimb.data.rows import find_text_columns, standardise
 from hf_langimb.data.spec import DataSpec
 from hf_langimb.files import read_json, write_json
+from hf_langimb.models.axes import match_labels
 from hf_langimb.models.loading import ADAPTER_FILE, longest_input, tokenize
 from hf_langimb.results.folder import RunFolder
 from hf_langimb.results.schema import write_results
@@ -234,7 +235,7 @@ def _name_classes(path: Path, labels: Sequence[str]) -> None:
 def _labelled(rows: Dataset, columns: Sequence[str], names: Sequence[str]) -> Dataset:
     """The rows with standard columns, their labels as the model numbers them."""
     require_columns(rows, {"language": "language", "label": "label"})
-    given = labels_by_name(rows, names)
+    given = match_labels(rows, names)
     rows = rows.remove_columns("label").add_column("label", given)
     identity = "id" if "id" in rows.column_names else None
     return standardise(rows, text_columns=columns, id_column=identity, label_names=names)

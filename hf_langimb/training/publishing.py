@@ -1,23 +1,33 @@
-"""What a Trainer of this package pushes: its own card and axes with each checkpoint, faults in words."""
+"""Publishing while training: each push has its own model card and axes, and reads files that nothing overwrites."""
 
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Iterable
-from itertools import pairwise
+import shutil
+import tempfile
+from concurrent.futures import Future
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import HfApi
+from huggingface_hub.errors import RevisionNotFoundError
 from transformers import Trainer
+from transformers.trainer_utils import HubStrategy, SaveStrategy
 
 from hf_langimb.console import on_main
-from hf_langimb.hub.errors import BUSY, hub_errors, is_transient, retried, sentence_of
+from hf_langimb.files import write_text
+from hf_langimb.hub.errors import hub_errors, is_transient, retried, sentence_of
 from hf_langimb.models.adapters import base_model_of
-from hf_langimb.models.axes import write_axes
 from hf_langimb.training.arguments import LangImbTrainingArguments
 
 logger = logging.getLogger(__name__)
+
+NOT_PUBLISHED = ("_*", "checkpoint-*")  # names in the output folder
+TRAINING_STATE = (  # names in a checkpoint that are no part of its model
+    *("optimizer*", "scheduler*", "scaler*", "rng_state*", "global_step*", "latest", "zero_to_fp32.py"),
+    "pytorch_model_fsdp*",
+)
 
 
 class PublishingTrainer(Trainer):
@@ -26,52 +36,54 @@ class PublishingTrainer(Trainer):
     args: LangImbTrainingArguments
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self._pushes: list[Any] = []  # in the background
-        self._last: tuple[str, list[Any]] = "", []  # checkpoint and jobs of the last of them
+        self._hub = HfApi()
+        self._pushes: list[Future[Any]] = []  # in the background, in order
+        self._latest: tuple[Any, ...] | None = None  # what `_upload` needs to repeat the latest of them
         super().__init__(*args, **kwargs)
         if self.args.push_to_hub and self.args.lora_rank:
             base = base_model_of(self.model).config.name_or_path
             if Path(base).is_dir():
                 logger.warning(
-                    "The adapters will name their base by the folder %s, where others cannot load it: start from a "
-                    "Hub id.",
+                    "The adapters will name the folder %s as their base model, and others cannot load it: start from "
+                    "a Hub id.",
                     base,
                 )
 
     def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
-        """`Trainer`'s: make the repository, before any training.
+        """Create the repository before training.
 
         Raises:
-            ValueError: the Hub refuses, or the repository holds adapters and this is a whole model, or the reverse.
+            ValueError: the Hub refuses, or the repository contains adapters and this is a full model, or the reverse.
         """
         make = super().init_hf_repo
         name = self.args.hub_model_id or Path(self.args.output_dir).absolute().name
 
-        def open_repository() -> None:
+        def open_repository() -> str | None:
             with hub_errors(name):
                 retried(lambda: make(token, private))
                 self._require_own_form(name, token)
+            return self.hub_model_id
 
-        on_main(open_repository)
+        self.hub_model_id = on_main(open_repository)
 
     def _require_own_form(self, name: str, token: str | None) -> None:
-        """Raise where loading would take the adapters, or the whole model, that a repository holds already."""
-        from huggingface_hub import HfApi
-        from huggingface_hub.errors import RevisionNotFoundError
-
-        api = HfApi(token=token or self.args.hub_token)
+        """Raise if loading would use the adapters, or the full model, that the repository already contains."""
         try:
-            there = retried(lambda: api.list_repo_files(str(self.hub_model_id), revision=self.args.hub_revision))
-        except RevisionNotFoundError:  # a branch that the first push makes
+            present = retried(
+                lambda: self._hub.list_repo_files(
+                    str(self.hub_model_id), revision=self.args.hub_revision, token=token or self.args.hub_token
+                )
+            )
+        except RevisionNotFoundError:  # a branch that the first push creates
             return
-        forms = [("adapters", "adapter_config.json"), ("a whole model", "config.json")]
+        forms = [("adapters", "adapter_config.json"), ("a full model", "config.json")]
         if base_model_of(self.model) is not self.model:
             forms.reverse()
-        (held, file), (ours, _) = forms
-        if file in there:
+        (other, file), (ours, _) = forms
+        if file in present:
             raise ValueError(
-                f"{name} holds {held} ({file}), and this training would put {ours} beside: choose another "
-                "hub_model_id, or delete it there."
+                f"{name} already contains {other} ({file}); pushing {ours} next to it would break loading: choose "
+                "another hub_model_id, or delete it there."
             )
 
     def push_to_hub(
@@ -83,29 +95,39 @@ class PublishingTrainer(Trainer):
         private: bool | None = None,
         **kwargs: Any,
     ) -> Any:
-        """`Trainer`'s; a busy Hub is asked again.
+        """Save and publish the model with its card; retried while the Hub is busy.
+
+        Args:
+            commit_message: title of the commit.
+            blocking: False returns a Future and uploads a copy of the output folder in the background.
+            token, revision, private: of the repository; by default those of the training arguments.
+            kwargs: passed to `create_model_card`.
+
+        Returns:
+            The commit, or the Future of it; None in all processes but the main one.
 
         Raises:
-            ValueError: the Hub refuses; says what to do.
+            ValueError: the Hub refuses; the message says what to do.
         """
-        from huggingface_hub import HfApi
+        self.callback_handler.on_push_begin(self.args, self.state, self.control)
+        if self.hub_model_id is None:
+            self.init_hf_repo(token, private)
+        self._finish_current_push()
+        self.save_model(_internal_call=True)
+        if not self.is_world_process_zero():
+            return None
+        tags = kwargs.pop("tags", None) or []
+        tags = [tags] if isinstance(tags, str) else list(tags)
+        tags += [tag for tag in getattr(self.model, "model_tags", None) or [] if tag not in tags]
+        self.create_model_card(model_name=kwargs.pop("model_name", None) or self._name(), tags=tags or None, **kwargs)
+        if not blocking:
+            return self._upload_copy(None, commit_message, token, revision)
+        with hub_errors(str(self.hub_model_id)):
+            return self._upload(self.args.output_dir, None, commit_message, token, revision)
 
-        api = HfApi(token=token or self.args.hub_token)
-        with hub_errors(str(self.hub_model_id or self.args.hub_model_id)):
-            try:
-                return super().push_to_hub(commit_message, blocking, token, revision, private, **kwargs)
-            except Exception as error:
-                if not is_transient(error):
-                    raise
-            return retried(  # the upload alone: all is written by now, and other processes do not wait any more
-                lambda: api.upload_folder(
-                    repo_id=str(self.hub_model_id),
-                    folder_path=str(self.args.output_dir),
-                    commit_message=commit_message,
-                    ignore_patterns=["_*", "checkpoint-*"],
-                    revision=revision or self.args.hub_revision,
-                )
-            )
+    def _name(self) -> str:
+        """Name of the model on its card."""
+        return (self.args.hub_model_id or Path(self.args.output_dir).name).rpartition("/")[2]
 
     def create_model_card(
         self,
@@ -119,9 +141,9 @@ class PublishingTrainer(Trainer):
         dataset: str | list[str] | None = None,
         dataset_args: str | list[str] | None = None,
     ) -> None:
-        """`Trainer`'s card, with the joint table that the model was trained on and what was evaluated."""
+        """Write README.md: the joint table that the model was trained on, and the evaluations so far."""
         axes = getattr(self.model.config, "langimb", None)
-        if axes is None:  # not trained: there is nothing of ours to say
+        if axes is None:  # not trained with this package
             super().create_model_card(
                 language, license, tags, model_name, finetuned_from, tasks, dataset_tags, dataset, dataset_args
             )
@@ -141,45 +163,93 @@ class PublishingTrainer(Trainer):
                 adapter=base_model_of(self.model) is not self.model,
                 masked_entropy_weight=self.args.masked_entropy_weight,
             )
-            Path(self.args.output_dir, "README.md").write_text(card, encoding="utf-8")
+            write_text(Path(self.args.output_dir, "README.md"), card)
             self.state.save_to_json(str(Path(self.args.output_dir, "trainer_state.json")))  # the card's numbers
 
-    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        """Push in the background, as `Trainer` does; the repository has card and axes from the first push on."""
-        if self.is_world_process_zero() and self.args.hub_strategy != "end":
-            self.create_model_card(model_name=(self.args.hub_model_id or "").rpartition("/")[2] or None)
-            if axes := getattr(self.model.config, "langimb", None):
-                write_axes(self.args.output_dir, axes)
-        super()._push_from_checkpoint(checkpoint_folder)
-        jobs = [job for job in getattr(getattr(self, "push_in_progress", None), "jobs", ()) if job not in self._pushes]
-        self._pushes += jobs
-        self._last = checkpoint_folder, jobs
-        for earlier, later in pairwise(jobs):  # a checkpoint without the model's commit would lie there without card
-            earlier.add_done_callback(lambda job, later=later: job.exception() and later.cancel())
+    # In the background: training overwrites and removes its files, so each push uploads a copy of them
 
-    def _finish_current_push(self) -> None:
-        """Wait for pushes in the background, repeat the last one while the Hub is busy, and say which of all failed."""
-        super()._finish_current_push()
-        for attempt in range(BUSY):
-            folder, jobs = self._last
-            if not any(is_transient(fault) for fault in _faults(jobs)) or not Path(folder).is_dir():
-                break
-            time.sleep(0.5 * 2**attempt)
-            self._pushes = [job for job in self._pushes if job not in jobs]
-            self._push_from_checkpoint(folder)
-            super()._finish_current_push()
-        said = [sentence_of(fault, self.hub_model_id) for fault in _faults(self._pushes)]
-        self._pushes = [job for job in self._pushes if not job.done()]
-        if said:
-            logger.warning(
-                "%d of the pushes during training failed: %s The model is in %s; trainer.push_to_hub() publishes it.",
-                len(said),
-                " ".join(dict.fromkeys(said)),
-                self.args.output_dir,
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        """Push a checkpoint in the background, with card and axes; skipped while another push is running.
+
+        The output folder then contains the model of that checkpoint, as with `Trainer`.
+        """
+        args = self.args
+        if not self.is_world_process_zero() or args.hub_strategy == HubStrategy.END:
+            return
+        if not args.hub_always_push and not all(job.done() for job in self._pushes):
+            return
+        self.callback_handler.on_push_begin(args, self.state, self.control)
+        in_steps = args.save_strategy == SaveStrategy.STEPS
+        moment = f"step {self.state.global_step}" if in_steps else f"epoch {int(self.state.epoch or 0)}"
+        message = f"Training in progress, {moment}"
+        checkpoint = None if args.hub_strategy == HubStrategy.EVERY_SAVE else checkpoint_folder
+        self._latest = None
+        try:
+            ignored = shutil.ignore_patterns(*TRAINING_STATE)
+            shutil.copytree(checkpoint_folder, args.output_dir, ignore=ignored, dirs_exist_ok=True)
+            self.create_model_card(model_name=self._name())
+            self._pushes.append(self._upload_copy(checkpoint, message))
+        except OSError as error:  # the disk is full, say: training goes on
+            logger.warning("%s is not pushed, because its files could not be copied: %s", checkpoint_folder, error)
+        else:
+            self._latest = args.output_dir, checkpoint, message
+
+    def _upload_copy(self, checkpoint: str | None, *settings: Any) -> Future[Any]:
+        """Copy the output folder and a checkpoint, then upload the copies in the background and remove them."""
+        output = self.args.output_dir
+        with ExitStack() as stack:
+            copies = stack.enter_context(tempfile.TemporaryDirectory(prefix="_push-", dir=output))
+            ignored = shutil.ignore_patterns(*NOT_PUBLISHED, ".git")
+            model = shutil.copytree(output, Path(copies, "model"), ignore=ignored, ignore_dangling_symlinks=True)
+            if checkpoint is not None:
+                checkpoint = str(shutil.copytree(checkpoint, Path(copies, Path(checkpoint).name)))
+            kept = stack.pop_all()
+
+        def upload() -> Any:
+            with kept:
+                return self._upload(model, checkpoint, *settings)
+
+        return self._hub.run_as_future(upload)
+
+    def _upload(
+        self,
+        model: str | Path,
+        checkpoint: str | None,
+        message: str | None,
+        token: str | None = None,
+        revision: str | None = None,
+    ) -> Any:
+        """Commit the model, then the checkpoint: there is never a checkpoint without the model's card."""
+
+        def commit(folder: str | Path, place: str | None, title: str | None) -> Any:
+            return retried(
+                lambda: self._hub.upload_folder(
+                    repo_id=str(self.hub_model_id),
+                    folder_path=folder,
+                    path_in_repo=place,
+                    commit_message=title,
+                    token=token or self.args.hub_token,
+                    ignore_patterns=[*NOT_PUBLISHED],
+                    revision=revision or self.args.hub_revision,
+                )
             )
 
+        done = commit(model, None, message)
+        if checkpoint is not None and Path(checkpoint).is_dir():
+            latest_only = self.args.hub_strategy == HubStrategy.CHECKPOINT
+            commit(checkpoint, "last-checkpoint" if latest_only else Path(checkpoint).name, f"{message}, checkpoint")
+        return done
 
-def _faults(jobs: Iterable[Any]) -> list[BaseException]:
-    """What the jobs that have ended in the background raised."""
-    ended = [job.exception() for job in jobs if job.done() and not job.cancelled()]
-    return [fault for fault in ended if fault is not None]
+    def _finish_current_push(self) -> None:
+        """Wait for the pushes in the background, repeat the latest if the Hub was busy, and report which failed."""
+        if self._latest and (error := self._pushes[-1].exception()) and is_transient(error):
+            self._pushes[-1] = self._hub.run_as_future(self._upload, *self._latest)
+        failed = [sentence_of(error, str(self.hub_model_id)) for job in self._pushes if (error := job.exception())]
+        self._pushes, self._latest = [], None
+        if failed:
+            logger.warning(
+                "%d of the pushes during training failed: %s The model is in %s; trainer.push_to_hub() publishes it.",
+                len(failed),
+                " ".join(dict.fromkeys(failed)),
+                self.args.output_dir,
+            )

@@ -6,6 +6,7 @@ import logging
 import math
 import random
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,18 +16,9 @@ from transformers.trainer_utils import EvalLoopOutput, has_length, number_of_arg
 from hf_langimb.counts.distribution import JointDistribution
 from hf_langimb.counts.weighting import cell_weights
 from hf_langimb.models.adapters import add_lora, base_model_of, head_parameters, require_trainable_head
-from hf_langimb.models.axes import (
-    IGNORED_LABEL,
-    axes_of,
-    class_names,
-    count_for_model,
-    name_labels,
-    require_same_ids,
-    require_seen,
-    selecting_datasets,
-    write_axes,
-)
+from hf_langimb.models.axes import IGNORED_LABEL, axes_of, class_names, name_labels, write_axes
 from hf_langimb.training.arguments import LangImbTrainingArguments
+from hf_langimb.training.checks import count_for_model, require_comparable, selecting_datasets
 from hf_langimb.training.collator import DataCollatorWithLanguage
 from hf_langimb.training.losses import append_masked_row, negative_entropy, weighted_cross_entropy
 from hf_langimb.training.publishing import PublishingTrainer
@@ -38,7 +30,7 @@ class LangImbTrainer(PublishingTrainer):
     """Trains a sequence classifier whose loss knows the language of each row (arXiv 2402.13016).
 
     The loss of an optimiser step is the sum over its rows of w[language, label] * CE, divided by the number of rows in
-    the whole (accumulated, all-process) batch, plus `masked_entropy_weight` times the negative entropy of the
+    the full (accumulated, all-process) batch, plus `masked_entropy_weight` times the negative entropy of the
     prediction for an input of mask tokens. Takes the arguments of `Trainer`; `compute_loss_func` is its own.
 
     Attributes:
@@ -49,7 +41,8 @@ class LangImbTrainer(PublishingTrainer):
     Raises:
         ValueError: the data lack a language or label column, hold nulls or labels that do not fit the model, the
             evaluation set has a language or label unseen in training, a cell to be weighted is empty, the masked loss
-            is asked of a tokenizer without mask token, or the model is no sequence classifier.
+            needs a mask token that the tokenizer lacks, or the model is no sequence classifier.
+        TypeError: `args` are no LangImbTrainingArguments, or `compute_loss_func` is given.
     """
 
     def __init__(
@@ -65,21 +58,29 @@ class LangImbTrainer(PublishingTrainer):
     ) -> None:
         args = args or LangImbTrainingArguments()
         if not isinstance(args, LangImbTrainingArguments):
-            raise TypeError(f"Expected args of type LangImbTrainingArguments, found {type(args).__name__}.")
-        if kwargs.pop("compute_loss_func", None) is not None:
-            raise ValueError("LangImbTrainer computes its own loss: leave compute_loss_func out, or subclass _loss.")
+            raise TypeError(f"Expected args of type LangImbTrainingArguments, got {type(args).__name__}.")
+        if kwargs.get("compute_loss_func", self) is None:
+            del kwargs["compute_loss_func"]  # the default; Python refuses any other, which would come twice
         self.distribution: Any = None  # a JointDistribution once the data are counted
         if model is not None:
             model = self._prepare_model(model, args)
         elif model_init is not None:
             model_init = self._preparing(model_init, args)
         super().__init__(
-            model, args, data_collator, train_dataset, eval_dataset, processing_class, model_init, **kwargs
+            model,
+            args,
+            data_collator,
+            train_dataset,
+            eval_dataset,
+            processing_class,
+            model_init,
+            compute_loss_func=self._loss,
+            **kwargs,
         )
         if args.n_gpu > 1:
             raise ValueError(
-                f"Found {args.n_gpu} GPUs in one process (DataParallel), where the loss cannot be scaled exactly: "
-                "start one process for each with `accelerate launch`, or show one GPU with CUDA_VISIBLE_DEVICES."
+                f"Expected one GPU per process, got {args.n_gpu} (DataParallel), where the loss cannot be scaled "
+                "exactly: start one process per GPU with `accelerate launch`, or set CUDA_VISIBLE_DEVICES."
             )
         if train_dataset is not None:
             require_trainable_head(self.model)
@@ -94,18 +95,22 @@ class LangImbTrainer(PublishingTrainer):
         self._mask_tokens = self._find_mask_tokens() if args.masked_entropy_weight else {}
         self._loss_parts = torch.zeros(3, device=args.device)  # classification, masked entropy, optimiser steps
         self._evaluated_rows: list[torch.Tensor] = []
-        self._unseen_language_said = False
-        self.compute_loss_func = self._loss
+        self._warned_of_unseen = False
 
     # What the data must be
 
     def _count_rows(self, train_dataset: Any, eval_dataset: Any) -> JointDistribution:
+        """Counts of the training data, else those of the checkpoint, else those of the evaluation data."""
+        count = partial(
+            count_for_model,
+            classes=self.model.config.num_labels,
+            language_column=self.args.language_column,
+            label_names=self.label_names,
+        )
         if train_dataset is not None:
-            distribution = self._count(train_dataset, "train_dataset")
+            distribution = count(train_dataset, name="train_dataset")
             for name, dataset in selecting_datasets(eval_dataset, self.args.metric_for_best_model):
-                evaluated = self._count(dataset, name)
-                require_same_ids(dataset, self.args.language_column, distribution, name)
-                require_seen(evaluated, distribution, name)
+                count(dataset, name=name, trained=distribution)
             return distribution
         if stored := getattr(self.model.config, "langimb", None):
             return JointDistribution(*(stored[key] for key in ("languages", "labels", "counts")))
@@ -115,13 +120,10 @@ class LangImbTrainer(PublishingTrainer):
                 "LangImbTrainer learns languages and labels from data: pass train_dataset or eval_dataset, or a model "
                 "trained with it."
             )
-        return self._count(counted, "eval_dataset")
-
-    def _count(self, dataset: Any, name: str) -> JointDistribution:
-        classes = self.model.config.num_labels
-        return count_for_model(dataset, classes, self.args.language_column, self.label_names, name)
+        return count(counted, name="eval_dataset")
 
     def _with_language(self, collator: Any) -> DataCollatorWithLanguage:
+        """The collator, wrapped if it does not know the language."""
         languages = self.distribution.languages
         if not isinstance(collator, DataCollatorWithLanguage):
             return DataCollatorWithLanguage(
@@ -132,8 +134,8 @@ class LangImbTrainer(PublishingTrainer):
             )
         if collator.languages != languages:
             raise ValueError(
-                f"data_collator numbers the languages {', '.join(collator.languages)}, the weights are for "
-                f"{', '.join(languages)}: leave data_collator out, or give it the languages in that order."
+                f"data_collator numbers the languages {', '.join(collator.languages)}, expected "
+                f"{', '.join(languages)} as in the weights: leave data_collator out, or use that order."
             )
         return collator
 
@@ -156,7 +158,7 @@ class LangImbTrainer(PublishingTrainer):
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
-        for column in (self.args.language_column, "language_ids"):  # else dropped in silence
+        for column in (self.args.language_column, "language_ids"):  # else dropped silently
             if column not in self._signature_columns:
                 self._signature_columns.append(column)
 
@@ -167,12 +169,12 @@ class LangImbTrainer(PublishingTrainer):
         name = kind.__name__
         if kind.__module__.startswith("transformers.") and not name.endswith("ForSequenceClassification"):
             raise ValueError(
-                f"Expected a sequence-classification model, found {name}: load it with "
-                "AutoModelForSequenceClassification (class weights per language are defined for one label a text)."
+                f"Expected a sequence-classification model, got {name}: load it with "
+                "AutoModelForSequenceClassification (class weights per language need one label per text)."
             )
         if args.lora_rank:
             model = add_lora(model, args.lora_rank)
-        if self.distribution is not None:  # made anew by model_init
+        if self.distribution is not None:  # created again by model_init
             self._write_axes(model)
         return model
 
@@ -183,7 +185,7 @@ class LangImbTrainer(PublishingTrainer):
         return init
 
     def _write_axes(self, model: PreTrainedModel) -> None:
-        """Languages, labels, counts and weights into the configuration: the checkpoint knows them from then on."""
+        """Write languages, labels, counts and weights into the configuration, which every checkpoint contains."""
         name_labels(model.config, self.distribution.labels)
         names = class_names(model.config)
         model.config.langimb = axes_of(self.distribution, self.args.class_weighting, self._cell_weights, names)
@@ -192,7 +194,7 @@ class LangImbTrainer(PublishingTrainer):
         tokenizer = self.processing_class
         if getattr(tokenizer, "mask_token_id", None) is None:
             raise ValueError(
-                "masked_entropy_weight needs a tokenizer with a mask token (processing_class=...), found "
+                "masked_entropy_weight needs a tokenizer with a mask token (processing_class=...), got "
                 f"{type(tokenizer).__name__}: add one (tokenizer.add_special_tokens({{'mask_token': '<mask>'}}) and "
                 "model.resize_token_embeddings), or set masked_entropy_weight=0."
             )
@@ -216,12 +218,13 @@ class LangImbTrainer(PublishingTrainer):
         inputs = dict(inputs)
         self._language_ids = inputs.pop("language_ids", None)
         training = model.training
+        if training and (self._language_ids is None or (self._language_ids < 0).any()):
+            raise ValueError(
+                f"A training batch has rows of unknown language: they lack the column {self.args.language_column!r} or "
+                f"have a language that is not one of {', '.join(self.distribution.languages)}, or data_collator is not "
+                "a DataCollatorWithLanguage."
+            )
         if self._language_ids is None:
-            if training:
-                raise ValueError(
-                    f"The batch has no language ids: its rows lack the column {self.args.language_column!r}, or "
-                    "data_collator is not a DataCollatorWithLanguage."
-                )
             self._language_ids = torch.full_like(inputs["labels"], -1)
         mask = self._draw_mask(inputs) if training and self._mask_tokens else None
         self._has_mask_row = mask is not None
@@ -244,14 +247,13 @@ class LangImbTrainer(PublishingTrainer):
         return {"row": random.choice(with_content), "length": random.randint(1, int(content.max()))}
 
     def _loss(self, outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
-        """Sum of w * CE over items of the whole batch, plus the masked-input entropy; see the class."""
+        """Sum of w * CE over items of the full batch, plus the masked-input entropy; see the class."""
         logits = outputs.logits if hasattr(outputs, "logits") else outputs[0]
-        if logits.dim() != 2:
-            raise ValueError(f"Expected logits of shape [rows, labels], found {list(logits.shape)}: one label a text.")
         rows = logits[: len(labels)]
-        if (labels >= rows.shape[1]).any():
+        if logits.dim() != 2 or (labels >= logits.shape[1]).any():
             raise ValueError(
-                f"Expected labels 0 to {rows.shape[1] - 1}, the outputs of the model, found {labels.max().item()}."
+                f"Expected logits [rows, classes] and labels below {logits.shape[-1]}, the outputs of the model, got "
+                f"logits {list(logits.shape)} and labels up to {labels.max().item()}: one label per text."
             )
         losses = weighted_cross_entropy(
             rows, labels, self._language_ids, self.weights, self.args.label_smoothing_factor
@@ -261,8 +263,6 @@ class LangImbTrainer(PublishingTrainer):
         if not self.model.training:
             self._remember_evaluated(rows, labels, losses)
             return losses.sum() / items
-        if (self._language_ids < 0).any():
-            raise ValueError("A training batch has a language that is not on the collator's language axis.")
         classification = losses.sum() / items
         entropy = classification.new_zeros(())
         if self._has_mask_row:
@@ -271,7 +271,7 @@ class LangImbTrainer(PublishingTrainer):
         return classification + entropy
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log the loss's parts beside it, averaged over the same steps and summed over processes."""
+        """Log the parts of the loss too, averaged over the same steps and summed over processes."""
         if "loss" in logs:
             classification, entropy, steps = self.accelerator.reduce(self._loss_parts, reduction="sum").tolist()
             if steps:
@@ -282,21 +282,6 @@ class LangImbTrainer(PublishingTrainer):
 
     # Evaluation: exact means over rows, weighted as in training, plain, and as if all cells were equally frequent
 
-    def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
-        """`Trainer`'s; class ids must mean the languages and labels of training."""
-        self._require_same_ids(self.eval_dataset if eval_dataset is None else eval_dataset, "eval_dataset")
-        return super().get_eval_dataloader(eval_dataset)
-
-    def get_test_dataloader(self, test_dataset: Any) -> Any:
-        """`Trainer`'s; class ids must mean the languages and labels of training."""
-        self._require_same_ids(test_dataset, "test_dataset")
-        return super().get_test_dataloader(test_dataset)
-
-    def _require_same_ids(self, dataset: Any, name: str) -> None:
-        if isinstance(dataset, str):  # the name of one of several
-            dataset = self.eval_dataset[dataset]
-        require_same_ids(dataset, self.args.language_column, self.distribution, name)
-
     def prediction_step(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """Without labels no loss is computed, and the language ids must not reach the model."""
         if "labels" not in inputs:
@@ -304,19 +289,27 @@ class LangImbTrainer(PublishingTrainer):
         return super().prediction_step(model, inputs, *args, **kwargs)
 
     def _remember_evaluated(self, logits: torch.Tensor, labels: torch.Tensor, own: torch.Tensor) -> None:
-        if (self._language_ids < 0).any() and not self._unseen_language_said:
+        if (self._language_ids < 0).any() and not self._warned_of_unseen:
             logger.warning(
                 "Rows in a language unseen in training, or without one, are evaluated with weight 1 (the plain loss)."
             )
-            self._unseen_language_said = True
+            self._warned_of_unseen = True
         plain = weighted_cross_entropy(logits, labels, torch.full_like(labels, -1), self.weights)
         rows = torch.stack([own, plain, self._language_ids.to(own.dtype), labels.to(own.dtype)], dim=1)
         self._evaluated_rows.append(self.accelerator.gather_for_metrics(rows).cpu().double())
 
-    def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> EvalLoopOutput:
-        """`Trainer`'s loop; the losses are means over rows, not over batches."""
+    def evaluation_loop(
+        self, dataloader: Any, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any
+    ) -> EvalLoopOutput:
+        """`Trainer`'s loop of evaluate and predict; the losses are means over rows, not over batches.
+
+        Raises:
+            ValueError: class ids mean other languages or labels than in training.
+        """
+        dataset = getattr(dataloader.dataset, "dataset", dataloader.dataset)  # a stream's, in several processes
+        require_comparable(dataset, self.args.language_column, self.distribution, f"{metric_key_prefix}_dataset")
         self._evaluated_rows = []
-        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        output = super().evaluation_loop(dataloader, *args, metric_key_prefix=metric_key_prefix, **kwargs)
         if self._evaluated_rows:
             losses = _mean_losses(torch.cat(self._evaluated_rows))
             output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in losses.items()})
@@ -345,22 +338,21 @@ class LangImbTrainer(PublishingTrainer):
                     groups.append({**group, "params": parameters, "lr": rate})
         grouped = [id(p) for group in groups for p in group["params"]]
         trainable = {id(p) for p in self.model.parameters() if p.requires_grad}
-        if len(grouped) != len(trainable) or set(grouped) != trainable:
-            raise RuntimeError("A trainable parameter is in no group of the optimiser, or in two.")
+        assert len(grouped) == len(trainable) and set(grouped) == trainable, "each parameter is in one group"
         optimizer.param_groups = groups
         return optimizer
 
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        """Also write the axes beside the weights: an adapter's folder has no configuration to hold them."""
-        super()._save(output_dir, state_dict)
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """`Trainer`'s, with the axes next to the weights: a folder of adapters has no configuration to hold them."""
         if self.args.should_save and (axes := getattr(self.model.config, "langimb", None)):
             write_axes(output_dir or self.args.output_dir, axes)
+        super().save_model(output_dir, _internal_call)
 
 
 class _ShuffledBatches(torch.utils.data.Sampler):
     """The batches of a length-grouping sampler in random order, a last smaller one at the end.
 
-    Drawn by seed and epoch alone: the same in every process, and again when an epoch is resumed in its middle.
+    The order depends on seed and epoch alone: it is the same in every process, and when an epoch is resumed.
     """
 
     def __init__(self, sampler: Any, batch_size: int, seed: int) -> None:

@@ -563,12 +563,12 @@ def axes_with(**changes):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("langimb.json", b"{}", "does not hold languages, labels, counts and weights"),
-        ("langimb.json", b"[]", "does not hold languages, labels, counts and weights"),
-        ("langimb.json", b'{"languages": ["en"', "does not hold languages, labels, counts and weights"),
-        ("langimb.json", axes_with(languages="en"), "does not hold languages, labels, .* are not lists"),
-        ("langimb.json", axes_with(label_names=["a", 1]), "does not hold languages, labels, .*a name is not a string"),
-        ("langimb.json", axes_with(counts=[[1, -1]]), "does not hold languages, labels, counts and weights"),
+        ("langimb.json", b"{}", "must contain languages, labels, counts and weights"),
+        ("langimb.json", b"[]", "must contain languages, labels, counts and weights"),
+        ("langimb.json", b'{"languages": ["en"', "must contain languages, labels, counts and weights"),
+        ("langimb.json", axes_with(languages="en"), "must contain languages, labels, .* must be lists"),
+        ("langimb.json", axes_with(label_names=["a", 1]), "must contain languages, labels, .*a name is not a string"),
+        ("langimb.json", axes_with(counts=[[1, -1]]), "must contain languages, labels, counts and weights"),
         ("langimb.json", axes_with(weights=[1, 1]), "the weights are not languages x labels"),
         ("tokenizer.json", b"{}", NOT_A_MODEL),
         (

@@ -1,30 +1,45 @@
 """What the Trainer publishes while it trains and at its end, by the real client against a Hub on this machine."""
 
+import errno
 import json
+import re
+import shutil
+import threading
+from concurrent.futures import wait
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import TOKEN
+from transformers import TrainerCallback
 
 from hf_langimb import LangImbTrainer, LangImbTrainingArguments, load_run
 from hf_langimb.hub.prepare import logits_of
 
 
-def trainer_of(tiny_bert, tokenizer, rows, folder, **settings):
-    arguments = LangImbTrainingArguments(
-        output_dir=str(folder), num_train_epochs=2, per_device_train_batch_size=8, use_cpu=True, report_to="none",
-        disable_tqdm=True, class_weighting="per_language", push_to_hub=True, hub_model_id="ann/trained",
-        hub_token=TOKEN, **settings,
-    )  # fmt: skip
-    return LangImbTrainer(tiny_bert(), arguments, train_dataset=rows, eval_dataset=rows, processing_class=tokenizer)
-
-
-def test_the_trainer_pushes_each_checkpoint_with_its_card(server, tiny_bert, bert_tokenizer, tiny_dataset, tmp_path):
+@pytest.fixture
+def build(server, tiny_bert, bert_tokenizer, tiny_dataset, tmp_path):
+    """Function (**arguments): a trainer of two epochs that publishes as ann/trained."""
     rows = tiny_dataset(bert_tokenizer)
+
+    def make(**settings):
+        arguments = LangImbTrainingArguments(
+            output_dir=str(tmp_path / "out"), num_train_epochs=2, per_device_train_batch_size=8, use_cpu=True,
+            report_to="none", disable_tqdm=True, class_weighting="per_language", push_to_hub=True,
+            hub_model_id="ann/trained", hub_token=TOKEN, **settings,
+        )  # fmt: skip
+        return LangImbTrainer(
+            tiny_bert(), arguments, train_dataset=rows, eval_dataset=rows, processing_class=bert_tokenizer
+        )
+
+    return make
+
+
+def test_the_trainer_pushes_each_checkpoint_with_its_card(server, build):
     settings = {"save_strategy": "epoch", "eval_strategy": "epoch", "hub_always_push": True}
-    trainer = trainer_of(tiny_bert, bert_tokenizer, rows, tmp_path / "out", hub_strategy="every_save", **settings)
+    trainer = build(hub_strategy="every_save", **settings)
     trainer.train()
     trainer.push_to_hub()
     repo = server.repos["ann/trained"]
@@ -39,9 +54,9 @@ def test_the_trainer_pushes_each_checkpoint_with_its_card(server, tiny_bert, ber
     assert torch.equal(logits_of(load_run("ann/trained").model), logits_of(trainer.model))
 
 
-def test_no_checkpoint_without_the_card(server, tiny_bert, bert_tokenizer, tiny_dataset, tmp_path, caplog):
+def test_no_checkpoint_without_the_card(server, build, caplog):
     settings = {"save_strategy": "epoch", "hub_strategy": "checkpoint", "hub_always_push": True}
-    trainer = trainer_of(tiny_bert, bert_tokenizer, tiny_dataset(bert_tokenizer), tmp_path / "out", **settings)
+    trainer = build(**settings)
     server.fail("commit", status=403)
     trainer.train()
     for commit in server.repos["ann/trained"].commits()[:-1]:
@@ -50,9 +65,9 @@ def test_no_checkpoint_without_the_card(server, tiny_bert, bert_tokenizer, tiny_
 
 
 @pytest.mark.parametrize("kind", ["busy", "cut", "lost"])
-def test_the_trainer_asks_a_busy_hub_again(server, tiny_bert, bert_tokenizer, tiny_dataset, tmp_path, caplog, kind):
+def test_the_trainer_asks_a_busy_hub_again(server, build, caplog, kind):
     settings = {"save_strategy": "epoch", "hub_strategy": "checkpoint", "hub_always_push": True}
-    trainer = trainer_of(tiny_bert, bert_tokenizer, tiny_dataset(bert_tokenizer), tmp_path / "out", **settings)
+    trainer = build(**settings)
     go_wrong = {"busy": server.fail, "cut": server.cut, "lost": partial(server.cut, done=True)}[kind]
     fault = go_wrong("commit", skip=2)  # of the last checkpoint
     trainer.train()
@@ -66,9 +81,9 @@ def test_the_trainer_asks_a_busy_hub_again(server, tiny_bert, bert_tokenizer, ti
     assert fault.hits == 1 and "notes.json" in repo.files()
 
 
-def test_failed_pushes_are_told_at_the_end(server, tiny_bert, bert_tokenizer, tiny_dataset, tmp_path, caplog):
+def test_failed_pushes_are_told_at_the_end(server, build, caplog):
     settings = {"save_strategy": "epoch", "hub_strategy": "every_save", "hub_always_push": True}
-    trainer = trainer_of(tiny_bert, bert_tokenizer, tiny_dataset(bert_tokenizer), tmp_path / "out", **settings)
+    trainer = build(**settings)
     server.fail("commit", status=403, times=None)
     trainer.train()
     (told,) = [record.getMessage() for record in caplog.records if "pushes during training failed" in record.message]
@@ -76,20 +91,152 @@ def test_failed_pushes_are_told_at_the_end(server, tiny_bert, bert_tokenizer, ti
     assert TOKEN not in caplog.text
 
 
-def test_refusals_while_training_are_said_in_words(server, tiny_bert, bert_tokenizer, tiny_dataset, tmp_path):
-    rows = tiny_dataset(bert_tokenizer)
+def test_refusals_while_training_are_said_in_words(server, build):
     server.add_repo("ann/trained")
     server.write("ann/trained", {"adapter_config.json": b"{}", "adapter_model.safetensors": b"x"})
-    with pytest.raises(ValueError, match=r"holds adapters \(adapter_config.json\), and this .* a whole model beside"):
-        trainer_of(tiny_bert, bert_tokenizer, rows, tmp_path / "out")
+    with pytest.raises(ValueError, match=r"contains adapters \(adapter_config.json\); pushing a full model next"):
+        build()
     server.write("ann/trained", {"adapter_config.json": None, "config.json": b"{}"})
-    with pytest.raises(ValueError, match=r"holds a whole model \(config.json\), and this .* adapters beside"):
-        trainer_of(tiny_bert, bert_tokenizer, rows, tmp_path / "out", lora_rank=2)
-    trainer = trainer_of(tiny_bert, bert_tokenizer, rows, tmp_path / "out")
+    with pytest.raises(ValueError, match=r"contains a full model \(config.json\); pushing adapters next to it"):
+        build(lora_rank=2)
+    trainer = build()
     trainer.train()
     server.fail("commit", status=403, times=None)
     with pytest.raises(ValueError, match=r"This token may not do that with ann/trained \(403\)"):
         trainer.push_to_hub()
     del server.users[TOKEN]
     with pytest.raises(ValueError, match=r"The Hub does not accept this token \(401\)"):
-        trainer_of(tiny_bert, bert_tokenizer, rows, tmp_path / "out")
+        build()
+
+
+class Recorder(TrainerCallback):
+    """Keeps what training has written at each save, and releases the uploads when training ends.
+
+    `steps` maps the step to {name in the repository: bytes}.
+    """
+
+    def __init__(self, released):
+        self.released, self.steps = released, {}
+
+    def on_save(self, args, state, control, **kwargs):
+        checkpoint = Path(args.output_dir, f"checkpoint-{state.global_step}")
+        kept = {path.name: path.read_bytes() for path in checkpoint.iterdir()}
+        for place in (checkpoint.name, "last-checkpoint"):
+            kept |= {f"{place}/{name}": content for name, content in list(kept.items()) if "/" not in name}
+        kept["README.md"] = Path(args.output_dir, "README.md").read_bytes()
+        self.steps[state.global_step] = kept
+
+    def on_train_end(self, args, state, control, **kwargs):
+        self.released.set()
+
+
+@pytest.fixture
+def held(server):
+    """An event for which all uploads wait, after their files are measured and before their bytes are read."""
+    released, record = threading.Event(), server._record
+
+    def wait(request):
+        if request.endpoint == "preupload":
+            released.wait(60)
+        return record(request)
+
+    server._record = wait
+    return released
+
+
+@pytest.mark.parametrize("always", [False, True], ids=["one", "always"])
+@pytest.mark.parametrize("strategy", ["every_save", "checkpoint", "all_checkpoints"])
+def test_a_push_has_the_files_of_one_checkpoint(server, held, build, tmp_path, caplog, strategy, always):
+    """The first upload is held open while training writes two more checkpoints and removes the first."""
+    settings = {"eval_strategy": "steps", "eval_steps": 1, "save_total_limit": 1, "hub_always_push": always}
+    trainer = build(save_strategy="steps", save_steps=1, max_steps=3, hub_strategy=strategy, **settings)
+    recorder = Recorder(held)
+    trainer.add_callback(recorder)
+    trainer.train()
+    assert "pushes during training failed" not in caplog.text
+    assert [path.name for path in tmp_path.glob("out/*") if path.is_dir()] == ["checkpoint-3"]
+    weights = {content["model.safetensors"] for content in recorder.steps.values()}
+    assert len(weights) == 3, "each step has its own weights"
+    commits = server.repos["ann/trained"].commits()[::-1]
+    assert len(commits) - 1 == (3 if always else 1) * (1 if strategy == "every_save" else 2)
+    for before, commit in pairwise(commits):
+        written = recorder.steps[int(re.search(r"step (\d+)", commit.title)[1])]
+        names = {name for name, file in commit.files.items() if before.files.get(name) != file}
+        if commit.title.endswith(", checkpoint"):
+            assert any(name.endswith("/model.safetensors") for name in names)
+        else:
+            names |= {"model.safetensors", "README.md", "langimb.json", "trainer_state.json", "tokenizer.json"}
+            names |= {"training_args.bin", "config.json"}
+        for name in names:
+            assert commit.files[name].data == written[name], (commit.title, name)
+
+
+@pytest.mark.parametrize("endpoint", ["lfs-put", "commit"])
+def test_a_refused_push_is_reported_with_its_cause(server, build, tmp_path, caplog, endpoint):
+    trainer = build(save_strategy="epoch", hub_strategy="checkpoint", hub_always_push=True)
+    server.fail(endpoint, status=400, times=None)
+    trainer.train()
+    assert "2 of the pushes during training failed: The Hub refuses this for ann/trained (400): Injected" in caplog.text
+    assert [path.name for path in tmp_path.glob("out/_*")] == []
+
+
+def test_a_push_after_training_reads_a_copy_too(server, held, build, tmp_path):
+    trainer = build(max_steps=1, hub_strategy="end")
+    trainer.train()
+    job = trainer.push_to_hub(blocking=False)
+    expected = Path(trainer.args.output_dir, "model.safetensors").read_bytes()
+    with torch.no_grad():
+        trainer.model.classifier.weight.mul_(2)
+    trainer.save_model(_internal_call=True)
+    held.set()
+    job.result()
+    assert server.repos["ann/trained"].files()["model.safetensors"] == expected
+    assert expected != Path(trainer.args.output_dir, "model.safetensors").read_bytes()
+    assert [path.name for path in tmp_path.glob("out/_*")] == []
+
+
+def test_training_goes_on_where_a_copy_cannot_be_written(server, build, tmp_path, caplog, monkeypatch):
+    copytree = shutil.copytree
+
+    def full(source, target, **options):
+        if "_push-" in str(target):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return copytree(source, target, **options)
+
+    monkeypatch.setattr(shutil, "copytree", full)
+    trainer = build(save_strategy="epoch", hub_strategy="checkpoint")
+    trainer.train()
+    assert trainer.state.global_step == 6
+    assert caplog.text.count("is not pushed, because its files could not be copied") == 2
+    assert len(server.repos["ann/trained"].commits()) == 1
+    assert [path.name for path in tmp_path.glob("out/_*")] == []
+
+
+def test_a_training_that_fails_leaves_no_copy(server, held, build, tmp_path):
+    class Failing(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            if state.global_step == 2:
+                raise RuntimeError("stopped")
+
+    trainer = build(save_strategy="steps", save_steps=1, max_steps=3, hub_strategy="every_save")
+    trainer.add_callback(Failing())
+    with pytest.raises(RuntimeError, match="stopped"):
+        trainer.train()
+    assert len(list(tmp_path.glob("out/_*"))) == 1
+    held.set()
+    wait(trainer._pushes)
+    assert [path.name for path in tmp_path.glob("out/_*")] == []
+    assert "model.safetensors" in server.repos["ann/trained"].files()
+
+
+def test_a_hub_that_stays_busy_gets_the_last_push_at_the_end(server, build, caplog, monkeypatch):
+    monkeypatch.setattr("hf_langimb.hub.errors.PATIENCE", 0)  # one attempt each
+    trainer = build(save_strategy="epoch", hub_strategy="checkpoint", hub_always_push=True)
+    fault = server.fail("commit", times=2)
+    trainer.train()
+    assert fault.hits == 2
+    assert "1 of the pushes during training failed: The Hub answers 503 for ann/trained" in caplog.text
+    (model, checkpoint), state = server.repos["ann/trained"].commits()[1::-1], trainer.state
+    assert (model.title, checkpoint.title) == tuple(f"Training in progress, epoch {n}" for n in ("2", "2, checkpoint"))
+    assert checkpoint.files["last-checkpoint/model.safetensors"].data == model.files["model.safetensors"].data
+    assert json.loads(model.files["trainer_state.json"].data)["global_step"] == state.global_step

@@ -15,7 +15,7 @@ from accelerate import PartialState
 from datasets import Dataset
 
 from hf_langimb.console import bar
-from hf_langimb.counts.columns import class_label_names, labels_by_name
+from hf_langimb.counts.columns import class_label_names
 from hf_langimb.data.rows import find_text_columns
 from hf_langimb.measures.attribution import BUDGET_UNITS, DTYPES, MASKINGS, METHODS
 from hf_langimb.measures.attribution.engine import Forward, explain, id_masker, string_masker
@@ -30,7 +30,7 @@ from hf_langimb.measures.attribution.store import (
     require_same,
     write_shard,
 )
-from hf_langimb.models.axes import class_names
+from hf_langimb.models.axes import class_names, match_labels
 from hf_langimb.models.loading import longest_input
 
 logger = logging.getLogger(__name__)
@@ -101,7 +101,7 @@ def attribute(
     max_length = _limit(tokenizer, model.config, max_length, pair=len(columns) == 2)
     names = _names(model.config)
     if "label" in dataset.column_names:
-        dataset = dataset.remove_columns("label").add_column("label", labels_by_name(dataset, names))
+        dataset = dataset.remove_columns("label").add_column("label", match_labels(dataset, names))
     state = PartialState()
     forward = Forward(model, dtype, batch_tokens)
     mask_id, mask_token = _mask_token(tokenizer)

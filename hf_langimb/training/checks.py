@@ -1,0 +1,176 @@
+"""What a data set must contain for a model to be trained or evaluated on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from hf_langimb.counts.columns import class_label_names, require_columns
+from hf_langimb.counts.distribution import JointDistribution
+from hf_langimb.models.axes import IGNORED_LABEL
+
+
+def count_for_model(
+    dataset: Any,
+    classes: int,
+    language_column: str,
+    label_names: Sequence[str],
+    name: str,
+    trained: JointDistribution | None = None,
+) -> JointDistribution:
+    """Count a data set on all classes of a model.
+
+    Args:
+        dataset: rows with a language and a label column.
+        classes: number of outputs of the model.
+        language_column: name of the column.
+        label_names: columns that the Trainer uses as label, before `label`, `labels` and `label_ids`.
+        name: of the data set, for messages; "train_dataset" must use the model's highest output.
+        trained: counts of the training data, where every language and label must have rows.
+
+    Raises:
+        ValueError: columns are missing or contain nulls, labels are no class ids of this model, or a language or label
+            is unseen in training.
+    """
+    with _naming(name):
+        require_columns(dataset, {"language": language_column})
+        column = _label_column(dataset, language_column, label_names)
+        counted = JointDistribution.from_dataset(dataset, language_column, column)
+        names = class_label_names(dataset, column)
+        counted = _on_all_classes(counted, names, classes, column, all_used=name == "train_dataset")
+    if trained is not None:
+        require_comparable(dataset, language_column, trained, name, counted)
+    return counted
+
+
+@contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """Start the error message about a data set with its name."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+
+
+def _label_column(dataset: Any, language_column: str, label_names: Sequence[str]) -> str:
+    """Name of the one label column."""
+    candidates = list(dict.fromkeys([*label_names, "label", "labels", "label_ids"]))
+    present = getattr(dataset, "column_names", None) or next(iter(dataset), None)
+    if not isinstance(present, list | Mapping):  # no rows, or of unknown layout: counting reports it
+        return "label"
+    found = [candidate for candidate in candidates if candidate in present]
+    problem = None
+    if any(text.isdigit() for text in class_label_names(dataset, language_column) or ()):
+        problem = (
+            f"The language column {language_column!r} is a ClassLabel whose names are numbers, which cannot be "
+            "distinguished from its class ids: name the languages, or cast the column to strings."
+        )
+    elif len(found) != 1:
+        problem = (
+            f"Expected one label column 'label', got {' and '.join(found) or 'none'} in columns {sorted(present)}: "
+            "keep one, for example with dataset.rename_column('stars', 'label')."
+        )
+    if problem:
+        raise ValueError(problem)
+    return found[0]
+
+
+def _on_all_classes(
+    counted: JointDistribution, names: Sequence[str] | None, classes: int, column: str, all_used: bool
+) -> JointDistribution:
+    """Counts with one column per output of the model; ignored rows (-100) are left out."""
+    labels = [label for label in counted.labels if label != IGNORED_LABEL]
+    kinds = sorted({type(label).__name__ for label in labels})
+    if names is not None:
+        fits, found = len(names) == classes, f"{len(names)} classes ({', '.join(names)})"
+        advice = f"load the model with num_labels={len(names)}"
+    elif kinds == ["int"]:
+        fits = min(labels) >= 0 and max(labels) < classes and (not all_used or max(labels) == classes - 1)
+        found = f"labels {min(labels)} to {max(labels)}"
+        advice = (
+            f"load the model with num_labels={max(labels) + 1}; if classes have no rows, declare all in a ClassLabel"
+        )
+    else:
+        fits, found = (
+            False,
+            f"{', '.join(kinds)} such as {labels[0]!r}" if labels else f"only {IGNORED_LABEL} (ignored)",
+        )
+        advice = f"use dataset.class_encode_column({column!r}), cast the column to int64, or use predict without labels"
+    if not fits:
+        raise ValueError(
+            f"The model has outputs for labels 0 to {classes - 1}, but the column {column!r} has {found}: {advice}."
+        )
+    if names is not None:
+        return counted
+    counts = np.zeros((len(counted.languages), classes), dtype=np.int64)
+    counts[:, labels] = counted.counts[:, [counted.labels.index(label) for label in labels]]
+    return JointDistribution(counted.languages, tuple(range(classes)), counts)
+
+
+def selecting_datasets(eval_dataset: Any, metric_for_best_model: str | None) -> list[tuple[str, Any]]:
+    """The evaluation set that selects the checkpoint: the only one, or the one in the metric's name."""
+    if eval_dataset is None:
+        return []
+    if not isinstance(eval_dataset, dict):
+        return [("eval_dataset", eval_dataset)]
+    metric = (metric_for_best_model or "").removeprefix("eval_")
+    named = [name for name in eval_dataset if metric.startswith(f"{name}_")]  # of "t" and "t_en" the longer one
+    return [(name, eval_dataset[name]) for name in sorted(named, key=len)[-1:]]
+
+
+def require_comparable(
+    dataset: Any,
+    language_column: str,
+    trained: JointDistribution,
+    name: str,
+    counted: JointDistribution | None = None,
+) -> None:
+    """Raise if class ids of a data set mean other languages or labels than in training, or rows are unseen there.
+
+    Args:
+        dataset: to be evaluated.
+        language_column: name of the column.
+        trained: counts of the training data.
+        name: of the data set, for messages.
+        counted: counts of `dataset` if it chooses the checkpoint; else rows may be unseen in training.
+
+    Raises:
+        ValueError: both numberings or the unseen entries, and what to do.
+    """
+    problem = _other_ids(dataset, language_column, trained) or (counted and _unseen(counted, trained))
+    if problem:
+        raise ValueError(f"{name}: {problem}")
+
+
+def _other_ids(dataset: Any, language_column: str, trained: JointDistribution) -> str | None:
+    """How the class ids of a data set differ from those of training."""
+    label = next((column for column in ("labels", "label_ids") if class_label_names(dataset, column)), "label")
+    columns = {"language": language_column, "label": label}
+    for (purpose, column), expected in zip(columns.items(), (trained.languages, trained.labels), strict=True):
+        found = class_label_names(dataset, column)
+        if found is None or not all(isinstance(entry, str) for entry in expected):
+            continue
+        if tuple(found)[: len(expected)] != tuple(expected):
+            ids = {entry: i for i, entry in enumerate(expected)}
+            return (
+                f"its {purpose} column is a ClassLabel with the order {', '.join(found)}, expected "
+                f"{', '.join(expected)} as in train_dataset: use dataset.align_labels_with_mapping({ids}, column)."
+            )
+    return None
+
+
+def _unseen(evaluated: JointDistribution, trained: JointDistribution) -> str | None:
+    """Which languages or labels have rows in an evaluation set and none in training."""
+    axes = {"language": (trained.languages, evaluated.languages, 1), "label": (trained.labels, trained.labels, 0)}
+    for purpose, (entries, others, summed) in axes.items():
+        known = [str(entry) for entry, rows in zip(entries, trained.counts.sum(axis=summed), strict=True) if rows]
+        found = [str(entry) for entry, rows in zip(others, evaluated.counts.sum(axis=summed), strict=True) if rows]
+        if unseen := [entry for entry in found if entry not in known]:
+            return (
+                f"{purpose} {', '.join(unseen)} is not in train_dataset ({', '.join(known)}), so it has no weights and "
+                "cannot select the checkpoint: remove its rows, or evaluate them with predict."
+            )
+    return None
