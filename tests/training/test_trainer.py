@@ -871,7 +871,7 @@ def test_class_ids_numbered_otherwise_are_refused_wherever_they_are_evaluated(bu
 
 
 def test_a_label_without_an_output_is_refused_in_evaluation(build, rows):
-    with pytest.raises(ValueError, match="labels below 3, the outputs of the model, got .* labels up to 5"):
+    with pytest.raises(ValueError, match=r"labels below 3, the outputs of the model, got .* labels up to 5"):
         build().evaluate(relabelled(rows, lambda label: 5, "int64"))
 
 
@@ -883,7 +883,7 @@ def test_languages_named_by_numbers_are_refused(build, rows):
 
 
 def test_two_label_columns_are_refused(build, rows):
-    with pytest.raises(ValueError, match="one label column 'label', got labels and label in columns .*: keep one"):
+    with pytest.raises(ValueError, match=r"one label column 'label', got labels and label in columns .*: keep one"):
         build(data=rows.add_column("labels", [0] * len(rows)))
 
 
