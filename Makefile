@@ -1,7 +1,7 @@
 # make demo    install, then train and compare the setups on the embedded mini-XNLI (offline once installed)
 # make test    install with the test tools, then run the whole suite in two processes (one: ARGS="-n 0")
 # make lint    ruff and mypy
-# make readme  render the tables of README.md and the model cards from the results kept under model_cards/
+# make readme  render model cards, figures and the tables of the pages from the results kept under model_cards/
 #
 # Each works alone on a machine with Python 3.11 or newer (make PYTHON=python3.12 names another), make and a package
 # index. All of it lives in .venv, which is called and never activated; options go through ARGS, as in
@@ -30,7 +30,7 @@ lint: .venv/.installed-test
 	.venv/bin/mypy hf_langimb
 
 readme: .venv/.installed
-	.venv/bin/python -m hf_langimb.results.readme README.md model_cards
+	.venv/bin/python -m hf_langimb.results.readme model_cards README.md model_cards/README.md
 
 # Two stamps: the test tools and their pretrained model are 200 MB that a demo does without.
 .venv/.installed: setup.cfg constraints.txt | .venv/bin/python

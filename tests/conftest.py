@@ -207,6 +207,23 @@ def assert_close(found, expected, atol=1e-5, where=""):
         assert found == (pytest.approx(expected, rel=0, abs=atol, nan_ok=True) if number else expected), where
 
 
+def unknown_keys(value, kind, where=""):
+    """Places of the keys in JSON that a TypedDict, or a type of lists and objects, does not have."""
+    from typing import Annotated, NotRequired, Union, get_args, get_origin, get_type_hints, is_typeddict
+
+    origin, inner = get_origin(kind), get_args(kind)
+    if is_typeddict(kind):
+        hints = get_type_hints(kind, include_extras=True)
+        for key in value:
+            place = f"{where}, {key}".removeprefix(", ")
+            yield from unknown_keys(value[key], hints[key], place) if key in hints else [place]
+    elif origin in (Annotated, NotRequired, Union) or "UnionType" in str(origin):
+        yield from unknown_keys(value, inner[0], where) if value is not None else ()
+    elif origin in (list, dict):
+        for key, item in value.items() if origin is dict else enumerate(value):
+            yield from unknown_keys(item, inner[-1], f"{where}, {key}")
+
+
 def write_configurations(folder, tables):
     """A data set with configurations as on the Hub; tables: {configuration: {split: Dataset}}. Gives its path."""
     lines = ["---", "configs:"]

@@ -1,7 +1,7 @@
-"""The one table of the package: how many rows each language has of each label, and what that says.
+"""The one table of the package: how many rows each language has of each label, and measures of it.
 
 Data sets, sampling plans and a model's predictions are all audited by the same `JointDistribution`: only the column
-that is counted differs. Needs numpy and Arrow, not torch.
+that is counted differs. Needs numpy, scipy and Arrow, not torch.
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from hf_langimb.counts.columns import class_label_names, column_batches, encode_columns, require_columns
-from hf_langimb.counts.weighting import cell_weights
+from hf_langimb.counts.verdict import Audit, Measures, judge
+from hf_langimb.counts.weighting import Counts, Floats, cell_weights
 
 SMALL_CELL = 10  # rows under which a cell's shares and weights say little
 
@@ -22,34 +24,31 @@ class JointDistribution:
     """Counts of rows on the axes languages x labels.
 
     Args:
-        languages: L names, strings, no repeats.
-        labels: C labels as they stand in the data (strings, integers or booleans; the names of a ClassLabel).
+        languages: L distinct names, as strings.
+        labels: C distinct labels as they are in the data (strings, integers or booleans; the names of a ClassLabel).
         counts: int64[L, C], rows in each cell.
 
     Raises:
-        ValueError: the shape does not fit the axes, an axis repeats itself, or a count is no number of rows.
+        ValueError: the shape does not fit the axes, a name is repeated on its axis, or a count is no whole number.
     """
 
     languages: tuple[str, ...]
     labels: tuple[Any, ...]
-    counts: np.ndarray
+    counts: Counts
 
     def __post_init__(self) -> None:
         counts = whole_counts(self.counts)
         languages = tuple(map(str, self.languages))
         labels = tuple(value.item() if isinstance(value, np.generic) else value for value in self.labels)
-        if counts.shape != (len(languages), len(labels)):
+        sizes = len(languages), len(labels)
+        if counts.shape != sizes or (len(set(languages)), len(set(labels))) != sizes:
             raise ValueError(
-                f"Expected counts of shape ({len(languages)}, {len(labels)}) for {len(languages)} languages and "
-                f"{len(labels)} labels, found {counts.shape}."
+                f"Counts must have shape {sizes} for {sizes[0]} languages and {sizes[1]} labels, each name once; "
+                f"got shape {counts.shape}, languages {list(languages)} and labels {list(labels)}."
             )
-        for name, axis in (("language", languages), ("label", labels)):
-            if len(set(axis)) < len(axis):
-                raise ValueError(f"Each {name} must stand once on its axis; found {list(axis)}.")
         counts.flags.writeable = False
-        object.__setattr__(self, "counts", counts)
-        object.__setattr__(self, "languages", languages)
-        object.__setattr__(self, "labels", labels)
+        for name, value in (("counts", counts), ("languages", languages), ("labels", labels)):
+            object.__setattr__(self, name, value)
 
     @classmethod
     def from_columns(cls, languages: Any, labels: Any) -> JointDistribution:
@@ -58,13 +57,14 @@ class JointDistribution:
         Both axes are sorted. Languages become strings; labels keep their type.
 
         Raises:
-            ValueError: no rows, different lengths, nulls, or values that are no strings, integers or booleans.
+            ValueError: no rows, different lengths, nulls, or values other than strings, integers or booleans.
         """
         (language_axis, language_ids), (label_axis, label_ids) = encode_columns(language=languages, label=labels)
         if len(language_ids) == 0:
             raise ValueError("No rows to count: the data set is empty.")
-        cells = np.bincount(language_ids * len(label_axis) + label_ids, minlength=len(language_axis) * len(label_axis))
-        return cls(language_axis, label_axis, cells.reshape(len(language_axis), len(label_axis)))
+        shape = len(language_axis), len(label_axis)
+        cells = np.bincount(language_ids * shape[1] + label_ids, minlength=shape[0] * shape[1])
+        return cls(language_axis, label_axis, cells.reshape(shape))
 
     @classmethod
     def from_dataset(
@@ -72,39 +72,24 @@ class JointDistribution:
     ) -> JointDistribution:
         """Count two columns of a `datasets.Dataset`, of a streamed `IterableDataset`, or of any rows that are mappings.
 
-        Read in batches, so memory does not grow with the data. A ClassLabel column gives its names, in its order,
+        Reads batches, so memory does not grow with the data. A ClassLabel column gives its names, in its order,
         those without rows included.
 
         Raises:
-            ValueError: a column is missing (the message names those there are), nulls, or no rows.
+            ValueError: a column is missing (the message names the existing ones), nulls, or no rows.
         """
         require_columns(dataset, {"language": language_column, "label": label_column})
-        total: JointDistribution | None = None
-        for languages, labels in column_batches(dataset, language_column, label_column):
-            part = cls.from_columns(languages, labels)
-            total = part if total is None else total + part
-        if total is None:
-            raise ValueError("No rows to count: the data set is empty.")
-        return total._on_class_label_axes(
-            class_label_names(dataset, language_column), class_label_names(dataset, label_column)
-        )
-
-    def _on_class_label_axes(
-        self, language_names: list[str] | None, label_names: list[str] | None
-    ) -> JointDistribution:
-        """Replace class ids by their names on either axis (None: leave the axis as it is)."""
-        counts = self.counts
-        languages, labels = self.languages, self.labels
-        if language_names is not None:
-            counts = _spread(counts, [int(name) for name in languages], len(language_names), "language")
-            languages = tuple(language_names)
-        if label_names is not None:
-            counts = _spread(counts.T, [int(value) for value in labels], len(label_names), "label").T
-            labels = tuple(label_names)
-        return JointDistribution(languages, labels, counts)
+        batches = iter(column_batches(dataset, language_column, label_column))
+        total = cls.from_columns(*next(batches, ([], [])))
+        for languages, labels in batches:
+            total += cls.from_columns(languages, labels)
+        names = class_label_names(dataset, language_column), class_label_names(dataset, label_column)
+        named, counts = _on_class_axis(total.languages, names[0], total.counts, "language")
+        labels, counts = _on_class_axis(total.labels, names[1], counts.T, "label")
+        return cls(named, labels, counts.T)
 
     def __add__(self, other: JointDistribution) -> JointDistribution:
-        """Counts of two data sets together; an axis that both have the same stays, else the two are merged."""
+        """Counts of two data sets together; an axis that both share stays, otherwise the two are merged."""
         if not isinstance(other, JointDistribution):
             return NotImplemented
         languages = _merge(self.languages, other.languages)
@@ -119,8 +104,7 @@ class JointDistribution:
     def __eq__(self, other: object) -> bool:
         return (
             isinstance(other, JointDistribution)
-            and self.languages == other.languages
-            and self.labels == other.labels
+            and (self.languages, self.labels) == (other.languages, other.labels)
             and np.array_equal(self.counts, other.counts)
         )
 
@@ -132,16 +116,19 @@ class JointDistribution:
         return int(self.counts.sum())
 
     @property
-    def row_shares(self) -> np.ndarray:
+    def row_shares(self) -> Floats:
         """Share of each label within each language, float64[L, C]; NaN for a language without rows."""
-        totals = self.counts.sum(axis=1, keepdims=True)
-        return np.divide(self.counts, totals, out=np.full(self.counts.shape, np.nan), where=totals > 0)
+        return _ratio(self.counts, self.counts.sum(axis=1, keepdims=True), np.nan)
 
     @property
-    def expected(self) -> np.ndarray:
+    def label_shares(self) -> Floats:
+        """Share of each label in all data, float64[C]."""
+        return np.asarray(self.counts.sum(axis=0) / max(self.rows, 1))
+
+    @property
+    def expected(self) -> Floats:
         """Counts that independence of language and label would give, n_l n_c / N, float64[L, C]."""
-        per_language, per_label = self.counts.sum(axis=1), self.counts.sum(axis=0)
-        return np.outer(per_language, per_label) / max(self.rows, 1)
+        return np.asarray(np.outer(self.counts.sum(axis=1), self.counts.sum(axis=0)) / max(self.rows, 1))
 
     @property
     def mutual_information_bits(self) -> float:
@@ -150,35 +137,32 @@ class JointDistribution:
 
     @property
     def mutual_information_chance_bits(self) -> float:
-        """What independent columns of this size give on average: (L - 1)(C - 1) / (2 N ln 2)."""
-        freedom = max(self._used_languages - 1, 0) * max(self._used_labels - 1, 0)
-        return float(freedom / (2 * max(self.rows, 1) * np.log(2)))
+        """Mean of the mutual information of independent columns of this size: (L - 1)(C - 1) / (2 N ln 2)."""
+        languages, labels = used_axes(self.counts)
+        return float(max(languages - 1, 0) * max(labels - 1, 0) / (2 * max(self.rows, 1) * np.log(2)))
 
     @property
     def relative_mutual_information(self) -> float | None:
-        """I(language; label) / H(label): the share of what there is to know about a label that language tells."""
-        shares = self.counts.sum(axis=0) / max(self.rows, 1)
-        entropy = float(-(shares[shares > 0] * np.log2(shares[shares > 0])).sum())
+        """I(language; label) / H(label): how much of a label's entropy the language explains, 0 to 1."""
+        shares = self.label_shares[self.label_shares > 0]
+        entropy = float(-(shares * np.log2(shares)).sum())
         return self.mutual_information_bits / entropy if entropy > 0 else None
 
     @property
     def chi_squared(self) -> float:
         """Pearson's statistic, sum of (count - expected)^2 / expected."""
-        difference = self.counts - self.expected
-        return float(
-            np.divide(difference**2, self.expected, out=np.zeros_like(difference), where=self.expected > 0).sum()
-        )
+        return float(_ratio((self.counts - self.expected) ** 2, self.expected).sum())
 
     @property
     def cramers_v(self) -> float | None:
         """Cramér's V, 0 to 1: sqrt(chi^2 / (N (min(L, C) - 1))); None with a single language or label."""
-        smaller = min(self._used_languages, self._used_labels) - 1
+        smaller = min(used_axes(self.counts)) - 1
         return float(np.sqrt(self.chi_squared / (self.rows * smaller))) if smaller > 0 else None
 
     @property
     def cramers_v_corrected(self) -> float | None:
         """Cramér's V without its upward bias in small samples (Bergsma 2013); None with a single language or label."""
-        n, k, r = self.rows, self._used_languages, self._used_labels
+        n, (k, r) = self.rows, used_axes(self.counts)
         if min(k, r) < 2 or n < 2:
             return None
         squared = max(self.chi_squared / n - (k - 1) * (r - 1) / (n - 1), 0.0)
@@ -186,26 +170,23 @@ class JointDistribution:
         return float(np.sqrt(squared / smaller)) if smaller > 0 else None
 
     @property
-    def residuals(self) -> np.ndarray:
+    def residuals(self) -> Floats:
         """Adjusted chi^2 residuals, float64[L, C]: about N(0, 1) each if language and label were independent."""
         per_language = self.counts.sum(axis=1, keepdims=True) / max(self.rows, 1)
-        per_label = self.counts.sum(axis=0, keepdims=True) / max(self.rows, 1)
-        deviation = np.sqrt(self.expected * (1 - per_language) * (1 - per_label))
-        difference = self.counts - self.expected
-        return np.divide(difference, deviation, out=np.zeros_like(difference), where=deviation > 0)
+        deviation = np.sqrt(self.expected * (1 - per_language) * (1 - self.label_shares))
+        return _ratio(self.counts - self.expected, deviation)
 
     @property
-    def kl_divergence_bits(self) -> np.ndarray:
-        """KL of each language's labels from all data's labels, float64[L], bits; its mean over rows is the MI."""
-        shares, overall = np.nan_to_num(self.row_shares), self.counts.sum(axis=0) / max(self.rows, 1)
-        ratio = np.divide(shares, overall, out=np.ones_like(shares), where=shares > 0)
-        return (shares * np.log2(ratio)).sum(axis=1)
+    def kl_divergence_bits(self) -> Floats:
+        """KL divergence of each language's labels from all labels, float64[L], bits; its mean over rows is the MI."""
+        shares = np.nan_to_num(self.row_shares)
+        ratio = np.divide(shares, self.label_shares, out=np.ones_like(shares), where=shares > 0)
+        return np.asarray((shares * np.log2(ratio)).sum(axis=1))
 
     @property
-    def total_variation(self) -> np.ndarray:
-        """Half the sum of |share in the language - share overall|, float64[L]."""
-        overall = self.counts.sum(axis=0) / max(self.rows, 1)
-        return np.abs(np.nan_to_num(self.row_shares, nan=0.0) - overall).sum(axis=1) / 2 * (self.counts.sum(axis=1) > 0)
+    def total_variation(self) -> Floats:
+        """Half the sum of |share in the language - share in all data|, float64[L]; 0 for a language without rows."""
+        return np.asarray(np.nansum(np.abs(self.row_shares - self.label_shares), axis=1) / 2)
 
     @property
     def language_only_accuracy(self) -> float:
@@ -215,9 +196,9 @@ class JointDistribution:
     @property
     def majority_accuracy(self) -> float:
         """Accuracy of always predicting the most frequent label."""
-        return float(self.counts.sum(axis=0).max() / max(self.rows, 1))
+        return float(self.label_shares.max())
 
-    def effective_sample_size_ratio(self, weights: np.ndarray) -> float:
+    def effective_sample_size_ratio(self, weights: Floats) -> float:
         """Kish's effective sample size under weights[L, C], as a share of N: (sum w)^2 / (N sum w^2)."""
         squares = (self.counts * weights**2).sum()
         return float((self.counts * weights).sum() ** 2 / (self.rows * squares)) if squares > 0 else 0.0
@@ -233,23 +214,15 @@ class JointDistribution:
         small = np.argwhere((self.counts > 0) & (self.counts < SMALL_CELL)).tolist()
         return [[self.languages[i], self.labels[j], int(self.counts[i, j])] for i, j in small]
 
-    @property
-    def _used_languages(self) -> int:
-        return int((self.counts.sum(axis=1) > 0).sum())
-
-    @property
-    def _used_labels(self) -> int:
-        return int((self.counts.sum(axis=0) > 0).sum())
-
-    def audit(self, weighting: str = "none") -> dict[str, Any]:
-        """Every measure as one JSON-ready dictionary (AUDIT of results.json).
+    def audit(self, weighting: str = "none") -> Audit:
+        """Every measure as one JSON-ready dictionary (AUDIT of results.json), with its verdict in words.
 
         Args:
             weighting: the scheme whose `weights` and effective sample size are reported. Empty cells are listed under
                 `missing_cells` and get weight 0 (an audit must be able to show them).
         """
         weights = cell_weights(self, weighting, missing_cell_policy="ignore")
-        return {
+        measures: Measures = {
             "languages": list(self.languages),
             "labels": list(self.labels),
             "counts": self.counts.tolist(),
@@ -270,9 +243,15 @@ class JointDistribution:
             "weighting": weighting,
             "weights": weights.tolist(),
         }
+        return judge(measures, self.chi_squared)
 
 
-def whole_counts(counts: Any) -> np.ndarray:
+def used_axes(counts: Counts) -> tuple[int, int]:
+    """Numbers of languages and of labels that have rows."""
+    return int((counts.sum(axis=1) > 0).sum()), int((counts.sum(axis=0) > 0).sum())
+
+
+def whole_counts(counts: Any) -> Counts:
     """A copy of a table of counts, int64.
 
     Raises:
@@ -282,13 +261,13 @@ def whole_counts(counts: Any) -> np.ndarray:
     wrong = ~(np.isfinite(table) & (table >= 0) & (table == np.floor(table)))
     if wrong.any():
         raise ValueError(
-            f"Expected counts of rows, whole numbers from 0 up, found {table[wrong][0]}: "
-            "a table of shares becomes counts with hf_langimb.allocate."
+            f"Counts of rows must be whole numbers from 0 up, got {table[wrong][0]} "
+            "(hf_langimb.allocate turns shares into counts)."
         )
     return table.astype(np.int64)
 
 
-def mutual_information_bits(table: np.ndarray) -> float:
+def mutual_information_bits(table: npt.NDArray[Any]) -> float:
     """Mutual information of rows and columns of a table of counts or joint shares [L, C], in bits; 0 if it is empty."""
     total = table.sum()
     if total == 0:
@@ -299,8 +278,13 @@ def mutual_information_bits(table: np.ndarray) -> float:
     return bits if bits > 1e-12 else 0.0  # rounding is not dependence
 
 
+def _ratio(above: npt.NDArray[Any], below: npt.NDArray[Any], otherwise: float = 0.0) -> Floats:
+    """The quotient, float64; `otherwise` where `below` is 0."""
+    return np.asarray(np.divide(above, below, out=np.full(above.shape, otherwise), where=below > 0))
+
+
 def _merge(first: tuple[Any, ...], second: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Union of two axes: sorted where both are, else the first's order with the second's new entries behind it."""
+    """Union of two axes: sorted where both are, else the first's order followed by the second's new entries."""
     kinds = {type(value) for value in first + second}
     if len(kinds) > 1:
         names = " and ".join(sorted(kind.__name__ for kind in kinds))
@@ -312,13 +296,18 @@ def _merge(first: tuple[Any, ...], second: tuple[Any, ...]) -> tuple[Any, ...]:
     return first + tuple(value for value in second if value not in first)
 
 
-def _spread(counts: np.ndarray, ids: list[int], size: int, name: str) -> np.ndarray:
-    """Rows of `counts` placed at `ids` of a table with `size` rows (class ids -> all classes)."""
-    if ids and not 0 <= min(ids) <= max(ids) < size:
+def _on_class_axis(
+    axis: tuple[Any, ...], names: list[str] | None, counts: Counts, what: str
+) -> tuple[tuple[Any, ...], Counts]:
+    """An axis of class ids as all names of its ClassLabel, with counts [axis, other]; unchanged where names is None."""
+    if names is None:
+        return axis, counts
+    ids = [int(value) for value in axis]
+    if wrong := [number for number in ids if not 0 <= number < len(names)]:
         raise ValueError(
-            f"The {name} column has class id {min(ids) if min(ids) < 0 else max(ids)}; expected 0 to {size - 1}, the "
-            f"{size} names of its ClassLabel. Filter these rows out (-1 marks rows without a {name})."
+            f"The {what} column has class id {wrong[0]}; expected 0 to {len(names) - 1}, the {len(names)} names of its "
+            f"ClassLabel. Filter these rows out (-1 marks rows without a {what})."
         )
-    table = np.zeros((size, counts.shape[1]), dtype=np.int64)
+    table = np.zeros((len(names), counts.shape[1]), dtype=np.int64)
     table[ids] = counts
-    return table
+    return tuple(names), table

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 
 from hf_langimb.counts.columns import encode_columns
-from hf_langimb.counts.distribution import whole_counts
+from hf_langimb.counts.distribution import JointDistribution, whole_counts
+from hf_langimb.counts.weighting import Counts, Floats
 
 _TOLERANCE = 1e-6
 
 
-def joint_shares(shares: Any) -> np.ndarray:
+def joint_shares(shares: Any) -> Floats:
     """Shares of a plan as a joint distribution: float64[L, C], sum 1.
 
     Args:
@@ -28,22 +29,19 @@ def joint_shares(shares: Any) -> np.ndarray:
         ValueError: not a table, a negative share, or sums that are neither of the two.
     """
     table = np.asarray(shares, dtype=np.float64)
-    if table.ndim != 2 or table.size == 0 or not np.isfinite(table).all():
-        raise ValueError(f"A plan is a table of shares, languages x labels; found an array of shape {table.shape}.")
-    if (table < 0).any():
-        raise ValueError(f"Shares of a plan must not be negative; the smallest is {table.min()}.")
-    rows = table.sum(axis=1)
-    if abs(rows.sum() - 1) <= _TOLERANCE:
-        return table / rows.sum()
-    if np.allclose(rows, 1, atol=_TOLERANCE, rtol=0):
-        return table / rows.sum()
-    raise ValueError(
-        "Shares of a plan do not add up: expected every language's shares to sum to 1 (or the whole table), found "
-        f"sums {', '.join(f'{value:.6g}' for value in rows)}. Write exact fractions, for example 1/3 and not 0.33."
-    )
+    sums: Floats = table.sum(axis=1) if table.ndim == 2 else table.ravel()
+    adds_up = abs(sums.sum() - 1) <= _TOLERANCE or np.allclose(sums, 1, atol=_TOLERANCE, rtol=0)
+    if table.ndim != 2 or not (table >= 0).all() or not adds_up:
+        raise ValueError(
+            "A plan must be a table of shares, languages x labels, each 0 or more, and the shares of every language "
+            f"(or of the whole table) must sum to 1; got shape {table.shape}, smallest share "
+            f"{min(table.ravel(), default=0):.6g}, sums {', '.join(f'{value:.6g}' for value in sums)}. "
+            "Write exact fractions, for example 1/3 and not 0.33."
+        )
+    return np.asarray(table / sums.sum())
 
 
-def allocate(available: Any, shares: Any, size: int | None = None) -> np.ndarray:
+def allocate(available: Any, shares: Any, size: int | None = None) -> Counts:
     """Cell sizes of a plan: the largest that the source allows, or a given size.
 
     Args:
@@ -62,15 +60,13 @@ def allocate(available: Any, shares: Any, size: int | None = None) -> np.ndarray
     available, shares = whole_counts(available), joint_shares(shares)
     if available.shape != shares.shape:
         raise ValueError(
-            f"The plan has {shares.shape[0]} languages x {shares.shape[1]} labels, the source "
+            f"The plan has {' languages x '.join(map(str, shares.shape))} labels, the source "
             f"{' x '.join(map(str, available.shape))}: give one share for every cell of the source."
         )
     if size is None:
         used = shares > 0
         size = int((available[used] / shares[used]).min() * (1 + 1e-12) + 1e-9)  # 1/3 is not exact: 11.9999999 is 12
-    if size < 0:
-        raise ValueError(f"Expected a size of 0 rows or more, found {size}; None takes the largest that fits.")
-    counts = _round(shares * size, size)
+    counts = _round(shares * whole_counts(size), size)
     short = counts > available
     if short.any():
         cells = "; ".join(
@@ -83,8 +79,8 @@ def allocate(available: Any, shares: Any, size: int | None = None) -> np.ndarray
     return counts
 
 
-def _round(expected: np.ndarray, size: int) -> np.ndarray:
-    """Round down, then give the rows that are left to the largest remainders (first cell first on ties)."""
+def _round(expected: Floats, size: int) -> Counts:
+    """Round down, then add the remaining rows to the largest remainders (first cell first on ties)."""
     counts = np.floor(expected + 1e-9).astype(np.int64)
     remainders = np.round(expected - counts, 6)  # 1/3 and 1/6 are not exact: without rounding no two would tie
     order = np.argsort(-remainders.ravel(), kind="stable")
@@ -92,7 +88,7 @@ def _round(expected: np.ndarray, size: int) -> np.ndarray:
     return counts
 
 
-def draw(languages: Any, labels: Any, counts: Any, *, seed: int) -> np.ndarray:
+def draw(languages: Any, labels: Any, counts: Any, *, seed: int) -> Counts:
     """Row numbers of a subset with the given cell sizes.
 
     Args:
@@ -104,19 +100,13 @@ def draw(languages: Any, labels: Any, counts: Any, *, seed: int) -> np.ndarray:
         int64[N], ascending, no repeats.
 
     Raises:
-        ValueError: a cell has fewer rows than asked for, or lengths or shape do not match.
+        ValueError: a cell has fewer rows than requested, or lengths or shape do not match.
     """
-    counts = whole_counts(counts)
     (language_axis, language_ids), (label_axis, label_ids) = encode_columns(language=languages, label=labels)
-    if counts.shape != (len(language_axis), len(label_axis)):
-        raise ValueError(
-            f"Expected counts for {len(language_axis)} languages x {len(label_axis)} labels, found shape "
-            f"{counts.shape}."
-        )
+    counts = JointDistribution(language_axis, label_axis, counts).counts
     cells = language_ids * len(label_axis) + label_ids
     available = np.bincount(cells, minlength=counts.size)
-    short = np.flatnonzero(counts.ravel() > available)
-    if short.size:
+    if (short := np.flatnonzero(counts.ravel() > available)).size:
         i, j = divmod(int(short[0]), len(label_axis))
         raise ValueError(
             f"Cell ({language_axis[i]}, {label_axis[j]}) needs {counts[i, j]:,} rows, the source has "
@@ -129,7 +119,7 @@ def draw(languages: Any, labels: Any, counts: Any, *, seed: int) -> np.ndarray:
     return np.flatnonzero(rank < counts.ravel()[cells])
 
 
-def keep_one_language_per_item(languages: Sequence[Any], items: Sequence[Any], *, seed: int) -> np.ndarray:
+def keep_one_language_per_item(languages: Sequence[Any], items: Sequence[Any], *, seed: int) -> Counts:
     """Rows to keep so that no two languages share an item (translations of one text).
 
     Every item is given to one of the languages at random, each language getting the same number of items (to within

@@ -11,33 +11,33 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
+Counts = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
 MISSING_CELL_POLICIES = ("error", "ignore", "smooth")
 
 
-class Counted(Protocol):
+class _Counted(Protocol):
     """Counts on the axes languages x labels, such as a `JointDistribution`."""
 
     @property
-    def languages(self) -> tuple[str, ...]:
-        """Names of the rows."""
+    def languages(self) -> tuple[str, ...]: ...
 
     @property
-    def labels(self) -> tuple[Any, ...]:
-        """Values of the columns."""
+    def labels(self) -> tuple[Any, ...]: ...
 
     @property
-    def counts(self) -> np.ndarray:
-        """int64[L, C]."""
+    def counts(self) -> Counts: ...
 
 
 def cell_weights(
-    distribution: Counted,
+    distribution: _Counted,
     scheme: str,
     *,
     missing_cell_policy: str = "error",
     smoothing: float = 1.0,
-) -> np.ndarray:
+) -> Floats:
     """Class weights of a joint distribution of language and label.
 
     With n_cl = rows of label c in language l (n_l, n_c and N its sums, L and C the sizes of the table):
@@ -53,8 +53,8 @@ def cell_weights(
     Args:
         distribution: counts on the axes languages x labels.
         scheme: a name of the table above.
-        missing_cell_policy: what to do where a formula divides by an empty cell. `error` refuses and lists the cells;
-            `ignore` spreads the language's weight over the labels that it has and gives the empty cell weight 0;
+        missing_cell_policy: what to do where a formula divides by an empty cell. `error` raises and lists the cells;
+            `ignore` spreads the language's weight over the labels that have rows and gives the empty cell weight 0;
             `smooth` adds `smoothing` rows to every cell first and then restores each language's mean weight.
         smoothing: rows added to each cell under `smooth` (> 0).
 
@@ -64,71 +64,47 @@ def cell_weights(
     Raises:
         ValueError: unknown scheme or policy, no rows at all, or empty cells under `error`.
     """
-    if scheme not in WEIGHTING_SCHEMES:
-        raise ValueError(f"Unknown class weighting {scheme!r}: choose one of {', '.join(WEIGHTING_SCHEMES)}.")
-    if missing_cell_policy not in MISSING_CELL_POLICIES:
-        raise ValueError(
-            f"Unknown missing_cell_policy {missing_cell_policy!r}: choose one of {', '.join(MISSING_CELL_POLICIES)}."
-        )
+    for what, name, known in (
+        ("class weighting", scheme, WEIGHTING_SCHEMES),
+        ("missing_cell_policy", missing_cell_policy, MISSING_CELL_POLICIES),
+    ):
+        if name not in known:
+            raise ValueError(f"Unknown {what} {name!r}: choose one of {', '.join(known)}.")
     counts = distribution.counts.astype(np.float64)
     if counts.sum() == 0:
-        raise ValueError("Class weights need at least one row; the distribution has none.")
+        raise ValueError("Class weights need at least one row, got a distribution without rows.")
     formula = WEIGHTING_SCHEMES[scheme]
     with np.errstate(divide="ignore", invalid="ignore"):
         weights = formula(counts)
     undefined = ~np.isfinite(weights)
     if missing_cell_policy == "error" and undefined.any():
-        cells = ", ".join(
-            f"({distribution.languages[i]}, {distribution.labels[j]})" for i, j in np.argwhere(undefined).tolist()
-        )
+        empty = np.argwhere(undefined).tolist()
+        cells = ", ".join(f"({distribution.languages[i]}, {distribution.labels[j]})" for i, j in empty)
         raise ValueError(
-            f"Class weighting {scheme!r} cannot weight cells without rows into existence: {cells}. "
+            f"Class weighting {scheme!r} cannot weight cells without rows: {cells}. "
             "Collect rows for them, or choose missing_cell_policy 'ignore' or 'smooth'."
         )
+    ignored = np.where(counts > 0, weights, 0.0)
     if missing_cell_policy == "smooth":
         if not 0 < smoothing < np.inf:
-            raise ValueError(f"smoothing must be a number above 0 (rows added to each cell), found {smoothing}.")
-        return _restore_language_means(formula(counts + smoothing), counts, np.where(counts > 0, weights, 0.0))
-    return np.where(counts > 0, weights, 0.0) if missing_cell_policy == "ignore" else weights
+            raise ValueError(f"smoothing must be a number above 0 (rows added to each cell), got {smoothing}.")
+        weights = formula(counts + smoothing)
+        total, target = _sums(counts * weights), _sums(counts * ignored)  # of each language
+        return weights * np.divide(target, total, out=np.ones_like(total), where=total > 0)
+    return ignored if missing_cell_policy == "ignore" else weights
 
 
-def _restore_language_means(weights: np.ndarray, counts: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """Rescale each language's row of `weights` to the mean weight over its data that `reference` gives it."""
-    total = (counts * weights).sum(axis=1, keepdims=True)
-    target = (counts * reference).sum(axis=1, keepdims=True)
-    return weights * np.divide(target, total, out=np.ones_like(total), where=total > 0)
+def _sums(table: npt.NDArray[Any]) -> Floats:
+    """The sum over labels for each language, float64[L, 1]."""
+    return np.asarray(table.sum(axis=1, keepdims=True), dtype=np.float64)
 
 
-# Formulas divide by the labels *present* in a language, which without empty cells are all C of them.
-def _none(counts: np.ndarray) -> np.ndarray:
-    return np.ones_like(counts)
-
-
-def _class(counts: np.ndarray) -> np.ndarray:
-    per_label = counts.sum(axis=0)
-    return np.broadcast_to(counts.sum() / ((per_label > 0).sum() * per_label), counts.shape).copy()
-
-
-def _per_language(counts: np.ndarray) -> np.ndarray:
-    present = (counts > 0).sum(axis=1, keepdims=True)
-    return counts.sum(axis=1, keepdims=True) / (present * counts)
-
-
-def _independence(counts: np.ndarray) -> np.ndarray:
-    per_label = counts.sum(axis=0)
-    present_rows = ((counts > 0) * per_label).sum(axis=1, keepdims=True)
-    return counts.sum(axis=1, keepdims=True) * per_label / (present_rows * counts)
-
-
-def _joint(counts: np.ndarray) -> np.ndarray:
-    present = (counts > 0).sum(axis=1, keepdims=True)
-    return counts.sum() / ((present > 0).sum() * present * counts)
-
-
-WEIGHTING_SCHEMES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "none": _none,
-    "class": _class,
-    "per_language": _per_language,
-    "independence": _independence,
-    "joint": _joint,
+# The formulas of `cell_weights` for counts n[L, C]. Where they divide by C, it is the labels *present* in a language,
+# which without empty cells are all of them.
+WEIGHTING_SCHEMES: dict[str, Callable[[Floats], Floats]] = {
+    "none": np.ones_like,
+    "class": lambda n: np.ones_like(n) * n.sum() / ((n.sum(axis=0) > 0).sum() * n.sum(axis=0)),
+    "per_language": lambda n: _sums(n) / (_sums(n > 0) * n),
+    "independence": lambda n: _sums(n) * n.sum(axis=0) / (_sums((n > 0) * n.sum(axis=0)) * n),
+    "joint": lambda n: n.sum() / ((_sums(n) > 0).sum() * _sums(n > 0) * n),
 }

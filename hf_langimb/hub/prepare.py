@@ -20,7 +20,8 @@ from hf_langimb.models.axes import AXES_FILE
 from hf_langimb.models.loading import ADAPTER_FILE, BASE_MODEL, load_trained
 from hf_langimb.results.card_update import carry_evaluations
 from hf_langimb.results.cards import render_attributions_card, render_base_card, render_card
-from hf_langimb.results.schema import FILE_NAME, measured
+from hf_langimb.results.schema import FILE_NAME, Results
+from hf_langimb.results.summary import measured
 
 OURS = re.compile(  # names in a model repository that a push writes, or that would be loaded instead
     r"(model|adapter_model|pytorch_model)[\w.-]*|(adapter_config|config|langimb|probe|results)\.json|report\.html|"
@@ -49,7 +50,7 @@ class Repository:
 
 def prepare(
     folder: Path,
-    results: dict[str, Any],
+    results: Results,
     repo_id: str,
     names: Mapping[str, str],
     seed: int | None,
@@ -105,7 +106,7 @@ def valid_results(folder: Path) -> Iterator[None]:
         ) from None
 
 
-def _checked_logits(model: Path, folder: Path, results: dict[str, Any]) -> torch.Tensor:
+def _checked_logits(model: Path, folder: Path, results: Results) -> torch.Tensor:
     """Logits of a model that is complete and has the axes of the results."""
     trained = load_trained(model)
     if trained.axes is None:
@@ -153,14 +154,14 @@ def _as_json(content: Mapping[str, Any]) -> bytes:
     return (json.dumps(content, indent=2, sort_keys=True) + "\n").encode()
 
 
-def _base(repo_id: str, start: Path, results: dict[str, Any]) -> Repository:
+def _base(repo_id: str, start: Path, results: Results) -> Repository:
     """The base of adapters that the run pre-trained."""
     load_trained(start, encoder=True)
     card = render_base_card(results, repo_id)
     return Repository(repo_id, "model", _model_files(start), lambda old, names: card)
 
 
-def _attributions(repo_id: str, results: dict[str, Any], stores: Mapping[str, Path], seed: int | None) -> Repository:
+def _attributions(repo_id: str, results: Results, stores: Mapping[str, Path], seed: int | None) -> Repository:
     """The data set with the attributions of all setups."""
     rows: Files = {f"{setup}/{path.name}": path for setup, store in stores.items() for path in _store_files(store)}
     number, _ = measured(results, next(iter(stores)), seed)

@@ -22,7 +22,8 @@ from hf_langimb.hub import errors
 from hf_langimb.hub.errors import hub_errors, retried
 from hf_langimb.models.axes import AXES_FILE, read_axes
 from hf_langimb.models.loading import ADAPTER_FILE, BASE_MODEL, load_trained
-from hf_langimb.results.schema import FILE_NAME, measured, read_results
+from hf_langimb.results.schema import FILE_NAME, Results, read_results
+from hf_langimb.results.summary import measured
 
 WEIGHTS = ".safetensors"
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt", ".joblib")
@@ -47,7 +48,7 @@ class Run:
     languages: list[str]
     labels: list[Any]
     weights: np.ndarray
-    results: dict[str, Any] | None
+    results: Results | None
 
 
 def load_run(

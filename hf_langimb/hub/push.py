@@ -20,7 +20,7 @@ from hf_langimb.hub.prepare import OURS, Files, Repository, logits_of, page_of, 
 from hf_langimb.hub.pull import WEIGHTS, checksums_of, download, has_files, info_of, require_name
 from hf_langimb.models.loading import load_trained
 from hf_langimb.results.card_update import evaluation_name, evaluation_slug, refresh_card
-from hf_langimb.results.schema import FILE_NAME, read_results
+from hf_langimb.results.schema import FILE_NAME, Results, read_results
 
 
 def push_run(
@@ -218,7 +218,7 @@ def publish_evaluation(folder: Path, repo_id: str, *, token: str | None = None) 
 def _commit_evaluation(
     api: HfApi,
     folder: Path,
-    results: dict[str, Any],
+    results: Results,
     repo_id: str,
     title: str,
     revision: str | None = None,

@@ -10,19 +10,12 @@ from typing import Any
 import yaml
 from huggingface_hub.repocard_data import eval_results_to_model_index
 
-from hf_langimb.results.cards import (
-    card_template,
-    grid,
-    index_entries,
-    is_hub_id,
-    probe_table,
-    probed_text,
-    quality_cells,
-)
+from hf_langimb.results.cards import card_template, index_entries, is_hub_id, measured_text
+from hf_langimb.results.schema import Results
 from hf_langimb.results.tables import file_name, table, tokens_cells
 
 
-def refresh_card(card: str, results: dict[str, Any], repo_id: str) -> str:
+def refresh_card(card: str, results: Results, repo_id: str) -> str:
     """Add the section of an evaluation to a model's card, or replace it; the rest of the card stays.
 
     Args:
@@ -54,7 +47,7 @@ def carry_evaluations(card: str, old: str) -> str:
     return f"---\n{front}---\n{body.rstrip()}\n\n" + "\n\n".join(blocks) + "\n"
 
 
-def evaluation_name(results: dict[str, Any]) -> str:
+def evaluation_name(results: Results) -> str:
     """The data set of an evaluation, a path by its last part."""
     config = results["config"]
     name = str(config["dataset"])
@@ -63,7 +56,7 @@ def evaluation_name(results: dict[str, Any]) -> str:
     return ", ".join([name, *config.get("config_name", ()), *([config["split"]] if config.get("split") else [])])
 
 
-def evaluation_slug(results: dict[str, Any]) -> str:
+def evaluation_slug(results: Results) -> str:
     """`evaluation_name` as the name of a folder."""
     return file_name(evaluation_name(results)[:100])
 
@@ -118,21 +111,17 @@ def _data_of(entry: Any) -> Any:
     return {key: value for key, value in data.items() if key != "name"} if isinstance(data, dict) else data
 
 
-def _evaluated(results: dict[str, Any]) -> dict[str, Any]:
+def _evaluated(results: Results) -> dict[str, Any]:
     """Values of the template of an evaluation's section."""
     metrics = next(iter(results["setups"]["model"]["seeds"].values()))
     test = metrics["test"]
     found = results["explained"]
     return {
-        "rows": f"{test['rows']:,}",
         "dependence": f"{test['dependence_bits']:.4f}",
         "corrected": f"{test['dependence_bits_corrected']:.4f}",
         "given_label": f"{test['dependence_given_label_bits']:.4f}",
         "reliance": None if test["reliance"] is None else f"{test['reliance']:.3f}",
-        "languages": table(*quality_cells(test)),
-        "predictions": grid("language", results["labels"], results["languages"], test["predicted"], "{:,}"),
-        "probes": probe_table(metrics["probe"]),
-        "probed": probed_text(metrics["probe"]),
+        **measured_text(metrics, results["languages"], results["labels"]),
         "explained": found and f"{found['examples']:,}",
         "tokens": table(*tokens_cells(results)) if found else "",
     }

@@ -1,21 +1,24 @@
-"""Model cards, rendered from results.json alone: they print no number that does not stand there."""
+"""Model cards, rendered from results.json alone: every number that they print is in it."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
 from hf_langimb.console import one_line
-from hf_langimb.results.schema import FORMS, measured
+from hf_langimb.results.schema import FORMS, TEXTS, Metrics, Results, TestMetrics
+from hf_langimb.results.summary import measured
 from hf_langimb.results.tables import (
     attributions_cells,
     command_of,
     comparisons_cells,
     file_name,
+    grid,
     interval_text,
+    quality_cells,
     setups_cells,
     shown_threshold,
     table,
@@ -28,7 +31,7 @@ DEFAULTS = {  # of a recipe, which results.json leaves out
     "text_columns": [],
     "test_split": "test",
 }
-WORDS = {  # of the plans that a recipe knows
+PLANS = {
     "balanced": "data in which every language has all labels equally often",
     "imbalanced": "data in which the labels depend on the language",
     "natural": "the data as they were collected",
@@ -36,7 +39,7 @@ WORDS = {  # of the plans that a recipe knows
 
 
 def render_card(
-    results: dict[str, Any],
+    results: Results,
     setup: str,
     *,
     seed: int | None = None,
@@ -49,7 +52,7 @@ def render_card(
 
     Args:
         results: of `read_results`.
-        setup: whose weights the repository holds.
+        setup: whose weights are in the repository.
         seed: of these weights; None takes the lowest.
         repo_id: of the repository.
         revision: branch of the repository; None is main.
@@ -59,44 +62,71 @@ def render_card(
     Raises:
         ValueError: the run has no such setup or seed.
     """
-    chosen = measured(results, setup, seed)
-    number, metrics = chosen
-    values = results["setups"][setup]
-    config = DEFAULTS | results["config"]
-    audit = results["data"][f"train/{values['plan']}"]
-    adapter = bool(values["lora_rank"])
-    base = base_model or (config["model_name_or_path"] if is_hub_id(config["model_name_or_path"]) else None)
-    return card_template("model_card.md.jinja").render(
-        metadata=_metadata(results, setup, metrics, config, base, adapter, repo_id),
-        title=f"{results['recipe']} {results['config_name']}, {setup.replace('_', ' ')}",
-        summary=_summary(results, setup, number, config),
-        repo_id=repo_id,
-        usage=_usage(repo_id, revision, results["labels"], adapter, len(config["text_columns"])),
-        revision=f', revision="{revision}"' if revision else "",
-        counts=grid("language", audit["labels"], audit["languages"], audit["counts"], "{:,}"),
-        bits=f"{audit['mutual_information_bits']:.4f}",
-        chance_bits=f"{audit['mutual_information_chance_bits']:.4f}",
-        language_only=f"{audit['language_only_accuracy']:.3f}",
-        majority=f"{audit['majority_accuracy']:.3f}",
-        class_weighting=values["class_weighting"],
-        weights=grid("language", audit["labels"], audit["languages"], audit["weights"], "{:.3f}")
-        if values["class_weighting"] == audit["weighting"] != "none" and not audit["missing_cells"]
-        else "",  # a cell without rows: its policy decides, and the audit always ignores it
-        over=_over(results),
-        setups=table(*setups_cells(results)),
-        comparisons=_comparisons(results, setup),
-        seed=number,
-        test_rows=f"{metrics['test']['rows']:,}",
-        languages=table(*quality_cells(metrics["test"])),
-        predictions=grid("language", results["labels"], results["languages"], metrics["test"]["predicted"], "{:,}"),
-        probes=probe_table(metrics["probe"]),
-        probed=probed_text(metrics["probe"]),
-        **_attributed(results),
-        command=command_of(results),
-        store=f"; what each token adds is in the data set [{attributions}](https://huggingface.co/datasets/{attributions})"
-        if attributions
-        else "",
+    number, metrics = measured(results, setup, seed)
+    values, config, test = results["setups"][setup], DEFAULTS | results["config"], metrics["test"]
+    audit, found = results["data"][f"train/{values['plan']}"], results["attributions"]
+    start, data = str(config["model_name_or_path"]), str(config["dataset_name"])
+    known = (
+        values["class_weighting"] == audit["weighting"] != "none" and not audit["missing_cells"]
+    )  # else the policy decides
+    compared = [entry for entry in results["comparisons"] if setup in (entry["setup"], entry["reference"])]
+    metadata = _metadata(
+        bool(values["lora_rank"]),
+        language=_language_codes(results["languages"]),
+        license=config.get("license"),
+        base_model=base_model or (start if is_hub_id(start) else None),
+        datasets=[data] if is_hub_id(data) else None,
+        tags=[*TAGS, *["lora"] * bool(values["lora_rank"])],
+        model_name=repo_id.rpartition("/")[2],
+        eval_results=index_entries(test, data, config["test_split"]),
     )
+    return card_template("model_card.md.jinja").render(
+        metadata=metadata,
+        results=results,
+        name=setup,
+        setup=values,
+        config=config,
+        plan=PLANS.get(values["plan"], f"the plan {values['plan']}"),
+        repo_id=repo_id,
+        revision=revision,
+        adapter=bool(values["lora_rank"]),
+        label_names=results["labels"],
+        pairs=len(config["text_columns"]) == 2,
+        seed=number,
+        audit=audit,
+        weights=_cells(audit["languages"], audit["labels"], audit["weights"], "{:.3f}") if known else "",
+        counts=_cells(audit["languages"], audit["labels"], audit["counts"]),
+        setups=table(*setups_cells(results)),
+        comparisons=table(*comparisons_cells({**results, "comparisons": compared})) if compared else "",
+        attributions=table(*attributions_cells(results)) if found else "",
+        form=found and next(form for form in reversed(FORMS) if found[form]),
+        threshold=found and shown_threshold(found),
+        store=attributions,
+        command=command_of(results),
+        **measured_text(metrics, results["languages"], results["labels"]),
+    )
+
+
+def measured_text(metrics: Metrics, languages: Sequence[str], labels: Sequence[Any]) -> dict[str, Any]:
+    """What a card says of one model's predictions and its language probe."""
+    test, rows = metrics["test"], []
+    probes = {text: probe for text in TEXTS if (probe := metrics["probe"].get(text))}
+    for text, probe in probes.items():
+        shuffled = interval_text(probe["control"], probe["control_interval"])
+        rows.append([text, f"{probe['rows']:,}", f"{probe['accuracy']:.3f}", f"{probe['chance']:.3f}", shuffled])
+    pooling = next((probe.get("pooling", "cls") for probe in probes.values()), "cls")
+    return {
+        "rows": f"{test['rows']:,}",
+        "languages": table(*quality_cells(test)),
+        "predictions": _cells(languages, labels, test["predicted"]),
+        "probes": table(["text", "rows", "accuracy", "chance", "shuffled [99 %]"], rows) if rows else "",
+        "probed": {"cls": "first token", "last": "last token"}.get(pooling, f"text ({pooling})"),
+    }
+
+
+def _cells(languages: Sequence[str], labels: Sequence[Any], rows: Sequence[Sequence[Any]], form: str = "{:,}") -> str:
+    """A table languages x labels."""
+    return grid("language", labels, languages, rows, form)
 
 
 def render_trained_card(
@@ -123,93 +153,88 @@ def render_trained_card(
         adapter: whether these are LoRA adapters.
         masked_entropy_weight: of the training.
     """
-    from huggingface_hub import ModelCardData
-
-    metadata = ModelCardData(
+    metadata = _metadata(
+        adapter,
         language=[language] if language else _language_codes(axes["languages"]),
         license=license,
-        library_name="peft" if adapter else "transformers",
-        pipeline_tag="text-classification",
         base_model=base_model if is_hub_id(base_model) else None,
         datasets=list(datasets) or None,
         tags=list(dict.fromkeys([*TAGS, *tags, "generated_from_trainer"])),
         model_name=name,
     )
-    columns = list(dict.fromkeys(key for entry in evaluations for key in entry if key.startswith("eval_")))
+    columns = dict.fromkeys(key for entry in evaluations for key in entry if key.startswith("eval_"))
     shown = ["epoch", *(key for key in columns if not key.endswith(("runtime", "_per_second")))]
-    rows = [[_plain(entry.get(key)) for key in shown] for entry in evaluations]
+    values = [[entry.get(key) for key in shown] for entry in evaluations]
+    rows = [[f"{x:.4g}" if isinstance(x, float) else "-" if x is None else str(x) for x in row] for row in values]
+    sides = axes["languages"], axes["label_names"]
     return card_template("trained_card.md.jinja").render(
-        metadata=metadata.to_yaml(line_break="\n"),
+        metadata=metadata,
         title=name,
         repo_id=repo_id,
-        usage=_usage(repo_id, None, axes["label_names"], adapter, 1),
-        labels=_listed(axes["label_names"]),
-        languages=_listed(axes["languages"]),
-        class_weighting=axes["class_weighting"],
+        axes=axes,
         masked_entropy_weight=masked_entropy_weight,
-        counts=grid("language", axes["label_names"], axes["languages"], axes["counts"], "{:,}"),
-        weights=""
-        if axes["class_weighting"] == "none"
-        else grid("language", axes["label_names"], axes["languages"], axes["weights"], "{:.3f}"),
+        adapter=adapter,
+        label_names=axes["label_names"],
+        counts=_cells(*sides, axes["counts"]),
+        weights="" if axes["class_weighting"] == "none" else _cells(*sides, axes["weights"], "{:.3f}"),
         evaluations=table(shown, rows) if rows else "",
     )
 
 
-def _plain(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else "-" if value is None else str(value)
-
-
-def render_attributions_card(results: dict[str, Any], setups: Sequence[str], seed: int, repo_id: str) -> str:
+def render_attributions_card(results: Results, setups: Sequence[str], seed: int, repo_id: str) -> str:
     """README.md of the data set with the attributions of single tokens, a configuration for each setup and table."""
-    import yaml
-
     configs = [
         {"config_name": f"{setup}-{kind}", "data_files": f"{setup}/{kind}-*.parquet"}
         for setup in setups
         for kind in ("tokens", "examples")
     ]
-    metadata = {
-        "language": _language_codes(results["languages"]),
-        "tags": [*TAGS, "shap"],
-        "configs": configs,
-    } | _licence(results)
-    return card_template("attributions_card.md.jinja").render(
-        metadata=yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True).strip(),
-        title=f"Token attributions of {results['recipe']} {results['config_name']}",
-        repo_id=repo_id,
-        setups=setups,
-        seed=seed,
-        command=command_of(results),
-    )
+    title = f"Token attributions of {results['recipe']} {results['config_name']}"
+    metadata = {"tags": [*TAGS, "shap"], "configs": configs}
+    return _render_simple("attributions_card", results, title, repo_id, metadata, setups=setups, seed=seed)
 
 
-def render_base_card(results: dict[str, Any], repo_id: str) -> str:
-    """README.md of the checkpoint that a run's setups start from, where the run has made it itself."""
+def render_base_card(results: Results, repo_id: str) -> str:
+    """README.md of the checkpoint that a run's setups start from, if the run pre-trained it."""
+    title = f"{results['recipe']} {results['config_name']}, start"
+    metadata = {"tags": [*TAGS], "library_name": "transformers", "pipeline_tag": "fill-mask"}
+    return _render_simple("base_card", results, title, repo_id, metadata)
+
+
+def _render_simple(
+    name: str, results: Results, title: str, repo_id: str, metadata: Mapping[str, Any], **values: Any
+) -> str:
+    """A card of few words, with metadata for the Hub's search."""
     import yaml
 
-    metadata = {
-        "language": _language_codes(results["languages"]),
-        "tags": list(TAGS),
-        "library_name": "transformers",
-        "pipeline_tag": "fill-mask",
-    } | _licence(results)
-    return card_template("base_card.md.jinja").render(
-        metadata=yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True).strip(),
-        title=f"{results['recipe']} {results['config_name']}, start",
-        repo_id=repo_id,
-        command=command_of(results),
+    known = {"language": _language_codes(results["languages"]), **metadata, "license": results["config"].get("license")}
+    lines = yaml.safe_dump({k: v for k, v in known.items() if v}, sort_keys=False, allow_unicode=True).strip()
+    return card_template(f"{name}.md.jinja").render(
+        metadata=lines, title=title, repo_id=repo_id, command=command_of(results), **values
     )
+
+
+def _metadata(adapter: bool, **values: Any) -> str:
+    """The metadata of a classifier's card as YAML."""
+    from huggingface_hub import ModelCardData
+
+    library = "peft" if adapter else "transformers"
+    return ModelCardData(library_name=library, pipeline_tag="text-classification", **values).to_yaml(line_break="\n")
 
 
 @cache
 def card_template(name: str) -> Any:
-    """A template of this package, which fails where a value is not given."""
+    """A template of this package; a value that is not given is an error."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    loader = PackageLoader("hf_langimb.results")
-    return Environment(
-        loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
-    ).get_template(name)
+    templates = Environment(
+        loader=PackageLoader("hf_langimb.results"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    templates.filters |= {"listed": _listed, "plain": _plain_text, "file_name": file_name, "python": _python_names}
+    return templates.get_template(name)
 
 
 def is_hub_id(name: str) -> bool:
@@ -226,39 +251,7 @@ def _language_codes(languages: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(code for code in codes if re.fullmatch(r"[a-z]{2,3}", code)))
 
 
-def _licence(results: dict[str, Any]) -> dict[str, str]:
-    licence = results["config"].get("license")
-    return {"license": licence} if licence else {}
-
-
-def _metadata(
-    results: dict[str, Any],
-    setup: str,
-    metrics: dict[str, Any],
-    config: dict[str, Any],
-    base_model: str | None,
-    adapter: bool,
-    repo_id: str,
-) -> str:
-    from huggingface_hub import ModelCardData
-
-    name = str(config["dataset_name"])
-    evaluated = index_entries(metrics["test"], name, config["test_split"])
-    card = ModelCardData(
-        language=_language_codes(results["languages"]),
-        license=results["config"].get("license"),
-        library_name="peft" if adapter else "transformers",
-        pipeline_tag="text-classification",
-        base_model=base_model,
-        datasets=[name] if is_hub_id(name) else None,
-        tags=[*TAGS, *(["lora"] if adapter else [])],
-        model_name=repo_id.rpartition("/")[2],
-        eval_results=evaluated,
-    )
-    return card.to_yaml(line_break="\n")
-
-
-def index_entries(test: dict[str, Any], dataset: str, split: str | None) -> list[Any]:
+def index_entries(test: TestMetrics, dataset: str, split: str | None) -> list[Any]:
     """For the Hub's index: accuracy and F1 in each language."""
     from huggingface_hub import EvalResult
 
@@ -266,135 +259,24 @@ def index_entries(test: dict[str, Any], dataset: str, split: str | None) -> list
     return [
         EvalResult(
             task_type="text-classification", dataset_type=kind, dataset_split=split, dataset_config=language,
-            dataset_name=f"{kind}, {language}", metric_type=metric, metric_name=title, metric_value=float(values[key]),
+            dataset_name=f"{kind}, {language}", metric_type=metric, metric_name=title, metric_value=float(value),
         )
-        for language, values in test["by_language"].items()
-        for metric, title, key in (("accuracy", "Accuracy", "accuracy"), ("f1", "Macro F1", "macro_f1"))
+        for language, of in test["by_language"].items()
+        for metric, title, value in (("accuracy", "Accuracy", of["accuracy"]), ("f1", "Macro F1", of["macro_f1"]))
     ]  # fmt: skip
 
 
-def _summary(results: dict[str, Any], setup: str, seed: int, config: dict[str, Any]) -> str:
-    values = results["setups"][setup]
-    pair = "pairs of texts" if len(config["text_columns"]) == 2 else "texts"
-    weighting = values["class_weighting"]
-    made = {
-        "balanced": "as a reference ",
-        "imbalanced": ""
-        if weighting != "none" or values["masked_entropy_weight"]
-        else "**without a cure**, to show what such data do, ",
-    }.get(values["plan"], "")
-    how = [f"with `{weighting}` class weights" if weighting != "none" else "without class weights"]
-    if values["masked_entropy_weight"]:
-        how.append("with the masked-input entropy loss")
-    if values["lora_rank"]:
-        how.append(f"as LoRA adapters of rank {values['lora_rank']:d}")
-    plan = WORDS.get(values["plan"], f"the plan {values['plan']}")
-    start, data = config["model_name_or_path"], config["dataset_name"]
-    labels, languages = _listed(results["labels"]), _listed(results["languages"])
-    return (
-        f"`{start}`, fine-tuned on `{data}`. Classifies {pair} as {labels}, in {languages}. Trained {made}on "
-        f"{plan}, {', '.join(how)}: setup `{setup}`, seed {seed}, of a run that compares setups, with hf_langimb, "
-        "after [*Understanding the effects of language-specific class imbalance in multilingual "
-        "fine-tuning*](https://arxiv.org/abs/2402.13016)."
-    )
-
-
 def _plain_text(name: Any) -> str:
-    """A name of the data, that it may not write Markdown."""
+    """A name of the data with Markdown's characters escaped."""
     return re.sub(r"([\\`*<\[\]])", r"\\\1", one_line(name))
 
 
 def _listed(names: Sequence[Any]) -> str:
-    names = [_plain_text(name) for name in names]
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+    """Names in a sentence: a, b and c."""
+    *others, last = map(_plain_text, names)
+    return f"{', '.join(others)} and {last}" if others else last
 
 
-def _usage(repo_id: str, revision: str | None, labels: Sequence[str], adapter: bool, columns: int) -> str:
-    """Code that loads the model without this package."""
-    where = f'"{repo_id}"' + (f', revision="{revision}"' if revision else "")
-    example = '{"text": "...", "text_pair": "..."}' if columns == 2 else '"..."'
-    if not adapter:
-        return (
-            "from transformers import pipeline\n\n"
-            f'classify = pipeline("text-classification", model={where})\nclassify({example})'
-        )
-    names = json.dumps(dict(enumerate(map(str, labels))), ensure_ascii=False)
-    names = re.sub(r'"(\d+)":', r"\1:", names)
-    return (
-        "from peft import AutoPeftModelForSequenceClassification\n"
-        "from transformers import AutoTokenizer, pipeline\n\n"
-        f"model = AutoPeftModelForSequenceClassification.from_pretrained({where}, num_labels={len(labels)})\n"
-        f"model.config.id2label = {names}\n"
-        f"tokenizer = AutoTokenizer.from_pretrained({where})\n"
-        f'classify = pipeline("text-classification", model=model, tokenizer=tokenizer)\nclassify({example})'
-    )
-
-
-def _over(results: dict[str, Any]) -> str:
-    several = len(results["seeds"]) > 1
-    return "Mean and 95 % t interval over the seeds of the run." if several else "A single seed, so without intervals."
-
-
-def grid(corner: str, columns: Sequence[Any], names: Sequence[str], rows: Sequence[Any], form: str) -> str:
-    """A table of numbers, a row for each name."""
-    cells = [[name, *(form.format(value) for value in row)] for name, row in zip(names, rows, strict=False)]
-    return table([corner, *map(str, columns)], cells)
-
-
-def _comparisons(results: dict[str, Any], setup: str) -> str:
-    if len(results["seeds"]) == 1:
-        return ""
-    with_it = [entry for entry in results["comparisons"] if setup in (entry["setup"], entry["reference"])]
-    return table(*comparisons_cells(results | {"comparisons": with_it})) if with_it else ""
-
-
-def quality_cells(test: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Quality of one model in each language."""
-    bounds = (test["intervals"] or {}).get("by_language", {})
-    rows = []
-    for language, values in test["by_language"].items():
-        cells = []
-        for measure in ("accuracy", "macro_f1"):
-            low, high = bounds.get(language, {}).get(measure, (None, None))
-            cells.append(interval_text({"mean": values[measure], "low": low, "high": high}, ".3f"))
-        error = (test["calibration"] or {}).get(language, {}).get("expected_calibration_error")
-        rows.append([language, *cells, "-" if error is None else f"{error:.3f}"])
-    rows.append(["worst label of a language", f"{test['worst_cell_accuracy']:.3f}", "-", "-"])
-    return ["language", "accuracy", "macro F1", "calibration error"], rows
-
-
-def probe_table(probes: dict[str, Any]) -> str:
-    """Accuracy of the language probe against chance and shuffled languages; empty where none was measured."""
-    rows = []
-    for text, probe in probes.items():
-        if probe is not None:
-            low, high = probe["control_interval"]
-            shuffled = interval_text({"mean": probe["control"], "low": low, "high": high}, ".3f")
-            rows.append([text, f"{probe['rows']:,}", f"{probe['accuracy']:.3f}", f"{probe['chance']:.3f}", shuffled])
-    return table(["text", "rows", "accuracy", "chance", "shuffled [99 %]"], rows) if rows else ""
-
-
-def probed_text(probes: dict[str, Any]) -> str:
-    """Whose features the probe reads."""
-    pooling = next((probe["pooling"] for probe in probes.values() if probe), "cls")
-    return {"cls": "first token", "last": "last token"}.get(pooling, f"text ({pooling})")
-
-
-def _attributed(results: dict[str, Any]) -> dict[str, Any]:
-    """What the template says of the attributions; empty texts where there are none."""
-    found = results["attributions"]
-    if not found:
-        keys = ("attributions", "attributed_setup", "attributed_reference", "threshold", "attributed_rows")
-        return dict.fromkeys(keys, "") | {"figures": {}}
-    form = next(form for form in reversed(FORMS) if found[form])
-    return {
-        "attributions": table(*attributions_cells(results)),
-        "attributed_setup": f"`{found['setup']}`",
-        "attributed_reference": f"`{found['reference']}`",
-        "threshold": f"{shown_threshold(found):g}",
-        "attributed_rows": f"{found['examples']:,}",
-        "figures": {
-            f"figures/{file_name(f'attributions-{form}-{label}')}.svg": f"Differences ({form}) of {text} by language"
-            for label, text in zip(results["labels"], map(_plain_text, results["labels"]), strict=True)
-        },
-    }
+def _python_names(names: Sequence[Any]) -> str:
+    """Names as id2label in Python: {0: "a", 1: "b"}."""
+    return "{" + ", ".join(f"{i}: {json.dumps(str(name), ensure_ascii=False)}" for i, name in enumerate(names)) + "}"

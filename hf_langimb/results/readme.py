@@ -1,6 +1,6 @@
-"""What is rendered from the results that are kept: README's tables, and a card and figures beside each results.json.
+"""Render again what is kept: a card and figures next to each results.json, and the tables of Markdown pages.
 
-python -m hf_langimb.results.readme README.md model_cards
+python -m hf_langimb.results.readme model_cards README.md model_cards/README.md
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from hf_langimb.files import write_text
 from hf_langimb.results.cards import render_card
 from hf_langimb.results.page import write_figures
 from hf_langimb.results.schema import FILE_NAME, read_results
@@ -15,15 +16,20 @@ from hf_langimb.results.tables import fill_marks
 
 
 def write_cards(folder: Path) -> None:
-    """Beside every results.json under a folder its figures, and the card of each setup as SETUP.md."""
+    """Next to every results.json under a folder: its figures, and the card of each setup as SETUP.md."""
     for path in sorted(folder.rglob(FILE_NAME)):
         results = read_results(path.parent)
         write_figures(results, path.parent / "figures")
         for setup in results["setups"]:
-            (path.parent / f"{setup}.md").write_text(render_card(results, setup), encoding="utf-8")
+            write_text(path.parent / f"{setup}.md", render_card(results, setup))
+
+
+def main(folder: str, *pages: str) -> None:
+    """Render the cards and figures of the kept results in a folder, and the tables of pages that have marks."""
+    for page in pages:
+        write_text(page, fill_marks(Path(page).read_text(encoding="utf-8"), folder))
+    write_cards(Path(folder))
 
 
 if __name__ == "__main__":  # make readme
-    readme, kept = map(Path, sys.argv[1:])
-    readme.write_text(fill_marks(readme.read_text(encoding="utf-8"), kept), encoding="utf-8")
-    write_cards(kept)
+    main(*sys.argv[1:])

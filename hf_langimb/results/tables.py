@@ -1,17 +1,27 @@
-"""Tables of a run, read from results.json: as rows of text, as Markdown, and where a page has marks for them."""
+"""Tables of a run, read from results.json: as rows of text, as Markdown, and between the marks of a page."""
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from hf_langimb.console import one_line
-from hf_langimb.measures.attribution import SETS
-from hf_langimb.results.schema import FORMS, read_results, represented
+from hf_langimb.files import read_json
+from hf_langimb.measures.attribution import SETS, TokenSet
+from hf_langimb.results.schema import (
+    FORMS,
+    TEXTS,
+    Attributions,
+    Difference,
+    Interval,
+    Results,
+    TestMetrics,
+    read_results,
+)
+from hf_langimb.results.summary import represented
 
 COLUMNS = (
     ("accuracy", "test.accuracy", ".3f"),
@@ -21,28 +31,38 @@ COLUMNS = (
     ("probe, test", "probe.test.accuracy", ".3f"),
     ("probe, external", "probe.external.accuracy", ".3f"),
 )
+Cells = tuple[list[str], list[list[str]]]  # header, rows
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table, padded so that it reads as plain text too; all columns but the first are right-aligned."""
-    header, *rows = ([_cell(value) for value in row] for row in (header, *rows))
-    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-
-    def line(cells: Sequence[str]) -> str:
-        first, *rest = cells
-        padded = [str(first).ljust(widths[0]), *(str(c).rjust(w) for c, w in zip(rest, widths[1:], strict=True))]
-        return "| " + " | ".join(padded) + " |"
-
-    rule = "|" + "|".join("-" * (w + 2) if i == 0 else "-" * (w + 1) + ":" for i, w in enumerate(widths)) + "|"
-    return "\n".join([line(header), rule, *map(line, rows)])
+    lines = [[one_line(cell).replace("|", "\\|").replace("<!--", "&lt;!--") for cell in row] for row in (header, *rows)]
+    first, *rest = (max(map(len, column)) for column in zip(*lines, strict=True))
+    padded = [
+        [row[0].ljust(first), *(cell.rjust(width) for cell, width in zip(row[1:], rest, strict=True))] for row in lines
+    ]
+    rule = "|".join(["", "-" * (first + 2), *("-" * (width + 1) + ":" for width in rest), ""])
+    text = [f"| {' | '.join(row)} |" for row in padded]
+    return "\n".join([text[0], rule, *text[1:]])
 
 
-Cells = tuple[list[str], list[list[str]]]  # header, rows
+def grid(corner: str, columns: Iterable[Any], names: Sequence[str], rows: Sequence[Sequence[Any]], form: str) -> str:
+    """A Markdown table of numbers, one row per name, each number as `form` prints it."""
+    cells = [[name, *(form.format(value) for value in row)] for name, row in zip(names, rows, strict=False)]
+    return table([corner, *map(str, columns)], cells)
 
 
-def _cell(value: Any) -> str:
-    """A value on one line, without what would end a cell."""
-    return one_line(value).replace("|", "\\|").replace("<!--", "&lt;!--")
+def interval_text(mean: float | None, bounds: Sequence[float | None] | None = None, form: str = ".3f") -> str:
+    """A number with its interval as text: "mean [low, high]", the mean alone without bounds, - for None."""
+    if mean is None:
+        return "-"
+    low, high = bounds or (None, None)
+    return format(mean, form) + ("" if low is None else f" [{low:{form}}, {high:{form}}]")
+
+
+def summary_text(value: Interval | None, form: str = ".3f") -> str:
+    """An INTERVAL of results.json as text, - for None."""
+    return "-" if value is None else interval_text(value["mean"], (value["low"], value["high"]), form)
 
 
 def file_name(text: str) -> str:
@@ -50,207 +70,183 @@ def file_name(text: str) -> str:
     return re.sub(r"[^\w.-]+", "-", text).strip("-.") or "unnamed"
 
 
-def setups_cells(results: dict[str, Any]) -> Cells:
-    """One row a setup: accuracy, dependence, reliance, skew transfer and probe, with 95 % intervals over seeds."""
+def setups_cells(results: Results) -> Cells:
+    """One row per setup: accuracy, dependence, reliance, skew transfer and probe, with 95 % intervals over seeds."""
     columns = [c for c in COLUMNS if any(c[1] in setup["summary"] for setup in results["setups"].values())]
     rows = [
-        [name, *(interval_text(setup["summary"].get(key), form) for _, key, form in columns)]
+        [name, *(summary_text(setup["summary"].get(key), form) for _, key, form in columns)]
         for name, setup in results["setups"].items()
     ]
     return ["setup", *(title for title, _, _ in columns)], rows
 
 
-def predictions_cells(results: dict[str, Any]) -> Cells:
-    """Shares of predicted labels in each language on the balanced test set, mean over seeds (the paper's Table 2)."""
+def predictions_cells(results: Results) -> Cells:
+    """Shares of predicted labels in each language on the test set, mean over seeds (the paper's Table 2)."""
     rows = []
     for name, setup in results["setups"].items():
         for i, language in enumerate(results["languages"]):
-            shares = [shares_of(metrics["test"]["predicted"][i]) for metrics in setup["seeds"].values()]
-            means = [sum(column) / len(column) for column in zip(*shares, strict=True)]
-            rows.append([name, language, *(f"{mean:.3f}" for mean in means)])
+            counts = [metrics["test"]["predicted"][i] for metrics in setup["seeds"].values()]
+            shares = [[count / (sum(row) or 1) for count in row] for row in counts]
+            rows.append([name, language, *(interval_text(_mean(column)) for column in zip(*shares, strict=True))])
     return ["setup", "language", *map(str, results["labels"])], rows
 
 
-def comparisons_cells(results: dict[str, Any]) -> Cells:
+def comparisons_cells(results: Results) -> Cells:
     """Differences between setups, paired by seed, with 95 % t intervals."""
     titles = {key: title for title, key, _ in COLUMNS}
     rows = [
-        [
-            f"{entry['setup']} - {entry['reference']}",
-            titles[entry["metric"]],
-            interval_text(entry["difference"], "+.3f"),
-        ]
-        for entry in results["comparisons"]
-        if entry["metric"] in titles
+        [f"{e['setup']} - {e['reference']}", titles[e["metric"]], summary_text(e["difference"], "+.3f")]
+        for e in results["comparisons"]
+        if e["metric"] in titles
     ]
     return ["difference", "measure", "mean [95 % interval]"], rows
 
 
-def attributions_cells(results: dict[str, Any]) -> Cells:
-    """Cumulative difference of the attributions at one threshold: result, control and unbiased form side by side."""
+def attributions_cells(results: Results) -> Cells:
+    """Cumulative difference of the attributions at one threshold: a column each for result, control, unbiased form."""
     found, marks = results["attributions"], represented(results)
-    threshold = shown_threshold(found)
+    assert found
     entries = {
         (form, entry["label"], entry["language"]): entry
         for form in FORMS
         for entry in found[form]
-        if entry["threshold"] == threshold
+        if entry["threshold"] == shown_threshold(found)
     }
     rows = []
     for label in results["labels"]:
         for language in sorted({language for _, of_label, language in entries if of_label == label}):
             mark = {1: " (over)", -1: " (under)"}.get(marks.get((label, language), 0), "")
-            for tokens in SETS:
-                cells = [difference_text(entries.get((form, label, language)), tokens) for form in FORMS]
-                rows.append([label, f"{language}{mark}", tokens, *cells])
+            of_form = [entries.get((form, label, language)) for form in FORMS]
+            rows += [[label, f"{language}{mark}", tokens, *(difference_text(entry, tokens) for entry in of_form)]
+                     for tokens in SETS]  # fmt: skip
     return ["label", "language", "tokens", *FORMS], rows
 
 
-def tokens_cells(results: dict[str, Any]) -> Cells:
+def tokens_cells(results: Results) -> Cells:
     """Of the evaluation of one model: sums over positive, neutral and negative tokens, and their shares of all."""
-    rows = [
-        [
-            entry["label"],
-            entry["language"],
-            *(f"{entry[kind]:+.3f} ({entry['token_shares'][kind]:.3f})" for kind in SETS),
-        ]
-        for entry in results["explained"]["tokens"]
-    ]
+    found = results["explained"]
+    assert found
+    rows = [[e["label"], e["language"], *(f"{e[kind]:+.3f} ({e['token_shares'][kind]:.3f})" for kind in SETS)]
+            for e in found["tokens"]]  # fmt: skip
     return ["label", "language", *(f"{kind} (share)" for kind in SETS)], rows
 
 
-def base_values_cells(results: dict[str, Any]) -> Cells:
+def base_values_cells(results: Results) -> Cells:
     """Base values of each setup, mean over seeds and texts, and their standard deviation over seeds and over texts."""
-    found = results["attributions"]["base_values"]
-    rows = [
-        [
-            name,
-            *(f"{values['mean'][label]:.3f}" for label in results["labels"]),
-            *(
-                "-" if values[f"over_{what}"] is None else f"{values[f'over_{what}']:.4f}"
-                for what in ("seeds", "examples")
-            ),
-        ]
-        for name, values in found.items()
-    ]
+    assert results["attributions"]
+    rows = []
+    for name, values in results["attributions"]["base_values"].items():
+        spreads = (interval_text(value, None, ".4f") for value in (values["over_seeds"], values["over_examples"]))
+        rows.append([name, *(f"{values['mean'][label]:.3f}" for label in results["labels"]), *spreads])
     return ["setup", *results["labels"], "SD over seeds", "SD over texts"], rows
 
 
-def speed_cells(folder: Path) -> Cells:
-    """Of the kept benchmarks of attributions, a row for each data set and type."""
-    rows = []
-    for path in sorted(folder.glob("attributions-*.json")):
-        found = json.loads(path.read_text(encoding="utf-8"))
-        low, median, high = (f"{value:.0f}" for value in found["tokens"])
-        rows += [
-            [
-                found["data"],
-                f"{median} ({low}-{high})",
-                found["device"],
-                dtype,
-                f"{found['speed against shap'][dtype]:.1f} x",
-                f"{engine['seconds / floor']:.2f} x",
-            ]
-            for dtype, engine in found["engine"].items()
-        ]
-    return ["data", "tokens", "device", "type", "examples a second, shap = 1", "time, floor = 1"], rows
-
-
-def hub_cells(folder: Path) -> Cells:
-    """Of the kept benchmark of publishing: seconds of a push and pull of all setups of a run over loopback."""
-    found = json.loads((folder / "hub.json").read_text(encoding="utf-8"))
-    cells = [str(len(found["setups"])), str(found["files"]), f"{found['bytes'] / 1e6:.1f}"]
-    cells += [f"{found[key]:.2f}" for key in ("push", "pull", "hash and copy", "overhead")]
-    return ["setups", "files", "MB", "push (s)", "pull (s)", "hash and copy (s)", "overhead (s)"], [cells]
-
-
-def probes_cells(results: dict[str, Any]) -> Cells:
-    """One row a setup and kind of text: the language probe with chance and its control, over seeds."""
+def probes_cells(results: Results) -> Cells:
+    """One row per setup and kind of text: the language probe with chance and its control, over seeds."""
     rows = []
     for name, setup in results["setups"].items():
-        for text in ("test", "external"):
-            probes = [metrics["probe"][text] for metrics in setup["seeds"].values()]
-            if any(probe is None for probe in probes):
+        for text in TEXTS:
+            probes = [probe for metrics in setup["seeds"].values() if (probe := metrics["probe"][text])]
+            if len(probes) < len(setup["seeds"]):
                 continue
-            means = [
-                setup["summary"].get(f"probe.{text}.{key}") for key in ("accuracy", "bits_below_chance", "confidence")
-            ]
-            low, high = (sum(probe["control_interval"][end] for probe in probes) / len(probes) for end in (0, 1))
-            control = sum(probe["control"] for probe in probes) / len(probes)
-            chance = f"{sum(probe['chance'] for probe in probes) / len(probes):.3f}"
-            shown = [interval_text(mean, ".3f") for mean in means]
-            rows.append([name, text, shown[0], chance, f"{control:.3f} [{low:.3f}, {high:.3f}]", *shown[1:]])
+            accuracy, *bits = (
+                summary_text(setup["summary"].get(f"probe.{text}.{key}"))
+                for key in ("accuracy", "bits_below_chance", "confidence")
+            )
+            bounds = [_mean(probe["control_interval"][end] for probe in probes) for end in (0, 1)]
+            control = interval_text(_mean(probe["control"] for probe in probes), bounds)
+            chance = interval_text(_mean(probe["chance"] for probe in probes))
+            rows.append([name, text, accuracy, chance, control, *bits])
     return ["setup", "text", "accuracy", "chance", "shuffled [99 %]", "bits below chance", "confidence"], rows
 
 
-def languages_cells(results: dict[str, Any]) -> Cells:
-    """Quality in each language; for a single seed with bootstrap intervals over examples."""
+def languages_cells(results: Results) -> Cells:
+    """Quality in each language, over seeds; for a single seed with bootstrap intervals over examples."""
     rows = []
     for name, setup in results["setups"].items():
-        seeds = [metrics["test"] for metrics in setup["seeds"].values()]
-        for language in seeds[0]["by_language"]:
-            cells = []
-            for measure in ("accuracy", "macro_f1"):
-                summary = setup["summary"].get(f"test.by_language.{language}.{measure}")
-                if summary and len(seeds) == 1 and seeds[0]["intervals"]:
-                    bounds = seeds[0]["intervals"]["by_language"].get(language, {}).get(measure)
-                    if bounds:
-                        summary |= dict(zip(("low", "high"), bounds, strict=True))
-                cells.append(interval_text(summary, ".3f"))
-            errors = [test["calibration"][language]["expected_calibration_error"] for test in seeds
-                      if language in (test["calibration"] or {})]  # fmt: skip
-            rows.append([name, language, *cells, f"{sum(errors) / len(errors):.3f}" if errors else "-"])
-        worst = interval_text(setup["summary"].get("test.worst_cell_accuracy"), ".3f")
-        rows.append([name, "worst cell", worst, "-", "-"])
+        first, *more = (metrics["test"] for metrics in setup["seeds"].values())
+        for test, *cells in quality_cells(first)[1]:
+            key, summary = f"test.by_language.{test}", setup["summary"]
+            if more and test in first["by_language"]:
+                curves = [of["calibration"][test] for of in (first, *more) if of["calibration"]]
+                cells = [summary_text(summary.get(f"{key}.{measure}")) for measure in ("accuracy", "macro_f1")]
+                cells.append(interval_text(_mean(curve["expected_calibration_error"] for curve in curves)))
+            elif more:
+                cells[0] = summary_text(summary.get("test.worst_cell_accuracy"))
+            rows.append([name, test, *cells])
     return ["setup", "language", "accuracy", "macro F1", "calibration error"], rows
 
 
-def shown_threshold(attributions: dict[str, Any]) -> float:
+def quality_cells(test: TestMetrics) -> Cells:
+    """Quality of one model in each language, with bootstrap intervals over examples."""
+    bounds = test["intervals"]["by_language"] if test["intervals"] else {}
+    rows = []
+    for language, values in test["by_language"].items():
+        interval, curve = bounds.get(language, {}), (test["calibration"] or {}).get(language)
+        cells = [
+            interval_text(values["accuracy"], interval.get("accuracy")),
+            interval_text(values["macro_f1"], interval.get("macro_f1")),
+            interval_text(curve and curve["expected_calibration_error"]),
+        ]
+        rows.append([language, *cells])
+    rows.append(["worst label of a language", f"{test['worst_cell_accuracy']:.3f}", "-", "-"])
+    return ["language", "accuracy", "macro F1", "calibration error"], rows
+
+
+def difference_text(entry: Difference | None, tokens: TokenSet) -> str:
+    """A part of a cumulative difference with its 95 % interval, over seeds where there is one, else over examples."""
+    return "-" if entry is None else interval_text(entry[tokens], shown_interval(entry, tokens), "+.3f")
+
+
+def shown_interval(entry: Difference, tokens: TokenSet) -> list[float] | None:
+    """[low, high] of a part of a cumulative difference: over seeds, else over examples, else none."""
+    return (entry["seed_intervals"] or entry["intervals"] or {}).get(tokens)
+
+
+def shown_threshold(attributions: Attributions) -> float:
     """The paper's .01 where it was measured, else the first."""
     thresholds = [entry["threshold"] for entry in attributions["result"]]
     return next((threshold for threshold in thresholds if threshold == 0.01), thresholds[0])
 
 
-def shown_interval(entry: dict[str, Any], tokens: str) -> list[float] | None:
-    """[low, high] of a part of a cumulative difference: over seeds, else over examples, else none."""
-    return (entry["seed_intervals"] or entry["intervals"] or {}).get(tokens)
+def _mean(values: Iterable[float]) -> float | None:
+    """Mean of numbers, None of none."""
+    numbers = list(values)
+    return sum(numbers) / len(numbers) if numbers else None
 
 
-def difference_text(entry: dict[str, Any] | None, tokens: str) -> str:
-    """A part of a cumulative difference with its 95 % interval, over seeds where there is one, else over examples."""
-    if entry is None:
-        return "-"
-    low, high = shown_interval(entry, tokens) or (None, None)
-    return interval_text({"mean": entry[tokens], "low": low, "high": high}, "+.3f")
-
-
-def shares_of(counts: Sequence[int]) -> list[float]:
-    """Each count divided by their sum, 0 where that is 0."""
-    total = sum(counts) or 1
-    return [count / total for count in counts]
-
-
-def interval_text(value: dict[str, Any] | None, form: str) -> str:
-    """An INTERVAL of results.json as text: "mean [low, high]", the mean alone for one seed, - for none."""
-    if value is None:
-        return "-"
-    text = format(value["mean"], form)
-    return text if value["low"] is None else f"{text} [{value['low']:{form}}, {value['high']:{form}}]"
-
-
-def command_of(results: dict[str, Any]) -> str:
-    """The command that makes a run of these results."""
-    chosen = {"seeds": len(results["seeds"]), "seed": results["seeds"][0], "setups": list(results["setups"])}
-    begin = f"accelerate launch recipes/{results['recipe']}.py"
+def command_of(results: Results) -> str:
+    """The command that repeats a run of these results."""
+    config, chosen = results["config"], dict(results.get("flags", {}))
+    words = ["accelerate", "launch", f"recipes/{results['recipe']}.py"]
     if results["recipe"] == "evaluate":
-        begin, chosen = shlex.join([*begin.split(), results["config"]["model"], results["config"]["dataset"]]), {}
+        words += [config["model"], config["dataset"]]
     else:
-        begin += f" --config {results['config_name']}"
-    flags = [
-        f"--{key} {shlex.join(map(str, value if isinstance(value, list) else [value]))}"
-        for key, value in (results.get("flags", {}) | chosen).items()
-    ]
-    return one_line(" ".join([begin, *flags]))
+        words += ["--config", results["config_name"]]
+        chosen |= {"seeds": len(results["seeds"]), "seed": results["seeds"][0], "setups": list(results["setups"])}
+    for key, value in chosen.items():
+        words += [f"--{key}", *map(str, value if isinstance(value, list) else [value])]
+    return one_line(shlex.join(words))
+
+
+def speed_cells(folder: Path) -> Cells:
+    """Of the kept benchmarks of attributions, one row per data set and type."""
+    rows = []
+    for path in sorted(folder.glob("attributions-*.json")):
+        found = read_json(path, "run the benchmark again")
+        low, median, high = (f"{value:.0f}" for value in found["tokens"])
+        for dtype, engine in found["engine"].items():
+            speeds = f"{found['speed against shap'][dtype]:.1f} x", f"{engine['seconds / floor']:.2f} x"
+            rows.append([found["data"], f"{median} ({low}-{high})", found["device"], dtype, *speeds])
+    return ["data", "tokens", "device", "type", "examples a second, shap = 1", "time, floor = 1"], rows
+
+
+def hub_cells(folder: Path) -> Cells:
+    """Of the kept benchmark of publishing: seconds of a push and pull of all setups of a run over loopback."""
+    found = read_json(folder / "hub.json", "run the benchmark again")
+    cells = [str(len(found["setups"])), str(found["files"]), f"{found['bytes'] / 1e6:.1f}"]
+    cells += [f"{found[key]:.2f}" for key in ("push", "pull", "hash and copy", "overhead")]
+    return ["setups", "files", "MB", "push (s)", "pull (s)", "hash and copy (s)", "overhead (s)"], [cells]
 
 
 TABLES = {
@@ -265,22 +261,22 @@ _MARK = re.compile(r"(<!-- langimb:(?P<run>[\w/-]+):(?P<table>\w+) -->\n)(?:.*?\
 
 
 def fill_marks(text: str, folder: str | Path) -> str:
-    """Text whose `<!-- langimb:RUN:TABLE -->` ... `<!-- /langimb -->` marks hold the tables of folder/RUN/results.json.
+    """Markdown whose `<!-- langimb:RUN:TABLE -->` ... `<!-- /langimb -->` marks contain the tables of kept results.
 
     Args:
         text: Markdown.
-        folder: of the kept results (`model_cards`).
+        folder: of the kept results (`model_cards`), RUN/results.json.
 
     Raises:
-        ValueError: a mark names no table, or its results cannot be read.
+        ValueError: a mark names no known table, or its results cannot be read.
     """
 
     def render(mark: re.Match[str]) -> str:
-        name, place = mark["table"], Path(folder, mark["run"])
-        known = [*(BENCHMARKS if mark["run"] == "benchmarks" else TABLES)]
-        if name not in known:
+        """A mark with its table."""
+        name, place, benchmark = mark["table"], Path(folder, mark["run"]), mark["run"] == "benchmarks"
+        if name not in (known := BENCHMARKS if benchmark else TABLES):
             raise ValueError(f"Unknown table {name!r} in a mark: choose one of {', '.join(known)}.")
-        cells = BENCHMARKS[name](place) if mark["run"] == "benchmarks" else TABLES[name](read_results(place))
+        cells = BENCHMARKS[name](place) if benchmark else TABLES[name](read_results(place))
         return mark[1] + table(*cells) + "\n" + mark[4]
 
     return _MARK.sub(render, text)

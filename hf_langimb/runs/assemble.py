@@ -6,7 +6,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hf_langimb.results.schema import SCHEMA_VERSION, compare, summarise
+from hf_langimb.counts.verdict import Audit
+from hf_langimb.results.schema import SCHEMA_VERSION, Explained, Results
+from hf_langimb.results.summary import compare, summarise
 
 
 def assemble_results(
@@ -18,11 +20,11 @@ def assemble_results(
     languages: Sequence[str],
     labels: Sequence[str],
     seeds: Sequence[int],
-    data: Mapping[str, Any],
-    setups: Mapping[str, Mapping[str, Any]],
+    data: Mapping[str, Audit],
+    setups: Mapping[str, Any],
     noise_ceiling: float | None = None,
-    explained: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
+    explained: Explained | None = None,
+) -> Results:
     """The content of results.json, with intervals over seeds and paired comparisons of the setups.
 
     Args:
@@ -30,10 +32,10 @@ def assemble_results(
         languages, labels, seeds: the axes of all numbers.
         data: {split/plan: AUDIT}.
         setups: {name: {plan, settings ..., seeds: {seed: METRICS}}}.
-        noise_ceiling: accuracy that a perfect classifier would have on the test labels, where it is known.
+        noise_ceiling: the best accuracy possible on the test labels, where it is known.
         explained: summary of one model's attributions.
     """
-    summarised = {name: {**setup, "summary": summarise(setup["seeds"])} for name, setup in setups.items()}
+    summarised: Any = {name: {**setup, "summary": summarise(setup["seeds"])} for name, setup in setups.items()}
     return {
         "schema_version": SCHEMA_VERSION,
         "recipe": recipe,

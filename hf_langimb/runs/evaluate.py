@@ -22,13 +22,14 @@ from datasets import Dataset
 from hf_langimb.console import RESUMES, ends_in_words, on_main, start_program, with_dashes
 from hf_langimb.counts.columns import require_columns
 from hf_langimb.counts.distribution import JointDistribution
+from hf_langimb.counts.verdict import Audit
 from hf_langimb.data.rows import find_text_columns, standardise
 from hf_langimb.data.spec import DataSpec
 from hf_langimb.files import read_json, write_json
 from hf_langimb.models.axes import match_labels
 from hf_langimb.models.loading import ADAPTER_FILE, longest_input, tokenize
 from hf_langimb.results.folder import RunFolder
-from hf_langimb.results.schema import write_results
+from hf_langimb.results.schema import Explained, Results, write_results
 from hf_langimb.results.tables import file_name
 from hf_langimb.runs.assemble import assemble_results
 from hf_langimb.runs.drawing import sample_evenly
@@ -83,7 +84,7 @@ def _parse(argv: Sequence[str] | None) -> Namespace:
     return options
 
 
-def check_up(options: Namespace) -> tuple[Path, dict[str, Any]]:
+def check_up(options: Namespace) -> tuple[Path, Results]:
     """Measure, and write results.json; a step that is done is not done again.
 
     Args:
@@ -138,8 +139,8 @@ def _results_of(
     axes: dict[str, Any] | None,
     test: Dataset,
     metrics: dict[str, Any],
-    explained: dict[str, Any] | None,
-) -> dict[str, Any]:
+    explained: Explained | None,
+) -> Results:
     """results.json of a run with one setup."""
     adapter = place / ADAPTER_FILE
     setup = {
@@ -252,15 +253,15 @@ def _trained_on(
     return counted, np.array(axes["weights"])
 
 
-def _audit_of(axes: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+def _audit_of(axes: dict[str, Any], names: Sequence[str]) -> Audit:
     """AUDIT of the training data, from the counts in the checkpoint."""
     scheme = axes["class_weighting"]
     counted = JointDistribution(tuple(axes["languages"]), tuple(names), np.array(axes["counts"]))
     return counted.audit(scheme if not counted.missing_cells else "none")
 
 
-def _explained(store: Path) -> dict[str, Any]:
-    """Summary of one model's attributions."""
+def _explained(store: Path) -> Any:
+    """`explained` of results.json: a summary of one model's attributions."""
     from hf_langimb.measures.attribution.difference import base_values, token_sums
     from hf_langimb.measures.attribution.store import AttributionStore
 
@@ -274,7 +275,7 @@ def _explained(store: Path) -> dict[str, Any]:
     }
 
 
-def _show(folder: Path, results: dict[str, Any], options: Namespace) -> None:
+def _show(folder: Path, results: Results, options: Namespace) -> None:
     """Print the results, write the page, publish if asked for."""
     from hf_langimb.hub.push import publish_evaluation
     from hf_langimb.results.page import write_report

@@ -17,13 +17,15 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from hf_langimb.console import RESUMES, bar, ends_in_words, hidden, on_main, start_program
 from hf_langimb.counts.distribution import JointDistribution
+from hf_langimb.counts.verdict import Audit
 from hf_langimb.data import mini_xnli
 from hf_langimb.files import write_json
 from hf_langimb.measures.attribution.difference import base_values, compare_seeds
 from hf_langimb.models.axes import read_axes
 from hf_langimb.models.loading import longest_input
 from hf_langimb.results.folder import RunFolder
-from hf_langimb.results.schema import compared_pair, write_results
+from hf_langimb.results.schema import Results, write_results
+from hf_langimb.results.summary import compared_pair
 from hf_langimb.runs.assemble import assemble_results
 from hf_langimb.runs.drawing import Rows
 from hf_langimb.runs.recipe import Recipe, parse_recipe
@@ -48,7 +50,7 @@ SHOWN_SETTINGS = ("class_weighting", "masked_entropy_weight", "lora_rank")  # of
 SHOWN_APART = {"seeds", "seed", "setups"}  # flags that results.json has as keys of their own
 
 
-def run(recipe: Recipe) -> tuple[Path, dict[str, Any]]:
+def run(recipe: Recipe) -> tuple[Path, Results]:
     """Run every step that is not done yet.
 
     Returns:
@@ -156,7 +158,7 @@ def _measure(arguments: LangImbTrainingArguments, rows: Rows, store: Path) -> di
 
 def _results_of(
     recipe: Recipe, data: Data, settings: Mapping[str, Mapping[str, Any]], metrics: Mapping[str, Any]
-) -> dict[str, Any]:
+) -> Results:
     """results.json of a recipe, without the comparison of attributions."""
     setups = {
         name: {"plan": values["plan"]}
@@ -178,7 +180,7 @@ def _results_of(
     )
 
 
-def _audits(data: Data, settings: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def _audits(data: Data, settings: Mapping[str, Mapping[str, Any]]) -> dict[str, Audit]:
     """AUDIT of the test set and of each plan's training and validation rows."""
     audits = {"test/balanced": data.distribution("test", data.test_plan).audit()}
     for plan in dict.fromkeys(values["plan"] for values in settings.values()):
@@ -187,7 +189,7 @@ def _audits(data: Data, settings: Mapping[str, Mapping[str, Any]]) -> dict[str, 
     return audits
 
 
-def _compare_attributions(folder: RunFolder, setups: Sequence[str], seeds: Sequence[int]) -> dict[str, Any] | None:
+def _compare_attributions(folder: RunFolder, setups: Sequence[str], seeds: Sequence[int]) -> Any:
     """Cumulative difference of imbalanced and balanced, and base values; null where the run has not both setups."""
     setup, reference = compared_pair(setups)
     if setup not in setups or reference not in setups:
@@ -280,7 +282,7 @@ def main(name: str, folder: Path) -> None:
             _show(recipe, output, results)
 
 
-def _show(recipe: Recipe, output: Path, results: dict[str, Any]) -> None:
+def _show(recipe: Recipe, output: Path, results: Results) -> None:
     """Print the results, write the page, publish where that was asked for."""
     from hf_langimb.results.page import write_report
     from hf_langimb.results.tables import attributions_cells, comparisons_cells, predictions_cells, setups_cells, table
@@ -297,7 +299,7 @@ def _show(recipe: Recipe, output: Path, results: dict[str, Any]) -> None:
     if results["attributions"]:
         print("\nToken attributions, cumulative difference (see the page for what is compared)\n")
         print(table(*attributions_cells(results)))
-    print(f"\nNoise ceiling of the test labels: {results['noise_ceiling']:.3f}" if results["noise_ceiling"] else "")
+    print(f"\nNoise ceiling of the test labels: {results['noise_ceiling']:.3f}" if results.get("noise_ceiling") else "")
     print(f"To look at: {write_report(output)}")
     print(f"All numbers: {output / 'results.json'}; models: {output}/SETUP/seed-N/")
     if recipe.training.push_to_hub:

@@ -54,10 +54,10 @@ def test_shares_are_joint_or_per_language():
     ("shares", "message"),
     [
         pytest.param([[0.5, 0.33, 0.17], [0.17, 0.33, 0.49]], "sums 1, 0.99. Write exact fractions", id="rounded"),
-        pytest.param([[0.5, 0.5], [0.5, 0.6]], "do not add up: expected .* found sums 1, 1.1", id="too-much"),
-        pytest.param([[0.2, 0.2], [0.2, 0.2]], "found sums 0.4, 0.4", id="too-little"),
-        pytest.param([[1.5, -0.5], [0.5, 0.5]], "not be negative; the smallest is -0.5", id="negative"),
-        pytest.param([0.5, 0.5], r"languages x labels; found an array of shape \(2,\)", id="not-a-table"),
+        pytest.param([[0.5, 0.5], [0.5, 0.6]], "must sum to 1; got .* sums 1, 1.1", id="too-much"),
+        pytest.param([[0.2, 0.2], [0.2, 0.2]], "sums 0.4, 0.4", id="too-little"),
+        pytest.param([[1.5, -0.5], [0.5, 0.5]], "each 0 or more, .* smallest share -0.5", id="negative"),
+        pytest.param([0.5, 0.5], r"a table of shares, languages x labels, .*got shape \(2,\)", id="not-a-table"),
         pytest.param([[np.nan, 0.5], [0.5, 0.5]], "table of shares", id="nan"),
         pytest.param([[0.25, 0.25, 0.5]], "1 languages x 3 labels, the source 2 x 2: give one share", id="shape"),
     ],
@@ -143,9 +143,9 @@ def test_a_plan_larger_than_the_source_says_which_cells_and_what_fits():
 @pytest.mark.parametrize(
     ("available", "size", "message"),
     [
-        pytest.param([[9, 9], [9, 9]], -4, "size of 0 rows or more, found -4", id="negative-size"),
-        pytest.param([[9, -1], [9, 9]], None, "whole numbers from 0 up, found -1", id="negative-source"),
-        pytest.param([[0.5, 0.5], [0.5, 0.5]], None, "found 0.5", id="shares-as-source"),
+        pytest.param([[9, 9], [9, 9]], -4, "whole numbers from 0 up, got -4", id="negative-size"),
+        pytest.param([[9, -1], [9, 9]], None, "whole numbers from 0 up, got -1", id="negative-source"),
+        pytest.param([[0.5, 0.5], [0.5, 0.5]], None, "got 0.5", id="shares-as-source"),
     ],
 )
 def test_bad_sizes(available, size, message):
@@ -233,9 +233,9 @@ def test_marginals_stay_uniform_while_the_joint_is_skewed():
     ("labels", "counts", "message"),
     [
         pytest.param([0, 1, 0, 1], [[1, 1], [1, 2]], r"Cell \(fr, 1\) needs 2 rows, the source has 1", id="too-many"),
-        pytest.param([0, 1, 0, 1], [[1, 1]], r"2 languages x 2 labels, found shape \(1, 2\)", id="shape"),
-        pytest.param([0, 1, 0, 1], [[1, 1], [1, -1]], "whole numbers from 0 up, found -1", id="negative"),
-        pytest.param([0, 1, 0, 1], [[0.25, 0.25]] * 2, "found 0.25.*hf_langimb.allocate", id="shares"),
+        pytest.param([0, 1, 0, 1], [[1, 1]], r"2 languages and 2 labels, .*got shape \(1, 2\)", id="shape"),
+        pytest.param([0, 1, 0, 1], [[1, 1], [1, -1]], "whole numbers from 0 up, got -1", id="negative"),
+        pytest.param([0, 1, 0, 1], [[0.25, 0.25]] * 2, "got 0.25.*hf_langimb.allocate", id="shares"),
         pytest.param([0, 1, 0], [[1, 1], [1, 1]], "found 4 in the language column, 3 in the label", id="lengths"),
         pytest.param([0], [[1], [1]], "found 4 in the language column, 1 in the label", id="one-label-for-all"),
         pytest.param([0, 1, 0, None], [[1, 1], [1, 1]], "label column has 1 null entries of 4", id="null"),

@@ -249,7 +249,7 @@ def test_unknown_names_list_the_known_ones():
 
 @pytest.mark.parametrize("smoothing", [0, -1, float("nan"), float("inf")])
 def test_smoothing_must_be_a_number_above_zero(smoothing):
-    with pytest.raises(ValueError, match=f"above 0 .*found {smoothing}"):
+    with pytest.raises(ValueError, match=f"above 0 .*got {smoothing}"):
         cell_weights(table(GAPPED["spec"]), "per_language", missing_cell_policy="smooth", smoothing=smoothing)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import LIVE_TOKEN, TOKEN
+from conftest import LIVE_TOKEN, TOKEN, unknown_keys
 from datasets import Dataset
 from hub_run import SETUPS, refused, stamps, whole
 from huggingface_hub import HfApi, ModelCard, close_session, constants
@@ -26,6 +26,7 @@ from hf_langimb.hub.prepare import Repository, logits_of
 from hf_langimb.hub.pull import pull
 from hf_langimb.hub.push import publish, publish_evaluation, require_login
 from hf_langimb.models.loading import load_model
+from hf_langimb.results.schema import Results
 from hf_langimb.runs import evaluate
 from hf_langimb.runs.experiment import run
 from hf_langimb.runs.recipe import parse_recipe
@@ -384,7 +385,7 @@ def test_nothing_of_a_damaged_run_is_published(server, finished, tmp_path):
     weights.unlink()
     with pytest.raises(ValueError, match=r"has no \.safetensors weights to publish"):
         push_run(copy, "ann/xnli", token=TOKEN)
-    with pytest.raises(ValueError, match=r"Expected results.json in the run folder .*, found none"):
+    with pytest.raises(ValueError, match=r"Expected a run folder with results.json, got .*: run the recipe first"):
         push_run(tmp_path / "nowhere", "ann/xnli", token=TOKEN)
     for missing, message in (
         ("langimb.json", "lacks langimb.json: remove it and run"),
@@ -718,6 +719,7 @@ def test_any_checkpoint_is_measured_and_its_card_refreshed(server, finished, tex
     assert len(server.repos["ann/one"].commits()) == 3, "one commit"
     files = server.repos["ann/one"].files()
     measured = json.loads(files["evaluation/texts.parquet/results.json"])
+    assert not list(unknown_keys(measured, Results))
     assert measured["setups"]["model"]["seeds"]["0"]["test"]["rows"] == 120
     assert measured["setups"]["model"]["seeds"]["0"]["test"]["reliance"] is not None
     assert measured["explained"]["examples"] == 6

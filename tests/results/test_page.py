@@ -16,7 +16,8 @@ from hf_langimb import attribute
 from hf_langimb.cli import main
 from hf_langimb.measures.attribution.store import AttributionStore, stack
 from hf_langimb.results.page import _verdict, render, write_report
-from hf_langimb.results.schema import read_results, represented
+from hf_langimb.results.schema import read_results
+from hf_langimb.results.summary import compare, represented
 
 KEPT = Path(hf_langimb.__file__).parents[1] / "model_cards" / "xnli-mini"
 
@@ -83,8 +84,6 @@ def test_the_verdict_has_three_lines_with_intervals(results):
 
 
 def test_the_verdict_is_that_of_the_plain_setups_in_any_order(results):
-    from hf_langimb.results.schema import compare
-
     expected = _verdict(results)
     setups = results["setups"]
     turned = {name: setups[name] for name in ("weighted", "imbalanced", "balanced")}
@@ -170,20 +169,20 @@ def test_the_command(tmp_path, capsys):
     before = (tmp_path / "results.json").read_bytes()
     for output in (tmp_path / "results.json", tmp_path / "nowhere" / "x.html", tmp_path):
         assert main(["report", str(tmp_path), "--output", str(output)]) == 1
-        assert "Expected an .html file in a folder that exists as output" in capsys.readouterr().err
+        assert "Expected an .html file in a folder that exists as output, got" in capsys.readouterr().err
     assert (tmp_path / "results.json").read_bytes() == before
     (tmp_path / "environment.json").write_text('{"versions": n')
     assert main(["report", str(tmp_path)]) == 0
     assert main(["report", str(tmp_path / "results.json")]) == 1
-    assert "name the folder that it is in" in capsys.readouterr().err
+    assert "name the folder that contains it" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (None, "Expected results.json in the run folder"),
-        ('{"schema_version": 1, "rec', "is not whole JSON"),
-        ('{"schema_version": 9}', "has schema_version 9, this hf_langimb reads up to 1: upgrade hf_langimb"),
+        (None, "Expected a run folder with results.json, got"),
+        ('{"schema_version": 1, "rec', "is not valid JSON"),
+        ('{"schema_version": 9}', "expected schema_version 1, got 9: upgrade hf_langimb"),
         ('{"schema_version": 1}', "expected the keys recipe"),
     ],
 )
@@ -249,11 +248,11 @@ def test_the_page_fits_the_screen(browser, explained_run, width, scheme):
         viewport={"width": width, "height": 800}, color_scheme=scheme, java_script_enabled=True
     )
     page = context.new_page()
-    requests, faults = [], []
+    requests, errors = [], []
     page.on("request", lambda request: requests.append(request.url))
-    page.on("console", lambda message: faults.append(message.text))
+    page.on("console", lambda message: errors.append(message.text))
     page.goto(path.as_uri())
-    assert requests == [path.as_uri()] and faults == []
+    assert requests == [path.as_uri()] and errors == []
     assert page.evaluate("document.documentElement.scrollWidth") <= width  # tables scroll, the page does not
     assert page.get_by_role("heading", name="Verdict").is_visible()
     pictures = page.get_by_role("img")

@@ -1,34 +1,36 @@
-"""results.json: intervals, paired comparisons, what is refused, and files that stay whole."""
+"""results.json: intervals, paired comparisons, its keys, what is refused, and files that stay complete."""
 
 import copy
 import json
 import math
+from pathlib import Path
+from typing import NotRequired, get_origin, get_type_hints
 
 import numpy as np
 import pytest
+from conftest import unknown_keys
 from scipy import stats
 
+import hf_langimb
+from hf_langimb import JointDistribution
 from hf_langimb.files import write_json
-from hf_langimb.results.schema import (
-    COMPARED,
-    PROBE,
-    RESULTS,
-    TEST,
-    compare,
-    interval,
-    read_results,
-    summarise,
-    validate,
-    write_results,
-)
+from hf_langimb.results import schema
+from hf_langimb.results.schema import Results, read_results, validate, write_results
+from hf_langimb.results.summary import COMPARED, compare, interval, summarise
+
+KEPT = Path(hf_langimb.__file__).parents[1] / "model_cards"
+HINTS = get_type_hints(Results, include_extras=True)
+REQUIRED = {key for key, hint in HINTS.items() if get_origin(hint) is not NotRequired}
 
 
 def metrics(accuracy, external=None, reliance=0.5):
     nulls = dict.fromkeys(("loss", "plain_loss", "skew_transfer", "intervals", "calibration"))
-    test = dict.fromkeys(TEST, 0.25) | nulls | {"rows": 6, "accuracy": accuracy, "reliance": reliance}
+    test = dict.fromkeys(schema.TestMetrics.__annotations__, 0.25) | nulls
+    test |= {"rows": 6, "accuracy": accuracy, "reliance": reliance}
     test["by_language"] = {"en": {"accuracy": accuracy, "macro_f1": 0.5}}
     test["predicted"] = [[1, 2], [3, 0]]
-    probe = dict.fromkeys(PROBE, 0.5) | {"control_interval": [0.4, 0.6], "rows": 6}
+    measures = ("accuracy", "chance", "control", "bits_below_chance", "confidence")
+    probe = dict.fromkeys(measures, 0.5) | {"control_interval": [0.4, 0.6], "rows": 6}
     external = external and probe | external
     return {"test": test, "probe": {"test": probe | {"accuracy": 0.9, "converged": True}, "external": external}}
 
@@ -50,14 +52,7 @@ def results():
         "languages": ["en", "fr"],
         "labels": ["no", "yes"],
         "seeds": [0, 1],
-        "data": {
-            "test/balanced": {
-                "languages": ["en", "fr"],
-                "labels": ["no", "yes"],
-                "counts": [[2, 1], [1, 2]],
-                "row_shares": [[2 / 3, 1 / 3], [1 / 3, 2 / 3]],
-            }
-        },
+        "data": {"test/balanced": JointDistribution(["en", "fr"], ["no", "yes"], [[2, 1], [1, 2]]).audit()},
         "setups": setups,
         "comparisons": compare(setups),
         "attributions": None,
@@ -145,11 +140,34 @@ def test_results_outside_the_schema_are_not_written(results, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+# Keys.
+
+
+@pytest.mark.parametrize("run", [path.parent for path in sorted(KEPT.rglob("results.json"))], ids=lambda run: run.name)
+def test_every_key_of_kept_results_is_in_the_schema(run):
+    kept = read_results(run)  # of an earlier version, without a verdict in its audits
+    assert not list(unknown_keys(kept, Results))
+    assert not any("verdict" in audit for audit in kept["data"].values())
+    kept["setups"]["balanced-too"] = {"surprise": 1}
+    assert list(unknown_keys(kept, Results)) == ["setups, balanced-too, surprise"]
+
+
+def test_unknown_keys_pass_and_later_ones_may_be_missing(results):
+    assert {"flags", "noise_ceiling", "explained"} == HINTS.keys() - REQUIRED
+    validate(results | {"new": {"deep": [None]}}, "here")
+    results["data"]["test/balanced"]["new"] = 1
+    validate(results, "here")
+    for key in ("p_value", "link", "verdict"):
+        del results["data"]["test/balanced"][key]
+    validate(results | {"flags": {}, "noise_ceiling": None, "explained": None}, "here")
+    validate(results | {"noise_ceiling": 0.93}, "here")
+
+
 # What is refused.
 
 
 def test_missing_file(tmp_path):
-    with pytest.raises(ValueError, match="found none: run the recipe first"):
+    with pytest.raises(ValueError, match=r"got .*: run the recipe first"):
         read_results(tmp_path)
 
 
@@ -167,18 +185,18 @@ def test_damaged_file(results, tmp_path, form):
         "empty": b"",
     }
     path.write_bytes(damaged[form])
-    with pytest.raises(ValueError, match=r"not whole JSON.*run the recipe again with the same --output_dir"):
+    with pytest.raises(ValueError, match=r"not valid JSON.*run the recipe again with the same --output_dir"):
         read_results(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("version", "message"),
     [
-        (2, "has schema_version 2, this hf_langimb reads up to 1: upgrade hf_langimb"),
-        (0, "expected schema_version 1, found 0"),
-        ("1", "expected schema_version 1, found '1'"),
-        (None, "expected schema_version 1, found None"),
-        (True, "expected schema_version 1, found True"),
+        (2, "expected schema_version 1, got 2: upgrade hf_langimb"),
+        (0, "expected schema_version 1, got 0"),
+        ("1", "expected schema_version 1, got '1'"),
+        (None, "expected schema_version 1, got None"),
+        (True, "expected schema_version 1, got True"),
     ],
 )
 def test_other_versions(results, tmp_path, version, message):
@@ -188,7 +206,7 @@ def test_other_versions(results, tmp_path, version, message):
         read_results(tmp_path)
 
 
-@pytest.mark.parametrize("key", list(RESULTS)[1:])
+@pytest.mark.parametrize("key", sorted(REQUIRED - {"schema_version"}))
 def test_missing_keys(results, key):
     del results[key]
     with pytest.raises(ValueError, match=f"here: expected the keys {key}"):
@@ -198,10 +216,10 @@ def test_missing_keys(results, key):
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        ((), [], "here: expected object, found \\[\\]"),
-        (("setups",), [], "here, setups: expected one entry or more, found \\[\\]"),
+        ((), [], "here: expected object, got \\[\\]"),
+        (("setups",), [], "here, setups: expected one entry or more, got \\[\\]"),
         (("setups", "balanced"), {}, "here, setups, balanced: expected the keys plan, class_weighting"),
-        (("setups", "balanced"), None, "here, setups, balanced: expected object, found null"),
+        (("setups", "balanced"), None, "here, setups, balanced: expected object, got null"),
         (("setups", "balanced", "seeds"), {}, "here, setups, balanced, seeds: expected one entry or more"),
         (("setups", "balanced", "seeds", "1", "test"), {}, "balanced, seeds, 1, test: expected the keys rows"),
         (("setups", "balanced", "seeds", "1", "probe"), {}, "seeds, 1, probe: expected the keys test, external"),
@@ -212,15 +230,20 @@ def test_missing_keys(results, key):
             [[1, 2]],
             "expected 2 languages or more x 2 labels",
         ),
-        (("setups", "balanced", "seeds", "1", "test", "predicted"), None, "predicted: expected one entry or more"),
-        (("setups", "balanced", "seeds", "1", "test", "accuracy"), True, "accuracy: expected number, found true"),
-        (("setups", "balanced", "summary", "test.accuracy"), 0.5, "summary, test.accuracy: expected object, found 0.5"),
-        (("setups", "balanced", "summary", "test.accuracy", "mean"), None, "mean: expected number, found null"),
-        (("comparisons",), None, "here, comparisons: expected list, found null"),
+        (("setups", "balanced", "seeds", "1", "test", "predicted"), None, "predicted: expected list, got null"),
+        (("setups", "balanced", "seeds", "1", "test", "accuracy"), True, "accuracy: expected number, got true"),
+        (("setups", "balanced", "summary", "test.accuracy"), 0.5, "summary, test.accuracy: expected object, got 0.5"),
+        (("setups", "balanced", "summary", "test.accuracy", "mean"), None, "mean: expected number, got null"),
+        (("comparisons",), None, "here, comparisons: expected list, got null"),
         (("comparisons",), [{"metric": "test.accuracy"}], "here, comparisons, 0: expected the keys setup, reference"),
         (("data", "test/balanced"), {}, "here, data, test/balanced: expected the keys languages"),
         (("seeds",), [], "here, seeds: expected one entry or more"),
-        (("config",), "mini", 'here, config: expected object, found "mini"'),
+        (("noise_ceiling",), "high", 'here, noise_ceiling: expected number, got "high"'),
+        (("explained",), {"examples": 6}, "here, explained: expected the keys truncated_share, base_values, tokens"),
+        (("data", "test/balanced", "link"), 7, "here, data, test/balanced, link: expected text, got 7"),
+        (("setups", "balanced", "seeds", "1", "probe", "test", "converged"), 1, "converged: expected true or false"),
+        (("setups", "a b"), {}, "here, setups, a b: expected the keys plan"),
+        (("config",), "mini", 'here, config: expected object, got "mini"'),
     ],
 )
 def test_wrong_shape(results, path, value, message):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from hf_langimb.results.schema import compare, summarise
+from hf_langimb.results.summary import compare, summarise
 from hf_langimb.results.tables import comparisons_cells, predictions_cells, setups_cells, table
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import assert_close
+from conftest import assert_close, unknown_keys
 from datasets import Dataset
 from pyarrow.parquet import read_table
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -23,7 +23,7 @@ from hf_langimb.counts.distribution import JointDistribution
 from hf_langimb.measures.attribution.store import AttributionStore, stack
 from hf_langimb.models import loading
 from hf_langimb.models.loading import load_model
-from hf_langimb.results.schema import read_results
+from hf_langimb.results.schema import Results, read_results
 from hf_langimb.runs.experiment import run
 from hf_langimb.runs.recipe import parse_recipe
 
@@ -192,6 +192,7 @@ def test_results_are_those_of_the_contract(whole):
     text = (folder / "results.json").read_text()
     parsed = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} in results.json"))
     assert parsed == results == read_results(folder)
+    assert not list(unknown_keys(parsed, Results))
     assert list(results["setups"]) == SETUPS
     assert (results["languages"], results["labels"], results["seeds"]) == (["en", "fr"], LABELS, [0, 1])
     assert set(results["data"]) == {
@@ -479,7 +480,7 @@ def test_each_trained_checkpoint_is_loaded_once(work, tmp_path, monkeypatch):
         (["--label_column", "stars"], "Expected a label column 'stars', found columns"),
         (["--language_column", "lang"], "Expected a language column 'lang'"),
         (["--text_columns", "premise"], "Expected a text column 'premise'"),
-        (["--imbalanced_shares", "fr 1/2 1/2 1/2", "en 1/3 1/3 1/3"], "do not add up"),
+        (["--imbalanced_shares", "fr 1/2 1/2 1/2", "en 1/3 1/3 1/3"], "must sum to 1"),
         (["--probe_dataset_name", "/nowhere"], "Expected a data set at '/nowhere'"),
         (["--dataset_name", "/nowhere"], "Expected a data set at '/nowhere'"),
     ],

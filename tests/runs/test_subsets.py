@@ -77,9 +77,9 @@ def test_decimals_and_percentages_of_the_whole_are_plans_too():
         (["fr 1/0 1/3 1/6"], "found 'fr 1/0 1/3 1/6'"),
         (["1/2 1/3 1/6"], "found '1/2 1/3 1/6'"),
         ([""], "found ''"),
-        (["fr 1/2 1/3 1/6", "en 1/6 1/3 1/3"], "do not add up: .* found sums 0.833333, 1"),
+        (["fr 1/2 1/3 1/6", "en 1/6 1/3 1/3"], "must sum to 1; .* sums 0.833333, 1"),
         (["fr .5 .33 .17", "en .17 .33 .5", "de .33 .33 .33"], "Write exact fractions"),
-        (["fr 3/2 -1/3 -1/6", "en 1/6 1/3 1/2"], "must not be negative"),
+        (["fr 3/2 -1/3 -1/6", "en 1/6 1/3 1/2"], "smallest share -0.333333"),
     ],
 )
 def test_plans_that_are_none(lines, message):

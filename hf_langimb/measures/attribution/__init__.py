@@ -1,5 +1,8 @@
 """Token attributions of a data set: Owen and Shapley values, their store, and differences between models."""
 
+from typing import Literal
+
 METHODS, MASKINGS = ("owen", "shapley"), ("ids", "string")
 DTYPES, BUDGET_UNITS = ("float32", "float64", "bfloat16"), ("evaluations", "forwards")
-SETS = ("positive", "neutral", "negative")  # tokens, by the sign of what they add
+TokenSet = Literal["positive", "neutral", "negative"]
+SETS: tuple[TokenSet, ...] = ("positive", "neutral", "negative")  # tokens, by the sign of what they add

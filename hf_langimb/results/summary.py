@@ -1,0 +1,107 @@
+"""Numbers computed once from a run's measures: intervals over seeds, paired differences, and which cells are skewed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from hf_langimb.results.schema import Comparison, Interval, Metrics, Results, Setup
+
+SETTINGS = ("rows", "folds", "layer", "C")  # numbers that are no measures
+COMPARED = (
+    "test.accuracy",
+    "test.dependence_bits",
+    "test.dependence_bits_corrected",
+    "test.reliance",
+    "test.skew_transfer",
+    "probe.test.accuracy",
+    "probe.external.accuracy",
+)
+
+
+def interval(values: Sequence[float]) -> Interval:
+    """Mean and 95 % t interval over seeds; low and high are None for a single value."""
+    n = len(values)
+    mean = math.fsum(values) / n
+    if n == 1:
+        return {"mean": mean, "low": None, "high": None, "n": 1}
+    from scipy.special import stdtrit
+
+    deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
+    half = float(stdtrit(n - 1, 0.975)) * deviation / math.sqrt(n)
+    return {"mean": mean, "low": mean - half, "high": mean + half, "n": n}
+
+
+def summarise(seeds: Mapping[str, Metrics]) -> dict[str, Interval]:
+    """Intervals over seeds of every scalar measure of `test` and `probe`, by dotted name, for those each seed has."""
+    flat = [measures_of(metrics) for metrics in seeds.values()]
+    return {name: interval([metrics[name] for metrics in flat]) for name in flat[0] if all(name in m for m in flat)}
+
+
+def compare(setups: Mapping[str, Setup]) -> list[Comparison]:
+    """Per-seed paired differences, each setup against every setup before it, over the seeds that both have."""
+    flat = {name: {seed: measures_of(of) for seed, of in setup["seeds"].items()} for name, setup in setups.items()}
+    names = list(setups)
+    comparisons: list[Comparison] = []
+    for setup, reference in ((setup, reference) for i, setup in enumerate(names) for reference in names[:i]):
+        pairs = [(ours, flat[reference][seed]) for seed, ours in flat[setup].items() if seed in flat[reference]]
+        for metric in COMPARED:
+            if differences := [a[metric] - b[metric] for a, b in pairs if metric in a and metric in b]:
+                difference = interval(differences)
+                comparisons.append({"metric": metric, "setup": setup, "reference": reference, "difference": difference})
+    return comparisons
+
+
+def measures_of(metrics: Metrics) -> dict[str, float]:
+    """Every scalar measure of one trained model's `test` and `probe`, by dotted name."""
+    return dict(_scalars({"test": metrics["test"], "probe": metrics["probe"]}))
+
+
+def _scalars(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    """(dotted name, value) of the numbers in nested objects that are measures."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _scalars(value, f"{prefix}{key}.")
+        elif isinstance(value, int | float) and not isinstance(value, bool) and key not in SETTINGS:
+            yield f"{prefix}{key}", value
+
+
+def compared_pair(setups: Iterable[str]) -> tuple[str, str]:
+    """The setups whose difference is the verdict: imbalanced and balanced, else the first pair of their variants."""
+    names = set(setups)
+    suffixes = sorted(name.removeprefix("imbalanced") for name in names if name.startswith("imbalanced"))
+    suffix = next((text for text in suffixes if f"balanced{text}" in names), "")
+    return f"imbalanced{suffix}", f"balanced{suffix}"
+
+
+def represented(results: Results) -> dict[tuple[str, str], int]:
+    """(label, language) -> 1 where training with the skewed plan had more of the label than other languages have.
+
+    -1 where it had less, 0 where all languages have the same share; empty without a skewed plan.
+    """
+    audit = results["data"].get("train/imbalanced")
+    if audit is None:
+        return {}
+    found = {}
+    for j, label in enumerate(results["labels"]):
+        shares = [row[j] or 0.0 for row in audit["row_shares"]]
+        mean = math.fsum(shares) / len(shares)
+        for language, share in zip(audit["languages"], shares, strict=True):
+            found[label, language] = (share > mean + 0.005) - (share < mean - 0.005)
+    return found
+
+
+def measured(results: Results, setup: str, seed: int | None) -> tuple[int, Metrics]:
+    """The seed that is published, the lowest where none is named, and its METRICS.
+
+    Raises:
+        ValueError: the run has no such setup or seed.
+    """
+    if setup not in results["setups"]:
+        raise ValueError(f"The run has no setup {setup!r}: choose one of {', '.join(results['setups'])}.")
+    seeds = {int(number): metrics for number, metrics in results["setups"][setup]["seeds"].items()}
+    number = min(seeds) if seed is None else seed
+    if number not in seeds:
+        raise ValueError(f"Setup {setup} has no seed {number}: choose one of {', '.join(map(str, sorted(seeds)))}.")
+    return number, seeds[number]
