@@ -144,28 +144,26 @@ def _pad(tokenizer: Any, rows: dict[str, list[Any]]) -> Any:
 
 def _pool_with(pooling: str, layers: Sequence[int] | None) -> Pool:
     """The function that takes features from a model's outputs."""
-    if pooling not in POOLINGS:
-        raise ValueError(f"Unknown pooling {pooling!r}: choose one of {', '.join(POOLINGS)}.")
-    if pooling != "pooler":
-        return lambda outputs, batch: _pool(_hidden_states(outputs, layers), batch, pooling)
-    if layers is None or list(layers) != [-1]:
-        raise ValueError("The pooler has no layers: leave the layers out, or choose pooling cls, mean or last.")
-    return lambda outputs, batch: _pooled(outputs)
+    by_pooler = pooling == "pooler"
+    if pooling not in POOLINGS or (by_pooler and (layers is None or list(layers) != [-1])):
+        reason = "The pooler has no layers: leave the layers out, or" if by_pooler else f"Unknown pooling {pooling!r}:"
+        raise ValueError(f"{reason} choose one of {', '.join(POOLINGS)}.")
+
+    def pool(outputs: Any, batch: Any) -> torch.Tensor:
+        name = "pooler_output" if by_pooler else "hidden_states"
+        states = getattr(outputs, name, None)
+        if states is None:
+            advice = "no pooler: choose pooling cls, mean or last"
+            if not by_pooler:
+                advice = "no hidden states (an encoder-decoder?): choose an encoder or decoder"
+            raise ValueError(f"This model returns {advice}.")
+        return states[None] if by_pooler else _pool(_chosen(states, layers), batch, pooling)
+
+    return pool
 
 
-def _pooled(outputs: Any) -> torch.Tensor:
-    """[1, B, H] from the model's own pooler."""
-    pooled = getattr(outputs, "pooler_output", None)
-    if pooled is None:
-        raise ValueError("This model has no pooler: choose pooling cls, mean or last.")
-    return pooled[None]
-
-
-def _hidden_states(outputs: Any, layers: Sequence[int] | None) -> list[torch.Tensor]:
+def _chosen(states: Sequence[torch.Tensor], layers: Sequence[int] | None) -> list[torch.Tensor]:
     """The chosen layers, [B, T, H] each."""
-    states = getattr(outputs, "hidden_states", None)
-    if states is None:
-        raise ValueError("This model returns no hidden states (an encoder-decoder?): choose an encoder or decoder.")
     if wrong := [layer for layer in layers or () if not -len(states) <= layer < len(states)]:
         raise ValueError(f"This model has layers 0 to {len(states) - 1} (-1 is the last), got {wrong[0]}.")
     return list(states) if layers is None else [states[layer] for layer in layers]

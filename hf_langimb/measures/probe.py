@@ -1,21 +1,24 @@
-"""Language-identification probe: how well a linear model reads the language off a model's features (SPEC A5)."""
+"""Language-identification probe: how well a linear model identifies the language from a model's features (SPEC A5)."""
 
 from __future__ import annotations
 
 import itertools
-import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hf_langimb.console import bar
-from hf_langimb.counts.columns import encode_column
-from hf_langimb.measures import PROTOCOLS
+from hf_langimb.counts.columns import encode_columns
+from hf_langimb.measures.intervals import Floats, prediction_interval
 
 ATTEMPTS = 10  # to draw folds that leave every language among the rows to fit
+
+Ints = NDArray[np.int64]
+Split = tuple[Ints, Ints]  # rows to fit, rows to test
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class ProbeResult:
         control: mean accuracy of the same probe on shuffled languages; near `chance` where the protocol is sound.
         control_interval: where the accuracy on shuffled languages lies in 99 % of shuffles (a t prediction interval
             from those made: rows err together, so that a binomial interval over rows is too narrow).
-        bits_below_chance: entropy of the languages less the probe's cross-entropy, in bits: what the features tell.
+        bits_below_chance: entropy of the languages less the probe's cross-entropy, in bits: what the features reveal.
         confidence: mean probability that the probe gives to the language it names.
         rows: number of rows.
         folds: of the cross-validation.
@@ -46,7 +49,7 @@ class ProbeResult:
     rows: int
     folds: int
     languages: tuple[str, ...]
-    confusion: np.ndarray
+    confusion: Ints
     converged: bool
 
     def to_dict(self) -> dict[str, Any]:
@@ -80,57 +83,32 @@ def probe_languages(
         ValueError: fewer than two languages, a language with a single row or group, lengths that differ, or a number
             out of its range.
     """
-    from scipy.stats import t
-
     if not C > 0 or folds < 2 or shuffles < 2:
         raise ValueError(
-            f"Expected C above 0, folds and shuffles of 2 or more, found C={C}, folds={folds}, shuffles={shuffles}."
+            f"C must be above 0, folds and shuffles must be 2 or more, got C={C}, folds={folds}, shuffles={shuffles}."
         )
     table = np.asarray(features, dtype=np.float64)
     table = table[0] if table.ndim == 3 and len(table) == 1 else table
-    axis, target = encode_column(languages, "language")
+    axis, target, splits = _fold(languages, groups, folds, seed)
     if table.ndim != 2 or len(table) != len(target):
         raise ValueError(
-            f"Expected features of shape [{len(target)}, H] for {len(target)} languages, found {list(table.shape)}."
+            f"Expected features of shape [{len(target)}, H] for {len(target)} languages, got {list(table.shape)}."
         )
-    counts = np.bincount(target, minlength=len(axis))
-    if len(axis) < 2:
-        raise ValueError(f"A language probe needs rows in two languages or more, found only {', '.join(axis)}.")
-    group_ids = np.arange(len(target)) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
-    if len(group_ids) != len(target):
-        raise ValueError(f"Expected one group per row, found {len(group_ids):,} for {len(target):,} rows.")
-    apart = np.bincount(np.unique(np.stack([target, group_ids]), axis=1)[0])  # groups of each language
-    if apart.min() < 2:
-        rare = ", ".join(axis[i] for i in np.flatnonzero(apart < 2))
-        unit = "rows" if groups is None else "groups of rows"
-        raise ValueError(
-            f"A language probe needs two {unit} of each language or more, found one of {rare}: give more, or leave "
-            "such languages out."
-        )
-    splits = _splits(target, group_ids, int(min(folds, apart.min())), seed)
-    fits = bar(description="Probing", total=len(splits) * (1 + shuffles), unit="fit")
-    probabilities, converged = _out_of_fold(table, target, splits, C, fits)
-    rng = np.random.default_rng(seed)
-    controls = []
-    for _ in range(shuffles):
-        shuffled = target.copy()
-        for _, rows in splits:  # within folds, which keep their languages in proportion
-            shuffled[rows] = rng.permutation(target[rows])
-        controls.append(float((_out_of_fold(table, shuffled, splits, C, fits)[0].argmax(axis=1) == shuffled).mean()))
-    fits.close()
-    control = float(np.mean(controls))
-    half = float(t.ppf(0.995, shuffles - 1)) * float(np.std(controls, ddof=1)) * math.sqrt(1 + 1 / shuffles)
+    with bar(description="Probing", total=len(splits) * (1 + shuffles), unit="fit") as fits:
+        probabilities, converged = _out_of_fold(table, target, splits, C, fits)
+        controls = _controls(table, target, splits, C, shuffles, seed, fits)
+    low, high = prediction_interval(controls, 0.99)
     identified = probabilities.argmax(axis=1)
     confusion = np.zeros((len(axis), len(axis)), dtype=np.int64)
     np.add.at(confusion, (target, identified), 1)
-    shares = counts / counts.sum()
-    told = np.log2(np.maximum(probabilities[np.arange(len(target)), target], np.finfo(np.float64).tiny))
+    shares = np.bincount(target) / len(target)
+    bits = np.log2(np.maximum(probabilities[np.arange(len(target)), target], np.finfo(np.float64).tiny))
     return ProbeResult(
         accuracy=float((identified == target).mean()),
         chance=float(shares.max()),
-        control=control,
-        control_interval=(max(control - half, 0.0), min(control + half, 1.0)),
-        bits_below_chance=float(told.mean() - (shares * np.log2(shares)).sum()),
+        control=float(np.mean(controls)),
+        control_interval=(max(low, 0.0), min(high, 1.0)),
+        bits_below_chance=float(bits.mean() - (shares * np.log2(shares)).sum()),
         confidence=float(probabilities.max(axis=1).mean()),
         rows=len(target),
         folds=len(splits),
@@ -140,7 +118,39 @@ def probe_languages(
     )
 
 
-def _splits(target: np.ndarray, groups: np.ndarray, folds: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
+def _fold(languages: Any, groups: Any, folds: int, seed: int) -> tuple[tuple[str, ...], Ints, list[Split]]:
+    """The languages, the place of each row's language among them, and the folds."""
+    encoded = encode_columns(language=languages, **({} if groups is None else {"group": groups}))
+    axis, target = encoded[0]
+    group_ids = np.arange(len(target)) if groups is None else encoded[1][1]
+    apart = np.bincount(np.unique(np.stack([target, group_ids]), axis=1)[0])  # groups of each language
+    if len(axis) < 2 or apart.min() < 2:
+        rare = ", ".join(axis[i] for i in np.flatnonzero(apart < 2))
+        unit = "rows" if groups is None else "groups of rows"
+        found = f"only {', '.join(axis)}" if len(axis) < 2 else f"one of {rare}"
+        raise ValueError(
+            f"A language probe needs two {unit} of each language and two languages or more, got {found}: add rows, or "
+            "leave such languages out."
+        )
+    return axis, target, _splits(target, group_ids, int(min(folds, apart.min())), seed)
+
+
+def _controls(
+    features: Floats, target: Ints, splits: list[Split], C: float, shuffles: int, seed: int, fits: Any
+) -> list[float]:
+    """Accuracies of the same probe on shuffled languages."""
+    rng = np.random.default_rng(seed)
+    accuracies = []
+    for _ in range(shuffles):
+        shuffled = target.copy()
+        for _, rows in splits:  # within folds, which keep their languages in proportion
+            shuffled[rows] = rng.permutation(target[rows])
+        identified = _out_of_fold(features, shuffled, splits, C, fits)[0].argmax(axis=1)
+        accuracies.append(float((identified == shuffled).mean()))
+    return accuracies
+
+
+def _splits(target: Ints, groups: Ints, folds: int, seed: int) -> list[Split]:
     """(rows to fit, rows to test) of each fold: languages in proportion, rows of one group in one fold.
 
     As many folds as leave every language among the rows to fit.
@@ -155,12 +165,10 @@ def _splits(target: np.ndarray, groups: np.ndarray, folds: int, seed: int) -> li
         splits = list(splitter.split(target, target, groups if grouped else None))
         if all(len(np.unique(target[train])) == languages for train, _ in splits):
             return splits
-    raise ValueError("A language probe cannot keep rows of each language apart: too few groups of rows. Give more.")
+    raise ValueError("A language probe cannot keep rows of each language apart: too few groups of rows. Add more.")
 
 
-def _out_of_fold(
-    features: np.ndarray, target: np.ndarray, splits: list[tuple[np.ndarray, np.ndarray]], C: float, progress: Any
-) -> tuple[np.ndarray, bool]:
+def _out_of_fold(features: Floats, target: Ints, splits: list[Split], C: float, progress: Any) -> tuple[Floats, bool]:
     """Probabilities float64[N, L] of each row by a probe fitted on the other folds, and whether all fits converged."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
@@ -187,14 +195,14 @@ def probe_model(
     pooling: str | None = None,
     layers: Sequence[int] | None = (-1,),
 ) -> dict[str, Any] | None:
-    """Probe a checkpoint on text: features, then one probe for each layer.
+    """Probe a checkpoint on text: features, then one probe per layer.
 
     Args:
         name: Hub id or folder of any encoder, classifier or adapter.
         dataset: the text columns, `language`, and `id` (equal ids stay in one fold), as `DataSpec.texts` gives them.
         text_columns: one column, or two for a pair.
-        protocol: `text`, the paper's words: the first token's state, C = 1, the pair as a pair; `code`, its authors'
-            code: C = 1e-4, the pooler for BERT, the first text alone.
+        protocol: `text`, as the paper describes it: the first token's state, C = 1, the pair as a pair; `code`, as its
+            authors' code does it: C = 1e-4, the pooler for BERT, the first text alone.
         pooling: see `extract_features`; None takes the protocol's.
         layers: see `extract_features`; None takes all.
 
@@ -202,38 +210,33 @@ def probe_model(
         JSON-ready: the settings and, for each layer, the fields of `ProbeResult`; None in all processes but the main.
 
     Raises:
-        ValueError: no such model or protocol, a pooler that the checkpoint does not have, too few languages or rows.
+        ValueError: no such model, a pooler that the checkpoint does not have, too few languages or rows.
     """
     from accelerate import PartialState
 
     from hf_langimb.measures.forward import extract_features
     from hf_langimb.models.loading import load_trained
 
-    if protocol not in PROTOCOLS:
-        raise ValueError(f"Unknown protocol {protocol!r}: choose one of {', '.join(PROTOCOLS)}.")
     state = PartialState()
     trained = load_trained(name, encoder=True)
     model, tokenizer = trained.model, trained.tokenizer
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token  # padding is masked: any token will do
-    faithful = protocol == "code"
-    pooling = pooling or ("pooler" if faithful and model.config.model_type == "bert" else "cls")
+    code = protocol == "code"
+    pooling = pooling or ("pooler" if code and model.config.model_type == "bert" else "cls")
     if pooling == "pooler" and any("pooler" in parameter for parameter in trained.untrained):
         raise ValueError(f"The checkpoint {name!r} has no trained pooler: choose pooling cls, mean or last.")
-    columns = list(text_columns[:1] if faithful else text_columns)
-    rows = dataset.select_columns([*columns, "language", "id"])
-    features = extract_features(
-        model.to(state.device), tokenizer, rows, pooling=pooling, layers=layers, text_columns=columns
-    )
+    columns = list(text_columns[:1] if code else text_columns)
+    model.to(state.device)
+    features = extract_features(model, tokenizer, dataset, pooling=pooling, layers=layers, text_columns=columns)
     if not state.is_main_process:
         return None
-    strength = 1e-4 if faithful else 1.0
-    numbers: Sequence[Any] = range(len(features)) if layers is None else layers
-    numbers = ["pooler"] if pooling == "pooler" else numbers
+    strength = 1e-4 if code else 1.0
+    numbers = ["pooler"] if pooling == "pooler" else list(range(len(features)) if layers is None else layers)
+    languages, groups = dataset["language"][:], dataset["id"][:]
     probes = [
-        {"layer": number} | probe_languages(layer, rows["language"][:], groups=rows["id"][:], C=strength).to_dict()
+        {"layer": number} | probe_languages(layer, languages, groups=groups, C=strength).to_dict()
         for number, layer in zip(numbers, bar(features, "Probing layers"), strict=True)
     ]
-    return {"model": name, "protocol": protocol, "pooling": pooling, "C": strength, "text_columns": columns} | {
-        "layers": probes
-    }
+    settings = {"model": name, "protocol": protocol, "pooling": pooling, "C": strength, "text_columns": columns}
+    return settings | {"layers": probes}

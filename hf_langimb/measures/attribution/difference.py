@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import permutations, product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from hf_langimb.counts.columns import encode_column
 from hf_langimb.measures.attribution import SETS
 from hf_langimb.measures.attribution.store import AttributionStore, stack
+from hf_langimb.measures.intervals import Floats, bootstrap_mean, jackknife_interval
 
 THRESHOLDS = (0.001, 0.01, 0.05)
 PARTS = (*SETS, "base_difference", "probability_difference")
 SETTINGS = ("tokenizer", "data", "labels", "method", "masking", "budget", "budget_unit", "mask_token", "dtype")
 Store = AttributionStore | str | Path
+
+Bools = NDArray[np.bool_]
+Ints = NDArray[np.int64]
 
 
 def cumulative_difference(
@@ -79,12 +85,7 @@ def compare_seeds(
         of the same seed.
     """
     seeds = [number for number in other if number in reference]
-    if not seeds:
-        raise ValueError(f"The setups have no seed in common: got {list(other)} and {list(reference)}.")
-    stores = [
-        AttributionStore(s) if isinstance(s, str | Path) else s
-        for s in (*(other[n] for n in seeds), *(reference[n] for n in seeds))
-    ]
+    stores = _opened([*(other[n] for n in seeds), *(reference[n] for n in seeds)])
     sums = _Sums(stores, thresholds)
     count = len(seeds)
     pairs = list(permutations(range(count), 2)) or [(0, 0)]
@@ -98,9 +99,8 @@ def compare_seeds(
     for form, choices in forms.items():
         without = [[places for places, used in choices if left_out not in used] for left_out in range(count)]
         entries[form] = sums.entries([places for places, _ in choices], resamples, seed, without) if choices else []
-    first = stores[0]
-    cut = [sum(store.examples["truncated"].to_pylist()) / len(store) for store in stores]
-    return entries | {"seeds": seeds, "examples": len(first), "truncated_share": sum(cut) / len(cut)}
+    cut = [np.asarray(store.examples["truncated"]).mean() for store in stores]
+    return entries | {"seeds": seeds, "examples": len(stores[0]), "truncated_share": float(sum(cut) / len(cut))}
 
 
 def base_values(stores: Mapping[Any, Store]) -> dict[str, Any]:
@@ -117,8 +117,7 @@ def base_values(stores: Mapping[Any, Store]) -> dict[str, Any]:
         example's base value, mean over examples and labels (null for one seed); `over_examples`, the standard deviation
         over the examples of a model, mean over seeds and labels (null for one example).
     """
-    opened = [s if isinstance(s, AttributionStore) else AttributionStore(s) for s in stores.values()]
-    _require_alike(opened)
+    opened = _opened(stores.values())
     bases = np.stack([stack(store.examples["base"]).astype(np.float64) for store in opened])  # [seeds, N, C]
     spreads = [float(bases.std(axis=i, ddof=1).mean()) if bases.shape[i] > 1 else None for i in (0, 1)]
     means = dict(zip(opened[0].labels, bases.mean(axis=(0, 1)).tolist(), strict=True))
@@ -152,9 +151,10 @@ class _Sums:
     """Sums of S over the tokens that a store selects, for all examples, classes and thresholds of several stores."""
 
     def __init__(self, stores: Sequence[Store], thresholds: Sequence[float]) -> None:
-        self.stores = [s if isinstance(s, AttributionStore) else AttributionStore(s) for s in stores]
-        _require_alike(self.stores)
-        self.thresholds = _checked(thresholds)
+        self.stores = _opened(stores)
+        self.thresholds = np.atleast_1d(np.asarray(thresholds, dtype=np.float64)).tolist()
+        if not self.thresholds or not all(value >= 0 for value in self.thresholds):
+            raise ValueError(f"thresholds must be one or more values of S, each 0 or above, got {thresholds!r}.")
         first = self.stores[0]
         self.starts = np.flatnonzero(np.diff(first.tokens["example"].to_numpy(), prepend=-1))
         self.sizes = np.diff(np.append(self.starts, len(first.tokens)))
@@ -163,20 +163,20 @@ class _Sums:
             np.stack([stack(store.examples[name]).astype(np.float64) for name in ("base", "p")], axis=-1)
             for store in self.stores
         ]  # [N, C, 2] each
-        languages = np.array(first.examples["language"].to_pylist(), dtype=object)
-        if without := sum(language is None for language in languages):
+        if without := first.examples["language"].null_count:
             raise ValueError(
-                f"Attributions by language need a column language in the data: {without:,} of {len(languages):,} "
-                "examples have none. Explain the rows again with this column."
+                f"Attributions by language need a column language in the data; {without:,} of {len(first):,} examples "
+                "have none: explain them again with one."
             )
-        self.rows = {language: np.flatnonzero(languages == language) for language in sorted(set(languages))}
-        self._selected: dict[tuple[int, int], np.ndarray] = {}
+        names, languages = encode_column(first.examples["language"], "language")
+        self.rows = {name: np.flatnonzero(languages == i) for i, name in enumerate(names)}
+        self._selected: dict[tuple[int, int], Floats] = {}
 
-    def _sets(self, selection: int, threshold: float) -> tuple[np.ndarray, ...]:
+    def _sets(self, selection: int, threshold: float) -> tuple[Bools, ...]:
         signs = self.values[selection]
         return signs > threshold, np.abs(signs) <= threshold, signs < -threshold
 
-    def _over(self, store: int, selection: int) -> np.ndarray:
+    def _over(self, store: int, selection: int) -> Floats:
         """[thresholds, N, C, 3]: sums of a store's S over another's positive, neutral and negative tokens."""
         if (store, selection) not in self._selected:
             sums = [
@@ -189,14 +189,14 @@ class _Sums:
             )
         return self._selected[store, selection]
 
-    def parts(self, choices: Sequence[tuple[int, int, int]]) -> np.ndarray:
+    def parts(self, choices: Sequence[tuple[int, int, int]]) -> Floats:
         """[thresholds, N, C, 5], the mean over choices of (other, reference, selection)."""
         total: Any = 0.0
         for other, reference, selection in choices:
             moved = self._over(other, selection) - self._over(reference, selection)
             ends = np.broadcast_to(self.ends[other] - self.ends[reference], (*moved.shape[:-1], 2))
             total = total + np.concatenate([moved, ends], axis=-1)
-        return total / len(choices)
+        return np.asarray(total / len(choices))
 
     def entries(
         self,
@@ -207,27 +207,28 @@ class _Sums:
     ) -> list[dict[str, Any]]:
         """One for each threshold, language and label; `without` are the choices that are left without each seed."""
         parts = self.parts(choices)
-        jackknife = [self.parts(left) for left in without] if len(without) > 3 else []
-        labels = self.stores[0].labels
+        left_out = [self.parts(left) for left in without] if len(without) > 3 else []
         selections = [selection for _, _, selection in choices]
         found = []
         for (i, threshold), (language, rows) in product(enumerate(self.thresholds), self.rows.items()):
             means = parts[i, rows].mean(axis=0)  # [C, 5]
-            bounds = _bootstrap(parts[i, rows], resamples, seed) if resamples else None
-            seed_bounds = (
-                _jackknife(means, np.stack([left[i, rows].mean(axis=0) for left in jackknife])) if jackknife else None
-            )
+            bounds = {
+                "intervals": bootstrap_mean(parts[i, rows], resamples, seed) if resamples else None,
+                "seed_intervals": jackknife_interval(means, np.stack([left[i, rows].mean(axis=0) for left in left_out]))
+                if left_out
+                else None,
+            }
             shares = self._shares(selections, threshold, rows)
-            for j, label in enumerate(labels):
+            for j, label in enumerate(self.stores[0].labels):
                 entry = {"threshold": threshold, "language": language, "label": label}
                 entry |= dict(zip(PARTS, means[j].tolist(), strict=True))
-                for name, pair in (("intervals", bounds), ("seed_intervals", seed_bounds)):
+                for name, pair in bounds.items():
                     entry[name] = None if pair is None else dict(zip(PARTS, pair[:, j].T.tolist(), strict=True))
                 entry["token_shares"] = dict(zip(SETS, shares[:, j].tolist(), strict=True))
                 found.append(entry | {"examples": len(rows)})
         return found
 
-    def _shares(self, selections: Sequence[int], threshold: float, rows: np.ndarray) -> np.ndarray:
+    def _shares(self, selections: Sequence[int], threshold: float, rows: Ints) -> Floats:
         """[3, C]: shares of a language's tokens in the three sets, mean over the selecting stores."""
         shares = []
         for selection in sorted(set(selections)):
@@ -235,52 +236,19 @@ class _Sums:
                 np.add.reduceat(chosen, self.starts)[rows].sum(axis=0) for chosen in self._sets(selection, threshold)
             ]
             shares.append(np.stack(counts) / self.sizes[rows].sum())
-        return np.mean(shares, axis=0)
+        return np.asarray(np.mean(shares, axis=0))
 
 
-def _checked(thresholds: Any) -> list[float]:
-    """Thresholds of S as a list.
-
-    Raises:
-        ValueError: none, or one that is negative or not a number.
-    """
-    try:
-        values = [float(value) for value in np.atleast_1d(np.asarray(thresholds, dtype=np.float64))]
-    except (TypeError, ValueError):
-        values = []
-    if not values or not all(value >= 0 for value in values):
-        raise ValueError(f"Expected one or more thresholds of S, each 0 or above, got {thresholds!r}.")
-    return values
-
-
-def _jackknife(mean: np.ndarray, left_out: np.ndarray) -> np.ndarray:
-    """95 % t interval [2, ...] of a mean from its values without each of n seeds, [n, ...]."""
-    from scipy.stats import t
-
-    count = len(left_out)
-    error = np.sqrt((count - 1) / count * ((left_out - left_out.mean(axis=0)) ** 2).sum(axis=0))
-    half = float(t.ppf(0.975, count - 1)) * error
-    return np.stack([mean - half, mean + half])
-
-
-def _bootstrap(parts: np.ndarray, resamples: int, seed: int) -> np.ndarray:
-    """95 % percentile intervals [2, C, 5] of the means over examples."""
-    rng = np.random.default_rng(seed)
-    number = len(parts)
-    flat = parts.reshape(number, -1)
-    copies = (rng.multinomial(number, np.full(number, 1 / number)) for _ in range(resamples))
-    means = np.stack([times @ flat / number for times in copies])
-    return np.quantile(means, (0.025, 0.975), axis=0).reshape(2, *parts.shape[1:])
-
-
-def _require_alike(stores: Sequence[AttributionStore]) -> None:
-    first = stores[0]
+def _opened(stores: Iterable[Store]) -> list[AttributionStore]:
+    """Stores of the same rows, explained with the same settings."""
+    opened = [AttributionStore(s) if isinstance(s, str | Path) else s for s in stores]
+    first = opened[0]
     names = (*SETTINGS, "seed") if first.manifest["method"] == "shapley" else SETTINGS
-    for store in stores[1:]:
-        for name in names:
-            ours, theirs = first.manifest[name], store.manifest[name]
-            if ours != theirs:
-                raise ValueError(
-                    f"{first.folder} and {store.folder} cannot be compared: {name} is {ours!r} in one and {theirs!r} "
-                    "in the other. Explain the same rows with the same settings."
-                )
+    for store, name in product(opened[1:], names):
+        ours, theirs = first.manifest[name], store.manifest[name]
+        if ours != theirs:
+            raise ValueError(
+                f"{first.folder} and {store.folder} cannot be compared: {name} is {ours!r} in one and {theirs!r} in "
+                "the other. Explain the same rows with the same settings."
+            )
+    return opened

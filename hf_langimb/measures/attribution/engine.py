@@ -1,26 +1,29 @@
-"""Forward passes for many examples at once: each requests coalitions, which fill batches of one length."""
+"""Forward passes for many examples at once: each asks for coalitions, which fill batches of one length."""
 
 from __future__ import annotations
 
 import copy
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from hf_langimb.measures.attribution.examples import Example, mask_ids
+from hf_langimb.measures.attribution.examples import Attribution, Example, Floats, mask_ids
 
 CPU_BATCH_TOKENS, GPU_BATCH_TOKENS = 1024, 65536  # of a forward pass
 
-Inputs = tuple[np.ndarray, np.ndarray | None]  # token ids and token types of one sequence
+Ids = NDArray[np.int64]
+Inputs = tuple[Ids, Ids | None]  # token ids and token types of one sequence
+Method = Generator[list[int], Floats, Attribution]  # asks for coalitions, is sent their probabilities
 Masker = Callable[[Example, Sequence[int]], list[Inputs]]
 
 
 def id_masker(mask_id: int) -> Masker:
-    """Masks token ids: the length stays, special tokens stay."""
+    """Masks token ids: the length and the special tokens stay."""
 
     def mask(example: Example, coalitions: Sequence[int]) -> list[Inputs]:
         return [(row, example.types) for row in mask_ids(example, coalitions, mask_id)]
@@ -28,21 +31,20 @@ def id_masker(mask_id: int) -> Masker:
     return mask
 
 
-def string_masker(tokenizer: Any, texts: Sequence[str], max_length: int | None = None, first: int = 0) -> Masker:
+def string_masker(tokenizer: Any, texts: Sequence[str], max_length: int | None = None) -> Masker:
     """Masks the text and tokenizes it again, as shap's default does; single texts only.
 
     Args:
         tokenizer: of the model.
         texts: of the examples.
-        max_length: in tokens; of a longer text, only the part that the model reads is masked.
-        first: the index of the first text's example.
+        max_length: in tokens; of a longer text, what the model reads is masked.
     """
     from shap.maskers import Text
 
     masker = Text(tokenizer)
 
     def mask(example: Example, coalitions: Sequence[int]) -> list[Inputs]:
-        text = texts[example.index - first]
+        text = texts[example.index]
         if example.truncated:
             text = text[: max(example.ends)]
         written = [[bool(bits >> i & 1) for i in range(len(example))] for bits in coalitions]
@@ -62,9 +64,9 @@ class Forward:
     """Probabilities of a sequence classifier for sequences of one length, in batches of a number of tokens.
 
     Args:
-        model: any `AutoModelForSequenceClassification`; copied if its type is not `dtype`.
+        model: any `AutoModelForSequenceClassification`, used as it is, or copied if its type is not `dtype`.
         dtype: float32, float64 or bfloat16.
-        batch_tokens: of a forward pass; None depends on the device. Halved if memory runs out.
+        batch_tokens: of a forward pass; None takes what suits the device. Halved when memory runs out.
     """
 
     def __init__(self, model: Any, dtype: str = "float32", batch_tokens: int | None = None) -> None:
@@ -77,7 +79,7 @@ class Forward:
         single = config.num_labels == 1 or config.problem_type == "multi_label_classification"
         self.activation = torch.sigmoid if single else (lambda logits: torch.softmax(logits, dim=-1))
 
-    def __call__(self, ids: np.ndarray, types: np.ndarray | None) -> np.ndarray:
+    def __call__(self, ids: Ids, types: Ids | None) -> Floats:
         """float64[n, C] of n sequences of one length."""
         try:
             inputs = {"input_ids": torch.from_numpy(ids).to(self.device)}
@@ -85,129 +87,133 @@ class Forward:
                 inputs["token_type_ids"] = torch.from_numpy(types).to(self.device)
             with torch.inference_mode():
                 logits = self.model(**inputs).logits.double()
-                return self.activation(logits).cpu().numpy()
-        except torch.OutOfMemoryError:
+                return np.asarray(self.activation(logits).cpu().numpy())
+        except (torch.OutOfMemoryError, ValueError) as error:  # some models take no batch without a padding token
             if len(ids) == 1:
                 raise
-            torch.cuda.empty_cache()
-            self.batch_tokens = max(self.batch_tokens // 2, ids.shape[1])
-        except ValueError:  # a model that takes no such batch: without padding token, or of unequal numbers of <eos>
-            if len(ids) == 1:
-                raise
+            if isinstance(error, torch.OutOfMemoryError):
+                torch.cuda.empty_cache()
+                self.batch_tokens = max(self.batch_tokens // 2, ids.shape[1])
         half = len(ids) // 2
-        parts = [
-            (ids[:half], types if types is None else types[:half]),
-            (ids[half:], types if types is None else types[half:]),
-        ]
-        return np.concatenate([self(*part) for part in parts])
+        parts = (slice(None, half), slice(half, None))
+        return np.concatenate([self(ids[part], None if types is None else types[part]) for part in parts])
 
 
 @dataclass
 class _Explained:
-    """An example in flight: the coalitions that it requested, and the known ones."""
+    """An example in flight: what it asked for and what is known of it."""
 
     example: Example
-    generator: Generator[list[int], np.ndarray, dict[str, Any]]
+    generator: Method
     asked: list[int] = field(default_factory=list)
-    known: dict[int, np.ndarray] = field(default_factory=dict)  # probabilities by coalition
+    known: dict[int, Floats] = field(default_factory=dict)  # probabilities by coalition
     missing: int = 0
+
+    def answer(self) -> Floats:
+        """The probabilities of what it asked for, all of them known."""
+        return np.stack([self.known[bits] for bits in self.asked])
 
 
 def explain(
-    examples: Sequence[Example],
-    generators: Iterable[Generator[list[int], np.ndarray, dict[str, Any]]],
-    mask: Masker,
-    forward: Forward,
-) -> Iterator[tuple[Example, dict[str, Any]]]:
+    examples: Sequence[Example], generators: Iterable[Method], mask: Masker, forward: Forward
+) -> Iterator[tuple[Example, Attribution]]:
     """Run the generators of many examples together; yields each example with its result when it is done.
 
-    The number of examples in flight is what fills a batch. Coalitions that differ only in special tokens are evaluated
-    once, and so are sequences that several examples share (the fully masked one). The order depends on the examples
-    only, so that results are reproducible.
+    As many examples are in flight as it takes to fill a batch. Coalitions that differ in special tokens alone are one;
+    sequences that several examples share (the fully masked one) are evaluated once. The order, and so every digit,
+    depends on the examples alone.
 
     Args:
-        examples: neighbours of the same length fill batches best.
-        generators: one per example, created when it starts.
-        mask: gives the sequence of an example's coalition.
+        examples: neighbours of one length fill batches best.
+        generators: one per example, made when its turn comes.
+        mask: the model's inputs for coalitions of an example.
         forward: the model.
 
     Raises:
         ValueError: the model gives a probability that is not finite.
     """
-    queues: dict[int, list[Inputs]] = defaultdict(list)  # sequences to evaluate, by length
-    waiting: dict[bytes, list[tuple[_Explained, int]]] = {}  # who waits for a sequence
-    seen: dict[bytes, np.ndarray] = {}  # probabilities of sequences that examples may share
-    done: list[tuple[Example, dict[str, Any]]] = []
-
-    def advance(state: _Explained, answer: np.ndarray | None) -> None:
-        """Send an answer and queue the next request; continue while all requested coalitions are known."""
-        while True:
-            try:
-                asked = state.generator.send(answer)  # type: ignore[arg-type]
-            except StopIteration as stop:
-                done.append((state.example, stop.value | {"forwards": len(state.known)}))
-                return
-            state.asked = [bits & state.example.content for bits in asked]
-            new = [bits for bits in dict.fromkeys(state.asked) if bits not in state.known]
-            state.missing = len(new)
-            for bits, inputs in zip(new, mask(state.example, new) if new else (), strict=True):
-                key = _key(inputs)
-                if bits == 0 and key in seen:
-                    state.known[bits] = seen[key]
-                    state.missing -= 1
-                elif key in waiting:
-                    waiting[key].append((state, bits))
-                else:
-                    waiting[key] = [(state, bits)]
-                    queues[len(inputs[0])].append(inputs)
-            if state.missing:
-                return
-            answer = _answer(state)
-
-    def longest_queue() -> tuple[int, int]:
-        """Number of tokens in the longest queue, and the length of its sequences."""
-        return max(((length * len(queue), length) for length, queue in queues.items()), default=(0, 0))
-
+    sequences = _Sequences(mask, forward)
     starting = zip(examples, generators, strict=True)
+    ready: list[tuple[_Explained, Floats | None]] = []
     while True:
-        while longest_queue()[0] < forward.batch_tokens and (started := next(starting, None)):
-            advance(_Explained(*started), None)
-        yield from done
-        done.clear()
-        if not queues:
+        while sequences.longest_queue()[0] < forward.batch_tokens and (started := next(starting, None)):
+            ready.append((_Explained(*started), None))
+            yield from sequences.advance(ready)
+        if not sequences.queues:
             return
-        length = longest_queue()[1]
-        size = max(forward.batch_tokens // length, 1)
-        batch, rest = queues[length][:size], queues[length][size:]
+        ready += [(state, state.answer()) for state in sequences.evaluate()]
+        yield from sequences.advance(ready)
+
+
+class _Sequences:
+    """Sequences to evaluate, by length, and the examples that wait for each."""
+
+    def __init__(self, mask: Masker, forward: Forward) -> None:
+        self.mask, self.forward = mask, forward
+        self.queues: dict[int, list[Inputs]] = defaultdict(list)
+        self.waiting: dict[bytes, list[tuple[_Explained, int]]] = {}
+        self.shared: dict[bytes, Floats] = {}  # probabilities of sequences that other examples may have
+
+    def longest_queue(self) -> tuple[int, int]:
+        """Tokens that wait in it, and the length of its sequences."""
+        return max(((length * len(queue), length) for length, queue in self.queues.items()), default=(0, 0))
+
+    def advance(self, ready: list[tuple[_Explained, Floats | None]]) -> Iterator[tuple[Example, Attribution]]:
+        """Send each example its answer and queue what it asks next, while all of that is known; yields what is done."""
+        for state, first in ready:
+            answer = first
+            try:
+                while not state.missing:
+                    self._ask(state, state.generator.send(answer))  # type: ignore[arg-type]
+                    answer = None if state.missing else state.answer()
+            except StopIteration as stop:
+                yield state.example, replace(stop.value, forwards=len(state.known))
+        ready.clear()
+
+    def _ask(self, state: _Explained, asked: list[int]) -> None:
+        """Queue the sequences of coalitions that are not known yet."""
+        state.asked = [bits & state.example.content for bits in asked]
+        new = [bits for bits in dict.fromkeys(state.asked) if bits not in state.known]
+        state.missing = len(new)
+        for bits, inputs in zip(new, self.mask(state.example, new) if new else (), strict=True):
+            key = _key(inputs)
+            if bits == 0 and key in self.shared:
+                state.known[bits] = self.shared[key]
+                state.missing -= 1
+            elif key in self.waiting:
+                self.waiting[key].append((state, bits))
+            else:
+                self.waiting[key] = [(state, bits)]
+                self.queues[len(inputs[0])].append(inputs)
+
+    def evaluate(self) -> list[_Explained]:
+        """Run a batch of the longest queue; the examples of which everything asked is known now."""
+        length = self.longest_queue()[1]
+        size = max(self.forward.batch_tokens // length, 1)
+        batch, rest = self.queues[length][:size], self.queues.pop(length)[size:]
         if rest:
-            queues[length] = rest
-        else:
-            del queues[length]
+            self.queues[length] = rest
         types = None if batch[0][1] is None else np.stack([kinds for _, kinds in batch if kinds is not None])
-        found = forward(np.stack([ids for ids, _ in batch]), types)
-        ready: list[_Explained] = []
+        found = self.forward(np.stack([ids for ids, _ in batch]), types)
+        if not np.isfinite(found).all():
+            raise ValueError(
+                "The model returns probabilities that are not finite: check its weights and its type (bfloat16, "
+                "float16)."
+            )
+        ready = []
         for inputs, row in zip(batch, found, strict=True):
             key = _key(inputs)
-            for state, bits in waiting.pop(key):
-                if not np.isfinite(row).all():
-                    raise ValueError(
-                        "The model returns probabilities that are not finite: check its weights, or its type "
-                        "(bfloat16, float16)."
-                    )
+            for state, bits in self.waiting.pop(key):
                 state.known[bits] = row
                 state.missing -= 1
                 if bits == 0:
-                    seen[key] = row
+                    self.shared[key] = row
                 if not state.missing:
                     ready.append(state)
-        for state in ready:
-            advance(state, _answer(state))
+        return ready
 
 
 def _key(inputs: Inputs) -> bytes:
+    """Equal for equal sequences."""
     ids, types = inputs
     return ids.tobytes() if types is None else ids.tobytes() + types.tobytes()
-
-
-def _answer(state: _Explained) -> np.ndarray:
-    return np.stack([state.known[bits] for bits in state.asked])

@@ -1,4 +1,4 @@
-"""Rows of text -> examples: token ids, their place in the text, their tree, and their masked form."""
+"""Rows of text -> examples: token ids, their place in the text, their tree, and the ids after masking."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 SPECIAL = -1  # the segment of special tokens
+
+Floats = NDArray[np.float64]
 
 
 @dataclass
@@ -27,11 +30,11 @@ class Example:
     """
 
     index: int
-    ids: np.ndarray
-    types: np.ndarray | None
+    ids: NDArray[np.int64]
+    types: NDArray[np.int64] | None
     starts: list[int]
     ends: list[int]
-    segments: np.ndarray
+    segments: NDArray[np.int64]
     pieces: list[str]
     truncated: bool
     content: int = field(init=False)
@@ -42,7 +45,7 @@ class Example:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def tree(self) -> np.ndarray:
+    def tree(self) -> Floats:
         """Merges of neighbouring tokens, float[T - 1, 4], as shap's text masker makes them."""
         from shap.maskers._text import partition_tree
 
@@ -56,13 +59,35 @@ class Example:
             )
             words.append(("##" if inside else "") + piece.strip())
         inner = np.flatnonzero(self.segments[1:-1] == SPECIAL) + 1
-        return partition_tree(words, sorted({self.pieces[i] for i in inner}))
+        return np.asarray(partition_tree(words, sorted({self.pieces[i] for i in inner})))
+
+
+@dataclass
+class Attribution:
+    """What a method finds for an example of T tokens.
+
+    Args:
+        values: float64[T, C], of each token for each class.
+        base, full: float64[C], the probabilities of the masked and of the full text.
+        evaluations: coalitions that were asked for.
+        truncated: whether the budget ended before the tree was opened completely.
+        errors: float64[T, C], standard errors of the values; None without sampling.
+        forwards: different sequences that were evaluated.
+    """
+
+    values: Floats
+    base: Floats
+    full: Floats
+    evaluations: int
+    truncated: bool = False
+    errors: Floats | None = None
+    forwards: int = 0
 
 
 def encode(
     tokenizer: Any, texts: Sequence[Sequence[str]], *, first: int = 0, max_length: int | None = None
 ) -> list[Example]:
-    """Tokenize single texts or pairs; texts longer than the model's limit are truncated, and marked.
+    """Tokenize single texts or pairs; texts longer than the model are truncated, and marked.
 
     Args:
         tokenizer: a fast one.
@@ -71,10 +96,9 @@ def encode(
         max_length: in tokens; None takes the tokenizer's.
 
     Raises:
-        ValueError: a slow tokenizer, or a row without any token.
+        ValueError: a row without any token.
+        NotImplementedError: a slow tokenizer, which has no character offsets.
     """
-    if not tokenizer.is_fast:
-        raise ValueError(f"Attributions need a fast tokenizer (character offsets), got {type(tokenizer).__name__}.")
     encoded = tokenizer(*texts, truncation=True, max_length=max_length, return_offsets_mapping=True)
     separator = tokenizer.sep_token or ""
     examples = []
@@ -104,7 +128,7 @@ def encode(
 
 
 def _pieces(
-    parts: Sequence[str], offsets: Sequence[tuple[int, int]], segments: np.ndarray, separator: str
+    parts: Sequence[str], offsets: Sequence[tuple[int, int]], segments: NDArray[np.int64], separator: str
 ) -> list[str]:
     """The text of each token with the space behind it; a separator between two texts, nothing at the ends."""
     pieces = []
@@ -117,7 +141,7 @@ def _pieces(
     return pieces
 
 
-def mask_ids(example: Example, coalitions: Sequence[int], mask_id: int) -> np.ndarray:
+def mask_ids(example: Example, coalitions: Sequence[int], mask_id: int) -> NDArray[np.int64]:
     """int64[n, T]: the example's ids where the coalition has the token's bit, the mask token elsewhere."""
     width = (len(example) + 7) // 8
     raw = b"".join(bits.to_bytes(width, "little") for bits in coalitions)

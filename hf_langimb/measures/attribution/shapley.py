@@ -4,62 +4,58 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from math import comb
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
+from hf_langimb.measures.attribution.examples import Attribution, Floats
 
 EVALUATIONS_A_PLAYER = 4  # fewer do not determine the regression
 MOST_EXACT = 16  # players all of whose coalitions are evaluated without a budget
 
+Bools = NDArray[np.bool_]
+
 
 def shapley_values(
     players: Sequence[int], tokens: int, *, budget: int | None, seed: int | Sequence[int] = 0
-) -> Generator[list[int], np.ndarray, dict[str, Any]]:
-    """Shapley values of the players among M tokens; all other tokens are constant and get 0.
+) -> Generator[list[int], Floats, Attribution]:
+    """Shapley values of the players among T tokens; all other tokens are constant and get 0.
 
-    Coalitions are drawn from the Shapley kernel, each with its complement, and a linear model is fitted to them whose
-    values add up to the total effect. If the budget covers every coalition, the values are exact.
+    Coalitions are drawn from the Shapley kernel, each with its complement, and a linear model is fitted to them that
+    adds up to the full effect. Where the budget is enough for every coalition the values are exact.
 
     Args:
         players: positions of the tokens that can be masked.
-        tokens: M.
-        budget: evaluations, including the empty and the full coalition; at least 4 per player are made. None evaluates
-            every coalition.
+        tokens: T.
+        budget: evaluations, those of the empty and the full coalition included; raised to 4 per player where it is
+            less, None evaluates every coalition.
         seed: of the draws.
 
     Yields:
         Coalitions (bit i: token i is as it was written); expects their probabilities float64[n, C].
 
-    Returns:
-        As `owen_values`, and standard_error float64[M, C].
+    Raises:
+        ValueError: every coalition of too many players.
     """
     n = len(players)
-    everyone = sum(1 << i for i in players)
-    base, full = yield [0, everyone]
-    values, errors = np.zeros((tokens, len(base))), np.zeros((tokens, len(base)))
-    evaluations = 2
+    base, full = yield [0, sum(1 << i for i in players)]
+    values, errors = np.zeros((2, tokens, len(base)))
+    result = Attribution(values, base, full, evaluations=2, errors=errors)
+    limit = np.inf if budget is None else max(budget, EVALUATIONS_A_PLAYER * n + 2)
     if n == 1:
         values[players[0]] = full - base
     elif budget is None and n > MOST_EXACT:
-        raise ValueError(f"{n} tokens need 2^{n} evaluations: set a budget.")
-    elif n > 1 and (budget is None or 2**n <= max(budget, EVALUATIONS_A_PLAYER * n + 2)):
+        raise ValueError(f"{n} tokens would need 2^{n} evaluations: give a budget.")
+    elif n > 1 and 2**n <= limit:
         found = yield [_bits(players, number) for number in range(2**n)]
-        evaluations = 2**n
+        result.evaluations = 2**n
         values[list(players)] = _exact(found, n)
     elif n > 1:
-        pairs = max(int(budget) - 2, EVALUATIONS_A_PLAYER * n) // 2  # type: ignore[arg-type]
-        drawn = _draw(n, pairs, seed)
+        drawn = _draw(n, int(limit - 2) // 2, seed)
         found = yield [_bits(players, int.from_bytes(row, "little")) for row in np.packbits(drawn, 1, "little")]
-        evaluations += 2 * pairs
+        result.evaluations += len(drawn)
         values[list(players)], errors[list(players)] = _regress(drawn, found, base, full)
-    return {
-        "values": values,
-        "standard_error": errors,
-        "base": base,
-        "full": full,
-        "evaluations": evaluations,
-        "truncated": False,
-    }
+    return result
 
 
 def _bits(players: Sequence[int], chosen: int) -> int:
@@ -67,7 +63,7 @@ def _bits(players: Sequence[int], chosen: int) -> int:
     return sum(1 << position for i, position in enumerate(players) if chosen >> i & 1)
 
 
-def _exact(found: np.ndarray, n: int) -> np.ndarray:
+def _exact(found: Floats, n: int) -> Floats:
     """Shapley values [n, C] from the values [2^n, C] of all coalitions."""
     numbers = np.arange(2**n)
     sizes = np.array([number.bit_count() for number in range(2**n)])
@@ -79,7 +75,7 @@ def _exact(found: np.ndarray, n: int) -> np.ndarray:
     return np.array(values)
 
 
-def _draw(n: int, pairs: int, seed: int | Sequence[int]) -> np.ndarray:
+def _draw(n: int, pairs: int, seed: int | Sequence[int]) -> Bools:
     """Coalitions bool[2 pairs, n] from the Shapley kernel, each followed by its complement.
 
     Drawn again if they do not determine the regression.
@@ -96,13 +92,13 @@ def _draw(n: int, pairs: int, seed: int | Sequence[int]) -> np.ndarray:
             return coalitions
 
 
-def _design(drawn: np.ndarray) -> np.ndarray:
-    """Of the regression whose last player is fixed by the sum."""
+def _design(drawn: Bools) -> Floats:
+    """The design matrix of the regression whose last player is fixed by the sum."""
     chosen = drawn.astype(np.float64)
     return chosen[:, :-1] - chosen[:, -1:]
 
 
-def _regress(drawn: np.ndarray, found: np.ndarray, base: np.ndarray, full: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _regress(drawn: Bools, found: Floats, base: Floats, full: Floats) -> tuple[Floats, Floats]:
     """Values and standard errors [n, C]: least squares with the last player fixed by the sum, errors by pairs."""
     effect = full - base
     design = _design(drawn)
