@@ -65,7 +65,7 @@ def _label_cells(
 
 
 def _grouped_bars(axes: Axes, heights: np.ndarray, bounds: Sequence[Any], names: Sequence[str]) -> None:
-    """Bars [groups of one name, places] beside one another at each place, with [low, high] of each or None."""
+    """Bars [groups of one name, places] next to each other at each place, with [low, high] of each or None."""
     width = 0.8 / max(len(heights), 1)
     for i, (of_name, intervals, name) in enumerate(zip(heights, bounds, names, strict=True)):
         places = np.arange(len(of_name)) + (i - (len(heights) - 1) / 2) * width

@@ -128,8 +128,8 @@ def probe_report(found: dict[str, Any]) -> str:
     entropy = -sum(share * np.log2(share) for share in shares if share > 0)
     where = f" (layer {best['layer']})" if len(found["layers"]) > 1 else ""
     verdict = (
-        f"the language of {_percent(best['accuracy'])} of {best['rows']:,} rows can be read off the features{where}; "
-        f"chance is {_percent(best['chance'])}"
+        f"the language of {_percent(best['accuracy'])} of {best['rows']:,} rows can be identified from the features{where}"
+        f"; chance is {_percent(best['chance'])}"
     )
     rows = [
         [
@@ -145,10 +145,10 @@ def probe_report(found: dict[str, Any]) -> str:
     method = (
         f"Features: {found['pooling']} of {found['model']} on {' and '.join(found['text_columns'])}. Probe: logistic "
         f"regression, C = {found['C']:g}, {best['folds']} folds, rows of one id in one fold.\n"
-        "bits: what the probe knows of the language, below chance; shuffled: the same probe on shuffled languages."
+        "bits: information about the language in the features; shuffled: the same probe on shuffled languages."
     )
     advice = "Next: --layer all for every layer; train on balanced or weighted data and probe again to compare."
-    return "\n\n".join([verdict, table(header, rows), f"Named by the probe{where}\n\n{confusion}", method, advice])
+    return "\n\n".join([verdict, table(header, rows), f"Identified by the probe{where}\n\n{confusion}", method, advice])
 
 
 def explained_report(manifest: dict[str, Any], examples: Any, folder: Path) -> str:
