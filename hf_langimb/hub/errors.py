@@ -97,11 +97,9 @@ def hub_errors(repo_id: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        sentence = _known_sentence(error, repo_id)
-        if sentence is None:
-            raise
         kind = OSError if getattr(error, "errno", None) else ValueError
-        raise kind(sentence) from None
+        sentence = _known_sentence(error, repo_id)
+        raise (kind(sentence) if sentence else error) from (None if sentence else error.__cause__)
 
 
 def sentence_of(error: BaseException, repo_id: str) -> str:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -70,8 +69,7 @@ def prepare(
     Raises:
         ValueError: a model or its weights are missing or damaged; says what to do.
     """
-    with valid_results(folder):
-        shared: Files = {FILE_NAME: folder / FILE_NAME, **page_of(folder, scratch)}
+    shared: Files = {FILE_NAME: folder / FILE_NAME, **page_of(folder, scratch)}
     models, stores, base, data = [], {}, f"{repo_id}-base", f"{repo_id}-attributions"
     for setup, name in names.items():
         number, _ = measured(results, setup, seed)
@@ -82,8 +80,7 @@ def prepare(
         files, logits = _model_files(model), _checked_logits(model, folder, results)
         named = _name_base(files, model, base) if ADAPTER_FILE in files else None
         options: dict[str, Any] = {"seed": number, "repo_id": name, "revision": revision, "base_model": named}
-        with valid_results(folder):
-            card = render_card(results, setup, attributions=data if store.is_dir() else None, **options)
+        card = render_card(results, setup, attributions=data if store.is_dir() else None, **options)
         own = base if named == base else ""
         models.append(Repository(name, "model", files | shared, _with_evaluations(card), logits, own))
     bases = [_base(base, folder / "start", results)] if any(one.base for one in models) else []
@@ -94,27 +91,19 @@ def prepare(
     return prepared
 
 
-@contextmanager
-def valid_results(folder: Path) -> Iterator[None]:
-    """Turn any error of rendering a results.json with wrong content into one ValueError."""
-    try:
-        yield
-    except (KeyError, TypeError, AttributeError, IndexError, ArithmeticError, StopIteration, RuntimeError) as error:
-        raise ValueError(
-            f"{folder / FILE_NAME} is damaged ({type(error).__name__}: {error}): run the recipe again with this folder "
-            "as --output_dir."
-        ) from None
-
-
 def _checked_logits(model: Path, folder: Path, results: Results) -> torch.Tensor:
     """Logits of a model that is complete and has the axes of the results."""
     trained = load_trained(model)
-    if trained.axes is None:
-        raise ValueError(f"{model} lacks {AXES_FILE}: remove it and run the recipe again.")
-    languages, labels = trained.axes["languages"], trained.axes["label_names"]
-    unnamed = [f"LABEL_{i}" for i in range(len(labels))]
-    if (languages, labels) != (results["languages"], results["labels"]) or trained.names not in (labels, unnamed):
-        raise ValueError(f"{folder / FILE_NAME} has other languages or labels than {model}: it is another run's.")
+    axes = trained.axes or {"languages": [], "label_names": []}
+    named = [axes["label_names"], [f"LABEL_{i}" for i in range(len(trained.names))]]
+    if [axes["languages"], axes["label_names"]] != [
+        results["languages"],
+        results["labels"],
+    ] or trained.names not in named:
+        raise ValueError(
+            f"{model} and {folder / FILE_NAME} are of different runs: {AXES_FILE} or config.json has other languages "
+            "or labels, or is missing. Remove the model and run the recipe again."
+        )
     return logits_of(trained.model)
 
 
@@ -195,11 +184,10 @@ def page_of(folder: Path, scratch: Path) -> Files:
 
 
 def _store_files(store: Path) -> list[Path]:
-    """Files of an attribution store that can be read."""
+    """Files of an attribution store that can be opened."""
     from hf_langimb.measures.attribution.store import AttributionStore
 
-    if len(AttributionStore(store).tokens) == 0:
-        raise ValueError(f"{store} contains no tokens: remove it and run the recipe again.")
+    AttributionStore(store)
     return [path for path in sorted(store.iterdir()) if path.suffix in (".json", ".parquet")]
 
 

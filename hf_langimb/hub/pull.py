@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 from huggingface_hub import HfApi, constants, snapshot_download
-from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 from huggingface_hub.utils.sha import git_hash, sha_fileobj
 
@@ -77,10 +76,9 @@ def load_run(
         raise ValueError(f"{name} contains one model: leave {'setup and seed' if of_one_model else 'seed'} out.")
     if path.is_dir():
         folder = path if of_one_model else _model_of_run(path, setup, seed)
-        results = read_results(path) if (path / FILE_NAME).is_file() else None
     else:
-        folder = download(f"{name}-{setup}" if setup else name, revision=revision, token=token)
-        results = read_results(folder) if (folder / FILE_NAME).is_file() else None
+        path = folder = download(f"{name}-{setup}" if setup else name, revision=revision, token=token)
+    results = read_results(path) if (path / FILE_NAME).is_file() else None
     axes = read_axes(folder)
     if axes is None:
         raise ValueError(
@@ -160,23 +158,13 @@ def _copy(source: Path, place: Path) -> None:
 
 
 def require_name(repo_id: str) -> None:
-    """Raise unless a repository has a name of the Hub's form, NAMESPACE/NAME.
-
-    Raises:
-        ValueError: it has not.
-    """
+    """Raise a ValueError unless a repository has a valid name, NAMESPACE/NAME; the client would add the namespace."""
     with hub_errors(repo_id):
-        validate_repo_id(repo_id)
-        if "/" not in repo_id:  # the client would create it in the namespace of the token
-            raise HFValidationError
+        validate_repo_id(repo_id if "/" in repo_id else f"{repo_id}/")
 
 
 def download(
-    repo_id: str,
-    *,
-    revision: str | None = None,
-    token: str | None = None,
-    cache_dir: str | None = None,
+    repo_id: str, *, revision: str | None = None, token: str | None = None, cache_dir: str | None = None
 ) -> Path:
     """Download a model repository without pickles into the cache; each file is compared with its checksum.
 
@@ -191,47 +179,47 @@ def download(
         Folder in the cache.
 
     Raises:
-        ValueError: no such repository, no access, pickled weights only, or files that arrive damaged.
+        ValueError: no such repository, no access, pickled weights only, or damaged files.
         OSError: the disk is full.
     """
     get = _from_cache if constants.HF_HUB_OFFLINE else _from_hub
-    folder = get(repo_id, revision, token, cache_dir)
+    with hub_errors(repo_id):
+        folder = get(repo_id, revision, token, cache_dir)
     if (folder / ADAPTER_FILE).is_file():
         base, commit = _base_of(repo_id, folder)
-        if (get(base, commit, token, cache_dir) / ADAPTER_FILE).is_file():
-            raise ValueError(f"{base} is named as the base of adapters, and contains adapters itself.")
+        with hub_errors(base):
+            if (get(base, commit, token, cache_dir) / ADAPTER_FILE).is_file():
+                raise ValueError(f"{base} is named as the base of adapters, and contains adapters itself.")
     return folder
 
 
 def _from_cache(repo_id: str, revision: str | None, token: str | None, cache_dir: str | None) -> Path:
     """A repository that was downloaded earlier; the cache names its files by their checksums."""
-    wanted = [f"*{suffix}" for suffix in PULLED]
-    with hub_errors(repo_id):
-        settings: dict[str, Any] = {"cache_dir": cache_dir, "local_files_only": True, "allow_patterns": wanted}
-        folder = Path(snapshot_download(repo_id, revision=revision, **settings))
-    for path in (path for path in folder.rglob("*") if path.is_symlink()):
-        if not is_intact(path, path.resolve().name):
-            raise ValueError(f"{path.name} of {repo_id} is damaged in the cache: download it again, with the Hub.")
-    require_safe(repo_id, [path.name for path in folder.rglob("*")])
+    settings: dict[str, Any] = {"cache_dir": cache_dir, "local_files_only": True}
+    settings["allow_patterns"] = [f"*{suffix}" for suffix in PULLED]
+    folder = Path(snapshot_download(repo_id, revision=revision, **settings))
+    links = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_symlink()}
+    safe_files(repo_id, links)
+    if damaged := [name for name, path in links.items() if not is_intact(path, path.resolve().name)]:
+        raise ValueError(f"{damaged[0]} of {repo_id} is damaged in the cache: download it again, with the Hub.")
     return folder
 
 
 def _from_hub(repo_id: str, revision: str | None, token: str | None, cache_dir: str | None) -> Path:
     """The present commit of a repository; the client refuses names of files outside of its folder."""
-    with hub_errors(repo_id):
-        info = retried(lambda: info_of(HfApi(token=token), repo_id, revision))
+    info = retried(lambda: info_of(HfApi(token=token), repo_id, revision))
     checksums = checksums_of(info)
-    require_safe(repo_id, checksums)
-    wanted = [name for name in checksums if PurePosixPath(name).suffix in PULLED]
+    wanted = safe_files(repo_id, checksums)
     settings: dict[str, Any] = {"token": token, "cache_dir": cache_dir}
     settings["allow_patterns"] = [glob.escape(name) for name in wanted]
     for _ in range(2):
-        with hub_errors(repo_id):
-            folder = Path(retried(lambda: snapshot_download(repo_id, revision=info.sha, **settings)))
+        folder = Path(retried(lambda: snapshot_download(repo_id, revision=info.sha, **settings)))
         # `verify_repo_checksums` would list the repository again, and hash files that we do not read
         damaged = [name for name in wanted if not is_intact(folder / name, checksums[name])]
         if not damaged:
-            _write_reference(folder, revision or "main", info.sha)
+            if not constants.REGEX_COMMIT_OID.fullmatch(revision or ""):
+                with suppress(OSError):  # the client finds a branch offline by this file, and writes none for a commit
+                    write_text(folder.parents[1] / "refs" / (revision or "main"), info.sha)
             return folder
         for name in damaged:
             (folder / name).resolve().unlink(missing_ok=True)
@@ -242,15 +230,8 @@ def _from_hub(repo_id: str, revision: str | None, token: str | None, cache_dir: 
     )
 
 
-def _write_reference(folder: Path, revision: str, commit: str) -> None:
-    """Let the cache know a branch or tag, so that it is found offline; the client does so for unpinned downloads."""
-    if not constants.REGEX_COMMIT_OID.fullmatch(revision):
-        with suppress(OSError):  # a/b where a is
-            write_text(folder.parents[1] / "refs" / revision, commit)
-
-
-def require_safe(name: str, files: Iterable[str]) -> None:
-    """Raise unless there are weights that run no code when they are loaded.
+def safe_files(name: str, files: Iterable[str]) -> list[str]:
+    """The files of a model that are downloaded: weights that run no code when they are loaded, and no pickles.
 
     Raises:
         ValueError: pickled weights only, or no weights.
@@ -260,6 +241,7 @@ def require_safe(name: str, files: Iterable[str]) -> None:
         pickled = next((file for suffix, file in suffixes.items() if suffix in PICKLES), None)
         what = f"only pickled weights ({pickled}), which can run code when they are loaded" if pickled else "no weights"
         raise ValueError(f"{name} contains {what}: expected {WEIGHTS} files.")
+    return [file for file in files if PurePosixPath(file).suffix in PULLED]
 
 
 def _base_of(repo_id: str, folder: Path) -> tuple[str, str | None]:

@@ -16,7 +16,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, co
 from huggingface_hub.errors import HfHubHTTPError
 
 from hf_langimb.hub.errors import hub_errors, retried
-from hf_langimb.hub.prepare import OURS, Files, Repository, logits_of, page_of, prepare, valid_results
+from hf_langimb.hub.prepare import OURS, Files, Repository, logits_of, page_of, prepare
 from hf_langimb.hub.pull import WEIGHTS, checksums_of, download, has_files, info_of, require_name
 from hf_langimb.models.loading import load_trained
 from hf_langimb.results.card_update import evaluation_name, evaluation_slug, refresh_card
@@ -97,22 +97,20 @@ def publish(api: HfApi, repository: Repository, *, private: bool, revision: str 
         if revision is not None:
             _open_branch(api, repository, revision)
         oid = retried(lambda: _commit(api, repository, revision))
-    if repository.logits is not None:
-        _require_same_logits(repository, oid, api.token)
+    if repository.logits is not None and not _same_logits(repository, oid, api.token):
+        raise ValueError(f"{repo_id} was pushed but gives other logits than the model of the run.")
     return str(url), oid
 
 
 def _open_branch(api: HfApi, repository: Repository, revision: str) -> None:
-    """Create a branch where it is missing; to a commit, a tag or a reference nothing can be added."""
+    """Create a branch where it is missing; nothing can be added to a commit, a tag or a reference."""
     repo_id, kind = repository.repo_id, repository.kind
     refs = retried(lambda: api.list_repo_refs(repo_id, repo_type=kind))
     if revision in [branch.name for branch in refs.branches]:
         return
-    taken = {tag.name: "a tag" for tag in refs.tags}.get(revision)
-    if constants.REGEX_COMMIT_OID.fullmatch(revision):
-        taken = "a commit"
-    if taken or revision.startswith("refs/"):
-        raise ValueError(f"{revision} is {taken or 'a reference'} of {repo_id}: name a branch to commit to.")
+    fixed = [*(tag.name for tag in refs.tags), *constants.REGEX_COMMIT_OID.findall(revision)]
+    if revision in fixed or revision.startswith("refs/"):
+        raise ValueError(f"{revision} is a tag, commit or reference of {repo_id}: name a branch to commit to.")
     retried(lambda: api.create_branch(repo_id, branch=revision, repo_type=kind, exist_ok=True))
 
 
@@ -162,14 +160,12 @@ def _is_ours(name: str, repository: Repository) -> bool:
     return OURS.fullmatch(name) is not None
 
 
-def _require_same_logits(repository: Repository, oid: str, token: Any) -> None:
-    """Raise unless the published model, loaded into an empty cache, gives the logits of the local one."""
-    repo_id, expected = repository.repo_id, repository.logits
+def _same_logits(repository: Repository, oid: str, token: Any) -> bool:
+    """Whether the published model, loaded into an empty cache, gives the logits of the local one."""
     with tempfile.TemporaryDirectory() as cache:
-        folder = download(repo_id, revision=oid, token=token, cache_dir=cache)
-        published = logits_of(load_trained(folder, shown=repo_id, token=token, cache_dir=cache).model)
-    if expected is None or not torch.allclose(published, expected, atol=1e-5):
-        raise ValueError(f"{repo_id} was pushed but gives other logits than the model of the run.")
+        folder = download(repository.repo_id, revision=oid, token=token, cache_dir=cache)
+        published = load_trained(folder, shown=repository.repo_id, token=token, cache_dir=cache)
+    return torch.allclose(logits_of(published.model), repository.logits, atol=1e-5)  # type: ignore[arg-type]
 
 
 def _collect(api: HfApi, title: str, repo_id: str, repositories: Sequence[Repository]) -> None:
@@ -195,8 +191,7 @@ def publish_evaluation(folder: Path, repo_id: str, *, token: str | None = None) 
         ValueError: the Hub refuses, or the model has other weights by now; says what to do.
     """
     results = read_results(folder)
-    with valid_results(folder):
-        refresh_card("", results, repo_id)
+    refresh_card("", results, repo_id)  # an error before anything is asked
     title = f"Evaluate by language on {evaluation_name(results)}"
     api = HfApi(token=token)
     commit = partial(_commit_evaluation, api, folder, results, repo_id, title)
@@ -260,9 +255,9 @@ def require_login(repo_id: str, token: str | None = None, own: bool = True) -> N
     require_name(repo_id)
     with hub_errors(repo_id):
         user = retried(lambda: HfApi(token=token).whoami())
-    role = user.get("auth", {}).get("accessToken", {}).get("role")
-    if role == "read":
-        raise ValueError(f"The token may only read: publishing {repo_id} needs one with permission to write.")
-    mine = {str(user.get("name")), *(str(org.get("name")) for org in user.get("orgs") or ())}
-    if own and repo_id.partition("/")[0] not in mine:
-        raise ValueError(f"{repo_id} is not in a namespace of yours: choose one of {', '.join(sorted(mine))}.")
+    names = {str(user.get("name")), *(str(org.get("name")) for org in user.get("orgs") or ())}
+    if user.get("auth", {}).get("accessToken", {}).get("role") == "read":
+        names = set()
+    if not names or (own and repo_id.partition("/")[0] not in names):
+        where = f"only in {', '.join(sorted(names))}" if names else "nowhere, it is read-only"
+        raise ValueError(f"This token cannot publish {repo_id}: it can write {where}.")

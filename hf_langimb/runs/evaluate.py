@@ -200,12 +200,12 @@ def _fingerprint(rows: Dataset) -> str:
 
 def _fetch(name: str, place: Path, labels: Sequence[str]) -> None:
     """Copy the model into the run folder, where predictions are written next to it, never next to the user's files."""
-    from hf_langimb.hub.pull import download, is_of_model, require_safe
+    from hf_langimb.hub.pull import download, is_of_model, safe_files
 
     if place.is_dir():
         return
     source = Path(name) if Path(name).is_dir() else download(name)
-    require_safe(name, [path.name for path in source.iterdir()])
+    safe_files(name, [path.name for path in source.iterdir()])
     part = place.with_suffix(".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
