@@ -187,7 +187,7 @@ def _store_files(store: Path) -> list[Path]:
     """Files of an attribution store that can be opened."""
     from hf_langimb.measures.attribution.store import AttributionStore
 
-    AttributionStore(store)
+    assert len(AttributionStore(store).tokens)  # reads all of them
     return [path for path in sorted(store.iterdir()) if path.suffix in (".json", ".parquet")]
 
 

@@ -37,7 +37,7 @@ RECIPES = Path(__file__).parents[2] / "recipes" / "xnli"
 SIZES = {"train_size": 60, "validation_size": 24, "test_size": 60, "probe_rows": 20, "pretraining_steps": 2}
 FLAGS = [word for name, value in SIZES.items() for word in (f"--{name}", str(value))]
 FLAGS += ["--explain_rows", "6", "--num_train_epochs", "1", "--use_cpu", "--disable_tqdm", "true"]
-FLAGS += ["--setups", "balanced", "weighted_lora"]
+FLAGS += ["--setups", "weighted_lora"]
 
 
 # Push, and load back.
