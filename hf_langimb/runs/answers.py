@@ -128,8 +128,8 @@ def probe_report(found: dict[str, Any]) -> str:
     entropy = -sum(share * np.log2(share) for share in shares if share > 0)
     where = f" (layer {best['layer']})" if len(found["layers"]) > 1 else ""
     verdict = (
-        f"the language of {_percent(best['accuracy'])} of {best['rows']:,} rows can be identified from the features{where}"
-        f"; chance is {_percent(best['chance'])}"
+        f"the features reveal the language of {_percent(best['accuracy'])} of {best['rows']:,} rows{where}; "
+        f"chance is {_percent(best['chance'])}"
     )
     rows = [
         [
