@@ -6,6 +6,7 @@ import itertools
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -132,7 +133,7 @@ def _fold(languages: Any, groups: Any, folds: int, seed: int) -> tuple[tuple[str
             f"A language probe needs two {unit} of each language and two languages or more, got {found}: add rows, or "
             "leave such languages out."
         )
-    return axis, target, _splits(target, group_ids, int(min(folds, apart.min())), seed)
+    return axis, target, _splits(target.tobytes(), group_ids.tobytes(), int(min(folds, apart.min())), seed)
 
 
 def _controls(
@@ -150,13 +151,15 @@ def _controls(
     return accuracies
 
 
-def _splits(target: Ints, groups: Ints, folds: int, seed: int) -> list[Split]:
+@lru_cache(maxsize=4)  # all models of a run are probed on the same rows
+def _splits(target_bytes: bytes, group_bytes: bytes, folds: int, seed: int) -> list[Split]:
     """(rows to fit, rows to test) of each fold: languages in proportion, rows of one group in one fold.
 
-    As many folds as leave every language among the rows to fit.
+    As many folds as leave every language among the rows to fit. Takes int64 arrays as bytes, which can be cached.
     """
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
+    target, groups = (np.frombuffer(given, dtype=np.int64) for given in (target_bytes, group_bytes))
     grouped = len(np.unique(groups)) < len(groups)
     languages = len(np.unique(target))
     for number, attempt in itertools.product(range(folds, 1, -1), range(ATTEMPTS)):
