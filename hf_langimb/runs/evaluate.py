@@ -22,14 +22,13 @@ from datasets import Dataset
 from hf_langimb.console import RESUMES, ends_in_words, on_main, start_program, with_dashes
 from hf_langimb.counts.columns import require_columns
 from hf_langimb.counts.distribution import JointDistribution
-from hf_langimb.counts.verdict import Audit
 from hf_langimb.data.rows import find_text_columns, standardise
 from hf_langimb.data.spec import DataSpec
 from hf_langimb.files import read_json, write_json
 from hf_langimb.models.axes import match_labels
 from hf_langimb.models.loading import ADAPTER_FILE, longest_input, tokenize
 from hf_langimb.results.folder import RunFolder
-from hf_langimb.results.schema import Explained, Results, write_results
+from hf_langimb.results.schema import Results, write_results
 from hf_langimb.results.tables import file_name
 from hf_langimb.runs.assemble import assemble_results
 from hf_langimb.runs.drawing import sample_evenly
@@ -111,58 +110,53 @@ def check_up(options: Namespace) -> tuple[Path, Results]:
     facts = {"recipe": "evaluate", "files": on_main(lambda: _checksums_of(options.model)), "data": _fingerprint(rows)}
     on_main(lambda: folder.claim(_request(options) | facts))
     on_main(lambda: _fetch(options.model, place, options.labels))
-    load = cache(partial(load_on_device, place))
-    trained = load()
-    test = _labelled(rows, columns, trained.names)
-    limit = longest_input(trained.tokenizer, trained.model.config)
-    plan, weights = _trained_on(trained.axes, sorted(test.unique("language")), len(trained.names))
-    encoded = tokenize(test, trained.tokenizer, columns, limit)
-    predictions, probes = predict_and_probe(place, load, encoded, None, options.batch_size)
-    metrics = {"test": measure_predictions(predictions, encoded, plan, weights), "probe": probes}
-    sample, explained = sample_evenly(test, options.explain_rows), None
-    if sample is not None:
-        store = folder.store(SETUP, SEED)
-        explain(store, load, sample, columns, limit)
-        explained = on_main(lambda: _explained(store))
-    results = _results_of(options, place, trained.names, plan, trained.axes, test, metrics, explained)
+    results = _measure(options, folder, rows, columns)
     if PartialState().is_main_process:
         write_results(folder.path, results)
     PartialState().wait_for_everyone()
     return folder.path, results
 
 
-def _results_of(
-    options: Namespace,
-    place: Path,
-    names: Sequence[str],
-    plan: JointDistribution,
-    axes: dict[str, Any] | None,
-    test: Dataset,
-    metrics: dict[str, Any],
-    explained: Explained | None,
-) -> Results:
+def _measure(options: Namespace, folder: RunFolder, rows: Dataset, columns: Sequence[str]) -> Results:
     """results.json of a run with one setup."""
-    adapter = place / ADAPTER_FILE
+    place, store = folder.model(SETUP, SEED), folder.store(SETUP, SEED)
+    load = cache(partial(load_on_device, place))
+    trained = load()
+    axes, names = trained.axes, trained.names
+    test = _labelled(rows, columns, names)
+    limit = longest_input(trained.tokenizer, trained.model.config)
+    encoded = tokenize(test, trained.tokenizer, columns, limit)
+    predictions, probes = predict_and_probe(place, load, encoded, None, options.batch_size)
+    sample, explained = sample_evenly(test, options.explain_rows), None
+    if sample is not None:
+        explain(store, load, sample, columns, limit)
+        explained = on_main(lambda: _explained(store))
+    tested = sorted(test.unique("language"))
+    counts = np.array(axes["counts"]) if axes else np.ones((len(tested), len(names)), dtype=np.int64)  # else even
+    plan = JointDistribution(tuple(axes["languages"] if axes else tested), tuple(range(len(names))), counts)
+    weights = np.array(axes["weights"]) if axes else None
+    metrics = {"test": measure_predictions(predictions, encoded, plan, weights), "probe": probes}
+    audits = {"test/natural": JointDistribution.from_dataset(test).audit()}
+    if axes:
+        trained_on = JointDistribution(plan.languages, tuple(names), counts)
+        audits["train/natural"] = trained_on.audit("none" if trained_on.missing_cells else axes["class_weighting"])
+    adapter = read_json(place / ADAPTER_FILE, "download it again") if (place / ADAPTER_FILE).is_file() else {}
     setup = {
         "plan": "natural",
         "class_weighting": axes["class_weighting"] if axes else "none",
         "masked_entropy_weight": 0,
-        "lora_rank": read_json(adapter, "download it again").get("r", 0) if adapter.is_file() else 0,
+        "lora_rank": adapter.get("r", 0),
         "seeds": {str(SEED): metrics},
     }
-    data = {"test/natural": JointDistribution.from_dataset(test).audit()}
-    if axes:
-        data["train/natural"] = _audit_of(axes, names)
-    languages = sorted(test.unique("language"))
     return assemble_results(
         recipe="evaluate",
         config_name=options.model,
         config=_request(options),
         flags=options.flags,
-        languages=[*plan.languages, *(name for name in languages if name not in plan.languages)],
+        languages=list(dict.fromkeys([*plan.languages, *tested])),
         labels=names,
         seeds=[SEED],
-        data=data,
+        data=audits,
         setups={SETUP: setup},
         explained=explained,
     )
@@ -240,24 +234,6 @@ def _labelled(rows: Dataset, columns: Sequence[str], names: Sequence[str]) -> Da
     rows = rows.remove_columns("label").add_column("label", given)
     identity = "id" if "id" in rows.column_names else None
     return standardise(rows, text_columns=columns, id_column=identity, label_names=names)
-
-
-def _trained_on(
-    axes: dict[str, Any] | None, languages: Sequence[str], classes: int
-) -> tuple[JointDistribution, np.ndarray | None]:
-    """Counts and class weights of the training if the checkpoint has them, else equal counts and None."""
-    numbers = tuple(range(classes))
-    if axes is None:
-        return JointDistribution(tuple(languages), numbers, np.ones((len(languages), classes), dtype=np.int64)), None
-    counted = JointDistribution(tuple(axes["languages"]), numbers, np.array(axes["counts"]))
-    return counted, np.array(axes["weights"])
-
-
-def _audit_of(axes: dict[str, Any], names: Sequence[str]) -> Audit:
-    """AUDIT of the training data, from the counts in the checkpoint."""
-    scheme = axes["class_weighting"]
-    counted = JointDistribution(tuple(axes["languages"]), tuple(names), np.array(axes["counts"]))
-    return counted.audit(scheme if not counted.missing_cells else "none")
 
 
 def _explained(store: Path) -> Any:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import platform
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -36,16 +38,8 @@ from hf_langimb.training.arguments import LangImbTrainingArguments
 
 logger = logging.getLogger(__name__)
 
-FREE = (  # a run may be continued with other values
-    "seeds",
-    "setups",
-    "seed",
-    "logging_steps",
-    "report_to",
-    "disable_tqdm",
-    "license",
-    "explain_rows",
-)
+# A run may be continued with other values of these.
+FREE = ("seeds", "setups", "seed", "logging_steps", "report_to", "disable_tqdm", "license", "explain_rows")
 SHOWN_SETTINGS = ("class_weighting", "masked_entropy_weight", "lora_rank")  # of a setup in results.json
 SHOWN_APART = {"seeds", "seed", "setups"}  # flags that results.json has as keys of their own
 
@@ -202,9 +196,6 @@ def _compare_attributions(folder: RunFolder, setups: Sequence[str], seeds: Seque
 
 def environment(began: float) -> dict[str, Any]:
     """Versions, host, times and command: everything that may differ between two runs of the same numbers."""
-    import platform
-    from importlib.metadata import version
-
     packages = ("hf_langimb", "torch", "transformers", "accelerate", "datasets", "peft", "scikit-learn", "numpy")
     return {
         "versions": {"python": platform.python_version()} | {name: version(name) for name in packages},
@@ -230,30 +221,14 @@ def without_tokens(command: Sequence[str]) -> list[str]:
     return kept
 
 
-# Publishing
-
-
 def _check_publishing(training: LangImbTrainingArguments) -> None:
     """Check before any work that the run can be published at its end."""
     from hf_langimb.hub.push import require_login
 
-    if not training.hub_model_id:
-        raise ValueError("push_to_hub needs hub_model_id: add --hub_model_id NAMESPACE/NAME.")
     name, token = training.hub_model_id, training.hub_token
+    if not name:
+        raise ValueError("push_to_hub needs hub_model_id: add --hub_model_id NAMESPACE/NAME.")
     on_main(lambda: require_login(name, token))
-
-
-def _publish(training: LangImbTrainingArguments, folder: Path) -> list[str]:
-    """Push a finished run with the Trainer's own arguments of the Hub; returns the URLs."""
-    from hf_langimb.hub.push import push_run
-
-    return push_run(
-        folder,
-        str(training.hub_model_id),
-        private=bool(training.hub_private_repo),
-        revision=training.hub_revision,
-        token=training.hub_token,
-    )
 
 
 # The command line
@@ -283,7 +258,8 @@ def main(name: str, folder: Path) -> None:
 
 
 def _show(recipe: Recipe, output: Path, results: Results) -> None:
-    """Print the results, write the page, publish where that was asked for."""
+    """Print the results, write the page, publish if asked for."""
+    from hf_langimb.hub.push import push_run
     from hf_langimb.results.page import write_report
     from hf_langimb.results.tables import attributions_cells, comparisons_cells, predictions_cells, setups_cells, table
 
@@ -302,7 +278,14 @@ def _show(recipe: Recipe, output: Path, results: Results) -> None:
     print(f"\nNoise ceiling of the test labels: {results['noise_ceiling']:.3f}" if results.get("noise_ceiling") else "")
     print(f"To look at: {write_report(output)}")
     print(f"All numbers: {output / 'results.json'}; models: {output}/SETUP/seed-N/")
-    if recipe.training.push_to_hub:
-        print("\n".join(["Published:", *_publish(recipe.training, output)]))
+    if (training := recipe.training).push_to_hub:
+        urls = push_run(
+            output,
+            str(training.hub_model_id),
+            private=bool(training.hub_private_repo),
+            revision=training.hub_revision,
+            token=training.hub_token,
+        )
+        print("\n".join(["Published:", *urls]))
     if not several:
         print("Next: add --seeds 5 for intervals (finished trainings are kept), or --config mbert on a GPU.")

@@ -24,7 +24,7 @@ from hf_langimb.measures.attribution.store import AttributionStore, stack
 from hf_langimb.models import loading
 from hf_langimb.models.loading import load_model
 from hf_langimb.results.schema import Results, read_results
-from hf_langimb.runs.experiment import run
+from hf_langimb.runs.experiment import run, without_tokens
 from hf_langimb.runs.recipe import parse_recipe
 
 REPOSITORY = Path(hf_langimb.__file__).parents[1]
@@ -505,6 +505,19 @@ def test_a_model_that_is_not_there_does_not_bind_the_folder(work, workshop, tmp_
         work(tmp_path / "run", "--model_name_or_path", "/nowhere/model")
     assert "\n" not in str(caught.value)
     work(tmp_path / "run", "--setups", "balanced", "--train_size", 24)  # the corrected call works
+
+
+def test_recorded_commands_have_no_tokens():
+    command = ["xnli.py", "--hub_token", "hf_a", "--seeds", "2", "--hub-token=hf_b", "--hub_token"]
+    assert without_tokens(command) == [
+        "xnli.py",
+        "--hub_token",
+        "...",
+        "--seeds",
+        "2",
+        "--hub-token=...",
+        "--hub_token",
+    ]
 
 
 # The command.
