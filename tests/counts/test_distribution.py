@@ -18,23 +18,10 @@ AMAZON = JointDistribution(["de", "en", "es", "fr", "ja", "zh"], STARS, [STARS[:
 UNEVEN = JointDistribution(["en", "fr"], ["a", "b", "c"], [[10, 0, 5], [4, 4, 4]])
 
 AUDIT_KEYS = {  # CONTRACT, AUDIT
-    "languages",
-    "labels",
-    "counts",
-    "mutual_information_bits",
-    "mutual_information_chance_bits",
-    "cramers_v",
-    "cramers_v_corrected",
-    "language_only_accuracy",
-    "majority_accuracy",
-    "effective_sample_size_ratio",
-    "missing_cells",
-    "weights",
-    "p_value",
-    "link",
-    "verdict",
+    *("languages", "labels", "counts", "mutual_information_bits", "mutual_information_chance_bits", "cramers_v"),
+    *("cramers_v_corrected", "language_only_accuracy", "majority_accuracy", "effective_sample_size_ratio"),
+    *("missing_cells", "weights", "p_value", "link", "verdict"),
 }
-
 ALONE = {"cramers_v", "cramers_v_corrected", "p_value"}  # undefined with a single language or label
 LANGUAGES = ["fr", "en", "fr", "de", "fr"]
 LABELS = ["pos", "neg", "neg", "pos", "neg"]
