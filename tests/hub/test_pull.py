@@ -1,0 +1,237 @@
+"""Models are downloaded, checked and loaded; untrusted repositories are refused in one sentence."""
+
+import errno
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TOKEN
+from hub_run import refused
+from huggingface_hub import HfApi, constants
+
+from hf_langimb import load_run, push_run
+from hf_langimb.cli import main
+from hf_langimb.hub.prepare import logits_of
+from hf_langimb.hub.pull import pull
+from hf_langimb.models.loading import load_model
+
+
+def test_offline_a_download_is_found(server, finished, monkeypatch):
+    push_run(finished, "ann/one", setups=["balanced"], token=TOKEN)
+    online = logits_of(load_run("ann/one").model)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert torch.equal(logits_of(load_run("ann/one").model), online)
+    (blob,) = {path.resolve() for path in Path(constants.HF_HUB_CACHE).rglob("model.safetensors")}
+    blob.write_bytes(blob.read_bytes()[:-1] + b"?")
+    refused("ann/one", "model.safetensors of ann/one is damaged in the cache: download it again")
+
+
+def test_the_commands(server, finished, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    monkeypatch.chdir(tmp_path)
+    assert main(["push", str(finished), "ann/xnli"]) == 1
+    assert "several setups: choose one with --setup (balanced, imbalanced," in capsys.readouterr().err
+    assert main(["push", str(finished), "ann/xnli", "--setup", "balanced"]) == 0
+    assert f"{server.url}/ann/xnli\n" in capsys.readouterr().out
+    assert main(["pull", "ann/xnli"]) == 0
+    shown = capsys.readouterr().out
+    assert "Labels entailment, neutral, contradiction; languages en, fr; class weights none" in shown
+    assert {"model.safetensors", "README.md", "report.html", "results.json"} <= {p.name for p in Path("xnli").iterdir()}
+    assert torch.equal(logits_of(load_run("xnli").model), logits_of(load_model(finished / "balanced" / "seed-0")))
+    assert main(["pull", "ann/xnli"]) == 1
+    assert "xnli is not an empty folder" in capsys.readouterr().err
+
+
+def test_a_published_run_is_compared_and_shown(server, finished, tmp_path, capsys, monkeypatch):
+    push_run(finished, "ann/one", setups=["weighted"], token=TOKEN)
+    monkeypatch.chdir(tmp_path)
+    assert main(["compare", "ann/one"]) == 0
+    assert "imbalanced - balanced: change of the sums" in capsys.readouterr().out
+    assert main(["report", "ann/one"]) == 0
+    assert (tmp_path / "one.html").read_text().startswith("<!doctype html>")
+    assert main(["compare", "runs/nothing"]) == 1
+    assert "runs/nothing" in capsys.readouterr().err
+
+
+def test_a_run_folder_is_loaded_too(finished):
+    assert load_run(finished, setup="weighted", seed=0).weights.max() > 1.5
+    for wanted, message in (
+        ({}, "several setups: choose setup= among balanced, imbalanced"),
+        ({"setup": "best"}, "no setup 'best': choose one of balanced"),
+        ({"setup": "weighted", "seed": 3}, "Setup weighted has no seed 3: choose one of 0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            load_run(finished, **wanted)
+
+
+def test_repositories_without_access(server, finished):
+    push_run(finished, "ann/hidden", setups=["balanced"], private=True, token=TOKEN)
+    load_run("ann/hidden", token=TOKEN)  # from now on it is in the cache
+    refused("ann/hidden", r"ann/hidden does not exist, or is private and this token may not read it \(401\)")
+    refused("ann/hidden", r"may not read it \(404\)|may not", token="hf_reader")
+    refused("ann/hidden", r"does not accept this token \(401\)", token="hf_unknown")
+    refused("ann/hidden", "ann/hidden has no such revision", revision="v9", token=TOKEN)
+    refused("ann/nothing", "ann/nothing does not exist")
+    refused("../etc", "is not a valid repository name")
+    server.add_repo("ann/gated", gated=True)
+    server.write("ann/gated", {"model.safetensors": b"x"})
+    refused("ann/gated", "ann/gated is gated: ask for access on its page", token="hf_reader")
+
+
+def test_pickles_are_refused(server, finished, tmp_path, capsys):
+    import pickle
+
+    class Bomb:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "exploded",))
+
+    server.add_repo("eve/model")
+    server.write("eve/model", {"pytorch_model.bin": pickle.dumps(Bomb()), "config.json": b"{}", "langimb.json": b"{}"})
+    refused("eve/model", r"only pickled weights \(pytorch_model.bin\), which can run code when they are loaded")
+    push_run(finished, "ann/one", setups=["balanced"], token=TOKEN)
+    server.write("ann/one", {"pytorch_model.bin": pickle.dumps(Bomb()), "training_args.bin": pickle.dumps(Bomb())})
+    folder = pull("ann/one", tmp_path / "pulled")
+    assert not list(folder.rglob("*.bin")) and (folder / "model.safetensors").is_file()
+    load_run("ann/one")
+    assert not (tmp_path / "exploded").exists()
+    (tmp_path / "rows.csv").write_text("text,language\na,en\nb,fr\n")
+    capsys.readouterr()
+    assert main(["probe", "eve/model", str(tmp_path / "rows.csv")]) == 1
+    assert capsys.readouterr().err.startswith("langimb: Expected a model with its tokenizer at 'eve/model'")
+    server.add_repo("eve/empty")
+    refused("eve/empty", "eve/empty contains no weights: expected .safetensors files")
+
+
+def test_the_base_of_adapters_is_checked_too(server, finished):
+    push_run(finished, "ann/lora", setups=["weighted_lora"], token=TOKEN)
+    base = server.repos["ann/lora-base"].files()["model.safetensors"]
+    server.write("ann/lora-base", {"model.safetensors": None, "pytorch_model.bin": base})
+    config = json.loads(server.repos["ann/lora"].files()["adapter_config.json"]) | {"revision": None}
+    server.write("ann/lora", {"adapter_config.json": json.dumps(config).encode()})
+    refused("ann/lora", r"ann/lora-base contains only pickled weights \(pytorch_model.bin\)")
+    server.write(
+        "ann/lora", {"adapter_config.json": json.dumps(config | {"base_model_name_or_path": "ann/lora"}).encode()}
+    )
+    refused("ann/lora", "ann/lora is named as the base of adapters, and contains adapters itself")
+    server.write("ann/lora-base", {"model.safetensors": base, "pytorch_model.bin": None})
+    server.write("ann/lora", {"adapter_config.json": json.dumps(config).encode(), "config.json": b"{}"})
+    refused("ann/lora", "ann/lora contains adapters and a full model: remove adapter_config.json or config.json")
+    server.write("ann/lora", {"config.json": None})
+    changed = json.dumps(config | {"base_model_name_or_path": "/home/ann/start"}).encode()
+    server.write("ann/lora", {"adapter_config.json": changed})
+    refused("ann/lora", r"ann/lora contains adapters whose base '/home/ann/start' is not on the Hub")
+
+
+NOT_A_MODEL = "Expected a model with its tokenizer at 'ann/one'"
+
+
+def axes_with(**changes):
+    axes = {"languages": ["en"], "labels": ["a", "b"], "label_names": ["a", "b"], "class_weighting": "none"}
+    return json.dumps(axes | {"counts": [[1, 1]], "weights": [[1, 1]]} | changes).encode()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("langimb.json", b"{}", "must contain languages, labels, counts and weights"),
+        ("langimb.json", b"[]", "must contain languages, labels, counts and weights"),
+        ("langimb.json", b'{"languages": ["en"', "must contain languages, labels, counts and weights"),
+        ("langimb.json", axes_with(languages="en"), "must contain languages, labels, .* must be lists"),
+        ("langimb.json", axes_with(label_names=["a", 1]), "must contain languages, labels, .*a name is not a string"),
+        ("langimb.json", axes_with(counts=[[1, -1]]), "must contain languages, labels, counts and weights"),
+        ("langimb.json", axes_with(weights=[1, 1]), "the weights are not languages x labels"),
+        ("tokenizer.json", b"{}", NOT_A_MODEL),
+        (
+            "config.json",
+            b'{"model_type": "bert", "hidden_size": 1e99, "num_attention_heads": 1}',
+            "Expected a model with its tokenizer at 'ann/one'",
+        ),
+        ("config.json", b"[" * 5000, NOT_A_MODEL),
+        (
+            "config.json",
+            b'{"model_type": "nope", "auto_map": {"AutoConfig": "eve/code--c.C"}}',
+            "Expected a model with its tokenizer at 'ann/one'",
+        ),
+        ("model.safetensors", b"\xff" * 64, NOT_A_MODEL),
+    ],
+)
+def test_repositories_of_wrong_content(server, finished, name, content, message):
+    push_run(finished, "ann/one", setups=["balanced"], token=TOKEN)
+    server.write("ann/one", {name: content})
+    refused("ann/one", message)
+
+
+def test_files_outside_of_their_folder_are_refused(server, tmp_path):
+    server.add_repo("eve/model")
+    server.write("eve/model", {"model.safetensors": b"x", "../../outside.json": b"{}"})
+    refused("eve/model", r"Invalid filename '../../outside.json': cannot contain a '..' path segment")
+    assert not (Path(constants.HF_HUB_CACHE).parent / "outside.json").exists()
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "langimb.json"])
+def test_damaged_downloads(server, finished, name):
+    push_run(finished, "ann/one", setups=["balanced"], token=TOKEN)
+    shutil.rmtree(constants.HF_HUB_CACHE, ignore_errors=True)
+    fault = server.corrupt(name, times=1)
+    assert load_run("ann/one").languages == ["en", "fr"]
+    assert fault.hits == 1, "fetched again"
+    shutil.rmtree(constants.HF_HUB_CACHE)
+    server.corrupt(name)
+    refused("ann/one", f"{name} of ann/one arrived damaged twice .*: it was removed; try again")
+    server.faults.clear()
+    assert load_run("ann/one").languages == ["en", "fr"]
+
+
+def test_a_full_disk_while_pulling(server, finished, tmp_path, monkeypatch):
+    push_run(finished, "ann/one", setups=["balanced"], token=TOKEN)
+
+    def full(*arguments, **settings):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def closed(*arguments, **settings):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "copy", full)
+        with pytest.raises(OSError, match=r"could not be written to .* \(No space left on device\): nothing is left"):
+            pull("ann/one", tmp_path / "pulled")
+    assert not list(tmp_path.iterdir())
+    shutil.rmtree(constants.HF_HUB_CACHE)
+    with monkeypatch.context() as patched:
+        patched.setattr("huggingface_hub.file_download.http_get", full)
+        refused("ann/one", r"ann/one could not be downloaded \(No space left on device\)")
+    with monkeypatch.context() as patched:
+        patched.setattr("huggingface_hub.file_download.http_get", closed)
+        refused("ann/one", r"could not be downloaded \(Permission denied\): set HF_HOME to a folder that you may write")
+    assert pull("ann/one", tmp_path / "pulled").is_dir()
+
+
+def test_folders_of_a_pull(server, finished, tmp_path, monkeypatch, capsys):
+    push_run(finished, "ann/one", setups=["balanced"], token=TOKEN)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    pull("ann/one", ".")
+    assert (Path.cwd() / "README.md").is_file() and Path.cwd() == tmp_path / "here"
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "empty")
+    pull("ann/one", tmp_path / "link")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "empty" / "model.safetensors").is_file()
+    (tmp_path / "file").write_text("x")
+    for target in (tmp_path / "file" / "sub", tmp_path / ("x" * 300), "a\0b"):
+        with pytest.raises((OSError, ValueError), match=r"choose another --output-dir|could not be written"):
+            pull("ann/one", target)
+    with pytest.raises(ValueError, match="is not a valid repository name"):
+        pull("ann/..")
+    server.write("ann/one", {"results.json": b"[]"})
+    assert main(["pull", "ann/one", "--output-dir", str(tmp_path / "damaged")]) == 0
+    assert "Its results.json cannot be read" in capsys.readouterr().out
+
+
+def test_a_model_that_was_not_trained_here(server, tiny_bert, bert_tokenizer, tmp_path):
+    tiny_bert().save_pretrained(tmp_path)
+    api = HfApi(token=TOKEN)
+    api.create_repo("ann/plain")
+    api.upload_folder(repo_id="ann/plain", folder_path=tmp_path)
+    refused("ann/plain", "ann/plain has no langimb.json: it was not trained with hf_langimb")
