@@ -555,7 +555,7 @@ SIZES = {
     "seeds": 2,
 }
 SMALL = [word for name, value in SIZES.items() for word in (f"--{name}", str(value))]
-SMALL += ["--setups", "balanced", "imbalanced", "weighted_entropy"]
+SMALL += ["--setups", "balanced_entropy", "imbalanced_entropy"]
 CHANGING = ("environment.json", "config.yaml", "report.html")  # times, command, folder
 
 
@@ -585,7 +585,7 @@ def test_the_recipe_from_the_command_line(launched):
     assert "Predicted labels on the balanced test set" in output
     assert re.search(r"\| setup +\| language \| entailment \| neutral \| contradiction \|", output)
     assert re.search(r"\| setup +\| +accuracy \| +dependence \(bits\) \| +reliance \| +skew transfer \|", output)
-    assert re.search(r"\| weighted_entropy +\| 0\.\d{3} \[", output)
+    assert re.search(r"\| imbalanced_entropy +\| 0\.\d{3} \[", output)
     assert "Differences between setups, paired by seed" in output
     assert "All numbers: runs/xnli-mini/results.json" in output
     assert "To look at: runs/xnli-mini/report.html" in output
@@ -595,8 +595,8 @@ def test_the_recipe_from_the_command_line(launched):
     assert results["labels"] == ["entailment", "neutral", "contradiction"]
     assert results["languages"] == ["en", "fr"]
     assert results["seeds"] == [0, 1]
-    assert results["setups"]["balanced"]["seeds"]["1"]["test"]["rows"] == 60
-    assert results["setups"]["balanced"]["seeds"]["1"]["probe"]["external"]["rows"] == 40
+    assert results["setups"]["balanced_entropy"]["seeds"]["1"]["test"]["rows"] == 60
+    assert results["setups"]["balanced_entropy"]["seeds"]["1"]["probe"]["external"]["rows"] == 40
     assert (run_folder / "start" / "config.json").exists()
 
 
@@ -605,6 +605,6 @@ def test_a_bad_flag_is_one_sentence(launch):
     done, folder = launch("--seeds", "0")
     assert done.returncode == 1
     lines = [line for line in done.stderr.splitlines() if line.startswith("xnli.py: ")]
-    assert lines == ["xnli.py: seeds expects 1 or more, found 0."]
+    assert lines == ["xnli.py: seeds must be 1 or more, got 0."]
     assert "Traceback" not in done.stderr
     assert not (folder / "runs").exists()
