@@ -224,6 +224,33 @@ def unknown_keys(value, kind, where=""):
             yield from unknown_keys(item, inner[-1], f"{where}, {key}")
 
 
+@pytest.fixture(scope="session")
+def rows(bert_tokenizer, tiny_dataset):
+    """21 rows of three languages and three labels, as in SKEWED."""
+    return tiny_dataset(bert_tokenizer)
+
+
+@pytest.fixture
+def build(bert_tokenizer, tiny_bert, tiny_dataset, training_arguments, rows, monkeypatch):
+    """Function (model=None, data=rows, mask_length=3, **arguments): a trainer whose mask row has three tokens."""
+    from hf_langimb import LangImbTrainer
+
+    def make(model=None, data=rows, eval_dataset=None, mask_length=3, keywords=None, **arguments):
+        trainer = LangImbTrainer(
+            tiny_bert() if model is None else model,
+            training_arguments(**arguments),
+            train_dataset=data,
+            eval_dataset=eval_dataset,
+            processing_class=bert_tokenizer,
+            **keywords or {},
+        )
+        if mask_length:
+            monkeypatch.setattr(trainer, "_draw_mask", lambda inputs: {"row": 0, "length": mask_length})
+        return trainer
+
+    return make
+
+
 def write_configurations(folder, tables):
     """A data set with configurations as on the Hub; tables: {configuration: {split: Dataset}}. Gives its path."""
     lines = ["---", "configs:"]

@@ -6,6 +6,7 @@ all-process) batch, which is what makes them exact under gradient accumulation.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 
 import torch
@@ -52,6 +53,26 @@ def negative_entropy(logits: torch.Tensor) -> torch.Tensor:
     """
     log_probabilities = F.log_softmax(_at_least_float32(logits), dim=-1)
     return (log_probabilities.exp() * log_probabilities).sum(dim=-1)
+
+
+def mean_losses(rows: torch.Tensor) -> dict[str, float]:
+    """Means of the losses of evaluated rows; rows labelled -100 are left out.
+
+    Args:
+        rows: float64[N, 4]: weighted loss, plain loss, language id and label of each row.
+
+    Returns:
+        `loss` (weighted) and `plain_loss`, means over rows, and `uniform_loss`, the mean over the means of
+        (language, label) cells, in nats; nan if not finite. Empty without labelled rows.
+    """
+    own, plain, languages, labels = rows[rows[:, 3] != IGNORED_LABEL].unbind(dim=1)
+    if len(own) == 0:
+        return {}
+    _, cells = torch.stack([languages, labels]).unique(dim=1, return_inverse=True)
+    per_cell = torch.zeros(int(cells.max()) + 1, dtype=torch.float64).index_add_(0, cells, plain)
+    uniform = (per_cell / torch.bincount(cells)).mean()
+    losses = {"loss": own.mean(), "plain_loss": plain.mean(), "uniform_loss": uniform}
+    return {name: value.item() if math.isfinite(value.item()) else float("nan") for name, value in losses.items()}
 
 
 def _at_least_float32(logits: torch.Tensor) -> torch.Tensor:

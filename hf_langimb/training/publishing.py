@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from concurrent.futures import Future
 from contextlib import ExitStack
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,8 @@ from hf_langimb.training.arguments import LangImbTrainingArguments
 logger = logging.getLogger(__name__)
 
 NOT_PUBLISHED = ("_*", "checkpoint-*")  # names in the output folder
-TRAINING_STATE = (  # names in a checkpoint that are no part of its model
-    *("optimizer*", "scheduler*", "scaler*", "rng_state*", "global_step*", "latest", "zero_to_fp32.py"),
-    "pytorch_model_fsdp*",
-)
+_STATE = "optimizer* scheduler* scaler* rng_state* global_step* latest zero_to_fp32.py pytorch_model_fsdp*"
+TRAINING_STATE = _STATE.split()  # names in a checkpoint that are no part of its model
 
 
 class PublishingTrainer(Trainer):
@@ -43,11 +42,7 @@ class PublishingTrainer(Trainer):
         if self.args.push_to_hub and self.args.lora_rank:
             base = base_model_of(self.model).config.name_or_path
             if Path(base).is_dir():
-                logger.warning(
-                    "The adapters will name the folder %s as their base model, and others cannot load it: start from "
-                    "a Hub id.",
-                    base,
-                )
+                logger.warning("The adapters name the folder %s as base, which others cannot load: use a Hub id.", base)
 
     def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
         """Create the repository before training.
@@ -69,17 +64,13 @@ class PublishingTrainer(Trainer):
     def _require_own_form(self, name: str, token: str | None) -> None:
         """Raise if loading would use the adapters, or the full model, that the repository already contains."""
         try:
-            present = retried(
-                lambda: self._hub.list_repo_files(
-                    str(self.hub_model_id), revision=self.args.hub_revision, token=token or self.args.hub_token
-                )
-            )
+            place = {"revision": self.args.hub_revision, "token": token or self.args.hub_token}
+            present = retried(lambda: self._hub.list_repo_files(str(self.hub_model_id), **place))
         except RevisionNotFoundError:  # a branch that the first push creates
             return
-        forms = [("adapters", "adapter_config.json"), ("a full model", "config.json")]
+        other, file, ours = "adapters", "adapter_config.json", "a full model"
         if base_model_of(self.model) is not self.model:
-            forms.reverse()
-        (other, file), (ours, _) = forms
+            other, file, ours = "a full model", "config.json", "adapters"
         if file in present:
             raise ValueError(
                 f"{name} already contains {other} ({file}); pushing {ours} next to it would break loading: choose "
@@ -97,14 +88,8 @@ class PublishingTrainer(Trainer):
     ) -> Any:
         """Save and publish the model with its card; retried while the Hub is busy.
 
-        Args:
-            commit_message: title of the commit.
-            blocking: False returns a Future and uploads a copy of the output folder in the background.
-            token, revision, private: of the repository; by default those of the training arguments.
-            kwargs: passed to `create_model_card`.
-
-        Returns:
-            The commit, or the Future of it; None in all processes but the main one.
+        Takes what `Trainer.push_to_hub` takes. With `blocking=False` it returns a Future and uploads a copy of the
+        output folder in the background.
 
         Raises:
             ValueError: the Hub refuses; the message says what to do.
@@ -116,9 +101,8 @@ class PublishingTrainer(Trainer):
         self.save_model(_internal_call=True)
         if not self.is_world_process_zero():
             return None
-        tags = kwargs.pop("tags", None) or []
-        tags = [tags] if isinstance(tags, str) else list(tags)
-        tags += [tag for tag in getattr(self.model, "model_tags", None) or [] if tag not in tags]
+        tags = [*_as_list(kwargs.pop("tags", None)), *_as_list(getattr(self.model, "model_tags", None))]
+        tags = list(dict.fromkeys(tags))
         self.create_model_card(model_name=kwargs.pop("model_name", None) or self._name(), tags=tags or None, **kwargs)
         if not blocking:
             return self._upload_copy(None, commit_message, token, revision)
@@ -129,37 +113,28 @@ class PublishingTrainer(Trainer):
         """Name of the model on its card."""
         return (self.args.hub_model_id or Path(self.args.output_dir).name).rpartition("/")[2]
 
-    def create_model_card(
-        self,
-        language: str | None = None,
-        license: str | None = None,
-        tags: str | list[str] | None = None,
-        model_name: str | None = None,
-        finetuned_from: str | None = None,
-        tasks: str | list[str] | None = None,
-        dataset_tags: str | list[str] | None = None,
-        dataset: str | list[str] | None = None,
-        dataset_args: str | list[str] | None = None,
-    ) -> None:
-        """Write README.md: the joint table that the model was trained on, and the evaluations so far."""
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Write README.md: the joint table that the model was trained on, and the evaluations so far.
+
+        Takes what `Trainer.create_model_card` takes; `tasks`, `dataset` and `dataset_args` are not used.
+        """
         axes = getattr(self.model.config, "langimb", None)
         if axes is None:  # not trained with this package
-            super().create_model_card(
-                language, license, tags, model_name, finetuned_from, tasks, dataset_tags, dataset, dataset_args
-            )
+            super().create_model_card(*args, **kwargs)
         elif self.is_world_process_zero():
             from hf_langimb.results.cards import render_trained_card
 
+            facts = signature(Trainer.create_model_card).bind(self, *args, **kwargs).arguments
             card = render_trained_card(
                 axes,
                 [entry for entry in self.state.log_history if "eval_loss" in entry],
-                name=model_name or Path(self.args.output_dir).name,
+                name=facts.get("model_name") or Path(self.args.output_dir).name,
                 repo_id=getattr(self, "hub_model_id", None) or "REPO_ID",
-                language=language,
-                license=license,
-                tags=[tags] if isinstance(tags, str) else tags or (),
-                base_model=finetuned_from or base_model_of(self.model).config.name_or_path,
-                datasets=[dataset_tags] if isinstance(dataset_tags, str) else dataset_tags or (),
+                language=facts.get("language"),
+                license=facts.get("license"),
+                tags=_as_list(facts.get("tags")),
+                base_model=facts.get("finetuned_from") or base_model_of(self.model).config.name_or_path,
+                datasets=_as_list(facts.get("dataset_tags")),
                 adapter=base_model_of(self.model) is not self.model,
                 masked_entropy_weight=self.args.masked_entropy_weight,
             )
@@ -211,33 +186,29 @@ class PublishingTrainer(Trainer):
 
         return self._hub.run_as_future(upload)
 
-    def _upload(
-        self,
-        model: str | Path,
-        checkpoint: str | None,
-        message: str | None,
-        token: str | None = None,
-        revision: str | None = None,
-    ) -> Any:
-        """Commit the model, then the checkpoint: there is never a checkpoint without the model's card."""
+    def _upload(self, model: str | Path, checkpoint: str | None, message: str | None, *place: str | None) -> Any:
+        """Commit the model, then the checkpoint: there is never a checkpoint without the model's card.
 
-        def commit(folder: str | Path, place: str | None, title: str | None) -> Any:
-            return retried(
-                lambda: self._hub.upload_folder(
-                    repo_id=str(self.hub_model_id),
-                    folder_path=folder,
-                    path_in_repo=place,
-                    commit_message=title,
-                    token=token or self.args.hub_token,
-                    ignore_patterns=[*NOT_PUBLISHED],
-                    revision=revision or self.args.hub_revision,
-                )
+        `place` is a token and a revision, by default those of the training arguments.
+        """
+        token, revision = place or (None, None)
+
+        def commit(folder: str | Path, target: str | None, title: str | None) -> Any:
+            return self._hub.upload_folder(
+                repo_id=str(self.hub_model_id),
+                folder_path=folder,
+                path_in_repo=target,
+                commit_message=title,
+                token=token or self.args.hub_token,
+                ignore_patterns=[*NOT_PUBLISHED],
+                revision=revision or self.args.hub_revision,
             )
 
-        done = commit(model, None, message)
+        done = retried(lambda: commit(model, None, message))
         if checkpoint is not None and Path(checkpoint).is_dir():
             latest_only = self.args.hub_strategy == HubStrategy.CHECKPOINT
-            commit(checkpoint, "last-checkpoint" if latest_only else Path(checkpoint).name, f"{message}, checkpoint")
+            target = "last-checkpoint" if latest_only else Path(checkpoint).name
+            retried(lambda: commit(checkpoint, target, f"{message}, checkpoint"))
         return done
 
     def _finish_current_push(self) -> None:
@@ -249,7 +220,10 @@ class PublishingTrainer(Trainer):
         if failed:
             logger.warning(
                 "%d of the pushes during training failed: %s The model is in %s; trainer.push_to_hub() publishes it.",
-                len(failed),
-                " ".join(dict.fromkeys(failed)),
-                self.args.output_dir,
+                *(len(failed), " ".join(dict.fromkeys(failed)), self.args.output_dir),
             )
+
+
+def _as_list(value: Any) -> list[str]:
+    """A string, a list of strings or None as a list."""
+    return [value] if isinstance(value, str) else list(value or ())

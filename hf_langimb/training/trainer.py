@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import math
 import random
-from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -20,8 +18,9 @@ from hf_langimb.models.axes import IGNORED_LABEL, axes_of, class_names, name_lab
 from hf_langimb.training.arguments import LangImbTrainingArguments
 from hf_langimb.training.checks import count_for_model, require_comparable, selecting_datasets
 from hf_langimb.training.collator import DataCollatorWithLanguage
-from hf_langimb.training.losses import append_masked_row, negative_entropy, weighted_cross_entropy
+from hf_langimb.training.losses import append_masked_row, mean_losses, negative_entropy, weighted_cross_entropy
 from hf_langimb.training.publishing import PublishingTrainer
+from hf_langimb.training.samplers import ShuffledBatches
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +60,7 @@ class LangImbTrainer(PublishingTrainer):
             raise TypeError(f"Expected args of type LangImbTrainingArguments, got {type(args).__name__}.")
         if kwargs.get("compute_loss_func", self) is None:
             del kwargs["compute_loss_func"]  # the default; Python refuses any other, which would come twice
+        kwargs |= {"data_collator": data_collator, "train_dataset": train_dataset, "eval_dataset": eval_dataset}
         self.distribution: Any = None  # a JointDistribution once the data are counted
         if model is not None:
             model = self._prepare_model(model, args)
@@ -69,11 +69,8 @@ class LangImbTrainer(PublishingTrainer):
         super().__init__(
             model,
             args,
-            data_collator,
-            train_dataset,
-            eval_dataset,
-            processing_class,
-            model_init,
+            processing_class=processing_class,
+            model_init=model_init,
             compute_loss_func=self._loss,
             **kwargs,
         )
@@ -82,15 +79,7 @@ class LangImbTrainer(PublishingTrainer):
                 f"Expected one GPU per process, got {args.n_gpu} (DataParallel), where the loss cannot be scaled "
                 "exactly: start one process per GPU with `accelerate launch`, or set CUDA_VISIBLE_DEVICES."
             )
-        if train_dataset is not None:
-            require_trainable_head(self.model)
-        self.distribution = self._count_rows(train_dataset, eval_dataset)
-        self._cell_weights = cell_weights(
-            self.distribution, args.class_weighting, missing_cell_policy=args.missing_cell_policy
-        )
-        self.weights = torch.tensor(self._cell_weights, dtype=torch.float32)
-        if train_dataset is not None:
-            self._write_axes(self.model)
+        self._learn_axes(train_dataset, eval_dataset)
         self.data_collator = self._with_language(data_collator)
         self._mask_tokens = self._find_mask_tokens() if args.masked_entropy_weight else {}
         self._loss_parts = torch.zeros(3, device=args.device)  # classification, masked entropy, optimiser steps
@@ -98,6 +87,17 @@ class LangImbTrainer(PublishingTrainer):
         self._warned_of_unseen = False
 
     # What the data must be
+
+    def _learn_axes(self, train_dataset: Any, eval_dataset: Any) -> None:
+        """Count the data and derive the weights; a model that is trained keeps both in its configuration."""
+        self.distribution = self._count_rows(train_dataset, eval_dataset)
+        self._cell_weights = cell_weights(
+            self.distribution, self.args.class_weighting, missing_cell_policy=self.args.missing_cell_policy
+        )
+        self.weights = torch.tensor(self._cell_weights, dtype=torch.float32)
+        if train_dataset is not None:
+            require_trainable_head(self.model)
+            self._write_axes(self.model)
 
     def _count_rows(self, train_dataset: Any, eval_dataset: Any) -> JointDistribution:
         """Counts of the training data, else those of the checkpoint, else those of the evaluation data."""
@@ -148,7 +148,7 @@ class LangImbTrainer(PublishingTrainer):
         if self.args.train_sampling_strategy != "group_by_length" or sampler is None:
             return sampler
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        return _ShuffledBatches(sampler, self.args.train_batch_size * self.args.gradient_accumulation_steps, seed)
+        return ShuffledBatches(sampler, self.args.train_batch_size * self.args.gradient_accumulation_steps, seed)
 
     def _get_eval_sampler(self, eval_dataset: Any) -> Any:
         """Rows in their order: `Trainer` would group those of evaluation and prediction by length, too."""
@@ -311,7 +311,7 @@ class LangImbTrainer(PublishingTrainer):
         self._evaluated_rows = []
         output = super().evaluation_loop(dataloader, *args, metric_key_prefix=metric_key_prefix, **kwargs)
         if self._evaluated_rows:
-            losses = _mean_losses(torch.cat(self._evaluated_rows))
+            losses = mean_losses(torch.cat(self._evaluated_rows))
             output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in losses.items()})
         self._evaluated_rows = []
         return output
@@ -347,42 +347,3 @@ class LangImbTrainer(PublishingTrainer):
         if self.args.should_save and (axes := getattr(self.model.config, "langimb", None)):
             write_axes(output_dir or self.args.output_dir, axes)
         super().save_model(output_dir, _internal_call)
-
-
-class _ShuffledBatches(torch.utils.data.Sampler):
-    """The batches of a length-grouping sampler in random order, a last smaller one at the end.
-
-    The order depends on seed and epoch alone: it is the same in every process, and when an epoch is resumed.
-    """
-
-    def __init__(self, sampler: Any, batch_size: int, seed: int) -> None:
-        self.sampler, self.batch_size, self.seed = sampler, batch_size, seed
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by Accelerate's data loader at the start of each epoch."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return len(self.sampler)
-
-    def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed(self.seed + self.epoch)
-        self.sampler.generator = generator
-        rows = list(self.sampler)
-        full = len(rows) // self.batch_size
-        for batch in torch.randperm(full, generator=generator).tolist():
-            yield from rows[batch * self.batch_size : (batch + 1) * self.batch_size]
-        yield from rows[full * self.batch_size :]
-
-
-def _mean_losses(rows: torch.Tensor) -> dict[str, float]:
-    """Means over rows float64[N, 4] (own loss, plain loss, language, label); `uniform_loss` is the mean over cells."""
-    own, plain, languages, labels = rows[rows[:, 3] != IGNORED_LABEL].unbind(dim=1)
-    if len(own) == 0:
-        return {}
-    _, cells = torch.stack([languages, labels]).unique(dim=1, return_inverse=True)
-    per_cell = torch.zeros(int(cells.max()) + 1, dtype=torch.float64).index_add_(0, cells, plain)
-    uniform = (per_cell / torch.bincount(cells)).mean()
-    losses = {"loss": own.mean(), "plain_loss": plain.mean(), "uniform_loss": uniform}
-    return {name: value.item() if math.isfinite(value.item()) else float("nan") for name, value in losses.items()}

@@ -1,0 +1,185 @@
+"""Losses of evaluation against means by hand; evaluation sets that are refused."""
+
+import logging
+
+import pytest
+from by_hand import (
+    loss_by_hand,
+    relabelled,
+    row_logits,
+    row_loss,
+    without,
+)
+from datasets import ClassLabel
+
+
+@pytest.mark.parametrize("batch", [4, 8, 100])  # 21 rows: the last batch is uneven
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_evaluation_reports_own_plain_and_uniform_loss(build, tiny_bert, rows, batch, smoothing):
+    trainer = build(
+        eval_dataset=rows,
+        class_weighting="per_language",
+        label_smoothing_factor=smoothing,
+        per_device_eval_batch_size=batch,
+    )
+    metrics = trainer.evaluate()
+    model = tiny_bert()
+    cells = {}
+    for row in rows:
+        loss = row_loss(row_logits(model, row), row["label"]).item()
+        cells.setdefault((row["language"], row["label"]), []).append(loss)
+    uniform = sum(sum(losses) / len(losses) for losses in cells.values()) / len(cells)
+    assert metrics["eval_loss"] == pytest.approx(loss_by_hand(model, rows, smoothing=smoothing).item(), rel=1e-5)
+    assert metrics["eval_plain_loss"] == pytest.approx(loss_by_hand(model, rows, weights=None).item(), rel=1e-5)
+    assert metrics["eval_uniform_loss"] == pytest.approx(uniform, rel=1e-5)
+
+
+def test_mask_rows_and_weights_leave_evaluation_as_it_is(build, rows):
+    outputs = {}
+    for entropy_weight in (0.0, 1.0):
+        trainer = build(mask_length=None, eval_dataset=rows, masked_entropy_weight=entropy_weight)
+        outputs[entropy_weight] = trainer.evaluate(), trainer.predict(rows)
+    (plain, predicted), (entropy, predicted_too) = outputs.values()
+    assert len(predicted.predictions) == len(predicted_too.predictions) == len(rows)
+    assert (predicted.predictions == predicted_too.predictions).all()
+    assert (predicted_too.label_ids == rows["label"][:]).all()
+    kinds = ("eval_loss", "eval_plain_loss", "eval_uniform_loss")
+    assert [plain[kind] for kind in kinds] == [entropy[kind] for kind in kinds]
+    assert set(plain) == set(entropy)
+
+
+def test_evaluation_between_steps_disturbs_nothing(build, rows):
+    losses = {}
+    for strategy in ("no", "steps"):
+        trainer = build(
+            eval_dataset=rows,
+            class_weighting="per_language",
+            masked_entropy_weight=1.0,
+            eval_strategy=strategy,
+            eval_steps=1,
+            logging_strategy="steps",
+            logging_steps=1,
+            max_steps=3,
+        )
+        trainer.train()
+        losses[strategy] = [entry["loss_classification"] for entry in trainer.state.log_history if "loss" in entry]
+    assert losses["no"] == losses["steps"]
+
+
+def test_several_evaluation_sets_report_each_under_its_name(build, rows):
+    data = {"all": rows, "english": rows.filter(lambda row: row["language"] == "en")}
+    trainer = build(eval_dataset=data, class_weighting="per_language")
+    metrics = trainer.evaluate()
+    assert {"eval_all_loss", "eval_english_plain_loss", "eval_english_uniform_loss"} <= set(metrics)
+
+
+def test_predict_gives_an_unseen_language_weight_1_and_says_so_once(build, tiny_bert, rows, caplog):
+    trainer = build(class_weighting="per_language", per_device_eval_batch_size=4)
+    strangers = rows.map(lambda row: {"language": "de"})
+    with caplog.at_level(logging.WARNING):
+        metrics = trainer.predict(strangers).metrics
+        trainer.predict(strangers)
+    plain = loss_by_hand(tiny_bert(), rows, weights=None).item()
+    assert metrics["test_loss"] == pytest.approx(plain, rel=1e-5)
+    assert metrics["test_plain_loss"] == pytest.approx(plain, rel=1e-5)
+    assert sum("unseen in training" in record.message for record in caplog.records) == 1
+
+
+@pytest.mark.parametrize("removed", [("label",), ("label", "language"), ("language",), ()], ids=str)
+def test_predict_needs_neither_labels_nor_languages(build, rows, removed):
+    trainer = build(class_weighting="per_language", masked_entropy_weight=1.0)
+    received = set()
+    trainer.model.register_forward_pre_hook(lambda model, args, kwargs: received.update(kwargs), with_kwargs=True)
+    expected = trainer.predict(rows).predictions
+    output = trainer.predict(rows.remove_columns(list(removed)))
+    assert (output.predictions == expected).all()
+    assert ("test_loss" in output.metrics) == ("label" not in removed)
+    assert "language_ids" not in received and "input_ids" in received
+
+
+BAD_EVALUATION = {
+    "unseen language": (
+        lambda rows: rows.map(lambda row, i: {"language": "de" if i == 3 else row["language"]}, with_indices=True),
+        r"eval_dataset: language de is not in train_dataset \(en, fr, ja\).*remove its rows.*predict",
+    ),
+    "languages numbered otherwise": (
+        lambda rows: rows.cast_column("language", ClassLabel(names=["fr", "en", "ja"])),
+        r"eval_dataset: .*language.*fr, en, ja.*en, fr, ja.*align_labels_with_mapping",
+    ),
+    "no language column": (lambda rows: rows.remove_columns("language"), r"eval_dataset: .*language column"),
+    "null label": (
+        lambda rows: rows.map(lambda row, i: {"label": None if i < 2 else row["label"]}, with_indices=True),
+        r"eval_dataset: .*2 null entries",
+    ),
+    "no rows": (lambda rows: rows.select([]), r"eval_dataset: No rows"),
+    "a class id too many": (
+        lambda rows: relabelled(rows, lambda label: label + 1, "int64"),
+        r"eval_dataset: .* has labels 1 to 3",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD_EVALUATION)
+def test_a_bad_evaluation_set_is_refused_in_words(build, rows, name):
+    change, message = BAD_EVALUATION[name]
+    with pytest.raises(ValueError, match=f"(?s){message}"):
+        build(eval_dataset=change(rows))
+    with pytest.raises(ValueError, match=r"^chosen: "):
+        build(eval_dataset={"chosen": change(rows), "other": rows}, metric_for_best_model="eval_chosen_loss")
+
+
+def test_an_unseen_label_is_refused_in_the_evaluation_set(build, rows):
+    names = ClassLabel(names=["a", "b", "c"])
+    trained = rows.filter(lambda row: row["label"] < 2).cast_column("label", names)
+    with pytest.raises(ValueError, match=r"eval_dataset: label c is not in train_dataset \(a, b\).*remove its rows"):
+        build(data=trained, eval_dataset=rows.cast_column("label", names))
+
+
+def test_labels_numbered_otherwise_are_refused_in_the_evaluation_set(build, rows):
+    one, other = (rows.cast_column("label", ClassLabel(names=list(names))) for names in ("abc", "acb"))
+    with pytest.raises(ValueError, match=r"eval_dataset: .*label.*a, c, b.*a, b, c") as refusal:
+        build(data=one, eval_dataset=other)
+    assert "align_labels_with_mapping({'a': 0, 'b': 1, 'c': 2}, column)" in str(refusal.value)
+    build(data=one, eval_dataset=other.align_labels_with_mapping({"a": 0, "b": 1, "c": 2}, "label"))
+
+
+@pytest.mark.parametrize("column", ["language", "label"])
+def test_class_ids_numbered_otherwise_are_refused_wherever_they_are_evaluated(build, rows, column):
+    texts = rows.map(lambda row: {"label": "abc"[row["label"]]})
+    ordered = sorted(set(texts[column]))
+    one, other = (
+        texts.cast_column(column, ClassLabel(names=list(names))).cast_column("label", ClassLabel(names=["a", "b", "c"]))
+        if column == "language"
+        else texts.cast_column(column, ClassLabel(names=list(names)))
+        for names in (ordered, ordered[::-1])
+    )
+    trainer = build(data=one, eval_dataset={"some": other})  # selects nothing
+    message = f"its {column} column is a ClassLabel with the order {', '.join(ordered[::-1])}, expected"
+    for call in (trainer.evaluate, lambda: trainer.evaluate(other), lambda: trainer.predict(other)):
+        with pytest.raises(ValueError, match=message):
+            call()
+    assert trainer.evaluate(one)["eval_loss"] > 0
+
+
+def test_a_label_without_an_output_is_refused_in_evaluation(build, rows):
+    with pytest.raises(ValueError, match=r"labels below 3, the outputs of the model, got .* labels up to 5"):
+        build().evaluate(relabelled(rows, lambda label: 5, "int64"))
+
+
+def test_the_longest_name_selects(build, rows):
+    strangers = rows.map(lambda row: {"language": "de"})
+    trainer = build(eval_dataset={"t": strangers, "t_en": rows}, metric_for_best_model="eval_t_en_loss")
+    assert trainer.evaluate()["eval_t_loss"] > 0
+
+
+def test_a_language_that_only_its_class_label_names_is_unseen(build, rows):
+    names = ClassLabel(names=["en", "fr", "ja"])
+    trained = without(rows, "ja").cast_column("language", names)
+    with pytest.raises(ValueError, match=r"eval_dataset: language ja is not in train_dataset \(en, fr\)"):
+        build(data=trained, eval_dataset=rows.cast_column("language", names))
+
+
+def test_an_evaluation_set_that_selects_nothing_may_have_any_language(build, rows):
+    strangers = rows.map(lambda row: {"language": "de"})
+    trainer = build(eval_dataset={"own": rows, "foreign": strangers}, metric_for_best_model="eval_own_loss")
+    assert trainer.evaluate()["eval_foreign_loss"] > 0

@@ -1,0 +1,148 @@
+"""Bad training data and arguments: the message says what was expected, what was got and what to do."""
+
+import pytest
+from by_hand import relabelled, without
+from datasets import ClassLabel, DatasetDict
+from transformers import (
+    BertForTokenClassification,
+    TrainingArguments,
+)
+
+from hf_langimb import DataCollatorWithLanguage, LangImbTrainer
+
+BAD_DATA = {
+    "no language column": (
+        lambda rows: rows.remove_columns("language"),
+        r"train_dataset: .*language column 'language', found columns .*'label'.*language_column.*fastText",
+    ),
+    "language column of another name": (
+        lambda rows: rows.rename_column("language", "lang"),
+        r"language column 'language', found columns .*'lang'.*name the right column with language_column",
+    ),
+    "no language column in a list of rows": (
+        lambda rows: list(rows.remove_columns("language")),
+        r"train_dataset: .*language column 'language', found columns .*'label'.*fastText",
+    ),
+    "no label column in a list of rows": (
+        lambda rows: list(rows.rename_column("label", "stars")),
+        r"train_dataset: .*label column 'label', got none in columns .*'stars'.*rename_column",
+    ),
+    "splits": (lambda rows: DatasetDict(train=rows), r"train_dataset: .*splits \['train'\].*dataset\['train'\]"),
+    "unlabelled rows of a ClassLabel": (
+        lambda rows: relabelled(rows, lambda label: label - 1, ClassLabel(names=["a", "b", "c"])),
+        r"train_dataset: The label column has class id -1.*[Ff]ilter",
+    ),
+    "no label column": (
+        lambda rows: rows.rename_column("label", "stars"),
+        r"train_dataset: .*label column 'label', got none in columns .*'stars'.*rename_column\('stars', 'label'\)",
+    ),
+    "null language": (
+        lambda rows: rows.map(lambda row, i: {"language": None if i == 3 else row["language"]}, with_indices=True),
+        r"train_dataset: The language column has 1 null entries of 21.*[Ff]ill",
+    ),
+    "null label": (
+        lambda rows: rows.map(lambda row, i: {"label": None if i < 2 else row["label"]}, with_indices=True),
+        r"train_dataset: The label column has 2 null entries of 21",
+    ),
+    "no rows": (lambda rows: rows.select([]), r"train_dataset: No rows.*empty"),
+    "an empty list": (lambda rows: [], r"train_dataset: No rows.*empty"),
+    "no labelled rows": (
+        lambda rows: relabelled(rows, lambda label: -100, "int64"),
+        r"train_dataset: .*outputs for labels 0 to 2, but the column 'label' has only -100.*use predict",
+    ),
+    "labels as strings": (
+        lambda rows: relabelled(rows, lambda label: f"l{label}", "string"),
+        r"labels 0 to 2, but the column 'label' has str such as 'l0'.*class_encode_column\('label'\)",
+    ),
+    "labels as booleans": (
+        lambda rows: relabelled(rows, bool, "bool"),
+        r"labels 0 to 2, but the column 'label' has bool such as False.*cast the column to int64",
+    ),
+    "labels as floats": (
+        lambda rows: relabelled(rows, float, "float64"),
+        r"train_dataset: The label column holds .*(float|double).*int64",
+    ),
+    "ClassLabel of other size": (
+        lambda rows: rows.cast_column("label", ClassLabel(names=["a", "b", "c", "d"])),
+        r"labels 0 to 2, but .* has 4 classes \(a, b, c, d\): load the model with num_labels=4",
+    ),
+    "a class id too many": (
+        lambda rows: relabelled(rows, lambda label: label + 1, "int64"),
+        r"outputs for labels 0 to 2, but .* has labels 1 to 3: load the model with num_labels=4",
+    ),
+    "a class too few": (
+        lambda rows: relabelled(rows, lambda label: min(label, 1), "int64"),
+        r"outputs for labels 0 to 2, but .* has labels 0 to 1: load the model with num_labels=2.*ClassLabel",
+    ),
+    "a missing cell": (
+        lambda rows: without(without(rows, "en", 2), "fr", 0),
+        r"'per_language' cannot weight cells without rows.*\(en, 2\), \(fr, 0\).*missing_cell_policy",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD_DATA)
+def test_bad_training_data_is_refused_in_words(build, rows, name):
+    change, message = BAD_DATA[name]
+    with pytest.raises(ValueError, match=f"(?s){message}"):
+        build(data=change(rows), class_weighting="per_language")
+
+
+def test_languages_named_by_numbers_are_refused(build, rows):
+    numbers = rows.map(lambda row: {"language": {"en": "1", "fr": "0", "ja": "2"}[row["language"]]})
+    with pytest.raises(ValueError, match=r"a ClassLabel whose names are numbers.*cast the column to strings"):
+        build(data=numbers.cast_column("language", ClassLabel(names=["1", "0", "2"])))
+    assert build(data=numbers).distribution.languages == ("0", "1", "2")
+
+
+def test_two_label_columns_are_refused(build, rows):
+    with pytest.raises(ValueError, match=r"one label column 'label', got labels and label in columns .*: keep one"):
+        build(data=rows.add_column("labels", [0] * len(rows)))
+
+
+def test_a_model_that_numbers_the_labels_otherwise_is_refused(build, tiny_bert, rows):
+    named = rows.cast_column("label", ClassLabel(names=["a", "b", "c"]))
+    model = tiny_bert(id2label={0: "b", 1: "a", 2: "c"}, label2id={"b": 0, "a": 1, "c": 2})
+    with pytest.raises(ValueError, match="id2label has the order b, a, c, the data have a, b, c"):
+        build(model, named)
+
+
+def test_a_language_unseen_in_training_cannot_train(build, rows):
+    trainer = build(class_weighting="per_language", per_device_train_batch_size=21)
+    trainer.train_dataset = rows.map(lambda row: {"language": "de"})
+    with pytest.raises(ValueError, match="have a language that is not one of en, fr, ja"):
+        trainer.train()
+
+
+def test_bad_arguments_are_refused_in_words(build, tiny_bert, rows, decoder_tokenizer, training_arguments):
+    with pytest.raises(ValueError, match="Unknown class weighting 'balanced': choose one of none, class, per_language"):
+        build(class_weighting="balanced")
+    with pytest.raises(ValueError, match="Unknown missing_cell_policy 'skip': choose one of error, ignore, smooth"):
+        build(class_weighting="per_language", missing_cell_policy="skip")
+    with pytest.raises(ValueError, match="pass train_dataset or eval_dataset"):
+        build(data=None)
+    with pytest.raises(TypeError, match="LangImbTrainingArguments, got TrainingArguments"):
+        LangImbTrainer(tiny_bert(), TrainingArguments("unused", report_to="none"), train_dataset=rows)
+    with pytest.raises(TypeError, match="multiple values for keyword argument 'compute_loss_func'"):
+        build(keywords={"compute_loss_func": lambda *args, **kwargs: 0})
+    build(keywords={"compute_loss_func": None})
+    for tokenizer, found in ((decoder_tokenizer, "TokenizersBackend"), (None, "NoneType")):
+        arguments = training_arguments(masked_entropy_weight=1)
+        message = f"mask token .*got {found}: add one .*add_special_tokens.*masked_entropy_weight=0"
+        with pytest.raises(ValueError, match=message):
+            LangImbTrainer(tiny_bert(), arguments, train_dataset=rows, processing_class=tokenizer)
+
+
+def test_a_model_for_another_task_is_refused(build, tiny_bert):
+    model = BertForTokenClassification(tiny_bert().config)
+    with pytest.raises(ValueError, match=r"Expected a sequence-classification model, got BertForToken.*: load it"):
+        build(model)
+
+
+def test_a_collator_of_another_axis_is_refused(build, rows, bert_tokenizer):
+    """Its ids would look up the weights of other languages."""
+    collate = DataCollatorWithLanguage(bert_tokenizer, languages=["fr", "en", "ja"])
+    with pytest.raises(ValueError, match=r"data_collator.*fr, en, ja.*en, fr, ja"):
+        build(keywords={"data_collator": collate})
+    collate = DataCollatorWithLanguage(bert_tokenizer, languages=["en", "fr", "ja"])
+    assert build(keywords={"data_collator": collate}).data_collator is collate
