@@ -95,11 +95,8 @@ def _checked_logits(model: Path, folder: Path, results: Results) -> torch.Tensor
     """Logits of a model that is complete and has the axes of the results."""
     trained = load_trained(model)
     axes = trained.axes or {"languages": [], "label_names": []}
-    named = [axes["label_names"], [f"LABEL_{i}" for i in range(len(trained.names))]]
-    if [axes["languages"], axes["label_names"]] != [
-        results["languages"],
-        results["labels"],
-    ] or trained.names not in named:
+    of_run = (axes["languages"], axes["label_names"]) == (results["languages"], results["labels"])
+    if not of_run or trained.names not in (results["labels"], [f"LABEL_{i}" for i in range(len(trained.names))]):
         raise ValueError(
             f"{model} and {folder / FILE_NAME} are of different runs: {AXES_FILE} or config.json has other languages "
             "or labels, or is missing. Remove the model and run the recipe again."
@@ -111,16 +108,20 @@ def _model_files(folder: Path) -> Files:
     """Weights, configuration and tokenizer of a model's folder; no pickles, no checkpoints."""
     paths = [path for path in sorted(folder.glob("*")) if path.is_file()]
     paths = [path for path in paths if OURS.fullmatch(path.name) and path.suffix in MODEL_FILES]
-    weights = [path for path in paths if path.suffix == WEIGHTS]
-    if not weights:
-        raise ValueError(f"{folder} has no {WEIGHTS} weights to publish: run the recipe first.")
-    for path in weights:
-        try:
-            safe_open(path, "pt")
-        except (SafetensorError, OSError) as error:
-            raise ValueError(f"{path} is damaged ({error}): remove {folder} and run the recipe again.") from None
+    problems = {path.name: _problem_of(path) for path in paths if path.suffix == WEIGHTS} or {"*": "none"}
+    if found := "; ".join(f"{name}: {problem}" for name, problem in problems.items() if problem):
+        raise ValueError(f"{folder} has no complete {WEIGHTS} weights ({found}): remove it and run the recipe again.")
     names = {path.name for path in paths}
     return {path.name: path for path in paths if not (path.name == "config.json" and ADAPTER_FILE in names)}
+
+
+def _problem_of(weights: Path) -> str:
+    """Why a file of weights cannot be read; empty where it can."""
+    try:
+        safe_open(weights, "pt")
+    except (SafetensorError, OSError) as error:
+        return str(error)
+    return ""
 
 
 def _name_base(files: Files, model: Path, made: str) -> str:
@@ -187,7 +188,7 @@ def _store_files(store: Path) -> list[Path]:
     """Files of an attribution store that can be opened."""
     from hf_langimb.measures.attribution.store import AttributionStore
 
-    assert len(AttributionStore(store).tokens)  # reads all of them
+    len(AttributionStore(store).tokens)  # reads every file
     return [path for path in sorted(store.iterdir()) if path.suffix in (".json", ".parquet")]
 
 

@@ -186,10 +186,13 @@ def download(
     with hub_errors(repo_id):
         folder = get(repo_id, revision, token, cache_dir)
     if (folder / ADAPTER_FILE).is_file():
-        base, commit = _base_of(repo_id, folder)
-        with hub_errors(base):
-            if (get(base, commit, token, cache_dir) / ADAPTER_FILE).is_file():
-                raise ValueError(f"{base} is named as the base of adapters, and contains adapters itself.")
+        config = read_json(folder / ADAPTER_FILE, f"upload the adapters of {repo_id} again")
+        config = config if isinstance(config, dict) else {}
+        base, commit = config.get(BASE_MODEL), str(config.get("revision") or "") or None
+        of_hub = isinstance(base, str) and base.count("/") <= 1 and not base.startswith((".", "/"))
+        with hub_errors(str(base)):  # PEFT would load a base from pickles too
+            if not of_hub or (get(str(base), commit, token, cache_dir) / ADAPTER_FILE).is_file():
+                raise ValueError(f"{repo_id} contains adapters whose base {base!r} is not a full model on the Hub.")
     return folder
 
 
@@ -198,9 +201,9 @@ def _from_cache(repo_id: str, revision: str | None, token: str | None, cache_dir
     settings: dict[str, Any] = {"cache_dir": cache_dir, "local_files_only": True}
     settings["allow_patterns"] = [f"*{suffix}" for suffix in PULLED]
     folder = Path(snapshot_download(repo_id, revision=revision, **settings))
-    links = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_symlink()}
-    safe_files(repo_id, links)
-    if damaged := [name for name, path in links.items() if not is_intact(path, path.resolve().name)]:
+    paths = [path for path in folder.rglob("*") if path.is_file()]
+    safe_files(repo_id, [path.name for path in paths])
+    if damaged := [path.name for path in paths if path.is_symlink() and not is_intact(path, path.resolve().name)]:
         raise ValueError(f"{damaged[0]} of {repo_id} is damaged in the cache: download it again, with the Hub.")
     return folder
 
@@ -242,16 +245,6 @@ def safe_files(name: str, files: Iterable[str]) -> list[str]:
         what = f"only pickled weights ({pickled}), which can run code when they are loaded" if pickled else "no weights"
         raise ValueError(f"{name} contains {what}: expected {WEIGHTS} files.")
     return [file for file in files if PurePosixPath(file).suffix in PULLED]
-
-
-def _base_of(repo_id: str, folder: Path) -> tuple[str, str | None]:
-    """Hub id and commit of the base of adapters, which PEFT would load from pickles too."""
-    config = read_json(folder / ADAPTER_FILE, f"upload the adapters of {repo_id} again")
-    config = config if isinstance(config, dict) else {}
-    base, commit = config.get(BASE_MODEL), config.get("revision")
-    if not isinstance(base, str) or base.count("/") > 1 or base.startswith((".", "/")):
-        raise ValueError(f"{repo_id} contains adapters whose base {base!r} is not on the Hub: publish the base too.")
-    return base, commit if isinstance(commit, str) else None
 
 
 def info_of(api: HfApi, repo_id: str, revision: str | None = None, kind: str = "model") -> Any:

@@ -114,14 +114,14 @@ def test_the_base_of_adapters_is_checked_too(server, finished):
     server.write(
         "ann/lora", {"adapter_config.json": json.dumps(config | {"base_model_name_or_path": "ann/lora"}).encode()}
     )
-    refused("ann/lora", "ann/lora is named as the base of adapters, and contains adapters itself")
+    refused("ann/lora", "ann/lora contains adapters whose base 'ann/lora' is not a full model on the Hub")
     server.write("ann/lora-base", {"model.safetensors": base, "pytorch_model.bin": None})
     server.write("ann/lora", {"adapter_config.json": json.dumps(config).encode(), "config.json": b"{}"})
     refused("ann/lora", "ann/lora contains adapters and a full model: remove adapter_config.json or config.json")
     server.write("ann/lora", {"config.json": None})
     changed = json.dumps(config | {"base_model_name_or_path": "/home/ann/start"}).encode()
     server.write("ann/lora", {"adapter_config.json": changed})
-    refused("ann/lora", r"ann/lora contains adapters whose base '/home/ann/start' is not on the Hub")
+    refused("ann/lora", r"ann/lora contains adapters whose base '/home/ann/start' is not a full model on the Hub")
 
 
 NOT_A_MODEL = "Expected a model with its tokenizer at 'ann/one'"

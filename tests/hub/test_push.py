@@ -174,11 +174,14 @@ def test_nothing_of_a_damaged_run_is_published(server, finished, tmp_path):
     shutil.copytree(finished, copy)
     weights = copy / "weighted" / "seed-0" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
-    with pytest.raises(ValueError, match=r"model.safetensors is damaged .*: remove .*seed-0 and run the recipe again"):
+    with pytest.raises(
+        ValueError,
+        match=r"seed-0 has no complete .safetensors weights \(model.safetensors: .*: remove it and run the recipe again",
+    ):
         push_run(copy, "ann/xnli", token=TOKEN)
     assert not server.requests
     weights.unlink()
-    with pytest.raises(ValueError, match=r"has no \.safetensors weights to publish"):
+    with pytest.raises(ValueError, match=r"has no complete \.safetensors weights"):
         push_run(copy, "ann/xnli", token=TOKEN)
     with pytest.raises(ValueError, match=r"Expected a run folder with results.json, got .*: run the recipe first"):
         push_run(tmp_path / "nowhere", "ann/xnli", token=TOKEN)
