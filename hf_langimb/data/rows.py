@@ -35,7 +35,7 @@ def find_text_columns(dataset: Dataset, text_columns: Sequence[str] = ()) -> lis
         raise ValueError(f"Expected one text column or two different ones (a pair), got {columns}.")
     for column in columns:
         require_columns(dataset, {"text": column})
-        texts = _arrow(dataset, column)
+        (texts,) = arrow_columns(dataset, column)
         if texts.null_count:
             raise ValueError(f"The text column {column!r} has {texts.null_count:,} null entries: remove these rows.")
         if len(texts) and not (pa.types.is_string(texts.type) or pa.types.is_large_string(texts.type)):
@@ -88,7 +88,8 @@ def texts(spec: DataSpec, languages: Sequence[str], first: int | None, language_
         kept = _first_of_each(found, first, languages)
         if missing := [language for language in languages if (found[kept] == language).sum() < 2]:
             raise ValueError(
-                f"Expected text in {', '.join(languages)}, found fewer than two rows in {', '.join(missing)}."
+                f"Expected text in {', '.join(languages)}, found fewer than two rows in {', '.join(missing)}: "
+                "choose another data set or other configurations."
             )
         known = ("item", "row") if len(spec.config_names) > 1 else ("item",)
         id_column = spec.id_column or next((column for column in known if column in raw.column_names), None)
@@ -158,13 +159,16 @@ def standardise(
     )
 
 
-def _arrow(dataset: Dataset, column: str) -> Any:
-    return dataset.select_columns([column]).with_format("arrow")[:][column]
+def arrow_columns(dataset: Dataset, *columns: str) -> list[Any]:
+    """Columns as Arrow arrays."""
+    table = dataset.select_columns(list(columns)).with_format("arrow")[:]
+    return [table[column] for column in columns]
 
 
 def _encoded(dataset: Dataset, column: str, purpose: str) -> tuple[list[str], np.ndarray]:
     """Distinct values of a column in order (2 before 10), as text, class ids as names; and each row's position."""
-    axis, positions = encode_column(_arrow(dataset, column), purpose)
+    (values,) = arrow_columns(dataset, column)
+    axis, positions = encode_column(values, purpose)
     feature = dataset.features[column]
     return [feature.int2str(int(v)) if isinstance(feature, ClassLabel) else str(v) for v in axis], positions
 

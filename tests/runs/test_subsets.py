@@ -72,11 +72,11 @@ def test_decimals_and_percentages_of_the_whole_are_plans_too():
     ("lines", "message"),
     [
         (["fr 1/2 1/2"], r"a language and 3 shares \(entailment, neutral, contradiction\) such as 'fr 1/3 1/3 1/3'"),
-        (["fr 1/4 1/4 1/4 1/4"], "found 'fr 1/4 1/4 1/4 1/4'"),
-        (["fr half 1/3 1/6"], "found 'fr half 1/3 1/6'"),
-        (["fr 1/0 1/3 1/6"], "found 'fr 1/0 1/3 1/6'"),
-        (["1/2 1/3 1/6"], "found '1/2 1/3 1/6'"),
-        ([""], "found ''"),
+        (["fr 1/4 1/4 1/4 1/4"], "got 'fr 1/4 1/4 1/4 1/4'"),
+        (["fr half 1/3 1/6"], "got 'fr half 1/3 1/6'"),
+        (["fr 1/0 1/3 1/6"], "got 'fr 1/0 1/3 1/6'"),
+        (["1/2 1/3 1/6"], "got '1/2 1/3 1/6'"),
+        ([""], "got ''"),
         (["fr 1/2 1/3 1/6", "en 1/6 1/3 1/3"], "must sum to 1; .* sums 0.833333, 1"),
         (["fr .5 .33 .17", "en .17 .33 .5", "de .33 .33 .33"], "Write exact fractions"),
         (["fr 3/2 -1/3 -1/6", "en 1/6 1/3 1/2"], "smallest share -0.333333"),
@@ -283,7 +283,7 @@ def test_no_external_text():
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"text": ["a"] * 3, "language": ["fr"] * 3}, "fewer than two rows in en: choose another probe_dataset_name"),
+        ({"text": ["a"] * 3, "language": ["fr"] * 3}, "fewer than two rows in en: choose another data set"),
         ({"text": ["a"] * 3, "language": ["fr", "fr", "en"]}, "fewer than two rows in en"),
         ({"body": ["a"] * 2, "language": ["fr", "en"]}, "Found no text column among"),
         ({"text": ["a"] * 2}, "Expected a language column 'language'"),
