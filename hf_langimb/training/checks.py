@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from hf_langimb.counts.columns import class_label_names, require_columns
+from hf_langimb.counts.columns import class_label_names
 from hf_langimb.counts.distribution import JointDistribution
 from hf_langimb.models.axes import IGNORED_LABEL
 
@@ -36,7 +36,6 @@ def count_for_model(
             is unseen in training.
     """
     with _naming(name):
-        require_columns(dataset, {"language": language_column})
         column = _label_column(dataset, language_column, label_names)
         counted = JointDistribution.from_dataset(dataset, language_column, column)
         names = class_label_names(dataset, column)
@@ -58,8 +57,9 @@ def _naming(name: str) -> Iterator[None]:
 def _label_column(dataset: Any, language_column: str, label_names: Sequence[str]) -> str:
     """Name of the one label column."""
     candidates = list(dict.fromkeys([*label_names, "label", "labels", "label_ids"]))
-    present = getattr(dataset, "column_names", None) or next(iter(dataset), None)
-    if not isinstance(present, list | Mapping):  # no rows, or of unknown layout: counting reports it
+    names = getattr(dataset, "column_names", None)
+    present = names or next(iter(dataset), None)
+    if isinstance(names, dict) or not isinstance(present, list | Mapping):  # splits, no rows: counting reports it
         return "label"
     found = [candidate for candidate in candidates if candidate in present]
     problem = None

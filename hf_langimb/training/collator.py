@@ -17,7 +17,7 @@ class DataCollatorWithLanguage:
     Args:
         tokenizer: pads the batch; None takes rows of equal length.
         languages: the language axis (`JointDistribution.languages`); a row's id is its place on it, -1 for a language
-            that is not on it. Integers are class ids of that axis, unless the axis itself holds numbers.
+            that is not on it. Integers are class ids of that axis, unless the axis itself contains numbers.
         language_column: name of the column; rows without it give no `language_ids`.
         collator: pads everything else; by default `DataCollatorWithPadding(tokenizer)`.
     """
@@ -48,5 +48,6 @@ class DataCollatorWithLanguage:
         return batch
 
     def _id(self, language: Any) -> int:
+        """Position of a language on the axis."""
         value = language.item() if isinstance(language, torch.Tensor) else language
         return self._ids.get(str(value), UNSEEN_LANGUAGE)

@@ -1,6 +1,6 @@
 """The two terms of the training loss (arXiv 2402.13016): weighted cross-entropy and the masked-input entropy.
 
-Both return a value per row; the Trainer divides their sums by the number of labelled rows in the whole (accumulated,
+Both return a value per row; the Trainer divides their sums by the number of labelled rows in the full (accumulated,
 all-process) batch, which is what makes them exact under gradient accumulation.
 """
 
@@ -76,6 +76,7 @@ def mean_losses(rows: torch.Tensor) -> dict[str, float]:
 
 
 def _at_least_float32(logits: torch.Tensor) -> torch.Tensor:
+    """Half-precision logits as float32."""
     return logits if logits.dtype == torch.float64 else logits.float()
 
 

@@ -52,30 +52,26 @@ class PublishingTrainer(Trainer):
         """
         make = super().init_hf_repo
         name = self.args.hub_model_id or Path(self.args.output_dir).absolute().name
+        place = {"revision": self.args.hub_revision, "token": token or self.args.hub_token}
 
         def open_repository() -> str | None:
             with hub_errors(name):
                 retried(lambda: make(token, private))
-                self._require_own_form(name, token)
+                try:
+                    present = retried(lambda: self._hub.list_repo_files(str(self.hub_model_id), **place))
+                except RevisionNotFoundError:  # a branch that the first push creates
+                    present = []
+            other, file, ours = "adapters", "adapter_config.json", "a full model"
+            if base_model_of(self.model) is not self.model:
+                other, file, ours = "a full model", "config.json", "adapters"
+            if file in present:
+                raise ValueError(
+                    f"{name} already contains {other} ({file}); pushing {ours} next to it would break loading: choose "
+                    "another hub_model_id, or delete it there."
+                )
             return self.hub_model_id
 
         self.hub_model_id = on_main(open_repository)
-
-    def _require_own_form(self, name: str, token: str | None) -> None:
-        """Raise if loading would use the adapters, or the full model, that the repository already contains."""
-        try:
-            place = {"revision": self.args.hub_revision, "token": token or self.args.hub_token}
-            present = retried(lambda: self._hub.list_repo_files(str(self.hub_model_id), **place))
-        except RevisionNotFoundError:  # a branch that the first push creates
-            return
-        other, file, ours = "adapters", "adapter_config.json", "a full model"
-        if base_model_of(self.model) is not self.model:
-            other, file, ours = "a full model", "config.json", "adapters"
-        if file in present:
-            raise ValueError(
-                f"{name} already contains {other} ({file}); pushing {ours} next to it would break loading: choose "
-                "another hub_model_id, or delete it there."
-            )
 
     def push_to_hub(
         self,

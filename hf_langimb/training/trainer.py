@@ -38,7 +38,7 @@ class LangImbTrainer(PublishingTrainer):
         weights: float32[L, C], the class weights.
 
     Raises:
-        ValueError: the data lack a language or label column, hold nulls or labels that do not fit the model, the
+        ValueError: the data lack a language or label column, have nulls or labels that do not fit the model, the
             evaluation set has a language or label unseen in training, a cell to be weighted is empty, the masked loss
             needs a mask token that the tokenizer lacks, or the model is no sequence classifier.
         TypeError: `args` are no LangImbTrainingArguments, or `compute_loss_func` is given.
@@ -66,14 +66,8 @@ class LangImbTrainer(PublishingTrainer):
             model = self._prepare_model(model, args)
         elif model_init is not None:
             model_init = self._preparing(model_init, args)
-        super().__init__(
-            model,
-            args,
-            processing_class=processing_class,
-            model_init=model_init,
-            compute_loss_func=self._loss,
-            **kwargs,
-        )
+        kwargs |= {"processing_class": processing_class, "model_init": model_init}
+        super().__init__(model, args, compute_loss_func=self._loss, **kwargs)
         if args.n_gpu > 1:
             raise ValueError(
                 f"Expected one GPU per process, got {args.n_gpu} (DataParallel), where the loss cannot be scaled "
@@ -157,14 +151,16 @@ class LangImbTrainer(PublishingTrainer):
         return super()._get_eval_sampler(eval_dataset)
 
     def _set_signature_columns_if_needed(self) -> None:
+        """`Trainer`'s columns, and the language, which would be dropped silently."""
         super()._set_signature_columns_if_needed()
-        for column in (self.args.language_column, "language_ids"):  # else dropped silently
+        for column in (self.args.language_column, "language_ids"):
             if column not in self._signature_columns:
                 self._signature_columns.append(column)
 
     # What the model must be
 
     def _prepare_model(self, model: PreTrainedModel, args: LangImbTrainingArguments) -> PreTrainedModel:
+        """A sequence classifier, with adapters if `lora_rank` asks for them."""
         kind = type(base_model_of(model))
         name = kind.__name__
         if kind.__module__.startswith("transformers.") and not name.endswith("ForSequenceClassification"):
@@ -179,6 +175,8 @@ class LangImbTrainer(PublishingTrainer):
         return model
 
     def _preparing(self, model_init: Any, args: LangImbTrainingArguments) -> Any:
+        """A `model_init` whose models are prepared."""
+
         def init(trial: Any) -> PreTrainedModel:
             return self._prepare_model(model_init(trial) if number_of_arguments(model_init) else model_init(), args)
 
@@ -191,6 +189,7 @@ class LangImbTrainer(PublishingTrainer):
         model.config.langimb = axes_of(self.distribution, self.args.class_weighting, self._cell_weights, names)
 
     def _find_mask_tokens(self) -> dict[str, Any]:
+        """What `append_masked_row` needs to know of the tokenizer."""
         tokenizer = self.processing_class
         if getattr(tokenizer, "mask_token_id", None) is None:
             raise ValueError(
@@ -289,6 +288,7 @@ class LangImbTrainer(PublishingTrainer):
         return super().prediction_step(model, inputs, *args, **kwargs)
 
     def _remember_evaluated(self, logits: torch.Tensor, labels: torch.Tensor, own: torch.Tensor) -> None:
+        """Keep the losses of a batch, of all processes, for the means over rows."""
         if (self._language_ids < 0).any() and not self._warned_of_unseen:
             logger.warning(
                 "Rows in a language unseen in training, or without one, are evaluated with weight 1 (the plain loss)."
@@ -343,7 +343,7 @@ class LangImbTrainer(PublishingTrainer):
         return optimizer
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """`Trainer`'s, with the axes next to the weights: a folder of adapters has no configuration to hold them."""
+        """`Trainer`'s, with the axes next to the weights: a folder of adapters has no configuration for them."""
         if self.args.should_save and (axes := getattr(self.model.config, "langimb", None)):
             write_axes(output_dir or self.args.output_dir, axes)
         super().save_model(output_dir, _internal_call)

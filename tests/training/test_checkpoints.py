@@ -5,15 +5,10 @@ import json
 
 import pytest
 import torch
-from by_hand import (
-    WEIGHTS,
-    assert_same_weights,
-)
+from by_hand import WEIGHTS, assert_same_weights
 from conftest import SKEWED
 from datasets import ClassLabel
-from transformers import (
-    AutoModelForSequenceClassification,
-)
+from transformers import AutoModelForSequenceClassification
 
 from hf_langimb import LangImbTrainer
 

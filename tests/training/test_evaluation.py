@@ -3,13 +3,7 @@
 import logging
 
 import pytest
-from by_hand import (
-    loss_by_hand,
-    relabelled,
-    row_logits,
-    row_loss,
-    without,
-)
+from by_hand import loss_by_hand, relabelled, row_logits, row_loss, without
 from datasets import ClassLabel
 
 

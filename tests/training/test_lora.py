@@ -5,10 +5,7 @@ import json
 import pytest
 import torch
 from conftest import SKEWED
-from transformers import (
-    AutoModelForMaskedLM,
-    AutoModelForSequenceClassification,
-)
+from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification
 
 from hf_langimb.models.loading import load_model
 

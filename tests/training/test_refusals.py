@@ -3,10 +3,7 @@
 import pytest
 from by_hand import relabelled, without
 from datasets import ClassLabel, DatasetDict
-from transformers import (
-    BertForTokenClassification,
-    TrainingArguments,
-)
+from transformers import BertForTokenClassification, TrainingArguments
 
 from hf_langimb import DataCollatorWithLanguage, LangImbTrainer
 

@@ -4,16 +4,10 @@ import itertools
 import warnings
 
 import pytest
-from by_hand import (
-    assert_same_gradients,
-    gradients_by_hand,
-)
+from by_hand import assert_same_gradients, gradients_by_hand
 from conftest import SKEWED
 from datasets import ClassLabel, Dataset
-from transformers import (
-    AutoModelForSequenceClassification,
-    DataCollatorWithPadding,
-)
+from transformers import AutoModelForSequenceClassification, DataCollatorWithPadding
 
 from hf_langimb import JointDistribution, LangImbTrainer
 
