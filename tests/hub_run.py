@@ -34,7 +34,7 @@ def refused(name, message, **settings):
 
 
 @pytest.fixture(scope="session")
-def rows():
+def mini_xnli_rows():
     """Rows of mini-XNLI in both languages."""
     from hf_langimb.data import mini_xnli
 
@@ -42,15 +42,15 @@ def rows():
 
 
 @pytest.fixture(scope="session")
-def texts(tmp_path_factory, rows):
+def texts(tmp_path_factory, mini_xnli_rows):
     """A data set file for the models of `finished`."""
     path = tmp_path_factory.mktemp("data") / "texts.parquet"
-    rows.to_parquet(path)
+    mini_xnli_rows.to_parquet(path)
     return path
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory, rows):
+def finished(tmp_path_factory, mini_xnli_rows):
     """A run folder of four setups, one of them LoRA: random weights beside kept results of one seed."""
     import torch
     from transformers import AutoModelForSequenceClassification, BertConfig, BertForMaskedLM
@@ -67,7 +67,7 @@ def finished(tmp_path_factory, rows):
     results["setups"]["weighted_lora"] = results["setups"]["weighted"] | {"lora_rank": 2}
     for setup in results["setups"].values():
         setup["seeds"] = {"0": setup["seeds"]["0"]}
-    tokenizer = train_tokenizer([*rows["premise"], *rows["hypothesis"]])
+    tokenizer = train_tokenizer([*mini_xnli_rows["premise"], *mini_xnli_rows["hypothesis"]])
     tokenizer.save_pretrained(folder / "start")
     torch.manual_seed(0)
     BertForMaskedLM(BertConfig(vocab_size=len(tokenizer), **SHAPE)).save_pretrained(folder / "start")
@@ -88,7 +88,9 @@ def finished(tmp_path_factory, rows):
         tokenizer.save_pretrained(place)
         write_axes(place, axes)
         (place / "probe.json").write_text("{}\n")
-        attribute(model, tokenizer, rows.select(range(4)), out=folder / "attributions" / f"{name}-seed-0", budget=20)
+        attribute(
+            model, tokenizer, mini_xnli_rows.select(range(4)), out=folder / "attributions" / f"{name}-seed-0", budget=20
+        )
     write_results(folder, results | {"seeds": [0]})
     write_report(folder)
     return folder

@@ -176,7 +176,7 @@ def test_nothing_of_a_damaged_run_is_published(server, finished, tmp_path):
     weights.write_bytes(weights.read_bytes()[:-100])
     with pytest.raises(
         ValueError,
-        match=r"seed-0 has no complete .safetensors weights \(model.safetensors: .*: remove it and run the recipe again",
+        match=r"seed-0 has no complete .safetensors weights \(model.safetensors: .*: remove it and run",
     ):
         push_run(copy, "ann/xnli", token=TOKEN)
     assert not server.requests
