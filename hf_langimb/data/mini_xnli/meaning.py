@@ -41,14 +41,15 @@ class Frame:
 def _subjects() -> Iterator[Subject]:
     """The families of nouns, the lone nouns and the first names."""
     modifiers = {
-        who: parse(text) + parse(lexicon.SUBJECT_PHRASES[who]) for who, text in lexicon.SUBJECT_ADJECTIVES.items()
+        who: parse(text) + parse(lexicon.TABLES["subject_phrases"][who])
+        for who, text in lexicon.TABLES["subject_adjectives"].items()
     }
-    for who, general, text in lexicon.SUBJECTS:
+    for who, general, text in lexicon.TABLES["subjects"]:
         nouns = parse_family(general, text)
         senses = [""] if general else dict.fromkeys(noun.sense for noun in nouns)
         for sense in senses:
             yield Subject(who, tuple(noun for noun in nouns if sense in ("", noun.sense)), modifiers[who])
-    for name, gender in (entry.split() for entry in lexicon.NAMES.split(",")):
+    for name, gender in (entry.split() for entry in lexicon.TABLES["names"].split(",")):
         yield Subject("h", (Word(name, name, name, gender=gender),), ())
 
 
@@ -57,7 +58,7 @@ QUALITIES: dict[Word, tuple[Word, ...]] = {}  # the adjectives of each object, f
 
 @functools.cache
 def _objects(name: str) -> tuple[Word, ...]:
-    general, nouns, adjectives = lexicon.OBJECTS[name]
+    general, nouns, adjectives = lexicon.TABLES["objects"][name]
     words = parse_family(general, nouns)
     QUALITIES.update(dict.fromkeys(words, parse(adjectives)))
     return words
@@ -66,7 +67,7 @@ def _objects(name: str) -> tuple[Word, ...]:
 def _frame(row: tuple[str, ...]) -> Frame:
     who, verbs, objects, article, *circumstances = row
     classes = tuple(_objects(name) for name in objects.lstrip("?").split())
-    tables = (lexicon.MANNERS, lexicon.PLACES, lexicon.TIMES)
+    tables = (lexicon.TABLES["manners"], lexicon.TABLES["places"], lexicon.TABLES["times"])
     manner, place, time = (
         parse(", ".join(table[name] for name in names.split()))
         for table, names in zip(tables, circumstances, strict=True)
@@ -76,7 +77,7 @@ def _frame(row: tuple[str, ...]) -> Frame:
 
 SUBJECTS = tuple(_subjects())
 SUBJECT_OF = {noun: subject for subject in SUBJECTS for noun in subject.nouns}
-FRAMES = tuple(_frame(row) for row in lexicon.FRAMES)
+FRAMES = tuple(_frame(row) for row in lexicon.TABLES["frames"])
 
 
 def _activities() -> dict[tuple[str, Subject], tuple[Frame, ...]]:
