@@ -33,16 +33,19 @@ def encode_column(column: Any, name: str) -> tuple[tuple[Any, ...], np.ndarray]:
     array = _as_arrow(column, name)
     if pa.types.is_dictionary(array.type):  # its dictionary may hold nulls, repeats and values that no row has
         array = array.cast(array.type.value_type)
+    problem = ""
     if array.null_count:  # before the type: a blank turns a CSV file's integers into floats
-        raise ValueError(
-            f"The {name} column has {array.null_count:,} null entries of {len(array):,}; every row needs one. "
-            "Fill them in or filter these rows out."
+        problem = (
+            f"has {array.null_count:,} null entries of {len(array):,}; every row needs one. Fill them in or filter "
+            "these rows out."
         )
-    if not any(accepts(array.type) for accepts in _ACCEPTED_TYPES):
-        raise ValueError(
-            f"The {name} column holds values of type {array.type}; expected strings, integers or booleans. "
-            "Cast it first, for example dataset.cast_column(column, Value('int64'))."
+    elif not any(accepts(array.type) for accepts in _ACCEPTED_TYPES):
+        problem = (
+            f"has values of type {array.type}; expected strings, integers or booleans. Cast it first, for example "
+            "dataset.cast_column(column, Value('int64'))."
         )
+    if problem:
+        raise ValueError(f"The {name} column {problem}")
     array = pc.dictionary_encode(array)
     if isinstance(array, pa.ChunkedArray):
         array = array.unify_dictionaries().combine_chunks()
@@ -84,37 +87,37 @@ def class_label_names(dataset: Any, column: str) -> list[str] | None:
 
 
 def require_columns(dataset: Any, columns: dict[str, str]) -> None:
-    """Raise unless the data set has the columns: {what it is for: name}. Rows of unknown layout pass.
+    """Raise unless a data set, or a row, has the columns: {purpose: name}. A stream of unknown columns passes.
 
     Raises:
-        ValueError: names what is missing, what there is, and what to do.
+        ValueError: names the missing column, the existing ones, and what to do.
     """
-    present = getattr(dataset, "column_names", None)
-    if isinstance(present, dict):
-        raise ValueError(
-            f"Expected one data set, found a dictionary of splits {sorted(present)}: choose one, for example "
+    present = getattr(dataset, "column_names", dataset if isinstance(dataset, Mapping) else None)
+    missing = [purpose for purpose, column in columns.items() if column not in (present or columns.values())]
+    problem = ""
+    if present is not dataset and isinstance(present, dict):
+        problem = (
+            f"Expected one data set, got a dictionary of splits {sorted(present)}: choose one, for example "
             f"dataset[{next(iter(present), 'train')!r}]."
         )
-    if present is not None:
-        _require_names(present, columns)
+    elif len(set(columns.values())) < len(columns):
+        problem = f"Expected different columns for {' and '.join(columns)}, got {', '.join(columns.values())}."
+    elif missing:
+        problem = _missing_column(missing[0], columns[missing[0]], present)
+    if problem:
+        raise ValueError(problem)
 
 
-def _require_names(present: Iterable[str], columns: dict[str, str]) -> None:
-    if len(set(columns.values())) < len(columns):
-        raise ValueError(
-            f"Expected different columns for {' and '.join(columns)}, found {', '.join(columns.values())}."
+def _missing_column(purpose: str, column: str, present: Iterable[str]) -> str:
+    """Message of a missing column."""
+    advice = f"name the right column with {purpose.partition(' ')[0]}_column"
+    if purpose == "language":
+        advice += (
+            "; if the data have none, add one with a language identifier such as fastText's lid.176, GlotLID or "
+            "lingua, for example dataset.map(lambda row: {'language': identify(row['text'])})"
         )
-    for purpose, column in columns.items():
-        if column in present:
-            continue
-        advice = f"name the right column with {purpose}_column"
-        if purpose == "language":
-            advice += (
-                "; if the data have none, add one with a language identifier such as fastText's lid.176, GlotLID or "
-                "lingua, for example dataset.map(lambda row: {'language': identify(row['text'])})"
-            )
-        article = "an" if purpose == "id" else "a"
-        raise ValueError(f"Expected {article} {purpose} column {column!r}, found columns {sorted(present)}: {advice}.")
+    article = "an" if purpose == "id" else "a"
+    return f"Expected {article} {purpose} column {column!r}, found columns {sorted(present)}: {advice}."
 
 
 def column_batches(dataset: Any, language_column: str, label_column: str) -> Iterable[tuple[Any, Any]]:
@@ -122,7 +125,7 @@ def column_batches(dataset: Any, language_column: str, label_column: str) -> Ite
     columns = {"language": language_column, "label": label_column}
     if hasattr(dataset, "select_columns"):
         if dataset.column_names is None and (first := next(iter(dataset), None)):  # a stream that declares no columns
-            _require_names(first, columns)
+            require_columns(first, columns)
         for table in dataset.select_columns(list(columns.values())).with_format("arrow").iter(batch_size=_BATCH_ROWS):
             yield table[language_column], table[label_column]
         return
@@ -133,8 +136,7 @@ def column_batches(dataset: Any, language_column: str, label_column: str) -> Ite
                 f"Expected rows that are mappings such as {{{language_column!r}: 'fr', {label_column!r}: 0}}, found "
                 f"{type(row).__name__}: pass a datasets.Dataset (see Dataset.from_pandas) or a list of dicts."
             )
-        if language_column not in row or label_column not in row:
-            _require_names(row, columns)
+        require_columns(row, columns)
         languages.append(row[language_column])
         labels.append(row[label_column])
     if languages:

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import datasets
@@ -15,7 +14,6 @@ import pyarrow.parquet as pq
 from datasets import Dataset, DatasetDict, Features, IterableDataset, Value
 
 from hf_langimb.console import one_line
-from hf_langimb.counts.columns import require_columns
 from hf_langimb.counts.distribution import JointDistribution
 
 if TYPE_CHECKING:
@@ -51,8 +49,10 @@ def _reason(error: BaseException) -> str:
         error = error.__cause__ or error
     if isinstance(error, datasets.table.CastError):
         return "its files have different columns: name one of them."
-    if isinstance(error, StopIteration):
-        return "No rows to count: the data set is empty."
+    if isinstance(error, StopIteration) or "corresponds to no data" in str(error):
+        return "No rows to read: the data set is empty."
+    if isinstance(error, UnicodeDecodeError):
+        return f"not UTF-8 text ({error}): save it as UTF-8."
     kind = "" if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: "
     return one_line(f"{kind}{error}")
 
@@ -60,35 +60,36 @@ def _reason(error: BaseException) -> str:
 def read(spec: DataSpec) -> Any:
     """See `DataSpec.read`."""
     with readable(spec.name):
-        if len(spec.config_names) < 2:
-            return _load(spec, *spec.config_names)
-        parts = {config: _load(spec, config) for config in spec.config_names}
+        parts = {config: _load(spec, config) for config in _configurations(spec)}
+        if len(parts) == 1:
+            return next(iter(parts.values()))
         if spec.split is not None:
             return _stack(parts)
-        shared = set.intersection(*(set(part) for part in parts.values()))
-        return DatasetDict({key: _stack({c: part[key] for c, part in parts.items()}) for key in sorted(shared)})
+        shared = sorted(_shared([*parts.values()]))
+        return DatasetDict({split: _stack({c: part[split] for c, part in parts.items()}) for split in shared})
 
 
-def _load(spec: DataSpec, config_name: str | None = None) -> Any:
+def _configurations(spec: DataSpec) -> Sequence[str | None]:
+    """The names of configurations; None where a data set has no names for them."""
+    if spec.config_names and (Path(spec.name).is_file() or _is_saved(spec)):
+        given = ", ".join(spec.config_names)
+        raise ValueError(f"files and saved data sets have no configurations, got config_names {given}: leave them out.")
+    return spec.config_names or (None,)
+
+
+def _is_saved(spec: DataSpec) -> bool:
+    return any((Path(spec.name) / file).exists() for file in ("state.json", "dataset_dict.json"))
+
+
+def _load(spec: DataSpec, config_name: str | None) -> Any:
     """One configuration, cached."""
-    path = Path(spec.name)
-    if not _is_saved(path):
-        builder = _builder(spec.name, config_name)
-        builder.download_and_prepare()
-        return builder.as_dataset("train" if path.is_file() and not spec.split else spec.split)
-    _refuse_configuration(spec.name, config_name)
-    loaded = datasets.load_from_disk(spec.name)
-    splits = loaded if isinstance(loaded, DatasetDict) else {str(loaded.split or "train"): loaded}
-    return loaded if spec.split is None else pick(splits, spec.split)
-
-
-def _is_saved(path: Path) -> bool:
-    return (path / "state.json").exists() or (path / "dataset_dict.json").exists()
-
-
-def _refuse_configuration(name: str, config_name: str | None) -> None:
-    if config_name:
-        raise ValueError(f"{name} has no configurations, found config_names {config_name!r}: leave them out.")
+    if _is_saved(spec):
+        loaded = datasets.load_from_disk(spec.name)
+        splits = loaded if isinstance(loaded, dict) else {str(loaded.split or "train"): loaded}
+        return loaded if spec.split is None else pick(splits, spec.split)
+    builder = _builder(spec.name, config_name)
+    builder.download_and_prepare()
+    return builder.as_dataset("train" if Path(spec.name).is_file() and not spec.split else spec.split)
 
 
 def pick(splits: Mapping[str, T], split: str | None) -> T:
@@ -107,7 +108,6 @@ def _builder(name: str, config_name: str | None) -> Any:
     path = Path(name)
     source: dict[str, Any] = {"path": name, "name": config_name}
     if path.is_file():
-        _refuse_configuration(name, config_name)
         if path.suffix not in FILE_BUILDERS:
             raise ValueError(f"Expected a {', '.join(FILE_BUILDERS)} file, found {path.name}.")
         source = {"path": FILE_BUILDERS[path.suffix], "data_files": str(path)}
@@ -121,7 +121,7 @@ def _builder(name: str, config_name: str | None) -> Any:
     return builder
 
 
-def _stack(parts: Mapping[str, Dataset]) -> Dataset:
+def _stack(parts: Mapping[Any, Dataset]) -> Dataset:
     """Configurations one after the other, each with its name as language and its rows numbered."""
     named = []
     for config, part in parts.items():
@@ -134,7 +134,8 @@ def _stack(parts: Mapping[str, Dataset]) -> Dataset:
 
 def first_rows(spec: DataSpec, first: int) -> Dataset | None:
     """The first rows of each configuration, streamed; None where one configuration has several languages."""
-    parts = {c: pick(_builder(spec.name, c).as_streaming_dataset(), spec.split) for c in spec.config_names}
+    configs = _configurations(spec)
+    parts = {config: pick(_builder(spec.name, config).as_streaming_dataset(), spec.split) for config in configs}
     if any("language" in _columns_of(rows) for rows in parts.values()):
         return None
     return _stack({config: _take(rows, first) for config, rows in parts.items()})
@@ -155,40 +156,36 @@ def _shared(parts: Sequence[Mapping[str, Any]]) -> list[str]:
 def count(spec: DataSpec) -> dict[str, JointDistribution]:
     """See `DataSpec.counts`. Of Parquet two columns are read, from the Hub too; of other formats whole rows."""
     with readable(spec.name):
-        parts = [_two_columns(spec, config) for config in spec.config_names or (None,)]
-        splits = {split: [part[split] for part in parts] for split in _shared(parts)}
+        parts = [_two_columns(spec, config) for config in _configurations(spec)]
+        splits = {str(split): [part[split] for part in parts] for split in _shared(parts)}
         if spec.split is not None:
             splits = {spec.split: pick(splits, spec.split)}
-        return {str(split): _count(tables, spec, split if len(splits) > 1 else "") for split, tables in splits.items()}
-
-
-def _count(tables: Sequence[Any], spec: DataSpec, split: str) -> JointDistribution:
-    try:
-        counted = [JointDistribution.from_dataset(rows, spec.language_column, spec.label_column) for rows in tables]
-    except ValueError as error:
-        raise ValueError(f"In the split {split!r} (choose another with split): {error}" if split else error) from None
-    return sum(counted[1:], counted[0])
+        counted = {}
+        for split, tables in splits.items():
+            with readable(spec.name if len(splits) == 1 else f"{spec.name}, split {split!r} (choose one with split)"):
+                found = [JointDistribution.from_dataset(t, spec.language_column, spec.label_column) for t in tables]
+            counted[split] = sum(found[1:], found[0])
+        return counted
 
 
 def _two_columns(spec: DataSpec, config_name: str | None) -> dict[str, Any]:
-    """Splits of a configuration, each something that `JointDistribution.from_dataset` reads."""
-    path, columns = Path(spec.name), {"language": spec.language_column, "label": spec.label_column}
-    if _is_saved(path):
+    """Splits of a configuration, each something that `JointDistribution.from_dataset` reads and checks."""
+    path, columns = Path(spec.name), [spec.language_column, spec.label_column]
+    if _is_saved(spec):
         opened = _load(replace(spec, split=None), config_name)
         return opened if isinstance(opened, dict) else {"train": opened}
-    if path.is_file() and path.suffix == ".parquet" and not config_name:
+    if path.is_file() and path.suffix == ".parquet":
         return {"train": _parquet_columns(path, columns)}
     builder = _builder(spec.name, config_name)
     splits = builder.as_streaming_dataset()
-    named = len(spec.config_names) > 1 and all("language" not in _columns_of(rows) for rows in splits.values())
-    if named and spec.language_column == "language":
-        del columns["language"]
-    for rows in splits.values():
-        require_columns(rows, columns)
-    if hasattr(builder.config, "columns"):  # of Parquet
-        builder.config.columns = list(columns.values())
+    known = [_columns_of(rows) for rows in splits.values()]
+    named = len(spec.config_names) > 1 and columns[0] == "language" and not any("language" in names for names in known)
+    if named:
+        del columns[0]
+    if hasattr(builder.config, "columns") and all({*columns} <= {*names} for names in known):  # of Parquet
+        builder.config.columns = columns
         splits = builder.as_streaming_dataset()
-    return splits if "language" in columns else {key: _add_language(rows, config_name) for key, rows in splits.items()}
+    return {key: _add_language(rows, config_name) for key, rows in splits.items()} if named else splits
 
 
 def _add_language(rows: IterableDataset, language: str | None) -> IterableDataset:
@@ -201,9 +198,9 @@ def _add_language(rows: IterableDataset, language: str | None) -> IterableDatase
     )
 
 
-def _parquet_columns(path: Path, columns: dict[str, str]) -> Dataset:
-    """The columns in memory: half the time of a stream, which imports torch."""
+def _parquet_columns(path: Path, columns: Sequence[str]) -> Dataset:
+    """The columns in memory: half the time of a stream, which imports torch. All columns without rows if one lacks."""
     with pq.ParquetFile(path) as file:
-        require_columns(SimpleNamespace(column_names=file.schema_arrow.names), columns)
-        table = file.read(columns=list(columns.values()))
+        schema = file.schema_arrow
+        table = file.read(columns=columns) if {*columns} <= {*schema.names} else schema.empty_table()
     return Dataset(datasets.table.InMemoryTable(table), fingerprint="audit")  # None would hash every row

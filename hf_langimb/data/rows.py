@@ -36,10 +36,13 @@ def find_text_columns(dataset: Dataset, text_columns: Sequence[str] = ()) -> lis
     for column in columns:
         require_columns(dataset, {"text": column})
         (texts,) = arrow_columns(dataset, column)
+        problem = ""
         if texts.null_count:
-            raise ValueError(f"The text column {column!r} has {texts.null_count:,} null entries: remove these rows.")
-        if len(texts) and not (pa.types.is_string(texts.type) or pa.types.is_large_string(texts.type)):
-            raise ValueError(f"The text column {column!r} has values of type {texts.type}, expected strings.")
+            problem = f"has {texts.null_count:,} null entries: remove these rows"
+        elif len(texts) and not (pa.types.is_string(texts.type) or pa.types.is_large_string(texts.type)):
+            problem = f"has values of type {texts.type}, expected strings"
+        if problem:
+            raise ValueError(f"The text column {column!r} {problem}.")
     return columns
 
 
@@ -61,20 +64,17 @@ def rows(spec: DataSpec, first: int | None = None) -> Dataset:
         raw = _one_split(spec, first)
         texts = find_text_columns(raw, spec.text_columns)
         given = {"language": spec.language_column, "label": spec.label_column, "id": spec.id_column or ""}
-        named = [column for column in (*texts, *given.values()) if column]
-        if twice := sorted({column for column in named if named.count(column) > 1}):
-            raise ValueError(f"The column {twice[0]!r} is named for two purposes: each needs one of its own.")
-        require_columns(raw, {kind: column for kind, column in given.items() if column not in ("", kind)})
+        given = {kind: name for kind, name in given.items() if name in raw.column_names or name not in ("", kind)}
+        require_columns(raw, {f"text {i}": name for i, name in enumerate(texts, 1)} | given)
         if not spec.id_column:
-            free = [column for column in ("id", "item") if column in raw.column_names and column not in named]
-            given["id"] = next(iter(free), "")
-        found = {kind: column for kind, column in given.items() if column in raw.column_names}
-        if first is not None and "language" in found:
-            raw = raw.select(np.sort(_first_of_each(_strings(raw, found["language"], "language"), first)))
+            free = [name for name in ("id", "item") if name in {*raw.column_names} - {*texts, *given.values()}]
+            given |= dict(zip(["id"], free, strict=False))
+        if first is not None and "language" in given:
+            raw = raw.select(np.sort(_first_of_each(_strings(raw, given["language"], "language"), first)))
         elif first is not None:
             raw = raw.select(range(min(first, len(raw))))
-        raw = raw.select_columns([*texts, *found.values()])
-        return raw.rename_columns({column: kind for kind, column in found.items() if column != kind})
+        raw = raw.select_columns([*texts, *given.values()])
+        return raw.rename_columns({name: kind for kind, name in given.items() if name != kind})
 
 
 def texts(spec: DataSpec, languages: Sequence[str], first: int | None, language_columns: Sequence[str]) -> Dataset:
@@ -110,7 +110,8 @@ def _one_split(spec: DataSpec, first: int | None) -> Dataset:
 
 def _first_of_each(found: np.ndarray, first: int | None, languages: Sequence[str] = ()) -> np.ndarray:
     """Numbers of the first rows of each language, one language after the other."""
-    return np.concatenate([np.flatnonzero(found == language)[:first] for language in languages or sorted(set(found))])
+    rows = [np.flatnonzero(found == language)[:first] for language in languages or sorted(set(found))]
+    return np.concatenate([np.empty(0, dtype=np.int64), *rows])
 
 
 def standardise(
@@ -140,22 +141,19 @@ def standardise(
     require_columns(dataset, columns | ({"id": id_column} if id_column else {}))
     find_text_columns(dataset, text_columns)
     if languages:
-        dataset = dataset.select(
-            np.flatnonzero(np.isin(_strings(dataset, language_column, "language"), list(languages)))
-        )
-        if len(dataset) == 0:
-            raise ValueError(f"No rows in languages {', '.join(languages)} (column {language_column!r}).")
+        found = _strings(dataset, language_column, "language")
+        dataset = dataset.select(np.flatnonzero(np.isin(found, list(languages))))
     values, positions = _encoded(dataset, label_column, "label")
     names = list(label_names) or class_label_names(dataset, label_column) or values
     if unknown := [value for value in values if value not in names]:
         raise ValueError(f"Labels {unknown} of column {label_column!r} are not among label_names {names}.")
     ids = _strings(dataset, id_column, "id") if id_column else np.arange(len(dataset)).astype(str)
+    places = np.array([names.index(value) for value in values], dtype=np.int64)
     kept = dataset.select_columns(list(text_columns)).flatten_indices()
     return (
         kept.add_column("language", _strings(dataset, language_column, "language"), feature=Value("string"))
-        .add_column("label", np.array([names.index(value) for value in values], dtype=np.int64)[positions])
+        .add_column("label", places[positions], feature=ClassLabel(names=names))
         .add_column("id", ids, feature=Value("string"))
-        .cast_column("label", ClassLabel(names=names))
     )
 
 

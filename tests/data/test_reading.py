@@ -151,7 +151,8 @@ def write(path, text):
 def test_a_file_has_no_configurations(tmp_path):
     rows().to_parquet(tmp_path / "rows.parquet")
     for names in (["fr"], ["fr", "en"]):
-        with pytest.raises(ValueError, match="has no configurations, found config_names 'fr': leave them out"):
+        message = f"rows.parquet: .* no configurations, got config_names {', '.join(names)}: leave them out"
+        with pytest.raises(ValueError, match=message):
             DataSpec(str(tmp_path / "rows.parquet"), config_names=names).read()
 
 
@@ -238,8 +239,7 @@ def test_only_some_languages():
     loaded = standardise(rows(), text_columns=["text"], languages=["fr"])
     assert loaded["text"][:] == ["un", "deux"]
     assert loaded.features["label"].names == ["0", "1"]
-    with pytest.raises(ValueError, match=r"No rows in languages de, it \(column 'language'\)"):
-        standardise(rows(), text_columns=["text"], languages=["de", "it"])
+    assert len(standardise(rows(), text_columns=["text"], languages=["de", "it"])) == 0
 
 
 def test_other_column_names_and_a_pair():
@@ -261,7 +261,7 @@ def test_other_column_names_and_a_pair():
         ({"language": ["fr", None, None]}, {}, "language column has 2 null entries of 3"),
         ({"text": ["un", None, "deux"]}, {}, "text column 'text' has 1 null entries: remove"),
         ({"text": [1, 2, 3]}, {}, "text column 'text' has values of type int64, expected strings"),
-        ({"label": [0.5, 1.0, 1.5]}, {}, "label column holds values of type double"),
+        ({"label": [0.5, 1.0, 1.5]}, {}, "label column has values of type double"),
         ({"label": ["a", "b", "x"]}, {"label_names": ["a", "b"]}, r"Labels \['x'\] of column 'label' are not among"),
     ],
 )

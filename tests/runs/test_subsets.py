@@ -222,7 +222,7 @@ def test_other_split_and_column_names(recipe, tmp_path):
         ({"train_split": "dev"}, "Expected the splits dev, validation, test in .*, found train, validation, test"),
         ({"imbalanced_shares": [*XNLI, "de 1/3 1/3 1/3"]}, r"names the languages \['de', 'en', 'fr'\].*\['en', 'fr'\]"),
         ({"imbalanced_shares": [XNLI[0], *XNLI]}, r"names the languages \['en', 'fr', 'fr'\]"),
-        ({"imbalanced_shares": ["de 1/3 1/3 1/3"]}, "No rows in languages de"),
+        ({"imbalanced_shares": ["de 1/3 1/3 1/3"]}, r"names the languages \['de'\], the training data have \[\]"),
         ({"label_order": LABELS[:2]}, r"Labels \['contradiction'\] of column 'label' are not among"),
         ({"label_column": "stars"}, "Expected a label column 'stars'"),
         ({"text_columns": ["body"]}, "Expected a text column 'body'"),
