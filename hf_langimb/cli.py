@@ -1,4 +1,4 @@
-"""Command line `langimb`: one function per command, which imports what it needs; `_parser` lists them."""
+"""Command line `langimb`: for each of `COMMANDS` its flags and one function, which imports what it needs."""
 
 from __future__ import annotations
 
@@ -6,12 +6,49 @@ import json
 import logging
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from hf_langimb import __version__
 from hf_langimb.console import ends_in_words, with_dashes
 from hf_langimb.data.spec import DataSpec
+
+
+def _number_or(word: str) -> Callable[[str], int | str]:
+    """The type of a flag that is a number or one word."""
+
+    def parse(text: str) -> int | str:
+        if text != word and not text.removeprefix("-").isdecimal():
+            raise ArgumentTypeError(f"expected a number or {word}, got {text!r}")
+        return text if text == word else int(text)
+
+    return parse
+
+
+def _picture(text: str) -> str:
+    """The path of a figure, checked before any work."""
+    path = Path(text)
+    if path.suffix not in (".svg", ".png", ".pdf") or not path.parent.is_dir():
+        raise ArgumentTypeError(f"expected a .svg, .png or .pdf file in a folder that exists, got {text!r}")
+    return text
+
+
+RUN: dict[str, Any] = {"metavar": "RUN", "help": "run folder of a recipe, or Hub id of a model of one"}
+
+
+def _audit_flags(command: ArgumentParser) -> None:
+    from hf_langimb.counts.weighting import WEIGHTING_SCHEMES
+
+    DataSpec.add_arguments(command)
+    command.add_argument(
+        "--weighting",
+        default="none",
+        type=lambda name: name.replace("-", "_"),
+        choices=list(WEIGHTING_SCHEMES),
+        help="show these class weights and the effective sample size they leave (default: %(default)s)",
+    )
+    command.add_argument("--json", action="store_true", help="JSON alone on stdout: AUDIT, or {split: AUDIT}")
 
 
 def audit(options: Namespace) -> None:
@@ -25,6 +62,25 @@ def audit(options: Namespace) -> None:
     else:
         heading = "## {}\n\n" if len(audits) > 1 else ""
         print("\n\n".join(heading.format(split) + audit_text(values) for split, values in audits.items()))
+
+
+def _probe_flags(command: ArgumentParser) -> None:
+    from hf_langimb.measures import POOLINGS, PROTOCOLS
+
+    flag = command.add_argument
+    flag("model", metavar="MODEL", help="Hub id or folder of an encoder, classifier or adapter")
+    DataSpec.add_arguments(command)
+    flag("--rows", type=int, default=1000, help="first rows of each language, 0 for all (default: %(default)s)")
+    flag("--pooling", choices=POOLINGS, help="default: cls (--protocol code: pooler for BERT)")
+    flag("--layer", type=_number_or("all"), default=-1, help="0 the embeddings, -1 the last (default), or all")
+    flag(
+        "--protocol",
+        choices=PROTOCOLS,
+        default="text",
+        help="text: as in the paper (default); code: as in its code (C = 1e-4, pooler for BERT, first text only)",
+    )
+    flag("--figure", type=_picture, metavar="FILE", help="draw accuracy by layer (.svg, .png or .pdf)")
+    flag("--json", action="store_true", help="JSON alone on stdout")
 
 
 def probe(options: Namespace) -> None:
@@ -54,6 +110,20 @@ def probe(options: Namespace) -> None:
         probe_by_layer(found).savefig(options.figure)
 
 
+def _explain_flags(command: ArgumentParser) -> None:
+    from hf_langimb.measures.attribution import DTYPES, MASKINGS, METHODS
+
+    flag, budget = command.add_argument, _number_or("full")
+    flag("model", metavar="MODEL", help="Hub id or folder of a classifier or adapter")
+    DataSpec.add_arguments(command)
+    flag("--output-dir", required=True, metavar="DIR", help="of the attributions; interrupted calls continue")
+    flag("--rows", type=int, default=0, help="first rows of each language, 0 for all (default)")
+    flag("--method", choices=METHODS, default="owen", help="default: %(default)s (as shap for texts)")
+    flag("--masking", choices=MASKINGS, default="ids", help="default: %(default)s; string: as shap masks texts")
+    flag("--budget", type=budget, default=500, help="evaluations per example, or full (default: %(default)s)")
+    flag("--dtype", choices=DTYPES, default="float32", help="default: %(default)s")
+
+
 def explain(options: Namespace) -> None:
     """Attribute a model's probabilities to the tokens of a data set's rows."""
     from hf_langimb.console import start_program
@@ -81,6 +151,11 @@ def explain(options: Namespace) -> None:
         print(explained_report(store.manifest, store.examples, store.folder))
 
 
+def _compare_flags(command: ArgumentParser) -> None:
+    command.add_argument("run_folder", **RUN)
+    command.add_argument("--json", action="store_true", help="JSON alone on stdout")
+
+
 def compare(options: Namespace) -> None:
     """Print the cumulative difference of a run's attributions."""
     from hf_langimb.results.schema import read_results
@@ -88,6 +163,11 @@ def compare(options: Namespace) -> None:
 
     found = compared_report(read_results(_run_folder(options.run_folder)))
     print(json.dumps(found[0], indent=1, allow_nan=False) if options.json else found[1])
+
+
+def _report_flags(command: ArgumentParser) -> None:
+    command.add_argument("run_folder", **RUN)
+    command.add_argument("--output", metavar="FILE", help="default: RUN/report.html; for a Hub id NAME.html")
 
 
 def report(options: Namespace) -> None:
@@ -109,6 +189,18 @@ def _run_folder(name: str) -> Path:
 
     hide_bars()
     return download(name)
+
+
+def _push_flags(command: ArgumentParser) -> None:
+    flag, either = command.add_argument, command.add_mutually_exclusive_group().add_argument
+    flag("run_folder", metavar="RUN", help="run folder of a recipe")
+    flag("repo_id", metavar="REPO_ID", help="NAMESPACE/NAME; --all appends -SETUP")
+    either("--setup", metavar="NAME", help="publish this setup, as REPO_ID")
+    either("--all", action="store_true", help="publish every setup, each as REPO_ID-SETUP")
+    flag("--seed", type=int, metavar="N", help="seed of the weights (default: the lowest)")
+    flag("--private", action="store_true", help="make new repositories private")
+    flag("--revision", metavar="R", help="branch to commit to (default: main)")
+    flag("--collection", metavar="TITLE", help="list the repositories in this collection")
 
 
 def push(options: Namespace) -> None:
@@ -137,6 +229,12 @@ def push(options: Namespace) -> None:
     print(f"Next: langimb pull {name}, or load_run({name!r}); its card shows how to use it without this package.")
 
 
+def _pull_flags(command: ArgumentParser) -> None:
+    command.add_argument("repo_id", metavar="REPO_ID", help="NAMESPACE/NAME of a model")
+    command.add_argument("--output-dir", metavar="DIR", help="default: NAME")
+    command.add_argument("--revision", metavar="R", help="branch, tag or commit (default: main)")
+
+
 def pull(options: Namespace) -> None:
     """Download a published model with its card and results."""
     from hf_langimb.console import hide_bars
@@ -147,11 +245,18 @@ def pull(options: Namespace) -> None:
     print(pulled_report(download_into(options.repo_id, options.output_dir, revision=options.revision)))
 
 
-def _parser() -> ArgumentParser:
-    from hf_langimb.counts.weighting import WEIGHTING_SCHEMES
-    from hf_langimb.measures import POOLINGS, PROTOCOLS
-    from hf_langimb.measures.attribution import DTYPES, MASKINGS, METHODS
+COMMANDS = (
+    (audit, _audit_flags, "do labels depend on language in a data set?"),
+    (probe, _probe_flags, "do a model's features reveal the language?"),
+    (explain, _explain_flags, "what does each token contribute to a prediction?"),
+    (compare, _compare_flags, "how imbalance changes what tokens contribute, with a control"),
+    (report, _report_flags, "write one HTML page of a run"),
+    (push, _push_flags, "publish the models of a run on the Hub"),
+    (pull, _pull_flags, "download a published model with its results"),
+)
 
+
+def _parser() -> ArgumentParser:
     parser = ArgumentParser(
         "langimb",
         description="Find labels that depend on language, and measure whether a model uses them.",
@@ -159,108 +264,11 @@ def _parser() -> ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"langimb {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-
-    command = commands.add_parser("audit", help="do labels depend on language in a data set?", allow_abbrev=False)
-    command.set_defaults(run=audit)
-    DataSpec.add_arguments(command)
-    command.add_argument(
-        "--weighting",
-        default="none",
-        type=lambda name: name.replace("-", "_"),
-        choices=list(WEIGHTING_SCHEMES),
-        help="show these class weights and the effective sample size they leave (default: %(default)s)",
-    )
-    command.add_argument("--json", action="store_true", help="JSON alone on stdout: AUDIT, or {split: AUDIT}")
-
-    command = commands.add_parser("probe", help="do a model's features reveal the language?", allow_abbrev=False)
-    command.set_defaults(run=probe)
-    command.add_argument("model", metavar="MODEL", help="Hub id or folder of an encoder, classifier or adapter")
-    DataSpec.add_arguments(command)
-    command.add_argument(
-        "--rows", type=int, default=1000, help="first rows of each language, 0 for all (default: %(default)s)"
-    )
-    command.add_argument("--pooling", choices=POOLINGS, help="default: cls (--protocol code: pooler for BERT)")
-    command.add_argument("--layer", type=_layer, default=-1, help="0 the embeddings, -1 the last (default), or all")
-    command.add_argument(
-        "--protocol",
-        choices=PROTOCOLS,
-        default="text",
-        help="text: as in the paper (default); code: as in its code (C = 1e-4, pooler for BERT, first text only)",
-    )
-    command.add_argument("--figure", type=_picture, metavar="FILE", help="draw accuracy by layer (.svg, .png or .pdf)")
-    command.add_argument("--json", action="store_true", help="JSON alone on stdout")
-
-    command = commands.add_parser(
-        "explain", help="what does each token contribute to a prediction?", allow_abbrev=False
-    )
-    command.set_defaults(run=explain)
-    command.add_argument("model", metavar="MODEL", help="Hub id or folder of a classifier or adapter")
-    DataSpec.add_arguments(command)
-    command.add_argument(
-        "--output-dir", required=True, metavar="DIR", help="of the attributions; interrupted calls continue"
-    )
-    command.add_argument("--rows", type=int, default=0, help="first rows of each language, 0 for all (default)")
-    command.add_argument("--method", choices=METHODS, default="owen", help="default: %(default)s (as shap for texts)")
-    command.add_argument(
-        "--masking", choices=MASKINGS, default="ids", help="default: %(default)s; string: as shap masks texts"
-    )
-    command.add_argument(
-        "--budget", type=_budget, default=500, help="evaluations per example, or full (default: %(default)s)"
-    )
-    command.add_argument("--dtype", choices=DTYPES, default="float32", help="default: %(default)s")
-
-    command = commands.add_parser(
-        "compare", help="how imbalance changes what tokens contribute, with a control", allow_abbrev=False
-    )
-    command.set_defaults(run=compare)
-    command.add_argument("run_folder", metavar="RUN", help="run folder of a recipe, or Hub id of a model of one")
-    command.add_argument("--json", action="store_true", help="JSON alone on stdout")
-
-    command = commands.add_parser("report", help="write one HTML page of a run", allow_abbrev=False)
-    command.set_defaults(run=report)
-    command.add_argument("run_folder", metavar="RUN", help="run folder of a recipe, or Hub id of a model of one")
-    command.add_argument("--output", metavar="FILE", help="default: RUN/report.html; for a Hub id NAME.html")
-
-    command = commands.add_parser("push", help="publish the models of a run on the Hub", allow_abbrev=False)
-    command.set_defaults(run=push)
-    command.add_argument("run_folder", metavar="RUN", help="run folder of a recipe")
-    command.add_argument("repo_id", metavar="REPO_ID", help="NAMESPACE/NAME; --all appends -SETUP")
-    which = command.add_mutually_exclusive_group()
-    which.add_argument("--setup", metavar="NAME", help="publish this setup, as REPO_ID")
-    which.add_argument("--all", action="store_true", help="publish every setup, each as REPO_ID-SETUP")
-    command.add_argument("--seed", type=int, metavar="N", help="seed of the weights (default: the lowest)")
-    command.add_argument("--private", action="store_true", help="make new repositories private")
-    command.add_argument("--revision", metavar="R", help="branch to commit to (default: main)")
-    command.add_argument("--collection", metavar="TITLE", help="list the repositories in this collection")
-
-    command = commands.add_parser("pull", help="download a published model with its results", allow_abbrev=False)
-    command.set_defaults(run=pull)
-    command.add_argument("repo_id", metavar="REPO_ID", help="NAMESPACE/NAME of a model")
-    command.add_argument("--output-dir", metavar="DIR", help="default: NAME")
-    command.add_argument("--revision", metavar="R", help="branch, tag or commit (default: main)")
+    for run, add_flags, text in COMMANDS:
+        command = commands.add_parser(run.__name__, help=text, allow_abbrev=False)
+        command.set_defaults(run=run)
+        add_flags(command)
     return parser
-
-
-def _layer(text: str) -> int | str:
-    if text != "all" and not text.removeprefix("-").isdigit():
-        raise ArgumentTypeError(f"expected a number or all, got {text!r}")
-    return text if text == "all" else int(text)
-
-
-def _budget(text: str) -> int | str:
-    if text != "full" and not text.isdecimal():
-        raise ArgumentTypeError(f"expected a number or full, got {text!r}")
-    return text if text == "full" else int(text)
-
-
-def _picture(text: str) -> str:
-    """The path of a figure, checked before any work."""
-    path = Path(text)
-    if path.suffix not in (".svg", ".png", ".pdf"):
-        raise ArgumentTypeError(f"expected a .svg, .png or .pdf file, got {text!r}")
-    if not path.parent.is_dir():
-        raise ArgumentTypeError(f"the folder {path.parent} does not exist")
-    return text
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -4,6 +4,7 @@ import pytest
 from conftest import write_configurations
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
+from hf_langimb import JointDistribution
 from hf_langimb.data.rows import find_text_columns, normalise_spacing, standardise
 from hf_langimb.data.spec import DataSpec
 from hf_langimb.models.loading import tokenize
@@ -154,6 +155,77 @@ def test_a_file_has_no_configurations(tmp_path):
         message = f"rows.parquet: .* no configurations, got config_names {', '.join(names)}: leave them out"
         with pytest.raises(ValueError, match=message):
             DataSpec(str(tmp_path / "rows.parquet"), config_names=names).read()
+
+
+# All ways to read agree.
+
+
+@pytest.fixture(params=["rows.csv", "rows.tsv", "folder", "configurations"])
+def null_words(request, tmp_path):
+    """Function (text): the spec of a data set in CSV or TSV with this content, and how often it has the rows."""
+
+    def make(text):
+        name = request.param
+        file = tmp_path / (name if "." in name else f"{name}/train.csv")
+        file.parent.mkdir(exist_ok=True)
+        write(file, text.replace(",", "\t") if name == "rows.tsv" else text)
+        if name != "configurations":
+            return DataSpec(str(tmp_path / name)), 1
+        lines = "".join(f"- config_name: {config}\n  data_files: {name}/train.csv\n" for config in "ab")
+        write(tmp_path / "README.md", f"---\nconfigs:\n{lines}---\n")
+        return DataSpec(str(tmp_path), ["a", "b"]), 2
+
+    return make
+
+
+def test_words_that_pandas_takes_for_nulls_are_values(null_words):
+    spec, times = null_words("language,label,text\nnan,None,null\nfr,1,NA\nnan,True,a\n")
+    columns = {"language": ["nan", "fr", "nan"], "label": ["None", "1", "True"], "text": ["null", "NA", "a"]}
+    read, rows = spec.read(), spec.rows()
+    read = read["train"] if isinstance(read, DatasetDict) else read
+    for name, values in columns.items():
+        assert read[name][:] == rows[name][:] == values * times
+    assert spec.counts() == {"train": JointDistribution.from_dataset(rows)}
+    assert sorted(spec.texts()["text"]) == sorted(columns["text"] * times)
+    assert sorted(spec.rows(first=1)["language"]) == ["fr", "nan"]
+    assert spec.standardised(read)["language"][:] == rows["language"][:]
+
+
+def test_empty_fields_are_nulls(null_words):
+    spec, _ = null_words("language,label,text\n,None,null\nfr,1,NA\n")
+    for way in (spec.counts, spec.texts, lambda: spec.rows(first=1)):
+        with pytest.raises(ValueError, match=f"{spec.name}: The language column has . null"):
+            way()
+
+
+BROKEN = {
+    "garbage.parquet": (bytes(range(256)), "Parquet magic bytes not found"),
+    "truncated.parquet": (b"PAR1" + bytes(400), "Parquet magic bytes not found"),
+    "empty.parquet": (b"", "Parquet file size is 0 bytes"),
+    "garbage.csv": (bytes(range(256)) * 9, "Error tokenizing data|not UTF-8 text"),
+    "garbage.tsv": (bytes(range(256)) * 9, "not UTF-8 text .*: save it as UTF-8"),
+    "empty.csv": (b"", "No columns to parse from file"),
+    "header.csv": (b"language,label,text\n", "No rows to (count|read): the data set is empty"),
+    "ragged.csv": (b"language,label\nfr,a\nfr,a,b,c\n", "Expected 2 fields in line 3, saw 4"),
+    "utf16.csv": ("language,label\nfr,a\n".encode("utf-16"), "not UTF-8 text .*: save it as UTF-8"),
+    "garbage.jsonl": (bytes(range(256)) * 9, "JSON parse error"),
+    "garbage.json": (bytes(range(256)) * 9, "JSON parse error"),
+    "empty.jsonl": (b"", "No rows to read: the data set is empty"),
+    "lists.jsonl": (b"[1, 2]\n[3, 4]\n", "Trailing data"),
+    "numbers.jsonl": (b"1\n2\n", "JSON parse error"),
+    "utf16.jsonl": ('{"language": "fr"}'.encode("utf-16"), "JSON parse error"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_broken_files_are_one_sentence_that_names_them(tmp_path, name):
+    content, message = BROKEN[name]
+    (tmp_path / name).write_bytes(content)
+    spec = DataSpec(str(tmp_path / name))
+    for way in (spec.counts, spec.read, spec.rows, spec.texts):
+        with pytest.raises(ValueError, match=f"{name}: .*({message})") as caught:
+            way()
+        assert "\n" not in str(caught.value)
 
 
 # Text columns.
