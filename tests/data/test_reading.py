@@ -9,6 +9,8 @@ from hf_langimb.data.rows import find_text_columns, normalise_spacing, standardi
 from hf_langimb.data.spec import DataSpec
 from hf_langimb.models.loading import tokenize
 
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # by datasets, of CSV files
+
 ROWS = {"text": ["un", "one", "deux"], "language": ["fr", "en", "fr"], "label": [0, 1, 1]}
 
 
