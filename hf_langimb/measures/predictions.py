@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -20,8 +19,7 @@ CONFIDENCE_BINS = 10  # of equal width
 Ints = NDArray[np.int64]
 
 
-@dataclass(frozen=True)
-class _Rows:
+class _Rows(NamedTuple):
     """Rows as positions on the axes of the evaluation; `groups` numbers what is resampled together."""
 
     axes: tuple[tuple[str, ...], tuple[Any, ...]]
@@ -31,19 +29,14 @@ class _Rows:
     groups: Ints | None
 
     @property
-    def cells(self) -> Ints:
-        """Number of rows [L, true label, predicted label]."""
-        return np.bincount(self.places, minlength=int(np.prod(self.shape))).reshape(self.shape)
+    def shape(self) -> tuple[int, int, int]:
+        """Of counts [L, true label, predicted label]."""
+        return len(self.axes[0]), len(self.axes[1]), len(self.axes[1])
 
     @property
     def places(self) -> Ints:
-        """The flat position in `cells` of each row."""
-        return np.ravel_multi_index((self.languages, self.labels, self.predictions), self.shape).astype(np.int64)
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Of `cells`."""
-        return len(self.axes[0]), len(self.axes[1]), len(self.axes[1])
+        """The flat position of each row in such counts."""
+        return np.ravel_multi_index(self[1:4], self.shape).astype(np.int64)
 
 
 def evaluate_predictions(
@@ -86,21 +79,21 @@ def evaluate_predictions(
             weights whose axes do not fit.
     """
     rows = _rows(languages, labels, predictions, groups, plan)
-    cells = rows.cells
+    cells = np.bincount(rows.places, minlength=int(np.prod(rows.shape))).reshape(rows.shape)
     predicted = JointDistribution(*rows.axes, cells.sum(axis=1))
-    plan_shares = _plan_shares(plan, rows)
-    plan_bits = None if plan_shares is None else mutual_information_bits(plan_shares)
+    shares = None if plan is None else _plan_shares(plan, rows)
+    plan_bits = None if shares is None else mutual_information_bits(shares)
     dependence = predicted.mutual_information_bits
-    table = _probabilities(probabilities, rows)
+    table = None if probabilities is None else _probabilities(probabilities, rows)
     return {
         "rows": predicted.rows,
-        **_named(_correctness(cells), rows.axes[0]),
+        **_correctness(cells, rows.axes[0]),
         "predicted": predicted.counts.tolist(),
         "dependence_bits": dependence,
         "dependence_bits_corrected": dependence - predicted.mutual_information_chance_bits,
         "dependence_given_label_bits": _dependence_given_label(cells),
         "reliance": dependence / plan_bits if plan_bits else None,
-        "skew_transfer": None if plan_shares is None else _skew_transfer(predicted, plan_shares),
+        "skew_transfer": None if shares is None else _skew_transfer(predicted, shares),
         **_losses(table, rows, _class_weights(weights, plan, rows)),
         "intervals": _bootstrap(rows, cells, resamples, seed) if resamples else None,
         "calibration": None if table is None else _calibration(table, rows),
@@ -117,73 +110,53 @@ def join_by_id(predictions: pa.Table, ids: Sequence[Any], languages: Sequence[An
     Raises:
         ValueError: rows without a prediction, or labels that differ.
     """
-    known, wanted = np.split(_keys(predictions, ids, languages), [len(predictions)])
-    order = np.argsort(known)
-    places = order[np.minimum(np.searchsorted(known, wanted, sorter=order), len(known) - 1)]
-    missing = np.flatnonzero(known[places] != wanted)
-    joined = predictions.take(pa.array(places))
-    differing = np.count_nonzero(np.asarray(joined["label"]) != np.asarray(labels[:]))
-    if missing.size or differing:
+    known = _keys(predictions["id"], predictions["language"])
+    places = known.get_indexer(_keys(ids, languages))
+    joined, found = predictions.take(pa.array(places[places >= 0])), ""
+    if (missing := np.flatnonzero(places < 0)).size:
+        found = f"none for {missing.size:,} (first: id {ids[int(missing[0])]}, language {languages[int(missing[0])]})"
+    elif differing := np.count_nonzero(np.asarray(joined["label"]) != np.asarray(labels[:])):
         found = f"{differing:,} rows with another label than when they were predicted"
-        if missing.size:
-            first = int(missing[0])
-            found = f"none for {missing.size:,} (first: id {ids[first]}, language {languages[first]})"
-        raise ValueError(f"Expected predictions for each of {len(wanted):,} rows, got {found}: they are of other data.")
+    if found:
+        raise ValueError(f"Expected predictions for each of {len(places):,} rows, got {found}: they are of other data.")
     return joined
 
 
-def _keys(predictions: pa.Table, ids: Sequence[Any], languages: Sequence[Any]) -> Ints:
-    """An integer for the n-th row of one id and language, of the predictions and then of the data set."""
-    keys = np.zeros(1, dtype=np.int64)
-    for name, values in (("id", ids), ("language", languages)):
-        parts = [predictions[name].cast(pa.string()), pa.chunked_array([pa.array(values[:]).cast(pa.string())])]
-        both = pa.chunked_array([chunk for part in parts for chunk in part.chunks]).combine_chunks()
-        encoded = both.dictionary_encode("encode")
-        keys = keys * len(encoded.dictionary) + encoded.indices.to_numpy()
-    sides = 2 * keys + (np.arange(len(keys)) >= len(predictions))
-    order = np.argsort(sides, kind="stable")
-    _, starts, counts = np.unique(sides[order], return_index=True, return_counts=True)
-    before = np.empty_like(keys)
-    before[order] = np.arange(len(keys)) - np.repeat(starts, counts)
-    return keys * len(keys) + before
+def _keys(ids: Any, languages: Any) -> Any:
+    """A pandas index of id, language, and how many rows of both come before."""
+    import pandas as pd
+
+    table = pa.table({"id": ids[:], "language": languages[:]})
+    frame = table.cast(pa.schema([(name, pa.string()) for name in table.column_names])).to_pandas()
+    before = frame.groupby(["id", "language"], dropna=False).cumcount()
+    return pd.MultiIndex.from_frame(frame.assign(before=before))
 
 
 def _rows(languages: Any, labels: Any, predictions: Any, groups: Any, plan: Any) -> _Rows:
-    """The columns on the plan's axes where it has some, else on the sorted values found."""
+    """The columns on the plan's axes, with languages that it lacks at the end; without a plan on the values found."""
     columns = {"language": languages, "label": labels, "prediction": predictions}
     encoded = encode_columns(**columns, **({} if groups is None else {"group": groups}))
-    (named, language_ids), (true, label_ids), (predicted, prediction_ids) = encoded[:3]
-    if not len(language_ids):
-        raise ValueError("No rows to evaluate: the columns are empty.")
-    if IGNORED_LABEL in true:
-        raise ValueError(f"Rows labelled {IGNORED_LABEL} are ignored in training: leave them out of an evaluation.")
-    axes = _axes(named, {*true, *predicted}, plan)
-    return _Rows(
-        axes,
-        _on_axis(named, axes[0])[language_ids],
-        _on_axis(true, axes[1])[label_ids],
-        _on_axis(predicted, axes[1])[prediction_ids],
-        encoded[3][1] if groups is not None else None,
-    )
-
-
-def _axes(languages: tuple[str, ...], found: set[Any], plan: Any) -> tuple[tuple[str, ...], tuple[Any, ...]]:
-    """The plan's axes, with languages that it lacks at the end; without a plan the values found, sorted."""
+    names, true, predicted = (values for values, _ in encoded[:3])
+    found = {*true, *predicted}
     kinds = sorted({type(value).__name__ for value in found})
-    known = plan.labels if isinstance(plan, JointDistribution) else None
-    if len(kinds) > 1 or (known is not None and not found <= {*known}):
-        problem = f"have the same type, got {' and '.join(kinds)}: convert one of them"
-        if len(kinds) == 1:
-            problem = f"be among those of the plan, {list(known or ())}, got {sorted(found)}"
-        raise ValueError(f"Labels and predictions must {problem}.")
-    if not isinstance(plan, JointDistribution):
-        return languages, tuple(sorted(found))
-    return plan.languages + tuple(name for name in languages if name not in plan.languages), plan.labels
-
-
-def _on_axis(values: tuple[Any, ...], axis: tuple[Any, ...]) -> Ints:
-    """The place of each value on an axis."""
-    return np.array([axis.index(value) for value in values], dtype=np.int64)
+    known = plan if isinstance(plan, JointDistribution) else None
+    problem = None
+    if not names:
+        problem = "No rows to evaluate: the columns are empty."
+    elif IGNORED_LABEL in true:
+        problem = f"Rows labelled {IGNORED_LABEL} are ignored in training: leave them out of an evaluation."
+    elif len(kinds) > 1:
+        problem = f"Labels and predictions must have the same type, got {' and '.join(kinds)}: convert one of them."
+    elif known and not found <= {*known.labels}:
+        problem = f"Labels and predictions must be among those of the plan, {list(known.labels)}, got {sorted(found)}."
+    if problem:
+        raise ValueError(problem)
+    axes = (tuple(dict.fromkeys(known.languages + names)), known.labels) if known else (names, tuple(sorted(found)))
+    placed = [
+        np.array([axis.index(value) for value in values], dtype=np.int64)[ids]
+        for axis, (values, ids) in zip((*axes, axes[1]), encoded[:3], strict=True)
+    ]
+    return _Rows(axes, placed[0], placed[1], placed[2], encoded[3][1] if groups is not None else None)
 
 
 def _table(name: str, values: Any, shape: tuple[int, int], advice: str, *, sums_to_one: bool = False) -> Floats:
@@ -199,22 +172,17 @@ def _table(name: str, values: Any, shape: tuple[int, int], advice: str, *, sums_
     return table
 
 
-def _plan_shares(plan: Any, rows: _Rows) -> Floats | None:
+def _plan_shares(plan: Any, rows: _Rows) -> Floats:
     """The plan as joint shares on the axes of the evaluation; languages that it does not have get no share."""
-    if plan is None:
-        return None
-    table = plan
     if isinstance(plan, JointDistribution):
-        table = np.pad(plan.counts, ((0, len(rows.axes[0]) - len(plan.languages)), (0, 0)))
+        plan = np.pad(plan.counts, ((0, len(rows.axes[0]) - len(plan.languages)), (0, 0)))
     advice = f"a plan has the counts or shares of the languages {list(rows.axes[0])} x labels {list(rows.axes[1])}"
-    shares = _table("a plan", table, rows.shape[:2], advice)
-    return np.asarray(shares / shares.sum())
+    table = _table("a plan", plan, rows.shape[:2], advice)
+    return np.asarray(table / table.sum())
 
 
-def _probabilities(probabilities: Any, rows: _Rows) -> Floats | None:
-    """Probabilities float[N, C]."""
-    if probabilities is None:
-        return None
+def _probabilities(probabilities: Any, rows: _Rows) -> Floats:
+    """Probabilities float64[N, C]."""
     advice = (
         f"each row has one share for each of the labels {list(rows.axes[1])} and sums to 1 (apply softmax to logits "
         "first; labels that no row has need a plan with axes, a JointDistribution)"
@@ -233,9 +201,8 @@ def _class_weights(weights: Any, plan: Any, rows: _Rows) -> Floats:
 
 def _dependence_given_label(cells: Ints) -> float:
     """MI(prediction; language | label): the mean over labels of the dependence among rows of that label."""
-    total = cells.sum()
     parts = (part for part in np.moveaxis(cells, 1, 0) if part.sum())
-    return float(sum(mutual_information_bits(part) * part.sum() / total for part in parts))
+    return float(sum(mutual_information_bits(part) * part.sum() / cells.sum() for part in parts))
 
 
 def _skew_transfer(predicted: JointDistribution, plan_shares: Floats) -> float | None:
@@ -250,40 +217,36 @@ def _skew_transfer(predicted: JointDistribution, plan_shares: Floats) -> float |
     return float((target * (shares - shares.mean(axis=0))).sum() / variance) if variance > 1e-12 else None
 
 
-def _correctness(cells: Ints) -> dict[str, Floats]:
-    """Accuracy and F1 of confusion counts [..., L, true label, predicted label], in total and per language.
+def _correctness(
+    cells: Ints, languages: Sequence[str], summary: Callable[[Floats], Floats] = np.asarray
+) -> dict[str, Any]:
+    """Accuracy and F1 of confusion counts [..., L, true label, predicted label], in total and per language, as JSON.
 
-    Undefined values (no row of a language) are NaN here, and left out or null in what callers see.
+    `summary` turns each measure [..., L] into what is shown; languages without rows are left out of by_language.
     """
     right = np.diagonal(cells, axis1=-2, axis2=-1)  # [..., L, C]
     truth = cells.sum(axis=-1)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return {
+        measures = {
             "accuracy": right.sum(axis=(-2, -1)) / truth.sum(axis=(-2, -1)),
             "macro_f1": _macro_f1(cells.sum(axis=-3)),
             "worst_cell_accuracy": np.where(truth > 0, right / truth, np.inf).min(axis=(-2, -1)),
-            "by_language.accuracy": right.sum(axis=-1) / truth.sum(axis=-1),
-            "by_language.macro_f1": _macro_f1(cells),
         }
+        split = {"accuracy": right.sum(axis=-1) / truth.sum(axis=-1), "macro_f1": _macro_f1(cells)}
+    shown = {name: summary(value).T for name, value in split.items()}  # [L] or [L, 2]
+    by_language = {
+        language: {name: value[i].tolist() for name, value in shown.items()}
+        for i, language in enumerate(languages)
+        if all(np.isfinite(value[i]).all() for value in shown.values())
+    }
+    return {name: summary(value).tolist() for name, value in measures.items()} | {"by_language": by_language}
 
 
 def _macro_f1(confusion: Ints) -> Floats:
     """Mean F1 over the labels that occur in truth or prediction; confusion[..., true, predicted]."""
     total = confusion.sum(axis=-2) + confusion.sum(axis=-1)
-    scores: Floats = 2 * np.diagonal(confusion, axis1=-2, axis2=-1) / np.maximum(total, 1)
+    scores = 2 * np.diagonal(confusion, axis1=-2, axis2=-1) / np.maximum(total, 1)
     return np.asarray(scores.sum(axis=-1) / (total > 0).sum(axis=-1))
-
-
-def _named(measures: dict[str, Floats], languages: tuple[str, ...]) -> dict[str, Any]:
-    """`_correctness` as JSON: numbers, or [low, high]; languages without rows are left out of by_language."""
-    total = {name: value.T.tolist() for name, value in measures.items() if not name.startswith("by_language.")}
-    split = {name.partition(".")[2]: value.T for name, value in measures.items() if name.startswith("by_language.")}
-    by_language = {
-        language: {name: value[i].tolist() for name, value in split.items()}
-        for i, language in enumerate(languages)
-        if all(np.isfinite(value[i]).all() for value in split.values())
-    }
-    return total | {"by_language": by_language}
 
 
 def _bootstrap(rows: _Rows, cells: Ints, resamples: int, seed: int) -> dict[str, Any]:
@@ -303,8 +266,7 @@ def _bootstrap(rows: _Rows, cells: Ints, resamples: int, seed: int) -> dict[str,
         of_group = csr_array((ones, (rows.groups, rows.places)), shape=(number, cells.size))
         copies = (np.bincount(rng.integers(0, number, number), minlength=number) for _ in range(resamples))
         resampled = np.stack([times @ of_group for times in copies])
-    measures = _correctness(resampled.reshape(resamples, *cells.shape))
-    return _named({name: percentile_interval(values) for name, values in measures.items()}, rows.axes[0])
+    return _correctness(resampled.reshape(resamples, *cells.shape), rows.axes[0], percentile_interval)
 
 
 def _calibration(probabilities: Floats, rows: _Rows) -> dict[str, Any]:
@@ -313,23 +275,17 @@ def _calibration(probabilities: Floats, rows: _Rows) -> dict[str, Any]:
     right = rows.labels == rows.predictions
     bins = np.minimum((confidence * CONFIDENCE_BINS).astype(int), CONFIDENCE_BINS - 1)
     result = {}
-    for i, language in enumerate(rows.axes[0]):
-        chosen = rows.languages == i
-        if not chosen.any():
-            continue
+    for i in np.unique(rows.languages):
+        here = rows.languages == i
+        inside = [here & (bins == number) for number in np.unique(bins[here])]
         curve = [
-            {
-                "confidence": float(confidence[inside].mean()),
-                "accuracy": float(right[inside].mean()),
-                "rows": int(inside.sum()),
-            }
-            for number in range(CONFIDENCE_BINS)
-            if (inside := chosen & (bins == number)).any()
+            {"confidence": float(confidence[b].mean()), "accuracy": float(right[b].mean()), "rows": int(b.sum())}
+            for b in inside
         ]
         gap = sum(point["rows"] * abs(point["confidence"] - point["accuracy"]) for point in curve)
-        result[language] = {
-            "expected_calibration_error": float(gap / chosen.sum()),
-            "mean_confidence": float(confidence[chosen].mean()),
+        result[rows.axes[0][i]] = {
+            "expected_calibration_error": float(gap / here.sum()),
+            "mean_confidence": float(confidence[here].mean()),
             "bins": curve,
         }
     return result

@@ -6,7 +6,6 @@ import logging
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from hf_langimb.console import bar
 from hf_langimb.counts.columns import class_label_names
 from hf_langimb.data.rows import find_text_columns
 from hf_langimb.measures.attribution import BUDGET_UNITS, DTYPES, MASKINGS, METHODS
-from hf_langimb.measures.attribution.engine import Forward, Masker, Method, explain, id_masker, string_masker
+from hf_langimb.measures.attribution.engine import Forward, Method, explain, id_masker, string_masker
 from hf_langimb.measures.attribution.examples import Attribution, Example, encode
 from hf_langimb.measures.attribution.fingerprints import KNOWN, hash_model, hash_tokenizer, measure_rows
 from hf_langimb.measures.attribution.owen import owen_values
@@ -91,11 +90,13 @@ def attribute(
     settings: dict[str, Any] = {"method": method, "masking": masking, "budget": budget, "budget_unit": budget_unit}
     settings |= {"dtype": dtype, "seed": seed, "shard_size": shard_size, "max_length": max_length}
     limit = longest_input(tokenizer, model.config)
-    mask_id: Any = _mask_id(tokenizer)
+    mask_id: Any = tokenizer.mask_token_id
+    if mask_id is None:  # as in shap
+        mask_id = next(iter(tokenizer.encode("...", add_special_tokens=False)), None)
     problems = _problems(settings | {"batch_tokens": batch_tokens}, mask_id, model.config, tokenizer, len(columns))
     if problem := next(problems, None):
         raise ValueError(problem)
-    names = _names(model.config)
+    names = class_names(model.config)
     if "label" in dataset.column_names:
         dataset = dataset.remove_columns("label").add_column("label", match_labels(dataset, names))
     settings["max_length"] = limit if max_length is None else max_length
@@ -116,60 +117,43 @@ def attribute(
         "shards": len(shards),
     }
     forward = Forward(model, dtype, batch_tokens)
-    task = _Task(tokenizer, dataset, columns, settings, mask_id, forward)
     mine = _start(Path(out), manifest)
-    with _evaluating(model, forward.model), bar(total=sum(map(len, (shards[i] for i in mine))), unit="row") as progress:
-        progress.set_description("Explaining")
-        for number in mine:
-            write_shard(Path(out), number, *task.explained(shards[number], progress))
+    number = sum(len(shards[i]) for i in mine)
+    with _evaluating(model, forward.model), bar(description="Explaining", total=number, unit="row") as progress:
+        for i in mine:
+            write_shard(Path(out), i, *_explained(dataset, shards[i], tokenizer, mask_id, manifest, forward, progress))
     PartialState().wait_for_everyone()
     return AttributionStore(out)
 
 
-@dataclass
-class _Task:
-    """What the shards of a data set share."""
-
-    tokenizer: Any
-    dataset: Dataset
-    columns: list[str]
-    settings: dict[str, Any]
-    mask_id: int
-    forward: Forward
-
-    def explained(self, rows: Any, progress: Any) -> tuple[list[Example], list[Attribution], dict[str, list[Any]]]:
-        """The examples of some rows, their attributions and their columns `example`, `id`, `language` and `label`."""
-        chosen = self.dataset.select(rows)
-        texts = [chosen[column][:] for column in self.columns]
-        examples = encode(self.tokenizer, texts, max_length=self.settings["max_length"])
-        ordered = sorted(examples, key=len, reverse=True)
-        generators = (_generator(example, self.settings) for example in ordered)
-        found: dict[int, Attribution] = {}
-        for example, result in explain(ordered, generators, self._masker(texts[0]), self.forward):
-            found[example.index] = result
-            progress.update()
-        known: dict[str, list[Any]] = {"example": rows.tolist()}
-        for name in KNOWN:
-            given = chosen[name][:] if name in chosen.column_names else [None] * len(chosen)
-            known[name] = [None if value is None else str(value) for value in given]
-        return examples, [found[i] for i in range(len(examples))], known
-
-    def _masker(self, texts: Sequence[str]) -> Masker:
-        """How a token of these texts is masked."""
-        if self.settings["masking"] == "ids":
-            return id_masker(self.mask_id)
-        return string_masker(self.tokenizer, texts, self.settings["max_length"])
+def _explained(
+    dataset: Dataset, rows: Any, tokenizer: Any, mask_id: int, settings: dict[str, Any], forward: Forward, progress: Any
+) -> tuple[list[Example], list[Attribution], dict[str, list[Any]]]:
+    """The examples of some rows, their attributions and their columns `example`, `id`, `language` and `label`."""
+    chosen, max_length = dataset.select(rows), settings["max_length"]
+    texts = [chosen[column][:] for column in settings["text_columns"]]
+    examples = encode(tokenizer, texts, max_length=max_length)
+    ordered = sorted(examples, key=len, reverse=True)
+    by_ids = settings["masking"] == "ids"
+    mask = id_masker(mask_id) if by_ids else string_masker(tokenizer, texts[0], max_length)
+    found: dict[int, Attribution] = {}
+    for example, result in explain(ordered, (_generator(example, settings) for example in ordered), mask, forward):
+        found[example.index] = result
+        progress.update()
+    known: dict[str, list[Any]] = {"example": rows.tolist()}
+    for name in KNOWN:
+        given = chosen[name][:] if name in chosen.column_names else [None] * len(chosen)
+        known[name] = [None if value is None else str(value) for value in given]
+    return examples, [found[i] for i in range(len(examples))], known
 
 
 def _generator(example: Example, settings: dict[str, Any]) -> Method:
     """The method at work on an example."""
-    budget, seed = settings["budget"], settings["seed"]
+    budget, seed, content = settings["budget"], settings["seed"], example.content
     if settings["method"] == "owen":
-        by_forward = settings["budget_unit"] == "forwards"
-        return owen_values(
-            example.tree(), budget=budget, maskable=example.content, count_forwards=by_forward, seed=seed
-        )
-    players = [i for i in range(len(example)) if example.content >> i & 1]
+        forwards = settings["budget_unit"] == "forwards"
+        return owen_values(example.tree(), budget=budget, maskable=content, count_forwards=forwards, seed=seed)
+    players = [i for i in range(len(example)) if content >> i & 1]
     draws = (seed, zlib.crc32(example.ids.tobytes()))  # others for each text, so that errors do not add up over texts
     return shapley_values(players, len(example), budget=budget, seed=draws)
 
@@ -208,7 +192,7 @@ def _evaluating(model: Any, copied: Any) -> Iterator[None]:
 
 
 def _problems(settings: dict[str, Any], mask_id: int | None, config: Any, tokenizer: Any, texts: int) -> Iterator[str]:
-    """What is wrong with the settings, as messages."""
+    """What is wrong with the settings or the model, as messages."""
     for name, known in CHOICES.items():
         if settings[name] not in known:
             yield f"Unknown {name} {settings[name]!r}: choose one of {', '.join(known)}."
@@ -227,6 +211,10 @@ def _problems(settings: dict[str, Any], mask_id: int | None, config: Any, tokeni
             yield f"{name} must be {least}{unit}{ends}, got {value!r}."
     if mask_id is None:
         yield "This tokenizer has no mask token, and no token for '...' either: set tokenizer.mask_token."
+    names, regression = class_names(config), config.problem_type == "regression"
+    if regression or len({*names}) < len(names) or "None" in names:
+        found = "a regression (problem_type)" if regression else f"id2label {config.id2label}"
+        yield f"Attributions need a classifier with a distinct name for each class, got {found}."
 
 
 def _readable(dataset: Any, text_columns: Sequence[str]) -> tuple[Dataset, list[str]]:
@@ -244,20 +232,3 @@ def _readable(dataset: Any, text_columns: Sequence[str]) -> tuple[Dataset, list[
             named = [None if value is None else classes[value] for value in dataset[column]]
             dataset = dataset.remove_columns(column).add_column(column, named)
     return dataset, columns
-
-
-def _names(config: Any) -> list[str]:
-    """The names of the classes, each different."""
-    names = class_names(config)
-    regression = config.problem_type == "regression"
-    if regression or len({*names}) < len(names) or "None" in names:
-        found = "a regression (problem_type)" if regression else f"id2label {config.id2label}"
-        raise ValueError(f"Attributions need a classifier with a distinct name for each class, got {found}.")
-    return names
-
-
-def _mask_id(tokenizer: Any) -> int | None:
-    """The mask token; the first token of "..." (as in shap) if the tokenizer has none."""
-    if tokenizer.mask_token_id is not None:
-        return int(tokenizer.mask_token_id)
-    return next(iter(tokenizer.encode("...", add_special_tokens=False)), None)
