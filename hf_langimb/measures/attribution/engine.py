@@ -81,6 +81,7 @@ class Forward:
 
     def __call__(self, ids: Ids, types: Ids | None) -> Floats:
         """float64[n, C] of n sequences of one length."""
+        can_split = (torch.OutOfMemoryError, ValueError) if len(ids) > 1 else ()
         try:
             inputs = {"input_ids": torch.from_numpy(ids).to(self.device)}
             if types is not None:
@@ -88,9 +89,7 @@ class Forward:
             with torch.inference_mode():
                 logits = self.model(**inputs).logits.double()
                 return np.asarray(self.activation(logits).cpu().numpy())
-        except (torch.OutOfMemoryError, ValueError) as error:  # some models take no batch without a padding token
-            if len(ids) == 1:
-                raise
+        except can_split as error:  # ValueError: some models take no batch without a padding token
             if isinstance(error, torch.OutOfMemoryError):
                 torch.cuda.empty_cache()
                 self.batch_tokens = max(self.batch_tokens // 2, ids.shape[1])
@@ -107,11 +106,7 @@ class _Explained:
     generator: Method
     asked: list[int] = field(default_factory=list)
     known: dict[int, Floats] = field(default_factory=dict)  # probabilities by coalition
-    missing: int = 0
-
-    def answer(self) -> Floats:
-        """The probabilities of what it asked for, all of them known."""
-        return np.stack([self.known[bits] for bits in self.asked])
+    missing: int = 0  # coalitions that it asked for and that are not known yet
 
 
 def explain(
@@ -134,15 +129,13 @@ def explain(
     """
     sequences = _Sequences(mask, forward)
     starting = zip(examples, generators, strict=True)
-    ready: list[tuple[_Explained, Floats | None]] = []
     while True:
-        while sequences.longest_queue()[0] < forward.batch_tokens and (started := next(starting, None)):
-            ready.append((_Explained(*started), None))
-            yield from sequences.advance(ready)
+        while sequences.longest()[0] < forward.batch_tokens and (started := next(starting, None)):
+            yield from sequences.advance(_Explained(*started))
         if not sequences.queues:
             return
-        ready += [(state, state.answer()) for state in sequences.evaluate()]
-        yield from sequences.advance(ready)
+        for state in sequences.evaluate():
+            yield from sequences.advance(state)
 
 
 class _Sequences:
@@ -154,21 +147,18 @@ class _Sequences:
         self.waiting: dict[bytes, list[tuple[_Explained, int]]] = {}
         self.shared: dict[bytes, Floats] = {}  # probabilities of sequences that other examples may have
 
-    def longest_queue(self) -> tuple[int, int]:
-        """Tokens that wait in it, and the length of its sequences."""
+    def longest(self) -> tuple[int, int]:
+        """Of the queue with the most tokens: their number, and the length of its sequences."""
         return max(((length * len(queue), length) for length, queue in self.queues.items()), default=(0, 0))
 
-    def advance(self, ready: list[tuple[_Explained, Floats | None]]) -> Iterator[tuple[Example, Attribution]]:
-        """Send each example its answer and queue what it asks next, while all of that is known; yields what is done."""
-        for state, first in ready:
-            answer = first
-            try:
-                while not state.missing:
-                    self._ask(state, state.generator.send(answer))  # type: ignore[arg-type]
-                    answer = None if state.missing else state.answer()
-            except StopIteration as stop:
-                yield state.example, replace(stop.value, forwards=len(state.known))
-        ready.clear()
+    def advance(self, state: _Explained) -> Iterator[tuple[Example, Attribution]]:
+        """Send an example its answers and queue what it asks next until that is not known; yields it when done."""
+        try:
+            while not state.missing:
+                answer: Any = np.stack([state.known[bits] for bits in state.asked]) if state.asked else None
+                self._ask(state, state.generator.send(answer))
+        except StopIteration as stop:
+            yield state.example, replace(stop.value, forwards=len(state.known))
 
     def _ask(self, state: _Explained, asked: list[int]) -> None:
         """Queue the sequences of coalitions that are not known yet."""
@@ -180,15 +170,14 @@ class _Sequences:
             if bits == 0 and key in self.shared:
                 state.known[bits] = self.shared[key]
                 state.missing -= 1
-            elif key in self.waiting:
-                self.waiting[key].append((state, bits))
-            else:
-                self.waiting[key] = [(state, bits)]
+                continue
+            if key not in self.waiting:
                 self.queues[len(inputs[0])].append(inputs)
+            self.waiting.setdefault(key, []).append((state, bits))
 
     def evaluate(self) -> list[_Explained]:
         """Run a batch of the longest queue; the examples of which everything asked is known now."""
-        length = self.longest_queue()[1]
+        length = self.longest()[1]
         size = max(self.forward.batch_tokens // length, 1)
         batch, rest = self.queues[length][:size], self.queues.pop(length)[size:]
         if rest:
@@ -215,5 +204,4 @@ class _Sequences:
 
 def _key(inputs: Inputs) -> bytes:
     """Equal for equal sequences."""
-    ids, types = inputs
-    return ids.tobytes() if types is None else ids.tobytes() + types.tobytes()
+    return b"".join(part.tobytes() for part in inputs if part is not None)

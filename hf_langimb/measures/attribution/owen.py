@@ -15,13 +15,12 @@ import numpy as np
 
 from hf_langimb.measures.attribution.examples import Attribution, Floats
 
-Coalitions = list[int]  # bit i: token i is as it was written, else it is masked
 ROUND = 6  # evaluations between two looks at the queue, shap's for texts
 
 
 def owen_values(
     tree: Floats, *, budget: int | None, maskable: int = -1, count_forwards: bool = False, seed: int = 0
-) -> Generator[Coalitions, Floats, Attribution]:
+) -> Generator[list[int], Floats, Attribution]:
     """Owen values of T tokens for all classes at once.
 
     A node of the tree is the game between its two children, played where the tokens outside are masked and where they
@@ -37,30 +36,43 @@ def owen_values(
         seed: of numpy's legacy generator, which breaks ties in the queue (with `count_forwards` the first comes first).
 
     Yields:
-        Coalitions to evaluate; expects their probabilities float64[n, C].
+        Coalitions (bit i: token i is as it was written, else masked); expects their probabilities float64[n, C].
     """
     nodes = _Nodes(tree)
-    root = nodes.members[-1]
-    base, full = yield [0, root]
-    credit = np.zeros((len(nodes.members), len(base)))
-    budgeted = _Budget(np.inf if budget is None else budget - 2, maskable, count_forwards, {0, root & maskable})
-    everything = nodes.fit(budgeted.limit)
+    root = len(nodes.members) - 1
+    base, full = yield [0, nodes.members[root]]
+    credit = np.zeros((root + 1, len(base)))
+    limit = np.inf if budget is None else budget - 2
+    everything = nodes.fit(limit)
     in_order = everything or count_forwards
-    ties: Iterator[float] = count() if in_order else iter(_ties(seed, 2 * int(budgeted.limit) + 4 * ROUND))
+    ties: Iterator[float] = count() if in_order else iter(_ties(seed, 2 * int(limit) + 4 * ROUND))
     batch = np.inf if everything else ROUND  # the order does not matter if all nodes will be opened
-    queue = [_Game(0.0, 0.0, 0, base, full, len(nodes.members) - 1, 1.0)]
-    while opened := _open(queue, nodes, credit, budgeted, batch):
-        asked = [game.outside | nodes.members[child] for game in opened for child in nodes.children_of(game.node)]
+    queue = [_Game(0.0, 0.0, 0, base, full, root, 1.0)]
+    evaluations, seen = 0, {0, nodes.members[root] & maskable}
+    while True:
+        asked: list[int] = []
+        opened: list[_Game] = []
+        while queue and len(asked) < batch and (len(seen) - 2 if count_forwards else evaluations + len(asked)) < limit:
+            game = heapq.heappop(queue)
+            if game.node < nodes.tokens:
+                credit[game.node] += (game.high - game.low) * game.weight
+                continue
+            opened.append(game)
+            asked += [game.outside | nodes.members[child] for child in nodes.children[game.node]]
+            if count_forwards:
+                seen |= {bits & maskable for bits in asked[-2:]}
+        if not opened:
+            break
         found = yield asked
+        evaluations += len(asked)
         for i, game in enumerate(opened):
             for part in _parts(game, nodes, found[2 * i], found[2 * i + 1], ties):
                 heapq.heappush(queue, part)
-    truncated = False
     for game in queue:
         credit[game.node] += (game.high - game.low) * game.weight
-        truncated |= game.node >= nodes.tokens
     nodes.share(credit)
-    return Attribution(credit[: nodes.tokens], base, full, budgeted.evaluations + 2, truncated)
+    truncated = any(game.node >= nodes.tokens for game in queue)
+    return Attribution(credit[: nodes.tokens], base, full, evaluations + 2, truncated)
 
 
 class _Game(NamedTuple):
@@ -80,14 +92,11 @@ class _Nodes:
 
     def __init__(self, merges: Floats) -> None:
         self.tokens = len(merges) + 1
-        self.children: list[list[int]] = merges[:, :2].astype(int).tolist()
+        pairs = merges[:, :2].astype(int).tolist()
+        self.children: list[list[int]] = [[] for _ in range(self.tokens)] + pairs
         self.members = [1 << i for i in range(self.tokens)]  # bits of the tokens in each node
-        for left, right in self.children:
+        for left, right in pairs:
             self.members.append(self.members[left] | self.members[right])
-
-    def children_of(self, node: int) -> list[int]:
-        """Left and right child of a node with several tokens."""
-        return self.children[node - self.tokens]
 
     def fit(self, limit: float) -> bool:
         """Whether opening every node stays within the limit: a node at depth d is opened in 2^d contexts."""
@@ -97,51 +106,20 @@ class _Nodes:
             total += 2 << depth[node]
             if total > limit:
                 return False
-            depth |= dict.fromkeys(self.children_of(node), depth[node] + 1)
+            depth |= dict.fromkeys(self.children[node], depth[node] + 1)
         return True
 
     def share(self, credit: Floats) -> None:
         """Divide what nodes with several tokens have among their tokens, from the root down."""
-        sizes = [bits.bit_count() for bits in self.members]
         for node in range(len(self.members) - 1, self.tokens - 1, -1):
-            for child in self.children_of(node):
-                credit[child] += credit[node] * (sizes[child] / sizes[node])
-
-
-class _Budget:
-    """Evaluations, or different coalitions, that may still be asked for."""
-
-    def __init__(self, limit: float, maskable: int, by_coalition: bool, seen: set[int]) -> None:
-        self.limit, self.maskable, self.by_coalition, self.seen = limit, maskable, by_coalition, seen
-        self.evaluations = 0
-
-    def left(self) -> bool:
-        """Whether another node can be opened."""
-        return (len(self.seen) - 2 if self.by_coalition else self.evaluations) < self.limit
-
-    def spend(self, coalitions: Coalitions) -> None:
-        """Count what is asked for."""
-        self.evaluations += len(coalitions)
-        if self.by_coalition:
-            self.seen |= {bits & self.maskable for bits in coalitions}
-
-
-def _open(queue: list[_Game], nodes: _Nodes, credit: Floats, budget: _Budget, batch: float) -> list[_Game]:
-    """Take nodes of several tokens off the queue, as many as a batch and the budget allow; credit single tokens."""
-    opened: list[_Game] = []
-    while queue and 2 * len(opened) < batch and budget.left():
-        game = heapq.heappop(queue)
-        if game.node < nodes.tokens:
-            credit[game.node] += (game.high - game.low) * game.weight
-            continue
-        opened.append(game)
-        budget.spend([game.outside | nodes.members[child] for child in nodes.children_of(game.node)])
-    return opened
+            for child in self.children[node]:
+                share = self.members[child].bit_count() / self.members[node].bit_count()
+                credit[child] += credit[node] * share
 
 
 def _parts(game: _Game, nodes: _Nodes, left_alone: Floats, right_alone: Floats, ties: Iterator[float]) -> list[_Game]:
     """The games of a node's children, each with the other masked and written."""
-    left, right = nodes.children_of(game.node)
+    left, right = nodes.children[game.node]
     low = np.stack([game.low, game.low, right_alone, left_alone])
     high = np.stack([left_alone, right_alone, game.high, game.high])
     weight = game.weight / 2
@@ -156,4 +134,4 @@ def _parts(game: _Game, nodes: _Nodes, left_alone: Floats, right_alone: Floats, 
 @lru_cache(maxsize=4)
 def _ties(seed: int, number: int) -> list[float]:
     """Normal draws, as shap breaks ties with."""
-    return [float(value) for value in np.random.RandomState(seed).randn(number)]
+    return list(map(float, np.random.RandomState(seed).randn(number)))
