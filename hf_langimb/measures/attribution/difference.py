@@ -19,6 +19,7 @@ THRESHOLDS = (0.001, 0.01, 0.05)
 PARTS = (*SETS, "base_difference", "probability_difference")
 SETTINGS = ("tokenizer", "data", "labels", "method", "masking", "budget", "budget_unit", "mask_token", "dtype")
 Store = AttributionStore | str | Path
+Choice = tuple[int, int, int]  # places of the stores other, reference and selection
 
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
@@ -83,8 +84,13 @@ def compare_seeds(
         jackknife over seeds, null for fewer than four), `seeds`, `examples`, `truncated_share`. The control needs two
         seeds and the unbiased form three, otherwise they are empty; with a single seed the result compares two models
         of the same seed.
+
+    Raises:
+        ValueError: no common seed, or as `cumulative_difference`.
     """
     seeds = [number for number in other if number in reference]
+    if not seeds:
+        raise ValueError(f"The setups must have a common seed, got {list(other)} and {list(reference)}.")
     stores = _opened([*(other[n] for n in seeds), *(reference[n] for n in seeds)])
     sums = _Sums(stores, thresholds)
     count = len(seeds)
@@ -118,9 +124,9 @@ def base_values(stores: Mapping[Any, Store]) -> dict[str, Any]:
         over the examples of a model, mean over seeds and labels (null for one example).
     """
     opened = _opened(stores.values())
-    bases = np.stack([stack(store.examples["base"]).astype(np.float64) for store in opened])  # [seeds, N, C]
+    bases = np.stack([_doubles(store.examples["base"]) for store in opened])  # [seeds, N, C]
     spreads = [float(bases.std(axis=i, ddof=1).mean()) if bases.shape[i] > 1 else None for i in (0, 1)]
-    means = dict(zip(opened[0].labels, bases.mean(axis=(0, 1)).tolist(), strict=True))
+    means = _named(opened[0].labels, bases.mean(axis=(0, 1)))
     return {"mean": means, "over_seeds": spreads[0], "over_examples": spreads[1]}
 
 
@@ -136,14 +142,13 @@ def token_sums(store: Store, threshold: float = 0.01) -> list[dict[str, Any]]:
         `examples`.
     """
     sums = _Sums([store], [threshold])
-    over = sums._over(0, 0)[0]  # [N, C, 3]
+    over = sums.over(0, 0)[0]  # [N, C, 3]
     found = []
     for language, rows in sums.rows.items():
-        shares, means = sums._shares([0], threshold, rows), over[rows].mean(axis=0)
+        shares, means = sums.shares([0], threshold, rows), over[rows].mean(axis=0)
         for j, label in enumerate(sums.stores[0].labels):
             entry = {"threshold": threshold, "language": language, "label": label, "examples": len(rows)}
-            entry |= dict(zip(SETS, means[j].tolist(), strict=True))
-            found.append(entry | {"token_shares": dict(zip(SETS, shares[:, j].tolist(), strict=True))})
+            found.append(entry | _named(SETS, means[j]) | {"token_shares": _named(SETS, shares[:, j])})
     return found
 
 
@@ -153,90 +158,88 @@ class _Sums:
     def __init__(self, stores: Sequence[Store], thresholds: Sequence[float]) -> None:
         self.stores = _opened(stores)
         self.thresholds = np.atleast_1d(np.asarray(thresholds, dtype=np.float64)).tolist()
+        first, problem = self.stores[0], None
         if not self.thresholds or not all(value >= 0 for value in self.thresholds):
-            raise ValueError(f"thresholds must be one or more values of S, each 0 or above, got {thresholds!r}.")
-        first = self.stores[0]
-        self.starts = np.flatnonzero(np.diff(first.tokens["example"].to_numpy(), prepend=-1))
-        self.sizes = np.diff(np.append(self.starts, len(first.tokens)))
-        self.values = [stack(store.tokens["S"]).astype(np.float64) for store in self.stores]
-        self.ends = [
-            np.stack([stack(store.examples[name]).astype(np.float64) for name in ("base", "p")], axis=-1)
-            for store in self.stores
-        ]  # [N, C, 2] each
-        if without := first.examples["language"].null_count:
-            raise ValueError(
+            problem = f"thresholds must be one or more values of S, each 0 or above, got {thresholds!r}."
+        elif without := first.examples["language"].null_count:
+            problem = (
                 f"Attributions by language need a column language in the data; {without:,} of {len(first):,} examples "
                 "have none: explain them again with one."
             )
+        if problem:
+            raise ValueError(problem)
+        self.starts = np.flatnonzero(np.diff(first.tokens["example"].to_numpy(), prepend=-1))
+        self.sizes = np.diff(np.append(self.starts, len(first.tokens)))
+        self.values = [_doubles(store.tokens["S"]) for store in self.stores]
+        ends = ("base", "p")
+        self.ends = [np.stack([_doubles(store.examples[end]) for end in ends], axis=-1) for store in self.stores]
         names, languages = encode_column(first.examples["language"], "language")
         self.rows = {name: np.flatnonzero(languages == i) for i, name in enumerate(names)}
         self._selected: dict[tuple[int, int], Floats] = {}
 
     def _sets(self, selection: int, threshold: float) -> tuple[Bools, ...]:
+        """Which tokens of a store are positive, neutral and negative, bool[tokens, C] each."""
         signs = self.values[selection]
         return signs > threshold, np.abs(signs) <= threshold, signs < -threshold
 
-    def _over(self, store: int, selection: int) -> Floats:
+    def over(self, store: int, selection: int) -> Floats:
         """[thresholds, N, C, 3]: sums of a store's S over another's positive, neutral and negative tokens."""
         if (store, selection) not in self._selected:
             sums = [
-                np.add.reduceat(np.where(chosen, self.values[store], 0.0), self.starts)
-                for threshold in self.thresholds
-                for chosen in self._sets(selection, threshold)
+                [np.add.reduceat(np.where(chosen, self.values[store], 0.0), self.starts) for chosen in sets]
+                for sets in (self._sets(selection, threshold) for threshold in self.thresholds)
             ]
-            self._selected[store, selection] = (
-                np.stack(sums).reshape(len(self.thresholds), 3, *sums[0].shape).transpose(0, 2, 3, 1)
-            )
+            self._selected[store, selection] = np.moveaxis(np.array(sums), 1, -1)
         return self._selected[store, selection]
 
-    def parts(self, choices: Sequence[tuple[int, int, int]]) -> Floats:
-        """[thresholds, N, C, 5], the mean over choices of (other, reference, selection)."""
+    def shares(self, selections: Sequence[int], threshold: float, rows: Ints) -> Floats:
+        """[3, C]: shares of a language's tokens in the three sets, mean over the selecting stores."""
+        counts = [
+            [np.add.reduceat(chosen, self.starts)[rows].sum(axis=0) for chosen in self._sets(selection, threshold)]
+            for selection in sorted(set(selections))
+        ]
+        return np.asarray((np.array(counts) / self.sizes[rows].sum()).mean(axis=0))
+
+    def _parts(self, choices: Sequence[Choice]) -> Floats:
+        """[thresholds, N, C, 5], the mean over choices."""
         total: Any = 0.0
         for other, reference, selection in choices:
-            moved = self._over(other, selection) - self._over(reference, selection)
+            moved = self.over(other, selection) - self.over(reference, selection)
             ends = np.broadcast_to(self.ends[other] - self.ends[reference], (*moved.shape[:-1], 2))
             total = total + np.concatenate([moved, ends], axis=-1)
         return np.asarray(total / len(choices))
 
     def entries(
-        self,
-        choices: Sequence[tuple[int, int, int]],
-        resamples: int,
-        seed: int,
-        without: Sequence[Sequence[tuple[int, int, int]]] = (),
+        self, choices: Sequence[Choice], resamples: int, seed: int, without: Sequence[Sequence[Choice]] = ()
     ) -> list[dict[str, Any]]:
         """One for each threshold, language and label; `without` are the choices that are left without each seed."""
-        parts = self.parts(choices)
-        left_out = [self.parts(left) for left in without] if len(without) > 3 else []
+        parts = self._parts(choices)
+        left_out = np.stack([self._parts(left) for left in without]) if len(without) > 3 else None
         selections = [selection for _, _, selection in choices]
         found = []
         for (i, threshold), (language, rows) in product(enumerate(self.thresholds), self.rows.items()):
             means = parts[i, rows].mean(axis=0)  # [C, 5]
-            bounds = {
-                "intervals": bootstrap_mean(parts[i, rows], resamples, seed) if resamples else None,
-                "seed_intervals": jackknife_interval(means, np.stack([left[i, rows].mean(axis=0) for left in left_out]))
-                if left_out
-                else None,
-            }
-            shares = self._shares(selections, threshold, rows)
+            bounds: dict[str, Floats | None] = {"intervals": None, "seed_intervals": None}  # [2, C, 5] each
+            if resamples:
+                bounds["intervals"] = bootstrap_mean(parts[i, rows], resamples, seed)
+            if left_out is not None:
+                bounds["seed_intervals"] = jackknife_interval(means, left_out[:, i, rows].mean(axis=1))
+            shares = self.shares(selections, threshold, rows)
             for j, label in enumerate(self.stores[0].labels):
-                entry = {"threshold": threshold, "language": language, "label": label}
-                entry |= dict(zip(PARTS, means[j].tolist(), strict=True))
-                for name, pair in bounds.items():
-                    entry[name] = None if pair is None else dict(zip(PARTS, pair[:, j].T.tolist(), strict=True))
-                entry["token_shares"] = dict(zip(SETS, shares[:, j].tolist(), strict=True))
-                found.append(entry | {"examples": len(rows)})
+                entry = {"threshold": threshold, "language": language, "label": label} | _named(PARTS, means[j])
+                entry |= {name: pair if pair is None else _named(PARTS, pair[:, j].T) for name, pair in bounds.items()}
+                found.append(entry | {"token_shares": _named(SETS, shares[:, j]), "examples": len(rows)})
         return found
 
-    def _shares(self, selections: Sequence[int], threshold: float, rows: Ints) -> Floats:
-        """[3, C]: shares of a language's tokens in the three sets, mean over the selecting stores."""
-        shares = []
-        for selection in sorted(set(selections)):
-            counts = [
-                np.add.reduceat(chosen, self.starts)[rows].sum(axis=0) for chosen in self._sets(selection, threshold)
-            ]
-            shares.append(np.stack(counts) / self.sizes[rows].sum())
-        return np.asarray(np.mean(shares, axis=0))
+
+def _named(names: Iterable[str], values: Floats) -> dict[str, Any]:
+    """{name: value}, JSON-ready."""
+    return dict(zip(names, values.tolist(), strict=True))
+
+
+def _doubles(column: Any) -> Floats:
+    """float64[N, C] of a column of a store."""
+    return stack(column).astype(np.float64)
 
 
 def _opened(stores: Iterable[Store]) -> list[AttributionStore]:

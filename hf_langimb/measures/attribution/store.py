@@ -68,17 +68,17 @@ class AttributionStore:
         """A `shap.Explanation` of some examples (all by default), for shap's own plots."""
         import shap
 
-        rows = np.arange(len(self)) if examples is None else np.arange(len(self))[list(examples)]
+        rows = np.arange(len(self))[slice(None) if examples is None else list(examples)]
         bounds = np.searchsorted(self.tokens["example"].to_numpy(), np.arange(len(self) + 1))
-        values = stack(self.tokens["S"])
-        pieces = np.array(self.tokens["piece"].to_pylist(), dtype=object)
-        ragged = [np.empty(len(rows), dtype=object) for _ in range(2)]
-        for i, row in enumerate(rows):
-            span = slice(bounds[row], bounds[row + 1])
-            ragged[0][i], ragged[1][i] = values[span], pieces[span]
-        base = stack(self.examples["base"])[rows]
+        spans = [slice(bounds[row], bounds[row + 1]) for row in rows]
+        values, pieces = stack(self.tokens["S"]), np.array(self.tokens["piece"].to_pylist(), dtype=object)
+        names = [pieces[span] for span in spans]
         return shap.Explanation(
-            ragged[0], base_values=base, data=tuple(ragged[1]), output_names=self.labels, feature_names=list(ragged[1])
+            np.fromiter((values[span] for span in spans), dtype=object, count=len(spans)),
+            base_values=stack(self.examples["base"])[rows],
+            data=tuple(names),
+            output_names=self.labels,
+            feature_names=names,
         )
 
     def _read(self, kind: str) -> pa.Table:
@@ -123,10 +123,10 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     manifest = read_json(path, "remove the folder and run the command again")
     entries = manifest if isinstance(manifest, dict) else {}
     missing = [key for key in ("schema_version", "shards", "examples", "labels", "method") if key not in entries]
-    if missing or entries["schema_version"] != SCHEMA_VERSION:
-        problem = f"lacks {', '.join(missing)}: remove the folder and run the command again"
-        if not missing:
-            problem = f"has schema_version {entries['schema_version']}, this hf_langimb reads {SCHEMA_VERSION}"
+    problem = f"lacks {', '.join(missing)}: remove the folder and run the command again" if missing else None
+    if not missing and entries["schema_version"] != SCHEMA_VERSION:
+        problem = f"has schema_version {entries['schema_version']}, this hf_langimb reads {SCHEMA_VERSION}"
+    if problem:
         raise ValueError(f"{path} {problem}.")
     return entries
 
@@ -137,14 +137,10 @@ def conflict(folder: Path, manifest: dict[str, Any]) -> str | None:
         return f"{folder} is a file: name a folder for the attributions."
     before = read_manifest(folder)
     if before is None:
-        if folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir()):
-            return f"{folder} contains files but no attributions: choose another folder, or empty it."
-        return None
-    differing = [
-        f"{key} was {before.get(key)!r}, is {manifest.get(key)!r}"
-        for key in sorted({*before, *manifest})
-        if before.get(key) != manifest.get(key)
-    ]
+        foreign = folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir())
+        return f"{folder} contains files but no attributions: choose another folder, or empty it." if foreign else None
+    pairs = {key: (before.get(key), manifest.get(key)) for key in sorted({*before, *manifest})}
+    differing = [f"{key} was {was!r}, is {now!r}" for key, (was, now) in pairs.items() if was != now]
     if differing and any(folder.glob("*.parquet")):
         return f"{folder} contains other attributions ({'; '.join(differing)}): choose another folder, or remove it."
     return None
@@ -163,27 +159,15 @@ def _is_alive(process: str) -> bool:
     """Whether the process with this number is running."""
     try:
         os.kill(int(process), 0)
-    except (ValueError, ProcessLookupError):
-        return False
-    except PermissionError:
-        pass
+    except (ValueError, OSError) as error:
+        return isinstance(error, PermissionError)
     return True
 
 
 def write_shard(
-    folder: Path,
-    number: int,
-    examples: Sequence[Example],
-    found: Sequence[Attribution],
-    known: dict[str, list[Any]],
+    folder: Path, number: int, examples: Sequence[Example], found: Sequence[Attribution], known: dict[str, list[Any]]
 ) -> None:
-    """Write a shard's tokens, then its examples.
-
-    Args:
-        folder: of the store.
-        number: of the shard.
-        examples, found: in the order of the rows.
-        known: columns of the data set, and `example`, the number of each row.
+    """Write a shard's tokens, then its examples; `known` has the data set's columns, and `example`, their rows.
 
     Raises:
         OSError: the disk is full; names the shard. Shards that are written stay.
@@ -195,25 +179,22 @@ def write_shard(
                 pq.write_table(table, part)
         except OSError as error:
             reason = error.strerror or error
-            raise OSError(
-                f"Shard {number} of {folder} could not be written ({reason}): run the same command again."
-            ) from error
+            message = f"Shard {number} of {folder} could not be written ({reason}): run the same command again."
+            raise OSError(message) from error
 
 
 def _examples(examples: Sequence[Example], found: Sequence[Attribution], known: dict[str, list[Any]]) -> pa.Table:
     """One row per example."""
-    return pa.table(
-        {
-            "example": pa.array(known["example"], pa.int64()),
-            **{name: pa.array(known[name], pa.string()) for name in ("id", "language", "label")},
-            "p": _lists([result.full for result in found]),
-            "base": _lists([result.base for result in found]),
-            "evaluations": pa.array([result.evaluations for result in found], pa.int64()),
-            "forwards": pa.array([result.forwards for result in found], pa.int64()),
-            "truncated": pa.array([result.truncated for result in found], pa.bool_()),
-            "text_truncated": pa.array([example.truncated for example in examples], pa.bool_()),
-        }
-    )
+    columns = {"example": pa.array(known["example"], pa.int64())}
+    columns |= {name: pa.array(known[name], pa.string()) for name in ("id", "language", "label")}
+    columns |= {"p": _lists([result.full for result in found]), "base": _lists([result.base for result in found])}
+    columns |= {
+        "evaluations": pa.array([result.evaluations for result in found], pa.int64()),
+        "forwards": pa.array([result.forwards for result in found], pa.int64()),
+        "truncated": pa.array([result.truncated for result in found], pa.bool_()),
+        "text_truncated": pa.array([example.truncated for example in examples], pa.bool_()),
+    }
+    return pa.table(columns)
 
 
 def _tokens(examples: Sequence[Example], found: Sequence[Attribution], numbers: Sequence[int]) -> pa.Table:
