@@ -33,15 +33,10 @@ def forward_rows(
 
     Args:
         model: a Hugging Face sequence classifier that returns hidden states, adapters included, on its device.
-        tokenizer, dataset, layers, batch_size: see `extract_features`.
-        pooling: `cls`, `mean` or `last`.
+        tokenizer, dataset, pooling, layers, batch_size: as for `extract_features`, without `pooler`.
 
     Returns:
-        Logits float32[N, C] and features float32[layers, N, H], rows in the order of the data set, the same in every
-        process.
-
-    Raises:
-        ValueError: see `extract_features`.
+        Logits float32[N, C] and the features of `extract_features`, which also says what is refused.
     """
     pool = _pool_with(pooling, layers)
 
@@ -106,6 +101,8 @@ def _in_batches(
     read: Callable[[Any], list[torch.Tensor]], model: Any, tokenizer: Any, dataset: Dataset, batch_size: int
 ) -> list[np.ndarray]:
     """What `read` returns for each batch, [K, B, W] each, as float32[K, N, W] over all rows, shared over processes."""
+    from transformers.data.data_collator import pad_without_fast_tokenizer_warning as pad
+
     names = [name for name in tokenizer.model_input_names if name in dataset.column_names]
     columns = dataset.select_columns(names).with_format(None)[:]
     lengths = np.array([len(ids) for ids in columns["input_ids"]])
@@ -121,8 +118,9 @@ def _in_batches(
     try:
         with torch.inference_mode():
             for index in bar(shared or batches[-1:], "Extracting features"):
-                batch = _pad(tokenizer, {name: [column[i] for i in index] for name, column in columns.items()})
-                parts = read(batch.to(model.device))
+                rows = {name: [column[i] for i in index] for name, column in columns.items()}
+                # padding at the right moves no token's position
+                parts = read(pad(tokenizer, rows, padding_side="right", return_tensors="pt").to(model.device))
                 found = found or [np.zeros((len(part), len(order), part.shape[-1]), np.float32) for part in parts]
                 for whole, part in zip(found, parts, strict=True):
                     whole[:, index] = part.float().cpu().numpy()
@@ -135,38 +133,29 @@ def _in_batches(
     return [reduce(torch.from_numpy(whole).to(state.device), reduction="sum").cpu().numpy() for whole in found]
 
 
-def _pad(tokenizer: Any, rows: dict[str, list[Any]]) -> Any:
-    """A batch padded at the right, where padding moves no token's position."""
-    from transformers.data.data_collator import pad_without_fast_tokenizer_warning
-
-    return pad_without_fast_tokenizer_warning(tokenizer, rows, padding_side="right", return_tensors="pt")
-
-
 def _pool_with(pooling: str, layers: Sequence[int] | None) -> Pool:
-    """The function that takes features from a model's outputs."""
+    """The function that takes features [layers, B, H] from a model's outputs."""
     by_pooler = pooling == "pooler"
     if pooling not in POOLINGS or (by_pooler and (layers is None or list(layers) != [-1])):
         reason = "The pooler has no layers: leave the layers out, or" if by_pooler else f"Unknown pooling {pooling!r}:"
         raise ValueError(f"{reason} choose one of {', '.join(POOLINGS)}.")
 
     def pool(outputs: Any, batch: Any) -> torch.Tensor:
-        name = "pooler_output" if by_pooler else "hidden_states"
-        states = getattr(outputs, name, None)
+        states: Any = getattr(outputs, "pooler_output" if by_pooler else "hidden_states", None)
+        problem = None
         if states is None:
-            advice = "no pooler: choose pooling cls, mean or last"
-            if not by_pooler:
-                advice = "no hidden states (an encoder-decoder?): choose an encoder or decoder"
-            raise ValueError(f"This model returns {advice}.")
-        return states[None] if by_pooler else _pool(_chosen(states, layers), batch, pooling)
+            problem = "returns no hidden states (an encoder-decoder?): choose an encoder or decoder"
+            if by_pooler:
+                problem = "returns no pooler: choose pooling cls, mean or last"
+        elif wrong := [] if by_pooler else [i for i in layers or () if not -len(states) <= i < len(states)]:
+            problem = f"has layers 0 to {len(states) - 1} (-1 is the last), got {wrong[0]}"
+        if problem:
+            raise ValueError(f"This model {problem}.")
+        if by_pooler:
+            return states[None]
+        return _pool(states if layers is None else [states[layer] for layer in layers], batch, pooling)
 
     return pool
-
-
-def _chosen(states: Sequence[torch.Tensor], layers: Sequence[int] | None) -> list[torch.Tensor]:
-    """The chosen layers, [B, T, H] each."""
-    if wrong := [layer for layer in layers or () if not -len(states) <= layer < len(states)]:
-        raise ValueError(f"This model has layers 0 to {len(states) - 1} (-1 is the last), got {wrong[0]}.")
-    return list(states) if layers is None else [states[layer] for layer in layers]
 
 
 def _pool(chosen: Sequence[torch.Tensor], batch: Any, pooling: str) -> torch.Tensor:
@@ -175,8 +164,6 @@ def _pool(chosen: Sequence[torch.Tensor], batch: Any, pooling: str) -> torch.Ten
     if pooling == "mean":
         shares = (mask / mask.sum(dim=1, keepdim=True)).to(chosen[0].dtype)
         return torch.stack([torch.einsum("bth,bt->bh", hidden, shares) for hidden in chosen])
-    positions = torch.arange(mask.shape[1], device=mask.device)
-    masked = torch.where(mask.bool(), positions, -1 if pooling == "last" else mask.shape[1])
-    token = masked.amax(dim=1) if pooling == "last" else masked.amin(dim=1)
+    token = mask.argmax(dim=1) if pooling == "cls" else mask.shape[1] - 1 - mask.flip(1).argmax(dim=1)
     rows = torch.arange(len(token), device=token.device)
     return torch.stack([hidden[rows, token] for hidden in chosen])

@@ -81,10 +81,9 @@ def evaluate_predictions(
     rows = _rows(languages, labels, predictions, groups, plan)
     cells = np.bincount(rows.places, minlength=int(np.prod(rows.shape))).reshape(rows.shape)
     predicted = JointDistribution(*rows.axes, cells.sum(axis=1))
-    shares = None if plan is None else _plan_shares(plan, rows)
+    shares, table, factors = _tables(plan, probabilities, weights, rows)
     plan_bits = None if shares is None else mutual_information_bits(shares)
     dependence = predicted.mutual_information_bits
-    table = None if probabilities is None else _probabilities(probabilities, rows)
     return {
         "rows": predicted.rows,
         **_correctness(cells, rows.axes[0]),
@@ -94,7 +93,7 @@ def evaluate_predictions(
         "dependence_given_label_bits": _dependence_given_label(cells),
         "reliance": dependence / plan_bits if plan_bits else None,
         "skew_transfer": None if shares is None else _skew_transfer(predicted, shares),
-        **_losses(table, rows, _class_weights(weights, plan, rows)),
+        **_losses(table, rows, factors),
         "intervals": _bootstrap(rows, cells, resamples, seed) if resamples else None,
         "calibration": None if table is None else _calibration(table, rows),
     }
@@ -172,31 +171,31 @@ def _table(name: str, values: Any, shape: tuple[int, int], advice: str, *, sums_
     return table
 
 
-def _plan_shares(plan: Any, rows: _Rows) -> Floats:
-    """The plan as joint shares on the axes of the evaluation; languages that it does not have get no share."""
+def _tables(plan: Any, probabilities: Any, weights: Any, rows: _Rows) -> tuple[Floats | None, Floats | None, Floats]:
+    """The plan as joint shares, the probabilities, and the class weights, on the axes of the evaluation.
+
+    Languages that the plan lacks get no share, and the weight 1; without weights all are 1.
+    """
+    languages, labels = map(list, rows.axes)
+    known = len(languages)
     if isinstance(plan, JointDistribution):
-        plan = np.pad(plan.counts, ((0, len(rows.axes[0]) - len(plan.languages)), (0, 0)))
-    advice = f"a plan has the counts or shares of the languages {list(rows.axes[0])} x labels {list(rows.axes[1])}"
-    table = _table("a plan", plan, rows.shape[:2], advice)
-    return np.asarray(table / table.sum())
-
-
-def _probabilities(probabilities: Any, rows: _Rows) -> Floats:
-    """Probabilities float64[N, C]."""
-    advice = (
-        f"each row has one share for each of the labels {list(rows.axes[1])} and sums to 1 (apply softmax to logits "
-        "first; labels that no row has need a plan with axes, a JointDistribution)"
-    )
-    return _table("probabilities", probabilities, (len(rows.labels), rows.shape[1]), advice, sums_to_one=True)
-
-
-def _class_weights(weights: Any, plan: Any, rows: _Rows) -> Floats:
-    """The weights on the axes of the evaluation: 1 without weights, and for languages that the plan lacks."""
-    table = np.ones(rows.shape[:2])
+        known = len(plan.languages)
+        plan = np.pad(plan.counts, ((0, len(languages) - known), (0, 0)))
+    if plan is not None:
+        advice = f"a plan has the counts or shares of the languages {languages} x labels {labels}"
+        plan = _table("a plan", plan, rows.shape[:2], advice)
+        plan = plan / plan.sum()
+    if probabilities is not None:
+        advice = (
+            f"each row has one share for each of the labels {labels} and sums to 1 (apply softmax to logits first; "
+            "labels that no row has need a plan with axes, a JointDistribution)"
+        )
+        shape = len(rows.labels), len(labels)
+        probabilities = _table("probabilities", probabilities, shape, advice, sums_to_one=True)
+    factors = np.ones(rows.shape[:2])
     if weights is not None:
-        known = len(plan.languages) if isinstance(plan, JointDistribution) else rows.shape[0]
-        table[:known] = _table("weights", weights, (known, rows.shape[1]), "weights are those of languages x labels")
-    return table
+        factors[:known] = _table("weights", weights, (known, len(labels)), "weights are those of languages x labels")
+    return plan, probabilities, factors
 
 
 def _dependence_given_label(cells: Ints) -> float:

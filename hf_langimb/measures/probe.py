@@ -84,17 +84,28 @@ def probe_languages(
         ValueError: fewer than two languages, a language with a single row or group, lengths that differ, or a number
             out of its range.
     """
-    if not C > 0 or folds < 2 or shuffles < 2:
-        raise ValueError(
-            f"C must be above 0, folds and shuffles must be 2 or more, got C={C}, folds={folds}, shuffles={shuffles}."
-        )
     table = np.asarray(features, dtype=np.float64)
     table = table[0] if table.ndim == 3 and len(table) == 1 else table
-    axis, target, splits = _fold(languages, groups, folds, seed)
-    if table.ndim != 2 or len(table) != len(target):
-        raise ValueError(
-            f"Expected features of shape [{len(target)}, H] for {len(target)} languages, got {list(table.shape)}."
+    encoded = encode_columns(language=languages, **({} if groups is None else {"group": groups}))
+    axis, target = encoded[0]
+    group_ids = np.arange(len(target)) if groups is None else encoded[1][1]
+    apart = np.bincount(np.unique(np.stack([target, group_ids]), axis=1)[0])  # groups of each language
+    problem = None
+    if not C > 0 or folds < 2 or shuffles < 2:
+        found = f"C={C}, folds={folds}, shuffles={shuffles}"
+        problem = f"C must be above 0, folds and shuffles must be 2 or more, got {found}."
+    elif len(axis) < 2 or apart.min() < 2:
+        found = ", ".join(axis[i] for i in np.flatnonzero(apart < 2))
+        found = f"only {', '.join(axis)}" if len(axis) < 2 else f"one of {found}"
+        problem = (
+            f"A language probe needs two {'rows' if groups is None else 'groups of rows'} of each language and two "
+            f"languages or more, got {found}: add rows, or leave such languages out."
         )
+    elif table.ndim != 2 or len(table) != len(target):
+        problem = f"Expected features of shape [{len(target)}, H] for {len(target)} languages, got {list(table.shape)}."
+    if problem:
+        raise ValueError(problem)
+    splits = _splits(target.tobytes(), group_ids.tobytes(), int(min(folds, apart.min())), seed)
     with bar(description="Probing", total=len(splits) * (1 + shuffles), unit="fit") as fits:
         probabilities, converged = _out_of_fold(table, target, splits, C, fits)
         controls = _controls(table, target, splits, C, shuffles, seed, fits)
@@ -117,23 +128,6 @@ def probe_languages(
         confusion=confusion,
         converged=converged,
     )
-
-
-def _fold(languages: Any, groups: Any, folds: int, seed: int) -> tuple[tuple[str, ...], Ints, list[Split]]:
-    """The languages, the place of each row's language among them, and the folds."""
-    encoded = encode_columns(language=languages, **({} if groups is None else {"group": groups}))
-    axis, target = encoded[0]
-    group_ids = np.arange(len(target)) if groups is None else encoded[1][1]
-    apart = np.bincount(np.unique(np.stack([target, group_ids]), axis=1)[0])  # groups of each language
-    if len(axis) < 2 or apart.min() < 2:
-        rare = ", ".join(axis[i] for i in np.flatnonzero(apart < 2))
-        unit = "rows" if groups is None else "groups of rows"
-        found = f"only {', '.join(axis)}" if len(axis) < 2 else f"one of {rare}"
-        raise ValueError(
-            f"A language probe needs two {unit} of each language and two languages or more, got {found}: add rows, or "
-            "leave such languages out."
-        )
-    return axis, target, _splits(target.tobytes(), group_ids.tobytes(), int(min(folds, apart.min())), seed)
 
 
 def _controls(
@@ -160,18 +154,17 @@ def _splits(target_bytes: bytes, group_bytes: bytes, folds: int, seed: int) -> l
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
     target, groups = (np.frombuffer(given, dtype=np.int64) for given in (target_bytes, group_bytes))
-    grouped = len(np.unique(groups)) < len(groups)
+    kind = StratifiedGroupKFold if len(np.unique(groups)) < len(groups) else StratifiedKFold
     languages = len(np.unique(target))
     for number, attempt in itertools.product(range(folds, 1, -1), range(ATTEMPTS)):
-        kind = StratifiedGroupKFold if grouped else StratifiedKFold
         splitter = kind(number, shuffle=True, random_state=seed + attempt)
-        splits = list(splitter.split(target, target, groups if grouped else None))
+        splits = list(splitter.split(target, target, groups if kind is StratifiedGroupKFold else None))
         if all(len(np.unique(target[train])) == languages for train, _ in splits):
             return splits
     raise ValueError("A language probe cannot keep rows of each language apart: too few groups of rows. Add more.")
 
 
-def _out_of_fold(features: Floats, target: Ints, splits: list[Split], C: float, progress: Any) -> tuple[Floats, bool]:
+def _out_of_fold(features: Floats, target: Ints, splits: list[Split], C: float, fits: Any) -> tuple[Floats, bool]:
     """Probabilities float64[N, L] of each row by a probe fitted on the other folds, and whether all fits converged."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
@@ -185,7 +178,7 @@ def _out_of_fold(features: Floats, target: Ints, splits: list[Split], C: float, 
             probe.fit(features[train], target[train])
         converged &= bool((probe.n_iter_ < probe.max_iter).all())
         probabilities[test] = probe.predict_proba(features[test])
-        progress.update()
+        fits.update()
     return probabilities, converged
 
 
@@ -220,9 +213,8 @@ def probe_model(
     from hf_langimb.measures.forward import extract_features
     from hf_langimb.models.loading import load_trained
 
-    state = PartialState()
     trained = load_trained(name, encoder=True)
-    model, tokenizer = trained.model, trained.tokenizer
+    model, tokenizer, state = trained.model, trained.tokenizer, PartialState()
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token  # padding is masked: any token will do
     code = protocol == "code"

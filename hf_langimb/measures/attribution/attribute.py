@@ -22,14 +22,7 @@ from hf_langimb.measures.attribution.examples import Attribution, Example, encod
 from hf_langimb.measures.attribution.fingerprints import KNOWN, hash_model, hash_tokenizer, measure_rows
 from hf_langimb.measures.attribution.owen import owen_values
 from hf_langimb.measures.attribution.shapley import shapley_values
-from hf_langimb.measures.attribution.store import (
-    SCHEMA_VERSION,
-    AttributionStore,
-    conflict,
-    is_written,
-    open_store,
-    write_shard,
-)
+from hf_langimb.measures.attribution.store import SCHEMA_VERSION, AttributionStore, start_store, write_shard
 from hf_langimb.models.axes import class_names, match_labels
 from hf_langimb.models.loading import longest_input
 
@@ -117,7 +110,9 @@ def attribute(
         "shards": len(shards),
     }
     forward = Forward(model, dtype, batch_tokens)
-    mine = _start(Path(out), manifest)
+    mine = start_store(Path(out), manifest)
+    if PartialState().is_main_process:
+        _warn(manifest)
     number = sum(len(shards[i]) for i in mine)
     with _evaluating(model, forward.model), bar(description="Explaining", total=number, unit="row") as progress:
         for i in mine:
@@ -158,25 +153,15 @@ def _generator(example: Example, settings: dict[str, Any]) -> Method:
     return shapley_values(players, len(example), budget=budget, seed=draws)
 
 
-def _start(folder: Path, manifest: dict[str, Any]) -> list[int]:
-    """Make or continue the store; the shards that this process computes."""
-    state = PartialState()
-    if problem := conflict(folder, manifest):  # in every process, so that all end alike
-        raise ValueError(problem)
-    state.wait_for_everyone()
-    if state.is_main_process:
-        open_store(folder, manifest)
-        if truncated := manifest["truncated_texts"]:
-            number = manifest["examples"]
-            logger.warning("%s of %s texts are longer than the model and were truncated.", truncated, number)
-        if manifest["dtype"] == "bfloat16":
-            logger.warning("bfloat16 moves probabilities by some thousandths: compare only with stores of this type.")
-        if manifest["mask_token_is_substitute"]:
-            logger.warning("This tokenizer has no mask token: %r is used instead.", manifest["mask_token"])
-    state.wait_for_everyone()
-    missing = [number for number in range(manifest["shards"]) if not is_written(folder, number)]
-    state.wait_for_everyone()  # all have seen the same shards; now they write
-    return missing[state.process_index :: state.num_processes]
+def _warn(manifest: dict[str, Any]) -> None:
+    """Say what may not be expected of these attributions."""
+    if truncated := manifest["truncated_texts"]:
+        number = manifest["examples"]
+        logger.warning("%s of %s texts are longer than the model and were truncated.", truncated, number)
+    if manifest["dtype"] == "bfloat16":
+        logger.warning("bfloat16 moves probabilities by some thousandths: compare only with stores of this type.")
+    if manifest["mask_token_is_substitute"]:
+        logger.warning("This tokenizer has no mask token: %r is used instead.", manifest["mask_token"])
 
 
 @contextmanager

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -17,30 +19,21 @@ Floats = NDArray[np.float64]
 
 @dataclass
 class Example:
-    """A text or pair as the model reads it.
+    """A text or pair of T tokens as the model reads it."""
 
-    Args:
-        index: row of the data set.
-        ids: int64[T], token ids.
-        types: int64[T], token types, or None if the model has none.
-        starts, ends: int[T], characters of the token in its text; 0, 0 for special tokens.
-        segments: int[T], 0 the first text, 1 the second, -1 special tokens.
-        pieces: T strings, the text from this token up to the next one.
-        truncated: whether the text was longer than the model's limit.
-    """
-
-    index: int
+    index: int  # row of the data set
     ids: NDArray[np.int64]
-    types: NDArray[np.int64] | None
-    starts: list[int]
+    types: NDArray[np.int64] | None  # token types, None if the model has none
+    starts: list[int]  # the token's first character in its text; 0 for special tokens
     ends: list[int]
-    segments: NDArray[np.int64]
-    pieces: list[str]
-    truncated: bool
-    content: int = field(init=False)
+    segments: NDArray[np.int64]  # 0 the first text, 1 the second, -1 special tokens
+    pieces: list[str]  # the text from each token up to the next one
+    truncated: bool  # whether the text was longer than the model's limit
 
-    def __post_init__(self) -> None:
-        self.content = sum(1 << int(i) for i in np.flatnonzero(self.segments != SPECIAL))  # bits of maskable tokens
+    @cached_property
+    def content(self) -> int:
+        """Bits of the tokens that can be masked."""
+        return sum(1 << int(i) for i in np.flatnonzero(self.segments != SPECIAL))
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -50,13 +43,8 @@ class Example:
         from shap.maskers._text import partition_tree
 
         words: list[str] = []
-        for i, piece in enumerate(self.pieces):
-            inside = (
-                i > 0
-                and re.match(r"^.*\W$", self.pieces[i - 1]) is None
-                and re.match(r"^[A-Za-z]", piece)
-                and words[i - 1] != ""
-            )
+        for before, piece in itertools.pairwise([" ", *self.pieces]):
+            inside = not re.match(r"^.*\W$", before) and re.match(r"^[A-Za-z]", piece) and words[-1] != ""
             words.append(("##" if inside else "") + piece.strip())
         inner = np.flatnonzero(self.segments[1:-1] == SPECIAL) + 1
         return np.asarray(partition_tree(words, sorted({self.pieces[i] for i in inner})))
@@ -64,36 +52,21 @@ class Example:
 
 @dataclass
 class Attribution:
-    """What a method finds for an example of T tokens.
+    """What a method finds for an example of T tokens."""
 
-    Args:
-        values: float64[T, C], of each token for each class.
-        base, full: float64[C], the probabilities of the masked and of the full text.
-        evaluations: coalitions that were asked for.
-        truncated: whether the budget ended before the tree was opened completely.
-        errors: float64[T, C], standard errors of the values; None without sampling.
-        forwards: different sequences that were evaluated.
-    """
-
-    values: Floats
-    base: Floats
-    full: Floats
-    evaluations: int
-    truncated: bool = False
-    errors: Floats | None = None
-    forwards: int = 0
+    values: Floats  # [T, C], of each token for each class
+    base: Floats  # [C], the probabilities of the masked text
+    full: Floats  # [C], those of the full text
+    evaluations: int  # coalitions that were asked for
+    truncated: bool = False  # whether the budget ended before the tree was opened completely
+    errors: Floats | None = None  # [T, C], standard errors of the values; None without sampling
+    forwards: int = 0  # different sequences that were evaluated
 
 
 def encode(
     tokenizer: Any, texts: Sequence[Sequence[str]], *, first: int = 0, max_length: int | None = None
 ) -> list[Example]:
-    """Tokenize single texts or pairs; texts longer than the model are truncated, and marked.
-
-    Args:
-        tokenizer: a fast one.
-        texts: one column of texts, or two.
-        first: index of the first row.
-        max_length: in tokens; None takes the tokenizer's.
+    """Tokenize one column of texts, or two, with a fast tokenizer; longer texts are truncated, and marked.
 
     Raises:
         ValueError: a row without any token.
@@ -109,21 +82,13 @@ def encode(
                 f"Row {first + row} has no tokens: its text is empty, and this tokenizer adds no special tokens. "
                 "Remove empty rows."
             )
-        owners = encoded.sequence_ids(row)
-        segments = np.array([SPECIAL if owner is None else owner for owner in owners])
+        segments = np.array([SPECIAL if owner is None else owner for owner in encoded.sequence_ids(row)])
         offsets = encoded["offset_mapping"][row]
-        examples.append(
-            Example(
-                index=first + row,
-                ids=ids,
-                types=np.array(encoded["token_type_ids"][row]) if "token_type_ids" in encoded else None,
-                starts=[start for start, _ in offsets],
-                ends=[end for _, end in offsets],
-                segments=segments,
-                pieces=_pieces(parts, offsets, segments, separator),
-                truncated=bool(encoded.encodings[row].overflowing),
-            )
-        )
+        types = np.array(encoded["token_type_ids"][row]) if "token_type_ids" in encoded else None
+        starts, ends = ([place[i] for place in offsets] for i in (0, 1))
+        pieces = _pieces(parts, offsets, segments, separator)
+        truncated = bool(encoded.encodings[row].overflowing)
+        examples.append(Example(first + row, ids, types, starts, ends, segments, pieces, truncated))
     return examples
 
 

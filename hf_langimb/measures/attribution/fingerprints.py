@@ -45,10 +45,9 @@ def hash_model(model: Any) -> str:
             state = module.active_adapters, sorted(module.scaling.items()), getattr(module, "disable_adapters", False)
             digest.update(repr((name, *state)).encode())
     for name, tensor in sorted(model.state_dict().items()):
-        if ".original_module." in name:  # a head that PEFT has replaced: random, and not used
-            continue
-        digest.update(name.encode())
-        digest.update(np.asarray(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)).tobytes())
+        if ".original_module." not in name:  # a head that PEFT has replaced: random, and not used
+            digest.update(name.encode())
+            digest.update(np.asarray(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)).tobytes())
     return digest.hexdigest()[:16]
 
 

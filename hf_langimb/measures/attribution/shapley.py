@@ -66,20 +66,16 @@ def _bits(players: Sequence[int], chosen: int) -> int:
 def _exact(found: Floats, n: int) -> Floats:
     """Shapley values [n, C] from the values [2^n, C] of all coalitions."""
     numbers = np.arange(2**n)
-    sizes = np.array([number.bit_count() for number in range(2**n)])
     values = []
     for i in range(n):
         without = numbers[numbers >> i & 1 == 0]
-        weights = np.array([1 / (n * comb(n - 1, size)) for size in sizes[without]])
+        weights = np.array([1 / (n * comb(n - 1, number.bit_count())) for number in without.tolist()])
         values.append(weights @ (found[without | 1 << i] - found[without]))
     return np.array(values)
 
 
 def _draw(n: int, pairs: int, seed: int | Sequence[int]) -> Bools:
-    """Coalitions bool[2 pairs, n] from the Shapley kernel, each followed by its complement.
-
-    Drawn again if they do not determine the regression.
-    """
+    """Coalitions bool[2 pairs, n] from the Shapley kernel, each with its complement, that determine the regression."""
     rng = np.random.default_rng(seed)
     sizes = np.arange(1, n)
     chances = 1 / (sizes * (n - sizes))
@@ -109,6 +105,6 @@ def _regress(drawn: Bools, found: Floats, base: Floats, full: Floats) -> tuple[F
     influence = np.einsum("rp,rc->rpc", design @ bread, residuals)
     influence = influence[0::2] + influence[1::2]  # a pair is one draw
     influence = np.concatenate([influence, -influence.sum(axis=1, keepdims=True)], axis=1)
-    pairs, unknown = len(influence), design.shape[1]
-    variance = (influence**2).sum(axis=0) * pairs / max(pairs - unknown, 1)
+    pairs = len(influence)
+    variance = (influence**2).sum(axis=0) * pairs / max(pairs - design.shape[1], 1)
     return np.concatenate([free, (effect - free.sum(axis=0))[None]]), np.sqrt(variance)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from accelerate import PartialState
 from numpy.typing import NDArray
 
 from hf_langimb.files import read_json, replacing, write_json
@@ -37,9 +38,9 @@ class AttributionStore:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        manifest = read_manifest(self.folder)
+        manifest = _read_manifest(self.folder)
         shards = manifest["shards"] if manifest else 0
-        written = sum(is_written(self.folder, number) for number in range(shards))
+        written = sum(_is_written(self.folder, number) for number in range(shards))
         if manifest is None or written < shards:
             found = f"no {MANIFEST}: run `langimb explain` first"
             if manifest:
@@ -86,7 +87,7 @@ class AttributionStore:
         number, shards = self.manifest["examples"], range(self.manifest["shards"])
         problem = f"its shards do not contain the {number} examples of {MANIFEST}, each once"
         try:
-            table = pa.concat_tables([pq.read_table(shard_path(self.folder, kind, i)) for i in shards])
+            table = pa.concat_tables([pq.read_table(_shard(self.folder, kind, i)) for i in shards])
             rows = np.sort(table["example"].to_numpy())
         except (pa.ArrowInvalid, OSError) as error:
             problem, rows = f"a shard cannot be read ({error})", np.empty(0)
@@ -101,22 +102,18 @@ def stack(column: pa.ChunkedArray) -> NDArray[np.float32]:
     return np.asarray(whole.flatten()).reshape(len(whole), whole.type.list_size)
 
 
-def shard_path(folder: Path, kind: str, number: int) -> Path:
+def _shard(folder: Path, kind: str, number: int) -> Path:
     """Path of a shard of the kind `examples` or `tokens`."""
     return folder / f"{kind}-{number:05d}.parquet"
 
 
-def is_written(folder: Path, number: int) -> bool:
+def _is_written(folder: Path, number: int) -> bool:
     """Whether a shard is complete: its examples are written last."""
-    return shard_path(folder, "examples", number).is_file() and shard_path(folder, "tokens", number).is_file()
+    return all(_shard(folder, kind, number).is_file() for kind in ("examples", "tokens"))
 
 
-def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """The manifest of a store, None if there is none.
-
-    Raises:
-        ValueError: it cannot be read, or another version wrote it.
-    """
+def _read_manifest(folder: Path) -> dict[str, Any] | None:
+    """The manifest of a store, None if there is none."""
     path = folder / MANIFEST
     if not path.is_file():
         return None
@@ -131,28 +128,41 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     return entries
 
 
-def conflict(folder: Path, manifest: dict[str, Any]) -> str | None:
-    """Why a folder cannot take attributions: it has those of something else (names what differs), or other files."""
+def start_store(folder: Path, manifest: dict[str, Any]) -> list[int]:
+    """Make or continue a store; the shards that this process computes.
+
+    Raises:
+        ValueError: the folder contains attributions of something else (names what differs), or other files.
+    """
+    state = PartialState()
+    if problem := _conflict(folder, manifest):  # in every process, so that all end alike
+        raise ValueError(f"{folder} {problem}.")
+    state.wait_for_everyone()
+    if state.is_main_process:
+        if _read_manifest(folder) != manifest:
+            write_json(folder / MANIFEST, manifest)
+        for part in folder.glob(".*.parquet.*"):  # what killed calls have left
+            if not _is_alive(part.suffix.removeprefix(".")):
+                part.unlink(missing_ok=True)
+    state.wait_for_everyone()
+    missing = [number for number in range(manifest["shards"]) if not _is_written(folder, number)]
+    state.wait_for_everyone()  # all have seen the same shards; now they write
+    return missing[state.process_index :: state.num_processes]
+
+
+def _conflict(folder: Path, manifest: dict[str, Any]) -> str | None:
+    """Why a folder cannot take these attributions."""
     if folder.exists() and not folder.is_dir():
-        return f"{folder} is a file: name a folder for the attributions."
-    before = read_manifest(folder)
+        return "is a file: name a folder for the attributions"
+    before = _read_manifest(folder)
     if before is None:
         foreign = folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir())
-        return f"{folder} contains files but no attributions: choose another folder, or empty it." if foreign else None
+        return "contains files but no attributions: choose another folder, or empty it" if foreign else None
     pairs = {key: (before.get(key), manifest.get(key)) for key in sorted({*before, *manifest})}
     differing = [f"{key} was {was!r}, is {now!r}" for key, (was, now) in pairs.items() if was != now]
     if differing and any(folder.glob("*.parquet")):
-        return f"{folder} contains other attributions ({'; '.join(differing)}): choose another folder, or remove it."
+        return f"contains other attributions ({'; '.join(differing)}): choose another folder, or remove it"
     return None
-
-
-def open_store(folder: Path, manifest: dict[str, Any]) -> None:
-    """Write the manifest of a store, and remove parts of files that killed calls have left."""
-    if read_manifest(folder) != manifest:
-        write_json(folder / MANIFEST, manifest)
-    for part in folder.glob(".*.parquet.*"):
-        if not _is_alive(part.suffix.removeprefix(".")):
-            part.unlink(missing_ok=True)
 
 
 def _is_alive(process: str) -> bool:
@@ -175,7 +185,7 @@ def write_shard(
     tables = {"tokens": _tokens(examples, found, known["example"]), "examples": _examples(examples, found, known)}
     for kind, table in tables.items():
         try:
-            with replacing(shard_path(folder, kind, number)) as part:
+            with replacing(_shard(folder, kind, number)) as part:
                 pq.write_table(table, part)
         except OSError as error:
             reason = error.strerror or error
