@@ -199,8 +199,7 @@ def probe_model(
         text_columns: one column, or two for a pair.
         protocol: `text`, as the paper describes it: the first token's state, C = 1, the pair as a pair; `code`, as its
             authors' code does it: C = 1e-4, the pooler for BERT, the first text alone.
-        pooling: see `extract_features`; None takes the protocol's.
-        layers: see `extract_features`; None takes all.
+        pooling, layers: see `extract_features`; None takes the protocol's pooling, and all layers.
 
     Returns:
         JSON-ready: the settings and, for each layer, the fields of `ProbeResult`; None in all processes but the main.

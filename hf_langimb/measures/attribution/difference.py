@@ -49,8 +49,7 @@ def cumulative_difference(
         other, reference: stores of two models on the same data.
         selection: the store that decides which tokens are positive; None takes the reference.
         thresholds: of S, in probability.
-        resamples: of the bootstrap over examples; 0 for no intervals (null).
-        seed: of the bootstrap.
+        resamples, seed: of the bootstrap over examples; 0 resamples for no intervals (null).
 
     Returns:
         JSON-ready, one entry for each threshold, language and label: `positive`, `neutral`, `negative`,
@@ -91,22 +90,18 @@ def compare_seeds(
     seeds = [number for number in other if number in reference]
     if not seeds:
         raise ValueError(f"The setups must have a common seed, got {list(other)} and {list(reference)}.")
-    stores = _opened([*(other[n] for n in seeds), *(reference[n] for n in seeds)])
-    sums = _Sums(stores, thresholds)
-    count = len(seeds)
+    sums, count = _Sums([setup[number] for setup in (other, reference) for number in seeds], thresholds), len(seeds)
     pairs = list(permutations(range(count), 2)) or [(0, 0)]
-    triples = list(permutations(range(count), 3))
-    forms = {  # places in `stores` of other, reference, selection, and the seeds that they are of
-        "result": [((i, count + a, count + a), {i, a}) for i, a in pairs],
-        "control": [((count + b, count + a, count + a), {b, a}) for b, a in pairs if b != a],
-        "unbiased": [((i, count + b, count + a), {i, b, a}) for i, b, a in triples],
+    forms = {
+        "result": [(i, count + a, count + a) for i, a in pairs],
+        "control": [(count + b, count + a, count + a) for b, a in pairs if b != a],
+        "unbiased": [(i, count + b, count + a) for i, b, a in permutations(range(count), 3)],
     }
-    entries = {}
-    for form, choices in forms.items():
-        without = [[places for places, used in choices if left_out not in used] for left_out in range(count)]
-        entries[form] = sums.entries([places for places, _ in choices], resamples, seed, without) if choices else []
-    cut = [np.asarray(store.examples["truncated"]).mean() for store in stores]
-    return entries | {"seeds": seeds, "examples": len(stores[0]), "truncated_share": float(sum(cut) / len(cut))}
+    entries = {
+        form: sums.entries(choices, resamples, seed, count) if choices else [] for form, choices in forms.items()
+    }
+    cut = np.mean([np.asarray(store.examples["truncated"]).mean() for store in sums.stores])
+    return {**entries, "seeds": seeds, "examples": len(sums.stores[0]), "truncated_share": float(cut)}
 
 
 def base_values(stores: Mapping[Any, Store]) -> dict[str, Any]:
@@ -119,9 +114,8 @@ def base_values(stores: Mapping[Any, Store]) -> dict[str, Any]:
         stores: seed -> store, on the same data.
 
     Returns:
-        JSON-ready: `mean` {label: float} over seeds and examples; `over_seeds`, the standard deviation over seeds of an
-        example's base value, mean over examples and labels (null for one seed); `over_examples`, the standard deviation
-        over the examples of a model, mean over seeds and labels (null for one example).
+        JSON-ready: `mean` {label: float} over seeds and examples, and mean standard deviations: `over_seeds`, of an
+        example's base value (null for one seed); `over_examples`, within a model (null for one example).
     """
     opened = _opened(stores.values())
     bases = np.stack([_doubles(store.examples["base"]) for store in opened])  # [seeds, N, C]
@@ -132,10 +126,6 @@ def base_values(stores: Mapping[Any, Store]) -> dict[str, Any]:
 
 def token_sums(store: Store, threshold: float = 0.01) -> list[dict[str, Any]]:
     """Shares of positive, neutral and negative tokens of one model and the sums of their S, mean over examples.
-
-    Args:
-        store: of the model.
-        threshold: of S, in probability.
 
     Returns:
         JSON-ready, one entry for each language and label: `positive`, `neutral`, `negative`, `token_shares`,
@@ -209,12 +199,16 @@ class _Sums:
             total = total + np.concatenate([moved, ends], axis=-1)
         return np.asarray(total / len(choices))
 
-    def entries(
-        self, choices: Sequence[Choice], resamples: int, seed: int, without: Sequence[Sequence[Choice]] = ()
-    ) -> list[dict[str, Any]]:
-        """One for each threshold, language and label; `without` are the choices that are left without each seed."""
+    def entries(self, choices: Sequence[Choice], resamples: int, seed: int, seeds: int = 1) -> list[dict[str, Any]]:
+        """One for each threshold, language and label; a store's place modulo `seeds` is the place of its seed."""
         parts = self._parts(choices)
-        left_out = np.stack([self._parts(left) for left in without]) if len(without) > 3 else None
+        left_out = None
+        if seeds > 3:
+            used = [{place % seeds for place in choice} for choice in choices]
+            left = [
+                [choice for choice, places in zip(choices, used, strict=True) if i not in places] for i in range(seeds)
+            ]
+            left_out = np.stack([self._parts(fewer) for fewer in left])
         selections = [selection for _, _, selection in choices]
         found = []
         for (i, threshold), (language, rows) in product(enumerate(self.thresholds), self.rows.items()):
@@ -244,7 +238,7 @@ def _doubles(column: Any) -> Floats:
 
 def _opened(stores: Iterable[Store]) -> list[AttributionStore]:
     """Stores of the same rows, explained with the same settings."""
-    opened = [AttributionStore(s) if isinstance(s, str | Path) else s for s in stores]
+    opened = [store if isinstance(store, AttributionStore) else AttributionStore(store) for store in stores]
     first = opened[0]
     names = (*SETTINGS, "seed") if first.manifest["method"] == "shapley" else SETTINGS
     for store, name in product(opened[1:], names):

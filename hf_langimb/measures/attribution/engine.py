@@ -34,10 +34,7 @@ def id_masker(mask_id: int) -> Masker:
 def string_masker(tokenizer: Any, texts: Sequence[str], max_length: int | None = None) -> Masker:
     """Masks the text and tokenizes it again, as shap's default does; single texts only.
 
-    Args:
-        tokenizer: of the model.
-        texts: of the examples.
-        max_length: in tokens; of a longer text, what the model reads is masked.
+    Of a longer text than `max_length` tokens, what the model reads is masked.
     """
     from shap.maskers import Text
 
@@ -48,14 +45,10 @@ def string_masker(tokenizer: Any, texts: Sequence[str], max_length: int | None =
         if example.truncated:
             text = text[: max(example.ends)]
         written = [[bool(bits >> i & 1) for i in range(len(example))] for bits in coalitions]
-        masked = tokenizer(
-            [masker(np.array(row), text)[0][0] for row in written], truncation=True, max_length=max_length
-        )
-        types = masked.get("token_type_ids") or [None] * len(written)
-        return [
-            (np.array(ids), None if kinds is None else np.array(kinds))
-            for ids, kinds in zip(masked["input_ids"], types, strict=True)
-        ]
+        strings = [masker(np.array(row), text)[0][0] for row in written]
+        masked = tokenizer(strings, truncation=True, max_length=max_length)
+        types = map(np.array, masked["token_type_ids"]) if "token_type_ids" in masked else [None] * len(written)
+        return list(zip(map(np.array, masked["input_ids"]), types, strict=True))
 
     return mask
 
@@ -63,10 +56,7 @@ def string_masker(tokenizer: Any, texts: Sequence[str], max_length: int | None =
 class Forward:
     """Probabilities of a sequence classifier for sequences of one length, in batches of a number of tokens.
 
-    Args:
-        model: any `AutoModelForSequenceClassification`, used as it is, or copied if its type is not `dtype`.
-        dtype: float32, float64 or bfloat16.
-        batch_tokens: of a forward pass; None takes what suits the device. Halved when memory runs out.
+    The model is used as it is, or copied if its type is not `dtype`; the batch is halved when memory runs out.
     """
 
     def __init__(self, model: Any, dtype: str = "float32", batch_tokens: int | None = None) -> None:
@@ -114,15 +104,9 @@ def explain(
 ) -> Iterator[tuple[Example, Attribution]]:
     """Run the generators of many examples together; yields each example with its result when it is done.
 
-    As many examples are in flight as it takes to fill a batch. Coalitions that differ in special tokens alone are one;
-    sequences that several examples share (the fully masked one) are evaluated once. The order, and so every digit,
-    depends on the examples alone.
-
-    Args:
-        examples: neighbours of one length fill batches best.
-        generators: one per example, made when its turn comes.
-        mask: the model's inputs for coalitions of an example.
-        forward: the model.
+    As many examples are in flight as it takes to fill a batch; neighbours of one length fill it best. Coalitions that
+    differ in special tokens alone are one; sequences that several examples share (the fully masked one) are evaluated
+    once. The order, and so every digit, depends on the examples alone. Generators are made when their turn comes.
 
     Raises:
         ValueError: the model gives a probability that is not finite.
@@ -185,10 +169,8 @@ class _Sequences:
         types = None if batch[0][1] is None else np.stack([kinds for _, kinds in batch if kinds is not None])
         found = self.forward(np.stack([ids for ids, _ in batch]), types)
         if not np.isfinite(found).all():
-            raise ValueError(
-                "The model returns probabilities that are not finite: check its weights and its type (bfloat16, "
-                "float16)."
-            )
+            advice = "check its weights and its type (bfloat16, float16)"
+            raise ValueError(f"The model returns probabilities that are not finite: {advice}.")
         ready = []
         for inputs, row in zip(batch, found, strict=True):
             key = _key(inputs)

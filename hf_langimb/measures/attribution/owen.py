@@ -29,9 +29,8 @@ def owen_values(
 
     Args:
         tree: float[T - 1, 4], merges of a clustering as shap makes them: left, right, height, size.
-        budget: evaluations, the two of the empty and the full coalition included (two for each node that is opened);
-            None opens all nodes.
-        maskable: bits of the tokens that masking changes, -1 for all; coalitions that agree on them are the same.
+        budget: evaluations, with the two of the empty and the full coalition; None opens all nodes.
+        maskable: bits of the tokens that masking changes; coalitions that agree on them are the same.
         count_forwards: the budget counts different coalitions, not evaluations.
         seed: of numpy's legacy generator, which breaks ties in the queue (with `count_forwards` the first comes first).
 

@@ -19,20 +19,14 @@ Bools = NDArray[np.bool_]
 def shapley_values(
     players: Sequence[int], tokens: int, *, budget: int | None, seed: int | Sequence[int] = 0
 ) -> Generator[list[int], Floats, Attribution]:
-    """Shapley values of the players among T tokens; all other tokens are constant and get 0.
+    """Shapley values of the players (positions of maskable tokens) among T tokens; constant tokens get 0.
 
     Coalitions are drawn from the Shapley kernel, each with its complement, and a linear model is fitted to them that
-    adds up to the full effect. Where the budget is enough for every coalition the values are exact.
-
-    Args:
-        players: positions of the tokens that can be masked.
-        tokens: T.
-        budget: evaluations, those of the empty and the full coalition included; raised to 4 per player where it is
-            less, None evaluates every coalition.
-        seed: of the draws.
+    adds up to the full effect. Where the budget is enough for every coalition the values are exact. The budget counts
+    the empty and the full coalition, and is raised to 4 evaluations per player; None evaluates every coalition.
 
     Yields:
-        Coalitions (bit i: token i is as it was written); expects their probabilities float64[n, C].
+        Coalitions (bit i: token i is as it was written, else masked); expects their probabilities float64[n, C].
 
     Raises:
         ValueError: every coalition of too many players.
