@@ -27,16 +27,8 @@ class _Rows(NamedTuple):
     labels: Ints
     predictions: Ints
     groups: Ints | None
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Of counts [L, true label, predicted label]."""
-        return len(self.axes[0]), len(self.axes[1]), len(self.axes[1])
-
-    @property
-    def places(self) -> Ints:
-        """The flat position of each row in such counts."""
-        return np.ravel_multi_index(self[1:4], self.shape).astype(np.int64)
+    cells: Ints  # number of rows [L, true label, predicted label]
+    places: Ints  # the flat position of each row in `cells`
 
 
 def evaluate_predictions(
@@ -79,22 +71,21 @@ def evaluate_predictions(
             weights whose axes do not fit.
     """
     rows = _rows(languages, labels, predictions, groups, plan)
-    cells = np.bincount(rows.places, minlength=int(np.prod(rows.shape))).reshape(rows.shape)
-    predicted = JointDistribution(*rows.axes, cells.sum(axis=1))
+    predicted = JointDistribution(*rows.axes, rows.cells.sum(axis=1))
     shares, table, factors = _tables(plan, probabilities, weights, rows)
     plan_bits = None if shares is None else mutual_information_bits(shares)
     dependence = predicted.mutual_information_bits
     return {
         "rows": predicted.rows,
-        **_correctness(cells, rows.axes[0]),
+        **_correctness(rows.cells, rows.axes[0]),
         "predicted": predicted.counts.tolist(),
         "dependence_bits": dependence,
         "dependence_bits_corrected": dependence - predicted.mutual_information_chance_bits,
-        "dependence_given_label_bits": _dependence_given_label(cells),
+        "dependence_given_label_bits": _dependence_given_label(rows.cells),
         "reliance": dependence / plan_bits if plan_bits else None,
         "skew_transfer": None if shares is None else _skew_transfer(predicted, shares),
         **_losses(table, rows, factors),
-        "intervals": _bootstrap(rows, cells, resamples, seed) if resamples else None,
+        "intervals": _bootstrap(rows, resamples, seed) if resamples else None,
         "calibration": None if table is None else _calibration(table, rows),
     }
 
@@ -151,11 +142,14 @@ def _rows(languages: Any, labels: Any, predictions: Any, groups: Any, plan: Any)
     if problem:
         raise ValueError(problem)
     axes = (tuple(dict.fromkeys(known.languages + names)), known.labels) if known else (names, tuple(sorted(found)))
-    placed = [
+    language, label, prediction = (
         np.array([axis.index(value) for value in values], dtype=np.int64)[ids]
         for axis, (values, ids) in zip((*axes, axes[1]), encoded[:3], strict=True)
-    ]
-    return _Rows(axes, placed[0], placed[1], placed[2], encoded[3][1] if groups is not None else None)
+    )
+    shape = len(axes[0]), len(axes[1]), len(axes[1])
+    places = np.ravel_multi_index((language, label, prediction), shape)
+    cells = np.bincount(places, minlength=int(np.prod(shape))).reshape(shape)
+    return _Rows(axes, language, label, prediction, None if groups is None else encoded[3][1], cells, places)
 
 
 def _table(name: str, values: Any, shape: tuple[int, int], advice: str, *, sums_to_one: bool = False) -> Floats:
@@ -183,7 +177,7 @@ def _tables(plan: Any, probabilities: Any, weights: Any, rows: _Rows) -> tuple[F
         plan = np.pad(plan.counts, ((0, len(languages) - known), (0, 0)))
     if plan is not None:
         advice = f"a plan has the counts or shares of the languages {languages} x labels {labels}"
-        plan = _table("a plan", plan, rows.shape[:2], advice)
+        plan = _table("a plan", plan, rows.cells.shape[:2], advice)
         plan = plan / plan.sum()
     if probabilities is not None:
         advice = (
@@ -192,7 +186,7 @@ def _tables(plan: Any, probabilities: Any, weights: Any, rows: _Rows) -> tuple[F
         )
         shape = len(rows.labels), len(labels)
         probabilities = _table("probabilities", probabilities, shape, advice, sums_to_one=True)
-    factors = np.ones(rows.shape[:2])
+    factors = np.ones(rows.cells.shape[:2])
     if weights is not None:
         factors[:known] = _table("weights", weights, (known, len(labels)), "weights are those of languages x labels")
     return plan, probabilities, factors
@@ -248,7 +242,7 @@ def _macro_f1(confusion: Ints) -> Floats:
     return np.asarray(scores.sum(axis=-1) / (total > 0).sum(axis=-1))
 
 
-def _bootstrap(rows: _Rows, cells: Ints, resamples: int, seed: int) -> dict[str, Any]:
+def _bootstrap(rows: _Rows, resamples: int, seed: int) -> dict[str, Any]:
     """95 % percentile intervals of `_correctness` over resampled rows, or groups of rows.
 
     A resample is a number of copies of each group; its confusion counts are those copies times the groups' own.
@@ -258,14 +252,14 @@ def _bootstrap(rows: _Rows, cells: Ints, resamples: int, seed: int) -> dict[str,
     rng = np.random.default_rng(seed)
     count = len(rows.labels)
     if rows.groups is None:
-        resampled = rng.multinomial(count, cells.ravel() / count, size=resamples)
+        resampled = rng.multinomial(count, rows.cells.ravel() / count, size=resamples)
     else:
         number = int(rows.groups.max()) + 1
         ones = np.ones(count, dtype=np.int64)
-        of_group = csr_array((ones, (rows.groups, rows.places)), shape=(number, cells.size))
+        of_group = csr_array((ones, (rows.groups, rows.places)), shape=(number, rows.cells.size))
         copies = (np.bincount(rng.integers(0, number, number), minlength=number) for _ in range(resamples))
         resampled = np.stack([times @ of_group for times in copies])
-    return _correctness(resampled.reshape(resamples, *cells.shape), rows.axes[0], percentile_interval)
+    return _correctness(resampled.reshape(resamples, *rows.cells.shape), rows.axes[0], percentile_interval)
 
 
 def _calibration(probabilities: Floats, rows: _Rows) -> dict[str, Any]:

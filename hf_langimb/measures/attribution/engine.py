@@ -6,6 +6,7 @@ import copy
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -127,8 +128,7 @@ class _Sequences:
 
     def __init__(self, mask: Masker, forward: Forward) -> None:
         self.mask, self.forward = mask, forward
-        self.queues: dict[int, list[Inputs]] = defaultdict(list)
-        self.waiting: dict[bytes, list[tuple[_Explained, int]]] = {}
+        self.queues: dict[int, dict[bytes, tuple[Inputs, list[tuple[_Explained, int]]]]] = defaultdict(dict)
         self.shared: dict[bytes, Floats] = {}  # probabilities of sequences that other examples may have
 
     def longest(self) -> tuple[int, int]:
@@ -150,31 +150,28 @@ class _Sequences:
         new = [bits for bits in dict.fromkeys(state.asked) if bits not in state.known]
         state.missing = len(new)
         for bits, inputs in zip(new, self.mask(state.example, new) if new else (), strict=True):
-            key = _key(inputs)
+            key = b"".join(part.tobytes() for part in inputs if part is not None)
             if bits == 0 and key in self.shared:
                 state.known[bits] = self.shared[key]
                 state.missing -= 1
-                continue
-            if key not in self.waiting:
-                self.queues[len(inputs[0])].append(inputs)
-            self.waiting.setdefault(key, []).append((state, bits))
+            else:
+                self.queues[len(inputs[0])].setdefault(key, (inputs, []))[1].append((state, bits))
 
     def evaluate(self) -> list[_Explained]:
         """Run a batch of the longest queue; the examples of which everything asked is known now."""
         length = self.longest()[1]
-        size = max(self.forward.batch_tokens // length, 1)
-        batch, rest = self.queues[length][:size], self.queues.pop(length)[size:]
-        if rest:
-            self.queues[length] = rest
-        types = None if batch[0][1] is None else np.stack([kinds for _, kinds in batch if kinds is not None])
-        found = self.forward(np.stack([ids for ids, _ in batch]), types)
+        queue, size = self.queues[length], max(self.forward.batch_tokens // length, 1)
+        batch = {key: queue.pop(key) for key in list(islice(queue, size))}
+        if not queue:
+            del self.queues[length]
+        ids, types = zip(*(inputs for inputs, _ in batch.values()), strict=True)
+        found = self.forward(np.stack(ids), None if types[0] is None else np.stack(types))
         if not np.isfinite(found).all():
             advice = "check its weights and its type (bfloat16, float16)"
             raise ValueError(f"The model returns probabilities that are not finite: {advice}.")
         ready = []
-        for inputs, row in zip(batch, found, strict=True):
-            key = _key(inputs)
-            for state, bits in self.waiting.pop(key):
+        for (key, (_, waiting)), row in zip(batch.items(), found, strict=True):
+            for state, bits in waiting:
                 state.known[bits] = row
                 state.missing -= 1
                 if bits == 0:
@@ -182,8 +179,3 @@ class _Sequences:
                 if not state.missing:
                     ready.append(state)
         return ready
-
-
-def _key(inputs: Inputs) -> bytes:
-    """Equal for equal sequences."""
-    return b"".join(part.tobytes() for part in inputs if part is not None)

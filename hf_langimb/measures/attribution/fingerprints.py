@@ -25,9 +25,8 @@ def measure_rows(
     digest = hashlib.sha256()
     truncated = 0
     kept = [name for name in KNOWN if name in dataset.column_names]
-    for first in range(0, len(dataset), 1000):
-        rows = dataset[first : first + 1000]
-        examples = encode(tokenizer, [rows[column] for column in columns], first=first, max_length=max_length)
+    for rows in dataset.iter(1000):
+        examples = encode(tokenizer, [rows[column] for column in columns], first=len(lengths), max_length=max_length)
         lengths += [len(example) for example in examples]
         truncated += sum(example.truncated for example in examples)
         for example in examples:

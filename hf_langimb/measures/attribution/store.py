@@ -38,15 +38,14 @@ class AttributionStore:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        manifest = _read_manifest(self.folder)
-        shards = manifest["shards"] if manifest else 0
+        self.manifest = _read_manifest(self.folder) or {"shards": 0}
+        shards = self.manifest["shards"]
         written = sum(_is_written(self.folder, number) for number in range(shards))
-        if manifest is None or written < shards:
-            found = f"no {MANIFEST}: run `langimb explain` first"
-            if manifest:
-                found = f"{written} of {shards} shards: run the same command again to continue"
+        if not shards or written < shards:
+            found = f"{written} of {shards} shards: run the same command again to continue"
+            if not shards:
+                found = f"no {MANIFEST}: run `langimb explain` first"
             raise ValueError(f"Expected complete attributions in {folder}, got {found}.")
-        self.manifest = manifest
         self.examples = self._read("examples").sort_by("example")
         self._tokens: pa.Table | None = None
 
