@@ -357,7 +357,7 @@ def test_predictions_of_other_data(ids, labels, message):
         ({"languages": ["en"]}, "1 in the language column"),
         ({"languages": ["en", None]}, "language column has 1 null entries of 2"),
         ({"labels": [0, None]}, "label column has 1 null"),
-        ({"predictions": [0.0, 1.0]}, "prediction column holds values of type double"),
+        ({"predictions": [0.0, 1.0]}, "prediction column has values of type double"),
         ({"languages": [], "labels": [], "predictions": []}, "No rows to evaluate"),
         ({"predictions": ["0", "1"]}, "Labels and predictions must have the same type, got int and str"),
         (
