@@ -13,6 +13,7 @@ import numpy as np
 from hf_langimb.counts.verdict import Audit
 from hf_langimb.files import read_json, write_text
 from hf_langimb.results import plots, tables
+from hf_langimb.results.folder import RunFolder
 from hf_langimb.results.schema import FORMS, Interval, Results, read_results
 from hf_langimb.results.summary import compared_pair, represented
 from hf_langimb.results.tables import Cells, difference_text, file_name, summary_text
@@ -240,7 +241,7 @@ def _sentences(folder: Path, results: Results) -> list[dict[str, Any]]:
 
     found = results["attributions"]
     names = [found["reference"], found["setup"]] if found else []
-    folders = [folder / "attributions" / f"{name}-seed-{found['seeds'][0]}" for name in names if found]
+    folders = [RunFolder(folder).store(name, found["seeds"][0]) for name in names if found]
     if not folders or not all(path.is_dir() for path in folders):
         return []  # a page of results.json alone
     try:
