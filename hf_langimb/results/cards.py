@@ -63,48 +63,60 @@ def render_card(
         ValueError: the run has no such setup or seed.
     """
     number, metrics = measured(results, setup, seed)
-    values, config, test = results["setups"][setup], DEFAULTS | results["config"], metrics["test"]
-    audit, found = results["data"][f"train/{values['plan']}"], results["attributions"]
+    return card_template("model_card.md.jinja").render(
+        metadata=_run_metadata(results, setup, metrics["test"], repo_id, base_model),
+        repo_id=repo_id,
+        revision=revision,
+        seed=number,
+        store=attributions,
+        **_setup_values(results, setup),
+        **measured_text(metrics, results["languages"], results["labels"]),
+    )
+
+
+def _run_metadata(results: Results, setup: str, test: TestMetrics, repo_id: str, base_model: str | None) -> str:
+    """The metadata of the card of a run's model as YAML."""
+    config, adapter = DEFAULTS | results["config"], bool(results["setups"][setup]["lora_rank"])
     start, data = str(config["model_name_or_path"]), str(config["dataset_name"])
-    known = (
-        values["class_weighting"] == audit["weighting"] != "none" and not audit["missing_cells"]
-    )  # else the policy decides
-    compared = [entry for entry in results["comparisons"] if setup in (entry["setup"], entry["reference"])]
-    metadata = _metadata(
-        bool(values["lora_rank"]),
+    return _metadata(
+        adapter,
         language=_language_codes(results["languages"]),
         license=config.get("license"),
         base_model=base_model or (start if is_hub_id(start) else None),
         datasets=[data] if is_hub_id(data) else None,
-        tags=[*TAGS, *["lora"] * bool(values["lora_rank"])],
+        tags=[*TAGS, *["lora"] * adapter],
         model_name=repo_id.rpartition("/")[2],
         eval_results=index_entries(test, data, config["test_split"]),
     )
-    return card_template("model_card.md.jinja").render(
-        metadata=metadata,
-        results=results,
-        name=setup,
-        setup=values,
-        config=config,
-        plan=PLANS.get(values["plan"], f"the plan {values['plan']}"),
-        repo_id=repo_id,
-        revision=revision,
-        adapter=bool(values["lora_rank"]),
-        label_names=results["labels"],
-        pairs=len(config["text_columns"]) == 2,
-        seed=number,
-        audit=audit,
-        weights=_cells(audit["languages"], audit["labels"], audit["weights"], "{:.3f}") if known else "",
-        counts=_cells(audit["languages"], audit["labels"], audit["counts"]),
-        setups=table(*setups_cells(results)),
-        comparisons=table(*comparisons_cells({**results, "comparisons": compared})) if compared else "",
-        attributions=table(*attributions_cells(results)) if found else "",
-        form=found and next(form for form in reversed(FORMS) if found[form]),
-        threshold=found and shown_threshold(found),
-        store=attributions,
-        command=command_of(results),
-        **measured_text(metrics, results["languages"], results["labels"]),
-    )
+
+
+def _setup_values(results: Results, setup: str) -> dict[str, Any]:
+    """What the card of a run's model says of its setup, its training data and the comparisons with other setups."""
+    values, config, found = results["setups"][setup], DEFAULTS | results["config"], results["attributions"]
+    audit = results["data"][f"train/{values['plan']}"]
+    sides = audit["languages"], audit["labels"]
+    # Where cells have no rows, missing_cell_policy decides on the weights, which the audit does not know.
+    known = values["class_weighting"] == audit["weighting"] != "none" and not audit["missing_cells"]
+    compared = [entry for entry in results["comparisons"] if setup in (entry["setup"], entry["reference"])]
+    return {
+        "results": results,
+        "name": setup,
+        "setup": values,
+        "config": config,
+        "plan": PLANS.get(values["plan"], f"the plan {values['plan']}"),
+        "adapter": bool(values["lora_rank"]),
+        "label_names": results["labels"],
+        "pairs": len(config["text_columns"]) == 2,
+        "audit": audit,
+        "weights": _cells(*sides, audit["weights"], "{:.3f}") if known else "",
+        "counts": _cells(*sides, audit["counts"]),
+        "setups": table(*setups_cells(results)),
+        "comparisons": table(*comparisons_cells({**results, "comparisons": compared})) if compared else "",
+        "attributions": table(*attributions_cells(results)) if found else "",
+        "form": found and next(form for form in reversed(FORMS) if found[form]),
+        "threshold": found and shown_threshold(found),
+        "command": command_of(results),
+    }
 
 
 def measured_text(metrics: Metrics, languages: Sequence[str], labels: Sequence[Any]) -> dict[str, Any]:
@@ -162,10 +174,6 @@ def render_trained_card(
         tags=list(dict.fromkeys([*TAGS, *tags, "generated_from_trainer"])),
         model_name=name,
     )
-    columns = dict.fromkeys(key for entry in evaluations for key in entry if key.startswith("eval_"))
-    shown = ["epoch", *(key for key in columns if not key.endswith(("runtime", "_per_second")))]
-    values = [[entry.get(key) for key in shown] for entry in evaluations]
-    rows = [[f"{x:.4g}" if isinstance(x, float) else "-" if x is None else str(x) for x in row] for row in values]
     sides = axes["languages"], axes["label_names"]
     return card_template("trained_card.md.jinja").render(
         metadata=metadata,
@@ -177,8 +185,17 @@ def render_trained_card(
         label_names=axes["label_names"],
         counts=_cells(*sides, axes["counts"]),
         weights="" if axes["class_weighting"] == "none" else _cells(*sides, axes["weights"], "{:.3f}"),
-        evaluations=table(shown, rows) if rows else "",
+        evaluations=_evaluations(evaluations),
     )
+
+
+def _evaluations(evaluations: Sequence[dict[str, Any]]) -> str:
+    """A table of the losses and metrics in the Trainer's log, without its times; empty where there are none."""
+    columns = dict.fromkeys(key for entry in evaluations for key in entry if key.startswith("eval_"))
+    shown = ["epoch", *(key for key in columns if not key.endswith(("runtime", "_per_second")))]
+    values = [[entry.get(key) for key in shown] for entry in evaluations]
+    rows = [[f"{x:.4g}" if isinstance(x, float) else "-" if x is None else str(x) for x in row] for row in values]
+    return table(shown, rows) if rows else ""
 
 
 def render_attributions_card(results: Results, setups: Sequence[str], seed: int, repo_id: str) -> str:
