@@ -41,13 +41,13 @@ def _audit_flags(command: ArgumentParser) -> None:
     from hf_langimb.counts.weighting import WEIGHTING_SCHEMES
 
     DataSpec.add_arguments(command)
-    command.add_argument(
-        "--weighting",
-        default="none",
-        type=lambda name: name.replace("-", "_"),
-        choices=list(WEIGHTING_SCHEMES),
-        help="show these class weights and the effective sample size they leave (default: %(default)s)",
-    )
+    schemes: dict[str, Any] = {
+        "type": lambda name: name.replace("-", "_"),
+        "choices": list(WEIGHTING_SCHEMES),
+        "default": "none",
+    }
+    weights = "show these class weights and the effective sample size they leave (default: %(default)s)"
+    command.add_argument("--weighting", **schemes, help=weights)
     command.add_argument("--json", action="store_true", help="JSON alone on stdout: AUDIT, or {split: AUDIT}")
 
 
@@ -73,12 +73,8 @@ def _probe_flags(command: ArgumentParser) -> None:
     flag("--rows", type=int, default=1000, help="first rows of each language, 0 for all (default: %(default)s)")
     flag("--pooling", choices=POOLINGS, help="default: cls (--protocol code: pooler for BERT)")
     flag("--layer", type=_number_or("all"), default=-1, help="0 the embeddings, -1 the last (default), or all")
-    flag(
-        "--protocol",
-        choices=PROTOCOLS,
-        default="text",
-        help="text: as in the paper (default); code: as in its code (C = 1e-4, pooler for BERT, first text only)",
-    )
+    protocols = "text: as in the paper (default); code: as in its code (C = 1e-4, pooler for BERT, first text only)"
+    flag("--protocol", choices=PROTOCOLS, default="text", help=protocols)
     flag("--figure", type=_picture, metavar="FILE", help="draw accuracy by layer (.svg, .png or .pdf)")
     flag("--json", action="store_true", help="JSON alone on stdout")
 
@@ -272,10 +268,7 @@ def _parser() -> ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command.
-
-    Args:
-        argv: arguments without the program's name; None takes the process's.
+    """Run a command; `argv` None takes the process's arguments.
 
     Returns:
         Exit code: 0 success, 1 an error (one sentence on stderr), 2 wrong usage, 130 interrupted (Ctrl-C).
@@ -289,7 +282,3 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as stop:  # argparse: 2 after a wrong argument, 0 after --help and --version
         return int(stop.code or 0)
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

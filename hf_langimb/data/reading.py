@@ -23,6 +23,8 @@ T = TypeVar("T")
 FILE_BUILDERS = {".parquet": "parquet", ".csv": "csv", ".tsv": "csv", ".jsonl": "json", ".json": "json"}
 NULLS = {"keep_default_na": False, "na_values": [""]}  # else pandas takes the language nan and the label None for nulls
 
+NOT_FOUND = (FileNotFoundError, ConnectionError, RuntimeError, datasets.exceptions.DatasetNotFoundError)
+
 
 class _NamedError(ValueError):
     """An error whose message names the data set."""
@@ -33,18 +35,20 @@ def readable(name: str) -> Iterator[None]:
     """Turn any error raised while reading a user's data set into one ValueError that names it."""
     try:
         yield
-    except _NamedError:
-        raise
-    except (FileNotFoundError, ConnectionError, RuntimeError, datasets.exceptions.DatasetNotFoundError) as error:
-        raise _NamedError(
-            f"Expected a data set at {name!r} (Hub id, folder, or .parquet, .csv or .jsonl file), found none that can "
-            f"be read: {one_line(str(error).partition(chr(10))[0])}"
-        ) from error
-    except Exception as error:  # of any type: so are the errors of the libraries that read any file
-        raise _NamedError(f"{name}: {_reason(error)}") from error
+    except Exception as error:  # the libraries raise errors of any type
+        message = f"{name}: {_reason(error)}"
+        if isinstance(error, _NamedError):
+            message = str(error)
+        elif isinstance(error, NOT_FOUND):
+            message = (
+                f"Expected a data set at {name!r} (Hub id, folder, or .parquet, .csv or .jsonl file), found none that "
+                f"can be read: {one_line(str(error).partition(chr(10))[0])}"
+            )
+        raise _NamedError(message) from error
 
 
 def _reason(error: BaseException) -> str:
+    """What went wrong, in one sentence."""
     if isinstance(error, datasets.exceptions.DatasetGenerationError):
         error = error.__cause__ or error
     if isinstance(error, datasets.table.CastError):
@@ -150,6 +154,7 @@ def _columns_of(rows: IterableDataset) -> list[str]:
 
 
 def _shared(parts: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Splits that all configurations have."""
     return [split for split in parts[0] if all(split in part for part in parts)]
 
 

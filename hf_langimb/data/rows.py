@@ -114,47 +114,28 @@ def _first_of_each(found: np.ndarray, first: int | None, languages: Sequence[str
     return np.concatenate([np.empty(0, dtype=np.int64), *rows])
 
 
-def standardise(
-    dataset: Dataset,
-    *,
-    text_columns: Sequence[str],
-    language_column: str = "language",
-    label_column: str = "label",
-    id_column: str | None = None,
-    label_names: Sequence[str] = (),
-    languages: Sequence[str] = (),
-) -> Dataset:
-    """Keep the texts (under their names) and add `language` (string), `label` (ClassLabel) and `id` (string).
-
-    Args:
-        dataset: rows as they are read.
-        text_columns: one column, or two for a pair.
-        language_column, label_column: any string, integer or ClassLabel column.
-        id_column: of the item, the same for translations of one text; None numbers the rows.
-        label_names: label names in class order; empty takes the ClassLabel's order, else sorted values.
-        languages: keep only these; empty keeps all.
-
-    Raises:
-        ValueError: missing columns, nulls, texts that are no strings, or labels that are not among `label_names`.
-    """
-    columns = {"text": text_columns[0], "language": language_column, "label": label_column}
-    require_columns(dataset, columns | ({"id": id_column} if id_column else {}))
-    find_text_columns(dataset, text_columns)
-    if languages:
-        found = _strings(dataset, language_column, "language")
-        dataset = dataset.select(np.flatnonzero(np.isin(found, list(languages))))
-    values, positions = _encoded(dataset, label_column, "label")
-    names = list(label_names) or class_label_names(dataset, label_column) or values
-    if unknown := [value for value in values if value not in names]:
-        raise ValueError(f"Labels {unknown} of column {label_column!r} are not among label_names {names}.")
-    ids = _strings(dataset, id_column, "id") if id_column else np.arange(len(dataset)).astype(str)
-    places = np.array([names.index(value) for value in values], dtype=np.int64)
-    kept = dataset.select_columns(list(text_columns)).flatten_indices()
-    return (
-        kept.add_column("language", _strings(dataset, language_column, "language"), feature=Value("string"))
-        .add_column("label", places[positions], feature=ClassLabel(names=names))
-        .add_column("id", ids, feature=Value("string"))
-    )
+def standardise(spec: DataSpec, dataset: Dataset, label_names: Sequence[str], languages: Sequence[str]) -> Dataset:
+    """See `DataSpec.standardised`."""
+    with readable(spec.name):
+        texts = find_text_columns(dataset, spec.text_columns)
+        columns = {"text": texts[0], "language": spec.language_column, "label": spec.label_column}
+        require_columns(dataset, columns | ({"id": spec.id_column} if spec.id_column else {}))
+        found = _strings(dataset, spec.language_column, "language")
+        if languages:
+            kept = np.flatnonzero(np.isin(found, list(languages)))
+            dataset, found = dataset.select(kept), found[kept]
+        values, positions = _encoded(dataset, spec.label_column, "label")
+        names = list(label_names) or class_label_names(dataset, spec.label_column) or values
+        if unknown := [value for value in values if value not in names]:
+            raise ValueError(f"Labels {unknown} of column {spec.label_column!r} are not among label_names {names}.")
+        labels = np.array([names.index(value) for value in values], dtype=np.int64)[positions]
+        ids = _strings(dataset, spec.id_column, "id") if spec.id_column else np.arange(len(dataset)).astype(str)
+        kept_texts = dataset.select_columns(texts).flatten_indices()
+        return (
+            kept_texts.add_column("language", found, feature=Value("string"))
+            .add_column("label", labels, feature=ClassLabel(names=names))
+            .add_column("id", ids, feature=Value("string"))
+        )
 
 
 def arrow_columns(dataset: Dataset, *columns: str) -> list[Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
@@ -40,37 +40,23 @@ class DataSpec:
     @staticmethod
     def add_arguments(parser: ArgumentParser) -> None:
         """Add DATASET and the flags of a data set to a command."""
-        parser.add_argument("dataset", metavar="DATASET", help="Hub id, folder, or a .parquet, .csv or .jsonl file")
-        parser.add_argument(
-            "--config-name",
-            nargs="+",
-            action="extend",
-            default=[],
-            metavar="NAME",
-            help="configurations of the data set; of several, each is one language (write them after DATASET)",
-        )
-        parser.add_argument("--split", help="one split (default: all of them for audit, else test or train)")
-        parser.add_argument("--language-column", default="language", metavar="COLUMN", help="default: %(default)s")
-        parser.add_argument("--label-column", default="label", metavar="COLUMN", help="default: %(default)s (audit)")
-        parser.add_argument(
-            "--text-column", nargs="+", default=[], metavar="COLUMN", help="one, or two for a pair (not used by audit)"
-        )
-        parser.add_argument(
-            "--id-column", metavar="COLUMN", help="the same value for translations of one text (not used by audit)"
-        )
+        flag: Any = parser.add_argument
+        column = {"metavar": "COLUMN"}
+        several: dict[str, Any] = {"nargs": "+", "default": []}
+        flag("dataset", metavar="DATASET", help="Hub id, folder, or a .parquet, .csv or .jsonl file")
+        configurations = "configurations of the data set; of several, each is one language (write them after DATASET)"
+        flag("--config-name", **several, action="extend", metavar="NAME", help=configurations)
+        flag("--split", help="one split (default: all of them for audit, else test or train)")
+        flag("--language-column", **column, default="language", help="default: %(default)s")
+        flag("--label-column", **column, default="label", help="default: %(default)s")
+        flag("--text-column", **column, **several, help="one, or two for a pair (not used by audit)")
+        flag("--id-column", **column, help="has one value for translations of one text (not used by audit)")
 
     @classmethod
     def from_options(cls, options: Namespace) -> DataSpec:
         """The data set that the flags of `add_arguments` name."""
-        return cls(
-            options.dataset,
-            options.config_name,
-            options.split,
-            options.text_column,
-            options.language_column,
-            options.label_column,
-            options.id_column,
-        )
+        names = ("dataset", "config_name", "split", "text_column", "language_column", "label_column", "id_column")
+        return cls(*(getattr(options, name) for name in names))
 
     def read(self) -> DatasetDict | Dataset:
         """All splits with all columns, or the split that is named; a file is a single `Dataset`."""
@@ -113,16 +99,13 @@ class DataSpec:
     def standardised(
         self, dataset: Dataset, *, label_names: Sequence[str] = (), languages: Sequence[str] = ()
     ) -> Dataset:
-        """Rows of this data set with the columns of `hf_langimb.data.rows.standardise`."""
-        from hf_langimb.data.rows import find_text_columns, readable, standardise
+        """Texts (under their names), `language` (string), `label` (ClassLabel) and `id` (else row numbers).
 
-        with readable(self.name):
-            return standardise(
-                dataset,
-                text_columns=find_text_columns(dataset, self.text_columns),
-                language_column=self.language_column,
-                label_column=self.label_column,
-                id_column=self.id_column,
-                label_names=label_names,
-                languages=languages,
-            )
+        Args:
+            dataset: rows of this data set.
+            label_names: label names in class order; empty takes the ClassLabel's order, else sorted values.
+            languages: keep only these; empty keeps all.
+        """
+        from hf_langimb.data.rows import standardise
+
+        return standardise(self, dataset, label_names, languages)

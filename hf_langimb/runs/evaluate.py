@@ -22,7 +22,7 @@ from datasets import Dataset
 from hf_langimb.console import RESUMES, ends_in_words, on_main, start_program, with_dashes
 from hf_langimb.counts.columns import require_columns
 from hf_langimb.counts.distribution import JointDistribution
-from hf_langimb.data.rows import find_text_columns, standardise
+from hf_langimb.data.rows import find_text_columns
 from hf_langimb.data.spec import DataSpec
 from hf_langimb.files import read_json, write_json
 from hf_langimb.models.axes import match_labels
@@ -232,8 +232,8 @@ def _labelled(rows: Dataset, columns: Sequence[str], names: Sequence[str]) -> Da
     require_columns(rows, {"language": "language", "label": "label"})
     given = match_labels(rows, names)
     rows = rows.remove_columns("label").add_column("label", given)
-    identity = "id" if "id" in rows.column_names else None
-    return standardise(rows, text_columns=columns, id_column=identity, label_names=names)
+    spec = DataSpec("the data", text_columns=columns, id_column="id" if "id" in rows.column_names else None)
+    return spec.standardised(rows, label_names=names)
 
 
 def _explained(store: Path) -> Any:

@@ -5,7 +5,7 @@ from conftest import write_configurations
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
 from hf_langimb import JointDistribution
-from hf_langimb.data.rows import find_text_columns, normalise_spacing, standardise
+from hf_langimb.data.rows import find_text_columns, normalise_spacing
 from hf_langimb.data.spec import DataSpec
 from hf_langimb.models.loading import tokenize
 
@@ -21,6 +21,11 @@ def cache_of_its_own(tmp_path, monkeypatch):
 
 def rows(**changes):
     return Dataset.from_dict(ROWS | changes)
+
+
+def standardise(dataset, label_names=(), languages=(), **columns):
+    spec = DataSpec("the data", **{"text_columns": ["text"]} | columns)
+    return spec.standardised(dataset, label_names=label_names, languages=languages)
 
 
 def named(names=("no", "yes"), **changes):
@@ -266,7 +271,7 @@ def test_no_text_columns(asked, message):
 
 
 def test_standard_columns():
-    loaded = standardise(named(), text_columns=["text"])
+    loaded = standardise(named())
     assert loaded.column_names == ["text", "language", "label", "id"]
     assert loaded.features == Features(
         {
@@ -291,29 +296,29 @@ def test_standard_columns():
     ids=["names", "order", "integers", "stars", "booleans"],
 )
 def test_labels_of_every_type(labels, order, names, expected):
-    loaded = standardise(rows(label=labels), text_columns=["text"], label_names=order)
+    loaded = standardise(rows(label=labels), label_names=order)
     assert loaded.features["label"].names == names
     assert loaded["label"][:] == expected
 
 
 def test_class_labels_keep_their_order_and_follow_another():
     dataset = named(["yes", "no"])
-    assert standardise(dataset, text_columns=["text"]).features["label"].names == ["yes", "no"]
-    turned = standardise(dataset, text_columns=["text"], label_names=["no", "perhaps", "yes"])
+    assert standardise(dataset).features["label"].names == ["yes", "no"]
+    turned = standardise(dataset, label_names=["no", "perhaps", "yes"])
     assert turned["label"][:] == [2, 0, 0]
 
 
 def test_languages_of_every_type():
     dataset = rows(language=[0, 1, 0]).cast_column("language", ClassLabel(names=["fr", "en"]))
-    assert standardise(dataset, text_columns=["text"])["language"][:] == ["fr", "en", "fr"]
-    assert standardise(rows(language=[7, 8, 7]), text_columns=["text"])["language"][:] == ["7", "8", "7"]
+    assert standardise(dataset)["language"][:] == ["fr", "en", "fr"]
+    assert standardise(rows(language=[7, 8, 7]))["language"][:] == ["7", "8", "7"]
 
 
 def test_only_some_languages():
-    loaded = standardise(rows(), text_columns=["text"], languages=["fr"])
+    loaded = standardise(rows(), languages=["fr"])
     assert loaded["text"][:] == ["un", "deux"]
     assert loaded.features["label"].names == ["0", "1"]
-    assert len(standardise(rows(), text_columns=["text"], languages=["de", "it"])) == 0
+    assert len(standardise(rows(), languages=["de", "it"])) == 0
 
 
 def test_other_column_names_and_a_pair():
@@ -341,13 +346,13 @@ def test_other_column_names_and_a_pair():
 )
 def test_what_cannot_be_standardised(changes, settings, message):
     with pytest.raises(ValueError, match=message):
-        standardise(rows(**changes), **{"text_columns": ["text"]} | settings)
+        standardise(rows(**changes), **settings)
 
 
 def test_hidden_test_labels_are_refused():
     dataset = named().map(lambda row: {"label": -1})
     with pytest.raises(ValueError, match="-1"):
-        standardise(dataset, text_columns=["text"])
+        standardise(dataset)
 
 
 # Tokens.
