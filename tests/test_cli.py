@@ -134,17 +134,6 @@ def test_integer_labels_stay_integers(name, labels, tmp_path, audit):
     assert audit(write(tmp_path / name, labels=labels))["labels"] == [1, 2, 10]
 
 
-@pytest.mark.parametrize("name", ["rows.csv", "folder-csv"])
-def test_min_nan_and_none_are_no_nulls_in_csv(name, tmp_path, audit):
-    """pandas' default would take the language code nan (Min Nan) and the label None for nulls."""
-    path = tmp_path / name
-    file = path if path.suffix else path / "train.csv"
-    file.parent.mkdir(exist_ok=True)
-    file.write_text("language,label\nnan,None\nfr,joy\n")
-    found = audit(path)
-    assert (found["languages"], found["labels"]) == (["fr", "nan"], ["None", "joy"])
-
-
 def test_several_configurations_are_languages(tmp_path, langimb):
     for language, rows in XNLI.items():
         (tmp_path / language).mkdir()

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict
 
+from hf_langimb import JointDistribution
 from hf_langimb.runs.recipe import RecipeArguments
 from hf_langimb.runs.subsets import TEST_SEED, Data, external_text, load_data, plan_shares
 
@@ -154,6 +155,16 @@ def test_subsets_follow_their_plans_and_overlap(recipe):
     }
     assert len({*balanced["text"]} & {*imbalanced["text"]}) == 40  # 5/6 of 48
     assert len(data.subset("train", "natural", 3)) == 72
+
+
+@pytest.mark.parametrize("plan", ["natural", "balanced", "imbalanced"])
+def test_plans_know_their_counts_from_one_count_of_the_split(recipe, plan, monkeypatch):
+    data = load(recipe())
+    drawn = JointDistribution.from_dataset(data.subset("train", plan, 0))
+    data.distribution("train", "natural")
+    monkeypatch.setattr(JointDistribution, "from_dataset", None)  # would count again
+    assert data.distribution("train", plan) == drawn
+    assert (data.counts("train", plan) == drawn.counts).all()
 
 
 def test_seeds_draw_other_rows_and_each_seed_the_same(recipe):
