@@ -123,7 +123,7 @@ def _measure(options: Namespace, folder: RunFolder, rows: Dataset, columns: Sequ
     load = cache(partial(load_on_device, place))
     trained = load()
     axes, names = trained.axes, trained.names
-    test = _labelled(rows, columns, names)
+    test = _labelled(options.dataset, rows, columns, names)
     limit = longest_input(trained.tokenizer, trained.model.config)
     encoded = tokenize(test, trained.tokenizer, columns, limit)
     predictions, probes = predict_and_probe(place, load, encoded, None, options.batch_size)
@@ -227,12 +227,12 @@ def _name_classes(path: Path, labels: Sequence[str]) -> None:
     write_json(path, config)
 
 
-def _labelled(rows: Dataset, columns: Sequence[str], names: Sequence[str]) -> Dataset:
+def _labelled(name: str, rows: Dataset, columns: Sequence[str], names: Sequence[str]) -> Dataset:
     """The rows with standard columns, their labels as the model numbers them."""
     require_columns(rows, {"language": "language", "label": "label"})
     given = match_labels(rows, names)
     rows = rows.remove_columns("label").add_column("label", given)
-    spec = DataSpec("the data", text_columns=columns, id_column="id" if "id" in rows.column_names else None)
+    spec = DataSpec(name, text_columns=columns, id_column="id" if "id" in rows.column_names else None)
     return spec.standardised(rows, label_names=names)
 
 
