@@ -31,8 +31,8 @@ def stores(tmp_path_factory, bert_tokenizer, tiny_bert, texts):
 def by_definition(other, reference, selection, threshold, language, label):
     """Loops over examples and tokens."""
     sums = []
-    for example, spoken in enumerate(other.examples["language"].to_pylist()):
-        if spoken != language:
+    for example, found in enumerate(other.examples["language"].to_pylist()):
+        if found != language:
             continue
         of_example = np.array(other.tokens["example"]) == example
         ours, theirs, signs = (
@@ -95,15 +95,21 @@ def test_intervals_over_examples(stores):
 
 
 def test_stores_that_cannot_be_compared(stores, tmp_path, bert_tokenizer, roberta_tokenizer, tiny_bert, texts):
-    other = attribute(tiny_bert(), bert_tokenizer, texts, out=tmp_path / "budget", budget=40)
-    with pytest.raises(ValueError, match="cannot be compared: budget is 40 in one and 60 in the other"):
-        cumulative_difference(other, stores["A"])
-    fewer = attribute(tiny_bert(), bert_tokenizer, texts.select(range(5)), out=tmp_path / "data", budget=60)
-    with pytest.raises(ValueError, match="cannot be compared: data is"):
-        cumulative_difference(fewer, stores["A"])
-    foreign = attribute(tiny_bert(vocab_size=40), roberta_tokenizer, texts, out=tmp_path / "tokenizer", budget=60)
-    with pytest.raises(ValueError, match="cannot be compared: tokenizer is"):
-        cumulative_difference(foreign, stores["A"])
+    for name, model, tokenizer, data, budget, message in (
+        (
+            "budget",
+            tiny_bert(),
+            bert_tokenizer,
+            texts,
+            40,
+            "cannot be compared: budget is 40 in one and 60 in the other",
+        ),
+        ("data", tiny_bert(), bert_tokenizer, texts.select(range(5)), 60, "cannot be compared: data is"),
+        ("words", tiny_bert(vocab_size=40), roberta_tokenizer, texts, 60, "cannot be compared: tokenizer is"),
+    ):
+        other = attribute(model, tokenizer, data, out=tmp_path / name, budget=budget)
+        with pytest.raises(ValueError, match=message):
+            cumulative_difference(other, stores["A"])
     nameless = texts.remove_columns("language")
     store = attribute(tiny_bert(), bert_tokenizer, nameless, out=tmp_path / "nameless", budget=60)
     with pytest.raises(ValueError, match="need a column language"):
@@ -112,10 +118,8 @@ def test_stores_that_cannot_be_compared(stores, tmp_path, bert_tokenizer, robert
 
 @pytest.mark.parametrize("thresholds", [[], [float("nan")], [-0.01], ["a"], None])
 def test_thresholds_that_cannot_be(stores, thresholds):
-    with pytest.raises(
-        ValueError,
-        match=r"thresholds must be one or more values of S, each 0 or above|could not convert string to float: 'a'",
-    ):
+    message = r"thresholds must be one or more values of S, each 0 or above|could not convert string to float: 'a'"
+    with pytest.raises(ValueError, match=message):
         cumulative_difference(stores["I"], stores["A"], thresholds=thresholds)
 
 
@@ -139,19 +143,16 @@ def test_all_choices_of_different_seeds_are_averaged(seeds):
     other, reference = seeds
     found = compare_seeds(other, reference, thresholds=(0.01,), resamples=0)
     assert (found["seeds"], found["examples"]) == ([0, 1, 2, 3], 24)
-    one = {"thresholds": (0.01,), "resamples": 0}
-    forms = {
-        "result": [
-            cumulative_difference(other[i], reference[a], **one) for i, a in itertools.permutations(range(4), 2)
-        ],
-        "control": [
-            cumulative_difference(reference[b], reference[a], **one) for b, a in itertools.permutations(range(4), 2)
-        ],
-        "unbiased": [
-            cumulative_difference(other[i], reference[b], selection=reference[a], **one)
-            for i, b, a in itertools.permutations(range(4), 3)
-        ],
-    }
+
+    def compare(other, reference, selection=None):
+        return cumulative_difference(other, reference, selection=selection, thresholds=(0.01,), resamples=0)
+
+    pairs, triples = itertools.permutations(range(4), 2), itertools.permutations(range(4), 3)
+    forms = {"result": [], "control": []}
+    for i, a in pairs:
+        forms["result"].append(compare(other[i], reference[a]))
+        forms["control"].append(compare(reference[i], reference[a]))
+    forms["unbiased"] = [compare(other[i], reference[b], reference[a]) for i, b, a in triples]
     values = {}
     for form, entries in forms.items():
         expected = np.mean([[[entry[name] for name in PARTS] for entry in one] for one in entries], axis=0)
@@ -183,6 +184,12 @@ def test_few_seeds(seeds, number, control, unbiased):
     found = compare_seeds(*few, thresholds=(0.01,), resamples=10)
     assert [len(found[form]) for form in ("result", "control", "unbiased")] == [6, control, unbiased]
     assert all(entry["seed_intervals"] is None and entry["intervals"] for entry in found["result"])
+
+
+def test_setups_without_a_common_seed(seeds):
+    other, reference = seeds
+    with pytest.raises(ValueError, match=r"must have a common seed, got \[0\] and \[1, 2\]"):
+        compare_seeds({0: other[0]}, {seed: reference[seed] for seed in (1, 2)})
 
 
 def test_base_values(stores, seeds):
