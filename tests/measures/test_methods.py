@@ -62,30 +62,20 @@ def one_by_one(model, example):
 class IdMasker:
     """For shap: ids of one example with its tree, special tokens kept."""
 
-    clustering = None
     immutable_outputs = True
     default_batch_size = 5  # shap's for texts
 
     def __init__(self, example, mask_id):
         self.example, self.mask_id = example, mask_id
-        self.clustering = lambda row: self._tree()
-
-    def _tree(self):
-        tree = self.example.tree()
+        tree = example.tree()
         tree[:, 2] = tree[:, 3] / tree[:, 3].max()
-        return tree
+        self.clustering = lambda row: tree.copy()
+        self.shape = lambda row: (1, len(example))
+        self.mask_shapes = lambda row: [(len(example),)]
+        self.feature_names = lambda row: [[str(i) for i in range(len(example))]]
 
     def __call__(self, mask, row):
         return (np.where(mask | (self.example.segments == SPECIAL), self.example.ids, self.mask_id)[None],)
-
-    def shape(self, row):
-        return (1, len(self.example))
-
-    def mask_shapes(self, row):
-        return [(len(self.example),)]
-
-    def feature_names(self, row):
-        return [[str(i) for i in range(len(self.example))]]
 
 
 @pytest.mark.parametrize("budget", [100, None], ids=["100", "full"])

@@ -37,19 +37,12 @@ def plan_of(table):
 
 def test_skew_transfer_of_a_plan_whose_labels_are_uneven_overall():
     """By hand: plan shares .75/.25 and .5/.5 (mean .625/.375), predicted 1/0 and .5/.5 (mean .75/.25): slope 2."""
-    found = evaluate_predictions(["a", "a", "b", "b"], [0, 1, 0, 1], [0, 0, 0, 1], plan=[[6, 2], [3, 3]])
-    assert found["skew_transfer"] == pytest.approx(2)
-    copied = evaluate_predictions(
-        ["a"] * 8 + ["b"] * 6, [0] * 14, [0] * 6 + [1] * 2 + [0, 1] * 3, plan=[[6, 2], [3, 3]]
-    )
-    assert copied["skew_transfer"] == pytest.approx(1)
-
-
-def test_ignored_labels_and_weights_that_are_no_numbers():
-    with pytest.raises(ValueError, match="Rows labelled -100 are ignored in training: leave them out"):
-        evaluate_predictions(["a", "b"], [0, -100], [0, 1])
-    with pytest.raises(ValueError, match=r"Expected weights .* finite, not negative"):
-        evaluate_predictions(["a", "b"], [0, 1], [0, 1], np.eye(2), weights=[[np.nan, 1], [1, 1]])
+    for counts, labels, predictions, slope in (
+        ((2, 2), [0, 1, 0, 1], [0, 0, 0, 1], 2),
+        ((8, 6), [0] * 14, [0] * 6 + [1] * 2 + [0, 1] * 3, 1),
+    ):
+        found = evaluate_predictions(np.repeat(["a", "b"], counts), labels, predictions, plan=[[6, 2], [3, 3]])
+        assert found["skew_transfer"] == pytest.approx(slope)
 
 
 @pytest.fixture
@@ -85,21 +78,17 @@ def test_table_2_of_the_paper(predicted, plan, rows, dependence, percent, transf
 # Identities.
 
 
-def test_predictions_that_copy_the_plan():
-    languages, labels, predictions = rows_of({"en": [10, 20, 30], "fr": [30, 20, 10]})
-    quality = evaluate_predictions(languages, labels, predictions, plan=plan_of(XNLI_PLAN))
-    assert quality["dependence_bits"] == pytest.approx(0.125815, abs=1e-6)
-    assert quality["reliance"] == pytest.approx(1)
-    assert quality["skew_transfer"] == pytest.approx(1)
-
-
-def test_predictions_independent_of_language():
-    languages, labels, predictions = rows_of({"en": [5, 2, 3], "fr": [50, 20, 30]})
-    quality = evaluate_predictions(languages, labels, predictions, plan=plan_of(XNLI_PLAN))
-    assert quality["dependence_bits"] == pytest.approx(0, abs=1e-12)
-    assert quality["dependence_bits_corrected"] < 0
-    assert quality["reliance"] == pytest.approx(0, abs=1e-12)
-    assert quality["skew_transfer"] == pytest.approx(0, abs=1e-12)
+@pytest.mark.parametrize(
+    ("counts", "dependence", "transfer"),
+    [({"en": [10, 20, 30], "fr": [30, 20, 10]}, 0.125815, 1), ({"en": [5, 2, 3], "fr": [50, 20, 30]}, 0, 0)],
+    ids=["copies of the plan", "independent of language"],
+)
+def test_predictions_that_copy_the_plan_or_do_not_depend_on_language(counts, dependence, transfer):
+    quality = evaluate_predictions(*rows_of(counts), plan=plan_of(XNLI_PLAN))
+    assert quality["dependence_bits"] == pytest.approx(dependence, abs=1e-6 if dependence else 1e-12)
+    assert (quality["dependence_bits_corrected"] < 0) is (dependence == 0)
+    assert quality["reliance"] == pytest.approx(transfer, abs=1e-12)
+    assert quality["skew_transfer"] == pytest.approx(transfer, abs=1e-12)
 
 
 def test_over_correction_is_negative_transfer_that_dependence_cannot_see():
@@ -113,8 +102,7 @@ def test_over_correction_is_negative_transfer_that_dependence_cannot_see():
 
 
 def test_perfect_predictions_depend_on_language_only_through_the_label():
-    languages, labels, _ = rows_of({"en": [10, 20, 30], "fr": [30, 20, 10], "ja": [1, 0, 0]})
-    labels = np.concatenate([np.repeat([0, 1, 2], [10, 20, 30]), np.repeat([0, 1, 2], [30, 20, 10]), [0]])
+    languages, _, labels = rows_of({"en": [10, 20, 30], "fr": [30, 20, 10], "ja": [1, 0, 0]})
     quality = evaluate_predictions(languages, labels, labels)
     assert quality["accuracy"] == quality["macro_f1"] == quality["worst_cell_accuracy"] == 1
     assert quality["dependence_given_label_bits"] == 0
@@ -136,32 +124,23 @@ def test_against_scikit_learn(noisy):
         for label in range(4)
     )
     assert quality["dependence_given_label_bits"] == pytest.approx(given / np.log(2))
+    right = []
     for name in ("en", "fr", "ja"):
         here = languages == name
-        assert quality["by_language"][name]["accuracy"] == pytest.approx(
-            accuracy_score(labels[here], predictions[here])
-        )
-        assert quality["by_language"][name]["macro_f1"] == pytest.approx(
-            f1_score(labels[here], predictions[here], average="macro")
-        )
-    right = [
-        (predictions == labels)[(languages == name) & (labels == label)].mean()
-        for name in ("en", "fr", "ja")
-        for label in range(4)
-    ]
+        found, columns = quality["by_language"][name], (labels[here], predictions[here])
+        assert found["accuracy"] == pytest.approx(accuracy_score(*columns))
+        assert found["macro_f1"] == pytest.approx(f1_score(*columns, average="macro"))
+        right += [(predictions == labels)[here & (labels == label)].mean() for label in range(4)]
     assert quality["worst_cell_accuracy"] == pytest.approx(min(right))
 
 
-@pytest.mark.parametrize("form", [list, pa.array, pa.chunked_array], ids=["list", "arrow", "chunks"])
-def test_any_column_type_gives_the_same(noisy, form):
-    columns = [[column.tolist()] if form is pa.chunked_array else column.tolist() for column in noisy]
-    assert evaluate_predictions(*map(form, columns)) == evaluate_predictions(*noisy)
-
-
-def test_labels_as_names_give_the_same(noisy):
-    names = np.array(["a", "b", "c", "d"])
+def test_any_column_type_gives_the_same(noisy):
     languages, labels, predictions = noisy
-    assert evaluate_predictions(languages, names[labels], names[predictions]) == evaluate_predictions(*noisy)
+    names, expected = np.array(["a", "b", "c", "d"]), evaluate_predictions(*noisy)
+    lists = [column.tolist() for column in noisy]
+    for columns in (lists, map(pa.array, lists), (pa.chunked_array([column]) for column in lists)):
+        assert evaluate_predictions(*columns) == expected
+    assert evaluate_predictions(languages, names[labels], names[predictions]) == expected
 
 
 def test_output_is_strict_json(noisy):
@@ -172,15 +151,12 @@ def test_output_is_strict_json(noisy):
 # Axes and plans.
 
 
-def test_without_plan_reliance_and_transfer_are_null(noisy):
+def test_what_is_null_without_plan_and_probabilities_and_for_an_even_plan(noisy):
     quality = evaluate_predictions(*noisy)
     assert quality["reliance"] is quality["skew_transfer"] is quality["loss"] is quality["plain_loss"] is None
-
-
-def test_an_even_plan_has_no_skew_to_rely_on(noisy):
+    assert quality["calibration"] is None
     quality = evaluate_predictions(*noisy, plan=np.ones((3, 4)))
-    assert quality["reliance"] is None
-    assert quality["skew_transfer"] is None
+    assert quality["reliance"] is quality["skew_transfer"] is None
 
 
 def test_plan_on_the_axis_order_of_a_class_label():
@@ -211,9 +187,8 @@ def test_class_that_is_never_predicted_and_class_without_rows():
     assert quality["predicted"] == [[2, 0, 0, 0], [2, 0, 0, 0]]
     assert quality["accuracy"] == 0.5
     assert quality["worst_cell_accuracy"] == 0
-    assert quality["macro_f1"] == pytest.approx(
-        f1_score([0, 1, 0, 2], [0, 0, 0, 0], average="macro", labels=[0, 1, 2], zero_division=0)
-    )
+    expected = f1_score([0, 1, 0, 2], [0, 0, 0, 0], average="macro", labels=[0, 1, 2], zero_division=0)
+    assert quality["macro_f1"] == pytest.approx(expected)
     assert quality["dependence_bits"] == 0
 
 
@@ -265,18 +240,17 @@ def test_intervals_are_those_of_resampled_rows(noisy):
     languages, labels, predictions = noisy
     rng = np.random.default_rng(5)
     drawn = [rng.integers(0, 600, 600) for _ in range(2000)]  # rows one by one, as the definition says
-    for name, measure in {
-        "accuracy": lambda rows: (labels[rows] == predictions[rows]).mean(),
-        "macro_f1": lambda rows: f1_score(labels[rows], predictions[rows], average="macro"),
-    }.items():
-        low, high = quality["intervals"][name]
-        assert [low, high] == pytest.approx(
-            np.quantile([measure(rows) for rows in drawn[:500]], (0.025, 0.975)), abs=0.01
-        )
-        assert low < quality[name] < high
     french = [rows[languages[rows] == "fr"] for rows in drawn]
-    expected = np.quantile([(labels[rows] == predictions[rows]).mean() for rows in french], (0.025, 0.975))
-    assert quality["intervals"]["by_language"]["fr"]["accuracy"] == pytest.approx(expected, abs=0.01)
+    intervals = quality["intervals"]
+    for (low, high), measure, resampled in (
+        (intervals["accuracy"], accuracy_score, drawn[:500]),
+        (intervals["macro_f1"], lambda *columns: f1_score(*columns, average="macro"), drawn[:500]),
+        (intervals["by_language"]["fr"]["accuracy"], accuracy_score, french),
+    ):
+        expected = np.quantile([measure(labels[rows], predictions[rows]) for rows in resampled], (0.025, 0.975))
+        assert [low, high] == pytest.approx(expected, abs=0.01)
+    for name in ("accuracy", "macro_f1"):
+        assert intervals[name][0] < quality[name] < intervals[name][1]
     assert quality == evaluate_predictions(*noisy)
     assert quality["intervals"] != evaluate_predictions(*noisy, seed=1)["intervals"]
     assert evaluate_predictions(*noisy, resamples=0)["intervals"] is None
@@ -312,10 +286,6 @@ def test_calibration_of_each_language():
     assert sum(point["rows"] for point in quality["fr"]["bins"]) == 20_000
 
 
-def test_without_probabilities_there_is_no_calibration(noisy):
-    assert evaluate_predictions(*noisy)["calibration"] is None
-
-
 # Predictions and rows.
 
 
@@ -327,10 +297,7 @@ def test_predictions_are_joined_by_id_and_language():
     table = predicted(["b", "a", "a", "b", "c"], ["fr", "en", "fr", "en", "en"], [1, 0, 0, 1, 2])
     joined = join_by_id(table, ["a", "b", "b"], ["fr", "en", "fr"], [0, 1, 1])
     assert joined["prediction"].to_pylist() == [2, 3, 0]
-
-
-def test_rows_that_share_id_and_language_are_taken_in_order():
-    table = predicted(["a", "b", "a"], ["en"] * 3, [0, 1, 2])
+    table = predicted(["a", "b", "a"], ["en"] * 3, [0, 1, 2])  # rows that share both are taken in order
     assert join_by_id(table, ["a", "a", "b"], ["en"] * 3, [0, 2, 1])["prediction"].to_pylist() == [0, 2, 1]
 
 
@@ -380,6 +347,8 @@ def test_predictions_of_other_data(ids, labels, message):
         ({"weights": [[1, 1]]}, r"Expected weights of shape \[2, 2\], .* got shape \[1, 2\]"),
         ({"probabilities": [[1.0, 2.0], [3.0, -1.0]]}, r"each row .* sums to 1 \(apply softmax to logits"),
         ({"probabilities": [[np.nan, 1.0], [0.5, 0.5]]}, "apply softmax"),
+        ({"labels": [0, -100]}, "Rows labelled -100 are ignored in training: leave them out"),
+        ({"weights": [[np.nan, 1], [1, 1]]}, r"Expected weights .* finite, not negative"),
         ({"groups": ["a"]}, r"one entry per row in each column, .* 1 in the group column"),
         ({"groups": ["a", None]}, "group column has 1 null"),
     ],

@@ -73,15 +73,10 @@ def test_the_interval_of_the_control_is_where_shuffled_languages_fall():
     assert few[0] < low < high < few[1]  # what few shuffles do not know
 
 
-def test_one_layer_of_extracted_features_is_taken():
-    features, languages = noise(60), two_languages(60)
-    assert_alike(*(probe_languages(given, languages).to_dict() for given in (features[None], features)))
-
-
-def test_seed_and_strength_are_used():
+def test_one_layer_of_features_and_seed_and_strength_are_used():
     features, languages = noise(60), two_languages(60)
     plain = probe_languages(features, languages)
-    assert_alike(probe_languages(features, languages, seed=0).to_dict(), plain.to_dict())
+    assert_alike(probe_languages(features[None], languages, seed=0).to_dict(), plain.to_dict())
     assert probe_languages(features, languages, seed=1).confusion.tolist() != plain.confusion.tolist()
     assert abs(probe_languages(features, languages, C=1e-4).bits_below_chance) < 0.01 < -plain.bits_below_chance
 
@@ -110,16 +105,12 @@ def test_every_language_is_among_the_rows_to_fit():
         probe_languages(noise(6), list("aabbcc"), groups=[0, 1, 0, 2, 1, 2], folds=2)
 
 
-def test_few_groups_make_fewer_folds_and_never_fail():
+def test_fewer_groups_or_rows_than_folds():
     for seed in range(4):
         result = probe_languages(noise(4), ["en", "fr"] * 2, groups=[0, 0, 1, 1], seed=seed)
         assert 0 <= result.control <= 1
-
-
-def test_fewer_rows_than_folds():
-    languages = ["en"] * 20 + ["fr"] * 2
-    features = noise(22) + 20 * (np.array(languages) == "fr")[:, None]
-    assert probe_languages(features, languages).accuracy == 1
+    languages = np.repeat(["en", "fr"], [20, 2])
+    assert probe_languages(noise(22) + 20 * (languages == "fr")[:, None], languages).accuracy == 1
 
 
 @pytest.mark.filterwarnings("error")
@@ -128,38 +119,30 @@ def test_a_solver_that_does_not_converge_is_recorded_without_a_warning():
     assert not probe_languages(noise(100, 8) * scale, two_languages(100), C=1e6).converged
 
 
+EN_FR = ["en", "fr"] * 2
+RANGES = "C must be above 0, folds and shuffles must be 2 or more"
+
+
 @pytest.mark.parametrize(
-    ("features", "languages", "groups", "message"),
+    ("features", "languages", "settings", "message"),
     [
-        (noise(4), ["en"] * 4, None, "two languages or more, got only en"),
-        (
-            noise(4),
-            ["en", "en", "en", "fr"],
-            None,
-            "two rows of each language and two languages or more, got one of fr: add rows",
-        ),
-        (
-            noise(4),
-            ["en", "en", "fr", "fr"],
-            [0, 1, 2, 2],
-            "two groups of rows of each language .*, got one of fr",
-        ),
-        (noise(6), ["en", "fr"] * 2, None, r"shape \[4, H\] for 4 languages, got \[6, 4\]"),
-        (noise(4)[:, 0], ["en", "fr"] * 2, None, r"shape \[4, H\] for 4 languages, got \[4\]"),
-        (np.stack([noise(4)] * 2), ["en", "fr"] * 2, None, r"got \[2, 4, 4\]"),
-        (noise(4), ["en", "fr", "en", None], None, "language column has 1 null"),
-        (noise(4), ["en", "fr"] * 2, [0, 1], "one entry per row in each column, .* 2 in the group column"),
+        (noise(4), ["en"] * 4, {}, "two languages or more, got only en"),
+        (noise(4), ["en", "en", "en", "fr"], {}, "two rows of each language and two languages .*, got one of fr: add"),
+        (noise(4), ["en", "en", "fr", "fr"], {"groups": [0, 1, 2, 2]}, "two groups of rows .*, got one of fr"),
+        (noise(6), EN_FR, {}, r"shape \[4, H\] for 4 languages, got \[6, 4\]"),
+        (noise(4)[:, 0], EN_FR, {}, r"shape \[4, H\] for 4 languages, got \[4\]"),
+        (np.stack([noise(4)] * 2), EN_FR, {}, r"got \[2, 4, 4\]"),
+        (noise(4), ["en", "fr", "en", None], {}, "language column has 1 null"),
+        (noise(4), EN_FR, {"groups": [0, 1]}, "one entry per row in each column, .* 2 in the group column"),
+        (noise(4), EN_FR, {"C": 0}, RANGES),
+        (noise(4), EN_FR, {"C": float("nan")}, RANGES),
+        (noise(4), EN_FR, {"folds": 1}, RANGES),
+        (noise(4), EN_FR, {"shuffles": 1}, RANGES),
     ],
 )
-def test_bad_input(features, languages, groups, message):
+def test_bad_input(features, languages, settings, message):
     with pytest.raises(ValueError, match=message):
-        probe_languages(features, languages, groups=groups)
-
-
-@pytest.mark.parametrize("values", [{"C": 0}, {"C": float("nan")}, {"folds": 1}, {"shuffles": 1}])
-def test_numbers_out_of_range(values):
-    with pytest.raises(ValueError, match="C must be above 0, folds and shuffles must be 2 or more"):
-        probe_languages(noise(4), ["en", "fr"] * 2, **values)
+        probe_languages(features, languages, **settings)
 
 
 # A checkpoint on text.
@@ -172,76 +155,63 @@ def checkpoint(tmp_path, tiny_bert, bert_tokenizer):
     return str(tmp_path / "model")
 
 
-def spoken(rows=40):
+def two_texts(rows=40):
     """Two languages with words of their own; a second text that tells nothing."""
-    rng = np.random.default_rng(0)
-    words = {"en": (0, 12), "fr": (12, 24)}
-    languages = ["en", "fr"] * (rows // 2)
-    return Dataset.from_dict(
-        {
-            "text": [" ".join(f"w{i}" for i in rng.integers(*words[language], 5)) for language in languages],
-            "text_pair": ["w0"] * rows,
-            "language": languages,
-            "id": [str(i // 2) for i in range(rows)],
-        }
-    )
+    rng, words, languages = np.random.default_rng(0), {"en": (0, 12), "fr": (12, 24)}, ["en", "fr"] * (rows // 2)
+    texts = [" ".join(f"w{i}" for i in rng.integers(*words[language], 5)) for language in languages]
+    ids = [str(i // 2) for i in range(rows)]
+    return Dataset.from_dict({"text": texts, "text_pair": ["w0"] * rows, "language": languages, "id": ids})
 
 
 def test_every_layer_of_a_checkpoint(checkpoint):
-    found = probe_model(checkpoint, spoken(200), text_columns=["text"], layers=None, pooling="mean")
+    found = probe_model(checkpoint, two_texts(200), text_columns=["text"], layers=None, pooling="mean")
     assert [probe["layer"] for probe in found["layers"]] == [0, 1, 2]
     assert (found["protocol"], found["pooling"], found["C"]) == ("text", "mean", 1.0)
     assert found["layers"][0]["accuracy"] > 0.95
-    (last,) = probe_model(checkpoint, spoken(200), text_columns=["text"], pooling="mean")["layers"]
+    (last,) = probe_model(checkpoint, two_texts(200), text_columns=["text"], pooling="mean")["layers"]
     assert_alike(last, found["layers"][2] | {"layer": -1})
 
 
 def test_the_authors_code_as_protocol(checkpoint, bert_tokenizer, tiny_bert):
-    found = probe_model(checkpoint, spoken(), text_columns=["text", "text_pair"], protocol="code")
+    found = probe_model(checkpoint, two_texts(), text_columns=["text", "text_pair"], protocol="code")
     assert (found["C"], found["text_columns"], found["pooling"]) == (1e-4, ["text"], "pooler")
     model = tiny_bert(num_hidden_layers=2)
-    features = extract_features(model, bert_tokenizer, spoken(), pooling="pooler", text_columns=["text"])
-    expected = probe_languages(features, spoken()["language"], groups=spoken()["id"], C=1e-4)
+    features = extract_features(model, bert_tokenizer, two_texts(), pooling="pooler", text_columns=["text"])
+    expected = probe_languages(features, two_texts()["language"], groups=two_texts()["id"], C=1e-4)
     (probed,) = found["layers"]
     assert_alike(probed, {"layer": "pooler"} | expected.to_dict())
-    pair = probe_model(checkpoint, spoken(), text_columns=["text", "text_pair"])
+    pair = probe_model(checkpoint, two_texts(), text_columns=["text", "text_pair"])
     assert (pair["C"], pair["text_columns"], pair["pooling"]) == (1.0, ["text", "text_pair"], "cls")
 
 
-def test_what_cannot_be_probed(checkpoint, tmp_path, bert_tokenizer):
-    from transformers import BertConfig, BertForMaskedLM
+def test_what_cannot_be_probed(checkpoint, tmp_path, bert_tokenizer, tiny_bert):
+    from transformers import BartConfig, BartForSequenceClassification, BertConfig, BertForMaskedLM
 
-    with pytest.raises(
-        ValueError, match=r"Expected a model with its tokenizer at '.*nothing' \(Hub id or folder; of a run "
-    ):
-        probe_model(str(tmp_path / "nothing"), spoken(), text_columns=["text"])
-    config = BertConfig(vocab_size=40, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
-    BertForMaskedLM(config).save_pretrained(tmp_path / "masked")
-    bert_tokenizer.save_pretrained(tmp_path / "masked")
-    with pytest.raises(ValueError, match="has no trained pooler: choose pooling cls, mean or last"):
-        probe_model(str(tmp_path / "masked"), spoken(), text_columns=["text"], pooling="pooler")
-    with pytest.raises(ValueError, match="two languages or more, got only en"):
-        only = spoken().filter(lambda row: row["language"] == "en")
-        probe_model(checkpoint, only, text_columns=["text"])
-
-
-def test_what_does_not_belong_together(checkpoint, tmp_path, bert_tokenizer, tiny_bert):
-    from transformers import BartConfig, BartForSequenceClassification
-
-    small = tiny_bert(vocab_size=10)
-    small.save_pretrained(tmp_path / "small")
-    bert_tokenizer.save_pretrained(tmp_path / "small")
-    with pytest.raises(ValueError, match="has 29 tokens, but its model 10: they do not belong together"):
-        probe_model(str(tmp_path / "small"), spoken(), text_columns=["text"])
-    tiny_bert().save_pretrained(tmp_path / "alone")  # transformers makes a tokenizer of five special tokens up
-    with pytest.raises(ValueError, match=r"do not belong together|Expected a model with its tokenizer"):
-        probe_model(str(tmp_path / "alone"), spoken(), text_columns=["text"])
+    size = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
     shape = {"encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2, "decoder_attention_heads": 2}
     shape |= {"encoder_ffn_dim": 8, "decoder_ffn_dim": 8, "d_model": 16, "pad_token_id": 0}
-    BartForSequenceClassification(BartConfig(vocab_size=40, **shape)).save_pretrained(tmp_path / "bart")
-    bert_tokenizer.save_pretrained(tmp_path / "bart")
-    with pytest.raises(ValueError, match=r"returns no hidden states \(an encoder-decoder\?\)"):
-        probe_model(str(tmp_path / "bart"), spoken(), text_columns=["text"])
+    models = {
+        "masked": BertForMaskedLM(BertConfig(vocab_size=40, **size)),
+        "small": tiny_bert(vocab_size=10),
+        "bart": BartForSequenceClassification(BartConfig(vocab_size=40, **shape)),
+    }
+    for name, model in models.items():
+        model.save_pretrained(tmp_path / name)
+        bert_tokenizer.save_pretrained(tmp_path / name)
+    tiny_bert().save_pretrained(tmp_path / "alone")  # transformers makes a tokenizer of five special tokens up
+    for name, message in {
+        "nothing": r"Expected a model with its tokenizer at '.*nothing' \(Hub id or folder; of a run ",
+        "masked": "has no trained pooler: choose pooling cls, mean or last",
+        "small": "has 29 tokens, but its model 10: they do not belong together",
+        "alone": r"do not belong together|Expected a model with its tokenizer",
+        "bart": r"returns no hidden states \(an encoder-decoder\?\)",
+    }.items():
+        pooling = "pooler" if name == "masked" else None
+        with pytest.raises(ValueError, match=message):
+            probe_model(str(tmp_path / name), two_texts(), text_columns=["text"], pooling=pooling)
+    with pytest.raises(ValueError, match="two languages or more, got only en"):
+        only = two_texts().filter(lambda row: row["language"] == "en")
+        probe_model(checkpoint, only, text_columns=["text"])
 
 
 def test_a_decoder_without_padding_and_without_a_limit(tmp_path, decoder_tokenizer):
@@ -254,7 +224,7 @@ def test_a_decoder_without_padding_and_without_a_limit(tmp_path, decoder_tokeniz
     tokenizer = copy.deepcopy(decoder_tokenizer)
     tokenizer.pad_token, tokenizer.model_max_length = None, int(1e30)
     tokenizer.save_pretrained(tmp_path)
-    longer = spoken().map(lambda row: {"text": row["text"] * 10})
+    longer = two_texts().map(lambda row: {"text": row["text"] * 10})
     (probed,) = probe_model(str(tmp_path), longer, text_columns=["text"], pooling="mean")["layers"]
     assert probed["rows"] == 40
 
@@ -264,12 +234,12 @@ def test_an_adapter_of_plain_peft(tmp_path, tiny_bert, bert_tokenizer):
     tiny_bert().save_pretrained(base)
     add_lora(AutoModelForSequenceClassification.from_pretrained(base), 2).save_pretrained(folder)
     bert_tokenizer.save_pretrained(folder)
-    adapted = probe_model(str(folder), spoken(), text_columns=["text"])["layers"][0]
+    adapted = probe_model(str(folder), two_texts(), text_columns=["text"])["layers"][0]
     assert adapted["rows"] == 40 and not (folder / "langimb.json").exists()
 
 
 def test_the_command(checkpoint, tmp_path, capsys):
-    spoken().rename_column("id", "item").to_parquet(tmp_path / "texts.parquet")
+    two_texts().rename_column("id", "item").to_parquet(tmp_path / "texts.parquet")
     command = ["probe", checkpoint, str(tmp_path / "texts.parquet"), "--text_column", "text", "--layer", "all"]
     assert main([*command, "--pooling", "mean"]) == 0
     shown = capsys.readouterr().out
@@ -282,14 +252,15 @@ def test_the_command(checkpoint, tmp_path, capsys):
     assert main([*command, "--figure", str(tmp_path / "layers.svg")]) == 0
     assert (tmp_path / "layers.svg").read_text().count("<svg") == 1
     capsys.readouterr()
-    for figure in ("layers.gif", "no/layers.svg"):
-        assert main([*command, "--figure", str(tmp_path / figure)]) == 2
-        assert "expected a .svg, .png or .pdf file in a folder that exists, got" in capsys.readouterr().err
+    figure = "expected a .svg, .png or .pdf file in a folder that exists, got"
+    for flags, code, message in (
+        (["--figure", str(tmp_path / "layers.gif")], 2, figure),
+        (["--figure", str(tmp_path / "no/layers.svg")], 2, figure),
+        (["--layer", "last"], 2, "expected a number or all, got 'last'"),
+        (["--language-column", "tongue"], 1, "Expected a language column 'tongue'"),
+        (["--split", "nope"], 1, "texts.parquet: Unknown split \"nope\". Should be one of ['train']"),
+    ):
+        assert main([*command, *flags]) == code
+        assert message in capsys.readouterr().err
     assert main(["probe", checkpoint, str(tmp_path / "none.parquet")]) == 1
     assert capsys.readouterr().err.startswith("langimb: ")
-    assert main(["probe", checkpoint, str(tmp_path / "texts.parquet"), "--layer", "last"]) == 2
-    assert "expected a number or all, got 'last'" in capsys.readouterr().err
-    assert main([*command, "--language-column", "tongue"]) == 1
-    assert "Expected a language column 'tongue'" in capsys.readouterr().err
-    assert main([*command, "--split", "nope"]) == 1
-    assert "texts.parquet: Unknown split \"nope\". Should be one of ['train']" in capsys.readouterr().err
