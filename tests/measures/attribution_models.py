@@ -56,23 +56,17 @@ def make_tokenizer(style):
         pair=f"{first} $A {between} $B:1 {last}:1",
         special_tokens=[(token, tokenizer.token_to_id(token)) for token in (first, last)],
     )
-    names = (
-        ["input_ids", "attention_mask"] if style == "xlm-roberta" else ["input_ids", "token_type_ids", "attention_mask"]
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, unk_token=unknown, pad_token=pad, mask_token=mask, cls_token=first, sep_token=last,
-        model_max_length=128, model_input_names=names,
-    )  # fmt: skip
+    names = ["input_ids", *(["token_type_ids"] if style != "xlm-roberta" else []), "attention_mask"]
+    tokens = {"unk_token": unknown, "pad_token": pad, "mask_token": mask, "cls_token": first, "sep_token": last}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **tokens, model_max_length=128, model_input_names=names)
 
 
 def make_model(style, tokenizer, dtype=torch.float64):
     torch.manual_seed(0)
     size = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
     shape = {"bert": {}, "xlm-roberta": {"type_vocab_size": 1}, "deberta-v2": {"type_vocab_size": 2}}[style]
-    config = AutoConfig.for_model(
-        style, **size, **shape, vocab_size=len(tokenizer), num_labels=3, initializer_range=0.5,
-        max_position_embeddings=136, pad_token_id=tokenizer.pad_token_id,
-    )  # fmt: skip
+    size |= {"vocab_size": len(tokenizer), "num_labels": 3, "max_position_embeddings": 136}
+    config = AutoConfig.for_model(style, **size, **shape, initializer_range=0.5, pad_token_id=tokenizer.pad_token_id)
     return AutoModelForSequenceClassification.from_config(config).eval().to(dtype)
 
 

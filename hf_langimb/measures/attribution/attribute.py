@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -113,10 +112,16 @@ def attribute(
     mine = start_store(Path(out), manifest)
     if PartialState().is_main_process:
         _warn(manifest)
-    number = sum(len(shards[i]) for i in mine)
-    with _evaluating(model, forward.model), bar(description="Explaining", total=number, unit="row") as progress:
-        for i in mine:
-            write_shard(Path(out), i, *_explained(dataset, shards[i], tokenizer, mask_id, manifest, forward, progress))
+    modes = {module: module.training for module in model.modules()}
+    forward.model.eval()  # the model, or its copy
+    try:
+        with bar(description="Explaining", total=sum(len(shards[i]) for i in mine), unit="row") as progress:
+            for i in mine:
+                found = _explained(dataset, shards[i], tokenizer, mask_id, manifest, forward, progress)
+                write_shard(Path(out), i, *found)
+    finally:
+        for module, training in modes.items():
+            module.training = training
     PartialState().wait_for_everyone()
     return AttributionStore(out)
 
@@ -162,18 +167,6 @@ def _warn(manifest: dict[str, Any]) -> None:
         logger.warning("bfloat16 moves probabilities by some thousandths: compare only with stores of this type.")
     if manifest["mask_token_is_substitute"]:
         logger.warning("This tokenizer has no mask token: %r is used instead.", manifest["mask_token"])
-
-
-@contextmanager
-def _evaluating(model: Any, copied: Any) -> Iterator[None]:
-    """With the model (or its copy) in evaluation mode; each module keeps its own mode."""
-    modes = [(module, module.training) for module in model.modules()]
-    copied.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 def _problems(settings: dict[str, Any], mask_id: int | None, config: Any, tokenizer: Any, texts: int) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -46,20 +47,13 @@ class AttributionStore:
             if not shards:
                 found = f"no {MANIFEST}: run `langimb explain` first"
             raise ValueError(f"Expected complete attributions in {folder}, got {found}.")
+        self.labels: list[str] = list(self.manifest["labels"])  # names of the classes, in the order of S
         self.examples = self._read("examples").sort_by("example")
-        self._tokens: pa.Table | None = None
 
-    @property
-    def labels(self) -> list[str]:
-        """Names of the classes, in the order of S."""
-        return list(self.manifest["labels"])
-
-    @property
+    @cached_property
     def tokens(self) -> pa.Table:
         """All tokens, by example and position."""
-        if self._tokens is None:
-            self._tokens = self._read("tokens").sort_by([("example", "ascending"), ("position", "ascending")])
-        return self._tokens
+        return self._read("tokens").sort_by([("example", "ascending"), ("position", "ascending")])
 
     def __len__(self) -> int:
         return len(self.examples)
