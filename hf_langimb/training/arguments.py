@@ -24,8 +24,7 @@ class LangImbTrainingArguments(TrainingArguments):
         metadata={"help": "Class weights: none, class, per_language (as in the paper), independence or joint."},
     )
     missing_cell_policy: str = field(
-        default="error",
-        metadata={"help": "What to do if a language has no rows of a label: error, ignore or smooth."},
+        default="error", metadata={"help": "What to do if a language has no rows of a label: error, ignore or smooth."}
     )
     masked_entropy_weight: float = field(
         default=0.0, metadata={"help": "Factor lambda of the masked-input entropy loss (1 in the paper)."}

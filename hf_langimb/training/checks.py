@@ -122,11 +122,7 @@ def selecting_datasets(eval_dataset: Any, metric_for_best_model: str | None) -> 
 
 
 def require_comparable(
-    dataset: Any,
-    language_column: str,
-    trained: JointDistribution,
-    name: str,
-    counted: JointDistribution | None = None,
+    dataset: Any, language_column: str, trained: JointDistribution, name: str, counted: JointDistribution | None = None
 ) -> None:
     """Raise if class ids of a data set mean other languages or labels than in training, or rows are unseen there.
 

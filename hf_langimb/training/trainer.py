@@ -121,10 +121,7 @@ class LangImbTrainer(PublishingTrainer):
         languages = self.distribution.languages
         if not isinstance(collator, DataCollatorWithLanguage):
             return DataCollatorWithLanguage(
-                self.processing_class,
-                languages=languages,
-                language_column=self.args.language_column,
-                collator=collator,
+                self.processing_class, languages=languages, language_column=self.args.language_column, collator=collator
             )
         if collator.languages != languages:
             raise ValueError(

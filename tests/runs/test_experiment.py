@@ -463,15 +463,9 @@ def test_each_trained_checkpoint_is_loaded_once(work, tmp_path, monkeypatch):
     ("argv", "message"),
     [
         (["--setups", "balanced", "wieghted"], "Unknown setup 'wieghted': choose among balanced, imbalanced, weighted"),
-        (
-            ["--class_weighting", "joint"],
-            "Setup balanced sets class_weighting to 'none', got the flag too: leave the",
-        ),
+        (["--class_weighting", "joint"], "Setup balanced sets class_weighting to 'none', got the flag too: leave the"),
         (["--setups", "weighted_lora", "--lora_rank", "4"], "Setup weighted_lora sets lora_rank to 8, got the flag"),
-        (
-            ["--metric_for_best_model", "accuracy"],
-            "must be one of eval_loss, eval_plain_loss, eval_uniform_loss, got",
-        ),
+        (["--metric_for_best_model", "accuracy"], "must be one of eval_loss, eval_plain_loss, eval_uniform_loss, got"),
         (["--report_to", "comet_ml"], "report_to names comet_ml, which this environment does not have"),
         (["--missing_cell_policy", "hope"], "Unknown missing_cell_policy 'hope'"),
         (["--train_size", "5000"], "train split, axes .*A plan of 5,000 rows is larger than the source"),
