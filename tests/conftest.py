@@ -102,19 +102,10 @@ def tiny_bert(bert_tokenizer):
 
     def make(num_labels=3, seed=0, **config):
         torch.manual_seed(seed)
-        settings = {
-            "vocab_size": len(bert_tokenizer),
-            "hidden_size": 16,
-            "num_hidden_layers": 1,
-            "num_attention_heads": 2,
-            "intermediate_size": 32,
-            "max_position_embeddings": 64,
-            "hidden_dropout_prob": 0.0,
-            "attention_probs_dropout_prob": 0.0,
-            "initializer_range": 0.3,
-            "num_labels": num_labels,
-            "pad_token_id": 0,
-        }
+        settings = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+        settings |= {"vocab_size": len(bert_tokenizer), "max_position_embeddings": 64, "pad_token_id": 0}
+        settings |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "initializer_range": 0.3}
+        settings |= {"num_labels": num_labels}
         return BertForSequenceClassification(BertConfig(**settings | config))
 
     return make
@@ -159,19 +150,9 @@ def training_arguments(tmp_path):
     from hf_langimb import LangImbTrainingArguments
 
     def make(**changes):
-        settings = {
-            "output_dir": str(tmp_path / "run"),
-            "use_cpu": True,
-            "disable_tqdm": True,
-            "report_to": "none",
-            "save_strategy": "no",
-            "logging_strategy": "no",
-            "train_sampling_strategy": "sequential",
-            "max_grad_norm": 0.0,
-            "learning_rate": 0.01,
-            "max_steps": 1,
-            "seed": 1,
-        }
+        settings = {"output_dir": str(tmp_path / "run"), "use_cpu": True, "disable_tqdm": True, "report_to": "none"}
+        settings |= {"save_strategy": "no", "logging_strategy": "no", "train_sampling_strategy": "sequential"}
+        settings |= {"max_grad_norm": 0.0, "learning_rate": 0.01, "max_steps": 1, "seed": 1}
         return LangImbTrainingArguments(**settings | changes)
 
     return make
@@ -232,13 +213,21 @@ def rows(bert_tokenizer, tiny_dataset):
 
 @pytest.fixture
 def build(bert_tokenizer, tiny_bert, tiny_dataset, training_arguments, rows, monkeypatch):
-    """Function (model=None, data=rows, mask_length=3, **arguments): a trainer whose mask row has three tokens."""
+    """Function (model=None, data=rows, mask_length=3, **arguments): a trainer whose mask row has three tokens.
+
+    The arguments have short names: weighting, entropy, batch, accumulation and log_every (steps).
+    """
     from hf_langimb import LangImbTrainer
 
+    names = {"weighting": "class_weighting", "entropy": "masked_entropy_weight", "log_every": "logging_steps"}
+    names |= {"batch": "per_device_train_batch_size", "accumulation": "gradient_accumulation_steps"}
+
     def make(model=None, data=rows, eval_dataset=None, mask_length=3, keywords=None, **arguments):
+        settings = {"logging_strategy": "steps"} if "log_every" in arguments else {}
+        settings |= {names.get(name, name): value for name, value in arguments.items()}
         trainer = LangImbTrainer(
             tiny_bert() if model is None else model,
-            training_arguments(**arguments),
+            training_arguments(**settings),
             train_dataset=data,
             eval_dataset=eval_dataset,
             processing_class=bert_tokenizer,

@@ -48,13 +48,12 @@ class LangImbTrainingArguments(TrainingArguments):
         return self.__dict__ | {"hub_token": None}
 
     def __copy__(self) -> LangImbTrainingArguments:
-        return self._with(self.__dict__)
+        """With the token."""
+        made = object.__new__(type(self))
+        made.__dict__.update(self.__dict__)
+        return made
 
     def __deepcopy__(self, memo: dict[int, Any]) -> LangImbTrainingArguments:
-        return self._with(copy.deepcopy(self.__dict__, memo))
-
-    def _with(self, values: dict[str, Any]) -> LangImbTrainingArguments:
-        """A copy keeps the token."""
-        made = object.__new__(type(self))
-        made.__dict__.update(values)
+        made = copy.copy(self)
+        made.__dict__ = copy.deepcopy(self.__dict__, memo)
         return made

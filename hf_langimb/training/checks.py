@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,12 +20,9 @@ def count_for_model(
     name: str,
     trained: JointDistribution | None = None,
 ) -> JointDistribution:
-    """Count a data set on all classes of a model.
+    """Count a data set with a language and a label column on all classes (outputs) of a model.
 
     Args:
-        dataset: rows with a language and a label column.
-        classes: number of outputs of the model.
-        language_column: name of the column.
         label_names: columns that the Trainer uses as label, before `label`, `labels` and `label_ids`.
         name: of the data set, for messages; "train_dataset" must use the model's highest output.
         trained: counts of the training data, where every language and label must have rows.
@@ -35,23 +31,16 @@ def count_for_model(
         ValueError: columns are missing or contain nulls, labels are no class ids of this model, or a language or label
             is unseen in training.
     """
-    with _naming(name):
+    try:
         column = _label_column(dataset, language_column, label_names)
         counted = JointDistribution.from_dataset(dataset, language_column, column)
         names = class_label_names(dataset, column)
         counted = _on_all_classes(counted, names, classes, column, all_used=name == "train_dataset")
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
     if trained is not None:
         require_comparable(dataset, language_column, trained, name, counted)
     return counted
-
-
-@contextmanager
-def _naming(name: str) -> Iterator[None]:
-    """Start the error message about a data set with its name."""
-    try:
-        yield
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from None
 
 
 def _label_column(dataset: Any, language_column: str, label_names: Sequence[str]) -> str:
@@ -89,15 +78,11 @@ def _on_all_classes(
         advice = f"load the model with num_labels={len(names)}"
     elif kinds == ["int"]:
         fits = min(labels) >= 0 and max(labels) < classes and (not all_used or max(labels) == classes - 1)
-        found = f"labels {min(labels)} to {max(labels)}"
-        advice = (
-            f"load the model with num_labels={max(labels) + 1}; if classes have no rows, declare all in a ClassLabel"
-        )
+        found, number = f"labels {min(labels)} to {max(labels)}", max(labels) + 1
+        advice = f"load the model with num_labels={number}; if classes have no rows, declare all in a ClassLabel"
     else:
-        fits, found = (
-            False,
-            f"{', '.join(kinds)} such as {labels[0]!r}" if labels else f"only {IGNORED_LABEL} (ignored)",
-        )
+        fits = False
+        found = f"{', '.join(kinds)} such as {labels[0]!r}" if labels else f"only {IGNORED_LABEL} (ignored)"
         advice = f"use dataset.class_encode_column({column!r}), cast the column to int64, or use predict without labels"
     if not fits:
         raise ValueError(
@@ -124,17 +109,13 @@ def selecting_datasets(eval_dataset: Any, metric_for_best_model: str | None) -> 
 def require_comparable(
     dataset: Any, language_column: str, trained: JointDistribution, name: str, counted: JointDistribution | None = None
 ) -> None:
-    """Raise if class ids of a data set mean other languages or labels than in training, or rows are unseen there.
+    """Refuse an evaluation set whose class ids mean other languages or labels than in training (counted in `trained`).
 
     Args:
-        dataset: to be evaluated.
-        language_column: name of the column.
-        trained: counts of the training data.
-        name: of the data set, for messages.
-        counted: counts of `dataset` if it chooses the checkpoint; else rows may be unseen in training.
+        counted: counts of `dataset` if it chooses the checkpoint: no row may be unseen in training.
 
     Raises:
-        ValueError: both numberings or the unseen entries, and what to do.
+        ValueError: names both numberings or the unseen entries, and what to do.
     """
     problem = _other_ids(dataset, language_column, trained) or (counted and _unseen(counted, trained))
     if problem:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
+from itertools import groupby
+from operator import itemgetter
 
 import torch
 from torch.nn import functional as F
@@ -110,8 +112,7 @@ def append_masked_row(
     positions = attended.nonzero().flatten().tolist()
     special = [int(token) in special_ids for token in ids[positions].tolist()]
     source, masked = _resize_content(positions, special, length)
-    index = torch.tensor(source, device=ids.device)
-    is_mask = torch.tensor(masked, device=ids.device)
+    index, is_mask = (torch.tensor(values, device=ids.device) for values in (source, masked))
     shape = inputs["input_ids"].shape
     width = max(shape[1], len(source))
 
@@ -119,40 +120,27 @@ def append_masked_row(
         space = width - tensor.shape[-1]
         return F.pad(tensor, (space, 0) if pad_left else (0, space), value=fill)
 
-    extended = {}
+    extended = dict(inputs)
     for name, tensor in inputs.items():
-        if tensor.shape != shape:
-            extended[name] = tensor
-            continue
-        fill = pad_id if name == "input_ids" else 0
-        new = tensor[row][index]
-        if name == "input_ids":
-            new = torch.where(is_mask, mask_id, new)
-        extended[name] = torch.cat([fit(tensor, fill), fit(new, fill)[None]])
+        if tensor.shape == shape:
+            new, fill = tensor[row][index], 0
+            if name == "input_ids":
+                new, fill = torch.where(is_mask, mask_id, new), pad_id
+            extended[name] = torch.cat([fit(tensor, fill), fit(new, fill)[None]])
     return extended
 
 
 def _resize_content(positions: list[int], special: list[bool], length: int) -> tuple[list[int], list[bool]]:
     """Positions to copy so that the content runs have `length` tokens together; which of them are content."""
-    runs: list[list[int]] = []  # neighbours of one kind; special tokens stand alone
-    for i, is_special in enumerate(special):
-        if is_special or not runs or special[runs[-1][-1]]:
-            runs.append([i])
-        else:
-            runs[-1].append(i)
-    content = [run for run in runs if not special[run[0]]]
-    total = sum(map(len, content))
-    sizes, used, seen = [], 0, 0
-    for run in content:  # cumulative rounding: the sizes add up to `length`
-        seen += len(run)
-        upto = (2 * length * seen + total) // (2 * total)
-        sizes.append(upto - used)
-        used = upto
-    source, masked = [], []
-    remaining = iter(sizes)
-    for run in runs:
-        is_special = special[run[0]]
-        take = 1 if is_special else next(remaining)
-        source += [positions[run[0]]] * take
-        masked += [not is_special] * take
+    source: list[int] = []
+    masked: list[bool] = []
+    total, seen = special.count(False), 0
+    for is_special, run in groupby(zip(positions, special, strict=True), key=itemgetter(1)):
+        copied = [position for position, _ in run]
+        if not is_special:  # cumulative rounding: the sizes of the runs add up to `length`
+            ends = [(2 * length * place + total) // (2 * total) for place in (seen, seen + len(copied))]
+            seen += len(copied)
+            copied = copied[:1] * (ends[1] - ends[0])
+        source += copied
+        masked += [not is_special] * len(copied)
     return source, masked

@@ -256,10 +256,10 @@ class LangImbTrainer(PublishingTrainer):
         )
         labelled = (labels != IGNORED_LABEL).sum()
         items = labelled if num_items_in_batch is None else num_items_in_batch
+        classification = losses.sum() / items
         if not self.model.training:
             self._remember_evaluated(rows, labels, losses)
-            return losses.sum() / items
-        classification = losses.sum() / items
+            return classification
         entropy = classification.new_zeros(())
         if self._has_mask_row:
             entropy = self.args.masked_entropy_weight * labelled / items * negative_entropy(logits[-1])
@@ -333,9 +333,6 @@ class LangImbTrainer(PublishingTrainer):
                 parameters = [p for p in group["params"] if (id(p) in head) == in_head]
                 if parameters:
                     groups.append({**group, "params": parameters, "lr": rate})
-        grouped = [id(p) for group in groups for p in group["params"]]
-        trainable = {id(p) for p in self.model.parameters() if p.requires_grad}
-        assert len(grouped) == len(trainable) and set(grouped) == trainable, "each parameter is in one group"
         optimizer.param_groups = groups
         return optimizer
 

@@ -10,32 +10,20 @@ from hf_langimb import LangImbTrainer
 
 SMALL = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
 DECODER = {**SMALL, "num_key_value_heads": 1, "head_dim": 8, "pad_token_id": 1, "max_position_embeddings": 64}
+RELATIVE = {"type_vocab_size": 0, "relative_attention": True, "position_buckets": 8, "pos_att_type": ["p2c", "c2p"]}
 ARCHITECTURES = {  # name: tokenizer, configuration
     "bert": ("bert", SMALL),
     "xlm-roberta": ("roberta", {**SMALL, "type_vocab_size": 1, "pad_token_id": 1}),
-    "deberta-v2": (
-        "bert",
-        {
-            **SMALL,
-            "type_vocab_size": 0,
-            "relative_attention": True,
-            "position_buckets": 8,
-            "pos_att_type": ["p2c", "c2p"],
-        },
-    ),
+    "deberta-v2": ("bert", {**SMALL, **RELATIVE}),
     "distilbert": ("bert", {"dim": 16, "hidden_dim": 32, "n_layers": 1, "n_heads": 2}),
     "modernbert": ("bert", {**SMALL, "pad_token_id": 0, "reference_compile": False, "num_hidden_layers": 2}),
-    "qwen2": ("decoder", DECODER),
-    "qwen3": ("decoder", DECODER),
-    "llama": ("decoder", DECODER),
+    **dict.fromkeys(("qwen2", "qwen3", "llama"), ("decoder", DECODER)),
 }
 HEADS = {  # what stands outside the encoder, where it is not "classifier" alone
     "deberta-v2": {"pooler", "classifier"},
     "distilbert": {"pre_classifier", "classifier"},
     "modernbert": {"head", "classifier"},
-    "qwen2": {"score"},
-    "qwen3": {"score"},
-    "llama": {"score"},
+    **{key: {"score"} for key in ("qwen2", "qwen3", "llama")},
 }
 
 
@@ -63,14 +51,9 @@ def build(tokenizer, tiny_dataset, training_arguments):
     data = tiny_dataset(tokenizer, pair=tokenizer.mask_token is not None)
 
     def trainer(model, **changes):
-        arguments = training_arguments(
-            class_weighting="per_language",
-            masked_entropy_weight=1.0 if tokenizer.mask_token else 0.0,
-            max_steps=2,
-            per_device_train_batch_size=4,
-            gradient_accumulation_steps=2,
-            **changes,
-        )
+        changes |= {"class_weighting": "per_language", "masked_entropy_weight": float(bool(tokenizer.mask_token))}
+        changes |= {"max_steps": 2, "per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}
+        arguments = training_arguments(**changes)
         return LangImbTrainer(model, arguments, None, data, data, tokenizer)
 
     return trainer

@@ -14,7 +14,7 @@ from hf_langimb import LangImbTrainer
 
 
 def test_the_axes_are_saved_beside_the_weights(build, rows, tmp_path):
-    trainer = build(class_weighting="per_language", masked_entropy_weight=1.0)
+    trainer = build(weighting="per_language", entropy=1.0)
     trainer.train()
     trainer.save_model(tmp_path)
     model = AutoModelForSequenceClassification.from_pretrained(tmp_path)
@@ -32,13 +32,13 @@ def test_the_axes_are_saved_beside_the_weights(build, rows, tmp_path):
 
 
 def test_without_training_data_the_axes_come_from_the_checkpoint(build, rows, tmp_path):
-    trainer = build(eval_dataset=rows, class_weighting="per_language")
+    trainer = build(eval_dataset=rows, weighting="per_language")
     expected = trainer.evaluate()
     trainer.save_model(tmp_path / "first")
     axes = json.loads((tmp_path / "first" / "langimb.json").read_text(encoding="utf-8"))
     english = rows.filter(lambda row: row["language"] == "fr")  # alone it would count languages otherwise
     model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "first")
-    again = build(model, None, english, class_weighting="per_language")
+    again = build(model, None, english, weighting="per_language")
     assert again.distribution == trainer.distribution
     assert again.evaluate(rows)["eval_loss"] == pytest.approx(expected["eval_loss"], rel=1e-6)
     assert build(model, None).distribution == trainer.distribution
@@ -49,7 +49,7 @@ def test_without_training_data_the_axes_come_from_the_checkpoint(build, rows, tm
 
 def test_without_training_data_or_axes_those_of_the_evaluation_set_serve(build, rows, tmp_path):
     part = rows.filter(lambda row: row["label"] < 2)  # not every class need have rows
-    trainer = build(data=None, eval_dataset={"part": part, "all": rows}, class_weighting="none")
+    trainer = build(data=None, eval_dataset={"part": part, "all": rows}, weighting="none")
     assert trainer.distribution.languages == ("en", "fr", "ja")
     assert trainer.evaluate()["eval_part_loss"] > 0
     trainer.save_model(tmp_path)
@@ -59,20 +59,9 @@ def test_without_training_data_or_axes_those_of_the_evaluation_set_serve(build, 
 @pytest.mark.parametrize("sampling", ["random", "group_by_length"])
 @pytest.mark.parametrize("rank", [0, 4])
 def test_resuming_continues_where_training_stopped(build, tiny_bert, rows, tmp_path, rank, sampling):
-    settings = {
-        "class_weighting": "per_language",
-        "masked_entropy_weight": 1.0,
-        "lora_rank": rank,
-        "max_steps": 6,
-        "per_device_train_batch_size": 4,
-        "gradient_accumulation_steps": 2,
-        "train_sampling_strategy": sampling,
-        "save_strategy": "steps",
-        "save_steps": 2,
-        "logging_strategy": "steps",
-        "logging_steps": 1,
-        "mask_length": None,
-    }
+    settings = {"weighting": "per_language", "entropy": 1.0, "mask_length": None, "lora_rank": rank, "log_every": 1}
+    settings |= {"max_steps": 6, "batch": 4, "accumulation": 2, "train_sampling_strategy": sampling}
+    settings |= {"save_strategy": "steps", "save_steps": 2}
     whole = build(tiny_bert(hidden_dropout_prob=0.1), **settings)
     whole.train()
     resumed = build(tiny_bert(hidden_dropout_prob=0.1), **settings)
@@ -86,16 +75,10 @@ def test_resuming_continues_where_training_stopped(build, tiny_bert, rows, tmp_p
 
 
 def test_the_best_checkpoint_is_that_of_the_own_loss(build, rows):
+    steps = {"eval_strategy": "steps", "save_strategy": "steps", "eval_steps": 1, "save_steps": 1, "max_steps": 4}
+    rate = 0.3  # too large, so that the last step is not the best
     trainer = build(
-        eval_dataset=rows,
-        class_weighting="per_language",
-        max_steps=4,
-        eval_strategy="steps",
-        save_strategy="steps",
-        eval_steps=1,
-        save_steps=1,
-        load_best_model_at_end=True,
-        learning_rate=0.3,  # too large, so that the last step is not the best
+        eval_dataset=rows, weighting="per_language", load_best_model_at_end=True, learning_rate=rate, **steps
     )
     trainer.train()
     losses = {e["step"]: e["eval_loss"] for e in trainer.state.log_history if "eval_loss" in e}

@@ -22,11 +22,7 @@ def rows(tokenizer, languages, column="language"):
     [
         (AXIS, ["ja", "en", "fr"], [2, 0, 1]),
         (AXIS, [2, 0, 1], [2, 0, 1]),
-        (
-            AXIS,
-            [torch.tensor(2), torch.tensor(0), torch.tensor(1)],
-            [2, 0, 1],
-        ),  # a ClassLabel under set_format("torch")
+        (AXIS, [*torch.tensor([2, 0, 1])], [2, 0, 1]),  # a ClassLabel under set_format("torch")
         (AXIS, ["ja", "de", None], [2, -1, -1]),
         (AXIS, [3, -1, 1], [-1, -1, 1]),
         (("12", "7", "en"), [7, 12, "en"], [1, 0, 2]),  # a column of numbers: names, not positions
@@ -73,11 +69,8 @@ def test_another_collator_does_the_rest_and_never_sees_the_language(bert_tokeniz
 
 
 def test_without_a_tokenizer_rows_of_equal_length_are_stacked():
-    features = [
-        {"input_ids": [1, 2], "label": 1, "language": "fr"},
-        {"input_ids": [3, 4], "label": 0, "language": "en"},
-    ]
-    batch = DataCollatorWithLanguage(languages=AXIS)(features)
+    first, second = {"input_ids": [1, 2], "label": 1, "language": "fr"}, {"input_ids": [3, 4], "label": 0}
+    batch = DataCollatorWithLanguage(languages=AXIS)([first, second | {"language": "en"}])
     assert batch["input_ids"].tolist() == [[1, 2], [3, 4]]
     assert batch["labels"].tolist() == [1, 0]
     assert batch["language_ids"].tolist() == [1, 0]

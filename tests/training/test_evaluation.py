@@ -11,10 +11,7 @@ from datasets import ClassLabel
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_evaluation_reports_own_plain_and_uniform_loss(build, tiny_bert, rows, batch, smoothing):
     trainer = build(
-        eval_dataset=rows,
-        class_weighting="per_language",
-        label_smoothing_factor=smoothing,
-        per_device_eval_batch_size=batch,
+        eval_dataset=rows, weighting="per_language", label_smoothing_factor=smoothing, per_device_eval_batch_size=batch
     )
     metrics = trainer.evaluate()
     model = tiny_bert()
@@ -29,11 +26,8 @@ def test_evaluation_reports_own_plain_and_uniform_loss(build, tiny_bert, rows, b
 
 
 def test_mask_rows_and_weights_leave_evaluation_as_it_is(build, rows):
-    outputs = {}
-    for entropy_weight in (0.0, 1.0):
-        trainer = build(mask_length=None, eval_dataset=rows, masked_entropy_weight=entropy_weight)
-        outputs[entropy_weight] = trainer.evaluate(), trainer.predict(rows)
-    (plain, predicted), (entropy, predicted_too) = outputs.values()
+    trainers = [build(mask_length=None, eval_dataset=rows, entropy=weight) for weight in (0.0, 1.0)]
+    (plain, predicted), (entropy, predicted_too) = ((t.evaluate(), t.predict(rows)) for t in trainers)
     assert len(predicted.predictions) == len(predicted_too.predictions) == len(rows)
     assert (predicted.predictions == predicted_too.predictions).all()
     assert (predicted_too.label_ids == rows["label"][:]).all()
@@ -47,12 +41,11 @@ def test_evaluation_between_steps_disturbs_nothing(build, rows):
     for strategy in ("no", "steps"):
         trainer = build(
             eval_dataset=rows,
-            class_weighting="per_language",
-            masked_entropy_weight=1.0,
+            weighting="per_language",
+            entropy=1.0,
             eval_strategy=strategy,
             eval_steps=1,
-            logging_strategy="steps",
-            logging_steps=1,
+            log_every=1,
             max_steps=3,
         )
         trainer.train()
@@ -62,13 +55,13 @@ def test_evaluation_between_steps_disturbs_nothing(build, rows):
 
 def test_several_evaluation_sets_report_each_under_its_name(build, rows):
     data = {"all": rows, "english": rows.filter(lambda row: row["language"] == "en")}
-    trainer = build(eval_dataset=data, class_weighting="per_language")
+    trainer = build(eval_dataset=data, weighting="per_language")
     metrics = trainer.evaluate()
     assert {"eval_all_loss", "eval_english_plain_loss", "eval_english_uniform_loss"} <= set(metrics)
 
 
 def test_predict_gives_an_unseen_language_weight_1_and_says_so_once(build, tiny_bert, rows, caplog):
-    trainer = build(class_weighting="per_language", per_device_eval_batch_size=4)
+    trainer = build(weighting="per_language", per_device_eval_batch_size=4)
     strangers = rows.map(lambda row: {"language": "de"})
     with caplog.at_level(logging.WARNING):
         metrics = trainer.predict(strangers).metrics
@@ -81,7 +74,7 @@ def test_predict_gives_an_unseen_language_weight_1_and_says_so_once(build, tiny_
 
 @pytest.mark.parametrize("removed", [("label",), ("label", "language"), ("language",), ()], ids=str)
 def test_predict_needs_neither_labels_nor_languages(build, rows, removed):
-    trainer = build(class_weighting="per_language", masked_entropy_weight=1.0)
+    trainer = build(weighting="per_language", entropy=1.0)
     received = set()
     trainer.model.register_forward_pre_hook(lambda model, args, kwargs: received.update(kwargs), with_kwargs=True)
     expected = trainer.predict(rows).predictions
@@ -141,12 +134,9 @@ def test_labels_numbered_otherwise_are_refused_in_the_evaluation_set(build, rows
 def test_class_ids_numbered_otherwise_are_refused_wherever_they_are_evaluated(build, rows, column):
     texts = rows.map(lambda row: {"label": "abc"[row["label"]]})
     ordered = sorted(set(texts[column]))
-    one, other = (
-        texts.cast_column(column, ClassLabel(names=list(names))).cast_column("label", ClassLabel(names=["a", "b", "c"]))
-        if column == "language"
-        else texts.cast_column(column, ClassLabel(names=list(names)))
-        for names in (ordered, ordered[::-1])
-    )
+    if column == "language":
+        texts = texts.cast_column("label", ClassLabel(names=["a", "b", "c"]))
+    one, other = (texts.cast_column(column, ClassLabel(names=names)) for names in (ordered, ordered[::-1]))
     trainer = build(data=one, eval_dataset={"some": other})  # selects nothing
     message = f"its {column} column is a ClassLabel with the order {', '.join(ordered[::-1])}, expected"
     for call in (trainer.evaluate, lambda: trainer.evaluate(other), lambda: trainer.predict(other)):
@@ -160,10 +150,11 @@ def test_a_label_without_an_output_is_refused_in_evaluation(build, rows):
         build().evaluate(relabelled(rows, lambda label: 5, "int64"))
 
 
-def test_the_longest_name_selects(build, rows):
-    strangers = rows.map(lambda row: {"language": "de"})
-    trainer = build(eval_dataset={"t": strangers, "t_en": rows}, metric_for_best_model="eval_t_en_loss")
-    assert trainer.evaluate()["eval_t_loss"] > 0
+@pytest.mark.parametrize(("own", "other"), [("own", "foreign"), ("t_en", "t")])  # the longest name selects
+def test_an_evaluation_set_that_selects_nothing_may_have_any_language(build, rows, own, other):
+    data = {other: rows.map(lambda row: {"language": "de"}), own: rows}
+    trainer = build(eval_dataset=data, metric_for_best_model=f"eval_{own}_loss")
+    assert trainer.evaluate()[f"eval_{other}_loss"] > 0
 
 
 def test_a_language_that_only_its_class_label_names_is_unseen(build, rows):
@@ -171,9 +162,3 @@ def test_a_language_that_only_its_class_label_names_is_unseen(build, rows):
     trained = without(rows, "ja").cast_column("language", names)
     with pytest.raises(ValueError, match=r"eval_dataset: language ja is not in train_dataset \(en, fr\)"):
         build(data=trained, eval_dataset=rows.cast_column("language", names))
-
-
-def test_an_evaluation_set_that_selects_nothing_may_have_any_language(build, rows):
-    strangers = rows.map(lambda row: {"language": "de"})
-    trainer = build(eval_dataset={"own": rows, "foreign": strangers}, metric_for_best_model="eval_own_loss")
-    assert trainer.evaluate()["eval_foreign_loss"] > 0

@@ -41,7 +41,7 @@ def test_lora_trains_adapters_and_head_alone(build, tiny_bert, rows, tmp_path):
     tiny_bert().save_pretrained(tmp_path / "base")
     names = {0: "bad", 1: "fair", 2: "good"}
     base = AutoModelForSequenceClassification.from_pretrained(tmp_path / "base", id2label=names)
-    trainer = build(base, class_weighting="per_language", masked_entropy_weight=1.0, lora_rank=4, max_steps=3)
+    trainer = build(base, weighting="per_language", entropy=1.0, lora_rank=4, max_steps=3)
     before = {name: parameter.detach().clone() for name, parameter in trainer.model.named_parameters()}
     trainer.train()
     for name, parameter in trainer.model.named_parameters():

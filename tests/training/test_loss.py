@@ -30,11 +30,11 @@ def test_the_gradient_is_that_of_the_whole_batch_however_it_is_cut(
     trainer = build(
         tiny_bert().double(),
         data,
-        class_weighting="per_language",
+        weighting="per_language",
         missing_cell_policy="ignore",
-        masked_entropy_weight=entropy_weight,
-        per_device_train_batch_size=batch,
-        gradient_accumulation_steps=accumulation,
+        entropy=entropy_weight,
+        batch=batch,
+        accumulation=accumulation,
     )
     gradients = gradients_of(trainer)
     expected = gradients_by_hand(tiny_bert().double(), data, weights=weights, entropy_weight=entropy_weight)
@@ -51,12 +51,7 @@ def count(data):
 
 @pytest.mark.parametrize(("batch", "accumulation"), [(21, 1), (7, 3), (4, 6)])
 def test_the_gradient_in_float32(build, tiny_bert, rows, batch, accumulation, gradients_of):
-    trainer = build(
-        class_weighting="per_language",
-        masked_entropy_weight=1.0,
-        per_device_train_batch_size=batch,
-        gradient_accumulation_steps=accumulation,
-    )
+    trainer = build(weighting="per_language", entropy=1.0, batch=batch, accumulation=accumulation)
     expected = gradients_by_hand(tiny_bert().double(), rows, entropy_weight=1.0)
     assert_same_gradients(gradients_of(trainer), expected, relative=1e-5)
 
@@ -64,14 +59,7 @@ def test_the_gradient_in_float32(build, tiny_bert, rows, batch, accumulation, gr
 def test_the_gradient_with_mask_rows_drawn_at_random(bert_tokenizer, tiny_dataset, tiny_bert, build, gradients_of):
     """Texts of one word leave one mask row to draw."""
     data = tiny_dataset(bert_tokenizer, length=(1, 1))
-    trainer = build(
-        tiny_bert().double(),
-        data,
-        mask_length=None,
-        masked_entropy_weight=1.0,
-        per_device_train_batch_size=5,
-        gradient_accumulation_steps=5,
-    )
+    trainer = build(tiny_bert().double(), data, mask_length=None, entropy=1.0, batch=5, accumulation=5)
     model = tiny_bert().double()
     (loss_by_hand(model, data, weights=None) + entropy_term(model, [2, 4, 3])).backward()
     expected = {name: p.grad for name, p in model.named_parameters()}
@@ -80,32 +68,20 @@ def test_the_gradient_with_mask_rows_drawn_at_random(bert_tokenizer, tiny_datase
 
 def test_rows_labelled_minus_100_do_not_count(build, tiny_bert, rows, gradients_of):
     data = rows.map(lambda row, i: {"label": row["label"] if i % 3 else -100}, with_indices=True)
-    trainer = build(
-        tiny_bert().double(),
-        data,
-        masked_entropy_weight=1.0,
-        per_device_train_batch_size=4,
-        gradient_accumulation_steps=6,
-    )
+    trainer = build(tiny_bert().double(), data, entropy=1.0, batch=4, accumulation=6)
     expected = gradients_by_hand(tiny_bert().double(), data, weights=None, entropy_weight=1.0)
     assert_same_gradients(gradients_of(trainer), expected, absolute=1e-6)
     assert trainer.distribution.rows == 14
 
 
 def test_label_smoothing_weighs_the_smoothed_loss(build, tiny_bert, rows, gradients_of):
-    trainer = build(
-        tiny_bert().double(),
-        class_weighting="per_language",
-        label_smoothing_factor=0.2,
-        per_device_train_batch_size=7,
-        gradient_accumulation_steps=3,
-    )
+    trainer = build(tiny_bert().double(), weighting="per_language", label_smoothing_factor=0.2, batch=7, accumulation=3)
     expected = gradients_by_hand(tiny_bert().double(), rows, smoothing=0.2)
     assert_same_gradients(gradients_of(trainer), expected, absolute=1e-6)
 
 
 def test_the_mask_row_is_drawn_from_the_rows_and_lengths_of_the_batch(bert_tokenizer, build):
-    trainer = build(mask_length=None, masked_entropy_weight=1.0)
+    trainer = build(mask_length=None, entropy=1.0)
     texts = ["w1", "w1 w2 w3 w4", "", "w1 unheard"]
     inputs = bert_tokenizer(texts, padding=True, return_tensors="pt")
     drawn = [trainer._draw_mask(inputs) for _ in range(200)]
@@ -116,13 +92,7 @@ def test_the_mask_row_is_drawn_from_the_rows_and_lengths_of_the_batch(bert_token
 
 def test_a_batch_of_empty_texts_trains_without_a_mask_row(bert_tokenizer, build):
     empty = [bert_tokenizer("") | {"label": i % 3, "language": "fr"} for i in range(6)]
-    trainer = build(
-        data=Dataset.from_list(empty),
-        mask_length=None,
-        masked_entropy_weight=1.0,
-        logging_strategy="steps",
-        logging_steps=1,
-    )
+    trainer = build(data=Dataset.from_list(empty), mask_length=None, entropy=1.0, log_every=1)
     trainer.train()
     assert trainer.state.log_history[0]["loss_masked_entropy"] == 0
     assert trainer.state.log_history[0]["loss_classification"] > 0
@@ -155,12 +125,7 @@ def torch_loop(model, rows, batch, epochs=3, rate=0.01):
 
 @pytest.mark.parametrize("accumulation", [1, 3])
 def test_without_weights_it_trains_as_a_plain_torch_loop(build, tiny_bert, rows, accumulation):
-    trainer = build(
-        tiny_bert().double(),
-        per_device_train_batch_size=6 // accumulation,
-        gradient_accumulation_steps=accumulation,
-        **PLAIN,
-    )
+    trainer = build(tiny_bert().double(), batch=6 // accumulation, accumulation=accumulation, **PLAIN)
     trainer.train()
     assert trainer.state.global_step == 12
     assert_same_weights(trainer.model, torch_loop(tiny_bert().double(), rows, 6))
@@ -177,7 +142,7 @@ def stock(model, arguments, rows, tokenizer, **changes):
 def test_without_weights_or_accumulation_it_trains_as_the_stock_trainer(
     build, tiny_bert, rows, bert_tokenizer, training_arguments
 ):
-    ours = build(tiny_bert().double(), per_device_train_batch_size=6, **PLAIN)
+    ours = build(tiny_bert().double(), batch=6, **PLAIN)
     ours.train()
     model = tiny_bert().double()
     stock(model, training_arguments(), rows, bert_tokenizer, per_device_train_batch_size=6, **PLAIN).train()
@@ -205,14 +170,7 @@ def test_bf16_training_computes_its_losses_in_float32(build, tiny_bert, rows):
     logs = {}
     for bf16 in (False, True):
         trainer = build(
-            class_weighting="per_language",
-            masked_entropy_weight=1.0,
-            bf16=bf16,
-            per_device_train_batch_size=7,
-            gradient_accumulation_steps=3,
-            logging_strategy="steps",
-            logging_steps=1,
-            max_steps=4,
+            weighting="per_language", entropy=1.0, bf16=bf16, batch=7, accumulation=3, log_every=1, max_steps=4
         )
         dtypes, own = set(), trainer.compute_loss_func
 
@@ -231,9 +189,7 @@ def test_bf16_training_computes_its_losses_in_float32(build, tiny_bert, rows):
 
 
 def test_a_bf16_model_trains_with_float32_losses(build, tiny_bert):
-    trainer = build(
-        tiny_bert().bfloat16(), class_weighting="per_language", masked_entropy_weight=1.0, logging_strategy="steps"
-    )
+    trainer = build(tiny_bert().bfloat16(), weighting="per_language", entropy=1.0, logging_strategy="steps")
     loss = trainer.train().training_loss
     expected = loss_by_hand(tiny_bert().double(), trainer.train_dataset.select(range(8)), entropy_weight=1.0)
     assert loss == pytest.approx(expected.item(), rel=0.05)
@@ -245,13 +201,7 @@ def test_a_bf16_model_trains_with_float32_losses(build, tiny_bert):
 @pytest.mark.parametrize(("batch", "accumulation", "every"), [(7, 1, 1), (2, 4, 1), (3, 3, 2), (2, 3, 5)])
 def test_the_parts_of_the_loss_are_logged(build, batch, accumulation, every):
     trainer = build(
-        class_weighting="per_language",
-        masked_entropy_weight=0.7,
-        per_device_train_batch_size=batch,
-        gradient_accumulation_steps=accumulation,
-        logging_strategy="steps",
-        logging_steps=every,
-        max_steps=11,
+        weighting="per_language", entropy=0.7, batch=batch, accumulation=accumulation, log_every=every, max_steps=11
     )
     for _ in range(2):  # a second training starts its averages afresh
         trainer.train()
@@ -263,14 +213,7 @@ def test_the_parts_of_the_loss_are_logged(build, batch, accumulation, every):
 
 
 def test_a_logged_step_has_the_loss_computed_by_hand(build, tiny_bert, rows):
-    trainer = build(
-        class_weighting="per_language",
-        masked_entropy_weight=0.7,
-        per_device_train_batch_size=4,
-        gradient_accumulation_steps=6,
-        logging_strategy="steps",
-        logging_steps=1,
-    )
+    trainer = build(weighting="per_language", entropy=0.7, batch=4, accumulation=6, log_every=1)
     trainer.train()
     entry = next(entry for entry in trainer.state.log_history if "loss" in entry)
     assert entry["loss_classification"] == pytest.approx(loss_by_hand(tiny_bert(), rows).item(), rel=1e-5)

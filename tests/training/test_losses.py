@@ -57,9 +57,7 @@ def test_losses_are_computed_in_float32_or_better(given, computed):
     logits = torch.tensor([[1.0, -2.0, 0.5]], dtype=getattr(torch, given))
     losses = weighted_cross_entropy(logits, torch.tensor([0]), torch.tensor([1]), WEIGHTS)
     assert losses.dtype == negative_entropy(logits).dtype == getattr(torch, computed)
-    assert losses.item() == pytest.approx(
-        3 * smoothed([1.0, -2.0, 0.5], 0), rel=1e-6
-    )  # those numbers are exact in bf16
+    assert losses.item() == pytest.approx(3 * smoothed([1.0, -2.0, 0.5], 0), rel=1e-6)  # these are exact in bf16
 
 
 def test_negative_entropy_is_the_sum_of_p_log_p_in_nats():
@@ -89,15 +87,8 @@ def encode(tokenizer, *texts):
 
 def append(tokenizer, batch, row, length, **kwargs):
     special = set(tokenizer.all_special_ids) - {tokenizer.mask_token_id, tokenizer.unk_token_id}
-    return append_masked_row(
-        batch,
-        row=row,
-        length=length,
-        mask_id=tokenizer.mask_token_id,
-        pad_id=tokenizer.pad_token_id,
-        special_ids=special,
-        **kwargs,
-    )
+    ids = {"mask_id": tokenizer.mask_token_id, "pad_id": tokenizer.pad_token_id, "special_ids": special}
+    return append_masked_row(batch, row=row, length=length, **ids, **kwargs)
 
 
 LAYOUTS = [  # tokenizer, texts of the template row, length, tokens wanted, token types wanted

@@ -57,7 +57,7 @@ BAD_DATA = {
     ),
     "labels as floats": (
         lambda rows: relabelled(rows, float, "float64"),
-        r"train_dataset: The label column holds .*(float|double).*int64",
+        r"train_dataset: The label column has .*(float|double).*int64",
     ),
     "ClassLabel of other size": (
         lambda rows: rows.cast_column("label", ClassLabel(names=["a", "b", "c", "d"])),
@@ -82,7 +82,7 @@ BAD_DATA = {
 def test_bad_training_data_is_refused_in_words(build, rows, name):
     change, message = BAD_DATA[name]
     with pytest.raises(ValueError, match=f"(?s){message}"):
-        build(data=change(rows), class_weighting="per_language")
+        build(data=change(rows), weighting="per_language")
 
 
 def test_languages_named_by_numbers_are_refused(build, rows):
@@ -105,7 +105,7 @@ def test_a_model_that_numbers_the_labels_otherwise_is_refused(build, tiny_bert, 
 
 
 def test_a_language_unseen_in_training_cannot_train(build, rows):
-    trainer = build(class_weighting="per_language", per_device_train_batch_size=21)
+    trainer = build(weighting="per_language", batch=21)
     trainer.train_dataset = rows.map(lambda row: {"language": "de"})
     with pytest.raises(ValueError, match="have a language that is not one of en, fr, ja"):
         trainer.train()
@@ -113,9 +113,9 @@ def test_a_language_unseen_in_training_cannot_train(build, rows):
 
 def test_bad_arguments_are_refused_in_words(build, tiny_bert, rows, decoder_tokenizer, training_arguments):
     with pytest.raises(ValueError, match="Unknown class weighting 'balanced': choose one of none, class, per_language"):
-        build(class_weighting="balanced")
+        build(weighting="balanced")
     with pytest.raises(ValueError, match="Unknown missing_cell_policy 'skip': choose one of error, ignore, smooth"):
-        build(class_weighting="per_language", missing_cell_policy="skip")
+        build(weighting="per_language", missing_cell_policy="skip")
     with pytest.raises(ValueError, match="pass train_dataset or eval_dataset"):
         build(data=None)
     with pytest.raises(TypeError, match="LangImbTrainingArguments, got TrainingArguments"):

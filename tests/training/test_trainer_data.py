@@ -25,33 +25,21 @@ def test_language_columns_of_every_kind_train_alike(build, tiny_bert, rows, kind
         numbers = [3 + names.index(language) for language in rows["language"]]
         data = rows.remove_columns("language").add_column("language", numbers)
         names = ["3", "4", "5"]
-    trainer = build(
-        tiny_bert().double(),
-        data,
-        class_weighting="per_language",
-        remove_unused_columns=remove_unused,
-        per_device_train_batch_size=21,
-    )
+    trainer = build(tiny_bert().double(), data, weighting="per_language", remove_unused_columns=remove_unused, batch=21)
     assert trainer.distribution == JointDistribution(names, [0, 1, 2], list(counts))
     assert_same_gradients(gradients_of(trainer), gradients_by_hand(tiny_bert().double(), rows), absolute=1e-6)
 
 
-def test_rows_may_be_a_list_of_mappings(build, tiny_bert, rows, gradients_of):
-    trainer = build(tiny_bert().double(), list(rows), class_weighting="per_language", per_device_train_batch_size=21)
-    assert_same_gradients(gradients_of(trainer), gradients_by_hand(tiny_bert().double(), rows), absolute=1e-6)
-
-
-def test_a_stream_trains(build, tiny_bert, rows, gradients_of):
-    trainer = build(
-        tiny_bert().double(), rows.to_iterable_dataset(), class_weighting="per_language", per_device_train_batch_size=21
-    )
+@pytest.mark.parametrize("make", [list, Dataset.to_iterable_dataset], ids=["list", "stream"])
+def test_rows_may_be_a_list_of_mappings_or_a_stream(build, tiny_bert, rows, gradients_of, make):
+    trainer = build(tiny_bert().double(), make(rows), weighting="per_language", batch=21)
     assert_same_gradients(gradients_of(trainer), gradients_by_hand(tiny_bert().double(), rows), absolute=1e-6)
 
 
 def test_names_of_a_class_label_go_into_the_configuration(build, rows, tmp_path):
     names = ["entailment", "neutral", "contradiction"]
     data = rows.cast_column("label", ClassLabel(names=names))
-    trainer = build(data=data, eval_dataset=data, class_weighting="per_language", masked_entropy_weight=1.0)
+    trainer = build(data=data, eval_dataset=data, weighting="per_language", entropy=1.0)
     trainer.train()
     trainer.save_model(tmp_path)
     config = AutoModelForSequenceClassification.from_pretrained(tmp_path).config
@@ -69,8 +57,8 @@ def test_names_that_the_model_has_already_stay(build, tiny_bert, rows):
 def test_another_collator_is_wrapped(build, tiny_bert, rows, bert_tokenizer, gradients_of):
     trainer = build(
         tiny_bert().double(),
-        class_weighting="per_language",
-        per_device_train_batch_size=21,
+        weighting="per_language",
+        batch=21,
         keywords={"data_collator": DataCollatorWithPadding(bert_tokenizer, pad_to_multiple_of=8)},
     )
     assert_same_gradients(gradients_of(trainer), gradients_by_hand(tiny_bert().double(), rows), absolute=1e-6)
@@ -79,21 +67,16 @@ def test_another_collator_is_wrapped(build, tiny_bert, rows, bert_tokenizer, gra
 def test_training_is_quiet(build, rows):
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
-        trainer = build(eval_dataset=rows, class_weighting="per_language", masked_entropy_weight=1.0)
+        trainer = build(eval_dataset=rows, weighting="per_language", entropy=1.0)
         trainer.train()
         trainer.evaluate()
 
 
 def test_batches_grouped_by_length_come_shuffled_and_whole(bert_tokenizer, tiny_bert, training_arguments):
     lengths = [3 + row % 40 for row in range(323)]
-    rows = Dataset.from_dict(
-        {
-            "input_ids": [[5] * length for length in lengths],
-            "attention_mask": [[1] * length for length in lengths],
-            "label": [row % 3 for row in range(323)],
-            "language": ["fr", "en"] * 161 + ["fr"],
-        }
-    )
+    columns = {"input_ids": [[5] * n for n in lengths], "attention_mask": [[1] * n for n in lengths]}
+    columns |= {"label": [row % 3 for row in range(323)], "language": ["fr", "en"] * 161 + ["fr"]}
+    rows = Dataset.from_dict(columns)
     arguments = training_arguments(train_sampling_strategy="group_by_length", per_device_train_batch_size=4)
     trainer = LangImbTrainer(tiny_bert(), arguments, train_dataset=rows, processing_class=bert_tokenizer)
     order = list(trainer._get_train_sampler())
