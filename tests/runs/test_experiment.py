@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -206,21 +207,12 @@ def test_results_are_those_of_the_contract(whole):
     assert (weighted["plan"], weighted["class_weighting"]) == ("imbalanced", "per_language")
     assert set(weighted["seeds"]) == {"0", "1"}
     assert set(weighted["summary"]["test.accuracy"]) == {"mean", "low", "high", "n"}
-    assert set(weighted["seeds"]["0"]["probe"]["external"]) >= {
-        "accuracy",
-        "chance",
-        "control",
-        "bits_below_chance",
-        "rows",
-    }
-    assert weighted["seeds"]["0"]["probe"]["external"]["rows"] == 48
+    external = weighted["seeds"]["0"]["probe"]["external"]
+    assert set(external) >= {"accuracy", "chance", "control", "bits_below_chance", "rows"}
+    assert external["rows"] == 48
     found = results["attributions"]
-    assert (found["setup"], found["reference"], found["seeds"], found["examples"]) == (
-        "imbalanced",
-        "balanced",
-        [0, 1],
-        6,
-    )
+    assert (found["setup"], found["reference"]) == ("imbalanced", "balanced")
+    assert (found["seeds"], found["examples"]) == ([0, 1], 6)
     assert [len(found[form]) for form in ("result", "control", "unbiased")] == [18, 18, 0]  # three thresholds
     for setup in SETUPS:
         store = AttributionStore(folder / "attributions" / f"{setup}-seed-1")
@@ -404,30 +396,11 @@ def test_own_data_by_flags_alone(workshop, tmp_path):
     for seed, split in enumerate(("train", "validation", "test")):
         rows = texts(8, seed).remove_columns("item").rename_columns({"language": "lang", "label": "stars"})
         rows.to_csv(data / f"{split}.csv", index=False)
-    flags = {
-        "dataset_name": data,
-        "text_columns": "text",
-        "language_column": "lang",
-        "label_column": "stars",
-        "id_column": "",
-        "train_size": 24,
-        "validation_size": 24,
-        "test_size": 24,
-        "num_train_epochs": 1,
-        "explain_rows": 0,
-        "model_name_or_path": workshop / "model",
-        "output_dir": tmp_path / "run",
-    }
-    argv = [str(word) for name, value in flags.items() for word in (f"--{name}", value)]
-    argv += [
-        "--label_order",
-        *LABELS,
-        "--imbalanced_shares",
-        "fr 3/6 2/6 1/6",
-        "en 1/6 2/6 3/6",
-        "--disable_tqdm",
-        "true",
-    ]
+    argv = shlex.split("--text_columns text --language_column lang --label_column stars --train_size 24 --test_size 24")
+    argv += shlex.split("--validation_size 24 --num_train_epochs 1 --explain_rows 0 --disable_tqdm true --id_column ''")
+    argv += ["--dataset_name", str(data), "--model_name_or_path", str(workshop / "model")]
+    argv += ["--output_dir", str(tmp_path / "run"), "--label_order", *LABELS]
+    argv += ["--imbalanced_shares", "fr 3/6 2/6 1/6", "en 1/6 2/6 3/6"]
     folder, results = run(parse_recipe("xnli", REPOSITORY / "recipes" / "xnli", argv))
     assert list(results["setups"]) == ["balanced", "imbalanced", "weighted"]
     assert results["attributions"] is None and not (folder / "attributions").exists()
@@ -449,9 +422,7 @@ def test_a_damaged_step_is_named(whole, work, tmp_path, name):
 def test_each_trained_checkpoint_is_loaded_once(work, tmp_path, monkeypatch):
     loaded = []
     load = loading.load_model
-    monkeypatch.setattr(
-        loading, "load_model", lambda name, **options: loaded.append(str(name)) or load(name, **options)
-    )
+    monkeypatch.setattr(loading, "load_model", lambda name, **kw: loaded.append(str(name)) or load(name, **kw))
     folder, _ = work(tmp_path / "run", "--setups", "balanced", "imbalanced_lora")
     assert loaded == [str(folder / setup / "seed-0") for setup in ("balanced", "imbalanced_lora")]
 
@@ -502,16 +473,8 @@ def test_a_model_that_is_not_there_does_not_bind_the_folder(work, workshop, tmp_
 
 
 def test_recorded_commands_have_no_tokens():
-    command = ["xnli.py", "--hub_token", "hf_a", "--seeds", "2", "--hub-token=hf_b", "--hub_token"]
-    assert without_tokens(command) == [
-        "xnli.py",
-        "--hub_token",
-        "...",
-        "--seeds",
-        "2",
-        "--hub-token=...",
-        "--hub_token",
-    ]
+    command = shlex.split("xnli.py --hub_token hf_a --seeds 2 --hub-token=hf_b --hub_token")
+    assert without_tokens(command) == shlex.split("xnli.py --hub_token ... --seeds 2 --hub-token=... --hub_token")
 
 
 # The command.
@@ -538,17 +501,8 @@ def launch(tmp_path_factory):
     return call
 
 
-SIZES = {
-    "explain_rows": 6,
-    "train_size": 60,
-    "validation_size": 24,
-    "test_size": 60,
-    "probe_rows": 20,
-    "pretraining_steps": 2,
-    "num_train_epochs": 1,
-    "seeds": 2,
-}
-SMALL = [word for name, value in SIZES.items() for word in (f"--{name}", str(value))]
+SMALL = shlex.split("--explain_rows 6 --train_size 60 --validation_size 24 --test_size 60 --probe_rows 20")
+SMALL += shlex.split("--pretraining_steps 2 --num_train_epochs 1 --seeds 2")
 SMALL += ["--setups", "balanced_entropy", "imbalanced_entropy"]
 CHANGING = ("environment.json", "config.yaml", "report.html")  # times, command, folder
 

@@ -36,10 +36,7 @@ def test_yaml_gives_the_defaults_and_the_command_line_overrides(parse):
     assert recipe.data.config_names == ["fr", "en"]
     assert recipe.data.text_columns == ["a", "b"]
     assert recipe.data.dataset_name == "mini_xnli"
-
-
-def test_lists_are_replaced_not_extended(parse):
-    assert parse("setups: [balanced, weighted]", "--setups", "imbalanced").data.setups == ["imbalanced"]
+    assert parse("setups: [balanced, weighted]", "--setups", "imbalanced").data.setups == ["imbalanced"], "no addition"
 
 
 def test_names_and_places(parse):
@@ -71,10 +68,8 @@ def test_numbers_however_yaml_reads_them(parse, value):
 def test_flags_however_yaml_writes_them(parse, value, expected):
     recipe = parse(f"dataloader_pin_memory: {value}\none_language_per_item: {value}")
     assert recipe.training.dataloader_pin_memory is recipe.data.one_language_per_item is expected
-
-
-def test_flags_that_are_on_can_be_switched_off(parse):
-    assert parse("dataloader_pin_memory: true", "--no_dataloader_pin_memory").training.dataloader_pin_memory is False
+    off = parse(f"dataloader_pin_memory: {value}", "--no_dataloader_pin_memory")
+    assert off.training.dataloader_pin_memory is False
 
 
 def test_null_and_an_empty_list_mean_the_default(parse):
@@ -132,18 +127,13 @@ def test_bad_inheritance(parse, tmp_path, text, message):
 def test_flags_are_the_words_of_the_user_alone(parse, tmp_path):
     (tmp_path / "base.yaml").write_text("learning_rate: 1e-3")
     assert parse("extends: base\ntrain_size: 100").flags == frozenset()
-    assert parse("extends: base", "--weight-decay=0.1", "--no_dataloader_pin_memory").flags == {
-        "weight_decay",
-        "dataloader_pin_memory",
-    }
+    flags = parse("extends: base", "--weight-decay=0.1", "--no_dataloader_pin_memory").flags
+    assert flags == {"weight_decay", "dataloader_pin_memory"}
 
 
-def test_dictionaries_of_training_arguments(parse):
+def test_dictionaries_and_numbers_as_names(parse):
     recipe = parse("lr_scheduler_type: cosine_with_restarts\nlr_scheduler_kwargs: {num_cycles: 2}")
     assert recipe.training.lr_scheduler_kwargs == {"num_cycles": 2}
-
-
-def test_numbers_as_names(parse):
     recipe = parse("label_order: [1, 2, 3]\nprobe_config_names: [20231101.fr]")
     assert recipe.data.label_order == ["1", "2", "3"]
     assert recipe.data.probe_config_names == ["20231101.fr"]
@@ -221,12 +211,8 @@ setups:
 """
     recipe = parse(text)
     assert recipe.data.setups == ["balanced", "focus_2", "other"]
-    assert recipe.setups["focus_2"] == {
-        "plan": "natural",
-        "class_weighting": "joint",
-        "learning_rate": 5e-4,
-        "bf16": False,
-    }
+    focus = {"plan": "natural", "class_weighting": "joint", "learning_rate": 5e-4, "bf16": False}
+    assert recipe.setups["focus_2"] == focus
     resolved = {name: resolve_setup(name, recipe.setups) for name in recipe.data.setups}
     assert resolved["balanced"] == {"plan": "balanced", "class_weighting": "none"}
     assert resolved["focus_2"] == recipe.setups["focus_2"]
@@ -237,11 +223,8 @@ setups:
 
 def test_a_definition_adds_to_a_known_setup(parse):
     recipe = parse("setups: {weighted: {learning_rate: 1e-4}}")
-    assert resolve_setup("weighted", recipe.setups) == {
-        "plan": "imbalanced",
-        "class_weighting": "per_language",
-        "learning_rate": 1e-4,
-    }
+    known = {"plan": "imbalanced", "class_weighting": "per_language"}
+    assert resolve_setup("weighted", recipe.setups) == known | {"learning_rate": 1e-4}
 
 
 @pytest.mark.parametrize(
@@ -292,11 +275,8 @@ def test_config_is_what_differs_from_the_defaults(parse):
     text = "train_size: 100\nlearning_rate: 5e-5\nweight_decay: 0.0\nseeds: 1\noutput_dir: x\nbf16: false"
     assert LangImbTrainingArguments().learning_rate == 5e-5  # said, but the default
     assert parse(text).config == {"train_size": 100, "seed": 0}
-    assert parse(text, "--seed", "7", "--label_column", "stars", "--config", "mini").config == {
-        "train_size": 100,
-        "label_column": "stars",
-        "seed": 7,
-    }
+    given = parse(text, "--seed", "7", "--label_column", "stars", "--config", "mini").config
+    assert given == {"train_size": 100, "label_column": "stars", "seed": 7}
     assert parse("seed: 42").config == {"seed": 42}
 
 

@@ -1,5 +1,6 @@
 """The YAMLs for a GPU, unchanged but for sizes: tiny models of their architectures, data laid out as theirs."""
 
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -82,20 +83,11 @@ def start(request, tmp_path):
 
 @pytest.mark.parametrize("config", CONFIGS)
 def test_the_recipe_of_a_gpu_runs_at_tiny_size(config, xnli, wikipedia, start, tmp_path):
-    changes = {
-        "config": config,
-        "dataset_name": xnli,
-        "probe_dataset_name": wikipedia,
-        "model_name_or_path": start(parse(config).data.model_name_or_path),
-        "output_dir": str(tmp_path / "run"),
-        "num_train_epochs": "1",
-        "eval_steps": "2",
-        "save_steps": "2",
-        "use_cpu": "true",
-        "disable_tqdm": "true",
-        "explain_rows": "4",
-    }
-    recipe = parse_recipe("xnli", FOLDER, [word for key, value in changes.items() for word in (f"--{key}", value)])
+    argv = shlex.split("--num_train_epochs 1 --eval_steps 2 --save_steps 2 --use_cpu true --disable_tqdm true")
+    argv += ["--explain_rows", "4", "--config", config, "--dataset_name", xnli, "--probe_dataset_name", wikipedia]
+    model = start(parse(config).data.model_name_or_path)
+    argv += ["--model_name_or_path", model, "--output_dir", str(tmp_path / "run")]
+    recipe = parse_recipe("xnli", FOLDER, argv)
     assert (recipe.training.gradient_accumulation_steps, recipe.training.bf16) == (8, True)
     folder, results = run(recipe)
     assert (results["languages"], results["labels"]) == (["en", "fr"], LABELS)
