@@ -59,33 +59,19 @@ def _word_tokenizer(specials, template, unknown, last=(), **kwargs):
 @pytest.fixture(scope="session")
 def bert_tokenizer():
     """[CLS] a [SEP] b [SEP], token types 0 and 1; padding is id 0."""
-    return _word_tokenizer(
-        ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"],
-        ("[CLS] $A [SEP]", "[CLS] $A [SEP] $B:1 [SEP]:1"),
-        "[UNK]",
-        pad_token="[PAD]",
-        cls_token="[CLS]",
-        sep_token="[SEP]",
-        mask_token="[MASK]",
-        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
-    )
+    names = {"pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
+    names["model_input_names"] = ["input_ids", "token_type_ids", "attention_mask"]
+    template = ("[CLS] $A [SEP]", "[CLS] $A [SEP] $B:1 [SEP]:1")
+    return _word_tokenizer(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"], template, "[UNK]", **names)
 
 
 @pytest.fixture(scope="session")
 def roberta_tokenizer():
     """<s> a </s></s> b </s>, no token types; padding is id 1 and the mask token comes last, as in XLM-R."""
-    return _word_tokenizer(
-        ["<s>", "<pad>", "</s>", "<unk>"],
-        ("<s> $A </s>", "<s> $A </s> </s> $B </s>"),
-        "<unk>",
-        last=["<mask>"],
-        pad_token="<pad>",
-        bos_token="<s>",
-        cls_token="<s>",
-        eos_token="</s>",
-        sep_token="</s>",
-        mask_token="<mask>",
-    )
+    names = {"pad_token": "<pad>", "bos_token": "<s>", "cls_token": "<s>", "eos_token": "</s>", "sep_token": "</s>"}
+    template = ("<s> $A </s>", "<s> $A </s> </s> $B </s>")
+    specials = ["<s>", "<pad>", "</s>", "<unk>"]
+    return _word_tokenizer(specials, template, "<unk>", last=["<mask>"], mask_token="<mask>", **names)
 
 
 @pytest.fixture(scope="session")
@@ -128,12 +114,7 @@ def tiny_dataset():
         def text():
             return " ".join(randomness.choices(WORDS, k=randomness.randint(*length)))
 
-        cells = [
-            (language, label)
-            for language, row in counts.items()
-            for label, number in enumerate(row)
-            for _ in range(number)
-        ]
+        cells = [(name, label) for name, row in counts.items() for label, n in enumerate(row) for _ in range(n)]
         randomness.shuffle(cells)
         rows = []
         for language, label in cells:

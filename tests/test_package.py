@@ -84,13 +84,8 @@ def test_imports_run_only_downwards():
 
 
 def test_imports_upwards_and_circles_are_seen():
-    graph = {
-        "data.a": {"data.b"},
-        "data.b": {"data.c"},
-        "data.c": {"data.a"},
-        "data.d": {"cli", "data.a"},
-        "cli": set(),
-    }
+    graph = {"data.a": {"data.b"}, "data.b": {"data.c"}, "data.c": {"data.a"}}
+    graph |= {"data.d": {"cli", "data.a"}, "cli": set()}
     assert sizes.upwards(graph) == ["data.d imports cli"]
     assert sizes.circles(graph) == ["data.a", "data.b", "data.c"]
     assert sizes.upwards({"utils": set()}) == ["utils is in no layer"]
@@ -117,11 +112,7 @@ def test_no_way_to_write_an_import_is_missed(source, layers):
     assert layers_imported(source, "hf_langimb.data.mini") == layers
 
 
-PENDING = {  # not reached yet
-    "lines of the package",
-    "lines of the tests",
-    "raises per 1,000 lines",
-}
+PENDING = {"lines of the package", "lines of the tests", "raises per 1,000 lines"}  # not reached yet
 
 
 @pytest.mark.parametrize("size", sizes.sizes(), ids=lambda size: size.name)

@@ -22,20 +22,11 @@ QUIET = {"use_cpu": True, "disable_tqdm": True, "report_to": "none", "save_strat
 
 def build(folder: Path, rows, batch: int, accumulation: int) -> LangImbTrainer:
     """A trainer in float64 with class weights and a mask row of three tokens."""
-    arguments = LangImbTrainingArguments(
-        output_dir=str(folder / "run"),
-        **QUIET,
-        logging_steps=1,
-        learning_rate=0.01,
-        train_sampling_strategy="sequential",
-        max_grad_norm=0.0,
-        max_steps=1,
-        per_device_train_batch_size=batch,
-        gradient_accumulation_steps=accumulation,
-        per_device_eval_batch_size=4,
-        class_weighting="per_language",
-        masked_entropy_weight=0.7,
-    )
+    settings = {"logging_steps": 1, "learning_rate": 0.01, "max_grad_norm": 0.0, "max_steps": 1}
+    settings |= {"per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulation}
+    settings |= {"per_device_eval_batch_size": 4, "train_sampling_strategy": "sequential"}
+    settings |= {"class_weighting": "per_language", "masked_entropy_weight": 0.7}
+    arguments = LangImbTrainingArguments(output_dir=str(folder / "run"), **QUIET, **settings)
     model = AutoModelForSequenceClassification.from_pretrained(folder / "model").double()
     tokenizer = AutoTokenizer.from_pretrained(folder / "model")
     trainer = LangImbTrainer(model, arguments, train_dataset=rows, eval_dataset=rows, processing_class=tokenizer)
@@ -45,14 +36,8 @@ def build(folder: Path, rows, batch: int, accumulation: int) -> LangImbTrainer:
 
 def distinct_rows(folder: Path, rows) -> list[int]:
     """How many different rows all processes together see in each of three epochs, with batches grouped by length."""
-    arguments = LangImbTrainingArguments(
-        output_dir=str(folder / "grouped"),
-        **QUIET,
-        logging_strategy="no",
-        num_train_epochs=3,
-        per_device_train_batch_size=2,
-        train_sampling_strategy="group_by_length",
-    )
+    settings = {"num_train_epochs": 3, "per_device_train_batch_size": 2, "train_sampling_strategy": "group_by_length"}
+    arguments = LangImbTrainingArguments(str(folder / "grouped"), **QUIET, logging_strategy="no", **settings)
     # dropout draws from the generator of each process alone
     model = AutoModelForSequenceClassification.from_pretrained(folder / "model", hidden_dropout_prob=0.1)
     tokenizer = AutoTokenizer.from_pretrained(folder / "model")
@@ -79,7 +64,7 @@ def distinct_rows(folder: Path, rows) -> list[int]:
 
 
 def told_by_main() -> list[str]:
-    """What each process has of two actions of the main one, the second a fault."""
+    """What each process has of two actions of the main one, the second an error."""
 
     def refuse():
         raise ValueError("the main process's own words")

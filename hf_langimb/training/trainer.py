@@ -203,13 +203,7 @@ class LangImbTrainer(PublishingTrainer):
 
     # The loss
 
-    def compute_loss(
-        self,
-        model: torch.nn.Module,
-        inputs: dict[str, Any],
-        return_outputs: bool = False,
-        num_items_in_batch: torch.Tensor | int | None = None,
-    ) -> Any:
+    def compute_loss(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """Take the language ids out, append the mask row in training, leave the forward pass to `Trainer`."""
         inputs = dict(inputs)
         self._language_ids = inputs.pop("language_ids", None)
@@ -227,7 +221,7 @@ class LangImbTrainer(PublishingTrainer):
         if mask is not None:
             labels = inputs.pop("labels")
             inputs = append_masked_row(inputs, **{**self._mask_tokens, **mask}) | {"labels": labels}
-        return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        return super().compute_loss(model, inputs, *args, **kwargs)
 
     def _draw_mask(self, inputs: dict[str, torch.Tensor]) -> dict[str, int] | None:
         """A random row of the batch and a length from 1 to the batch's longest content; None if all texts are empty.

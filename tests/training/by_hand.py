@@ -2,7 +2,7 @@
 
 import torch
 from conftest import SKEWED
-from datasets import Value
+from datasets import ClassLabel, DatasetDict, Value
 
 WEIGHTS = {  # n_l / (C n_cl), the paper's class weights for SKEWED
     language: [sum(row) / (3 * count) for count in row] for language, row in SKEWED.items()
@@ -67,3 +67,39 @@ def relabelled(rows, convert, feature):
 
 def without(rows, language, label=None):
     return rows.filter(lambda row: not (row["language"] == language and label in (None, row["label"])))
+
+
+def with_null(column, number):
+    """Function (rows): the first `number` rows lack a value of the column."""
+    return lambda rows: rows.map(lambda row, i: {column: None if i < number else row[column]}, with_indices=True)
+
+
+def relabelling(convert, feature):
+    return lambda rows: relabelled(rows, convert, feature)
+
+
+UNFIT = {  # what is wrong with a data set: how good rows get there
+    "no language": lambda rows: rows.remove_columns("language"),
+    "lang": lambda rows: rows.rename_column("language", "lang"),
+    "no language in a list": lambda rows: list(rows.remove_columns("language")),
+    "no label in a list": lambda rows: list(rows.rename_column("label", "stars")),
+    "splits": lambda rows: DatasetDict(train=rows),
+    "unlabelled rows of a ClassLabel": relabelling(lambda label: label - 1, ClassLabel(names=["a", "b", "c"])),
+    "stars": lambda rows: rows.rename_column("label", "stars"),
+    "null language": with_null("language", 1),
+    "null label": with_null("label", 2),
+    "no rows": lambda rows: rows.select([]),
+    "an empty list": lambda rows: [],
+    "all ignored": relabelling(lambda label: -100, "int64"),
+    "labels as strings": relabelling(lambda label: f"l{label}", "string"),
+    "labels as booleans": relabelling(bool, "bool"),
+    "labels as floats": relabelling(float, "float64"),
+    "ClassLabel of other size": lambda rows: rows.cast_column("label", ClassLabel(names=["a", "b", "c", "d"])),
+    "class id too many": relabelling(lambda label: label + 1, "int64"),
+    "few classes": relabelling(lambda label: min(label, 1), "int64"),
+    "a missing cell": lambda rows: without(without(rows, "en", 2), "fr", 0),
+    "unseen language": lambda rows: rows.map(
+        lambda row, i: {"language": "de" if i == 3 else row["language"]}, with_indices=True
+    ),
+    "languages numbered otherwise": lambda rows: rows.cast_column("language", ClassLabel(names=["fr", "en", "ja"])),
+}
