@@ -8,16 +8,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from pyarrow.types import is_boolean, is_integer, is_large_string, is_null, is_string, is_string_view
 
 _BATCH_ROWS = 1_000_000
-_ACCEPTED_TYPES = (
-    pa.types.is_integer,
-    pa.types.is_boolean,
-    pa.types.is_string,
-    pa.types.is_large_string,
-    pa.types.is_string_view,
-    pa.types.is_null,  # no rows, or nulls alone, which have a message of their own
-)
+# is_null: no rows, or nulls alone, which have a message of their own
+_ACCEPTED = (is_integer, is_boolean, is_string, is_large_string, is_string_view, is_null)
 
 
 def encode_column(column: Any, name: str) -> tuple[tuple[Any, ...], np.ndarray]:
@@ -30,7 +25,10 @@ def encode_column(column: Any, name: str) -> tuple[tuple[Any, ...], np.ndarray]:
     Raises:
         ValueError: null entries, mixed types, or values that are no strings, integers or booleans.
     """
-    array = _as_arrow(column, name)
+    try:
+        array = column if isinstance(column, pa.Array | pa.ChunkedArray) else pa.array(column, from_pandas=True)
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise ValueError(f"The {name} column mixes types or is not one-dimensional: {error}") from None
     if pa.types.is_dictionary(array.type):  # its dictionary may hold nulls, repeats and values that no row has
         array = array.cast(array.type.value_type)
     problem = ""
@@ -39,7 +37,7 @@ def encode_column(column: Any, name: str) -> tuple[tuple[Any, ...], np.ndarray]:
             f"has {array.null_count:,} null entries of {len(array):,}; every row needs one. Fill them in or filter "
             "these rows out."
         )
-    elif not any(accepts(array.type) for accepts in _ACCEPTED_TYPES):
+    elif not any(accepts(array.type) for accepts in _ACCEPTED):
         problem = (
             f"has values of type {array.type}; expected strings, integers or booleans. Cast it first, for example "
             "dataset.cast_column(column, Value('int64'))."
@@ -69,15 +67,6 @@ def encode_columns(**columns: Any) -> list[tuple[tuple[Any, ...], np.ndarray]]:
         found = ", ".join(f"{len(ids):,} in the {name} column" for name, (_, ids) in encoded.items())
         raise ValueError(f"Expected one entry per row in each column, found {found}.")
     return list(encoded.values())
-
-
-def _as_arrow(column: Any, name: str) -> pa.Array | pa.ChunkedArray:
-    if isinstance(column, pa.Array | pa.ChunkedArray):
-        return column
-    try:
-        return pa.array(column, from_pandas=True)
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise ValueError(f"The {name} column mixes types or is not one-dimensional: {error}") from None
 
 
 def class_label_names(dataset: Any, column: str) -> list[str] | None:

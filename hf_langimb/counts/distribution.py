@@ -7,7 +7,7 @@ that is counted differs. Needs numpy, scipy and Arrow, not torch.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -70,10 +70,9 @@ class JointDistribution:
     def from_dataset(
         cls, dataset: Any, language_column: str = "language", label_column: str = "label"
     ) -> JointDistribution:
-        """Count two columns of a `datasets.Dataset`, of a streamed `IterableDataset`, or of any rows that are mappings.
+        """Count two columns of a `datasets.Dataset` or `IterableDataset`, or of any rows that are mappings, in batches.
 
-        Reads batches, so memory does not grow with the data. A ClassLabel column gives its names, in its order,
-        those without rows included.
+        A ClassLabel column gives its names, in its order, those without rows included.
 
         Raises:
             ValueError: a column is missing (the message names the existing ones), nulls, or no rows.
@@ -83,7 +82,7 @@ class JointDistribution:
         total = cls.from_columns(*next(batches, ([], [])))
         for languages, labels in batches:
             total += cls.from_columns(languages, labels)
-        names = class_label_names(dataset, language_column), class_label_names(dataset, label_column)
+        names = [class_label_names(dataset, column) for column in (language_column, label_column)]
         named, counts = _on_class_axis(total.languages, names[0], total.counts, "language")
         labels, counts = _on_class_axis(total.labels, names[1], counts.T, "label")
         return cls(named, labels, counts.T)
@@ -92,13 +91,10 @@ class JointDistribution:
         """Counts of two data sets together; an axis that both share stays, otherwise the two are merged."""
         if not isinstance(other, JointDistribution):
             return NotImplemented
-        languages = _merge(self.languages, other.languages)
-        labels = _merge(self.labels, other.labels)
+        languages, labels = _merge(self.languages, other.languages), _merge(self.labels, other.labels)
         counts = np.zeros((len(languages), len(labels)), dtype=np.int64)
         for part in (self, other):
-            rows = [languages.index(name) for name in part.languages]
-            columns = [labels.index(value) for value in part.labels]
-            counts[np.ix_(rows, columns)] += part.counts
+            counts[np.ix_([*map(languages.index, part.languages)], [*map(labels.index, part.labels)])] += part.counts
         return JointDistribution(languages, labels, counts)
 
     def __eq__(self, other: object) -> bool:
@@ -222,28 +218,17 @@ class JointDistribution:
                 `missing_cells` and get weight 0 (an audit must be able to show them).
         """
         weights = cell_weights(self, weighting, missing_cell_policy="ignore")
-        measures: Measures = {
-            "languages": list(self.languages),
-            "labels": list(self.labels),
-            "counts": self.counts.tolist(),
-            "row_shares": [[None if np.isnan(share) else share for share in row] for row in self.row_shares.tolist()],
-            "mutual_information_bits": self.mutual_information_bits,
-            "mutual_information_chance_bits": self.mutual_information_chance_bits,
-            "relative_mutual_information": self.relative_mutual_information,
-            "cramers_v": self.cramers_v,
-            "cramers_v_corrected": self.cramers_v_corrected,
-            "residuals": self.residuals.tolist(),
-            "kl_divergence_bits": self.kl_divergence_bits.tolist(),
-            "total_variation": self.total_variation.tolist(),
-            "language_only_accuracy": self.language_only_accuracy,
-            "majority_accuracy": self.majority_accuracy,
-            "effective_sample_size_ratio": self.effective_sample_size_ratio(weights),
-            "missing_cells": self.missing_cells,
-            "small_cells": self.small_cells,
-            "weighting": weighting,
-            "weights": weights.tolist(),
-        }
-        return judge(measures, self.chi_squared)
+        effective = self.effective_sample_size_ratio(weights)
+        given = {"weighting": weighting, "weights": weights, "effective_sample_size_ratio": effective}
+        values = {key: given[key] if key in given else getattr(self, key) for key in Measures.__annotations__}
+        return judge(cast(Measures, {key: _plain(value) for key, value in values.items()}), self.chi_squared)
+
+
+def _plain(value: Any) -> Any:
+    """A measure as JSON has it: lists, and None for NaN."""
+    if isinstance(value, np.ndarray):
+        return np.where(np.isnan(value), np.array(None), value).tolist()
+    return list(value) if isinstance(value, tuple) else value
 
 
 def used_axes(counts: Counts) -> tuple[int, int]:

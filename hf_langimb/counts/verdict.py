@@ -63,16 +63,15 @@ def judge(measures: Measures, chi_squared: float) -> Audit:
     link: Link = "none" if counts.sum() >= 5 * languages * labels else "unknown"
     if p_value < 0.001:
         link = "strong" if (measures["cramers_v_corrected"] or 0) >= 0.05 else "slight"
-    sentence = _verdict(measures, p_value, link, int(counts.sum()))
-    return {**measures, "p_value": p_value, "link": link, "verdict": sentence}
+    return {**measures, "p_value": p_value, "link": link, "verdict": _verdict(measures, p_value, link)}
 
 
-def _verdict(measures: Measures, p_value: float, link: Link, rows: int) -> str:
+def _verdict(measures: Measures, p_value: float, link: Link) -> str:
     """One sentence: whether labels depend on language, by how many bits, and what the language alone predicts."""
     bits, chance = map(bits_text, (measures["mutual_information_bits"], measures["mutual_information_chance_bits"]))
     within = f"{bits} bits (chance alone: {chance} on average; p = {p_value:.2g})"
     if link == "unknown":
-        return f"{rows:,} rows are too few to tell whether labels depend on language: {within}"
+        return f"{np.sum(measures['counts']):,} rows are too few to tell whether labels depend on language: {within}"
     if link == "none":
         return f"labels do not depend on language beyond chance: {within}"
     known, majority = measures["language_only_accuracy"], measures["majority_accuracy"]

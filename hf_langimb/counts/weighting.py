@@ -8,35 +8,21 @@ keeps the scale of the plain one. `per_language` is the scheme of arXiv 2402.130
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from hf_langimb.counts.distribution import JointDistribution
 
 Counts = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 MISSING_CELL_POLICIES = ("error", "ignore", "smooth")
 
 
-class _Counted(Protocol):
-    """Counts on the axes languages x labels, such as a `JointDistribution`."""
-
-    @property
-    def languages(self) -> tuple[str, ...]: ...
-
-    @property
-    def labels(self) -> tuple[Any, ...]: ...
-
-    @property
-    def counts(self) -> Counts: ...
-
-
 def cell_weights(
-    distribution: _Counted,
-    scheme: str,
-    *,
-    missing_cell_policy: str = "error",
-    smoothing: float = 1.0,
+    distribution: JointDistribution, scheme: str, *, missing_cell_policy: str = "error", smoothing: float = 1.0
 ) -> Floats:
     """Class weights of a joint distribution of language and label.
 
@@ -64,10 +50,8 @@ def cell_weights(
     Raises:
         ValueError: unknown scheme or policy, no rows at all, or empty cells under `error`.
     """
-    for what, name, known in (
-        ("class weighting", scheme, WEIGHTING_SCHEMES),
-        ("missing_cell_policy", missing_cell_policy, MISSING_CELL_POLICIES),
-    ):
+    chosen = {"class weighting": scheme, "missing_cell_policy": missing_cell_policy}
+    for (what, name), known in zip(chosen.items(), (WEIGHTING_SCHEMES, MISSING_CELL_POLICIES), strict=True):
         if name not in known:
             raise ValueError(f"Unknown {what} {name!r}: choose one of {', '.join(known)}.")
     counts = distribution.counts.astype(np.float64)

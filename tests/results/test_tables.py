@@ -30,12 +30,7 @@ def cells(text):
 
 def test_table_is_markdown_and_aligned():
     text = table(["name", "x"], [["a", "1"], ["longer", "22.5"]])
-    assert text.splitlines() == [
-        "| name   |    x |",
-        "|--------|-----:|",
-        "| a      |    1 |",
-        "| longer | 22.5 |",
-    ]
+    assert text.splitlines() == ["| name   |    x |", "|--------|-----:|", "| a      |    1 |", "| longer | 22.5 |"]
     assert table(["only"], []).splitlines() == ["| only |", "|------|"]
 
 
