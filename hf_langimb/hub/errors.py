@@ -22,6 +22,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.utils import get_session
 
 from hf_langimb.console import one_line
 
@@ -34,7 +35,7 @@ _BAD_TOKEN = f"The Hub does not accept this token (401): {_LOGIN}."
 _NOT_FOUND = f"{{repo}} does not exist, or is private and this token may not read it ({{status}}): {_LOGIN}."
 _CONFLICT = "Others kept committing to {repo} ({status}): run the command again."
 _UNAVAILABLE = "The Hub answers {status} for {repo}: run the command again later; what is done stays."
-_NO_SPACE = "{repo} could not be downloaded ({reason}): make room and run it again."
+_NO_SPACE = "{repo} could not be downloaded or published ({reason}): make room on the disk and run it again."
 _NOT_WRITABLE = "{repo} could not be downloaded ({reason}): set HF_HOME to a folder that you may write."
 _SENTENCES: dict[type[BaseException] | int | None, str] = {  # by type, HTTP status or errno
     LocalTokenNotFoundError: f"Publishing {{repo}} needs a token of the Hub: {_LOGIN}.",
@@ -156,8 +157,6 @@ def _is_bad_token(error: BaseException) -> bool:
 
 def _limit_wait(seconds: float) -> None:
     """Give the client of this process a time limit where it has none."""
-    from huggingface_hub.utils import get_session
-
     session = get_session()
     if getattr(session.timeout, "read", seconds) is None:
         session.timeout = seconds

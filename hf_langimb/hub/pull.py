@@ -198,9 +198,8 @@ def download(
 
 def _from_cache(repo_id: str, revision: str | None, token: str | None, cache_dir: str | None) -> Path:
     """A repository that was downloaded earlier; the cache names its files by their checksums."""
-    settings: dict[str, Any] = {"cache_dir": cache_dir, "local_files_only": True}
-    settings["allow_patterns"] = [f"*{suffix}" for suffix in PULLED]
-    folder = Path(snapshot_download(repo_id, revision=revision, **settings))
+    place: dict[str, Any] = {"revision": revision, "cache_dir": cache_dir, "local_files_only": True}
+    folder = Path(snapshot_download(repo_id, allow_patterns=[f"*{suffix}" for suffix in PULLED], **place))
     paths = [path for path in folder.rglob("*") if path.is_file()]
     safe_files(repo_id, [path.name for path in paths])
     if damaged := [path.name for path in paths if path.is_symlink() and not is_intact(path, path.resolve().name)]:
@@ -249,8 +248,7 @@ def safe_files(name: str, files: Iterable[str]) -> list[str]:
 
 def info_of(api: HfApi, repo_id: str, revision: str | None = None, kind: str = "model") -> Any:
     """Facts about a repository and its files; to be called by `retried`, with its time limit: the client has none."""
-    settings: dict[str, Any] = {"revision": revision, "files_metadata": True, "timeout": errors.WAIT}
-    return api.repo_info(repo_id, repo_type=kind, **settings)
+    return api.repo_info(repo_id, revision=revision, repo_type=kind, files_metadata=True, timeout=errors.WAIT)
 
 
 def is_of_model(file: str) -> bool:

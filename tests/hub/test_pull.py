@@ -201,7 +201,7 @@ def test_a_full_disk_while_pulling(server, finished, tmp_path, monkeypatch):
     shutil.rmtree(constants.HF_HUB_CACHE)
     with monkeypatch.context() as patched:
         patched.setattr("huggingface_hub.file_download.http_get", full)
-        refused("ann/one", r"ann/one could not be downloaded \(No space left on device\)")
+        refused("ann/one", r"ann/one could not be downloaded or published \(No space left on device\): make room")
     with monkeypatch.context() as patched:
         patched.setattr("huggingface_hub.file_download.http_get", closed)
         refused("ann/one", r"could not be downloaded \(Permission denied\): set HF_HOME to a folder that you may write")
