@@ -200,11 +200,8 @@ def _evaluations(evaluations: Sequence[dict[str, Any]]) -> str:
 
 def render_attributions_card(results: Results, setups: Sequence[str], seed: int, repo_id: str) -> str:
     """README.md of the data set with the attributions of single tokens, a configuration for each setup and table."""
-    configs = [
-        {"config_name": f"{setup}-{kind}", "data_files": f"{setup}/{kind}-*.parquet"}
-        for setup in setups
-        for kind in ("tokens", "examples")
-    ]
+    stored = [(setup, kind) for setup in setups for kind in ("tokens", "examples")]
+    configs = [{"config_name": f"{setup}-{kind}", "data_files": f"{setup}/{kind}-*.parquet"} for setup, kind in stored]
     title = f"Token attributions of {results['recipe']} {results['config_name']}"
     metadata = {"tags": [*TAGS, "shap"], "configs": configs}
     return _render_simple("attributions_card", results, title, repo_id, metadata, setups=setups, seed=seed)

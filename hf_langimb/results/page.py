@@ -174,9 +174,8 @@ def _neutral(results: Results) -> tuple[str, str]:
     if not found["unbiased"]:
         return "not known", "needs three seeds: selecting tokens by the model that is subtracted shifts the difference"
     threshold, marks = tables.shown_threshold(found), represented(results)
-    cells = [
-        e for e in found["unbiased"] if e["threshold"] == threshold and marks.get((e["label"], e["language"])) == 1
-    ]
+    shown = [entry for entry in found["unbiased"] if entry["threshold"] == threshold]
+    cells = [entry for entry in shown if marks.get((entry["label"], entry["language"])) == 1]
     if not cells:
         return "not measured", "no language is over-represented"
     texts = [f"{entry['label']}, {entry['language']}: {difference_text(entry, 'neutral')}" for entry in cells]
