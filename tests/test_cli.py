@@ -114,6 +114,8 @@ def test_splits_one_by_one_or_one_alone(tmp_path, langimb, audit):
     code, out, err = langimb("audit", folder, "--split", "dev")
     assert (code, out) == (1, "")
     assert err == f"langimb: {folder}: Expected the split 'dev', found train, test: name one with split.\n"
+    _, _, err = langimb("audit", folder, "--split", "")
+    assert err == f"langimb: {folder}: Expected the split '', found train, test: name one with split.\n"
 
 
 @pytest.mark.parametrize("name", ["rows.parquet", "folder"])

@@ -93,16 +93,16 @@ def _load(spec: DataSpec, config_name: str | None) -> Any:
         return loaded if spec.split is None else pick(splits, spec.split)
     builder = _builder(spec.name, config_name)
     builder.download_and_prepare()
-    return builder.as_dataset("train" if Path(spec.name).is_file() and not spec.split else spec.split)
+    return builder.as_dataset("train" if Path(spec.name).is_file() and spec.split is None else spec.split)
 
 
 def pick(splits: Mapping[str, T], split: str | None) -> T:
     """The named split; None takes test, else train, else the only one."""
-    named = split or next((key for key in ("test", "train") if key in splits), None)
+    named = next((key for key in ("test", "train") if key in splits), None) if split is None else split
     if named is None and len(splits) == 1:
         named = next(iter(splits))
     if named is None or named not in splits:
-        wanted = f"the split {split!r}" if split else "one split"
+        wanted = "one split" if split is None else f"the split {split!r}"
         raise ValueError(f"Expected {wanted}, found {', '.join(map(str, splits))}: name one with split.")
     return splits[named]
 
