@@ -16,9 +16,10 @@ from safetensors import SafetensorError, safe_open
 from hf_langimb.files import read_json
 from hf_langimb.hub.pull import MODEL_FILES, WEIGHTS
 from hf_langimb.models.axes import AXES_FILE
-from hf_langimb.models.loading import ADAPTER_FILE, BASE_MODEL, load_trained
+from hf_langimb.models.loading import ADAPTER_FILE, BASE_MODEL, START, load_trained
 from hf_langimb.results.card_update import carry_evaluations
 from hf_langimb.results.cards import render_attributions_card, render_base_card, render_card
+from hf_langimb.results.folder import RunFolder
 from hf_langimb.results.schema import FILE_NAME, Results
 from hf_langimb.results.summary import measured
 
@@ -73,17 +74,17 @@ def prepare(
     models, stores, base, data = [], {}, f"{repo_id}-base", f"{repo_id}-attributions"
     for setup, name in names.items():
         number, _ = measured(results, setup, seed)
-        store = folder / "attributions" / f"{setup}-seed-{number}"
+        store = RunFolder(folder).store(setup, number)
         if store.is_dir():
             stores[setup] = store
-        model = folder / setup / f"seed-{number}"
+        model = RunFolder(folder).model(setup, number)
         files, logits = _model_files(model), _checked_logits(model, folder, results)
         named = _name_base(files, model, base) if ADAPTER_FILE in files else None
         options: dict[str, Any] = {"seed": number, "repo_id": name, "revision": revision, "base_model": named}
         card = render_card(results, setup, attributions=data if store.is_dir() else None, **options)
         own = base if named == base else ""
         models.append(Repository(name, "model", files | shared, _with_evaluations(card), logits, own))
-    bases = [_base(base, folder / "start", results)] if any(one.base for one in models) else []
+    bases = [_base(base, RunFolder(folder).start, results)] if any(one.base for one in models) else []
     prepared = [*bases, *models, *([_attributions(data, results, stores, seed)] if stores else [])]
     ids = [(one.kind, one.repo_id) for one in prepared]
     if twice := next((name for kind, name in ids if ids.count((kind, name)) > 1), None):
@@ -128,7 +129,7 @@ def _name_base(files: Files, model: Path, made: str) -> str:
     """Hub id of the base of adapters; `made` where the run pre-trained it, and then their configuration names it so."""
     config = read_json(model / ADAPTER_FILE, f"remove {model} and run the recipe again")
     base = str(config[BASE_MODEL])
-    if Path(base).name == "start" and (model.parents[1] / "start").is_dir():
+    if Path(base).name == START and (model.parents[1] / START).is_dir():
         files[ADAPTER_FILE] = _as_json(config | {BASE_MODEL: made})
         return made
     if Path(base).is_dir():

@@ -21,6 +21,7 @@ from hf_langimb.hub import errors
 from hf_langimb.hub.errors import hub_errors, retried
 from hf_langimb.models.axes import AXES_FILE, read_axes
 from hf_langimb.models.loading import ADAPTER_FILE, BASE_MODEL, load_trained
+from hf_langimb.results.folder import RunFolder
 from hf_langimb.results.schema import FILE_NAME, Results, read_results
 from hf_langimb.results.summary import measured
 
@@ -99,7 +100,7 @@ def _model_of_run(path: Path, setup: str | None, seed: int | None) -> Path:
         raise ValueError(f"{path} is a run of several setups: choose setup= among {', '.join(results['setups'])}.")
     setup = setup or next(iter(results["setups"]))
     number, _ = measured(results, setup, seed)
-    return path / setup / f"seed-{number}"
+    return RunFolder(path).model(setup, number)
 
 
 def pull(

@@ -20,6 +20,7 @@ from hf_langimb.hub.prepare import OURS, Files, Repository, logits_of, page_of, 
 from hf_langimb.hub.pull import WEIGHTS, checksums_of, download, has_files, info_of, require_name
 from hf_langimb.models.loading import load_trained
 from hf_langimb.results.card_update import evaluation_name, evaluation_slug, refresh_card
+from hf_langimb.results.folder import RunFolder
 from hf_langimb.results.schema import FILE_NAME, Results, read_results
 
 
@@ -224,7 +225,9 @@ def _commit_evaluation(
     files: Files = {f"{place}/{name}": file for name, file in page_of(folder, folder).items()}
     files[f"{place}/{FILE_NAME}"] = folder / FILE_NAME
     head = info_of(api, repo_id, revision)
-    if not has_files(checksums_of(head), {path.name: path for path in (folder / "model/seed-0").glob(f"*{WEIGHTS}")}):
+    if not has_files(
+        checksums_of(head), {path.name: path for path in RunFolder(folder).model("model", 0).glob(f"*{WEIGHTS}")}
+    ):
         raise ValueError(f"{repo_id} has other weights than those that were measured: evaluate it again.")
     card = refresh_card(_card_of(api, repo_id, "model", head), results, repo_id)
     settings: dict[str, Any] = {"revision": revision, "create_pr": create_pr, "parent_commit": head.sha}
