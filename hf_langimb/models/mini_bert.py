@@ -48,7 +48,8 @@ def train_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
 
     normalizer = normalizers.BertNormalizer(lowercase=True, strip_accents=False)
     splitter = pre_tokenizers.BertPreTokenizer()
-    words = {word for text in set(texts) for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text))}
+    pieces = {piece for text in texts for piece in text.split()}  # few, where the texts are many
+    words = {word for piece in pieces for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(piece))}
     characters = sorted(set().union(*words))
     tokens = [*SPECIAL_TOKENS, *characters, *(f"##{character}" for character in characters)]
     tokens += sorted(words - set(characters))
