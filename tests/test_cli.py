@@ -15,7 +15,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 import hf_langimb
 from hf_langimb import JointDistribution
 from hf_langimb.cli import main
-from hf_langimb.runs.answers import audit_text
+from hf_langimb.runs.answers import audit_text, probe_report
 
 LABELS = ["entailment", "neutral", "contradiction"]
 XNLI = {"en": (100, 200, 300), "fr": (300, 200, 100)}  # SPEC A3's table, a hundred times
@@ -297,6 +297,22 @@ def test_many_languages_and_labels_stay_readable():
     assert "intent_5 " in next(line for line in lines if line.startswith("| language "))
     assert "(193 more languages not shown, none with more mutual information than these)" in lines
     assert "(52 more labels not shown, none with more mutual information than these)" in lines
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "verdict"),
+    [
+        (0.9, "the features reveal the language of 90.0 % of 1,200 rows; chance is 50.0 %"),
+        (0.54, "the probe does not find the language above chance: 54.0 % of 1,200 rows; chance is 50.0 %, up to 55.0 %"
+         " on shuffled languages"),
+    ],
+)  # fmt: skip
+def test_a_probe_at_chance_finds_nothing(accuracy, verdict):
+    layer = {"layer": -1, "accuracy": accuracy, "chance": 0.5, "control": 0.51, "control_interval": [0.45, 0.55]}
+    layer |= {"bits_below_chance": 0.1, "confidence": 0.5, "rows": 1200, "folds": 5, "converged": True}
+    layer |= {"languages": ["en", "fr"], "confusion": [[300, 300], [300, 300]]}
+    found = {"layers": [layer], "model": "m", "pooling": "cls", "text_columns": ["a", "b"], "C": 1.0}
+    assert probe_report(found).splitlines()[0] == verdict
 
 
 # How it is called.

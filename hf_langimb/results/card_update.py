@@ -10,9 +10,10 @@ from typing import Any
 import yaml
 from huggingface_hub.repocard_data import eval_results_to_model_index
 
-from hf_langimb.results.cards import card_template, index_entries, is_hub_id, measured_text
+from hf_langimb.results.cards import index_entries, is_hub_id
+from hf_langimb.results.rendering import render
 from hf_langimb.results.schema import Results
-from hf_langimb.results.tables import file_name, table, tokens_cells
+from hf_langimb.results.tables import file_name
 
 
 def refresh_card(card: str, results: Results, repo_id: str) -> str:
@@ -24,10 +25,10 @@ def refresh_card(card: str, results: Results, repo_id: str) -> str:
         repo_id: of the model.
     """
     name, slug, title = evaluation_name(results), evaluation_slug(results), repo_id.rpartition("/")[2]
-    section = card_template("evaluation_card.md.jinja").render(name=name, slug=slug, **_evaluated(results))
+    metrics = next(iter(results["setups"]["model"]["seeds"].values()))
+    section = render("evaluation_card.md", name=name, slug=slug, results=results, metrics=metrics)
     block = f"<!-- hf_langimb evaluation: {slug} -->\n{section.strip()}\n<!-- /hf_langimb evaluation -->"
-    metrics = next(iter(results["setups"]["model"]["seeds"].values()))["test"]
-    ours = index_entries(metrics, str(results["config"]["dataset"]), results["config"].get("split") or None)
+    ours = index_entries(metrics["test"], str(results["config"]["dataset"]), results["config"].get("split") or None)
     front, body = _split_front(card or f"# {title}\n")
     front = _with_entries(front, title, eval_results_to_model_index(title, ours)[0]["results"])
     old = next((found for found in _BLOCK.finditer(body) if found["slug"] == slug), None)
@@ -109,19 +110,3 @@ def _data_of(entry: Any) -> Any:
     """What an entry of model-index was measured on."""
     data = entry.get("dataset") if isinstance(entry, dict) else entry
     return {key: value for key, value in data.items() if key != "name"} if isinstance(data, dict) else data
-
-
-def _evaluated(results: Results) -> dict[str, Any]:
-    """Values of the template of an evaluation's section."""
-    metrics = next(iter(results["setups"]["model"]["seeds"].values()))
-    test = metrics["test"]
-    found = results["explained"]
-    return {
-        "dependence": f"{test['dependence_bits']:.4f}",
-        "corrected": f"{test['dependence_bits_corrected']:.4f}",
-        "given_label": f"{test['dependence_given_label_bits']:.4f}",
-        "reliance": None if test["reliance"] is None else f"{test['reliance']:.3f}",
-        **measured_text(metrics, results["languages"], results["labels"]),
-        "explained": found and f"{found['examples']:,}",
-        "tokens": table(*tokens_cells(results)) if found else "",
-    }

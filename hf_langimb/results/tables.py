@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,10 @@ from hf_langimb.results.schema import (
     TEXTS,
     Attributions,
     Difference,
+    Form,
     Interval,
+    Metrics,
     Results,
-    TestMetrics,
     read_results,
 )
 from hf_langimb.results.summary import represented
@@ -31,6 +31,7 @@ COLUMNS = (
     ("probe, test", "probe.test.accuracy", ".3f"),
     ("probe, external", "probe.external.accuracy", ".3f"),
 )
+QUALITY = ("accuracy", "macro F1", "calibration error")
 Cells = tuple[list[str], list[list[str]]]  # header, rows
 
 
@@ -46,10 +47,10 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([text[0], rule, *text[1:]])
 
 
-def grid(corner: str, columns: Iterable[Any], names: Sequence[str], rows: Sequence[Sequence[Any]], form: str) -> str:
-    """A Markdown table of numbers, one row per name, each number as `form` prints it."""
-    cells = [[name, *(form.format(value) for value in row)] for name, row in zip(names, rows, strict=False)]
-    return table([corner, *map(str, columns)], cells)
+def grid_cells(rows: Sequence[Sequence[Any]], languages: Sequence[str], columns: Iterable[Any], form: str) -> Cells:
+    """Numbers of each language by label, each as `form` formats it; rows without a language are left out."""
+    cells = [[name, *(format(value, form) for value in row)] for name, row in zip(languages, rows, strict=False)]
+    return ["language", *map(str, columns)], cells
 
 
 def interval_text(mean: float | None, bounds: Sequence[float | None] | None = None, form: str = ".3f") -> str:
@@ -91,106 +92,41 @@ def predictions_cells(results: Results) -> Cells:
     return ["setup", "language", *map(str, results["labels"])], rows
 
 
-def comparisons_cells(results: Results) -> Cells:
-    """Differences between setups, paired by seed, with 95 % t intervals."""
+def comparisons_cells(results: Results, setup: str | None = None) -> Cells:
+    """Differences between setups, paired by seed, with 95 % t intervals: all, or those of one setup."""
     titles = {key: title for title, key, _ in COLUMNS}
     rows = [
         [f"{e['setup']} - {e['reference']}", titles[e["metric"]], summary_text(e["difference"], "+.3f")]
         for e in results["comparisons"]
-        if e["metric"] in titles
+        if e["metric"] in titles and setup in (None, e["setup"], e["reference"])
     ]
     return ["difference", "measure", "mean [95 % interval]"], rows
+
+
+def shown_threshold(found: Attributions) -> float:
+    """The paper's .01 where it was measured, else the first."""
+    thresholds = [entry["threshold"] for entry in found["result"]]
+    return next((threshold for threshold in thresholds if threshold == 0.01), thresholds[0])
+
+
+def shown_entries(found: Attributions, form: Form) -> list[Difference]:
+    """Cumulative differences of one form at `shown_threshold`."""
+    return [entry for entry in found[form] if entry["threshold"] == shown_threshold(found)]
 
 
 def attributions_cells(results: Results) -> Cells:
     """Cumulative difference of the attributions at one threshold: a column each for result, control, unbiased form."""
     found, marks = results["attributions"], represented(results)
     assert found
-    entries = {
-        (form, entry["label"], entry["language"]): entry
-        for form in FORMS
-        for entry in found[form]
-        if entry["threshold"] == shown_threshold(found)
-    }
+    forms = [{(e["label"], e["language"]): e for e in shown_entries(found, form)} for form in FORMS]
     rows = []
     for label in results["labels"]:
-        for language in sorted({language for _, of_label, language in entries if of_label == label}):
-            mark = {1: " (over)", -1: " (under)"}.get(marks.get((label, language), 0), "")
-            of_form = [entries.get((form, label, language)) for form in FORMS]
-            rows += [[label, f"{language}{mark}", tokens, *(difference_text(entry, tokens) for entry in of_form)]
-                     for tokens in SETS]  # fmt: skip
+        for language in sorted({cell[1] for entries in forms for cell in entries if cell[0] == label}):
+            cell = label, language
+            name = language + {1: " (over)", -1: " (under)", 0: ""}[marks.get(cell, 0)]
+            for tokens in SETS:
+                rows.append([label, name, tokens, *(difference_text(form.get(cell), tokens) for form in forms)])
     return ["label", "language", "tokens", *FORMS], rows
-
-
-def tokens_cells(results: Results) -> Cells:
-    """Of the evaluation of one model: sums over positive, neutral and negative tokens, and their shares of all."""
-    found = results["explained"]
-    assert found
-    rows = [[e["label"], e["language"], *(f"{e[kind]:+.3f} ({e['token_shares'][kind]:.3f})" for kind in SETS)]
-            for e in found["tokens"]]  # fmt: skip
-    return ["label", "language", *(f"{kind} (share)" for kind in SETS)], rows
-
-
-def base_values_cells(results: Results) -> Cells:
-    """Base values of each setup, mean over seeds and texts, and their standard deviation over seeds and over texts."""
-    assert results["attributions"]
-    rows = []
-    for name, values in results["attributions"]["base_values"].items():
-        spreads = (interval_text(value, None, ".4f") for value in (values["over_seeds"], values["over_examples"]))
-        rows.append([name, *(f"{values['mean'][label]:.3f}" for label in results["labels"]), *spreads])
-    return ["setup", *results["labels"], "SD over seeds", "SD over texts"], rows
-
-
-def probes_cells(results: Results) -> Cells:
-    """One row per setup and kind of text: the language probe with chance and its control, over seeds."""
-    rows = []
-    for name, setup in results["setups"].items():
-        for text in TEXTS:
-            probes = [probe for metrics in setup["seeds"].values() if (probe := metrics["probe"][text])]
-            if len(probes) < len(setup["seeds"]):
-                continue
-            accuracy, *bits = (
-                summary_text(setup["summary"].get(f"probe.{text}.{key}"))
-                for key in ("accuracy", "bits_below_chance", "confidence")
-            )
-            bounds = [_mean(probe["control_interval"][end] for probe in probes) for end in (0, 1)]
-            control = interval_text(_mean(probe["control"] for probe in probes), bounds)
-            chance = interval_text(_mean(probe["chance"] for probe in probes))
-            rows.append([name, text, accuracy, chance, control, *bits])
-    return ["setup", "text", "accuracy", "chance", "shuffled [99 %]", "bits below chance", "confidence"], rows
-
-
-def languages_cells(results: Results) -> Cells:
-    """Quality in each language, over seeds; for a single seed with bootstrap intervals over examples."""
-    rows = []
-    for name, setup in results["setups"].items():
-        first, *more = (metrics["test"] for metrics in setup["seeds"].values())
-        for test, *cells in quality_cells(first)[1]:
-            key, summary = f"test.by_language.{test}", setup["summary"]
-            if more and test in first["by_language"]:
-                curves = [of["calibration"][test] for of in (first, *more) if of["calibration"]]
-                cells = [summary_text(summary.get(f"{key}.{measure}")) for measure in ("accuracy", "macro_f1")]
-                cells.append(interval_text(_mean(curve["expected_calibration_error"] for curve in curves)))
-            elif more:
-                cells[0] = summary_text(summary.get("test.worst_cell_accuracy"))
-            rows.append([name, test, *cells])
-    return ["setup", "language", "accuracy", "macro F1", "calibration error"], rows
-
-
-def quality_cells(test: TestMetrics) -> Cells:
-    """Quality of one model in each language, with bootstrap intervals over examples."""
-    bounds = test["intervals"]["by_language"] if test["intervals"] else {}
-    rows = []
-    for language, values in test["by_language"].items():
-        interval, curve = bounds.get(language, {}), (test["calibration"] or {}).get(language)
-        cells = [
-            interval_text(values["accuracy"], interval.get("accuracy")),
-            interval_text(values["macro_f1"], interval.get("macro_f1")),
-            interval_text(curve and curve["expected_calibration_error"]),
-        ]
-        rows.append([language, *cells])
-    rows.append(["worst label of a language", f"{test['worst_cell_accuracy']:.3f}", "-", "-"])
-    return ["language", "accuracy", "macro F1", "calibration error"], rows
 
 
 def difference_text(entry: Difference | None, tokens: TokenSet) -> str:
@@ -203,30 +139,88 @@ def shown_interval(entry: Difference, tokens: TokenSet) -> list[float] | None:
     return (entry["seed_intervals"] or entry["intervals"] or {}).get(tokens)
 
 
-def shown_threshold(attributions: Attributions) -> float:
-    """The paper's .01 where it was measured, else the first."""
-    thresholds = [entry["threshold"] for entry in attributions["result"]]
-    return next((threshold for threshold in thresholds if threshold == 0.01), thresholds[0])
+def tokens_cells(results: Results) -> Cells:
+    """Of the evaluation of one model: sums over positive, neutral and negative tokens, and their shares of all."""
+    found = results["explained"]
+    assert found
+    rows = [
+        [e["label"], e["language"], *(f"{e[tokens]:+.3f} ({e['token_shares'][tokens]:.3f})" for tokens in SETS)]
+        for e in found["tokens"]
+    ]
+    return ["label", "language", *(f"{tokens} (share)" for tokens in SETS)], rows
+
+
+def base_values_cells(results: Results) -> Cells:
+    """Base values of each setup, mean over seeds and texts, and their standard deviation over seeds and over texts."""
+    assert results["attributions"]
+    rows = []
+    for name, values in results["attributions"]["base_values"].items():
+        spreads = (interval_text(value, form=".4f") for value in (values["over_seeds"], values["over_examples"]))
+        rows.append([name, *(f"{values['mean'][label]:.3f}" for label in results["labels"]), *spreads])
+    return ["setup", *results["labels"], "SD over seeds", "SD over texts"], rows
+
+
+def probes_cells(results: Results) -> Cells:
+    """One row per setup and kind of text: the language probe with chance and its control, over seeds."""
+    rows = []
+    for name, setup in results["setups"].items():
+        for text in TEXTS:
+            probes = [probe for metrics in setup["seeds"].values() if (probe := metrics["probe"][text])]
+            if len(probes) < len(setup["seeds"]):
+                continue
+            measures = (f"probe.{text}.{key}" for key in ("accuracy", "bits_below_chance", "confidence"))
+            accuracy, *bits = (summary_text(setup["summary"].get(measure)) for measure in measures)
+            chance, control = (_mean(probe[key] for probe in probes) for key in ("chance", "control"))
+            bounds = [_mean(probe["control_interval"][end] for probe in probes) for end in (0, 1)]
+            rows.append([name, text, accuracy, interval_text(chance), interval_text(control, bounds), *bits])
+    return ["setup", "text", "accuracy", "chance", "shuffled [99 %]", "bits below chance", "confidence"], rows
+
+
+def probe_cells(metrics: Metrics) -> Cells:
+    """One row per kind of text: the language probe of one model."""
+    rows = []
+    for text, probe in ((text, metrics["probe"].get(text)) for text in TEXTS):
+        if probe:
+            shuffled = interval_text(probe["control"], probe["control_interval"])
+            rows.append([text, f"{probe['rows']:,}", f"{probe['accuracy']:.3f}", f"{probe['chance']:.3f}", shuffled])
+    return ["text", "rows", "accuracy", "chance", "shuffled [99 %]"], rows
+
+
+def languages_cells(results: Results) -> Cells:
+    """Quality in each language, over seeds; for a single seed with bootstrap intervals over examples."""
+    rows = []
+    for name, setup in results["setups"].items():
+        models, summary = list(setup["seeds"].values()), setup["summary"]
+        tests = [metrics["test"] for metrics in models]
+        for language, *cells in quality_cells(models[0])[1]:
+            if len(tests) > 1 and language in tests[0]["by_language"]:
+                measures = (f"test.by_language.{language}.{measure}" for measure in ("accuracy", "macro_f1"))
+                curves = [test["calibration"][language] for test in tests if test["calibration"]]
+                error = interval_text(_mean(curve["expected_calibration_error"] for curve in curves))
+                cells = [*(summary_text(summary.get(measure)) for measure in measures), error]
+            elif len(tests) > 1:
+                cells[0] = summary_text(summary.get("test.worst_cell_accuracy"))
+            rows.append([name, language, *cells])
+    return ["setup", "language", *QUALITY], rows
+
+
+def quality_cells(metrics: Metrics) -> Cells:
+    """Quality of one model in each language, with bootstrap intervals over examples."""
+    test = metrics["test"]
+    bounds = test["intervals"]["by_language"] if test["intervals"] else {}
+    rows = []
+    for language, values in test["by_language"].items():
+        interval, curve = bounds.get(language, {}), (test["calibration"] or {}).get(language)
+        accuracy, f1 = (interval_text(values[key], interval.get(key)) for key in ("accuracy", "macro_f1"))
+        rows.append([language, accuracy, f1, interval_text(curve and curve["expected_calibration_error"])])
+    rows.append(["worst label of a language", f"{test['worst_cell_accuracy']:.3f}", "-", "-"])
+    return ["language", *QUALITY], rows
 
 
 def _mean(values: Iterable[float]) -> float | None:
     """Mean of numbers, None of none."""
     numbers = list(values)
     return sum(numbers) / len(numbers) if numbers else None
-
-
-def command_of(results: Results) -> str:
-    """The command that repeats a run of these results."""
-    config, chosen = results["config"], dict(results.get("flags", {}))
-    words = ["accelerate", "launch", f"recipes/{results['recipe']}.py"]
-    if results["recipe"] == "evaluate":
-        words += [config["model"], config["dataset"]]
-    else:
-        words += ["--config", results["config_name"]]
-        chosen |= {"seeds": len(results["seeds"]), "seed": results["seeds"][0], "setups": list(results["setups"])}
-    for key, value in chosen.items():
-        words += [f"--{key}", *map(str, value if isinstance(value, list) else [value])]
-    return one_line(shlex.join(words))
 
 
 def speed_cells(folder: Path) -> Cells:

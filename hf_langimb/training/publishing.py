@@ -124,13 +124,13 @@ class PublishingTrainer(Trainer):
             card = render_trained_card(
                 axes,
                 [entry for entry in self.state.log_history if "eval_loss" in entry],
-                name=facts.get("model_name") or Path(self.args.output_dir).name,
+                model_name=facts.get("model_name") or Path(self.args.output_dir).name,
                 repo_id=getattr(self, "hub_model_id", None) or "REPO_ID",
-                language=facts.get("language"),
+                language=_as_list(facts.get("language")),
                 license=facts.get("license"),
                 tags=_as_list(facts.get("tags")),
                 base_model=facts.get("finetuned_from") or base_model_of(self.model).config.name_or_path,
-                datasets=_as_list(facts.get("dataset_tags")),
+                datasets=_as_list(facts.get("dataset_tags")) or None,
                 adapter=base_model_of(self.model) is not self.model,
                 masked_entropy_weight=self.args.masked_entropy_weight,
             )

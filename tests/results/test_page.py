@@ -14,7 +14,8 @@ import hf_langimb
 from hf_langimb import attribute
 from hf_langimb.cli import main
 from hf_langimb.measures.attribution.store import AttributionStore, stack
-from hf_langimb.results.page import _verdict, render, write_report
+from hf_langimb.results.page import _verdict, draw, write_report
+from hf_langimb.results.page import render as render_page
 from hf_langimb.results.schema import read_results
 from hf_langimb.results.summary import compare, represented
 
@@ -24,6 +25,10 @@ KEPT = Path(hf_langimb.__file__).parents[1] / "model_cards" / "xnli-mini"
 @pytest.fixture
 def results():
     return read_results(KEPT)
+
+
+def render(results):
+    return render_page(results, draw(results))
 
 
 class Outline(HTMLParser):

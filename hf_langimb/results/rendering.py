@@ -1,0 +1,80 @@
+"""Templates of cards, pages and answers: one environment, which knows the tables of a run and how values are shown."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+from hf_langimb.console import one_line
+from hf_langimb.counts.verdict import bits_text
+from hf_langimb.results import tables
+from hf_langimb.results.schema import Results
+
+
+def render(template: str, **values: Any) -> str:
+    """A template of this package with values; one that the template needs and that is not given is an error."""
+    return str(_environment().get_template(f"{template}.jinja").render(values))
+
+
+@cache
+def _environment() -> Any:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("hf_langimb.results"),
+        autoescape=lambda name: ".html" in (name or ""),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.globals["tables"] = tables
+    environment.filters |= {
+        "number": lambda value, form=".3f": tables.interval_text(value, form=form),
+        "percent": lambda share, digits=1: f"{100 * share:.{digits}f} %",
+        "bits": bits_text,
+        "table": lambda cells: tables.table(*cells),
+        "grid": lambda rows, names, columns, form=",": tables.table(*tables.grid_cells(rows, names, columns, form)),
+        "one_line": one_line,
+        "quoted": repr,
+        "plain": _plain_text,
+        "listed": _listed,
+        "python": _python_names,
+        "file_name": tables.file_name,
+        "command": _command,
+    }
+    return environment
+
+
+def _plain_text(name: Any) -> str:
+    """A name of the data with Markdown's characters escaped."""
+    return re.sub(r"([\\`*<\[\]])", r"\\\1", one_line(name))
+
+
+def _listed(names: Sequence[Any]) -> str:
+    """Names in a sentence: a, b and c."""
+    *others, last = map(_plain_text, names)
+    return f"{', '.join(others)} and {last}" if others else last
+
+
+def _python_names(names: Sequence[Any]) -> str:
+    """Names as id2label in Python: {0: "a", 1: "b"}."""
+    return "{" + ", ".join(f"{i}: {json.dumps(str(name), ensure_ascii=False)}" for i, name in enumerate(names)) + "}"
+
+
+def _command(results: Results) -> str:
+    """The command that repeats a run of these results."""
+    config, chosen = results["config"], dict(results.get("flags", {}))
+    words = ["accelerate", "launch", f"recipes/{results['recipe']}.py"]
+    if results["recipe"] == "evaluate":
+        words += [config["model"], config["dataset"]]
+    else:
+        words += ["--config", results["config_name"]]
+        chosen |= {"seeds": len(results["seeds"]), "seed": results["seeds"][0], "setups": list(results["setups"])}
+    for key, value in chosen.items():
+        words += [f"--{key}", *map(str, value if isinstance(value, list) else [value])]
+    return one_line(shlex.join(words))
