@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,6 @@ from hf_langimb.data.rows import find_text_columns
 from hf_langimb.measures import POOLINGS
 from hf_langimb.models.adapters import base_model_of
 from hf_langimb.models.loading import longest_input, tokenize
-
-Pool = Callable[[Any, Any], torch.Tensor]  # (outputs of the model, batch) -> [layers, B, H]
 
 
 def forward_rows(
@@ -38,13 +36,8 @@ def forward_rows(
     Returns:
         Logits float32[N, C] and the features of `extract_features`, which also says what is refused.
     """
-    pool = _pool_with(pooling, layers)
-
-    def read(batch: Any) -> list[torch.Tensor]:
-        outputs = model(**batch, output_hidden_states=True)
-        return [outputs.logits[None], pool(outputs, batch)]
-
-    logits, features = _in_batches(read, model, tokenizer, _tokenized(dataset, model, tokenizer), batch_size)
+    tokenized = _tokenized(dataset, model, tokenizer, (), pooling, layers)
+    logits, features = _in_batches(model, model, tokenizer, tokenized, pooling, layers, batch_size)
     return logits[0], features
 
 
@@ -77,20 +70,22 @@ def extract_features(
         ValueError: no rows, a row without tokens, unknown pooling, no text column, no such layer, `pooler` with layers
             or on a model without one, or a model that returns no hidden states.
     """
-    pool = _pool_with(pooling, layers)
-    rows = _tokenized(dataset, model, tokenizer, text_columns)
+    tokenized = _tokenized(dataset, model, tokenizer, text_columns, pooling, layers)
     encoder = getattr(base_model_of(model), "base_model", model)  # adapters are inside the encoder's layers
-
-    def read(batch: Any) -> list[torch.Tensor]:
-        return [pool(encoder(**batch, output_hidden_states=True), batch)]
-
-    return _in_batches(read, model, tokenizer, rows, batch_size)[0]
+    return _in_batches(model, encoder, tokenizer, tokenized, pooling, layers, batch_size)[-1]
 
 
-def _tokenized(dataset: Any, model: Any, tokenizer: Any, text_columns: Sequence[str] = ()) -> Dataset:
-    """The rows with token ids."""
-    if len(dataset) == 0:
-        raise ValueError("The data set has no rows to run the model on.")
+def _tokenized(
+    dataset: Any, model: Any, tokenizer: Any, text_columns: Sequence[str], pooling: str, layers: Sequence[int] | None
+) -> Dataset:
+    """The rows with token ids, if there are any and the pooling is known."""
+    problem = None if len(dataset) else "The data set has no rows to run the model on."
+    if pooling not in POOLINGS:
+        problem = f"Unknown pooling {pooling!r}: choose one of {', '.join(POOLINGS)}."
+    elif pooling == "pooler" and (layers is None or list(layers) != [-1]):
+        problem = "The pooler has no layers: leave the layers out, or choose another pooling."
+    if problem:
+        raise ValueError(problem)
     if "input_ids" in dataset.column_names:
         return dataset
     columns = find_text_columns(dataset, text_columns)
@@ -98,9 +93,9 @@ def _tokenized(dataset: Any, model: Any, tokenizer: Any, text_columns: Sequence[
 
 
 def _in_batches(
-    read: Callable[[Any], list[torch.Tensor]], model: Any, tokenizer: Any, dataset: Dataset, batch_size: int
+    model: Any, part: Any, tokenizer: Any, dataset: Dataset, pooling: str, layers: Any, batch_size: int
 ) -> list[np.ndarray]:
-    """What `read` returns for each batch, [K, B, W] each, as float32[K, N, W] over all rows, shared over processes."""
+    """What a part of the model returns for all rows, shared over processes: logits, if any, and features [K, N, W]."""
     from transformers.data.data_collator import pad_without_fast_tokenizer_warning as pad
 
     names = [name for name in tokenizer.model_input_names if name in dataset.column_names]
@@ -120,10 +115,13 @@ def _in_batches(
             for index in bar(shared or batches[-1:], "Extracting features"):
                 rows = {name: [column[i] for i in index] for name, column in columns.items()}
                 # padding at the right moves no token's position
-                parts = read(pad(tokenizer, rows, padding_side="right", return_tensors="pt").to(model.device))
-                found = found or [np.zeros((len(part), len(order), part.shape[-1]), np.float32) for part in parts]
-                for whole, part in zip(found, parts, strict=True):
-                    whole[:, index] = part.float().cpu().numpy()
+                batch = pad(tokenizer, rows, padding_side="right", return_tensors="pt").to(model.device)
+                outputs = part(**batch, output_hidden_states=True)
+                tables = [outputs.logits[None]] if "logits" in outputs else []
+                tables.append(_pool(outputs, batch, pooling, layers))
+                found = found or [np.zeros((len(one), len(order), one.shape[-1]), np.float32) for one in tables]
+                for whole, one in zip(found, tables, strict=True):
+                    whole[:, index] = one.float().cpu().numpy()
     finally:
         model.train(training)
     if state.num_processes == 1:
@@ -133,33 +131,22 @@ def _in_batches(
     return [reduce(torch.from_numpy(whole).to(state.device), reduction="sum").cpu().numpy() for whole in found]
 
 
-def _pool_with(pooling: str, layers: Sequence[int] | None) -> Pool:
-    """The function that takes features [layers, B, H] from a model's outputs."""
+def _pool(outputs: Any, batch: Any, pooling: str, layers: Sequence[int] | None) -> torch.Tensor:
+    """[layers, B, H] of a batch: the pooler's output, or the first, the last or the mean token of each row."""
     by_pooler = pooling == "pooler"
-    if pooling not in POOLINGS or (by_pooler and (layers is None or list(layers) != [-1])):
-        reason = "The pooler has no layers: leave the layers out, or" if by_pooler else f"Unknown pooling {pooling!r}:"
-        raise ValueError(f"{reason} choose one of {', '.join(POOLINGS)}.")
-
-    def pool(outputs: Any, batch: Any) -> torch.Tensor:
-        states: Any = getattr(outputs, "pooler_output" if by_pooler else "hidden_states", None)
-        problem = None
-        if states is None:
-            problem = "returns no hidden states (an encoder-decoder?): choose an encoder or decoder"
-            if by_pooler:
-                problem = "returns no pooler: choose pooling cls, mean or last"
-        elif wrong := [] if by_pooler else [i for i in layers or () if not -len(states) <= i < len(states)]:
-            problem = f"has layers 0 to {len(states) - 1} (-1 is the last), got {wrong[0]}"
-        if problem:
-            raise ValueError(f"This model {problem}.")
+    states: Any = getattr(outputs, "pooler_output" if by_pooler else "hidden_states", None)
+    problem = None
+    if states is None:
+        problem = "returns no hidden states (an encoder-decoder?): choose an encoder or decoder"
         if by_pooler:
-            return states[None]
-        return _pool(states if layers is None else [states[layer] for layer in layers], batch, pooling)
-
-    return pool
-
-
-def _pool(chosen: Sequence[torch.Tensor], batch: Any, pooling: str) -> torch.Tensor:
-    """[layers, B, H]: the first, the last or the mean token of each row."""
+            problem = "returns no pooler: choose pooling cls, mean or last"
+    elif wrong := [] if by_pooler else [i for i in layers or () if not -len(states) <= i < len(states)]:
+        problem = f"has layers 0 to {len(states) - 1} (-1 is the last), got {wrong[0]}"
+    if problem:
+        raise ValueError(f"This model {problem}.")
+    if by_pooler:
+        return states[None]
+    chosen = states if layers is None else [states[layer] for layer in layers]
     mask = batch["attention_mask"] if "attention_mask" in batch else torch.ones_like(batch["input_ids"])
     if pooling == "mean":
         shares = (mask / mask.sum(dim=1, keepdim=True)).to(chosen[0].dtype)

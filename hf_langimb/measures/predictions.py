@@ -22,7 +22,7 @@ Ints = NDArray[np.int64]
 class _Rows(NamedTuple):
     """Rows as positions on the axes of the evaluation; `groups` numbers what is resampled together."""
 
-    axes: tuple[tuple[str, ...], tuple[Any, ...]]
+    axes: tuple[list[str], list[Any]]
     languages: Ints
     labels: Ints
     predictions: Ints
@@ -71,22 +71,44 @@ def evaluate_predictions(
             weights whose axes do not fit.
     """
     rows = _rows(languages, labels, predictions, groups, plan)
-    predicted = JointDistribution(*rows.axes, rows.cells.sum(axis=1))
-    shares, table, factors = _tables(plan, probabilities, weights, rows)
-    plan_bits = None if shares is None else mutual_information_bits(shares)
+    axis, names = rows.axes
+    trained = len(axis)  # languages of the plan; others have no share in it, and the weight 1
+    if isinstance(plan, JointDistribution):
+        trained = len(plan.languages)
+        plan = np.pad(plan.counts, ((0, len(axis) - trained), (0, 0)))
+    advice = f"a plan has the counts or shares of the languages {axis} x labels {names}"
+    plan = _table("a plan", plan, (len(axis), len(names)), advice)
+    shares = None if plan is None else plan / plan.sum()
+    advice = f"each row has one share for each of the labels {names} and sums to 1 (apply softmax to logits first; "
+    advice += "labels that no row has need a plan with axes, a JointDistribution)"
+    probabilities = _table("probabilities", probabilities, (len(rows.labels), len(names)), advice)
+    factors = _table("weights", weights, (trained, len(names)), "weights are those of languages x labels")
+    loss = plain_loss = None
+    if probabilities is not None:
+        true = probabilities[np.arange(len(rows.labels)), rows.labels]
+        losses = -np.log(np.maximum(true, np.finfo(np.float64).tiny))
+        loss = plain_loss = float(losses.mean())
+        if factors is not None:
+            factors = np.pad(factors, ((0, len(axis) - trained), (0, 0)), constant_values=1)
+            loss = float((losses * factors[rows.languages, rows.labels]).mean())
+    predicted = JointDistribution(tuple(axis), tuple(names), rows.cells.sum(axis=1))
     dependence = predicted.mutual_information_bits
+    plan_bits = 0.0 if shares is None else mutual_information_bits(shares)
+    of_label = [part for part in np.moveaxis(rows.cells, 1, 0) if part.sum()]
+    given_label = sum(mutual_information_bits(part) * part.sum() / predicted.rows for part in of_label)
     return {
         "rows": predicted.rows,
         **_correctness(rows.cells, rows.axes[0]),
         "predicted": predicted.counts.tolist(),
         "dependence_bits": dependence,
         "dependence_bits_corrected": dependence - predicted.mutual_information_chance_bits,
-        "dependence_given_label_bits": _dependence_given_label(rows.cells),
+        "dependence_given_label_bits": float(given_label),
         "reliance": dependence / plan_bits if plan_bits else None,
         "skew_transfer": None if shares is None else _skew_transfer(predicted, shares),
-        **_losses(table, rows, factors),
+        "loss": loss,
+        "plain_loss": plain_loss,
         "intervals": _bootstrap(rows, resamples, seed) if resamples else None,
-        "calibration": None if table is None else _calibration(table, rows),
+        "calibration": None if probabilities is None else _calibration(probabilities, rows),
     }
 
 
@@ -141,7 +163,9 @@ def _rows(languages: Any, labels: Any, predictions: Any, groups: Any, plan: Any)
         problem = f"Labels and predictions must be among those of the plan, {list(known.labels)}, got {sorted(found)}."
     if problem:
         raise ValueError(problem)
-    axes = (tuple(dict.fromkeys(known.languages + names)), known.labels) if known else (names, tuple(sorted(found)))
+    axes = [*names], sorted(found)
+    if known:
+        axes = [*dict.fromkeys(known.languages + names)], [*known.labels]
     language, label, prediction = (
         np.array([axis.index(value) for value in values], dtype=np.int64)[ids]
         for axis, (values, ids) in zip((*axes, axes[1]), encoded[:3], strict=True)
@@ -152,50 +176,19 @@ def _rows(languages: Any, labels: Any, predictions: Any, groups: Any, plan: Any)
     return _Rows(axes, language, label, prediction, None if groups is None else encoded[3][1], cells, places)
 
 
-def _table(name: str, values: Any, shape: tuple[int, int], advice: str, *, sums_to_one: bool = False) -> Floats:
-    """An argument as a table whose columns are the labels."""
+def _table(name: str, values: Any, shape: tuple[int, int], advice: str) -> Floats | None:
+    """An argument as a table whose columns are the labels; the rows of probabilities sum to 1."""
+    if values is None:
+        return None
     table = np.asarray(values, dtype=np.float64)
     fits = table.shape == shape
     usable = fits and np.isfinite(table).all() and (table >= 0).all() and bool(table.any())
-    if not usable or (sums_to_one and np.abs(table.sum(axis=1) - 1).max() > 1e-3):
+    if not usable or (name == "probabilities" and np.abs(table.sum(axis=1) - 1).max() > 1e-3):
         found = "values that are not" if fits else f"shape {list(table.shape)}"
         raise ValueError(
             f"Expected {name} of shape {list(shape)}, finite, not negative and not all 0, got {found}: {advice}."
         )
     return table
-
-
-def _tables(plan: Any, probabilities: Any, weights: Any, rows: _Rows) -> tuple[Floats | None, Floats | None, Floats]:
-    """The plan as joint shares, the probabilities, and the class weights, on the axes of the evaluation.
-
-    Languages that the plan lacks get no share, and the weight 1; without weights all are 1.
-    """
-    languages, labels = map(list, rows.axes)
-    known = len(languages)
-    if isinstance(plan, JointDistribution):
-        known = len(plan.languages)
-        plan = np.pad(plan.counts, ((0, len(languages) - known), (0, 0)))
-    if plan is not None:
-        advice = f"a plan has the counts or shares of the languages {languages} x labels {labels}"
-        plan = _table("a plan", plan, rows.cells.shape[:2], advice)
-        plan = plan / plan.sum()
-    if probabilities is not None:
-        advice = (
-            f"each row has one share for each of the labels {labels} and sums to 1 (apply softmax to logits first; "
-            "labels that no row has need a plan with axes, a JointDistribution)"
-        )
-        shape = len(rows.labels), len(labels)
-        probabilities = _table("probabilities", probabilities, shape, advice, sums_to_one=True)
-    factors = np.ones(rows.cells.shape[:2])
-    if weights is not None:
-        factors[:known] = _table("weights", weights, (known, len(labels)), "weights are those of languages x labels")
-    return plan, probabilities, factors
-
-
-def _dependence_given_label(cells: Ints) -> float:
-    """MI(prediction; language | label): the mean over labels of the dependence among rows of that label."""
-    parts = (part for part in np.moveaxis(cells, 1, 0) if part.sum())
-    return float(sum(mutual_information_bits(part) * part.sum() / cells.sum() for part in parts))
 
 
 def _skew_transfer(predicted: JointDistribution, plan_shares: Floats) -> float | None:
@@ -270,24 +263,15 @@ def _calibration(probabilities: Floats, rows: _Rows) -> dict[str, Any]:
     result = {}
     for i in np.unique(rows.languages):
         here = rows.languages == i
-        inside = [here & (bins == number) for number in np.unique(bins[here])]
-        curve = [
-            {"confidence": float(confidence[b].mean()), "accuracy": float(right[b].mean()), "rows": int(b.sum())}
-            for b in inside
-        ]
+        curve = []
+        for number in np.unique(bins[here]):
+            inside = here & (bins == number)
+            accuracy, mean = float(right[inside].mean()), float(confidence[inside].mean())
+            curve.append({"confidence": mean, "accuracy": accuracy, "rows": int(inside.sum())})
         gap = sum(point["rows"] * abs(point["confidence"] - point["accuracy"]) for point in curve)
-        result[rows.axes[0][i]] = {
+        measures = {
             "expected_calibration_error": float(gap / here.sum()),
             "mean_confidence": float(confidence[here].mean()),
-            "bins": curve,
         }
+        result[rows.axes[0][i]] = measures | {"bins": curve}
     return result
-
-
-def _losses(table: Floats | None, rows: _Rows, weights: Floats) -> dict[str, float | None]:
-    """Mean cross-entropy in nats, with each row's weight and without."""
-    if table is None:
-        return {"loss": None, "plain_loss": None}
-    losses = -np.log(np.maximum(table[np.arange(len(rows.labels)), rows.labels], np.finfo(np.float64).tiny))
-    weighted = losses * weights[rows.languages, rows.labels]
-    return {"loss": float(weighted.mean()), "plain_loss": float(losses.mean())}

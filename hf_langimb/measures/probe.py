@@ -24,34 +24,19 @@ Split = tuple[Ints, Ints]  # rows to fit, rows to test
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """What a cross-validated probe found.
+    """What a cross-validated probe found."""
 
-    Args:
-        accuracy: share of rows whose language is identified, each by a probe that has not seen its fold.
-        chance: accuracy of always naming the most frequent language.
-        control: mean accuracy of the same probe on shuffled languages; near `chance` where the protocol is sound.
-        control_interval: where the accuracy on shuffled languages lies in 99 % of shuffles (a t prediction interval
-            from those made: rows err together, so that a binomial interval over rows is too narrow).
-        bits_below_chance: entropy of the languages less the probe's cross-entropy, in bits: what the features reveal.
-        confidence: mean probability that the probe gives to the language it names.
-        rows: number of rows.
-        folds: of the cross-validation.
-        languages: the axis of `confusion`.
-        confusion: int64[L, L], rows: true language, columns: identified.
-        converged: whether every fold's solver did.
-    """
-
-    accuracy: float
-    chance: float
-    control: float
-    control_interval: tuple[float, float]
-    bits_below_chance: float
-    confidence: float
+    accuracy: float  # share of rows whose language is identified, each by a probe that has not seen its fold
+    chance: float  # accuracy of always naming the most frequent language
+    control: float  # mean accuracy of the same probe on shuffled languages; near `chance` where the protocol is sound
+    control_interval: tuple[float, float]  # where that accuracy lies in 99 % of shuffles
+    bits_below_chance: float  # entropy of the languages less the probe's cross-entropy: what the features reveal
+    confidence: float  # mean probability that the probe gives to the language it names
     rows: int
     folds: int
-    languages: tuple[str, ...]
-    confusion: Ints
-    converged: bool
+    languages: tuple[str, ...]  # the axis of `confusion`
+    confusion: Ints  # [L, L], rows: true language, columns: identified
+    converged: bool  # whether every fold's solver did
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready: the keys of results.json's `probe`."""
@@ -90,7 +75,7 @@ def probe_languages(
     axis, target = encoded[0]
     group_ids = np.arange(len(target)) if groups is None else encoded[1][1]
     apart = np.bincount(np.unique(np.stack([target, group_ids]), axis=1)[0])  # groups of each language
-    problem = None
+    problem, splits = None, []
     if not C > 0 or folds < 2 or shuffles < 2:
         found = f"C={C}, folds={folds}, shuffles={shuffles}"
         problem = f"C must be above 0, folds and shuffles must be 2 or more, got {found}."
@@ -103,16 +88,21 @@ def probe_languages(
         )
     elif table.ndim != 2 or len(table) != len(target):
         problem = f"Expected features of shape [{len(target)}, H] for {len(target)} languages, got {list(table.shape)}."
+    elif not (splits := _splits(target.tobytes(), group_ids.tobytes(), int(min(folds, apart.min())), seed)):
+        problem = "A language probe cannot keep rows of each language apart: too few groups of rows. Add more."
     if problem:
         raise ValueError(problem)
-    splits = _splits(target.tobytes(), group_ids.tobytes(), int(min(folds, apart.min())), seed)
+    rng, controls = np.random.default_rng(seed), []
     with bar(description="Probing", total=len(splits) * (1 + shuffles), unit="fit") as fits:
         probabilities, converged = _out_of_fold(table, target, splits, C, fits)
-        controls = _controls(table, target, splits, C, shuffles, seed, fits)
-    low, high = prediction_interval(controls, 0.99)
+        for _ in range(shuffles):
+            shuffled = target.copy()
+            for _, rows in splits:  # within folds, which keep their languages in proportion
+                shuffled[rows] = rng.permutation(target[rows])
+            named = _out_of_fold(table, shuffled, splits, C, fits)[0].argmax(axis=1)
+            controls.append(float((named == shuffled).mean()))
+    low, high = prediction_interval(controls, 0.99)  # rows err together: a binomial one over rows is too narrow
     identified = probabilities.argmax(axis=1)
-    confusion = np.zeros((len(axis), len(axis)), dtype=np.int64)
-    np.add.at(confusion, (target, identified), 1)
     shares = np.bincount(target) / len(target)
     bits = np.log2(np.maximum(probabilities[np.arange(len(target)), target], np.finfo(np.float64).tiny))
     return ProbeResult(
@@ -125,31 +115,17 @@ def probe_languages(
         rows=len(target),
         folds=len(splits),
         languages=axis,
-        confusion=confusion,
+        confusion=np.bincount(target * len(axis) + identified, minlength=len(axis) ** 2).reshape(len(axis), -1),
         converged=converged,
     )
-
-
-def _controls(
-    features: Floats, target: Ints, splits: list[Split], C: float, shuffles: int, seed: int, fits: Any
-) -> list[float]:
-    """Accuracies of the same probe on shuffled languages."""
-    rng = np.random.default_rng(seed)
-    accuracies = []
-    for _ in range(shuffles):
-        shuffled = target.copy()
-        for _, rows in splits:  # within folds, which keep their languages in proportion
-            shuffled[rows] = rng.permutation(target[rows])
-        identified = _out_of_fold(features, shuffled, splits, C, fits)[0].argmax(axis=1)
-        accuracies.append(float((identified == shuffled).mean()))
-    return accuracies
 
 
 @lru_cache(maxsize=4)  # all models of a run are probed on the same rows
 def _splits(target_bytes: bytes, group_bytes: bytes, folds: int, seed: int) -> list[Split]:
     """(rows to fit, rows to test) of each fold: languages in proportion, rows of one group in one fold.
 
-    As many folds as leave every language among the rows to fit. Takes int64 arrays as bytes, which can be cached.
+    As many folds as leave every language among the rows to fit; empty if none do. Takes int64 arrays as bytes, which
+    can be cached.
     """
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
@@ -161,7 +137,7 @@ def _splits(target_bytes: bytes, group_bytes: bytes, folds: int, seed: int) -> l
         splits = list(splitter.split(target, target, groups if kind is StratifiedGroupKFold else None))
         if all(len(np.unique(target[train])) == languages for train, _ in splits):
             return splits
-    raise ValueError("A language probe cannot keep rows of each language apart: too few groups of rows. Add more.")
+    return []
 
 
 def _out_of_fold(features: Floats, target: Ints, splits: list[Split], C: float, fits: Any) -> tuple[Floats, bool]:

@@ -12,7 +12,7 @@ from datasets import Dataset
 
 from hf_langimb import attribute
 from hf_langimb.measures.attribution.engine import Forward, explain, id_masker
-from hf_langimb.measures.attribution.examples import SPECIAL, encode, mask_ids
+from hf_langimb.measures.attribution.examples import SPECIAL, encode
 from hf_langimb.measures.attribution.owen import owen_values
 from hf_langimb.measures.attribution.shapley import shapley_values
 
@@ -149,7 +149,7 @@ def by_definition(model, example, mask_id):
     players = np.flatnonzero(example.segments != SPECIAL)
     numbers = range(2 ** len(players))
     coalitions = [sum(1 << int(p) for i, p in enumerate(players) if number >> i & 1) for number in numbers]
-    probabilities = one_by_one(model, example)(mask_ids(example, coalitions, mask_id))
+    probabilities = one_by_one(model, example)([ids for ids, _ in id_masker(mask_id)(example, coalitions)])
     values = np.zeros((len(example), probabilities.shape[1]))
     n = len(players)
     for i, player in enumerate(players):

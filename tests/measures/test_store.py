@@ -193,7 +193,7 @@ def test_a_damaged_store(explain, tmp_path):
         shutil.copy(folder / f"{kind}-00000.parquet", folder / f"{kind}-00001.parquet")
     for name, content, message in (
         ("tokens-00000.parquet", (folder / "tokens-00000.parquet").read_bytes(), "do not contain the 12 examples"),
-        ("examples-00000.parquet", b"?", "a shard cannot be read"),
+        ("examples-00000.parquet", b"?", "a shard that cannot be read"),
         ("manifest.json", json.dumps(manifest | {"schema_version": 9}).encode(), "has schema_version 9, .* reads 1"),
         ("manifest.json", b"{", r"manifest.json is not valid JSON .*: remove the folder and run the command again"),
     ):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -29,8 +30,6 @@ logger = logging.getLogger(__name__)
 
 SHARD = 256  # examples that are written together
 CHOICES = {"method": METHODS, "masking": MASKINGS, "budget_unit": BUDGET_UNITS, "dtype": DTYPES}
-LEAST = {"shard_size": 1, "seed": 0, "budget": 4, "batch_tokens": 1}
-OPTIONAL = ("budget", "batch_tokens", "max_length")
 
 
 def attribute(
@@ -78,16 +77,21 @@ def attribute(
             store of something else in `out`, or probabilities that are not finite.
         OSError: the disk is full; shards that are written stay.
     """
-    dataset, columns = _readable(dataset, [text_columns] if isinstance(text_columns, str) else text_columns)
+    text_columns = [text_columns] if isinstance(text_columns, str) else text_columns
     settings: dict[str, Any] = {"method": method, "masking": masking, "budget": budget, "budget_unit": budget_unit}
     settings |= {"dtype": dtype, "seed": seed, "shard_size": shard_size, "max_length": max_length}
-    limit = longest_input(tokenizer, model.config)
     mask_id: Any = tokenizer.mask_token_id
     if mask_id is None:  # as in shap
         mask_id = next(iter(tokenizer.encode("...", add_special_tokens=False)), None)
-    problems = _problems(settings | {"batch_tokens": batch_tokens}, mask_id, model.config, tokenizer, len(columns))
-    if problem := next(problems, None):
+    given = settings | {"batch_tokens": batch_tokens}
+    if problem := next(_problems(given, mask_id, model.config, tokenizer, dataset, text_columns), None):
         raise ValueError(problem)
+    dataset, limit = dataset.with_format(None), longest_input(tokenizer, model.config)
+    columns = find_text_columns(dataset, text_columns)
+    for column in {"language", "id"} & {*dataset.column_names}:
+        if classes := class_label_names(dataset, column):
+            named = [None if value is None else classes[value] for value in dataset[column]]
+            dataset = dataset.remove_columns(column).add_column(column, named)
     names = class_names(model.config)
     if "label" in dataset.column_names:
         dataset = dataset.remove_columns("label").add_column("label", match_labels(dataset, names))
@@ -130,6 +134,16 @@ def _explained(
     dataset: Dataset, rows: Any, tokenizer: Any, mask_id: int, settings: dict[str, Any], forward: Forward, progress: Any
 ) -> tuple[list[Example], list[Attribution], dict[str, list[Any]]]:
     """The examples of some rows, their attributions and their columns `example`, `id`, `language` and `label`."""
+
+    def method(example: Example) -> Method:
+        budget, seed, content = settings["budget"], settings["seed"], example.content
+        if settings["method"] == "owen":
+            forwards = settings["budget_unit"] == "forwards"
+            return owen_values(example.tree(), budget=budget, maskable=content, count_forwards=forwards, seed=seed)
+        players = [i for i in range(len(example)) if content >> i & 1]
+        draws = (seed, zlib.crc32(example.ids.tobytes()))  # others for each text: errors do not add up over texts
+        return shapley_values(players, len(example), budget=budget, seed=draws)
+
     chosen, max_length = dataset.select(rows), settings["max_length"]
     texts = [chosen[column][:] for column in settings["text_columns"]]
     examples = encode(tokenizer, texts, max_length=max_length)
@@ -137,7 +151,7 @@ def _explained(
     by_ids = settings["masking"] == "ids"
     mask = id_masker(mask_id) if by_ids else string_masker(tokenizer, texts[0], max_length)
     found: dict[int, Attribution] = {}
-    for example, result in explain(ordered, (_generator(example, settings) for example in ordered), mask, forward):
+    for example, result in explain(ordered, map(method, ordered), mask, forward):
         found[example.index] = result
         progress.update()
     known: dict[str, list[Any]] = {"example": rows.tolist()}
@@ -145,17 +159,6 @@ def _explained(
         given = chosen[name][:] if name in chosen.column_names else [None] * len(chosen)
         known[name] = [None if value is None else str(value) for value in given]
     return examples, [found[i] for i in range(len(examples))], known
-
-
-def _generator(example: Example, settings: dict[str, Any]) -> Method:
-    """The method at work on an example."""
-    budget, seed, content = settings["budget"], settings["seed"], example.content
-    if settings["method"] == "owen":
-        forwards = settings["budget_unit"] == "forwards"
-        return owen_values(example.tree(), budget=budget, maskable=content, count_forwards=forwards, seed=seed)
-    players = [i for i in range(len(example)) if content >> i & 1]
-    draws = (seed, zlib.crc32(example.ids.tobytes()))  # others for each text, so that errors do not add up over texts
-    return shapley_values(players, len(example), budget=budget, seed=draws)
 
 
 def _warn(manifest: dict[str, Any]) -> None:
@@ -169,44 +172,45 @@ def _warn(manifest: dict[str, Any]) -> None:
         logger.warning("This tokenizer has no mask token: %r is used instead.", manifest["mask_token"])
 
 
-def _problems(settings: dict[str, Any], mask_id: int | None, config: Any, tokenizer: Any, texts: int) -> Iterator[str]:
-    """What is wrong with the settings or the model, as messages."""
+def _problems(
+    settings: dict[str, Any],
+    mask_id: int | None,
+    config: Any,
+    tokenizer: Any,
+    dataset: Any,
+    text_columns: Sequence[str],
+) -> Iterator[str]:
+    """What is wrong with the rows, the settings or the model, as messages."""
+    if not isinstance(dataset, Dataset) or not len(dataset):
+        found = "an empty one" if isinstance(dataset, Dataset) else type(dataset).__name__
+        yield (
+            f"Expected a datasets.Dataset with rows to explain, got {found}: name one split, or convert a list of rows "
+            "with Dataset.from_list."
+        )
+    pair = len(find_text_columns(dataset, text_columns)) == 2
     for name, known in CHOICES.items():
         if settings[name] not in known:
             yield f"Unknown {name} {settings[name]!r}: choose one of {', '.join(known)}."
     if settings["method"] == "shapley" and settings["budget_unit"] == "forwards":
         yield "budget_unit='forwards' is for method='owen' only: leave it out."
-    if settings["masking"] == "string" and texts == 2:
+    if settings["masking"] == "string" and pair:
         yield "masking='string' would make one text of a pair: use masking='ids', or one text column."
-    longest = longest_input(tokenizer, config) or getattr(config, "max_position_embeddings", None)
-    for name, least in (LEAST | {"max_length": tokenizer.num_special_tokens_to_add(texts == 2) + 1}).items():
-        value, most = settings[name], longest if name == "max_length" else None
-        if value is None and name in OPTIONAL:
-            continue
-        if type(value) is not int or value < least or (most and value > most):
-            ends = f" or more{f', up to {most}' if most else ''}{', or None' if name in OPTIONAL else ''}"
-            unit = {"budget": " evaluations", "max_length": " tokens"}.get(name, "")
-            yield f"{name} must be {least}{unit}{ends}, got {value!r}."
+    least = tokenizer.num_special_tokens_to_add(pair) + 1
+    most = longest_input(tokenizer, config) or getattr(config, "max_position_embeddings", None) or math.inf
+    up_to = "" if most == math.inf else f", up to {most}"
+    for name, low, high, words in (
+        ("shard_size", 1, math.inf, "1 or more"),
+        ("seed", 0, math.inf, "0 or more"),
+        ("budget", 4, math.inf, "4 evaluations or more, or None"),
+        ("batch_tokens", 1, math.inf, "1 or more, or None"),
+        ("max_length", least, most, f"{least} tokens or more{up_to}, or None"),
+    ):
+        value = settings[name]
+        if not (type(value) is int and low <= value <= high) and not (value is None and "None" in words):
+            yield f"{name} must be {words}, got {value!r}."
     if mask_id is None:
         yield "This tokenizer has no mask token, and no token for '...' either: set tokenizer.mask_token."
     names, regression = class_names(config), config.problem_type == "regression"
     if regression or len({*names}) < len(names) or "None" in names:
         found = "a regression (problem_type)" if regression else f"id2label {config.id2label}"
         yield f"Attributions need a classifier with a distinct name for each class, got {found}."
-
-
-def _readable(dataset: Any, text_columns: Sequence[str]) -> tuple[Dataset, list[str]]:
-    """The rows without a format, languages and ids by name, and the text columns."""
-    if not isinstance(dataset, Dataset) or not len(dataset):
-        found = "an empty one" if isinstance(dataset, Dataset) else type(dataset).__name__
-        raise ValueError(
-            f"Expected a datasets.Dataset with rows to explain, got {found}: name one split, or convert a list of rows "
-            "with Dataset.from_list."
-        )
-    dataset = dataset.with_format(None)
-    columns = find_text_columns(dataset, text_columns)
-    for column in {"language", "id"} & {*dataset.column_names}:
-        if classes := class_label_names(dataset, column):
-            named = [None if value is None else classes[value] for value in dataset[column]]
-            dataset = dataset.remove_columns(column).add_column(column, named)
-    return dataset, columns

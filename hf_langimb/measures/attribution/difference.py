@@ -20,9 +20,7 @@ PARTS = (*SETS, "base_difference", "probability_difference")
 SETTINGS = ("tokenizer", "data", "labels", "method", "masking", "budget", "budget_unit", "mask_token", "dtype")
 Store = AttributionStore | str | Path
 Choice = tuple[int, int, int]  # places of the stores other, reference and selection
-
 Bools = NDArray[np.bool_]
-Ints = NDArray[np.int64]
 
 
 def cumulative_difference(
@@ -60,8 +58,8 @@ def cumulative_difference(
     Raises:
         ValueError: the stores differ in data, tokenizer or settings, or the data have no languages.
     """
-    sums = _Sums([other, reference, reference if selection is None else selection], thresholds)
-    return sums.entries([(0, 1, 2)], resamples, seed)
+    stores = [other, reference, reference if selection is None else selection]
+    return _Sums(stores, thresholds, resamples, seed).compare([(0, 1, 2)])
 
 
 def compare_seeds(
@@ -90,16 +88,15 @@ def compare_seeds(
     seeds = [number for number in other if number in reference]
     if not seeds:
         raise ValueError(f"The setups must have a common seed, got {list(other)} and {list(reference)}.")
-    sums, count = _Sums([setup[number] for setup in (other, reference) for number in seeds], thresholds), len(seeds)
+    stores, count = [setup[number] for setup in (other, reference) for number in seeds], len(seeds)
+    sums = _Sums(stores, thresholds, resamples, seed)
     pairs = list(permutations(range(count), 2)) or [(0, 0)]
     forms = {
         "result": [(i, count + a, count + a) for i, a in pairs],
         "control": [(count + b, count + a, count + a) for b, a in pairs if b != a],
         "unbiased": [(i, count + b, count + a) for i, b, a in permutations(range(count), 3)],
     }
-    entries = {
-        form: sums.entries(choices, resamples, seed, count) if choices else [] for form, choices in forms.items()
-    }
+    entries = {form: sums.compare(choices, count) if choices else [] for form, choices in forms.items()}
     cut = np.mean([np.asarray(store.examples["truncated"]).mean() for store in sums.stores])
     return {**entries, "seeds": seeds, "examples": len(sums.stores[0]), "truncated_share": float(cut)}
 
@@ -132,21 +129,15 @@ def token_sums(store: Store, threshold: float = 0.01) -> list[dict[str, Any]]:
         `examples`.
     """
     sums = _Sums([store], [threshold])
-    over = sums.over(0, 0)[0]  # [N, C, 3]
-    found = []
-    for language, rows in sums.rows.items():
-        shares, means = sums.shares([0], threshold, rows), over[rows].mean(axis=0)
-        for j, label in enumerate(sums.stores[0].labels):
-            entry = {"threshold": threshold, "language": language, "label": label, "examples": len(rows)}
-            found.append(entry | _named(SETS, means[j]) | {"token_shares": _named(SETS, shares[:, j])})
-    return found
+    entries = sums.entries(sums.over(0, 0), [0])
+    return [{name: value for name, value in entry.items() if "intervals" not in name} for entry in entries]
 
 
 class _Sums:
     """Sums of S over the tokens that a store selects, for all examples, classes and thresholds of several stores."""
 
-    def __init__(self, stores: Sequence[Store], thresholds: Sequence[float]) -> None:
-        self.stores = _opened(stores)
+    def __init__(self, stores: Sequence[Store], thresholds: Any, resamples: int = 0, seed: int = 0) -> None:
+        self.stores, self.resamples, self.seed = _opened(stores), resamples, seed
         self.thresholds = np.atleast_1d(np.asarray(thresholds, dtype=np.float64)).tolist()
         first, problem = self.stores[0], None
         if not self.thresholds or not all(value >= 0 for value in self.thresholds):
@@ -158,37 +149,26 @@ class _Sums:
             )
         if problem:
             raise ValueError(problem)
-        self.starts = np.flatnonzero(np.diff(first.tokens["example"].to_numpy(), prepend=-1))
-        self.sizes = np.diff(np.append(self.starts, len(first.tokens)))
+        self.names, self.languages = encode_column(first.examples["language"], "language")
+        self.examples = first.tokens["example"].to_numpy()  # of each token
+        self.starts = np.flatnonzero(np.diff(self.examples, prepend=-1))
         self.values = [_doubles(store.tokens["S"]) for store in self.stores]
         ends = ("base", "p")
         self.ends = [np.stack([_doubles(store.examples[end]) for end in ends], axis=-1) for store in self.stores]
-        names, languages = encode_column(first.examples["language"], "language")
-        self.rows = {name: np.flatnonzero(languages == i) for i, name in enumerate(names)}
-        self._selected: dict[tuple[int, int], Floats] = {}
+        self._over: dict[tuple[int, int], Floats] = {}
 
-    def _sets(self, selection: int, threshold: float) -> tuple[Bools, ...]:
-        """Which tokens of a store are positive, neutral and negative, bool[tokens, C] each."""
+    def _sets(self, selection: int, threshold: float) -> Bools:
+        """[3, tokens, C]: which tokens of a store are positive, neutral and negative."""
         signs = self.values[selection]
-        return signs > threshold, np.abs(signs) <= threshold, signs < -threshold
+        return np.stack([signs > threshold, np.abs(signs) <= threshold, signs < -threshold])
 
     def over(self, store: int, selection: int) -> Floats:
         """[thresholds, N, C, 3]: sums of a store's S over another's positive, neutral and negative tokens."""
-        if (store, selection) not in self._selected:
-            sums = [
-                [np.add.reduceat(np.where(chosen, self.values[store], 0.0), self.starts) for chosen in sets]
-                for sets in (self._sets(selection, threshold) for threshold in self.thresholds)
-            ]
-            self._selected[store, selection] = np.moveaxis(np.array(sums), 1, -1)
-        return self._selected[store, selection]
-
-    def shares(self, selections: Sequence[int], threshold: float, rows: Ints) -> Floats:
-        """[3, C]: shares of a language's tokens in the three sets, mean over the selecting stores."""
-        counts = [
-            [np.add.reduceat(chosen, self.starts)[rows].sum(axis=0) for chosen in self._sets(selection, threshold)]
-            for selection in sorted(set(selections))
-        ]
-        return np.asarray((np.array(counts) / self.sizes[rows].sum()).mean(axis=0))
+        if (store, selection) not in self._over:
+            chosen = (self._sets(selection, threshold) for threshold in self.thresholds)
+            sums = [np.add.reduceat(np.where(of, self.values[store], 0.0), self.starts, axis=1) for of in chosen]
+            self._over[store, selection] = np.moveaxis(np.array(sums), 1, -1)
+        return self._over[store, selection]
 
     def _parts(self, choices: Sequence[Choice]) -> Floats:
         """[thresholds, N, C, 5], the mean over choices."""
@@ -199,26 +179,27 @@ class _Sums:
             total = total + np.concatenate([moved, ends], axis=-1)
         return np.asarray(total / len(choices))
 
-    def entries(self, choices: Sequence[Choice], resamples: int, seed: int, seeds: int = 1) -> list[dict[str, Any]]:
-        """One for each threshold, language and label; a store's place modulo `seeds` is the place of its seed."""
-        parts = self._parts(choices)
-        left_out = None
+    def compare(self, choices: Sequence[Choice], seeds: int = 1) -> list[dict[str, Any]]:
+        """Entries with intervals; a store's place modulo `seeds` is the place of its seed."""
+        parts, left_out = self._parts(choices), None
         if seeds > 3:
             used = [{place % seeds for place in choice} for choice in choices]
-            left = [
-                [choice for choice, places in zip(choices, used, strict=True) if i not in places] for i in range(seeds)
-            ]
+            left = [[choice for choice, of in zip(choices, used, strict=True) if i not in of] for i in range(seeds)]
             left_out = np.stack([self._parts(fewer) for fewer in left])
-        selections = [selection for _, _, selection in choices]
+        return self.entries(parts, sorted({selection for _, _, selection in choices}), left_out)
+
+    def entries(self, parts: Floats, selections: Sequence[int], left_out: Any = None) -> list[dict[str, Any]]:
+        """One for each threshold, language and label, from parts [thresholds, N, C, K], also without each seed."""
         found = []
-        for (i, threshold), (language, rows) in product(enumerate(self.thresholds), self.rows.items()):
-            means = parts[i, rows].mean(axis=0)  # [C, 5]
-            bounds: dict[str, Floats | None] = {"intervals": None, "seed_intervals": None}  # [2, C, 5] each
-            if resamples:
-                bounds["intervals"] = bootstrap_mean(parts[i, rows], resamples, seed)
+        for (i, threshold), (k, language) in product(enumerate(self.thresholds), enumerate(self.names)):
+            rows, inside = np.flatnonzero(self.languages == k), self.languages[self.examples] == k
+            means = parts[i, rows].mean(axis=0)  # [C, K]
+            bounds: dict[str, Floats | None] = {"intervals": None, "seed_intervals": None}  # [2, C, K] each
+            if self.resamples:
+                bounds["intervals"] = bootstrap_mean(parts[i, rows], self.resamples, self.seed)
             if left_out is not None:
                 bounds["seed_intervals"] = jackknife_interval(means, left_out[:, i, rows].mean(axis=1))
-            shares = self.shares(selections, threshold, rows)
+            shares = np.mean([self._sets(one, threshold)[:, inside].mean(axis=1) for one in selections], axis=0)
             for j, label in enumerate(self.stores[0].labels):
                 entry = {"threshold": threshold, "language": language, "label": label} | _named(PARTS, means[j])
                 entry |= {name: pair if pair is None else _named(PARTS, pair[:, j].T) for name, pair in bounds.items()}
@@ -227,8 +208,8 @@ class _Sums:
 
 
 def _named(names: Iterable[str], values: Floats) -> dict[str, Any]:
-    """{name: value}, JSON-ready."""
-    return dict(zip(names, values.tolist(), strict=True))
+    """{name: value}, JSON-ready; as many names as there are values."""
+    return dict(zip(names, values.tolist(), strict=False))
 
 
 def _doubles(column: Any) -> Floats:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hf_langimb.measures.attribution.examples import Attribution, Example, Floats, mask_ids
+from hf_langimb.measures.attribution.examples import SPECIAL, Attribution, Example, Floats
 
 CPU_BATCH_TOKENS, GPU_BATCH_TOKENS = 1024, 65536  # of a forward pass
 
@@ -27,7 +27,11 @@ def id_masker(mask_id: int) -> Masker:
     """Masks token ids: the length and the special tokens stay."""
 
     def mask(example: Example, coalitions: Sequence[int]) -> list[Inputs]:
-        return [(row, example.types) for row in mask_ids(example, coalitions, mask_id)]
+        width = (len(example) + 7) // 8
+        raw = b"".join(bits.to_bytes(width, "little") for bits in coalitions)
+        written = np.unpackbits(np.frombuffer(raw, np.uint8).reshape(-1, width), 1, len(example), "little")
+        kept = written.astype(bool) | (example.segments == SPECIAL)
+        return [(row, example.types) for row in np.where(kept, example.ids, mask_id)]
 
     return mask
 
@@ -42,12 +46,9 @@ def string_masker(tokenizer: Any, texts: Sequence[str], max_length: int | None =
     masker = Text(tokenizer)
 
     def mask(example: Example, coalitions: Sequence[int]) -> list[Inputs]:
-        text = texts[example.index]
-        if example.truncated:
-            text = text[: max(example.ends)]
-        written = [[bool(bits >> i & 1) for i in range(len(example))] for bits in coalitions]
-        strings = [masker(np.array(row), text)[0][0] for row in written]
-        masked = tokenizer(strings, truncation=True, max_length=max_length)
+        text = texts[example.index][: max(example.ends) if example.truncated else None]
+        written = [np.array([bool(bits >> i & 1) for i in range(len(example))]) for bits in coalitions]
+        masked = tokenizer([masker(row, text)[0][0] for row in written], truncation=True, max_length=max_length)
         types = map(np.array, masked["token_type_ids"]) if "token_type_ids" in masked else [None] * len(written)
         return list(zip(map(np.array, masked["input_ids"]), types, strict=True))
 
@@ -140,22 +141,17 @@ class _Sequences:
         try:
             while not state.missing:
                 answer: Any = np.stack([state.known[bits] for bits in state.asked]) if state.asked else None
-                self._ask(state, state.generator.send(answer))
+                state.asked = [bits & state.example.content for bits in state.generator.send(answer)]
+                new = [bits for bits in dict.fromkeys(state.asked) if bits not in state.known]
+                for bits, inputs in zip(new, self.mask(state.example, new) if new else (), strict=True):
+                    key = b"".join(part.tobytes() for part in inputs if part is not None)
+                    if bits == 0 and key in self.shared:
+                        state.known[bits] = self.shared[key]
+                    else:
+                        self.queues[len(inputs[0])].setdefault(key, (inputs, []))[1].append((state, bits))
+                        state.missing += 1
         except StopIteration as stop:
             yield state.example, replace(stop.value, forwards=len(state.known))
-
-    def _ask(self, state: _Explained, asked: list[int]) -> None:
-        """Queue the sequences of coalitions that are not known yet."""
-        state.asked = [bits & state.example.content for bits in asked]
-        new = [bits for bits in dict.fromkeys(state.asked) if bits not in state.known]
-        state.missing = len(new)
-        for bits, inputs in zip(new, self.mask(state.example, new) if new else (), strict=True):
-            key = b"".join(part.tobytes() for part in inputs if part is not None)
-            if bits == 0 and key in self.shared:
-                state.known[bits] = self.shared[key]
-                state.missing -= 1
-            else:
-                self.queues[len(inputs[0])].setdefault(key, (inputs, []))[1].append((state, bits))
 
     def evaluate(self) -> list[_Explained]:
         """Run a batch of the longest queue; the examples of which everything asked is known now."""
@@ -167,8 +163,10 @@ class _Sequences:
         ids, types = zip(*(inputs for inputs, _ in batch.values()), strict=True)
         found = self.forward(np.stack(ids), None if types[0] is None else np.stack(types))
         if not np.isfinite(found).all():
-            advice = "check its weights and its type (bfloat16, float16)"
-            raise ValueError(f"The model returns probabilities that are not finite: {advice}.")
+            raise ValueError(
+                "The model returns probabilities that are not finite: check its weights and its type (bfloat16, "
+                "float16)."
+            )
         ready = []
         for (key, (_, waiting)), row in zip(batch.items(), found, strict=True):
             for state, bits in waiting:

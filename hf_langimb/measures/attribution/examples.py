@@ -104,11 +104,3 @@ def _pieces(
         follows = i + 1 < len(segments) and segments[i + 1] == segment
         pieces.append(parts[segment][start : max(end, offsets[i + 1][0]) if follows else end])
     return pieces
-
-
-def mask_ids(example: Example, coalitions: Sequence[int], mask_id: int) -> NDArray[np.int64]:
-    """int64[n, T]: the example's ids where the coalition has the token's bit, the mask token elsewhere."""
-    width = (len(example) + 7) // 8
-    raw = b"".join(bits.to_bytes(width, "little") for bits in coalitions)
-    written = np.unpackbits(np.frombuffer(raw, np.uint8).reshape(-1, width), 1, len(example), "little")
-    return np.where(written.astype(bool) | (example.segments == SPECIAL), example.ids, mask_id)

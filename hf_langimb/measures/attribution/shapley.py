@@ -78,20 +78,14 @@ def _draw(n: int, pairs: int, seed: int | Sequence[int]) -> Bools:
         ranks = rng.random((pairs, n)).argsort(axis=1).argsort(axis=1)
         chosen = ranks < drawn[:, None]
         coalitions = np.stack([chosen, ~chosen], axis=1).reshape(2 * pairs, n)
-        if np.linalg.matrix_rank(_design(coalitions)) == n - 1:
+        if np.linalg.matrix_rank(coalitions[:, :-1] - coalitions[:, -1:].astype(np.float64)) == n - 1:
             return coalitions
-
-
-def _design(drawn: Bools) -> Floats:
-    """The design matrix of the regression whose last player is fixed by the sum."""
-    chosen = drawn.astype(np.float64)
-    return chosen[:, :-1] - chosen[:, -1:]
 
 
 def _regress(drawn: Bools, found: Floats, base: Floats, full: Floats) -> tuple[Floats, Floats]:
     """Values and standard errors [n, C]: least squares with the last player fixed by the sum, errors by pairs."""
     effect = full - base
-    design = _design(drawn)
+    design: Floats = drawn[:, :-1] - drawn[:, -1:].astype(np.float64)
     target = found - base - drawn[:, -1:] * effect
     bread = np.linalg.pinv(design.T @ design)
     free = bread @ design.T @ target

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 from accelerate import PartialState
@@ -39,14 +39,7 @@ class AttributionStore:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        self.manifest = _read_manifest(self.folder) or {"shards": 0}
-        shards = self.manifest["shards"]
-        written = sum(_is_written(self.folder, number) for number in range(shards))
-        if not shards or written < shards:
-            found = f"{written} of {shards} shards: run the same command again to continue"
-            if not shards:
-                found = f"no {MANIFEST}: run `langimb explain` first"
-            raise ValueError(f"Expected complete attributions in {folder}, got {found}.")
+        self.manifest = _read_manifest(self.folder) or {"shards": 0, "examples": 0, "labels": []}
         self.labels: list[str] = list(self.manifest["labels"])  # names of the classes, in the order of S
         self.examples = self._read("examples").sort_by("example")
 
@@ -63,29 +56,36 @@ class AttributionStore:
         import shap
 
         rows = np.arange(len(self))[slice(None) if examples is None else list(examples)]
-        bounds = np.searchsorted(self.tokens["example"].to_numpy(), np.arange(len(self) + 1))
-        spans = [slice(bounds[row], bounds[row + 1]) for row in rows]
-        values, pieces = stack(self.tokens["S"]), np.array(self.tokens["piece"].to_pylist(), dtype=object)
-        names = [pieces[span] for span in spans]
+        ends = np.searchsorted(self.tokens["example"].to_numpy(), np.arange(1, len(self)))
+        pieces = np.array(self.tokens["piece"].to_pylist(), dtype=object)
+        values, names = np.split(stack(self.tokens["S"]), ends), np.split(pieces, ends)
         return shap.Explanation(
-            np.fromiter((values[span] for span in spans), dtype=object, count=len(spans)),
+            np.fromiter((values[row] for row in rows), dtype=object, count=len(rows)),
             base_values=stack(self.examples["base"])[rows],
-            data=tuple(names),
+            data=tuple(names[row] for row in rows),
             output_names=self.labels,
-            feature_names=names,
+            feature_names=[names[row] for row in rows],
         )
 
     def _read(self, kind: str) -> pa.Table:
         """The table of a kind, with rows of each example."""
-        number, shards = self.manifest["examples"], range(self.manifest["shards"])
-        problem = f"its shards do not contain the {number} examples of {MANIFEST}, each once"
-        try:
-            table = pa.concat_tables([pq.read_table(_shard(self.folder, kind, i)) for i in shards])
-            rows = np.sort(table["example"].to_numpy())
-        except (pa.ArrowInvalid, OSError) as error:
-            problem, rows = f"a shard cannot be read ({error})", np.empty(0)
-        if not np.array_equal(rows if kind == "examples" else np.unique(rows), np.arange(number)):
-            raise ValueError(f"{self.folder}: {problem}: remove the folder and run the same command again.")
+        number, shards = self.manifest["examples"], self.manifest["shards"]
+        written = shards - len(_missing(self.folder, shards))
+        found, again = "", "remove the folder and run the same command again"
+        if not shards:
+            found = f"no {MANIFEST}: run `langimb explain` first"
+        elif written < shards:
+            found = f"{written} of {shards} shards: run the same command again to continue"
+        else:
+            try:
+                table = pa.concat_tables([pq.read_table(_shard(self.folder, kind, i)) for i in range(shards)])
+                rows = np.sort(table["example"].to_numpy())
+                if not np.array_equal(rows if kind == "examples" else np.unique(rows), np.arange(number)):
+                    found = f"shards that do not contain the {number} examples of {MANIFEST}, each once: {again}"
+            except (pa.ArrowInvalid, OSError) as error:
+                found = f"a shard that cannot be read ({error}): {again}"
+        if found:
+            raise ValueError(f"Expected complete attributions in {self.folder}, got {found}.")
         return table
 
 
@@ -100,9 +100,10 @@ def _shard(folder: Path, kind: str, number: int) -> Path:
     return folder / f"{kind}-{number:05d}.parquet"
 
 
-def _is_written(folder: Path, number: int) -> bool:
-    """Whether a shard is complete: its examples are written last."""
-    return all(_shard(folder, kind, number).is_file() for kind in ("examples", "tokens"))
+def _missing(folder: Path, shards: int) -> list[int]:
+    """Shards that are not complete."""
+    kinds = ("examples", "tokens")
+    return [i for i in range(shards) if not all(_shard(folder, kind, i).is_file() for kind in kinds)]
 
 
 def _read_manifest(folder: Path) -> dict[str, Any] | None:
@@ -110,13 +111,16 @@ def _read_manifest(folder: Path) -> dict[str, Any] | None:
     path = folder / MANIFEST
     if not path.is_file():
         return None
-    manifest = read_json(path, "remove the folder and run the command again")
+    advice = "remove the folder and run the command again"
+    manifest = read_json(path, advice)
     entries = manifest if isinstance(manifest, dict) else {}
     missing = [key for key in ("schema_version", "shards", "examples", "labels", "method") if key not in entries]
-    problem = f"lacks {', '.join(missing)}: remove the folder and run the command again" if missing else None
-    if not missing and entries["schema_version"] != SCHEMA_VERSION:
-        problem = f"has schema_version {entries['schema_version']}, this hf_langimb reads {SCHEMA_VERSION}"
-    if problem:
+    if missing or entries["schema_version"] != SCHEMA_VERSION:
+        problem = (
+            f"lacks {', '.join(missing)}: {advice}"
+            if missing
+            else (f"has schema_version {entries['schema_version']}, this hf_langimb reads {SCHEMA_VERSION}")
+        )
         raise ValueError(f"{path} {problem}.")
     return entries
 
@@ -134,11 +138,12 @@ def start_store(folder: Path, manifest: dict[str, Any]) -> list[int]:
     if state.is_main_process:
         if _read_manifest(folder) != manifest:
             write_json(folder / MANIFEST, manifest)
-        for part in folder.glob(".*.parquet.*"):  # what killed calls have left
-            if not _is_alive(part.suffix.removeprefix(".")):
+        for part in folder.glob(".*.parquet.*"):  # what killed calls have left, named by their process
+            process = part.suffix.removeprefix(".")
+            if not process.isdecimal() or not psutil.pid_exists(int(process)):
                 part.unlink(missing_ok=True)
     state.wait_for_everyone()
-    missing = [number for number in range(manifest["shards"]) if not _is_written(folder, number)]
+    missing = _missing(folder, manifest["shards"])
     state.wait_for_everyone()  # all have seen the same shards; now they write
     return missing[state.process_index :: state.num_processes]
 
@@ -156,15 +161,6 @@ def _conflict(folder: Path, manifest: dict[str, Any]) -> str | None:
     if differing and any(folder.glob("*.parquet")):
         return f"contains other attributions ({'; '.join(differing)}): choose another folder, or remove it"
     return None
-
-
-def _is_alive(process: str) -> bool:
-    """Whether the process with this number is running."""
-    try:
-        os.kill(int(process), 0)
-    except (ValueError, OSError) as error:
-        return isinstance(error, PermissionError)
-    return True
 
 
 def write_shard(
@@ -191,13 +187,9 @@ def _examples(examples: Sequence[Example], found: Sequence[Attribution], known: 
     columns = {"example": pa.array(known["example"], pa.int64())}
     columns |= {name: pa.array(known[name], pa.string()) for name in ("id", "language", "label")}
     columns |= {"p": _lists([result.full for result in found]), "base": _lists([result.base for result in found])}
-    columns |= {
-        "evaluations": pa.array([result.evaluations for result in found], pa.int64()),
-        "forwards": pa.array([result.forwards for result in found], pa.int64()),
-        "truncated": pa.array([result.truncated for result in found], pa.bool_()),
-        "text_truncated": pa.array([example.truncated for example in examples], pa.bool_()),
-    }
-    return pa.table(columns)
+    for name in ("evaluations", "forwards", "truncated"):
+        columns[name] = pa.array([getattr(result, name) for result in found])
+    return pa.table(columns | {"text_truncated": pa.array([example.truncated for example in examples])})
 
 
 def _tokens(examples: Sequence[Example], found: Sequence[Attribution], numbers: Sequence[int]) -> pa.Table:
