@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 LEVELS = (0.025, 0.975)  # of a 95 % interval
@@ -44,10 +42,3 @@ def jackknife_interval(mean: Floats, left_out: Floats) -> Floats:
     error = np.sqrt((count - 1) / count * ((left_out - left_out.mean(axis=0)) ** 2).sum(axis=0))
     half = student(count) * error
     return np.stack([mean - half, mean + half])
-
-
-def prediction_interval(values: ArrayLike, level: float) -> tuple[float, float]:
-    """Where one more value like these lies with probability `level`, if they are normally distributed."""
-    drawn = np.asarray(values, dtype=np.float64)
-    half = student(len(drawn), level) * float(drawn.std(ddof=1)) * math.sqrt(1 + 1 / len(drawn))
-    return float(drawn.mean()) - half, float(drawn.mean()) + half

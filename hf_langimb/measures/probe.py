@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from hf_langimb.console import bar
 from hf_langimb.counts.columns import encode_columns
-from hf_langimb.measures.intervals import Floats, prediction_interval
+from hf_langimb.measures.intervals import Floats, student
 
 ATTEMPTS = 10  # to draw folds that leave every language among the rows to fit
 
@@ -101,15 +102,16 @@ def probe_languages(
                 shuffled[rows] = rng.permutation(target[rows])
             named = _out_of_fold(table, shuffled, splits, C, fits)[0].argmax(axis=1)
             controls.append(float((named == shuffled).mean()))
-    low, high = prediction_interval(controls, 0.99)  # rows err together: a binomial one over rows is too narrow
+    control = float(np.mean(controls))  # its interval: rows err together, a binomial one over rows is too narrow
+    half = student(shuffles, 0.99) * float(np.std(controls, ddof=1)) * math.sqrt(1 + 1 / shuffles)
     identified = probabilities.argmax(axis=1)
     shares = np.bincount(target) / len(target)
     bits = np.log2(np.maximum(probabilities[np.arange(len(target)), target], np.finfo(np.float64).tiny))
     return ProbeResult(
         accuracy=float((identified == target).mean()),
         chance=float(shares.max()),
-        control=float(np.mean(controls)),
-        control_interval=(max(low, 0.0), min(high, 1.0)),
+        control=control,
+        control_interval=(max(control - half, 0.0), min(control + half, 1.0)),
         bits_below_chance=float(bits.mean() - (shares * np.log2(shares)).sum()),
         confidence=float(probabilities.max(axis=1).mean()),
         rows=len(target),

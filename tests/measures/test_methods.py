@@ -13,8 +13,7 @@ from datasets import Dataset
 from hf_langimb import attribute
 from hf_langimb.measures.attribution.engine import Forward, explain, id_masker
 from hf_langimb.measures.attribution.examples import SPECIAL, encode
-from hf_langimb.measures.attribution.owen import owen_values
-from hf_langimb.measures.attribution.shapley import shapley_values
+from hf_langimb.measures.attribution.methods import owen_values, shapley_values
 
 
 @pytest.fixture(scope="module", params=STYLES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
 import zlib
@@ -10,18 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from accelerate import PartialState
 from datasets import Dataset
+from tokenizers import Tokenizer
 
 from hf_langimb.console import bar
 from hf_langimb.counts.columns import class_label_names
 from hf_langimb.data.rows import find_text_columns
 from hf_langimb.measures.attribution import BUDGET_UNITS, DTYPES, MASKINGS, METHODS
-from hf_langimb.measures.attribution.engine import Forward, Method, explain, id_masker, string_masker
+from hf_langimb.measures.attribution.engine import Forward, explain, id_masker, string_masker
 from hf_langimb.measures.attribution.examples import Attribution, Example, encode
-from hf_langimb.measures.attribution.fingerprints import KNOWN, hash_model, hash_tokenizer, measure_rows
-from hf_langimb.measures.attribution.owen import owen_values
-from hf_langimb.measures.attribution.shapley import shapley_values
+from hf_langimb.measures.attribution.methods import Method, owen_values, shapley_values
 from hf_langimb.measures.attribution.store import SCHEMA_VERSION, AttributionStore, start_store, write_shard
 from hf_langimb.models.axes import class_names, match_labels
 from hf_langimb.models.loading import longest_input
@@ -29,6 +30,9 @@ from hf_langimb.models.loading import longest_input
 logger = logging.getLogger(__name__)
 
 SHARD = 256  # examples that are written together
+KNOWN = ("id", "language", "label")  # columns of the data set that a store keeps
+NOT_OF_THE_FUNCTION = {"_name_or_path", "transformers_version", "dtype", "torch_dtype"}
+NOT_OF_THE_FUNCTION |= {"langimb", "id2label", "label2id", "use_cache"}
 CHOICES = {"method": METHODS, "masking": MASKINGS, "budget_unit": BUDGET_UNITS, "dtype": DTYPES}
 
 
@@ -86,7 +90,7 @@ def attribute(
     given = settings | {"batch_tokens": batch_tokens}
     if problem := next(_problems(given, mask_id, model.config, tokenizer, dataset, text_columns), None):
         raise ValueError(problem)
-    dataset, limit = dataset.with_format(None), longest_input(tokenizer, model.config)
+    dataset = dataset.with_format(None)
     columns = find_text_columns(dataset, text_columns)
     for column in {"language", "id"} & {*dataset.column_names}:
         if classes := class_label_names(dataset, column):
@@ -95,8 +99,9 @@ def attribute(
     names = class_names(model.config)
     if "label" in dataset.column_names:
         dataset = dataset.remove_columns("label").add_column("label", match_labels(dataset, names))
-    settings["max_length"] = limit if max_length is None else max_length
-    lengths, data_hash, truncated = measure_rows(tokenizer, dataset, columns, settings["max_length"])
+    if max_length is None:
+        settings["max_length"] = longest_input(tokenizer, model.config)
+    lengths, data_hash, truncated = _measure_rows(tokenizer, dataset, columns, settings["max_length"])
     order = np.argsort(-np.array(lengths), kind="stable")  # neighbours of one length, the longest first
     shards = [np.sort(order[i : i + shard_size]) for i in range(0, len(order), shard_size)]
     manifest = settings | {
@@ -105,8 +110,8 @@ def attribute(
         "text_columns": columns,
         "mask_token": tokenizer.convert_ids_to_tokens(mask_id),
         "mask_token_is_substitute": tokenizer.mask_token_id is None,
-        "model": hash_model(model),
-        "tokenizer": hash_tokenizer(tokenizer),
+        "model": _hash_model(model),
+        "tokenizer": _hash_tokenizer(tokenizer),
         "data": data_hash,
         "examples": len(dataset),
         "truncated_texts": truncated,
@@ -115,7 +120,12 @@ def attribute(
     forward = Forward(model, dtype, batch_tokens)
     mine = start_store(Path(out), manifest)
     if PartialState().is_main_process:
-        _warn(manifest)
+        if truncated:
+            logger.warning("%s of %s texts are longer than the model and were truncated.", truncated, len(dataset))
+        if dtype == "bfloat16":
+            logger.warning("bfloat16 moves probabilities by some thousandths: compare only with stores of this type.")
+        if tokenizer.mask_token_id is None:
+            logger.warning("This tokenizer has no mask token: %r is used instead.", manifest["mask_token"])
     modes = {module: module.training for module in model.modules()}
     forward.model.eval()  # the model, or its copy
     try:
@@ -161,33 +171,15 @@ def _explained(
     return examples, [found[i] for i in range(len(examples))], known
 
 
-def _warn(manifest: dict[str, Any]) -> None:
-    """Say what may not be expected of these attributions."""
-    if truncated := manifest["truncated_texts"]:
-        number = manifest["examples"]
-        logger.warning("%s of %s texts are longer than the model and were truncated.", truncated, number)
-    if manifest["dtype"] == "bfloat16":
-        logger.warning("bfloat16 moves probabilities by some thousandths: compare only with stores of this type.")
-    if manifest["mask_token_is_substitute"]:
-        logger.warning("This tokenizer has no mask token: %r is used instead.", manifest["mask_token"])
-
-
 def _problems(
-    settings: dict[str, Any],
-    mask_id: int | None,
-    config: Any,
-    tokenizer: Any,
-    dataset: Any,
-    text_columns: Sequence[str],
+    settings: dict[str, Any], mask_id: int | None, config: Any, tokenizer: Any, dataset: Any, columns: Sequence[str]
 ) -> Iterator[str]:
     """What is wrong with the rows, the settings or the model, as messages."""
     if not isinstance(dataset, Dataset) or not len(dataset):
         found = "an empty one" if isinstance(dataset, Dataset) else type(dataset).__name__
-        yield (
-            f"Expected a datasets.Dataset with rows to explain, got {found}: name one split, or convert a list of rows "
-            "with Dataset.from_list."
-        )
-    pair = len(find_text_columns(dataset, text_columns)) == 2
+        advice = "name one split, or convert a list of rows with Dataset.from_list"
+        yield f"Expected a datasets.Dataset with rows to explain, got {found}: {advice}."
+    pair = len(find_text_columns(dataset, columns)) == 2
     for name, known in CHOICES.items():
         if settings[name] not in known:
             yield f"Unknown {name} {settings[name]!r}: choose one of {', '.join(known)}."
@@ -197,13 +189,12 @@ def _problems(
         yield "masking='string' would make one text of a pair: use masking='ids', or one text column."
     least = tokenizer.num_special_tokens_to_add(pair) + 1
     most = longest_input(tokenizer, config) or getattr(config, "max_position_embeddings", None) or math.inf
-    up_to = "" if most == math.inf else f", up to {most}"
     for name, low, high, words in (
         ("shard_size", 1, math.inf, "1 or more"),
         ("seed", 0, math.inf, "0 or more"),
         ("budget", 4, math.inf, "4 evaluations or more, or None"),
         ("batch_tokens", 1, math.inf, "1 or more, or None"),
-        ("max_length", least, most, f"{least} tokens or more{up_to}, or None"),
+        ("max_length", least, most, f"{least} tokens or more, up to {most}, or None".replace(", up to inf", "")),
     ):
         value = settings[name]
         if not (type(value) is int and low <= value <= high) and not (value is None and "None" in words):
@@ -214,3 +205,44 @@ def _problems(
     if regression or len({*names}) < len(names) or "None" in names:
         found = "a regression (problem_type)" if regression else f"id2label {config.id2label}"
         yield f"Attributions need a classifier with a distinct name for each class, got {found}."
+
+
+def _measure_rows(
+    tokenizer: Any, dataset: Dataset, columns: Sequence[str], max_length: int | None
+) -> tuple[list[int], str, int]:
+    """Length of each row in tokens, a hash of all rows, and how many were truncated."""
+    lengths: list[int] = []
+    digest = hashlib.sha256()
+    truncated = 0
+    kept = [name for name in KNOWN if name in dataset.column_names]
+    for rows in dataset.iter(1000):
+        examples = encode(tokenizer, [rows[column] for column in columns], first=len(lengths), max_length=max_length)
+        lengths += [len(example) for example in examples]
+        truncated += sum(example.truncated for example in examples)
+        for example in examples:
+            digest.update(repr((len(example), example.ids.tolist(), example.segments.tolist())).encode())
+        digest.update(repr([rows[name] for name in (*columns, *kept)]).encode())
+    return lengths, digest.hexdigest()[:16], truncated
+
+
+def _hash_model(model: Any) -> str:
+    """A hash of all that a prediction depends on: weights, configuration, and the active adapters."""
+    kept = {key: value for key, value in model.config.to_dict().items() if key not in NOT_OF_THE_FUNCTION}
+    digest = hashlib.sha256(repr((type(model).__name__, sorted(kept.items(), key=str))).encode())
+    for name, module in model.named_modules():
+        if hasattr(module, "active_adapters") and hasattr(module, "scaling"):
+            state = module.active_adapters, sorted(module.scaling.items()), getattr(module, "disable_adapters", False)
+            digest.update(repr((name, *state)).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        if ".original_module." not in name:  # a head that PEFT has replaced: random, and not used
+            digest.update(name.encode())
+            digest.update(np.asarray(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _hash_tokenizer(tokenizer: Any) -> str:
+    """A hash of a fast tokenizer, without what a call changes (truncation and padding)."""
+    plain = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    plain.no_truncation()
+    plain.no_padding()
+    return hashlib.sha256(plain.to_str().encode()).hexdigest()[:16]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import defaultdict
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
@@ -14,12 +14,12 @@ import torch
 from numpy.typing import NDArray
 
 from hf_langimb.measures.attribution.examples import SPECIAL, Attribution, Example, Floats
+from hf_langimb.measures.attribution.methods import Method
 
 CPU_BATCH_TOKENS, GPU_BATCH_TOKENS = 1024, 65536  # of a forward pass
 
 Ids = NDArray[np.int64]
 Inputs = tuple[Ids, Ids | None]  # token ids and token types of one sequence
-Method = Generator[list[int], Floats, Attribution]  # asks for coalitions, is sent their probabilities
 Masker = Callable[[Example, Sequence[int]], list[Inputs]]
 
 
@@ -113,67 +113,51 @@ def explain(
     Raises:
         ValueError: the model gives a probability that is not finite.
     """
-    sequences = _Sequences(mask, forward)
-    starting = zip(examples, generators, strict=True)
-    while True:
-        while sequences.longest()[0] < forward.batch_tokens and (started := next(starting, None)):
-            yield from sequences.advance(_Explained(*started))
-        if not sequences.queues:
-            return
-        for state in sequences.evaluate():
-            yield from sequences.advance(state)
+    queues: dict[int, dict[bytes, tuple[Inputs, list[tuple[_Explained, int]]]]] = defaultdict(dict)  # by length
+    shared: dict[bytes, Floats] = {}  # probabilities of sequences that other examples may have
 
-
-class _Sequences:
-    """Sequences to evaluate, by length, and the examples that wait for each."""
-
-    def __init__(self, mask: Masker, forward: Forward) -> None:
-        self.mask, self.forward = mask, forward
-        self.queues: dict[int, dict[bytes, tuple[Inputs, list[tuple[_Explained, int]]]]] = defaultdict(dict)
-        self.shared: dict[bytes, Floats] = {}  # probabilities of sequences that other examples may have
-
-    def longest(self) -> tuple[int, int]:
-        """Of the queue with the most tokens: their number, and the length of its sequences."""
-        return max(((length * len(queue), length) for length, queue in self.queues.items()), default=(0, 0))
-
-    def advance(self, state: _Explained) -> Iterator[tuple[Example, Attribution]]:
+    def advance(state: _Explained) -> Iterator[tuple[Example, Attribution]]:
         """Send an example its answers and queue what it asks next until that is not known; yields it when done."""
         try:
             while not state.missing:
                 answer: Any = np.stack([state.known[bits] for bits in state.asked]) if state.asked else None
                 state.asked = [bits & state.example.content for bits in state.generator.send(answer)]
                 new = [bits for bits in dict.fromkeys(state.asked) if bits not in state.known]
-                for bits, inputs in zip(new, self.mask(state.example, new) if new else (), strict=True):
+                for bits, inputs in zip(new, mask(state.example, new) if new else (), strict=True):
                     key = b"".join(part.tobytes() for part in inputs if part is not None)
-                    if bits == 0 and key in self.shared:
-                        state.known[bits] = self.shared[key]
+                    if bits == 0 and key in shared:
+                        state.known[bits] = shared[key]
                     else:
-                        self.queues[len(inputs[0])].setdefault(key, (inputs, []))[1].append((state, bits))
+                        queues[len(inputs[0])].setdefault(key, (inputs, []))[1].append((state, bits))
                         state.missing += 1
         except StopIteration as stop:
             yield state.example, replace(stop.value, forwards=len(state.known))
 
-    def evaluate(self) -> list[_Explained]:
-        """Run a batch of the longest queue; the examples of which everything asked is known now."""
-        length = self.longest()[1]
-        queue, size = self.queues[length], max(self.forward.batch_tokens // length, 1)
+    starting = zip(examples, generators, strict=True)
+    while True:
+        tokens, length = max(((length * len(queue), length) for length, queue in queues.items()), default=(0, 0))
+        if tokens < forward.batch_tokens and (started := next(starting, None)):
+            yield from advance(_Explained(*started))
+            continue
+        if not queues:
+            return
+        queue, size = queues[length], max(forward.batch_tokens // length, 1)
         batch = {key: queue.pop(key) for key in list(islice(queue, size))}
         if not queue:
-            del self.queues[length]
+            del queues[length]
         ids, types = zip(*(inputs for inputs, _ in batch.values()), strict=True)
-        found = self.forward(np.stack(ids), None if types[0] is None else np.stack(types))
+        found = forward(np.stack(ids), None if types[0] is None else np.stack(types))
         if not np.isfinite(found).all():
-            raise ValueError(
-                "The model returns probabilities that are not finite: check its weights and its type (bfloat16, "
-                "float16)."
-            )
+            advice = "check its weights and its type (bfloat16, float16)"
+            raise ValueError(f"The model returns probabilities that are not finite: {advice}.")
         ready = []
         for (key, (_, waiting)), row in zip(batch.items(), found, strict=True):
             for state, bits in waiting:
                 state.known[bits] = row
                 state.missing -= 1
                 if bits == 0:
-                    self.shared[key] = row
+                    shared[key] = row
                 if not state.missing:
                     ready.append(state)
-        return ready
+        for state in ready:
+            yield from advance(state)

@@ -73,7 +73,6 @@ def encode(
         NotImplementedError: a slow tokenizer, which has no character offsets.
     """
     encoded = tokenizer(*texts, truncation=True, max_length=max_length, return_offsets_mapping=True)
-    separator = tokenizer.sep_token or ""
     examples = []
     for row, parts in enumerate(zip(*texts, strict=True)):
         ids = np.array(encoded["input_ids"][row], dtype=np.int64)
@@ -83,24 +82,15 @@ def encode(
                 "Remove empty rows."
             )
         segments = np.array([SPECIAL if owner is None else owner for owner in encoded.sequence_ids(row)])
-        offsets = encoded["offset_mapping"][row]
         types = np.array(encoded["token_type_ids"][row]) if "token_type_ids" in encoded else None
-        starts, ends = ([place[i] for place in offsets] for i in (0, 1))
-        pieces = _pieces(parts, offsets, segments, separator)
+        starts, ends = map(list, zip(*encoded["offset_mapping"][row], strict=True))
+        pieces = []  # a separator between two texts, nothing at the ends
+        for i, segment in enumerate(segments):
+            piece = (tokenizer.sep_token or "") if 0 < i < len(ids) - 1 else ""
+            if segment != SPECIAL:
+                goes_on = i + 1 < len(ids) and segments[i + 1] == segment
+                piece = parts[segment][starts[i] : max(ends[i], starts[i + 1]) if goes_on else ends[i]]
+            pieces.append(piece)
         truncated = bool(encoded.encodings[row].overflowing)
         examples.append(Example(first + row, ids, types, starts, ends, segments, pieces, truncated))
     return examples
-
-
-def _pieces(
-    parts: Sequence[str], offsets: Sequence[tuple[int, int]], segments: NDArray[np.int64], separator: str
-) -> list[str]:
-    """The text of each token with the space behind it; a separator between two texts, nothing at the ends."""
-    pieces = []
-    for i, ((start, end), segment) in enumerate(zip(offsets, segments, strict=True)):
-        if segment == SPECIAL:
-            pieces.append(separator if 0 < i < len(segments) - 1 else "")
-            continue
-        follows = i + 1 < len(segments) and segments[i + 1] == segment
-        pieces.append(parts[segment][start : max(end, offsets[i + 1][0]) if follows else end])
-    return pieces
