@@ -22,27 +22,32 @@ import torch
 from datasets import Dataset, load_dataset
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
-from hf_langimb import attribute
+import hf_langimb
 from hf_langimb.measures.attribution import attribute as module
 from hf_langimb.measures.attribution.engine import Forward
 
+WIDE = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072}
+NARROW = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 512}
 
-def load(name, device):
+
+def attribute(model, tokenizer, rows, **settings):
+    return hf_langimb.attribute(model, tokenizer, rows, out=tempfile.mkdtemp(), **settings)
+
+
+def load(name):
     """A checkpoint with a new head of three classes."""
     torch.manual_seed(0)
-    tokenizer = AutoTokenizer.from_pretrained(name)
     model = AutoModelForSequenceClassification.from_pretrained(name, num_labels=3)
     with torch.no_grad():
         model.classifier.weight.mul_(20)  # effects of the size of a trained model's
-    return tokenizer, model.to(device).eval()
+    return model
 
 
-def widen(model, device):
-    """The same tokenizer's vocabulary under 12 layers x 768 (mBERT without its vocabulary), random weights."""
-    size = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072}
-    config = AutoConfig.for_model("bert", **size, vocab_size=model.config.vocab_size, num_labels=3)
+def random_model(vocabulary, **size):
+    """A BERT of three classes with random weights."""
     torch.manual_seed(0)
-    return AutoModelForSequenceClassification.from_config(config).to(device).eval()
+    config = AutoConfig.for_model("bert", **size, vocab_size=vocabulary, num_labels=3)
+    return AutoModelForSequenceClassification.from_config(config)
 
 
 def clock(device):
@@ -64,46 +69,74 @@ def explain_one_by_one(explainer, texts, budget):
         yield explainer([text], max_evals=budget, silent=True)[0].values
 
 
-def largest_differences(found, expected):
+def largest_differences(store, expected):
     """Of each example, the largest first."""
-    return sorted(
-        (float(np.abs(one.values - other).max()) for one, other in zip(found, expected, strict=True)), reverse=True
-    )
+    pairs = zip(store.to_explanation(), expected, strict=True)
+    return sorted((float(np.abs(one.values - other).max()) for one, other in pairs), reverse=True)
+
+
+def shap_explainer(model, tokenizer, device):
+    whole = pipeline("text-classification", model=model, tokenizer=tokenizer, top_k=None, device=device)
+    return shap.Explainer(whole)
 
 
 def exact_differences(model, tokenizer, rows, budget):
     """{masking: differences} in float64 to shap's masker of token ids and to its default pipeline."""
-    model, texts = copy.deepcopy(model).double(), rows["text"][:]
+    model = copy.deepcopy(model).double()
 
     def probabilities(sequences):
         ids = [torch.tensor([[int(token) for token in sequence]], device=model.device) for sequence in sequences]
         with torch.no_grad():
             return np.concatenate([model(input_ids=one).logits.softmax(-1).cpu().numpy() for one in ids])
 
-    whole = pipeline("text-classification", model=model, tokenizer=tokenizer, top_k=None, device=model.device)
-    explainers = {
-        "ids": shap.explainers.Partition(probabilities, shap.maskers.Text(tokenizer, output_type="token_ids")),
-        "string": shap.Explainer(whole),
-    }
+    by_ids = shap.explainers.Partition(probabilities, shap.maskers.Text(tokenizer, output_type="token_ids"))
     differences = {}
-    for masking, explainer in explainers.items():
-        settings = {"budget": budget, "masking": masking, "dtype": "float64"}
-        store = attribute(model, tokenizer, rows, out=tempfile.mkdtemp(), **settings)
-        expected = explain_one_by_one(explainer, texts, budget)
-        differences[masking] = largest_differences(store.to_explanation(), expected)
+    for masking, explainer in {"ids": by_ids, "string": shap_explainer(model, tokenizer, model.device)}.items():
+        store = attribute(model, tokenizer, rows, budget=budget, masking=masking, dtype="float64")
+        differences[masking] = largest_differences(store, explain_one_by_one(explainer, rows["text"][:], budget))
     return differences
 
 
-def measure_memory(tokenizer, data, number):
-    """{examples, GB above the model}: the most that a model of 2 layers x 128 takes with so many examples."""
-    size = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 512}
-    config = AutoConfig.for_model("bert", **size, vocab_size=len(tokenizer), num_labels=3)
-    model = AutoModelForSequenceClassification.from_config(config).eval()
-    rows = spread(data, number)
+def measure_memory(tokenizer, rows):
+    """The most that a model of 2 layers x 128 takes."""
+    model = random_model(len(tokenizer), **NARROW).eval()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    attribute(model, tokenizer, rows, out=tempfile.mkdtemp())
+    attribute(model, tokenizer, rows)
     risen = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     return {"examples": len(rows), "GB above the model": risen / 1e6}
+
+
+def measure_engine(model, tokenizer, rows, dtype, options):
+    """Seconds of the engine and of the floor, the same sequences in full batches of one length."""
+    sequences = []  # what the engine evaluates
+
+    class Recorded(Forward):
+        def __call__(self, ids, types):
+            sequences.append((ids, types))
+            return super().__call__(ids, types)
+
+    module.Forward = Recorded
+    began = clock(options.device)
+    attribute(model, tokenizer, rows, budget=options.budget, dtype=dtype, text_columns=["text"])
+    seconds = clock(options.device) - began
+    module.Forward = Forward
+    forward = Forward(model, dtype)
+    forward.model.eval()
+    batches = []
+    for length in dict.fromkeys(ids.shape[1] for ids, _ in sequences):
+        parts = [part for part in sequences if part[0].shape[1] == length]
+        whole = [None if part[0] is None else np.concatenate(part) for part in zip(*parts, strict=True)]
+        size = max(forward.batch_tokens // length, 1)
+        for i in range(0, len(whole[0]), size):
+            batches.append([None if part is None else part[i : i + size] for part in whole])
+    began = clock(options.device)
+    for batch in batches:
+        forward(*batch)
+    floor = clock(options.device) - began
+    number = sum(len(ids) for ids, _ in sequences)
+    found = {"seconds": seconds, "floor": floor, "seconds / floor": seconds / floor, "sequences": number}
+    found |= {"sequences a second": number / seconds, "mean batch": number / len(sequences)}
+    return found | {"examples a second": len(rows) / seconds}
 
 
 def main():
@@ -123,98 +156,41 @@ def main():
     parser.add_argument("--base", action="store_true", help="12 layers x 768 with random weights in the model's place")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    tokenizer, model = load(options.model, options.device)
-    if options.base:
-        model = widen(model, options.device)
+    tokenizer, budget = AutoTokenizer.from_pretrained(options.model), options.budget
     data = load_dataset("parquet", data_files=options.data, split="train")
     data = data.filter(lambda language: language in options.languages, input_columns="language")
     data = Dataset.from_dict({"text": data[options.text_column][:], "language": data["language"][:]})
     if options.memory:
-        print(json.dumps(measure_memory(tokenizer, data, options.memory)))
-        return
+        return measure_memory(tokenizer, spread(data, options.memory))
+    model = load(options.model)
+    if options.base:  # mBERT's size without its vocabulary
+        model = random_model(model.config.vocab_size, **WIDE)
+    model = model.to(options.device).eval()
     rows = spread(data, options.rows)
     reference = spread(rows, options.reference)
-    texts = reference["text"][:]
-
-    sequences = []  # what the engine evaluates, kept for the floor
-
-    class Recorded(Forward):
-        def __call__(self, ids, types):
-            sequences.append((ids, types))
-            return super().__call__(ids, types)
-
-    found = {}
-    attribute(model, tokenizer, rows.select(range(2)), out=tempfile.mkdtemp(), budget=20)  # warm
-    for dtype in options.dtypes:
-        sequences.clear()
-        module.Forward = Recorded
-        began = clock(options.device)
-        store = attribute(
-            model, tokenizer, rows, out=tempfile.mkdtemp(), budget=options.budget, dtype=dtype, text_columns=["text"]
-        )
-        seconds = clock(options.device) - began
-        module.Forward = Forward
-        forward = Forward(model, dtype)
-        forward.model.eval()
-        by_length = {}
-        for ids, types in sequences:
-            by_length.setdefault(ids.shape[1], []).append((ids, types))
-        batches = []
-        for length, parts in by_length.items():
-            ids = np.concatenate([part[0] for part in parts])
-            types = None if parts[0][1] is None else np.concatenate([part[1] for part in parts])
-            size = max(forward.batch_tokens // length, 1)
-            batches += [
-                (ids[i : i + size], None if types is None else types[i : i + size]) for i in range(0, len(ids), size)
-            ]
-        began = clock(options.device)
-        for batch in batches:
-            forward(*batch)
-        floor = clock(options.device) - began
-        number = sum(len(ids) for ids, _ in sequences)
-        found[dtype] = {
-            "seconds": seconds,
-            "floor": floor,
-            "seconds / floor": seconds / floor,
-            "sequences": number,
-            "sequences a second": number / seconds,
-            "mean batch": number / len(sequences),
-            "examples a second": len(rows) / seconds,
-        }
-        lengths = np.bincount(store.tokens["example"].to_numpy())
-
-    whole = pipeline("text-classification", model=model, tokenizer=tokenizer, top_k=None, device=options.device)
-    explainer = shap.Explainer(whole)
+    attribute(model, tokenizer, rows.select(range(2)), budget=20)  # warm
+    engine = {dtype: measure_engine(model, tokenizer, rows, dtype, options) for dtype in options.dtypes}
+    lengths = [len(ids) for ids in tokenizer(rows["text"][:], truncation=True)["input_ids"]]
+    explainer, texts = shap_explainer(model, tokenizer, options.device), reference["text"][:]
     explainer(texts[:1], max_evals=10, silent=True)  # numba compiles at the first call
     began = clock(options.device)
-    expected = list(explain_one_by_one(explainer, texts, options.budget))
+    expected = list(explain_one_by_one(explainer, texts, budget))
     seconds = clock(options.device) - began
-
-    strings = attribute(
-        model, tokenizer, reference, out=tempfile.mkdtemp(), budget=options.budget, masking="string"
-    ).to_explanation()
-    speed = {dtype: entry["examples a second"] * seconds / len(texts) for dtype, entry in found.items()}
-    print(
-        json.dumps(
-            {
-                "device": torch.cuda.get_device_name() if options.device != "cpu" else "cpu, one thread",
-                "data": options.name or options.data,
-                "model": f"{model.config.num_hidden_layers} layers x {model.config.hidden_size}",
-                "rows": len(rows),
-                "budget": options.budget,
-                "tokens": np.quantile(lengths, (0, 0.5, 1)).tolist(),
-                "engine": found,
-                "shap": {"rows": len(texts), "seconds": seconds, "examples a second": len(texts) / seconds},
-                "speed against shap": speed,
-                "differences in float32": largest_differences(strings, expected),
-                "differences in float64": exact_differences(
-                    model, tokenizer, spread(rows, options.exact), options.budget
-                ),
-            },
-            indent=1,
-        )
-    )
+    strings = attribute(model, tokenizer, reference, budget=budget, masking="string")
+    return {
+        "device": torch.cuda.get_device_name() if options.device != "cpu" else "cpu, one thread",
+        "data": options.name or options.data,
+        "model": f"{model.config.num_hidden_layers} layers x {model.config.hidden_size}",
+        "rows": len(rows),
+        "budget": budget,
+        "tokens": np.quantile(lengths, (0, 0.5, 1)).tolist(),
+        "engine": engine,
+        "shap": {"rows": len(texts), "seconds": seconds, "examples a second": len(texts) / seconds},
+        "speed against shap": {name: of["examples a second"] * seconds / len(texts) for name, of in engine.items()},
+        "differences in float32": largest_differences(strings, expected),
+        "differences in float64": exact_differences(model, tokenizer, spread(rows, options.exact), budget),
+    }
 
 
 if __name__ == "__main__":
-    main()
+    print(json.dumps(main(), indent=1))

@@ -115,12 +115,10 @@ def _read_manifest(folder: Path) -> dict[str, Any] | None:
     manifest = read_json(path, advice)
     entries = manifest if isinstance(manifest, dict) else {}
     missing = [key for key in ("schema_version", "shards", "examples", "labels", "method") if key not in entries]
-    if missing or entries["schema_version"] != SCHEMA_VERSION:
-        problem = (
-            f"lacks {', '.join(missing)}: {advice}"
-            if missing
-            else (f"has schema_version {entries['schema_version']}, this hf_langimb reads {SCHEMA_VERSION}")
-        )
+    problem = f"lacks {', '.join(missing)}: {advice}" if missing else ""
+    if not missing and entries["schema_version"] != SCHEMA_VERSION:
+        problem = f"has schema_version {entries['schema_version']}, this hf_langimb reads {SCHEMA_VERSION}"
+    if problem:
         raise ValueError(f"{path} {problem}.")
     return entries
 
@@ -131,12 +129,20 @@ def start_store(folder: Path, manifest: dict[str, Any]) -> list[int]:
     Raises:
         ValueError: the folder contains attributions of something else (names what differs), or other files.
     """
-    state = PartialState()
-    if problem := _conflict(folder, manifest):  # in every process, so that all end alike
+    state, before, problem = PartialState(), _read_manifest(folder), None
+    if folder.exists() and not folder.is_dir():
+        problem = "is a file: name a folder for the attributions"
+    elif before is None and folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir()):
+        problem = "contains files but no attributions: choose another folder, or empty it"
+    elif before not in (None, manifest) and any(folder.glob("*.parquet")):
+        pairs = {key: (before.get(key), manifest.get(key)) for key in sorted({*before, *manifest})}
+        differing = "; ".join(f"{key} was {was!r}, is {now!r}" for key, (was, now) in pairs.items() if was != now)
+        problem = f"contains other attributions ({differing}): choose another folder, or remove it"
+    if problem:  # in every process, so that all end alike
         raise ValueError(f"{folder} {problem}.")
     state.wait_for_everyone()
     if state.is_main_process:
-        if _read_manifest(folder) != manifest:
+        if before != manifest:
             write_json(folder / MANIFEST, manifest)
         for part in folder.glob(".*.parquet.*"):  # what killed calls have left, named by their process
             process = part.suffix.removeprefix(".")
@@ -148,21 +154,6 @@ def start_store(folder: Path, manifest: dict[str, Any]) -> list[int]:
     return missing[state.process_index :: state.num_processes]
 
 
-def _conflict(folder: Path, manifest: dict[str, Any]) -> str | None:
-    """Why a folder cannot take these attributions."""
-    if folder.exists() and not folder.is_dir():
-        return "is a file: name a folder for the attributions"
-    before = _read_manifest(folder)
-    if before is None:
-        foreign = folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir())
-        return "contains files but no attributions: choose another folder, or empty it" if foreign else None
-    pairs = {key: (before.get(key), manifest.get(key)) for key in sorted({*before, *manifest})}
-    differing = [f"{key} was {was!r}, is {now!r}" for key, (was, now) in pairs.items() if was != now]
-    if differing and any(folder.glob("*.parquet")):
-        return f"contains other attributions ({'; '.join(differing)}): choose another folder, or remove it"
-    return None
-
-
 def write_shard(
     folder: Path, number: int, examples: Sequence[Example], found: Sequence[Attribution], known: dict[str, list[Any]]
 ) -> None:
@@ -171,32 +162,9 @@ def write_shard(
     Raises:
         OSError: the disk is full; names the shard. Shards that are written stay.
     """
-    tables = {"tokens": _tokens(examples, found, known["example"]), "examples": _examples(examples, found, known)}
-    for kind, table in tables.items():
-        try:
-            with replacing(_shard(folder, kind, number)) as part:
-                pq.write_table(table, part)
-        except OSError as error:
-            reason = error.strerror or error
-            message = f"Shard {number} of {folder} could not be written ({reason}): run the same command again."
-            raise OSError(message) from error
-
-
-def _examples(examples: Sequence[Example], found: Sequence[Attribution], known: dict[str, list[Any]]) -> pa.Table:
-    """One row per example."""
-    columns = {"example": pa.array(known["example"], pa.int64())}
-    columns |= {name: pa.array(known[name], pa.string()) for name in ("id", "language", "label")}
-    columns |= {"p": _lists([result.full for result in found]), "base": _lists([result.base for result in found])}
-    for name in ("evaluations", "forwards", "truncated"):
-        columns[name] = pa.array([getattr(result, name) for result in found])
-    return pa.table(columns | {"text_truncated": pa.array([example.truncated for example in examples])})
-
-
-def _tokens(examples: Sequence[Example], found: Sequence[Attribution], numbers: Sequence[int]) -> pa.Table:
-    """One row per token."""
     lengths = [len(example) for example in examples]
-    columns = {
-        "example": pa.array(np.repeat(numbers, lengths), pa.int64()),
+    tokens = {
+        "example": pa.array(np.repeat(known["example"], lengths), pa.int64()),
         "position": pa.array(np.concatenate([np.arange(length) for length in lengths]), pa.int32()),
         "token_id": pa.array(np.concatenate([example.ids for example in examples]), pa.int32()),
         "start": pa.array([start for example in examples for start in example.starts], pa.int32()),
@@ -205,8 +173,22 @@ def _tokens(examples: Sequence[Example], found: Sequence[Attribution], numbers: 
         "piece": pa.array([piece for example in examples for piece in example.pieces], pa.string()),
         "S": _lists(np.concatenate([result.values for result in found])),
     }
-    errors = [result.errors for result in found if result.errors is not None]
-    return pa.table(columns | ({"standard_error": _lists(np.concatenate(errors))} if errors else {}))
+    if errors := [result.errors for result in found if result.errors is not None]:
+        tokens["standard_error"] = _lists(np.concatenate(errors))
+    rows = {"example": pa.array(known["example"], pa.int64())}
+    rows |= {name: pa.array(known[name], pa.string()) for name in ("id", "language", "label")}
+    rows |= {"p": _lists([result.full for result in found]), "base": _lists([result.base for result in found])}
+    for name in ("evaluations", "forwards", "truncated"):
+        rows[name] = pa.array([getattr(result, name) for result in found])
+    rows["text_truncated"] = pa.array([example.truncated for example in examples])
+    for kind, columns in (("tokens", tokens), ("examples", rows)):
+        try:
+            with replacing(_shard(folder, kind, number)) as part:
+                pq.write_table(pa.table(columns), part)
+        except OSError as error:
+            reason = error.strerror or error
+            message = f"Shard {number} of {folder} could not be written ({reason}): run the same command again."
+            raise OSError(message) from error
 
 
 def _lists(values: Any) -> pa.Array:
