@@ -109,15 +109,14 @@ def on_main(action: Callable[[], Any]) -> Any:
     from accelerate import PartialState
     from accelerate.utils import broadcast_object_list
 
-    raised, outcome = None, [None, True]
+    raised: Exception | None = None
+    outcome: list[Any] = [None, True]  # the result, and whether there is one
     if PartialState().is_main_process:
         try:
-            outcome = [action(), True]
+            outcome[0] = action()
         except (ValueError, OSError) as error:
-            raised, outcome = error, [None, False]
+            raised, outcome[1] = error, False
     broadcast_object_list(outcome)
-    if raised:
-        raise raised
     if not outcome[1]:
-        raise SystemExit(1)
+        raise raised or SystemExit(1)
     return outcome[0]

@@ -47,17 +47,13 @@ def read_json(path: str | Path, advice: str) -> Any:
         OSError: no such file, or no permission.
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_refuse, parse_float=_finite)
+        return json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_finite, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not valid JSON ({error}): {advice}.") from None
 
 
-def _refuse(text: str) -> None:
-    raise ValueError(f"{text} is not a number in JSON")
-
-
 def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        _refuse(text)
+    """A number of JSON, which NaN and Infinity are not."""
+    if not math.isfinite(value := float(text)):
+        raise ValueError(f"{text} is not a number in JSON")
     return value

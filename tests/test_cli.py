@@ -383,14 +383,14 @@ def test_advice_where_there_is_no_language_column(tmp_path, langimb):
     assert "GlotLID" in err
 
 
-@pytest.mark.parametrize("name", ["{}/rows.csv", "rows.parquet", "./rows", "{}/nowhere"])
+@pytest.mark.parametrize("name", ["{}/rows.csv", "rows.parquet", "./rows", "{}/nowhere", "", "/"])
 def test_paths_that_are_not_there_are_not_asked_of_the_hub(name, tmp_path, langimb, monkeypatch):
     monkeypatch.setattr("datasets.load_dataset_builder", pytest.fail)
     name = name.format(tmp_path)
     code, out, err = langimb("audit", name)
     assert (code, out) == (1, "")
     assert err.startswith(f"langimb: Expected a data set at {name!r} (Hub id, folder")
-    assert err.endswith("no such file or folder\n")
+    assert err.endswith("no such file or data folder\n")
 
 
 @pytest.mark.parametrize(

@@ -117,8 +117,10 @@ def _builder(name: str, config_name: str | None) -> Any:
         source = {"path": FILE_BUILDERS[path.suffix], "data_files": str(path)}
         if path.suffix == ".tsv":
             source["sep"] = "\t"
-    elif not path.exists() and (path.suffix in FILE_BUILDERS or path.is_absolute() or name.startswith(".")):
-        raise FileNotFoundError("no such file or folder")  # the Hub is not asked
+    elif not name.strip("/") or (
+        not path.exists() and (path.suffix in FILE_BUILDERS or path.is_absolute() or name.startswith("."))
+    ):
+        raise FileNotFoundError("no such file or data folder")  # the Hub is not asked
     builder = datasets.load_dataset_builder(**source)
     if hasattr(builder.config, "keep_default_na"):
         builder = datasets.load_dataset_builder(**source, **NULLS)

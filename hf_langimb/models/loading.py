@@ -58,7 +58,7 @@ def load_trained(
     from transformers import AutoModel, AutoTokenizer
 
     shown = str(shown or name)
-    with _loading(shown):
+    with loading(shown):
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
         untrained: list[str] = []
         if encoder and not Path(name, ADAPTER_FILE).is_file():
@@ -78,7 +78,7 @@ def load_trained(
 
 
 @contextmanager
-def _loading(shown: str) -> Iterator[None]:
+def loading(shown: str) -> Iterator[None]:
     """Turn any error raised while loading untrusted files into one ValueError that contains no token."""
     try:
         yield

@@ -11,7 +11,6 @@ import shutil
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
-from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +23,14 @@ from hf_langimb.counts.columns import require_columns
 from hf_langimb.counts.distribution import JointDistribution
 from hf_langimb.data.rows import find_text_columns
 from hf_langimb.data.spec import DataSpec
-from hf_langimb.files import read_json, write_json
+from hf_langimb.files import read_json
 from hf_langimb.models.axes import match_labels
 from hf_langimb.models.loading import ADAPTER_FILE, longest_input, tokenize
 from hf_langimb.results.folder import RunFolder
 from hf_langimb.results.schema import Results, write_results
 from hf_langimb.results.tables import file_name
-from hf_langimb.runs.assemble import assemble_results
-from hf_langimb.runs.drawing import sample_evenly
-from hf_langimb.runs.steps import explain, load_on_device, measure_predictions, predict_and_probe
+from hf_langimb.runs.steps import MeasuredRows, assemble_results, loader, measure
+from hf_langimb.runs.subsets import sample_evenly
 
 logger = logging.getLogger(__name__)
 
@@ -58,36 +56,25 @@ def _parse(argv: Sequence[str] | None) -> Namespace:
         description="Measure a published or local classifier: quality by language, language probe, attributions.",
         allow_abbrev=False,
     )
-    parser.add_argument("model", metavar="MODEL", help="Hub id or folder of a classifier or adapter")
+    flag = parser.add_argument
+    flag("model", metavar="MODEL", help="Hub id or folder of a classifier or adapter")
     DataSpec.add_arguments(parser)
-    parser.add_argument(
-        "--labels",
-        nargs="+",
-        default=[],
-        metavar="NAME",
-        help="the model's classes in its order, where its configuration calls them LABEL_0, LABEL_1, ...",
-    )
-    parser.add_argument("--output-dir", metavar="DIR", help="default: runs/evaluate-MODEL")
-    parser.add_argument("--rows", type=int, default=0, help="first rows of each language, 0 for all (default)")
-    parser.add_argument(
-        "--explain-rows", type=int, default=60, help="rows whose tokens are attributed; 0 none, -1 all (default: 60)"
-    )
-    parser.add_argument("--batch-size", type=int, default=32, help="of a device (default: %(default)s)")
-    parser.add_argument(
-        "--push-to-hub", action="store_true", help="publish the measures and the refreshed card in MODEL's repository"
-    )
+    labels = "the model's classes in its order, where its configuration calls them LABEL_0, LABEL_1, ..."
+    flag("--labels", nargs="+", default=[], metavar="NAME", help=labels)
+    flag("--output-dir", metavar="DIR", help="default: runs/evaluate-MODEL")
+    flag("--rows", type=int, default=0, help="first rows of each language, 0 for all (default)")
+    explained = "rows whose tokens are attributed; 0 none, -1 all (default: %(default)s)"
+    flag("--explain-rows", type=int, default=60, help=explained)
+    flag("--batch-size", type=int, default=32, help="of a device (default: %(default)s)")
+    flag("--push-to-hub", action="store_true", help="publish the measures and the refreshed card in MODEL's repository")
     options = parser.parse_args([with_dashes(word) for word in (sys.argv[1:] if argv is None else argv)])
-    places = ("model", "dataset", *NOT_ASKED)
-    given = {key: value for key, value in vars(options).items() if key not in places}
-    options.flags = {key: value for key, value in given.items() if value != parser.get_default(key)}
+    chosen = {key: value for key, value in vars(options).items() if value != parser.get_default(key)}
+    options.flags = {key: value for key, value in chosen.items() if key not in ("model", "dataset", *NOT_ASKED)}
     return options
 
 
 def check_up(options: Namespace) -> tuple[Path, Results]:
     """Measure, and write results.json; a step that is done is not done again.
-
-    Args:
-        options: of the command line.
 
     Returns:
         The run folder and its results.
@@ -102,63 +89,58 @@ def check_up(options: Namespace) -> tuple[Path, Results]:
             raise ValueError(f"--push_to_hub writes to the repository of MODEL, got the folder {options.model}.")
         on_main(lambda: require_login(options.model, own=False))
     rows = DataSpec.from_options(options).rows(options.rows or None)
-    columns = find_text_columns(rows, options.text_column)
     folder = RunFolder(Path(options.output_dir or f"runs/evaluate-{file_name(Path(options.model).name)}"))
-    place = folder.model(SETUP, SEED)
     if not Path(options.dataset).is_file():  # `datasets` calls any single file "train"
         options.split = options.split or str(rows.split or "")
     facts = {"recipe": "evaluate", "files": on_main(lambda: _checksums_of(options.model)), "data": _fingerprint(rows)}
     on_main(lambda: folder.claim(_request(options) | facts))
-    on_main(lambda: _fetch(options.model, place, options.labels))
-    results = _measure(options, folder, rows, columns)
+    on_main(lambda: _fetch(options.model, folder.model(SETUP, SEED)))
+    results = _measure(options, folder, rows)
     if PartialState().is_main_process:
         write_results(folder.path, results)
     PartialState().wait_for_everyone()
     return folder.path, results
 
 
-def _measure(options: Namespace, folder: RunFolder, rows: Dataset, columns: Sequence[str]) -> Results:
+def _measure(options: Namespace, folder: RunFolder, rows: Dataset) -> Results:
     """results.json of a run with one setup."""
     place, store = folder.model(SETUP, SEED), folder.store(SETUP, SEED)
-    load = cache(partial(load_on_device, place))
-    trained = load()
-    axes, names = trained.axes, trained.names
-    test = _labelled(options.dataset, rows, columns, names)
-    limit = longest_input(trained.tokenizer, trained.model.config)
-    encoded = tokenize(test, trained.tokenizer, columns, limit)
-    predictions, probes = predict_and_probe(place, load, encoded, None, options.batch_size)
-    sample, explained = sample_evenly(test, options.explain_rows), None
-    if sample is not None:
-        explain(store, load, sample, columns, limit)
-        explained = on_main(lambda: _explained(store))
-    tested = sorted(test.unique("language"))
-    counts = np.array(axes["counts"]) if axes else np.ones((len(tested), len(names)), dtype=np.int64)  # else even
-    plan = JointDistribution(tuple(axes["languages"] if axes else tested), tuple(range(len(names))), counts)
-    weights = np.array(axes["weights"]) if axes else None
-    metrics = {"test": measure_predictions(predictions, encoded, plan, weights), "probe": probes}
-    audits = {"test/natural": JointDistribution.from_dataset(test).audit()}
+    load = loader(place)
+    trained, columns, labels = load(), find_text_columns(rows, options.text_column), dict(enumerate(options.labels))
+    axes, config, tokenizer = trained.axes, trained.model.config, trained.tokenizer
+    if labels:
+        if not len({*options.labels}) == len(labels) == config.num_labels:
+            found = f"got {len(labels)} for {config.num_labels} classes"
+            raise ValueError(f"--labels needs a different name for each class of the model, {found}.")
+        config.id2label, config.label2id = labels, {name: i for i, name in labels.items()}
+    names = trained.names
+    require_columns(rows, {"language": "language", "label": "label"})
+    rows = rows.remove_columns("label").add_column("label", match_labels(rows, names))
+    spec = DataSpec(options.dataset, text_columns=columns, id_column="id" if "id" in rows.column_names else None)
+    test = spec.standardised(rows, label_names=names)
+    languages, audits = sorted(test.unique("language")), {"test/natural": JointDistribution.from_dataset(test).audit()}
+    limit, explained = longest_input(tokenizer, config), sample_evenly(test, options.explain_rows)
+    measured = MeasuredRows(tokenize(test, tokenizer, columns, limit), None, explained, columns, limit)
+    metrics = measure(folder, SETUP, SEED, load, measured, options.batch_size)
+    setup = {"plan": "natural", "class_weighting": "none", "masked_entropy_weight": 0, "lora_rank": 0}
     if axes:
-        trained_on = JointDistribution(plan.languages, tuple(names), counts)
-        audits["train/natural"] = trained_on.audit("none" if trained_on.missing_cells else axes["class_weighting"])
-    adapter = read_json(place / ADAPTER_FILE, "download it again") if (place / ADAPTER_FILE).is_file() else {}
-    setup = {
-        "plan": "natural",
-        "class_weighting": axes["class_weighting"] if axes else "none",
-        "masked_entropy_weight": 0,
-        "lora_rank": adapter.get("r", 0),
-        "seeds": {str(SEED): metrics},
-    }
+        seen = JointDistribution(tuple(axes["languages"]), tuple(names), np.array(axes["counts"]))
+        audits["train/natural"] = seen.audit("none" if seen.missing_cells else axes["class_weighting"])
+        languages = list(dict.fromkeys([*seen.languages, *languages]))
+        setup["class_weighting"] = axes["class_weighting"]
+    if (adapter := place / ADAPTER_FILE).is_file():
+        setup["lora_rank"] = read_json(adapter, "download it again").get("r", 0)
     return assemble_results(
         recipe="evaluate",
         config_name=options.model,
         config=_request(options),
         flags=options.flags,
-        languages=list(dict.fromkeys([*plan.languages, *tested])),
+        languages=languages,
         labels=names,
         seeds=[SEED],
         data=audits,
-        setups={SETUP: setup},
-        explained=explained,
+        setups={SETUP: setup | {"seeds": {str(SEED): metrics}}},
+        explained=on_main(lambda: _explained(store)) if explained is not None else None,
     )
 
 
@@ -192,7 +174,7 @@ def _fingerprint(rows: Dataset) -> str:
     return digest.hexdigest()[:16]
 
 
-def _fetch(name: str, place: Path, labels: Sequence[str]) -> None:
+def _fetch(name: str, place: Path) -> None:
     """Copy the model into the run folder, where predictions are written next to it, never next to the user's files."""
     from hf_langimb.hub.pull import download, is_of_model, safe_files
 
@@ -206,34 +188,7 @@ def _fetch(name: str, place: Path, labels: Sequence[str]) -> None:
     for path in source.iterdir():
         if path.is_file() and is_of_model(path.name):
             shutil.copy(path, part)
-    if labels:
-        _name_classes(part / "config.json", labels)
     part.rename(place)
-
-
-def _name_classes(path: Path, labels: Sequence[str]) -> None:
-    """Write the names of a model's classes to this copy of its configuration.
-
-    Raises:
-        ValueError: adapters, which have no configuration, or another number of classes.
-    """
-    config = read_json(path, "download the model again") if path.is_file() else {}
-    classes = len(config.get("id2label") or range(2)) if isinstance(config, dict) else 0  # 2 is the library's default
-    if not config or len(labels) != classes or len({*labels}) != classes:
-        found = f"{classes} classes" if config else "adapters without a configuration"
-        raise ValueError(f"--labels needs a different name for each class of the model, got {len(labels)} for {found}.")
-    config["id2label"] = {str(i): name for i, name in enumerate(labels)}
-    config["label2id"] = {name: i for i, name in enumerate(labels)}
-    write_json(path, config)
-
-
-def _labelled(name: str, rows: Dataset, columns: Sequence[str], names: Sequence[str]) -> Dataset:
-    """The rows with standard columns, their labels as the model numbers them."""
-    require_columns(rows, {"language": "language", "label": "label"})
-    given = match_labels(rows, names)
-    rows = rows.remove_columns("label").add_column("label", given)
-    spec = DataSpec(name, text_columns=columns, id_column="id" if "id" in rows.column_names else None)
-    return spec.standardised(rows, label_names=names)
 
 
 def _explained(store: Path) -> Any:

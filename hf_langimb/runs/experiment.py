@@ -4,37 +4,33 @@ from __future__ import annotations
 
 import logging
 import platform
+import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from accelerate import PartialState
 from tqdm.contrib.logging import logging_redirect_tqdm
+from transformers import AutoConfig, AutoTokenizer
+from transformers.utils import logging as transformers_logging
 
 from hf_langimb.console import RESUMES, bar, ends_in_words, hidden, on_main, start_program
-from hf_langimb.counts.distribution import JointDistribution
-from hf_langimb.counts.verdict import Audit
 from hf_langimb.data import mini_xnli
+from hf_langimb.data.rows import find_text_columns
 from hf_langimb.files import write_json
 from hf_langimb.measures.attribution.difference import base_values, compare_seeds
-from hf_langimb.models.axes import read_axes
-from hf_langimb.models.loading import longest_input
+from hf_langimb.models.loading import loading, longest_input, tokenize
 from hf_langimb.results.folder import RunFolder
 from hf_langimb.results.schema import Results, write_results
 from hf_langimb.results.summary import compared_pair
-from hf_langimb.runs.assemble import assemble_results
-from hf_langimb.runs.drawing import Rows
 from hf_langimb.runs.recipe import Recipe, parse_recipe
-from hf_langimb.runs.setups import check_setups, resolve_setup
-from hf_langimb.runs.steps import explain, load_on_device, measure_predictions, predict_and_probe, train
-from hf_langimb.runs.subsets import Data, external_text, load_data
-from hf_langimb.training.arguments import LangImbTrainingArguments
+from hf_langimb.runs.setups import Setup, prepare_setups, resolve_setup
+from hf_langimb.runs.steps import MeasuredRows, assemble_results, loader, measure, train
+from hf_langimb.runs.subsets import TEST_SEED, Data, external_text, load_data, sample_evenly
 
 logger = logging.getLogger(__name__)
 
@@ -53,57 +49,76 @@ def run(recipe: Recipe) -> tuple[Path, Results]:
     Raises:
         ValueError: data, model, setups or folder do not fit the recipe; says which and what to do.
     """
-    began = time.time()
-    if recipe.training.push_to_hub:
-        _check_publishing(recipe.training)
+    from hf_langimb.hub.push import require_login
+
+    began, training = time.time(), recipe.training
+    if training.push_to_hub:
+        if not training.hub_model_id:
+            raise ValueError("push_to_hub needs hub_model_id: add --hub_model_id NAMESPACE/NAME.")
+        on_main(lambda: require_login(training.hub_model_id, training.hub_token))
     settings = {name: resolve_setup(name, recipe.setups) for name in recipe.data.setups}
-    data = load_data(recipe.data, recipe.training.language_column)
-    check_setups(recipe, settings, data)
-    external = external_text(recipe.data, data.languages, recipe.training.language_column)
-    folder = RunFolder(Path(recipe.training.output_dir))
-    record = {"recipe": recipe.name, "config_name": recipe.config_name, **_config_of(recipe)}
+    data = load_data(recipe.data, training.language_column)
+    prepared = prepare_setups(recipe, settings, data)
+    external = external_text(recipe.data, data.languages, training.language_column)
+    folder = RunFolder(Path(training.output_dir))
+    record = {"recipe": recipe.name, "config_name": recipe.config_name, **recipe.config}
     on_main(lambda: folder.claim(record, FREE))
     start = _start_checkpoint(recipe, folder)
-    tokenizer, limit = _tokenizer_of(start)
-    seeds = [recipe.training.seed + i for i in range(recipe.data.seeds)]
-    rows = Rows(data, tokenizer, dict.fromkeys(values["plan"] for values in settings.values()), seeds, external, limit)
-    metrics: dict[str, dict[str, Any]] = {name: {} for name in settings}
-    trainings = [(seed, setup) for seed in seeds for setup in settings]
+    with loading(start):
+        tokenizer = AutoTokenizer.from_pretrained(start)
+        limit = longest_input(tokenizer, AutoConfig.from_pretrained(start))
+    seeds, plans = range(training.seed, training.seed + recipe.data.seeds), {setup.plan for setup in prepared.values()}
+    rows = data.tokenized(tokenizer, plans, seeds)
+    external = external and tokenize(external, tokenizer, find_text_columns(external), limit)
+    explained = sample_evenly(data.subset("test", data.test_plan, TEST_SEED), recipe.data.explain_rows)
+    test = rows["test", data.test_plan, TEST_SEED]
+    skewed = data.distribution("train", "imbalanced").counts if data.plans else None
+    measured = MeasuredRows(test, external, explained, data.text_columns, recipe.data.max_length, skewed)
+    metrics: dict[str, dict[str, Any]] = {name: {} for name in prepared}
+    trainings = [(seed, name, setup) for seed in seeds for name, setup in prepared.items()]
     with logging_redirect_tqdm(), bar(trainings, unit="training") as progress:
-        for seed, setup in progress:
-            progress.set_description(f"{setup}, seed {seed}")
-            logger.info("Setup %s, seed %d", setup, seed)
-            arguments = _arguments_of(recipe, folder, setup, seed, settings[setup])
-            subsets = {split: rows.get(split, settings[setup]["plan"], seed) for split in ("train", "validation")}
-            facts = train(arguments, start, tokenizer, subsets, data.labels)
-            measured = _measure(arguments, rows, folder.store(setup, seed))
-            metrics[setup][str(seed)] = measured | {"training": facts}
-    results = _results_of(recipe, data, settings, metrics)
+        for seed, name, setup in progress:
+            progress.set_description(f"{name}, seed {seed}")
+            logger.info("Setup %s, seed %d", name, seed)
+            place, tracked = folder.model(name, seed), training.run_name or f"{name}-seed-{seed}"
+            arguments = replace(setup.arguments, output_dir=str(place), seed=seed, run_name=tracked)
+            subsets = (rows[split, setup.plan, seed] for split in ("train", "validation"))
+            facts = train(arguments, start, tokenizer, *subsets)
+            found = measure(folder, name, seed, loader(place), measured, arguments.per_device_eval_batch_size)
+            metrics[name][str(seed)] = found | {"training": facts}
+    results = _results_of(recipe, data, prepared, metrics)
     if PartialState().is_main_process:
-        if rows.explained is not None:
-            results["attributions"] = _compare_attributions(folder, list(settings), seeds)
+        if explained is not None:
+            results["attributions"] = _compare_attributions(folder, list(prepared), seeds)
         write_results(folder.path, results)
         write_json(folder.environment, environment(began))
     return folder.path, results
 
 
-def _config_of(recipe: Recipe) -> dict[str, Any]:
-    """What differs from the defaults, with the definitions of setups."""
-    return recipe.config | ({"setup_definitions": recipe.setups} if recipe.setups else {})
-
-
-def _arguments_of(
-    recipe: Recipe, folder: RunFolder, setup: str, seed: int, settings: Mapping[str, Any]
-) -> LangImbTrainingArguments:
-    """The training arguments of one setup with one seed."""
-    changes = {key: value for key, value in settings.items() if key != "plan"} | {
-        "output_dir": str(folder.model(setup, seed)),
-        "seed": seed,
-        "language_column": "language",  # as `load_data` names it
-        "push_to_hub": False,  # the whole run is published at its end
-        "run_name": recipe.training.run_name or f"{setup}-seed-{seed}",  # in trackers
+def _results_of(recipe: Recipe, data: Data, setups: Mapping[str, Setup], metrics: Mapping[str, Any]) -> Results:
+    """results.json of a recipe, without the comparison of attributions."""
+    audits = {"test/balanced": data.distribution("test", data.test_plan).audit()}
+    for plan in dict.fromkeys(setup.plan for setup in setups.values()):
+        for split in ("train", "validation"):
+            audits[f"{split}/{plan}"] = data.distribution(split, plan).audit("per_language")
+    measured = {
+        name: {"plan": setup.plan}
+        | {key: getattr(setup.arguments, key) for key in SHOWN_SETTINGS}
+        | {"seeds": metrics[name]}
+        for name, setup in setups.items()
     }
-    return replace(recipe.training, **changes)
+    return assemble_results(
+        recipe=recipe.name,
+        config_name=recipe.config_name,
+        config=recipe.config,
+        flags={key: recipe.config[key] for key in sorted(recipe.flags & recipe.config.keys() - SHOWN_APART)},
+        languages=data.languages,
+        labels=data.labels,
+        seeds=[recipe.training.seed + i for i in range(recipe.data.seeds)],
+        data=audits,
+        setups=measured,
+        noise_ceiling=data.noise_ceiling,
+    )
 
 
 def _start_checkpoint(recipe: Recipe, folder: RunFolder) -> str:
@@ -122,65 +137,6 @@ def _start_checkpoint(recipe: Recipe, folder: RunFolder) -> str:
             part.rename(start)
         PartialState().wait_for_everyone()
     return str(start)
-
-
-def _tokenizer_of(start: str) -> tuple[Any, int | None]:
-    """The tokenizer of the model to start from, and the tokens that the model reads."""
-    from transformers import AutoConfig, AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(start)
-        return tokenizer, longest_input(tokenizer, AutoConfig.from_pretrained(start))
-    except OSError as error:
-        raise ValueError(f"Expected a model at {start!r} (Hub id or folder): {str(error).splitlines()[0]}") from None
-
-
-def _measure(arguments: LangImbTrainingArguments, rows: Rows, store: Path) -> dict[str, Any]:
-    """METRICS of one trained model, which is loaded once; its attributions are written to `store`."""
-    place, data = Path(arguments.output_dir), rows.data
-    load = cache(partial(load_on_device, place))
-    batch_size = arguments.per_device_eval_batch_size
-    predictions, probes = predict_and_probe(place, load, rows.test, rows.external, batch_size)
-    if rows.explained is not None:
-        explain(store, load, rows.explained, data.text_columns, data.recipe.max_length)
-    axes = read_axes(place)
-    assert axes is not None
-    skewed = data.distribution("train", "imbalanced").counts if data.plans else np.array(axes["counts"])
-    plan = JointDistribution(tuple(data.languages), tuple(range(len(data.labels))), skewed)
-    return {"test": measure_predictions(predictions, rows.test, plan, np.array(axes["weights"])), "probe": probes}
-
-
-def _results_of(
-    recipe: Recipe, data: Data, settings: Mapping[str, Mapping[str, Any]], metrics: Mapping[str, Any]
-) -> Results:
-    """results.json of a recipe, without the comparison of attributions."""
-    setups = {
-        name: {"plan": values["plan"]}
-        | {key: values.get(key, getattr(recipe.training, key)) for key in SHOWN_SETTINGS}
-        | {"seeds": metrics[name]}
-        for name, values in settings.items()
-    }
-    return assemble_results(
-        recipe=recipe.name,
-        config_name=recipe.config_name,
-        config=_config_of(recipe),
-        flags={key: recipe.config[key] for key in sorted(recipe.flags & recipe.config.keys() - SHOWN_APART)},
-        languages=data.languages,
-        labels=data.labels,
-        seeds=[recipe.training.seed + i for i in range(recipe.data.seeds)],
-        data=_audits(data, settings),
-        setups=setups,
-        noise_ceiling=data.noise_ceiling,
-    )
-
-
-def _audits(data: Data, settings: Mapping[str, Mapping[str, Any]]) -> dict[str, Audit]:
-    """AUDIT of the test set and of each plan's training and validation rows."""
-    audits = {"test/balanced": data.distribution("test", data.test_plan).audit()}
-    for plan in dict.fromkeys(values["plan"] for values in settings.values()):
-        for split in ("train", "validation"):
-            audits[f"{split}/{plan}"] = data.distribution(split, plan).audit("per_language")
-    return audits
 
 
 def _compare_attributions(folder: RunFolder, setups: Sequence[str], seeds: Sequence[int]) -> Any:
@@ -210,28 +166,10 @@ def environment(began: float) -> dict[str, Any]:
 
 def without_tokens(command: Sequence[str]) -> list[str]:
     """A command line whose --..._token flags have lost their values."""
-    kept = list(command)
-    for i, word in enumerate(kept):
-        flag, equals, _ = word.partition("=")
-        if flag.startswith("--") and flag.endswith("token"):
-            if equals:
-                kept[i] = f"{flag}=..."
-            elif i + 1 < len(kept):
-                kept[i + 1] = "..."
-    return kept
-
-
-def _check_publishing(training: LangImbTrainingArguments) -> None:
-    """Check before any work that the run can be published at its end."""
-    from hf_langimb.hub.push import require_login
-
-    name, token = training.hub_model_id, training.hub_token
-    if not name:
-        raise ValueError("push_to_hub needs hub_model_id: add --hub_model_id NAMESPACE/NAME.")
-    on_main(lambda: require_login(name, token))
-
-
-# The command line
+    return [
+        "..." if re.fullmatch(r"--[^=]*token", flag) else re.sub(r"(?s)^(--[^=]*token)=.*", r"\1=...", word)
+        for flag, word in zip(["", *command], command, strict=False)
+    ]
 
 
 def main(name: str, folder: Path) -> None:
@@ -241,8 +179,6 @@ def main(name: str, folder: Path) -> None:
         name: of the recipe.
         folder: of its YAML files.
     """
-    from transformers.utils import logging as transformers_logging
-
     start_program()
     logging.basicConfig(format="%(message)s")
     logging.getLogger("hf_langimb").setLevel(logging.INFO if PartialState().is_main_process else logging.ERROR)

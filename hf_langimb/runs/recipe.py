@@ -6,91 +6,69 @@ import difflib
 import json
 import re
 import sys
-from argparse import Action, ArgumentError, ArgumentParser
+from argparse import Action, ArgumentError
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import yaml
 from transformers import HfArgumentParser
-from transformers.hf_argparser import string_to_bool
+from transformers.hf_argparser import HfArg, string_to_bool
 
 from hf_langimb.training.arguments import LangImbTrainingArguments
 
-NOT_IN_RESULTS = (  # where a run lies and where it is published
-    "config",
-    "output_dir",
-    "push_to_hub",
-    "hub_model_id",
-    "hub_token",
-    "hub_strategy",
-    "hub_private_repo",
-    "hub_always_push",
-    "hub_revision",
-)
+HUB = [item.name for item in fields(LangImbTrainingArguments) if item.name.startswith("hub_")]
+NOT_IN_RESULTS = {"config", "output_dir", "push_to_hub", *HUB}  # where a run lies and where it is published
+LEAST = {"seeds": 1, "probe_rows": 1, "explain_rows": -1, "max_length": 8}
 
 
 @dataclass
 class RecipeArguments:
     """Data, plans, model and measurements of a recipe."""
 
-    dataset_name: str = field(
-        default="mini_xnli",
-        metadata={"help": "mini_xnli (embedded), a Hub id, a folder or a .parquet/.csv/.jsonl file."},
-    )
-    config_names: list[str] = field(
-        default_factory=list, metadata={"help": "Configurations to read. If there are several, each is one language."}
-    )
-    text_columns: list[str] = field(default_factory=list, metadata={"help": "One text column, or two for a pair."})
-    label_column: str = field(default="label", metadata={"help": "Column of the label."})
-    id_column: str | None = field(
-        default=None, metadata={"help": "Column with the id of the item, the same for translations of one text."}
-    )
-    label_order: list[str] = field(default_factory=list, metadata={"help": "Names of the labels in class order."})
-    train_split: str = field(default="train", metadata={"help": "Split to draw the training subsets from."})
-    validation_split: str = field(default="validation", metadata={"help": "Split to draw the validation subsets from."})
-    test_split: str = field(default="test", metadata={"help": "Split to draw the balanced test set from."})
-    imbalanced_shares: list[str] = field(
+    dataset_name: str = HfArg(default="mini_xnli", help="mini_xnli (embedded), a Hub id, a folder or a file.")
+    config_names: list[str] = HfArg(default_factory=list, help="Configurations; of several, each is one language.")
+    text_columns: list[str] = HfArg(default_factory=list, help="One text column, or two for a pair.")
+    label_column: str = HfArg(default="label", help="Column of the label.")
+    id_column: str | None = HfArg(default=None, help="Column with one value for all translations of a text.")
+    label_order: list[str] = HfArg(default_factory=list, help="Names of the labels in class order.")
+    train_split: str = HfArg(default="train", help="Split to draw the training subsets from.")
+    validation_split: str = HfArg(default="validation", help="Split to draw the validation subsets from.")
+    test_split: str = HfArg(default="test", help="Split to draw the balanced test set from.")
+    imbalanced_shares: list[str] = HfArg(
         default_factory=list,
-        metadata={"help": "Plan of the skewed subset: each language with its label shares, such as 'fr 1/2 1/3 1/6'."},
+        help="Plan of the skewed subset: languages with shares of labels, such as 'fr 1/2 1/3 1/6'.",
     )
-    train_size: int | None = field(default=None, metadata={"help": "Training rows; default: all that plans allow."})
-    validation_size: int | None = field(
-        default=None, metadata={"help": "Validation rows; default: all that plans allow."}
+    train_size: int | None = HfArg(default=None, help="Training rows; default: all that plans allow.")
+    validation_size: int | None = HfArg(default=None, help="Validation rows; default: all that plans allow.")
+    test_size: int | None = HfArg(default=None, help="Test rows; default: all that plans allow.")
+    one_language_per_item: bool = HfArg(default=False, help="Give each item to one language: train on no translations.")
+    model_name_or_path: str = HfArg(default="mini_bert", help="mini_bert (pre-trained by the recipe), Hub id, folder.")
+    max_length: int | None = HfArg(default=None, help="Tokens to which longer texts are truncated.")
+    pretraining_steps: int = HfArg(default=2400, help="Steps of the pre-training of mini_bert.")
+    setups: list[str] = HfArg(
+        default_factory=lambda: ["balanced", "imbalanced", "weighted"], help="Setups to train, by name."
     )
-    test_size: int | None = field(default=None, metadata={"help": "Test rows; default: all that plans allow."})
-    one_language_per_item: bool = field(
-        default=False, metadata={"help": "Give each item to one language: no translations within the training set."}
+    seeds: int = HfArg(default=1, help="Number of seeds: seed, seed + 1, ...")
+    probe_dataset_name: str | None = HfArg(default=None, help="External text for the probe: texts and their language.")
+    probe_config_names: list[str] = HfArg(default_factory=list, help="Its configurations.")
+    probe_rows: int = HfArg(default=1000, help="Rows of external text per language.")
+    explain_rows: int = HfArg(
+        default=60, help="Test rows whose tokens are attributed, equally many per cell; 0: none, -1: all."
     )
-    model_name_or_path: str = field(
-        default="mini_bert", metadata={"help": "mini_bert (pre-trained by the recipe), a Hub id or a folder."}
-    )
-    max_length: int | None = field(default=None, metadata={"help": "Tokens to which longer texts are truncated."})
-    pretraining_steps: int = field(default=2400, metadata={"help": "Steps of the pre-training of mini_bert."})
-    setups: list[str] = field(
-        default_factory=lambda: ["balanced", "imbalanced", "weighted"], metadata={"help": "Setups to train, by name."}
-    )
-    seeds: int = field(default=1, metadata={"help": "Number of seeds: seed, seed + 1, ..."})
-    probe_dataset_name: str | None = field(
-        default=None, metadata={"help": "External text for the language probe: a data set with text and language."}
-    )
-    probe_config_names: list[str] = field(default_factory=list, metadata={"help": "Its configurations."})
-    probe_rows: int = field(default=1000, metadata={"help": "Rows of external text per language."})
-    explain_rows: int = field(
-        default=60,
-        metadata={"help": "Test rows whose tokens are attributed, evenly over languages and labels; 0: none, -1: all."},
-    )
-
-    license: str | None = field(
-        default=None, metadata={"help": "Licence of the trained models, for their cards: apache-2.0, mit, ..."}
-    )
+    license: str | None = HfArg(default=None, help="Licence of the models, for their cards: apache-2.0, mit, ...")
 
     def __post_init__(self) -> None:
-        least = {"seeds": 1, "probe_rows": 1, "explain_rows": -1, "max_length": 8}
-        for name, minimum in least.items():
-            if (value := getattr(self, name)) is not None and value < minimum:
-                raise ValueError(f"{name} must be {minimum} or more, got {value}.")
+        problems = [
+            f"{name} must be {least} or more, got {value}."
+            for name, least in LEAST.items()
+            if (value := getattr(self, name)) is not None and value < least
+        ]
+        if self.one_language_per_item and not self.id_column:
+            problems.append("one_language_per_item needs id_column: the column that translations of a text share.")
+        if problems:
+            raise ValueError(problems[0])
 
 
 @dataclass(frozen=True)
@@ -136,18 +114,17 @@ def parse_recipe(name: str, folder: Path, argv: Sequence[str] | None = None) -> 
         usage=f"{program} [--config STEM|FILE.yaml] [--option value ...] (--help lists the options)",
     )
     parser.add_argument("--config", default="mini", help=f"Name of a YAML file under {folder}, or a path.")
-    config = ArgumentParser(add_help=False, allow_abbrev=False)
-    config.add_argument("--config", default="mini")
-    path = _find(config.parse_known_args(argv)[0].config, folder, Path())
+    path = _find(parser.parse_known_args(argv)[0].config, folder, Path())
     values, setups = _read_yaml(path, folder, parser)
     defaults = vars(parser.parse_args([]))
-    words = [f"--output_dir=runs/{name}-{path.stem}", "--seed=0", *_words(values, path.name, parser)]
-    resolved = vars(parser.parse_args([*words, *argv]))
-    data, training = parser.parse_args_into_dataclasses([*words, *argv], look_for_args_file=False)[:2]
-    changed = {key: value for key, value in resolved.items() if value != defaults[key] and key not in NOT_IN_RESULTS}
+    words = [f"--output_dir=runs/{name}-{path.stem}", "--seed=0", *_words(values, path.name, parser), *argv]
+    resolved = vars(parser.parse_args(words))
+    data, training = parser.parse_args_into_dataclasses(words, look_for_args_file=False)[:2]
+    config = {key: value for key, value in resolved.items() if value != defaults[key] and key not in NOT_IN_RESULTS}
+    config |= {"seed": training.seed} | ({"setup_definitions": setups} if setups else {})
     given = (word.partition("=")[0][2:].replace("-", "_") for word in argv if word.startswith("--"))
     flags = frozenset(word if word in resolved else word.removeprefix("no_") for word in given)
-    return Recipe(name, path.stem, data, training, setups, changed | {"seed": training.seed}, flags)
+    return Recipe(name, path.stem, data, training, setups, config, flags)
 
 
 def _find(config: str, folder: Path, base: Path) -> Path:
@@ -165,13 +142,12 @@ def _read_yaml(
     """Checked values of a YAML file and the setups that it defines, on top of those of the file that it extends."""
     try:
         values = {**(yaml.safe_load(path.read_text(encoding="utf-8")) or {})}
-    except (yaml.YAMLError, TypeError) as error:  # the second: a list or a single value
-        raise ValueError(f"{path} is not valid YAML with keys and values: {error}") from None
-    extended = values.pop("extends", None)
-    setups = values.get("setups")
+    except (yaml.YAMLError, UnicodeDecodeError, TypeError) as error:  # the last: a list or a single value
+        raise ValueError(f"{path} is not valid YAML with keys and values, in UTF-8: {error}") from None
+    extended, setups = values.pop("extends", None), values.get("setups")
     definitions = {}
     if isinstance(setups, dict):  # names, or definitions by name
-        values = values | {"setups": list(setups)}
+        values["setups"] = list(setups)
         definitions = {name: _check_setup(name, settings, path.name, parser) for name, settings in setups.items()}
     _words(values, path.name, parser)
     if extended is None:
@@ -210,34 +186,37 @@ def _words(values: dict[str, Any], where: str, parser: HfArgumentParser) -> list
     actions = {action.dest: action for action in reversed(parser._actions)}  # --x before its twin --no_x
     words = []
     for key, value in values.items():
+        option, problem = [f"--{key}={json.dumps(value) if isinstance(value, dict) else value}"], ""
         if key not in actions or key in ("help", "config"):
             close = difflib.get_close_matches(str(key), actions, n=1)
-            raise ValueError(f"{where}: unknown key {key!r}" + (f"; did you mean {close[0]!r}?" if close else "."))
-        if value is None or value == []:
+            problem = f"unknown key {key!r}" + (f"; did you mean {close[0]!r}?" if close else ".")
+        elif value is None or value == []:
             continue  # the default
-        try:
-            words += (option := _option(actions[key], value))
-            parser.exit_on_error = False  # for a ValueError in place of the program's end
-            parser.parse_known_args(option)
-        except (ArgumentError, ValueError) as error:
-            reason = re.sub(r"^argument [^:]*: ", "", str(error)).removesuffix(".")
-            raise ValueError(f"{where}: {key}: {reason}.") from None
-        finally:
-            parser.exit_on_error = True
+        elif reason := _misfit(actions[key], value):
+            problem = f"{key}: {reason}."
+        else:
+            if isinstance(value, list):
+                option = [f"--{key}", *map(str, value)]
+            try:
+                parser.exit_on_error = False  # for an error in place of the program's end
+                parser.parse_known_args(option)
+            except (ArgumentError, ValueError) as error:
+                reason = re.sub(r"^argument [^:]*: ", "", str(error)).removesuffix(".")
+                problem = f"{key}: {reason}."
+            finally:
+                parser.exit_on_error = True
+        if problem:
+            raise ValueError(f"{where}: {problem}")
+        words += option
     return words
 
 
-def _option(action: Action, value: Any) -> list[str]:
-    """An option with its value, as on the command line; unquoted yes, no, on and off are refused as text."""
-    if isinstance(value, dict) and action.dest in LangImbTrainingArguments._VALID_DICT_FIELDS:  # which reads it back
-        return [f"--{action.dest}={json.dumps(value)}"]
-    items = value if isinstance(value, list) else [value]
-    kinds = (dict, list) if action.type is string_to_bool else (dict, list, bool)
-    wrong = [item for item in items if isinstance(item, kinds)]
+def _misfit(action: Action, value: Any) -> str:
+    """Why an option does not take a YAML value; unquoted yes, no, on and off are no text."""
+    if isinstance(value, dict) and action.dest in LangImbTrainingArguments._VALID_DICT_FIELDS:  # which read JSON
+        return ""
     if (action.nargs == "+") != isinstance(value, list):
-        raise ValueError(f"expected {'a list' if action.nargs == '+' else 'a single value'}, got {value!r}")
-    if wrong:
-        raise ValueError(f"expected text or a number, got {wrong[0]!r} (yes, no, on and off need quotes in YAML)")
-    if isinstance(value, list):
-        return [f"--{action.dest}", *map(str, items)]
-    return [f"--{action.dest}={value}"]
+        return f"expected {'a list' if action.nargs == '+' else 'a single value'}, got {value!r}"
+    kinds = (dict, list) if action.type is string_to_bool else (dict, list, bool)
+    wrong = [item for item in (value if isinstance(value, list) else [value]) if isinstance(item, kinds)]
+    return f"expected text or a number, got {wrong[0]!r} (yes, no, on and off need quotes in YAML)" if wrong else ""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hf_langimb.counts.weighting import cell_weights
 from hf_langimb.runs.recipe import Recipe
 from hf_langimb.runs.subsets import Data
+from hf_langimb.training.arguments import LangImbTrainingArguments
 
 SETUPS: dict[str, dict[str, Any]] = {
     "balanced": {"plan": "balanced", "class_weighting": "none"},
@@ -16,6 +18,14 @@ SETUPS: dict[str, dict[str, Any]] = {
 }
 SUFFIXES: dict[str, dict[str, Any]] = {"_entropy": {"masked_entropy_weight": 1.0}, "_lora": {"lora_rank": 8}}
 SELECTING = ("eval_loss", "eval_plain_loss", "eval_uniform_loss")  # metrics that may choose the checkpoint
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a setup trains on, and how."""
+
+    plan: str
+    arguments: LangImbTrainingArguments
 
 
 def resolve_setup(name: str, definitions: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -35,37 +45,44 @@ def resolve_setup(name: str, definitions: dict[str, dict[str, Any]]) -> dict[str
     raise ValueError(f"Unknown setup {name!r}: choose among {known}, each also with _entropy or _lora, or define it.")
 
 
-def check_setups(recipe: Recipe, settings: dict[str, dict[str, Any]], data: Data) -> None:
-    """Check that plans, sizes, weights, metric and trackers fit the data and this environment, before any work.
+def prepare_setups(recipe: Recipe, settings: dict[str, dict[str, Any]], data: Data) -> dict[str, Setup]:
+    """Setups by name, whose plans, sizes, weights, metric and trackers fit the data and this environment.
 
     Raises:
         ValueError: one of them does not; says which and what to do.
     """
-    from transformers.integrations import get_available_reporting_integrations
-
-    known = [*data.plans, "natural"]
-    metric = f"eval_{(recipe.training.metric_for_best_model or 'loss').removeprefix('eval_')}"
-    missing = ", ".join(sorted({*recipe.training.report_to} - {"none", *get_available_reporting_integrations()}))
-    problem = ""
-    if metric not in SELECTING:
-        problem = f"metric_for_best_model must be one of {', '.join(SELECTING)}, got {metric!r}"
-    elif missing:
-        problem = f"report_to names {missing}, which this environment does not have: install it, or leave it out"
-    for setup, values in settings.items():
-        plan, overrides = values["plan"], {key: value for key, value in values.items() if key != "plan"}
-        if twice := ", ".join(f"{key} to {overrides[key]!r}" for key in sorted(recipe.flags & overrides.keys())):
-            problem = problem or (
-                f"Setup {setup} sets {twice}, got the flag too: leave the flag out, or define a setup of your own in a "
-                "YAML file"
-            )
-        elif plan not in known:
-            advice = "" if data.plans else " (imbalanced_shares would make others)"
-            problem = problem or f"Setup {setup} has plan {plan!r}, expected one of {', '.join(known)}{advice}"
-    if problem:
-        raise ValueError(f"{problem}.")
-    for values in settings.values():
-        arguments = replace(recipe.training, **{key: value for key, value in values.items() if key != "plan"})
+    if problem := next(_problems(recipe, settings, data), None):
+        raise ValueError(problem)
+    setups = {}
+    for name, values in settings.items():
+        changes = {key: value for key, value in values.items() if key != "plan"}
+        changes |= {"language_column": "language", "push_to_hub": False}  # see `load_data`; a run is pushed at its end
+        arguments = replace(recipe.training, **changes)
         trained = data.distribution("train", values["plan"])
         data.distribution("validation", values["plan"])
         cell_weights(trained, arguments.class_weighting, missing_cell_policy=arguments.missing_cell_policy)
+        setups[name] = Setup(values["plan"], arguments)
     data.distribution("test", data.test_plan)
+    return setups
+
+
+def _problems(recipe: Recipe, settings: dict[str, dict[str, Any]], data: Data) -> Iterator[str]:
+    """What is wrong with a recipe's metric, trackers and setups."""
+    from transformers.integrations import get_available_reporting_integrations
+
+    metric = f"eval_{(recipe.training.metric_for_best_model or 'loss').removeprefix('eval_')}"
+    if metric not in SELECTING:
+        yield f"metric_for_best_model must be one of {', '.join(SELECTING)}, got {metric!r}."
+    if missing := {*recipe.training.report_to} - {"none", *get_available_reporting_integrations()}:
+        names = ", ".join(sorted(missing))
+        yield f"report_to names {names}, which this environment does not have: install it, or leave it out."
+    known = [*data.plans, "natural"]
+    advice = "" if data.plans else " (imbalanced_shares would make others)"
+    for setup, values in settings.items():
+        if twice := ", ".join(f"{key} to {values[key]!r}" for key in sorted(recipe.flags & values.keys())):
+            yield (
+                f"Setup {setup} sets {twice}, got the flag too: leave the flag out, or define a setup of your own in a "
+                "YAML file."
+            )
+        if values["plan"] not in known:
+            yield f"Setup {setup} has plan {values['plan']!r}, expected one of {', '.join(known)}{advice}."

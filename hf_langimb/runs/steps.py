@@ -5,9 +5,12 @@ Each step writes its output to the run folder and is skipped if the output exist
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +27,11 @@ from hf_langimb.measures.attribution.attribute import attribute
 from hf_langimb.measures.forward import extract_features, forward_rows
 from hf_langimb.measures.predictions import evaluate_predictions, join_by_id
 from hf_langimb.measures.probe import probe_languages
+from hf_langimb.models.axes import read_axes
 from hf_langimb.models.loading import Trained, load_trained
+from hf_langimb.results.folder import RunFolder
+from hf_langimb.results.schema import SCHEMA_VERSION, Explained, Results
+from hf_langimb.results.summary import compare, summarise
 from hf_langimb.training.arguments import LangImbTrainingArguments
 
 logger = logging.getLogger(__name__)
@@ -34,19 +41,41 @@ AGAIN = "remove it and run the recipe again"
 Load = Callable[[], Trained]
 
 
-def load_on_device(place: Path) -> Trained:
-    """A trained model on the device of this process."""
-    trained = load_trained(place)
-    trained.model.to(PartialState().device)
-    return trained
+@dataclass(frozen=True)
+class MeasuredRows:
+    """What every model of a run is measured on.
+
+    Args:
+        test: tokenized rows with `id`, `language` and `label`.
+        external: tokenized rows with `id` and `language` for the probe, or None.
+        explained: rows with texts whose tokens are attributed, or None.
+        text_columns, max_length: of `explained`.
+        skewed: int64[L, C], the training counts that reliance and skew transfer compare with; None takes those of each
+            model's own training data, or even ones where they are not known.
+    """
+
+    test: Dataset
+    external: Dataset | None
+    explained: Dataset | None
+    text_columns: Sequence[str]
+    max_length: int | None
+    skewed: np.ndarray | None = None
+
+
+def loader(place: Path) -> Load:
+    """A function that loads a trained model to the device of this process, once."""
+
+    @cache
+    def load() -> Trained:
+        trained = load_trained(place)
+        trained.model.to(PartialState().device)
+        return trained
+
+    return load
 
 
 def train(
-    arguments: LangImbTrainingArguments,
-    start: str,
-    tokenizer: Any,
-    subsets: Mapping[str, Dataset],
-    labels: Sequence[str],
+    arguments: LangImbTrainingArguments, start: str, tokenizer: Any, rows: Dataset, validation: Dataset
 ) -> dict[str, Any]:
     """Train one setup with one seed into `arguments.output_dir`; a killed training continues from its checkpoint.
 
@@ -54,8 +83,7 @@ def train(
         arguments: of the training.
         start: name or folder of the model to start from.
         tokenizer: of that model.
-        subsets: tokenized rows, `train` and `validation`.
-        labels: names of the classes, in order.
+        rows, validation: tokenized rows, whose `label` is a ClassLabel.
 
     Returns:
         Facts of the training: the step that was chosen and whether another loss would have chosen another.
@@ -69,17 +97,11 @@ def train(
     if done.exists():
         return read_json(done, AGAIN)
     set_seed(arguments.seed)
-    names = dict(enumerate(labels))
+    names = dict(enumerate(rows.features["label"].names))
     model = AutoModelForSequenceClassification.from_pretrained(
         start, num_labels=len(names), id2label=names, label2id={name: i for i, name in names.items()}
     )
-    trainer = LangImbTrainer(
-        model,
-        arguments,
-        train_dataset=subsets["train"],
-        eval_dataset=subsets["validation"],
-        processing_class=tokenizer,
-    )
+    trainer = LangImbTrainer(model, arguments, train_dataset=rows, eval_dataset=validation, processing_class=tokenizer)
     trainer.train(resume_from_checkpoint=_last_checkpoint(place))
     trainer.save_model()
     facts = _chosen_step(trainer.state)
@@ -112,102 +134,74 @@ def _chosen_step(state: Any) -> dict[str, Any]:
     return {"best_step": steps, "choice_would_change": len(set(steps.values())) > 1}
 
 
-def predict_and_probe(
-    place: Path, load: Load, test: Dataset, external: Dataset | None, batch_size: int
-) -> tuple[pa.Table, dict[str, Any]]:
-    """Predictions on the test set and language probes on it and on external text (SPEC A5), in one pass over the rows.
+def measure(
+    folder: RunFolder, setup: str, seed: int, load: Load, rows: MeasuredRows, batch_size: int
+) -> dict[str, Any]:
+    """METRICS of the trained model that `load` gives; the run folder gets its predictions, probes and attributions.
 
-    Args:
-        place: folder of the trained model, which gets predictions.parquet and probe.json.
-        load: gives the trained model.
-        test: tokenized rows with `id`, `language` and `label`.
-        external: tokenized rows with `language` and `id`; None probes the test set alone.
-        batch_size: rows in a forward pass that fit the device.
-
-    Returns:
-        Predictions (columns id, language, label, prediction, logits), and {test, external: probe, or None where no
-        probe is possible}.
+    `batch_size` rows in a forward pass fit the device.
     """
-    predictions, probes = place / "predictions.parquet", place / "probe.json"
+    place, store, test = folder.model(setup, seed), folder.store(setup, seed), rows.test
+    predictions, probes = _predict_and_probe(place, load, rows, batch_size)
+    if (texts := rows.explained) is not None:
+        _put_aside(store, len(texts))
+        model, tokenizer, columns = load().model, load().tokenizer, rows.text_columns
+        attribute(model, tokenizer, texts, out=store, text_columns=columns, max_length=rows.max_length)
+    joined = join_by_id(predictions, test["id"], test["language"], test["label"])
+    logits = np.array(joined["logits"].to_pylist(), dtype=np.float64)
+    axes = read_axes(place) or {"languages": sorted(test.unique("language"))}
+    if (skewed := rows.skewed) is None:
+        skewed = np.array(axes.get("counts") or np.ones((len(axes["languages"]), logits.shape[1]), dtype=np.int64))
+    quality = evaluate_predictions(
+        joined["language"],
+        joined["label"],
+        joined["prediction"],
+        softmax(logits, axis=1),
+        plan=JointDistribution(tuple(axes["languages"]), tuple(range(logits.shape[1])), skewed),
+        weights=np.array(axes["weights"]) if "weights" in axes else None,
+        groups=joined["id"],
+    )
+    return {"test": quality, "probe": probes}
+
+
+def _predict_and_probe(place: Path, load: Load, rows: MeasuredRows, batch_size: int) -> tuple[pa.Table, dict[str, Any]]:
+    """Predictions on the test set, and probes on it and on external text; the test set is read once."""
+    predictions, probes, test = place / "predictions.parquet", place / "probe.json", rows.test
     if not predictions.exists() or not probes.exists():
-        trained = load()
-        pooling = (
-            "cls" if trained.tokenizer.mask_token_id is not None else "last"
-        )  # a decoder's first token sees nothing
+        model, tokenizer = load().model, load().tokenizer
+        pooling = "cls" if tokenizer.mask_token_id is not None else "last"  # a decoder's first token sees nothing
         size = min(batch_size, BATCH_SIZE)
-        logits, features = forward_rows(trained.model, trained.tokenizer, test, pooling=pooling, batch_size=size)
+        logits, features = forward_rows(model, tokenizer, test, pooling=pooling, batch_size=size)
         if not predictions.exists() and PartialState().is_main_process:
-            _write_predictions(predictions, test, logits)
+            columns = test.select_columns(["id", "language", "label"]).with_format("arrow")[:]
+            columns = columns.append_column("prediction", pa.array(logits.argmax(axis=1)))
+            columns = columns.append_column("logits", pa.array(list(logits), pa.list_(pa.float32())))
+            with replacing(predictions) as part:
+                pq.write_table(columns.replace_schema_metadata(), part)
         if not probes.exists():
-            texts = {"test": (test, features)}
-            if external is not None:
-                texts["external"] = (
-                    external,
-                    extract_features(trained.model, trained.tokenizer, external, pooling=pooling),
-                )
+            found = {"test": (test, features), "external": (None, None)}
+            if rows.external is not None:
+                features = extract_features(model, tokenizer, rows.external, pooling=pooling)
+                found["external"] = (rows.external, features)
             if PartialState().is_main_process:
-                scores = {name: _probe(name, *text, pooling) for name, text in texts.items()}
-                write_json(probes, {"test": None, "external": None} | scores)
+                write_json(probes, {name: _probe(name, *text, pooling) for name, text in found.items()})
         PartialState().wait_for_everyone()
-    return _read_predictions(predictions), read_json(probes, AGAIN)
-
-
-def _write_predictions(path: Path, test: Dataset, logits: np.ndarray) -> None:
-    """Write predictions.parquet."""
-    columns = test.select_columns(["id", "language", "label"]).with_format("arrow")[:]
-    columns = columns.append_column("prediction", pa.array(logits.argmax(axis=1)))
-    rows = pa.array(list(logits.astype(np.float32)), pa.list_(pa.float32()))
-    with replacing(path) as part:
-        pq.write_table(columns.append_column("logits", rows).replace_schema_metadata(), part)
-
-
-def _read_predictions(path: Path) -> pa.Table:
-    """Read predictions.parquet."""
     try:
-        return pq.read_table(path)
-    except (ValueError, OSError) as error:  # pyarrow's are ValueErrors
-        raise ValueError(f"{path} cannot be read ({error}): {AGAIN}.") from None
+        return pq.read_table(predictions), read_json(probes, AGAIN)
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{predictions} cannot be read ({error}): {AGAIN}.") from None
 
 
-def _probe(name: str, rows: Dataset, features: np.ndarray, pooling: str) -> dict[str, Any] | None:
-    """The language probe on features of rows; None where no probe is possible."""
+def _probe(name: str, rows: Dataset | None, features: np.ndarray | None, pooling: str) -> dict[str, Any] | None:
+    """The language probe on features of rows; None without rows, or where no probe is possible."""
+    if rows is None:
+        return None
     try:
         found = probe_languages(features, rows["language"][:], groups=rows["id"][:])
     except ValueError as error:  # a single language, or one with a single row: everything else can be measured
         logger.warning("No language probe on %s text: %s", name, error)
         return None
     return found.to_dict() | {"pooling": pooling, "layer": -1, "C": 1.0}
-
-
-def measure_predictions(
-    predictions: pa.Table, test: Dataset, plan: JointDistribution, weights: np.ndarray | None
-) -> dict[str, Any]:
-    """METRICS["test"] of results.json.
-
-    Args:
-        predictions: as in predictions.parquet.
-        test: the rows that they are of.
-        plan: counts of the skewed training data, which reliance and skew transfer compare with.
-        weights: float[L, C], class weights of the training; None is the plain loss.
-    """
-    joined = join_by_id(predictions, test["id"], test["language"], test["label"])
-    logits = np.array(joined["logits"].to_pylist(), dtype=np.float64)
-    return evaluate_predictions(
-        joined["language"],
-        joined["label"],
-        joined["prediction"],
-        softmax(logits, axis=1),
-        plan=plan,
-        weights=weights,
-        groups=joined["id"],
-    )
-
-
-def explain(store: Path, load: Load, rows: Dataset, text_columns: Sequence[str], max_length: int | None) -> None:
-    """Token attributions of a trained model's probabilities on rows with texts, written to a store."""
-    _put_aside(store, len(rows))
-    trained = load()
-    attribute(trained.model, trained.tokenizer, rows, out=store, text_columns=text_columns, max_length=max_length)
 
 
 def _put_aside(store: Path, rows: int) -> None:
@@ -221,3 +215,28 @@ def _put_aside(store: Path, rows: int) -> None:
             if before.is_dir():
                 before.rename(store)
     PartialState().wait_for_everyone()
+
+
+def assemble_results(
+    *,
+    setups: Mapping[str, Any],
+    noise_ceiling: float | None = None,
+    explained: Explained | None = None,
+    **parts: Any,
+) -> Results:
+    """The content of results.json, with intervals over seeds and paired comparisons of the setups.
+
+    `setups` is {name: {plan, settings ..., seeds: {seed: METRICS}}}; `parts` are recipe, config_name, config, flags,
+    languages, labels, seeds and data.
+    """
+    summarised: Any = {name: {**setup, "summary": summarise(setup["seeds"])} for name, setup in setups.items()}
+    results: Any = {
+        "schema_version": SCHEMA_VERSION,
+        **json.loads(json.dumps(parts, default=str)),
+        "setups": summarised,
+        "noise_ceiling": noise_ceiling,
+        "comparisons": compare(summarised),
+        "attributions": None,
+        "explained": explained,
+    }
+    return results

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from hf_langimb.counts.sampling import allocate, draw, joint_shares, keep_one_la
 from hf_langimb.data import mini_xnli
 from hf_langimb.data.rows import arrow_columns, find_text_columns
 from hf_langimb.data.spec import DataSpec
+from hf_langimb.models.loading import tokenize
 from hf_langimb.runs.recipe import RecipeArguments
 
 TEST_SEED = 0  # the test set is one and the same for every seed and setup
@@ -22,9 +25,7 @@ TEST_SEED = 0  # the test set is one and the same for every seed and setup
 def plan_shares(lines: list[str], labels: list[str]) -> dict[str, np.ndarray]:
     """The recipe's plans as joint shares [L, C] on sorted languages: `balanced` and `imbalanced`.
 
-    Args:
-        lines: 'fr 1/2 1/3 1/6' for each language; fractions are exact.
-        labels: label names in class order, the order of the shares.
+    `lines` are 'fr 1/2 1/3 1/6' for each language, with exact fractions, in the order of `labels`.
 
     Raises:
         ValueError: a line is not a language with one share per label, or shares do not add up.
@@ -61,40 +62,38 @@ class Data:
     plans: dict[str, np.ndarray]
     recipe: RecipeArguments
     noise_ceiling: float | None = None  # of the test labels, if it is known
-    _counted: dict[str, JointDistribution] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def test_plan(self) -> str:
         """The plan of the test set."""
         return "balanced" if self.plans else "natural"
 
+    @cached_property
+    def _available(self) -> dict[str, JointDistribution]:
+        """Counts of all rows of each split."""
+        return {split: JointDistribution.from_dataset(rows) for split, rows in self.source.items()}
+
     def distribution(self, split: str, plan: str) -> JointDistribution:
-        """Counts of the rows of a plan, known without drawing them; a split is counted once."""
-        if split not in self._counted:
-            self._counted[split] = JointDistribution.from_dataset(self.source[split])
-        available = self._counted[split]
+        """Counts of the rows of a plan, without drawing them: the given size, else the largest that all plans allow.
+
+        Raises:
+            ValueError: the rows do not allow it (SPEC A1); names the split and its axes.
+        """
+        available = self._available[split]
         if plan == "natural":
             return available
-        return JointDistribution(available.languages, available.labels, self._allocate(split, plan, available.counts))
-
-    def counts(self, split: str, plan: str) -> np.ndarray:
-        """Rows to draw, int64[L, C]: the given size, else the largest that every plan allows (SPEC A1)."""
-        return self.distribution(split, plan).counts
-
-    def _allocate(self, split: str, plan: str, available: np.ndarray) -> np.ndarray:
-        size, reason = getattr(self.recipe, f"{split}_size"), ""
+        size = getattr(self.recipe, f"{split}_size")
         try:
             if size is None:
-                size = min(int(allocate(available, shares).sum()) for shares in self.plans.values())
-            counts = allocate(available, self.plans[plan], size)
-            if not counts.any():
-                cells = available.tolist()
-                reason = f"the plans leave no rows of {cells}; each cell that a plan names needs some."
+                size = min(int(allocate(available.counts, shares).sum()) for shares in self.plans.values())
+            counts = allocate(available.counts, self.plans[plan], size)
+            if counts.any():
+                return JointDistribution(available.languages, available.labels, counts)
+            cells = available.counts.tolist()
+            problem = f"the plans leave no rows of {cells}; each cell that a plan names needs some."
         except ValueError as error:
-            reason = str(error)
-        if reason:
-            raise ValueError(f"{split} split, axes {self.languages} x {self.labels}: {reason}")
-        return counts
+            problem = str(error)
+        raise ValueError(f"{split} split, axes {self.languages} x {self.labels}: {problem}")
 
     def rows(self, split: str, plan: str, seed: int) -> np.ndarray:
         """Row numbers of a plan, ascending; `natural` takes all. Those of one seed overlap as far as plans allow."""
@@ -102,11 +101,39 @@ class Data:
         if plan == "natural":
             return np.arange(len(source))
         languages, labels = arrow_columns(source, "language", "label")
-        return draw(languages, labels, self.counts(split, plan), seed=seed)
+        return draw(languages, labels, self.distribution(split, plan).counts, seed=seed)
 
     def subset(self, split: str, plan: str, seed: int) -> Dataset:
         """The rows of a plan."""
         return self.source[split].select(self.rows(split, plan, seed))
+
+    def tokenized(
+        self, tokenizer: Any, plans: Iterable[str], seeds: Iterable[int]
+    ) -> dict[tuple[str, str, int], Dataset]:
+        """{(split, plan, seed): rows} of the plans and of the test set; only the rows that are drawn are tokenized."""
+        keys = [(split, plan, seed) for split in ("train", "validation") for plan in plans for seed in seeds]
+        drawn = {key: self.rows(*key) for key in [*keys, ("test", self.test_plan, TEST_SEED)]}
+        found = {}
+        for name, source in self.source.items():
+            of_split = {key: rows for key, rows in drawn.items() if key[0] == name}
+            used = np.unique(np.concatenate([*of_split.values()]))
+            kept = source if len(used) == len(source) else source.select(used)
+            encoded = tokenize(kept, tokenizer, self.text_columns, self.recipe.max_length)
+            for key, rows in of_split.items():
+                found[key] = encoded if len(rows) == len(used) else encoded.select(np.searchsorted(used, rows))
+        return found
+
+
+def sample_evenly(test: Dataset, rows: int) -> Dataset | None:
+    """About `rows` test rows, equally many per (language, label) cell, at least one; -1 takes all of them, 0 none."""
+    if rows == 0:
+        return None
+    if rows == -1 or rows >= len(test):
+        return test
+    available = JointDistribution.from_dataset(test).counts
+    counts = np.minimum(available, np.int64(max(rows // int(np.count_nonzero(available)), 1)))
+    counts = counts[:, available.any(axis=0)]  # `draw` sees only the labels that have rows
+    return test.select(draw(test["language"][:], test["label"][:], counts, seed=TEST_SEED))
 
 
 def load_data(recipe: RecipeArguments, language_column: str) -> Data:
@@ -135,23 +162,15 @@ def load_data(recipe: RecipeArguments, language_column: str) -> Data:
     for name, split in names.items():
         source[name] = spec.standardised(raw[split], label_names=labels, languages=languages)
         labels = list(source["train"].features["label"].names)
-    if recipe.one_language_per_item:
-        _part_items(source, recipe)
+    for name in ("train", "validation") if recipe.one_language_per_item else ():
+        items = keep_one_language_per_item(*arrow_columns(source[name], "language", "id"), seed=TEST_SEED)
+        source[name] = source[name].select(items)
     present = sorted(source["train"].unique("language"))
     if languages and present != sorted(languages):
         raise ValueError(f"The plan names the languages {sorted(languages)}, the training data have {present}.")
     plans = plan_shares(recipe.imbalanced_shares, labels) if recipe.imbalanced_shares else {}
     ceiling = mini_xnli.noise_ceiling(raw["test"]) if embedded else None
     return Data(source, list(spec.text_columns), present, labels, plans, recipe, ceiling)
-
-
-def _part_items(source: DatasetDict, recipe: RecipeArguments) -> None:
-    """Give each item of the training and validation rows to one language."""
-    if not recipe.id_column:
-        raise ValueError("one_language_per_item needs id_column: the column that translations of a text share.")
-    for name in ("train", "validation"):
-        languages, items = arrow_columns(source[name], "language", "id")
-        source[name] = source[name].select(keep_one_language_per_item(languages, items, seed=TEST_SEED))
 
 
 def external_text(recipe: RecipeArguments, languages: list[str], language_column: str) -> Dataset | None:

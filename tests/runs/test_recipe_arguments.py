@@ -17,7 +17,7 @@ def parse(tmp_path):
     """Function (yaml, *argv): the recipe `toy` with that `mini.yaml`."""
 
     def read(text, *argv, stem="mini"):
-        (tmp_path / f"{stem}.yaml").write_text(text, encoding="utf-8")
+        (tmp_path / f"{stem}.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())
         return parse_recipe("toy", tmp_path, list(argv))
 
     return read
@@ -66,7 +66,7 @@ def test_numbers_however_yaml_reads_them(parse, value):
 
 @pytest.mark.parametrize(("value", "expected"), [("yes", True), ("true", True), ("off", False), ("'no'", False)])
 def test_flags_however_yaml_writes_them(parse, value, expected):
-    recipe = parse(f"dataloader_pin_memory: {value}\none_language_per_item: {value}")
+    recipe = parse(f"dataloader_pin_memory: {value}\none_language_per_item: {value}\nid_column: item")
     assert recipe.training.dataloader_pin_memory is recipe.data.one_language_per_item is expected
     off = parse(f"dataloader_pin_memory: {value}", "--no_dataloader_pin_memory")
     assert off.training.dataloader_pin_memory is False
@@ -162,8 +162,9 @@ def test_dictionaries_and_numbers_as_names(parse):
         ("imbalanced_shares: [fr: 1/2 1/2]", "imbalanced_shares: expected text or a number, got {'fr': '1/2 1/2'}"),
         ("label_column: [label]", r"label_column: expected a single value, got \['label'\]"),
         ("label_column: {a: b}", "label_column: expected text or a number, got {'a': 'b'}"),
-        ("- a\n- b", "mini.yaml is not valid YAML with keys and values: 'list' object"),
+        ("- a\n- b", "mini.yaml is not valid YAML with keys and values, in UTF-8: 'list' object"),
         ("a: [b", "mini.yaml is not valid YAML"),
+        ("seeds: 1".encode("utf-16"), "mini.yaml is not valid YAML with keys and values, in UTF-8: 'utf-8' codec"),
         ("seeds: 0", "seeds must be 1 or more, got 0"),
         ("eval_strategy: steps\nload_best_model_at_end: true\nsave_strategy: epoch", "save and eval strategy"),
     ],

@@ -103,20 +103,25 @@ def data_of(counts, lines, labels, size=None):
 def test_sizes_of_the_paper():
     """XNLI and Amazon at 1/100: 392,702 rows a language, about 130,900 a label; 200,000 a language (SPEC A1)."""
     xnli = data_of(dict.fromkeys(["fr", "en"], (1309, 1309, 1309)), XNLI, LABELS)
-    balanced, imbalanced = xnli.counts("train", "balanced"), xnli.counts("train", "imbalanced")
+    balanced, imbalanced = (
+        xnli.distribution("train", "balanced").counts,
+        xnli.distribution("train", "imbalanced").counts,
+    )
     assert balanced.sum() == imbalanced.sum() == 5236
     assert imbalanced.max() == 1309
     assert np.minimum(balanced, imbalanced).sum() / 5236 == pytest.approx(5 / 6, abs=1e-3)
     stars = [str(star) for star in range(1, 6)]
     amazon = data_of(dict.fromkeys(["fr", "es", "ja", "de", "en", "zh"], (400,) * 5), AMAZON, stars)
-    assert amazon.counts("train", "imbalanced").sum() == 7200
-    assert amazon.counts("train", "balanced").tolist() == [[240] * 5] * 6
-    assert set(amazon.counts("train", "imbalanced").sum(axis=0).tolist()) == {1440}
+    assert amazon.distribution("train", "imbalanced").counts.sum() == 7200
+    assert amazon.distribution("train", "balanced").counts.tolist() == [[240] * 5] * 6
+    assert set(amazon.distribution("train", "imbalanced").counts.sum(axis=0).tolist()) == {1440}
 
 
 def test_test_size_is_what_the_skewed_plan_would_allow():
     """XNLI's test set: 1,670 rows a cell; 6,680 rows and not 10,020 (SPEC A1), here at 1/10."""
-    counts = data_of(dict.fromkeys(["fr", "en"], (167, 167, 167)), XNLI, LABELS).counts("train", "balanced")
+    counts = (
+        data_of(dict.fromkeys(["fr", "en"], (167, 167, 167)), XNLI, LABELS).distribution("train", "balanced").counts
+    )
     assert counts.sum() == 668
     assert counts.max() - counts.min() <= 1
 
@@ -124,8 +129,8 @@ def test_test_size_is_what_the_skewed_plan_would_allow():
 @pytest.mark.parametrize("size", [12, 48])
 def test_given_size(size):
     data = data_of(EVEN, XNLI, LABELS, size)
-    assert (data.counts("train", "imbalanced") == size // 12 * np.array([[1, 2, 3], [3, 2, 1]])).all()
-    assert set(data.counts("train", "balanced").ravel().tolist()) == {size // 6}
+    assert (data.distribution("train", "imbalanced").counts == size // 12 * np.array([[1, 2, 3], [3, 2, 1]])).all()
+    assert set(data.distribution("train", "balanced").counts.ravel().tolist()) == {size // 6}
 
 
 def test_a_size_that_the_source_lacks():
@@ -134,7 +139,7 @@ def test_a_size_that_the_source_lacks():
         r"than the source \(language 0, label 2: needs 15, has 12; .*Every size up to 48 fits"
     )
     with pytest.raises(ValueError, match=message):
-        data_of(EVEN, XNLI, LABELS, 60).counts("train", "imbalanced")
+        data_of(EVEN, XNLI, LABELS, 60).distribution("train", "imbalanced")
 
 
 # Loading and drawing.
@@ -158,7 +163,7 @@ def test_plans_know_their_counts_from_one_count_of_the_split(recipe, plan, monke
     data.distribution("train", "natural")
     monkeypatch.setattr(JointDistribution, "from_dataset", None)  # would count again
     assert data.distribution("train", plan) == drawn
-    assert (data.counts("train", plan) == drawn.counts).all()
+    assert (data.distribution("train", plan).counts == drawn.counts).all()
 
 
 def test_seeds_draw_other_rows_and_each_seed_the_same(recipe):
