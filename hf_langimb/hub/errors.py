@@ -1,27 +1,18 @@
-"""Hub errors: transient ones are retried, others are reported in one sentence."""
+"""Hub errors: transient ones are retried, others are reported in one of the sentences of errors.yaml."""
 
 from __future__ import annotations
 
 import errno
-import json
 import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+import yaml
 from huggingface_hub import constants
-from huggingface_hub.errors import (
-    GatedRepoError,
-    HfHubHTTPError,
-    HFValidationError,
-    HTTPError,
-    LocalEntryNotFoundError,
-    LocalTokenNotFoundError,
-    OfflineModeIsEnabled,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
+from huggingface_hub.errors import HfHubHTTPError, HTTPError, LocalEntryNotFoundError
 from huggingface_hub.utils import get_session
 
 from hf_langimb.console import one_line
@@ -29,38 +20,7 @@ from hf_langimb.console import one_line
 BUSY, OVERTAKEN = 5, 20  # further attempts while the Hub is busy, and while others commit
 WAIT = 60  # seconds to wait for an answer; the client's default has no limit
 PATIENCE = 60  # seconds after which a busy Hub is not asked again; the client itself retries for half a minute
-
-_LOGIN = "log in with `hf auth login`, or set HF_TOKEN"
-_BAD_TOKEN = f"The Hub does not accept this token (401): {_LOGIN}."
-_NOT_FOUND = f"{{repo}} does not exist, or is private and this token may not read it ({{status}}): {_LOGIN}."
-_CONFLICT = "Others kept committing to {repo} ({status}): run the command again."
-_UNAVAILABLE = "The Hub answers {status} for {repo}: run the command again later; what is done stays."
-_NO_SPACE = "{repo} could not be downloaded or published ({reason}): make room on the disk and run it again."
-_NOT_WRITABLE = "{repo} could not be downloaded ({reason}): set HF_HOME to a folder that you may write."
-_SENTENCES: dict[type[BaseException] | int | None, str] = {  # by type, HTTP status or errno
-    LocalTokenNotFoundError: f"Publishing {{repo}} needs a token of the Hub: {_LOGIN}.",
-    OfflineModeIsEnabled: "{repo} cannot be reached: HF_HUB_OFFLINE is set.",
-    LocalEntryNotFoundError: "{repo} is not in the cache and the Hub cannot be reached: check the connection.",
-    GatedRepoError: f"{{repo}} is gated: ask for access on its page, then {_LOGIN} of an account that has access.",
-    RevisionNotFoundError: "{repo} has no such revision: look at its branches and tags.",
-    RepositoryNotFoundError: _NOT_FOUND,
-    HFValidationError: "{repo!r} is not a valid repository name: expected NAMESPACE/NAME of letters, digits, - _ and .",
-    UnicodeEncodeError: _BAD_TOKEN,  # a header cannot contain it
-    401: _BAD_TOKEN,
-    403: "This token may not do that with {repo} (403): it needs the permission to write in {namespace} "
-    "(huggingface.co/settings/tokens).",
-    404: _NOT_FOUND,
-    409: _CONFLICT,
-    412: _CONFLICT,
-    429: _UNAVAILABLE,
-    500: _UNAVAILABLE,
-    HfHubHTTPError: "The Hub refuses this for {repo} ({status}): {reason}.",
-    HTTPError: "The Hub cannot be reached ({name}): check the connection and run it again.",
-    errno.ENOSPC: _NO_SPACE,
-    errno.EDQUOT: _NO_SPACE,
-    errno.EACCES: _NOT_WRITABLE,
-    errno.EROFS: _NOT_WRITABLE,
-}
+_SENTENCES = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
 
 
 def retried(action: Callable[[], Any]) -> Any:
@@ -68,13 +28,10 @@ def retried(action: Callable[[], Any]) -> Any:
     busy, overtaken, began = 0, 0, time.monotonic()
     while True:
         try:
-            _limit_wait(WAIT)
+            session = get_session()
+            if getattr(session.timeout, "read", WAIT) is None:
+                session.timeout = WAIT
             return action()
-        except (KeyError, TypeError, json.JSONDecodeError) as error:
-            raise ValueError(
-                f"The server at {constants.ENDPOINT} is not the Hub ({type(error).__name__}): log in to the network, "
-                "or check HF_ENDPOINT."
-            ) from None
         except (HTTPError, LocalEntryNotFoundError, RuntimeError) as wrapped:
             cause = _cause_of(wrapped)
             if _status_of(cause) in (409, 412) and overtaken < OVERTAKEN:
@@ -98,7 +55,7 @@ def hub_errors(repo_id: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        kind = OSError if getattr(error, "errno", None) else ValueError
+        kind = OSError if getattr(_cause_of(error), "errno", None) else ValueError
         sentence = _known_sentence(error, repo_id)
         raise (kind(sentence) if sentence else error) from (None if sentence else error.__cause__)
 
@@ -114,29 +71,20 @@ def is_transient(error: BaseException) -> bool:
     status, cause = _status_of(error), _cause_of(error)
     if status is not None:
         return status == 429 or status >= 500
-    return isinstance(cause, HTTPError | LocalEntryNotFoundError) and not _is_bad_token(cause)
+    bad_token = type(cause).__name__ == "LocalProtocolError"
+    return isinstance(cause, HTTPError | LocalEntryNotFoundError) and not bad_token
 
 
 def _known_sentence(error: BaseException, repo_id: str) -> str | None:
     """The sentence of an error in the table; None where it is not there."""
-    error = _cause_of(error)
-    found = next((_SENTENCES[key] for key in _keys_of(error) if key in _SENTENCES), "")
+    error, status = _cause_of(error), _status_of(error)
+    keys: set[Any] = {kind.__name__ for kind in type(error).__mro__}
+    keys |= {min(status or 0, 500), errno.errorcode.get(getattr(error, "errno", None) or 0)}
+    says = next((entry["says"] for entry in _SENTENCES if keys.intersection(entry["errors"])), None)
     reason = getattr(error, "server_message", None) or getattr(error, "strerror", None) or "no reason given"
-    facts = {"repo": repo_id, "namespace": repo_id.partition("/")[0], "name": type(error).__name__}
-    return found.format(**facts, status=_status_of(error), reason=one_line(reason)[:200]) or None
-
-
-def _keys_of(error: BaseException) -> Iterator[type[BaseException] | int | None]:
-    """Keys of the table that fit an error, the most specific first."""
-    if _is_bad_token(error):
-        yield UnicodeEncodeError
-    for kind in type(error).__mro__:
-        if kind is HfHubHTTPError:
-            status = _status_of(error) or 0
-            yield min(status, 500)
-        elif kind is OSError:
-            yield getattr(error, "errno", None)
-        yield kind
+    reason += f": {where}" if (where := getattr(error, "filename", None)) else ""
+    facts = {"repo": repo_id, "namespace": repo_id.partition("/")[0], "name": type(error).__name__, "status": status}
+    return says and says.format(**facts, reason=one_line(reason)[:200], endpoint=constants.ENDPOINT)
 
 
 def _cause_of(error: BaseException) -> BaseException:
@@ -148,15 +96,3 @@ def _status_of(error: BaseException) -> int | None:
     """HTTP status of a Hub error; None without an answer."""
     cause = _cause_of(error)
     return cause.response.status_code if isinstance(cause, HfHubHTTPError) else None
-
-
-def _is_bad_token(error: BaseException) -> bool:
-    """Whether a token has characters that no header can contain."""
-    return isinstance(error, UnicodeEncodeError) or type(error).__name__ == "LocalProtocolError"
-
-
-def _limit_wait(seconds: float) -> None:
-    """Give the client of this process a time limit where it has none."""
-    session = get_session()
-    if getattr(session.timeout, "read", seconds) is None:
-        session.timeout = seconds

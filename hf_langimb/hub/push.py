@@ -5,6 +5,8 @@ A repository is written as one commit: it never has weights without a card, nor 
 
 from __future__ import annotations
 
+import json
+import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -12,16 +14,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants, hf_hub_download
+from huggingface_hub import CommitInfo, HfApi
 from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.utils import validate_repo_id
 
+from hf_langimb.files import read_json
 from hf_langimb.hub.errors import hub_errors, retried
-from hf_langimb.hub.prepare import OURS, Files, Repository, logits_of, page_of, prepare
-from hf_langimb.hub.pull import WEIGHTS, checksums_of, download, has_files, info_of, require_name
-from hf_langimb.models.loading import load_trained
-from hf_langimb.results.card_update import evaluation_name, evaluation_slug, refresh_card
+from hf_langimb.hub.pull import download
+from hf_langimb.hub.repository import MODEL_FILES, OURS, WEIGHTS, Files, Head, Repository, safe_files
+from hf_langimb.models.axes import AXES_FILE
+from hf_langimb.models.loading import ADAPTER_FILE, BASE_MODEL, START, load_trained
+from hf_langimb.results.card_update import carry_evaluations, evaluation_name, evaluation_slug, refresh_card
+from hf_langimb.results.cards import render_attributions_card, render_base_card, render_card
 from hf_langimb.results.folder import RunFolder
 from hf_langimb.results.schema import FILE_NAME, Results, read_results
+from hf_langimb.results.summary import measured
 
 
 def push_run(
@@ -58,126 +65,149 @@ def push_run(
     Raises:
         ValueError: the run is incomplete, or the Hub refuses; says what to do.
     """
-    folder = Path(run)
-    results = read_results(folder)
-    names = _names(repo_id, setups, results)
-    api = HfApi(token=token)
-    urls: list[str] = []
-    commits: dict[str, str] = {}
-    with tempfile.TemporaryDirectory() as scratch:
-        repositories = prepare(folder, results, repo_id, names, seed, revision, Path(scratch))
-        for one in repositories:
-            if one.base:
-                one.pin_base(commits[one.base])
-            url, commits[one.repo_id] = publish(api, one, private=private, revision=revision)
-            urls.append(url)
-    if collection:
-        _collect(api, collection, repo_id, repositories)
-    return urls
-
-
-def _names(repo_id: str, setups: Sequence[str] | None, results: Mapping[str, Any]) -> dict[str, str]:
-    """{setup: repository} of the setups to publish."""
+    folder, results = RunFolder(Path(run)), read_results(run)
     if setups is not None and (isinstance(setups, str) or not setups):
         raise ValueError(f"Expected a list of one setup or more, got {setups!r}: leave setups out to publish all.")
     names = {setup: f"{repo_id}-{setup}" for setup in setups or results["setups"]}
     if setups and len(names) == 1:
         names = dict.fromkeys(names, repo_id)
     for name in (*names.values(), f"{repo_id}-attributions"):
-        require_name(name)
-    return names
+        with hub_errors(name):
+            validate_repo_id(name if "/" in name else f"{name}/")  # the client would add the namespace
+    api = HfApi(token=token)
+    urls: list[str] = []
+    commits: dict[str, str] = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        repositories = _prepare(folder, results, repo_id, names, seed, revision, Path(scratch))
+        for one in repositories:
+            if one.adapter:  # names the commit of its base: a later push of another run does not change these adapters
+                config = one.adapter | {"revision": commits[one.adapter[BASE_MODEL]]}
+                one.files[ADAPTER_FILE] = (json.dumps(config, indent=2, sort_keys=True) + "\n").encode()  # as PEFT
+            url, commits[one.repo_id] = one.publish(api, private, revision)
+            urls.append(url)
+            if one.logits is not None and not _same_logits(one, commits[one.repo_id], token):
+                raise ValueError(f"{one.repo_id} was pushed but gives other logits than the model of the run.")
+    if collection:
+        with hub_errors(repo_id):
+            owner = repo_id.partition("/")[0]
+            made = retried(lambda: api.create_collection(collection, namespace=owner, exists_ok=True))
+            for one in repositories:
+                retried(partial(api.add_collection_item, made.slug, one.repo_id, one.kind, exists_ok=True))
+    return urls
 
 
-def publish(api: HfApi, repository: Repository, *, private: bool, revision: str | None) -> tuple[str, str]:
-    """Create the repository where it is missing, commit what differs, load it back; returns its URL and commit."""
-    repo_id, kind = repository.repo_id, repository.kind
-    with hub_errors(repo_id):
-        url = retried(lambda: api.create_repo(repo_id, repo_type=kind, private=private, exist_ok=True))
-        if private and not retried(lambda: info_of(api, repo_id, kind=kind)).private:
-            raise ValueError(f"{repo_id} exists already, and is public: make it private in its settings, or rename it.")
-        if revision is not None:
-            _open_branch(api, repository, revision)
-        oid = retried(lambda: _commit(api, repository, revision))
-    if repository.logits is not None and not _same_logits(repository, oid, api.token):
-        raise ValueError(f"{repo_id} was pushed but gives other logits than the model of the run.")
-    return str(url), oid
+def _prepare(
+    run: RunFolder,
+    results: Results,
+    repo_id: str,
+    names: Mapping[str, str],
+    seed: int | None,
+    revision: str | None,
+    scratch: Path,
+) -> list[Repository]:
+    """The repositories of a run: a base that the run pre-trained itself, models, attributions."""
+    from hf_langimb.measures.attribution.store import AttributionStore
+
+    base, data = f"{repo_id}-base", f"{repo_id}-attributions"
+    shared = _page_of(run.path, scratch)
+    rows: Files = {}
+    models, explained = [], {}
+    for setup, name in names.items():
+        number, _ = measured(results, setup, seed)
+        options: dict[str, Any] = {"seed": number, "repo_id": name, "revision": revision}
+        if (store := run.store(setup, number)).is_dir():
+            len(AttributionStore(store).tokens)  # reads every file
+            rows |= {f"{setup}/{path.name}": path for path in store.iterdir() if path.suffix in (".json", ".parquet")}
+            explained[setup] = number
+            options["attributions"] = data
+        models.append(_model(run, results, setup, base, options))
+        models[-1].files |= shared
+
+    def attributions_card(_: str, present: set[str]) -> str:
+        """Of the setups of this push, and of those from earlier ones."""
+        held = {*explained, *(path.partition("/")[0] for path in present if path.endswith("/manifest.json"))}
+        known = [setup for setup in results["setups"] if setup in held]
+        number = next(iter(explained.values()))
+        return render_attributions_card(results, [*known, *sorted(held - {*known})], number, data)
+
+    bases = []
+    if any(one.adapter for one in models):
+        if base in names.values():
+            raise ValueError(f"Two repositories would be named {base}: choose another REPO_ID, or rename the setup.")
+        load_trained(run.start, encoder=True)
+        bases = [Repository(base, "model", _model_files(run.start), lambda *_: render_base_card(results, base))]
+    return [*bases, *models, *([Repository(data, "dataset", rows, attributions_card)] if rows else [])]
 
 
-def _open_branch(api: HfApi, repository: Repository, revision: str) -> None:
-    """Create a branch where it is missing; nothing can be added to a commit, a tag or a reference."""
-    repo_id, kind = repository.repo_id, repository.kind
-    refs = retried(lambda: api.list_repo_refs(repo_id, repo_type=kind))
-    if revision in [branch.name for branch in refs.branches]:
-        return
-    fixed = [*(tag.name for tag in refs.tags), *constants.REGEX_COMMIT_OID.findall(revision)]
-    if revision in fixed or revision.startswith("refs/"):
-        raise ValueError(f"{revision} is a tag, commit or reference of {repo_id}: name a branch to commit to.")
-    retried(lambda: api.create_branch(repo_id, branch=revision, repo_type=kind, exist_ok=True))
+def _model(run: RunFolder, results: Results, setup: str, made: str, options: dict[str, Any]) -> Repository:
+    """The repository of one model, with the options of its card; a base that the run pre-trained will be `made`."""
+    folder = run.model(setup, options["seed"])
+    files, trained = _model_files(folder), load_trained(folder)
+    axes = trained.axes or {"languages": [], "label_names": []}
+    of_run = (axes["languages"], axes["label_names"]) == (results["languages"], results["labels"])
+    numbered = [f"LABEL_{i}" for i in range(len(trained.names))]
+    base, adapter, problem = None, {}, ""
+    if ADAPTER_FILE in files:
+        config = read_json(folder / ADAPTER_FILE, f"remove {folder} and run the recipe again")
+        base = str(config[BASE_MODEL])
+        if Path(base).name == START and run.start.is_dir():
+            base, adapter = made, config | {BASE_MODEL: made}
+        elif Path(base).is_dir():
+            problem = (
+                f"contains adapters whose base is the folder {base}, which others cannot load: publish it, and name "
+                f"its Hub id as {BASE_MODEL} in {ADAPTER_FILE}"
+            )
+    if not of_run or trained.names not in (results["labels"], numbered):
+        problem = (
+            f"and {run.path / FILE_NAME} are of different runs: {AXES_FILE} or config.json has other languages or "
+            "labels, or is missing. Remove the model and run the recipe again"
+        )
+    if problem:
+        raise ValueError(f"{folder} {problem}.")
+    card = render_card(results, setup, base_model=base, **options)
+    logits, name = logits_of(trained.model), options["repo_id"]
+    return Repository(name, "model", files, lambda old, _: carry_evaluations(card, old), logits, adapter)
 
 
-def _commit(api: HfApi, repository: Repository, revision: str | None) -> str:
-    """One commit on the present head; returns its hash, or that of the head where nothing differs."""
-    repo_id, kind = repository.repo_id, repository.kind
-    head = info_of(api, repo_id, revision, kind)
-    there = checksums_of(head)
-    weights = {name: path for name, path in repository.files.items() if name.endswith(WEIGHTS)}
-    same = has_files(there, weights)  # type: ignore[arg-type]
-    card = repository.card(_card_of(api, repo_id, kind, head) if same else "", {*there})
-    gone = [name for name in there if name not in {*repository.files, "README.md"} and _is_ours(name, repository)]
-    if weights and not same:
-        gone += [name for name in there if name.startswith("evaluation/")]  # of the weights that are replaced
-    return api.create_commit(
-        repo_id,
-        _operations(repository.files, card, gone),
-        commit_message="Publish a run of hf_langimb",
-        repo_type=kind,
-        revision=revision,
-        parent_commit=head.sha,
-    ).oid
+def _model_files(folder: Path) -> Files:
+    """Weights, configuration and tokenizer of a model's folder; no pickles, no checkpoints."""
+    files: Files = {path.name: path for path in folder.glob("*") if path.is_file() and path.suffix in MODEL_FILES}
+    safe_files(str(folder), files)
+    return {
+        name: path
+        for name, path in files.items()
+        if OURS.fullmatch(name) and not (name == "config.json" and ADAPTER_FILE in files)
+    }
 
 
-def _operations(files: Files, card: str, gone: Sequence[str] = ()) -> list[Any]:
-    """Of one commit: files and card added, other files deleted."""
-    files = files | {"README.md": card.encode(errors="surrogateescape")}
-    return [
-        *(CommitOperationAdd(path, content) for path, content in sorted(files.items())),
-        *(CommitOperationDelete(path) for path in sorted(gone)),
-    ]
+def _page_of(folder: Path, scratch: Path) -> Files:
+    """Results of a run with page and figures, made in `scratch` where there are none or the results are newer."""
+    from hf_langimb.results.page import PAGE_FILE, write_report
+
+    written = folder / PAGE_FILE
+    newer = written.is_file() and written.stat().st_mtime >= (folder / FILE_NAME).stat().st_mtime
+    if not newer or not written.stat().st_size or not any(folder.glob("figures/*.svg")):
+        if scratch != folder:
+            shutil.copy(folder / FILE_NAME, scratch)
+        written = write_report(scratch)
+    figures = {f"figures/{path.name}": path for path in sorted((written.parent / "figures").glob("*.svg"))}
+    return {FILE_NAME: folder / FILE_NAME, PAGE_FILE: written, **figures}
 
 
-def _card_of(api: HfApi, repo_id: str, kind: str, head: Any) -> str:
-    """README.md of a commit, empty where it has none; `ModelCard.load` would read it from the cache of this machine."""
-    if "README.md" not in checksums_of(head):
-        return ""
-    with tempfile.TemporaryDirectory() as cache:
-        settings: dict[str, Any] = {"repo_type": kind, "revision": head.sha, "token": api.token, "cache_dir": cache}
-        return Path(hf_hub_download(repo_id, "README.md", **settings)).read_bytes().decode(errors="surrogateescape")
-
-
-def _is_ours(name: str, repository: Repository) -> bool:
-    """Whether a push writes files of that name: an older one would be read instead of the new ones."""
-    if repository.kind == "dataset":
-        return name.partition("/")[0] in {path.partition("/")[0] for path in repository.files}
-    return OURS.fullmatch(name) is not None
-
-
-def _same_logits(repository: Repository, oid: str, token: Any) -> bool:
+def _same_logits(repository: Repository, oid: str, token: str | None) -> bool:
     """Whether the published model, loaded into an empty cache, gives the logits of the local one."""
     with tempfile.TemporaryDirectory() as cache:
         folder = download(repository.repo_id, revision=oid, token=token, cache_dir=cache)
         published = load_trained(folder, shown=repository.repo_id, token=token, cache_dir=cache)
-    return torch.allclose(logits_of(published.model), repository.logits, atol=1e-5)  # type: ignore[arg-type]
+    return torch.allclose(logits_of(published.model), repository.logits, atol=1e-5)
 
 
-def _collect(api: HfApi, title: str, repo_id: str, repositories: Sequence[Repository]) -> None:
-    """List the repositories in a collection of their namespace."""
-    with hub_errors(repo_id):
-        made = retried(lambda: api.create_collection(title, namespace=repo_id.partition("/")[0], exists_ok=True))
-        for one in repositories:
-            retried(partial(api.add_collection_item, made.slug, one.repo_id, one.kind, exists_ok=True))
-
-
-# Evaluations
+def logits_of(model: Any) -> torch.Tensor:
+    """Logits float32[4, C] for token ids that any vocabulary has."""
+    size = model.get_input_embeddings().num_embeddings
+    ids = torch.arange(32).reshape(4, 8) * max(size // 32, 1) % size
+    with torch.inference_mode():
+        return model.eval()(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
 
 
 def publish_evaluation(folder: Path, repo_id: str, *, token: str | None = None) -> str:
@@ -194,69 +224,44 @@ def publish_evaluation(folder: Path, repo_id: str, *, token: str | None = None) 
     results = read_results(folder)
     refresh_card("", results, repo_id)  # an error before anything is asked
     title = f"Evaluate by language on {evaluation_name(results)}"
+    place = f"evaluation/{evaluation_slug(results)}"
+    files = {f"{place}/{name}": file for name, file in _page_of(folder, folder).items()}
+    weights: Files = {path.name: path for path in RunFolder(folder).model("model", 0).glob(f"*{WEIGHTS}")}
     api = HfApi(token=token)
-    commit = partial(_commit_evaluation, api, folder, results, repo_id, title)
+
+    def commit(revision: str | None = None, create_pr: bool = False) -> CommitInfo:
+        head = Head(api, repo_id, revision)
+        if not head.has(weights):
+            raise ValueError(f"{repo_id} has other weights than those that were measured: evaluate it again.")
+        return head.commit(title, files, refresh_card(head.card(), results, repo_id), create_pr=create_pr)
+
+    def open_proposal() -> Any:
+        """The open pull request of this title by the user of this token; None where there is none."""
+        of = {"author": api.whoami()["name"], "discussion_type": "pull_request", "discussion_status": "open"}
+        return next((one for one in api.get_repo_discussions(repo_id, **of) if one.title == title), None)
+
+    url = f"{api.endpoint}/{repo_id}"
     with hub_errors(repo_id):
         try:
             retried(commit)
-            return f"{api.endpoint}/{repo_id}"
+            return url
         except HfHubHTTPError as error:
             if error.response.status_code != 403:
                 raise
-        proposed = retried(lambda: _open_proposal(api, repo_id, title))
-        if proposed is None:
-            made = retried(partial(commit, create_pr=True))
-            return made.pr_url or f"{api.endpoint}/{repo_id}"  # the second where nothing differs
-        retried(partial(commit, revision=proposed.git_reference))
-        return proposed.url
-
-
-def _commit_evaluation(
-    api: HfApi,
-    folder: Path,
-    results: Results,
-    repo_id: str,
-    title: str,
-    revision: str | None = None,
-    create_pr: bool = False,
-) -> Any:
-    """One commit with an evaluation on the present head of a branch, or as a new pull request."""
-    place = f"evaluation/{evaluation_slug(results)}"
-    files: Files = {f"{place}/{name}": file for name, file in page_of(folder, folder).items()}
-    files[f"{place}/{FILE_NAME}"] = folder / FILE_NAME
-    head = info_of(api, repo_id, revision)
-    if not has_files(
-        checksums_of(head), {path.name: path for path in RunFolder(folder).model("model", 0).glob(f"*{WEIGHTS}")}
-    ):
-        raise ValueError(f"{repo_id} has other weights than those that were measured: evaluate it again.")
-    card = refresh_card(_card_of(api, repo_id, "model", head), results, repo_id)
-    settings: dict[str, Any] = {"revision": revision, "create_pr": create_pr, "parent_commit": head.sha}
-    return api.create_commit(repo_id, _operations(files, card), commit_message=title, **settings)
-
-
-def _open_proposal(api: HfApi, repo_id: str, title: str) -> Any:
-    """The open pull request of that title by the user of this token; None where there is none."""
-    author = api.whoami()["name"]
-    known = api.get_repo_discussions(repo_id, author=author, discussion_type="pull_request", discussion_status="open")
-    return next((one for one in known if one.title == title), None)
-
-
-# Who may publish
+        if proposed := retried(open_proposal):
+            retried(lambda: commit(proposed.git_reference))
+            return proposed.url
+        return retried(lambda: commit(create_pr=True)).pr_url or url  # the second where nothing differs
 
 
 def require_login(repo_id: str, token: str | None = None, own: bool = True) -> None:
-    """Raise before any work where a run could not be published at its end.
-
-    Args:
-        repo_id: to publish to.
-        token: of the Hub.
-        own: whether it must be in a namespace of the user (to others one may propose).
+    """Check before any work that a run can be published at its end; to models that are not its `own` one may propose.
 
     Raises:
         ValueError: not logged in, a token that is unknown or read-only, or another user's namespace.
     """
-    require_name(repo_id)
     with hub_errors(repo_id):
+        validate_repo_id(repo_id if "/" in repo_id else f"{repo_id}/")
         user = retried(lambda: HfApi(token=token).whoami())
     names = {str(user.get("name")), *(str(org.get("name")) for org in user.get("orgs") or ())}
     if user.get("auth", {}).get("accessToken", {}).get("role") == "read":

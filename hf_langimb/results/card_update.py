@@ -26,8 +26,7 @@ def refresh_card(card: str, results: Results, repo_id: str) -> str:
     """
     name, slug, title = evaluation_name(results), evaluation_slug(results), repo_id.rpartition("/")[2]
     metrics = next(iter(results["setups"]["model"]["seeds"].values()))
-    section = render("evaluation_card.md", name=name, slug=slug, results=results, metrics=metrics)
-    block = f"<!-- hf_langimb evaluation: {slug} -->\n{section.strip()}\n<!-- /hf_langimb evaluation -->"
+    block = render("evaluation_card.md", name=name, slug=slug, results=results, metrics=metrics).strip()
     ours = index_entries(metrics["test"], str(results["config"]["dataset"]), results["config"].get("split") or None)
     front, body = _split_front(card or f"# {title}\n")
     front = _with_entries(front, title, eval_results_to_model_index(title, ours)[0]["results"])
@@ -43,8 +42,9 @@ def carry_evaluations(card: str, old: str) -> str:
     blocks = [found[0] for found in _BLOCK.finditer(old_body)]
     if not blocks:
         return card
-    known = [_data_of(entry) for entry in _entries_of(front)]
-    front = _with_entries(front, "", [entry for entry in _entries_of(old_front) if _data_of(entry) not in known])
+    known = [_data_of(entry) for model in _index_of(front)[:1] for entry in model["results"]]
+    others = [entry for model in _index_of(old_front)[:1] for entry in model["results"]]
+    front = _with_entries(front, "", [entry for entry in others if _data_of(entry) not in known])
     return f"---\n{front}---\n{body.rstrip()}\n\n" + "\n\n".join(blocks) + "\n"
 
 
@@ -79,30 +79,24 @@ def _split_front(text: str) -> tuple[str, str]:
     return (found["front"] or "", found["body"]) if found else ("", text)
 
 
-def _parse(front: str, title: str = "") -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Metadata of a card and its model-index, a new one where it has none; any of `_UNREADABLE` for another form."""
-    known = yaml.safe_load(front) or {}
-    index = known.get("model-index") or [{"name": title, "results": []}]
-    return known, [index[0] | {"results": [*index[0]["results"]]}, *index[1:]]
-
-
-def _entries_of(front: str) -> list[Any]:
-    """Entries of model-index."""
+def _index_of(front: str, title: str = "") -> list[dict[str, Any]]:
+    """model-index of a card's metadata, a new one where it has none; empty where it has another form."""
     with suppress(*_UNREADABLE):
-        return list(_parse(front)[1][0]["results"])
+        index = (yaml.safe_load(front) or {}).get("model-index") or [{"name": title, "results": []}]
+        return [index[0] | {"results": [*index[0]["results"]]}, *index[1:]]
     return []
 
 
 def _with_entries(front: str, title: str, new: Sequence[Any]) -> str:
     """Replace entries of model-index of the same data; `ModelCard` would drop comments and reformat other metadata."""
-    with suppress(*_UNREADABLE):
-        known, index = _parse(front, title)
-        data = [_data_of(entry) for entry in new]
+    data = [_data_of(entry) for entry in new]
+    if index := _index_of(front, title):
         index[0]["results"] = [*(entry for entry in index[0]["results"] if _data_of(entry) not in data), *new]
         dumped = yaml.safe_dump({"model-index": index}, sort_keys=False, allow_unicode=True)
         changed = _INDEX.sub("", front) + dumped
-        if yaml.safe_load(changed) == {**known, "model-index": index}:
-            return changed
+        with suppress(*_UNREADABLE):
+            if yaml.safe_load(changed) == {**(yaml.safe_load(front) or {}), "model-index": index}:
+                return changed
     return front  # of a form that cannot be changed line by line
 
 

@@ -157,12 +157,12 @@ def _checksums_of(name: str) -> dict[str, str | None] | None:
     from huggingface_hub import HfApi, constants
 
     from hf_langimb.hub.errors import hub_errors, retried
-    from hf_langimb.hub.pull import checksums_of, info_of, is_of_model
+    from hf_langimb.hub.repository import Head, is_of_model
 
     if Path(name).is_dir() or constants.HF_HUB_OFFLINE:
         return None
     with hub_errors(name):
-        checksums = checksums_of(retried(lambda: info_of(HfApi(), name)))
+        checksums = retried(lambda: Head(HfApi(), name)).checksums
     return {file: checksum for file, checksum in checksums.items() if is_of_model(file)}
 
 
@@ -176,7 +176,8 @@ def _fingerprint(rows: Dataset) -> str:
 
 def _fetch(name: str, place: Path) -> None:
     """Copy the model into the run folder, where predictions are written next to it, never next to the user's files."""
-    from hf_langimb.hub.pull import download, is_of_model, safe_files
+    from hf_langimb.hub.pull import download
+    from hf_langimb.hub.repository import is_of_model, safe_files
 
     if place.is_dir():
         return

@@ -11,8 +11,8 @@ from huggingface_hub import HfApi, close_session
 
 from hf_langimb import push_run
 from hf_langimb.hub.errors import sentence_of
-from hf_langimb.hub.prepare import Repository
-from hf_langimb.hub.push import publish, require_login
+from hf_langimb.hub.push import require_login
+from hf_langimb.hub.repository import Repository
 
 ENDPOINTS = [
     "create", "info", "tree", "refs", "branch", "validate-yaml", "preupload", "lfs-batch", "lfs-put", "lfs-verify",
@@ -101,7 +101,7 @@ def test_eight_committers_at_once(server):
         try:
             api = HfApi(token=TOKEN)
             one = Repository("ann/shared", "model", {f"notes-{i}.md": b"x" * i}, lambda old, there: old or "Card.")
-            publish(api, one, private=False, revision=None)
+            one.publish(api)
         except Exception as error:
             failed.append(error)
 
@@ -166,5 +166,7 @@ def test_the_cause_of_a_failed_upload_is_reported(server, finished):
     assert sentence_of(error, "ann/one") == "RuntimeError: Error while uploading 'a' to the Hub."
     error.__cause__ = OSError(errno.ENOSPC, "No space left on device")
     assert "(No space left on device): make room" in sentence_of(error, "ann/one")
+    error.__cause__ = PermissionError(errno.EACCES, "Permission denied", "run/config.json")
+    assert "could not be downloaded or published (Permission denied: run/config.json)" in sentence_of(error, "x/y")
     error.__cause__ = FileNotFoundError(errno.ENOENT, "No such file", "model.safetensors")
     assert "model.safetensors" in sentence_of(error, "ann/one")

@@ -16,7 +16,7 @@ from conftest import TOKEN
 from transformers import TrainerCallback
 
 from hf_langimb import LangImbTrainer, LangImbTrainingArguments, load_run
-from hf_langimb.hub.prepare import logits_of
+from hf_langimb.hub.push import logits_of
 
 
 @pytest.fixture
