@@ -18,11 +18,7 @@ CONFIG, ENVIRONMENT = "config.yaml", "environment.json"
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The places of everything in a run folder.
-
-    Args:
-        path: of the folder.
-    """
+    """The places of everything in a run folder."""
 
     path: Path
 
@@ -55,35 +51,22 @@ class RunFolder:
             ValueError: the folder contains other files, or a run with another configuration (names what differs).
         """
         config = json.loads(json.dumps(config, default=str))  # as it is read back
+        if problem := self._conflict(config, free):
+            raise ValueError(f"{self.path} {problem}: choose another --output_dir, or empty the folder.")
+        write_text(self.path / CONFIG, yaml.safe_dump(config, sort_keys=True, allow_unicode=True))
+
+    def _conflict(self, config: Mapping[str, Any], free: Collection[str]) -> str | None:
+        """Why the folder cannot take a run of this configuration."""
         path = self.path / CONFIG
         others = [file for file in self.path.iterdir() if file != path] if self.path.is_dir() else []
-        choose = "choose another --output_dir"
-        if path.is_file():
-            before = self._recorded()
-            keys = sorted({*before, *config} - {*free})
-            changed = [key for key in keys if before.get(key) != config.get(key)]
-            if changed and others:  # more was done than to record a configuration
-                values = "; ".join(
-                    f"{key} was {_short(before.get(key))}, is {_short(config.get(key))}" for key in changed
-                )
-                raise ValueError(
-                    f"{self.path} contains a run with another configuration ({values}): {choose}, or remove the folder."
-                )
-        elif others or self.path.is_file():
-            raise ValueError(f"{self.path} contains files but no run (no {CONFIG}): {choose}, or empty it.")
-        write_text(path, yaml.safe_dump(config, sort_keys=True, allow_unicode=True))
-
-    def _recorded(self) -> dict[str, Any]:
-        """The configuration of the run that the folder contains."""
+        if not path.is_file():
+            return f"contains files but no run (no {CONFIG})" if others or self.path.is_file() else None
         try:
-            return {**yaml.safe_load((self.path / CONFIG).read_text(encoding="utf-8"))}
+            before = {**yaml.safe_load(path.read_text(encoding="utf-8"))}
         except (yaml.YAMLError, TypeError, UnicodeDecodeError):
-            raise ValueError(
-                f"{self.path / CONFIG} is damaged: choose another --output_dir, or remove {self.path}."
-            ) from None
-
-
-def _short(value: Any) -> str:
-    """A value in a message."""
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+            return f"contains a run whose {CONFIG} is damaged"
+        keys = [key for key in sorted({*before, *config} - {*free}) if before.get(key) != config.get(key)]
+        changed = "; ".join(f"{key} was {before.get(key)!r:.60}, is {config.get(key)!r:.60}" for key in keys)
+        if changed and others:  # more was done than to record a configuration
+            return f"contains a run with another configuration ({changed})"
+        return None

@@ -16,22 +16,20 @@ from matplotlib.figure import Figure
 from hf_langimb.measures.attribution import SETS
 from hf_langimb.results.schema import FORMS, TEXTS, Form, Results
 from hf_langimb.results.summary import represented
-from hf_langimb.results.tables import shown_interval, shown_threshold
+from hf_langimb.results.tables import shown_entries, shown_interval
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")  # Okabe and Ito
 HATCHES = ("", "///", "...", "xxx", "---", "\\\\\\")
 MARKERS = ("o", "s", "^", "D", "v", "P")
+MANY = len(COLOURS)  # more languages cannot be distinguished by colour
 SMALL_BIN = 20  # rows below which a bin of a reliability curve is noise
 _INK = "#010203"  # replaced by the page's text colour in an SVG
-_STYLE: dict[Any, Any] = dict.fromkeys(
-    ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), _INK
-) | {
+_COLOURED = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
+_STYLE: dict[Any, Any] = dict.fromkeys(_COLOURED, _INK) | {
     "font.size": 9,
     "hatch.linewidth": 0.6,
     "text.parse_math": False,  # names may contain dollar signs
 }
-_EDGE = {"edgecolor": _INK, "linewidth": 0.6}
-MANY = len(COLOURS)  # more languages cannot be distinguished by colour
 
 
 @rc_context(_STYLE)
@@ -45,34 +43,10 @@ def joint_heatmap(languages: Sequence[str], labels: Sequence[Any], counts: Any, 
     """
     shares = _row_shares(counts)
     brightest = max(float(shares.max()), 2 / len(labels))  # even shares are of middle brightness
-    figure, axes = _figure(1.6 + 1.1 * len(labels), 1.2 + 0.42 * len(languages))
+    axes = _axes(1.6 + 1.1 * len(labels), 1.2 + 0.42 * len(languages))
     axes.imshow(shares, cmap="cividis", vmin=0, vmax=brightest, aspect="auto")
     texts = [[f"{100 * share:.0f} %" for share in row] for row in shares]
-    _label_cells(axes, languages, labels, texts, shares > 0.45 * brightest)
-    axes.set_title(title)
-    return figure
-
-
-def _label_cells(
-    axes: Axes, rows: Sequence[str], columns: Sequence[Any], texts: Sequence[Sequence[str]], black: np.ndarray
-) -> None:
-    """Name the rows and columns of a heat map and write a text into each cell, black where it is bright."""
-    axes.set_xticks(range(len(columns)), [str(name) for name in columns])
-    axes.set_yticks(range(len(rows)), list(rows))
-    for i, j in np.ndindex(black.shape):
-        axes.text(j, i, texts[i][j], ha="center", va="center", color="black" if black[i, j] else "white")
-    axes.tick_params(length=0)
-
-
-def _grouped_bars(axes: Axes, heights: np.ndarray, bounds: Sequence[Any], names: Sequence[str]) -> None:
-    """Bars [groups of one name, places] next to each other at each place, with [low, high] of each or None."""
-    width = 0.8 / max(len(heights), 1)
-    for i, (of_name, intervals, name) in enumerate(zip(heights, bounds, names, strict=True)):
-        places = np.arange(len(of_name)) + (i - (len(heights) - 1) / 2) * width
-        axes.bar(places, of_name, width, label=_shown(name), **_style(i))
-        if intervals is not None:
-            low, high = np.array(intervals).T
-            axes.errorbar(places, of_name, [of_name - low, high - of_name], fmt="none", color=_INK, capsize=2)
+    return _labelled(axes, languages, labels, texts, shares > 0.45 * brightest, title)
 
 
 @rc_context(_STYLE)
@@ -88,44 +62,32 @@ def prediction_bars(results: Results, setup: str) -> Figure:
     }
     if len(languages) > MANY:
         return joint_heatmap(languages, labels, shares[setup], setup)
-    figure, axes = _figure(4.2, 2.9)
-    _grouped_bars(axes, shares[setup][: len(languages)], [None] * len(languages), languages)
+    axes = _axes()
+    for i, (language, of_language) in enumerate(zip(languages, shares[setup], strict=False)):
+        _bars(axes, i, len(languages), language, of_language)
     axes.axhline(1 / len(labels), color=_INK, linewidth=0.8, linestyle=":")
     axes.set_xticks(range(len(labels)), [str(label) for label in labels], rotation=20, ha="right")
     highest = max(float(table.max()) for table in shares.values())
-    axes.set(ylim=(0, 1.05 * highest), ylabel="share of predictions", title=setup)
-    _legend(axes, "language")
-    return figure
+    return _finished(axes, "language", ylim=(0, 1.05 * highest), ylabel="share of predictions", title=setup)
 
 
 @rc_context(_STYLE)
 def probe_bars(results: Results) -> Figure:
     """Accuracy of the language probe by setup, on test and external text, with 95 % intervals over seeds and chance."""
-    setups = results["setups"]
-    found = {kind: [setup["summary"].get(f"probe.{kind}.accuracy") for setup in setups.values()] for kind in TEXTS}
-    kinds = [kind for kind, values in found.items() if any(values)]
-    figure, axes = _figure(max(2.1 + 0.7 * len(setups), 4.2), 2.9)
-    width = 0.8 / max(len(kinds), 1)
+    summaries = [setup["summary"] for setup in results["setups"].values()]
+    kinds = [kind for kind in TEXTS if any(summary.get(f"probe.{kind}.accuracy") for summary in summaries)]
+    axes, chances = _axes(max(2.1 + 0.7 * len(summaries), 4.2)), []
     for i, kind in enumerate(kinds):
-        for j, value in enumerate(found[kind]):
-            if value is None:
-                continue
-            place, mean, low, high = j + (i - (len(kinds) - 1) / 2) * width, value["mean"], value["low"], value["high"]
-            axes.bar(place, mean, width, label=f"{kind} text" if j == 0 else None, **_style(i))
-            if low is not None and high is not None:
-                axes.errorbar(place, mean, [[mean - low], [high - mean]], color=_INK, capsize=3)
-    chances = [
-        setup["summary"][f"probe.{kind}.chance"]["mean"]
-        for kind in kinds
-        for setup in setups.values()
-        if f"probe.{kind}.chance" in setup["summary"]
-    ]
+        for j, summary in enumerate(summaries):
+            if value := summary.get(f"probe.{kind}.accuracy"):
+                ends = None if value["low"] is None else [(value["low"], value["high"])]
+                name = f"{kind} text" if j == 0 else None
+                _bars(axes, i, len(kinds), name, np.array([value["mean"]]), ends, first=j, capsize=3)
+            chances += [summary[f"probe.{kind}.chance"]["mean"]] if f"probe.{kind}.chance" in summary else []
     if chances:
         axes.axhline(max(chances), color=_INK, linewidth=1, linestyle="--", label="chance")
-    axes.set_xticks(range(len(setups)), list(setups))
-    axes.set(ylim=(0, 1.05), ylabel="languages identified")
-    _legend(axes)
-    return figure
+    axes.set_xticks(range(len(summaries)), list(results["setups"]))
+    return _finished(axes, ylim=(0, 1.05), ylabel="languages identified")
 
 
 @rc_context(_STYLE)
@@ -142,29 +104,25 @@ def attribution_bars(results: Results, form: Form, label: str) -> Figure:
     """
     found, marks = results["attributions"], represented(results)
     assert found
-    threshold = shown_threshold(found)
-    shown = [entry for kind in FORMS for entry in found[kind] if entry["threshold"] == threshold]
-    entries = [e for e in found[form] if e["threshold"] == threshold and e["label"] == label]
+    entries = [entry for entry in shown_entries(found, form) if entry["label"] == label]
     triangles = {1: " \u25b2", -1: " \u25bc", 0: ""}
     names = [f"{e['language']}{triangles[marks.get((label, e['language']), 0)]}" for e in entries]
-    ends = [x for entry in shown for name in SETS for x in (entry[name], *(shown_interval(entry, name) or ()))]
-    reach = 1.15 * max(map(abs, ends), default=1)
+    shown = [(entry, name) for kind in FORMS for entry in shown_entries(found, kind) for name in SETS]
+    ends = [x for entry, name in shown for x in (entry[name], *(shown_interval(entry, name) or ()))]
+    reach, title = 1.15 * max(map(abs, ends), default=1), f"{form}: {label}"
     values = np.array([[entry[name] for name in SETS] for entry in entries])
     if len(entries) > MANY:
-        figure, axes = _figure(4.2, 1.2 + 0.3 * len(entries))
+        axes = _axes(height=1.2 + 0.3 * len(entries))
         axes.imshow(values, cmap="PuOr", vmin=-reach, vmax=reach, aspect="auto")
         texts = [[f"{value:+.3f}" for value in row] for row in values]
-        _label_cells(axes, names, SETS, texts, np.abs(values) <= 0.6 * reach)
-        axes.set_title(f"{form}: {label}")
-        return figure
-    figure, axes = _figure(4.2, 2.9)
-    bounds = [[shown_interval(entry, name) for name in SETS] for entry in entries]
-    _grouped_bars(axes, values, [row if all(row) else None for row in bounds], names)
+        return _labelled(axes, names, SETS, texts, np.abs(values) <= 0.6 * reach, title)
+    axes = _axes()
+    for i, entry in enumerate(entries):
+        bounds = [shown_interval(entry, name) for name in SETS]
+        _bars(axes, i, len(names), names[i], values[i], bounds if all(bounds) else None, fmt="none", capsize=2)
     axes.axhline(0, color=_INK, linewidth=0.8)
     axes.set_xticks(range(3), SETS)
-    axes.set(ylim=(-reach, reach), ylabel="difference", title=f"{form}: {label}")
-    _legend(axes, "language")
-    return figure
+    return _finished(axes, "language", ylim=(-reach, reach), ylabel="difference", title=title)
 
 
 @rc_context(_STYLE)
@@ -175,14 +133,13 @@ def probe_by_layer(found: dict[str, Any]) -> Figure:
         found: as `hf_langimb.measures.probe.probe_model` returns it.
     """
     layers = [probe["layer"] for probe in found["layers"]]
-    figure, axes = _figure(4.8, 2.9)
+    axes = _axes(6.2)
     low, high = np.array([probe["control_interval"] for probe in found["layers"]]).T
     axes.fill_between(layers, low, high, color=COLOURS[1], alpha=0.4, label="shuffled languages (99 %)")
     axes.plot(layers, [probe["accuracy"] for probe in found["layers"]], color=COLOURS[0], marker="o", label="probe")
     axes.axhline(found["layers"][0]["chance"], color=_INK, linewidth=1, linestyle="--", label="chance")
-    axes.set(xticks=layers, ylim=(0, 1.05), xlabel="layer (0: embeddings)", ylabel="languages identified")
-    _legend(axes, loc="best")
-    return figure
+    axes.set(xticks=layers, xlabel="layer (0: embeddings)")
+    return _finished(axes, ylim=(0, 1.05), ylabel="languages identified")
 
 
 @rc_context(_STYLE)
@@ -192,7 +149,7 @@ def reliability_curves(results: Results, setup: str) -> Figure:
     Bins of fewer than `SMALL_BIN` rows are left out; of more than `MANY` languages the least calibrated are drawn.
     """
     first = next(iter(results["setups"][setup]["seeds"].values()))
-    figure, axes = _figure(4.2, 2.9)
+    axes = _axes()
     axes.plot([0, 1], [0, 1], color=_INK, linewidth=0.8, linestyle=":")
     curves = list((first["test"]["calibration"] or {}).items())
     if len(curves) > MANY:
@@ -200,10 +157,9 @@ def reliability_curves(results: Results, setup: str) -> Figure:
     for i, (language, curve) in enumerate(curves):
         points = [point for point in curve["bins"] if point["rows"] >= SMALL_BIN]
         x, y = ([point[key] for point in points] for key in ("confidence", "accuracy"))
-        axes.plot(x, y, color=COLOURS[i % MANY], marker=MARKERS[i % len(MARKERS)], label=_shown(language))
-    axes.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1.02), title=setup)
-    _legend(axes, "language")
-    return figure
+        axes.plot(x, y, color=COLOURS[i], marker=MARKERS[i], label=_shown(language))
+    axes.set(xlabel="confidence", xlim=(0, 1))
+    return _finished(axes, "language", ylim=(0, 1.02), ylabel="accuracy", title=setup)
 
 
 def to_svg(figure: Figure, description: str) -> str:
@@ -234,28 +190,48 @@ def _row_shares(counts: Any) -> np.ndarray:
     return np.divide(table, totals, out=np.zeros_like(table), where=totals > 0)
 
 
-def _figure(width: float, height: float) -> tuple[Figure, Axes]:
-    """A figure of a size in inches with axes at the left and bottom."""
-    figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.subplots()
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
+def _axes(width: float = 4.2, height: float = 2.9) -> Axes:
+    """Axes at the left and bottom of a new figure of a size in inches."""
+    axes = Figure(figsize=(width, height), layout="constrained").subplots()
+    axes.spines[["top", "right"]].set_visible(False)
     axes.title.set_color(_INK)
-    return figure, axes
+    return axes
+
+
+def _bars(
+    axes: Axes, i: int, of: int, name: str | None, heights: Any, bounds: Any = None, first: int = 0, **caps: Any
+) -> None:
+    """Bars of the i-th of several names, next to those of the others from a place on, with [low, high] of each."""
+    width = 0.8 / of
+    places = first + np.arange(len(heights)) + (i - (of - 1) / 2) * width
+    style: dict[str, Any] = {"facecolor": COLOURS[i], "hatch": HATCHES[i], "edgecolor": _INK, "linewidth": 0.6}
+    axes.bar(places, heights, width, label=name and _shown(name), **style)
+    if bounds is not None:
+        low, high = np.array(bounds).T
+        axes.errorbar(places, heights, [heights - low, high - heights], color=_INK, **caps)
+
+
+def _labelled(axes: Axes, rows: Sequence[str], columns: Sequence[Any], texts: Any, black: Any, title: str) -> Figure:
+    """A heat map with the names of its rows and columns and a text in each cell, black where it is bright."""
+    axes.set_xticks(range(len(columns)), [str(name) for name in columns])
+    axes.set_yticks(range(len(rows)), list(rows))
+    for i, j in np.ndindex(black.shape):
+        axes.text(j, i, texts[i][j], ha="center", va="center", color="black" if black[i, j] else "white")
+    axes.tick_params(length=0)
+    return _finished(axes, title=title)
+
+
+def _finished(axes: Axes, names: str | None = None, **settings: Any) -> Figure:
+    """The figure of axes with settings, and a legend at its right, where anything has a name."""
+    axes.set(**settings)
+    if axes.get_legend_handles_labels()[0]:
+        legend = axes.legend(title=names, frameon=False, labelcolor=_INK, loc="upper left", bbox_to_anchor=(1, 1))
+        legend.get_title().set_color(_INK)
+    figure = axes.get_figure(root=True)
+    assert figure
+    return figure
 
 
 def _shown(name: Any) -> str:
     """A name that matplotlib lists in a legend also if it begins with an underscore."""
     return f"\u200b{name}" if str(name).startswith("_") else str(name)
-
-
-def _legend(axes: Axes, title: str | None = None, **place: Any) -> None:
-    """At the right of the axes, in the colour of the page's text; none where nothing was drawn."""
-    if axes.get_legend_handles_labels()[0]:
-        place = place or {"loc": "upper left", "bbox_to_anchor": (1, 1)}
-        axes.legend(title=title, frameon=False, labelcolor=_INK, **place).get_title().set_color(_INK)
-
-
-def _style(i: int) -> dict[str, Any]:
-    """Colour and hatch of the bars of one name."""
-    return {"facecolor": COLOURS[i % len(COLOURS)], "hatch": HATCHES[i % len(HATCHES)], **_EDGE}

@@ -1,29 +1,15 @@
-"""results.json, the single source of a run's numbers: its keys, and how it is checked, written and read.
-
-Tables, figures, cards and pages read their numbers here.
-"""
+"""results.json, the single source of the numbers in tables, figures, cards and pages: its keys, check, files."""
 
 from __future__ import annotations
 
 import json
 import re
+import typing
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import (
-    Annotated,
-    Any,
-    Literal,
-    NotRequired,
-    TypedDict,
-    TypeVar,
-    Union,
-    get_args,
-    get_origin,
-    get_type_hints,
-    is_typeddict,
-)
+from typing import Annotated, Any, Literal, NotRequired, TypedDict, TypeVar
 
 from hf_langimb.counts.verdict import Audit
 from hf_langimb.files import read_json, write_json
@@ -32,8 +18,7 @@ SCHEMA_VERSION = 1
 FILE_NAME = "results.json"
 Form = Literal["result", "control", "unbiased"]
 FORMS: tuple[Form, ...] = ("result", "control", "unbiased")  # of the cumulative difference
-Text = Literal["test", "external"]
-TEXTS: tuple[Text, ...] = ("test", "external")  # that the language probe reads
+TEXTS: tuple[Literal["test", "external"], ...] = ("test", "external")  # that the language probe reads
 
 T = TypeVar("T")
 Filled = Annotated[T, "one entry or more"]  # a list or object
@@ -277,45 +262,31 @@ def _problems_of_results(results: Any) -> Iterator[str]:
                 yield f"{place}: expected {rows} languages or more x {columns} labels, got another shape."
 
 
-_CLASSES: dict[Any, tuple[Any, str]] = {
-    dict: (dict, "object"),
-    list: (list, "list"),
-    str: (str, "text"),
-    Literal: (str, "text"),
-    bool: (bool, "true or false"),
-    int: ((int, float), "number"),
-    float: ((int, float), "number"),
-}
-
-
 def _problems(value: Any, kind: Any, where: str) -> Iterator[str]:
     """Where a value differs from a type: a TypedDict, `Filled`, a type or None, a list, a dict, or a scalar."""
-    origin, inner = get_origin(kind), get_args(kind)
+    origin, inner = typing.get_origin(kind), typing.get_args(kind)
     if kind is Any or (value is None and NoneType in inner):
         return
     if origin is Annotated and value in ([], {}):
         yield f"{where}: expected one entry or more, got {json.dumps(value)}."
-    elif origin in (Annotated, NotRequired, Union, UnionType):
+    elif origin in (Annotated, NotRequired, typing.Union, UnionType):
         yield from _problems(value, inner[0], where)
-    elif is_typeddict(kind):
+    elif typing.is_typeddict(kind):
         yield from _problems(value, dict[str, Any], where)
         hints = _hints(kind)
-        missing = [key for key, hint in hints.items() if key not in value and get_origin(hint) is not NotRequired]
-        if missing:
+        if missing := [key for key in hints if key not in value and typing.get_origin(hints[key]) is not NotRequired]:
             yield f"{where}: expected the keys {', '.join(missing)}, which are missing."
-        for key, hint in hints.items():
-            if key in value:
-                yield from _problems(value[key], hint, f"{where}, {key}")
+        for key in (key for key in hints if key in value):
+            yield from _problems(value[key], hints[key], f"{where}, {key}")
     else:
-        expected, word = _CLASSES[origin or kind]
-        if not isinstance(value, expected) or (isinstance(value, bool) and expected is not bool):
-            yield f"{where}: expected {word}, got {json.dumps(value, default=repr)[:40]}."
-        parts: Any = value.items() if origin is dict else enumerate(value) if origin is list else ()
+        kind = str if origin is Literal else origin or kind
+        expected = (int, float) if kind in (int, float) else kind
+        if not isinstance(value, expected) or (isinstance(value, bool) and kind is not bool):
+            yield f"{where}: expected {_WORDS[kind]}, got {json.dumps(value, default=repr)[:40]}."
+        parts: Any = value.items() if kind is dict else enumerate(value) if kind is list else ()
         for place, item in parts:
             yield from _problems(item, inner[-1], f"{where}, {place}")
 
 
-@cache
-def _hints(kind: Any) -> dict[str, Any]:
-    """The keys of a TypedDict with their types, `NotRequired` and `Filled` kept."""
-    return get_type_hints(kind, include_extras=True)
+_WORDS = {dict: "object", list: "list", str: "text", bool: "true or false", int: "number", float: "number"}
+_hints = cache(partial(typing.get_type_hints, include_extras=True))  # of a TypedDict, with `NotRequired` and `Filled`

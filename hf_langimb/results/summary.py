@@ -98,10 +98,11 @@ def measured(results: Results, setup: str, seed: int | None) -> tuple[int, Metri
     Raises:
         ValueError: the run has no such setup or seed.
     """
-    if setup not in results["setups"]:
-        raise ValueError(f"The run has no setup {setup!r}: choose one of {', '.join(results['setups'])}.")
-    seeds = {int(number): metrics for number, metrics in results["setups"][setup]["seeds"].items()}
-    number = min(seeds) if seed is None else seed
+    known = results["setups"].get(setup)
+    seeds = {int(number): metrics for number, metrics in known["seeds"].items()} if known else {}
+    number = min(seeds, default=0) if seed is None else seed
     if number not in seeds:
-        raise ValueError(f"Setup {setup} has no seed {number}: choose one of {', '.join(map(str, sorted(seeds)))}.")
+        what = f"Setup {setup} has no seed {number}" if known else f"The run has no setup {setup!r}"
+        choices = map(str, sorted(seeds) if known else results["setups"])
+        raise ValueError(f"{what}: choose one of {', '.join(choices)}.")
     return number, seeds[number]
