@@ -31,7 +31,7 @@ CLAIMS = (  # what arXiv 2402.13016 found: words, sign of imbalanced - balanced,
         {"on test text": "probe.test.accuracy", "on external text": "probe.external.accuracy"},
     ),
 )
-Figures = list[tuple[str, dict[str, str]]]  # title, panels: file name and SVG
+Figures = dict[str, dict[str, str]]  # by kind the panels: file name and SVG
 
 
 def write_report(folder: str | Path, output: str | Path | None = None) -> Path:
@@ -57,7 +57,7 @@ def write_report(folder: str | Path, output: str | Path | None = None) -> Path:
 
 def write_figures(figures: Figures, folder: Path) -> None:
     """The figures of the page as SVG files of their own."""
-    for name, svg in (item for _, panels in figures for item in panels.items()):
+    for name, svg in (item for panels in figures.values() for item in panels.items()):
         alone = svg.replace("<svg", '<svg style="color: #1a1a1a; background: #ffffff"', 1)
         write_text(folder / f"{file_name(name)}.svg", alone)
 
@@ -84,7 +84,7 @@ def render(
     settings += [(f"version of {name}", version) for name, version in (known.get("versions") or {}).items()]
     verdict = [] if results["recipe"] == "evaluate" else _verdict(results)
     values = {"results": results, "verdict": verdict, "figures": figures, "sentences": sentences}
-    return rendering.render("page.html", settings=settings, **values)
+    return rendering.render("page.html", settings=settings, small_bin=plots.SMALL_BIN, **values)
 
 
 def _verdict(results: Results) -> list[tuple[str, str, str]]:
@@ -134,40 +134,27 @@ def _neutral(results: Results) -> tuple[str, str]:
 
 
 def draw(results: Results) -> Figures:
-    """Title and panels of each figure; a panel has a description for those who do not see it."""
-
-    def panels(kind: str, names: Iterable[str], plot: Callable[[str], Any], described: str) -> dict[str, str]:
-        """A panel for each name, described by the name and where its numbers are."""
-        return {f"{kind}-{name}": plots.to_svg(plot(name), described.format(name)) for name in names}
-
-    setups, over = results["setups"], " over seeds" * (len(results["seeds"]) > 1)
+    """The panels of each kind of figure; each has a description for those who do not see it."""
+    setups, labels, found = results["setups"], results["labels"], results["attributions"]
     plans = {name: audit for name, audit in results["data"].items() if name.startswith("train/")}
-    data = {f"labels-{name.replace('/', '-')}": _joint(name, audit) for name, audit in plans.items()}
-    described = "Predicted labels of {}. The same numbers are in the table Predicted labels."
-    predicted = panels("predictions", setups, partial(plots.prediction_bars, results), described)
-    probed = plots.to_svg(plots.probe_bars(results), "Accuracy of the probe. The same numbers are in its table.")
-    figures = [
-        ("Labels in each language", data),
-        (f"Predicted labels in each language{', mean' if over else ''}{over}; dotted: uniform", predicted),
-        (f"Language probe: accuracy{' with 95 % intervals' if over else ''}{over}", {"probe": probed}),
-    ]
-    found = results["attributions"]
+    probe = plots.to_svg(plots.probe_bars(results), "Accuracy of the probe. The same numbers are in its table.")
+    figures = {
+        "labels": {f"labels-{name.replace('/', '-')}": _joint(name, audit) for name, audit in plans.items()},
+        "probe": {"probe": probe},
+    }
+
+    def add(kind: str, plot: Callable[..., Any], names: Iterable[str], described: str) -> None:
+        """A panel for each name."""
+        figures[kind] = {f"{kind}-{name}": plots.to_svg(plot(results, name), described.format(name)) for name in names}
+
+    same = "The same numbers are in"
+    add("predictions", plots.prediction_bars, setups, f"Predicted labels of {{}}. {same} the table Predicted labels.")
     for form in (form for form in FORMS if found and found[form]):
-        described = f"Cumulative difference of the attributions, {form} of {{}}. "
-        described += "The same numbers are in the table of that name."
-        bars = panels(
-            f"attributions-{form}",
-            results["labels"],
-            partial(plots.attribution_bars, results, form),
-            described,
-        )
-        figures.append((f"Token attributions, {form}", bars))
-    seeds = [seed for setup in setups.values() for seed in setup["seeds"].items()]
-    if any(metrics["test"]["calibration"] for _, metrics in seeds):
-        title = f"accuracy against confidence, seed {seeds[0][0]}, bins of {plots.SMALL_BIN} rows or more"
-        described = "Accuracy against confidence of {}. The same numbers are in results.json, calibration."
-        curves = panels("reliability", setups, partial(plots.reliability_curves, results), described)
-        figures.append((f"Reliability: {title}", curves))
+        described = f"Cumulative difference of the attributions, {form} of {{}}. {same} the table of that name."
+        add(f"attributions-{form}", partial(plots.attribution_bars, form=form), labels, described)
+    if any(metrics["test"]["calibration"] for setup in setups.values() for metrics in setup["seeds"].values()):
+        described = f"Accuracy against confidence of {{}}. {same} results.json, calibration."
+        add("reliability", plots.reliability_curves, setups, described)
     return figures
 
 
@@ -195,33 +182,26 @@ def _sentences(folder: Path, results: Results) -> list[dict[str, Any]]:
     except ValueError as error:
         logger.warning("The page has no sentences: %s", error)
         return []
-    probabilities = [stack(store.examples["p"]) for store in stores]  # [N, C] each
+    tokens, examples = stores[0].tokens, stores[0].examples
+    probabilities = np.array([stack(store.examples["p"]) for store in stores])  # [2, N, C]
+    added = np.array([stack(store.tokens["S"]) for store in stores])  # [2, tokens, C]
+    example, segments = tokens["example"].to_numpy(), tokens["segment"].to_numpy()
     moved = np.abs(probabilities[1] - probabilities[0]).max(axis=1)
-    languages = np.array(stores[0].examples["language"].to_pylist(), dtype=object)
+    languages = np.array(examples["language"].to_pylist(), dtype=object)
     shown = []
     for language in sorted(set(languages)):
         rows = np.flatnonzero(languages == language)
         for row in rows[np.argsort(-moved[rows], kind="stable")][:SENTENCES].tolist():
-            label = int(probabilities[1][row].argmax())
-            chosen = [probability[row, label] for probability in probabilities]
-            lines = list(zip(names, chosen, _marked_tokens(stores, row, label), strict=True))
-            truth = stores[0].examples["label"][row].as_py()
+            label = int(probabilities[1, row].argmax())
+            places = np.flatnonzero((example == row) & (segments >= 0))
+            values = added[:, places, label].astype(float)
+            strengths = 100 * np.abs(values) / (np.abs(values).max(initial=0) or 1.0)
+            pieces = [piece.strip() for piece in tokens["piece"].take(places).to_pylist()]
+            begins = (segments[places] == 1) & (segments[places - 1] != 1)  # the second text
+            marked = [
+                list(zip(pieces, *columns, begins, strict=True)) for columns in zip(values, strengths, strict=True)
+            ]
+            lines = list(zip(names, probabilities[:, row, label], marked, strict=True))
+            truth = examples["label"][row].as_py()
             shown.append({"language": language, "truth": truth, "label": results["labels"][label], "lines": lines})
     return shown
-
-
-def _marked_tokens(stores: Sequence[Any], row: int, label: int) -> list[list[tuple[str, float, int, bool]]]:
-    """The tokens of one example for each store: text, what it adds, strength of its colour, begins the second text."""
-    from hf_langimb.measures.attribution.store import stack
-
-    tokens = stores[0].tokens
-    segments = tokens["segment"].to_numpy()
-    places = np.flatnonzero((tokens["example"].to_numpy() == row) & (segments >= 0))
-    pieces = [piece.strip() for piece in tokens["piece"].take(places).to_pylist()]
-    second = [bool(segments[place] == 1 and segments[place - 1] != 1) for place in places]
-    values = np.array([stack(store.tokens["S"])[places, label] for store in stores])
-    strengths = 100 * np.abs(values).astype(float) / (float(np.abs(values).max(initial=0)) or 1.0)
-    return [
-        list(zip(pieces, added.tolist(), map(round, strength.tolist()), second, strict=True))
-        for added, strength in zip(values, strengths, strict=True)
-    ]

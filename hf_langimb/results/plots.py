@@ -91,7 +91,7 @@ def probe_bars(results: Results) -> Figure:
 
 
 @rc_context(_STYLE)
-def attribution_bars(results: Results, form: Form, label: str) -> Figure:
+def attribution_bars(results: Results, label: str, form: Form) -> Figure:
     """Cumulative difference of one label's attributions over positive, neutral and negative tokens, bars by language.
 
     The paper's figure: the threshold .01, 95 % intervals, over- and under-represented languages marked with a triangle
@@ -99,8 +99,8 @@ def attribution_bars(results: Results, form: Form, label: str) -> Figure:
 
     Args:
         results: of `read_results`, with attributions.
-        form: result, control or unbiased.
         label: whose probability is attributed.
+        form: result, control or unbiased.
     """
     found, marks = results["attributions"], represented(results)
     assert found

@@ -73,7 +73,7 @@ def test_a_run_without_probe_or_calibration_still_gives_figures(results):
 
 @pytest.mark.parametrize("form", ["result", "control", "unbiased"])
 def test_attributions_by_language_with_intervals_over_seeds(results, form):
-    figure = plots.attribution_bars(results, form, "entailment")
+    figure = plots.attribution_bars(results, "entailment", form)
     axes = figure.axes[0]
     entries = [e for e in results["attributions"][form] if (e["threshold"], e["label"]) == (0.01, "entailment")]
     names = ("positive", "neutral", "negative")
@@ -82,14 +82,14 @@ def test_attributions_by_language_with_intervals_over_seeds(results, form):
     bars = [bar for bar in axes.containers if hasattr(bar, "has_yerr")]
     drawn = [segment[:, 1].tolist() for bar in bars for segment in bar.lines[2][0].get_segments()]
     assert drawn == [pytest.approx(e["seed_intervals"][name]) for e in entries for name in names]
-    assert axes.get_ylim() == plots.attribution_bars(results, "control", "neutral").axes[0].get_ylim()
+    assert axes.get_ylim() == plots.attribution_bars(results, "neutral", "control").axes[0].get_ylim()
 
 
 def test_attributions_of_many_languages_are_a_heat_map(results):
     kept = [e for e in results["attributions"]["result"] if e["threshold"] == 0.01 and e["language"] == "fr"]
     more = [e | {"language": f"l{i}", "neutral": 0.01 * i} for i in range(9) for e in kept]
     results["attributions"] |= {"result": kept + more}
-    axes = plots.attribution_bars(results, "result", "entailment").axes[0]
+    axes = plots.attribution_bars(results, "entailment", "result").axes[0]
     assert [tick.get_text() for tick in axes.get_yticklabels()] == ["fr ▲", *(f"l{i}" for i in range(9))]
     assert texts(axes)[4::3] == [f"{0.01 * i:+.3f}" for i in range(9)]
 
