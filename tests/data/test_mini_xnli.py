@@ -4,57 +4,34 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Iterable
 
 import datasets
 import numpy as np
 import pytest
 
 from hf_langimb.data import mini_xnli
-from hf_langimb.data.mini_xnli import LANGUAGES, generation, lexicon, sentences
-from hf_langimb.data.mini_xnli.generation import SPLITS
-from hf_langimb.data.mini_xnli.meaning import (
-    ACTIVITIES,
-    CIRCUMSTANCES,
-    CONTRADICTION,
-    ENTAILMENT,
-    FRAMES,
-    NEUTRAL,
-    SUBJECT_OF,
-    Clause,
-    choices,
-    label_of,
-)
+from hf_langimb.data.mini_xnli import LANGUAGES, generation, meaning
+from hf_langimb.data.mini_xnli.meaning import CIRCUMSTANCES, SUBJECT_OF, Clause, label_of
+from hf_langimb.data.mini_xnli.sentences import say
 
 NOUN_OF = {noun.en: noun for noun in SUBJECT_OF}
+Rows = list[dict]
 
 
-def word(words: tuple, en: str | None) -> lexicon.Word | None:
+def word(words: tuple, en: object) -> meaning.Word | None:
     return None if en is None else next(found for found in words if found.en == en)
 
 
 def clause(noun: str, verb: str, thing: str | None = None, **slots: object) -> Clause:
     """A clause from English words: clause("dog", "eat", "fish", place="in the forest", negated=True)."""
-    subject = SUBJECT_OF[NOUN_OF[noun]]
-    frames = [f for f in FRAMES if subject.who in f.who and verb in [v.en for v in f.verbs]]
-    frame = frames[0]
-    things = tuple(found for words in frame.objects for found in words)
-    made = Clause(
-        str(slots.get("quantifier", "")),
-        NOUN_OF[noun],
-        word(subject.modifiers, slots.get("modifier")),
-        bool(slots.get("negated", False)),
-        frame,
-        word(frame.verbs, verb),
-        word(things, thing),
-    )
-    for slot in CIRCUMSTANCES:
-        made = made._replace(**{slot: word(choices(made, slot), slots.get(slot))})
-    return made
-
-
-def say(made: Clause) -> tuple[str, str]:
-    """The clause in French and in English."""
-    return sentences.say(made, "fr"), sentences.say(made, "en")
+    found = NOUN_OF[noun]
+    who, modifiers = SUBJECT_OF[found].who, SUBJECT_OF[found].modifiers
+    frame = next(f for f in meaning.FRAMES if who in f.who and verb in [v.en for v in f.verbs])
+    made = word(sum(frame.objects, ()), thing)
+    rest = [word(meaning.choices(slot, found, frame, made), slots.get(slot)) for slot in CIRCUMSTANCES]
+    quantifier, modifier = str(slots.get("quantifier", "")), word(modifiers, slots.get("modifier"))
+    return Clause(quantifier, found, modifier, bool(slots.get("negated")), frame, word(frame.verbs, verb), made, *rest)
 
 
 @pytest.fixture(scope="module")
@@ -63,18 +40,28 @@ def data() -> datasets.DatasetDict:
 
 
 @pytest.fixture(scope="module")
-def texts(data: datasets.DatasetDict) -> dict[str, list[str]]:
+def rows(data: datasets.DatasetDict) -> dict[str, Rows]:
+    """The rows of each split as dictionaries."""
+    return {name: split.to_list() for name, split in data.items()}
+
+
+@pytest.fixture(scope="module")
+def texts(rows: dict[str, Rows]) -> dict[str, list[str]]:
     """Every different sentence, by language."""
-    found: dict[str, dict[str, None]] = {language: {} for language in LANGUAGES}
-    for split in data.values():
-        for column in ("premise", "hypothesis"):
-            for text, language in zip(split[column], split["language"], strict=True):
-                found[language][text] = None
-    return {language: list(sentences) for language, sentences in found.items()}
+    every = [row for split in rows.values() for row in split]
+    sides = ("premise", "hypothesis")
+    return {
+        language: [*dict.fromkeys(row[side] for row in every for side in sides if row["language"] == language)]
+        for language in LANGUAGES
+    }
+
+
+def words_of(texts: Iterable[str]) -> Counter[str]:
+    return Counter(found for text in texts for found in re.findall(r"\w+", text.lower()))
 
 
 # --- Labels -------------------------------------------------------------------------------------------------
-E, N, C, OPEN = ENTAILMENT, NEUTRAL, CONTRADICTION, None
+(E, N, C), OPEN = range(3), None
 EATS = {"noun": "dog", "verb": "eat", "thing": "fish"}
 PAIRS = [
     # dropping and adding, and the same under negation
@@ -125,74 +112,52 @@ def test_labels_follow_from_the_clauses(premise: dict, hypothesis: dict, label: 
 def test_equal_and_synonymous_sentences_entail_each_other() -> None:
     doctor = clause("doctor", "buy", "apple", place="at the market")
     physician = clause("physician", "purchase", "apple", place="at the market")
-    assert label_of(doctor, physician) == label_of(physician, doctor) == ENTAILMENT
-    assert label_of(doctor, physician._replace(negated=True)) == CONTRADICTION
+    assert label_of(doctor, physician) == label_of(physician, doctor) == E
+    assert label_of(doctor, physician._replace(negated=True)) == C
 
 
 # --- Sentences ----------------------------------------------------------------------------------------------
-FORMS = [
-    (clause("bear", "eat", "meat", modifier="old"), "Le vieil ours mange de la viande.", "The old bear eats meat."),
-    (
-        clause("owl", "hunt", "mouse", modifier="beautiful", negated=True),
-        "Le beau hibou ne chasse pas de souris.",
-        "The beautiful owl does not hunt mice.",
+FORMS = {
+    "Le vieil ours mange de la viande. The old bear eats meat.": clause("bear", "eat", "meat", modifier="old"),
+    "Le beau hibou ne chasse pas de souris. The beautiful owl does not hunt mice.": clause(
+        "owl", "hunt", "mouse", modifier="beautiful", negated=True
     ),
-    (
-        clause("eagle", "hunt", "bird", quality="small", modifier="beautiful"),
-        "Le bel aigle chasse de petits oiseaux.",
-        "The beautiful eagle hunts small birds.",
+    "Le bel aigle chasse de petits oiseaux. The beautiful eagle hunts small birds.": clause(
+        "eagle", "hunt", "bird", quality="small", modifier="beautiful"
     ),
-    (
-        clause("nurse", "buy", "orange", negated=True, modifier="Spanish"),
-        "L'infirmière espagnole n'achète pas d'oranges.",
-        "The Spanish nurse does not buy oranges.",
+    "L'infirmière espagnole n'achète pas d'oranges. The Spanish nurse does not buy oranges.": clause(
+        "nurse", "buy", "orange", negated=True, modifier="Spanish"
     ),
-    (
-        clause("scientist", "play", "guitar", quantifier="all", manner="alone"),
-        "Toutes les scientifiques jouent de la guitare seules.",
-        "All scientists play the guitar alone.",
+    "Toutes les scientifiques jouent de la guitare seules. All scientists play the guitar alone.": clause(
+        "scientist", "play", "guitar", quantifier="all", manner="alone"
     ),
-    (
-        clause("child", "be happy", quantifier="all", negated=True, manner="very"),
-        "Aucun enfant n'est très content.",
-        "No child is very happy.",
+    "Aucun enfant n'est très content. No child is very happy.": clause(
+        "child", "be happy", quantifier="all", negated=True, manner="very"
     ),
-    (
-        clause("artist", "be calm", quantifier="some", negated=True),
-        "Certaines artistes ne sont pas calmes.",
-        "Some artists are not calm.",
+    "Certaines artistes ne sont pas calmes. Some artists are not calm.": clause(
+        "artist", "be calm", quantifier="some", negated=True
     ),
-    (
-        clause("wolf", "drink", "water", quantifier="three", modifier="white"),
-        "Trois loups blancs boivent de l'eau.",
-        "Three white wolves drink water.",
+    "Trois loups blancs boivent de l'eau. Three white wolves drink water.": clause(
+        "wolf", "drink", "water", quantifier="three", modifier="white"
     ),
-    (
-        clause("Marie", "speak", "Arabic", manner="well", negated=True, time="at 8 o'clock"),
-        "Marie ne parle pas bien arabe à 8 heures.",
-        "Marie does not speak Arabic well at 8 o'clock.",
+    "Marie ne parle pas bien arabe à 8 heures. Marie does not speak Arabic well at 8 o'clock.": clause(
+        "Marie", "speak", "Arabic", manner="well", negated=True, time="at 8 o'clock"
     ),
-    (
-        clause("engineer", "drive", "automobile", negated=True),
-        "L'ingénieur ne conduit pas d'automobile.",
-        "The engineer does not drive an automobile.",
+    "L'ingénieur ne conduit pas d'automobile. The engineer does not drive an automobile.": clause(
+        "engineer", "drive", "automobile", negated=True
     ),
-    (
-        clause("pianist", "wait for", "bus", quantifier="some", modifier="who lives in Rome"),
-        "Certains pianistes qui vivent à Rome attendent le bus.",
-        "Some pianists who live in Rome wait for the bus.",
+    "Certains pianistes qui vivent à Rome attendent le bus. Some pianists who live in Rome wait for the bus.": clause(
+        "pianist", "wait for", "bus", quantifier="some", modifier="who lives in Rome"
     ),
-    (
-        clause("student", "play", "instrument", place="in the living room"),
-        "L'étudiante joue d'un instrument dans le salon.",
-        "The student plays an instrument in the living room.",
+    "L'étudiante joue d'un instrument dans le salon. The student plays an instrument in the living room.": clause(
+        "student", "play", "instrument", place="in the living room"
     ),
-]
+}
 
 
-@pytest.mark.parametrize(("made", "french", "english"), FORMS)
-def test_forms_agree(made: Clause, french: str, english: str) -> None:
-    assert say(made) == (french, english)
+@pytest.mark.parametrize(("sentences", "made"), FORMS.items())
+def test_forms_agree(sentences: str, made: Clause) -> None:
+    assert f"{say(made, 'fr')} {say(made, 'en')}" == sentences
 
 
 VOWEL = r"(?!hibou|héron|haricot)[aeiouhéèêâîô]"
@@ -241,30 +206,19 @@ def test_sentences_are_short(data: datasets.DatasetDict) -> None:
 
 # --- The data sets ------------------------------------------------------------------------------------------
 GOLDEN = {
-    "train-00000-fr": (
-        "Le musicien qui vit en Italie danse dehors.",
-        "Le pianiste qui vit en Italie danse dehors.",
-        "neutral",
-    ),
-    "train-00001-en": ("David does not praise the customer.", "David praises the customer.", "contradiction"),
-    "train-00002-fr": (
-        "La sportive blonde ne dévore pas de légumes.",
-        "La sportive blonde ne dévore pas de haricots.",
-        "entailment",
-    ),
-    "test-00002-fr": (
-        "La sculptrice fatiguée attend le train à l'hôtel.",
-        "La sculptrice n'attend pas le train.",
-        "contradiction",
-    ),
+    "train-00000-fr neutral": "Le musicien qui vit en Italie danse dehors. Le pianiste qui vit en Italie danse dehors.",
+    "train-00001-en contradiction": "David does not praise the customer. David praises the customer.",
+    "train-00002-fr entailment": "La sportive blonde ne dévore pas de légumes. "
+    "La sportive blonde ne dévore pas de haricots.",
+    "test-00002-fr contradiction": "La sculptrice fatiguée attend le train à l'hôtel. "
+    "La sculptrice n'attend pas le train.",
 }
 
 
-def test_some_items_are_as_they_always_were(data: datasets.DatasetDict) -> None:
-    rows = {row["id"]: row for split in ("train", "test") for row in data[split].select(range(6))}
-    for name, expected in GOLDEN.items():
-        row = rows[name]
-        assert (row["premise"], row["hypothesis"], mini_xnli.LABELS[row["gold"]]) == expected
+def test_some_items_are_as_they_always_were(rows: dict[str, Rows]) -> None:
+    first = [row for split in ("train", "test") for row in rows[split][:6]]
+    found = {f"{r['id']} {mini_xnli.LABELS[r['gold']]}": f"{r['premise']} {r['hypothesis']}" for r in first}
+    assert found | GOLDEN == found
 
 
 def test_generation_is_deterministic_and_grows() -> None:
@@ -276,64 +230,56 @@ def test_generation_is_deterministic_and_grows() -> None:
     assert [row["premise"] for row in silent] == [row["premise"] for row in short]
 
 
-def test_rows(data: datasets.DatasetDict) -> None:
-    assert list(data) == list(SPLITS)
+def test_rows(data: datasets.DatasetDict, rows: dict[str, Rows]) -> None:
+    assert list(data) == list(generation.SPLITS)
     for name, split in data.items():
         assert split.features["label"].names == split.features["gold"].names == list(mini_xnli.LABELS)
         assert len(set(split["id"])) == len(split)
-        by_item: dict[str, list[dict]] = {}
-        for row in split.to_list():
-            assert row["id"] == f"{row['item']}-{row['language']}"
+        assert all(row["id"] == f"{row['item']}-{row['language']}" for row in rows[name])
+        by_item: dict[str, Rows] = {}
+        for row in rows[name]:
             by_item.setdefault(row["item"], []).append(row)
-        for rows in by_item.values():
-            assert [row["language"] for row in rows] == list(LANGUAGES)
-            assert rows[0]["label"] == rows[1]["label"] and rows[0]["gold"] == rows[1]["gold"]
+        for pair in by_item.values():
+            assert [row["language"] for row in pair] == list(LANGUAGES)
+            assert pair[0]["label"] == pair[1]["label"] and pair[0]["gold"] == pair[1]["gold"]
         assert name == "test" or len(set(Counter(split["gold"]).values())) == 1
     cells = Counter(zip(data["test"]["label"], data["test"]["language"], strict=True))
     assert len(cells) == 6 and len(set(cells.values())) == 1 and len(data["test"]) >= 6_000
-
-
-@pytest.mark.parametrize("language", LANGUAGES)
-def test_no_pair_twice(data: datasets.DatasetDict, language: str) -> None:
-    pairs = [
-        (row["premise"], row["hypothesis"]) for split in data.values() for row in split if row["language"] == language
-    ]
-    assert len(set(pairs)) == len(pairs)
-    assert [pair for pair in pairs if pair[0] == pair[1]] == []
+    for language in LANGUAGES:
+        every = [row for split in rows.values() for row in split if row["language"] == language]
+        pairs = [(row["premise"], row["hypothesis"]) for row in every]
+        assert len(set(pairs)) == len(pairs)
+        assert [pair for pair in pairs if pair[0] == pair[1]] == []
 
 
 def test_splits_share_no_subject_with_verb() -> None:
     seen: dict[tuple[str, str], set[str]] = {}
-    for split in SPLITS:
-        for item in generation.draw_items(split, 1_500, seed=3):
-            for made in item[:2]:
+    for split in generation.SPLITS:
+        for premise, hypothesis, _ in generation.draw_items(split, 1_500, seed=3):
+            for made in (premise, hypothesis):
                 seen.setdefault((made.noun.en, made.verb.en), set()).add(split)
-    assert {splits for pair, (splits, *more) in ((p, list(s)) for p, s in seen.items()) if more} == set()
-    held = Counter(split for (split, _), frames in ACTIVITIES.items() for _ in frames)
+    assert {pair for pair, splits in seen.items() if len(splits) > 1} == set()
+    held = Counter(split for (split, _), frames in meaning.ACTIVITIES.items() for _ in frames)
     assert 0.15 < held["test"] / sum(held.values()) < 0.3
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_words_occur_in_training(data: datasets.DatasetDict, language: str) -> None:
-    def words(rows: datasets.Dataset, *columns: str) -> Counter[str]:
-        texts = [row[column] for row in rows.to_list() if row["language"] == language for column in columns]
-        return Counter(found for text in texts for found in re.findall(r"\w+", text.lower()))
+def test_words_occur_in_training(rows: dict[str, Rows], language: str) -> None:
+    def words(split: Rows, *columns: str) -> Counter[str]:
+        return words_of(row[column] for row in split if row["language"] == language for column in columns)
 
-    train = words(data["train"], "premise", "hypothesis")
+    train = words(rows["train"], "premise", "hypothesis")
     for split in ("validation", "test"):
-        found = words(data[split], "premise", "hypothesis")
+        found = words(rows[split], "premise", "hypothesis")
         assert sum(found[word] for word in set(found) - set(train)) < 0.001 * sum(found.values())  # rare plurals
-    pretraining = words(mini_xnli.pretraining_text(5_000), "premise", "hypothesis")
-    external = words(mini_xnli.external_sentences(), "text")
+    pretraining = words(mini_xnli.pretraining_text(5_000).to_list(), "premise", "hypothesis")
+    external = words(mini_xnli.external_sentences().to_list(), "text")
     unknown = sum(count for found, count in external.items() if found not in pretraining)
     assert unknown / sum(external.values()) < 0.1
 
 
 def test_languages_share_some_words(texts: dict[str, list[str]]) -> None:
-    words = {
-        language: Counter(w for text in texts[language] for w in re.findall(r"\w+", text.lower()))
-        for language in LANGUAGES
-    }
+    words = {language: words_of(texts[language]) for language in LANGUAGES}
     shared = set(words["fr"]) & set(words["en"])
     for counts in words.values():
         assert 0.03 < sum(counts[found] for found in shared) / sum(counts.values()) < 0.15
@@ -369,13 +315,10 @@ def test_annotators_disagree_as_often_as_said() -> None:
     assert mini_xnli.noise_ceiling(loud) == pytest.approx(1 / 3, abs=0.03)
 
 
-def test_majority() -> None:
+def test_the_majority_of_five_annotators_agrees_with_the_grammar_more_than_one() -> None:
     assert generation.majority([0, 1, 1, 2, 1]) == 1
     assert generation.majority([0, 1, 1, 2, 0]) is None
     assert generation.majority([2]) == 2
-
-
-def test_five_annotators_agree_with_the_grammar_more_than_one() -> None:
     rows = mini_xnli.generate("test", 1_500, disagreement=0.4)
     # P(three of five or more right) for p = 1 - 0.4 * 2 / 3, given a majority
     assert mini_xnli.noise_ceiling(rows) == pytest.approx(0.96, abs=0.02)
@@ -384,14 +327,14 @@ def test_five_annotators_agree_with_the_grammar_more_than_one() -> None:
 
 
 # --- Artefacts ----------------------------------------------------------------------------------------------
-def accuracy(data: datasets.DatasetDict, language: str, column: str) -> float:
+def accuracy(rows: dict[str, Rows], language: str, column: str) -> float:
     """Of a classifier by words and pairs of words that sees one side only, and its length, on the gold labels."""
     from sklearn.feature_extraction.text import CountVectorizer
     from sklearn.linear_model import LogisticRegression
 
     def side(split: str) -> tuple[list[str], list[int]]:
-        rows = [row for row in data[split].to_list()[:12_000] if row["language"] == language]
-        return [f"length{len(r[column].split())} {r[column]}" for r in rows], [r["gold"] for r in rows]
+        seen = [row for row in rows[split][:12_000] if row["language"] == language]
+        return [f"length{len(r[column].split())} {r[column]}" for r in seen], [r["gold"] for r in seen]
 
     bag = CountVectorizer(ngram_range=(1, 2), min_df=3, token_pattern=r"[\w'-]+")
     texts, gold = side("train")
@@ -401,6 +344,6 @@ def accuracy(data: datasets.DatasetDict, language: str, column: str) -> float:
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_one_side_hardly_tells_the_label(data: datasets.DatasetDict, language: str) -> None:
-    assert accuracy(data, language, "hypothesis") < 0.38
-    assert accuracy(data, language, "premise") < 0.5  # its negation and length tell a little
+def test_one_side_hardly_tells_the_label(rows: dict[str, Rows], language: str) -> None:
+    assert accuracy(rows, language, "hypothesis") < 0.38
+    assert accuracy(rows, language, "premise") < 0.5  # its negation and length tell a little

@@ -20,13 +20,7 @@ near it are drawn until one makes the wanted label true. The splits share no com
 grammar computes.
 """
 
-from hf_langimb.data.mini_xnli.generation import (
-    external_sentences,
-    generate,
-    load,
-    noise_ceiling,
-    pretraining_text,
-)
+from hf_langimb.data.mini_xnli.generation import external_sentences, generate, load, noise_ceiling, pretraining_text
 from hf_langimb.data.mini_xnli.meaning import LABELS
 from hf_langimb.data.mini_xnli.sentences import LANGUAGES
 

@@ -6,23 +6,14 @@ import functools
 import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import datasets
+import numpy as np
+import pandas as pd
 
-from hf_langimb.data.mini_xnli.lexicon import Word
-from hf_langimb.data.mini_xnli.meaning import (
-    ACTIVITIES,
-    CIRCUMSTANCES,
-    LABELS,
-    NEUTRAL,
-    SUBJECT_OF,
-    Clause,
-    Frame,
-    choices,
-    label_of,
-    relate,
-)
+from hf_langimb.data.mini_xnli import meaning
+from hf_langimb.data.mini_xnli.meaning import ACTIVITIES, CIRCUMSTANCES, LABELS, SUBJECT_OF, Clause, Frame, Word
 from hf_langimb.data.mini_xnli.sentences import LANGUAGES, say
 
 T = TypeVar("T")
@@ -30,8 +21,23 @@ SPLITS = ("train", "validation", "test")
 DATA_SEED = 2024
 DISAGREEMENT = 0.15  # probability that an annotator's label is redrawn uniformly over the three labels
 ANNOTATORS = 5  # per test row, as in XNLI; rows of the other splits have one
+
+NOUNS = tuple(SUBJECT_OF)
 QUANTIFIERS = ("all", "some", "three")  # a negated "all" says "no"
+QUANTIFIED = 0.05  # the chance that a sentence speaks of all, some or three and not of one
 CHANGEABLE = ("noun", "modifier", "verb", "object", *CIRCUMSTANCES)
+PLACE = {slot: place for place, slot in enumerate(Clause._fields)}
+CHANGES = (1, 1, 2)  # how many words of the hypothesis change in a premise
+UNRELATED = 0.1  # the chance that a neutral premise speaks of something else
+# Premises of all labels should look alike, so these compensate for what each label favours.
+# By label: the chance that the premise is negated if the hypothesis is affirmed, and if it is negated (without
+# opposites, entailments agree in negation and contradictions do not); and the quantifiers to pick from.
+PREMISE_NEGATED = ((0.0, 0.7), (0.35, 0.35), (0.7, 0.0))
+PREMISE_QUANTIFIERS = (
+    ("all", "some", "some", "three"),
+    ("all", "all", "all", "some", "three"),
+    ("all", "some", "some", "three", "three", "three"),
+)
 
 
 def pick(rng: random.Random, options: Sequence[T]) -> T:
@@ -39,22 +45,14 @@ def pick(rng: random.Random, options: Sequence[T]) -> T:
     return options[int(rng.random() * len(options))]
 
 
-def replaced(clause: Clause, slot: str, word: Word | None) -> Clause:
-    """The clause with another word, or none, in one slot."""
-    return clause._replace(**{slot: word})  # type: ignore[arg-type]
-
-
 def draw_activity(rng: random.Random, clause: Clause, frame: Frame, size: int) -> Clause:
     """The clause with a new verb and object and `size` circumstances, or all but one if there are fewer."""
     thing = pick(rng, pick(rng, frame.objects)) if frame.objects else None
-    clause = Clause(*clause[:4], frame, pick(rng, frame.verbs), thing)
-    slots = [slot for slot in CIRCUMSTANCES if choices(clause, slot)]
-    for slot in rng.sample(slots, min(size, len(slots) - 1)):  # one stays free: a premise may say more
-        clause = replaced(clause, slot, pick(rng, choices(clause, slot)))
-    return clause
-
-
-NOUNS = tuple(SUBJECT_OF)
+    verb = pick(rng, frame.verbs)
+    words = {slot: found for slot in CIRCUMSTANCES if (found := meaning.choices(slot, clause.noun, frame, thing))}
+    slots = rng.sample([*words], min(size, len(words) - 1))  # one stays free: a premise may say more
+    chosen: Any = {slot: pick(rng, words[slot]) for slot in slots}
+    return Clause(*clause[:4], frame, verb, thing, **chosen)
 
 
 def draw_hypothesis(rng: random.Random, split: str) -> Clause:
@@ -69,35 +67,16 @@ def draw_hypothesis(rng: random.Random, split: str) -> Clause:
 
 
 @functools.cache
-def near(value: Word, words: tuple[Word, ...], siblings: bool) -> tuple[Word, ...]:
-    """The other words that imply, follow from or exclude `value`; `siblings`: or are independent of it."""
-    return tuple(word for word in words if word is not value and (siblings or relate(word, value) != "#"))
-
-
-def changed(rng: random.Random, clause: Clause, slot: str) -> Clause:
-    """The clause with another word in this slot, near the present one, or none."""
-    value: Word | None = getattr(clause, slot)
-    words: tuple[Word | None, ...] = choices(clause, slot)
-    if value is not None:
-        optional = clause.frame.optional and not clause.verb.above  # one eats, but devours something
-        words = near(value, choices(clause, slot), slot == "object")
-        if slot in ("modifier", *CIRCUMSTANCES) or (slot == "object" and optional):
-            words = (*words, None)
-    return replaced(clause, slot, pick(rng, words)) if words else clause
-
-
-# Premises of all labels should look alike, so these compensate for what each label favours.
-# By label: the chance that the premise is negated if the hypothesis is affirmed, and if it is negated (without
-# opposites, entailments agree in negation and contradictions do not); and the quantifiers to pick from.
-PREMISE_NEGATED = ((0.0, 0.7), (0.35, 0.35), (0.7, 0.0))
-PREMISE_QUANTIFIERS = (
-    ("all", "some", "some", "three"),
-    ("all", "all", "all", "some", "three"),
-    ("all", "some", "some", "three", "three", "three"),
-)
-QUANTIFIED = 0.05  # the chance that a sentence speaks of all, some or three and not of one
-CHANGES = (1, 1, 2)  # how many words of the hypothesis change in a premise
-UNRELATED = 0.1  # the chance that a neutral premise speaks of something else
+def near(
+    slot: str, value: Word | None, frame: Frame, verb: Word, thing: Word | None, noun: Word
+) -> tuple[Word | None, ...]:
+    """The other words that imply, follow from or exclude the value of a slot, or none where it may be left out."""
+    words = meaning.choices(slot, noun, frame, thing)
+    if value is None:
+        return words
+    related = [w for w in words if w is not value and (slot == "object" or meaning.relate(w, value) != "#")]
+    optional = slot == "object" and frame.optional and not verb.above  # one eats, but devours something
+    return (*related, None) if optional or slot in ("modifier", *CIRCUMSTANCES) else (*related,)
 
 
 def draw_stance(rng: random.Random, clause: Clause, gold: int) -> Clause:
@@ -109,61 +88,43 @@ def draw_stance(rng: random.Random, clause: Clause, gold: int) -> Clause:
 
 def draw_premise(rng: random.Random, stance: Clause, split: str, gold: int) -> Clause:
     """A clause with this stance and near its present meaning, or now and then unrelated."""
-    if gold == NEUTRAL and rng.random() < UNRELATED:
+    if gold == meaning.NEUTRAL and rng.random() < UNRELATED:
         frame = pick(rng, ACTIVITIES[split, SUBJECT_OF[stance.noun]])
         return draw_activity(rng, stance, frame, pick(rng, (1, 2, 2)))
-    clause = stance
+    words: list[Any] = [*stance]  # in a list, as fast as it can be: most premises are rejected
     for slot in rng.sample(CHANGEABLE, pick(rng, CHANGES)):
-        clause = changed(rng, clause, slot)
-    return clause if clause.object else clause._replace(quality=None)
+        place = PLACE[slot]
+        if others := near(slot, words[place], *words[4:7], stance.noun):
+            words[place] = pick(rng, others)
+    if not words[PLACE["object"]]:
+        words[PLACE["quality"]] = None
+    return Clause(*words)
 
 
-def fits(premise: Clause, hypothesis: Clause, gold: int) -> bool:
-    """Whether the premise makes the label true, in not too many words."""
-    return label_of(premise, hypothesis) == gold and premise != hypothesis and None in (premise.modifier, *premise[7:])
-
-
-class Item(NamedTuple):
-    """One meaning: two clauses and the grammar's label, an index of `LABELS`."""
-
-    premise: Clause
-    hypothesis: Clause
-    gold: int
-
-    def texts(self, language: str) -> tuple[str, str]:
-        """The premise and the hypothesis as sentences."""
-        return say(self.premise, language), say(self.hypothesis, language)
-
-
-def draw_item(rng: random.Random, split: str, gold: int) -> Item:
-    """A new item with this label."""
+def draw_item(rng: random.Random, split: str, gold: int) -> tuple[Clause, Clause]:
+    """A premise and a hypothesis with this label, in not too many words."""
     while True:
         hypothesis = draw_hypothesis(rng, split)
         for _ in range(200):
             stance = draw_stance(rng, hypothesis, gold)
             for _ in range(6):
                 premise = draw_premise(rng, stance, split, gold)
-                if fits(premise, hypothesis, gold):
-                    return Item(premise, hypothesis, gold)
+                short = premise != hypothesis and None in (premise.modifier, *premise[7:])
+                if short and meaning.label_of(premise, hypothesis) == gold:
+                    return premise, hypothesis
 
 
-def draw_items(split: str, items: int, seed: int) -> Iterator[Item]:
-    """`items` different items; every three consecutive ones have the three labels in a random order."""
+def draw_items(split: str, items: int, seed: int) -> Iterator[tuple[Clause, Clause, int]]:
+    """Different premises and hypotheses with gold labels; every three have the three labels in a random order."""
     rng = random.Random(f"mini-XNLI {split} {seed}")  # a string's seed is the same on every machine
     seen: set[tuple[Clause, Clause]] = set()
     order: list[int] = []
     while len(seen) < items:
         order = order or rng.sample(range(3), 3)
-        item = draw_item(rng, split, order[-1])
-        if item[:2] not in seen:
-            seen.add(item[:2])
-            order.pop()
-            yield item
-
-
-def annotate(rng: random.Random, gold: int, disagreement: float) -> int:
-    """One annotator's label."""
-    return rng.randrange(3) if rng.random() < disagreement else gold
+        pair = draw_item(rng, split, order[-1])
+        if pair not in seen:
+            seen.add(pair)
+            yield *pair, order.pop()
 
 
 def majority(labels: Sequence[int]) -> int | None:
@@ -180,21 +141,19 @@ def generate(split: str, items: int, *, seed: int = DATA_SEED, disagreement: flo
     annotator; a test item has five, and is left out if no three of them agree, as in XNLI.
     """
     rng = random.Random(f"mini-XNLI annotators {split} {seed}")  # its own: disagreement changes no sentence
-    rows = []
-    for index, item in enumerate(draw_items(split, items, seed)):
-        annotators = ANNOTATORS if split == "test" else 1
-        label = majority([annotate(rng, item.gold, disagreement) for _ in range(annotators)])
-        name = f"{split}-{index:05d}"
+    rows: list[tuple[str | int, ...]] = []
+    for index, (premise, hypothesis, gold) in enumerate(draw_items(split, items, seed)):
+        annotators = range(ANNOTATORS if split == "test" else 1)
+        label = majority([rng.randrange(3) if rng.random() < disagreement else gold for _ in annotators])
         if label is not None:
+            item = f"{split}-{index:05d}"
             for language in LANGUAGES:
-                rows.append((f"{name}-{language}", name, *item.texts(language), language, label, item.gold))
+                texts = say(premise, language), say(hypothesis, language)
+                rows.append((f"{item}-{language}", item, *texts, language, label, gold))
     text, labels = datasets.Value("string"), datasets.ClassLabel(names=list(LABELS))
     names = ("id", "item", "premise", "hypothesis", "language", "label", "gold")
     features = datasets.Features(dict.fromkeys(names, text) | {"label": labels, "gold": labels})
-    columns = zip(*rows, strict=True) if rows else ((),) * len(names)
-    return datasets.Dataset.from_dict(
-        {name: list(column) for name, column in zip(names, columns, strict=True)}, features=features
-    )
+    return datasets.Dataset.from_pandas(pd.DataFrame(rows, columns=names), features=features, preserve_index=False)
 
 
 def load(
@@ -211,15 +170,8 @@ def load(
     """
     sizes = {"train": train_items, "validation": validation_items, "test": test_items}
     splits = {name: generate(name, size, seed=seed, disagreement=disagreement) for name, size in sizes.items()}
-    cells = list(zip(splits["test"]["label"], splits["test"]["language"], strict=True))
-    rarest = min(Counter(cells).values(), default=0)
-    count: Counter[tuple[int, str]] = Counter()
-    kept = []
-    for row, cell in enumerate(cells):
-        count[cell] += 1
-        if count[cell] <= rarest:
-            kept.append(row)
-    splits["test"] = splits["test"].select(kept)
+    cells = splits["test"].to_pandas().groupby(["label", "language"])
+    splits["test"] = splits["test"].select(np.flatnonzero(cells.cumcount() < cells.size().min()))
     return datasets.DatasetDict(splits)
 
 
@@ -230,10 +182,7 @@ def pretraining_text(items: int = 20_000, *, seed: int = DATA_SEED + 1) -> datas
     language modelling, arXiv 1901.07291) and can ignore the language if a task does not need it, as large models do.
     """
     pairs = generate("train", items, seed=seed).select_columns(["premise", "hypothesis", "language"])
-    hypotheses = pairs["hypothesis"][:]
-    other = [
-        text for french, english in zip(hypotheses[::2], hypotheses[1::2], strict=True) for text in (english, french)
-    ]
+    other = np.array(pairs["hypothesis"][:], dtype=object).reshape(-1, 2)[:, ::-1].ravel()  # French and English swapped
     return pairs.remove_columns("hypothesis").add_column("hypothesis", other)
 
 

@@ -1,4 +1,4 @@
-"""What a clause means: who can do what, the words that may stand in it, and the label of two clauses."""
+"""The words of mini-XNLI (`words.yaml`), the clauses that they make, and the label of two clauses."""
 
 from __future__ import annotations
 
@@ -6,22 +6,65 @@ import functools
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from importlib import resources
+from typing import Any, NamedTuple
 
-from hf_langimb.data.mini_xnli import lexicon
-from hf_langimb.data.mini_xnli.lexicon import Word, parse, parse_family
+import yaml
 
+TABLES: dict[str, Any] = yaml.safe_load((resources.files(__package__) / "words.yaml").read_text(encoding="utf-8"))
 LABELS = ("entailment", "neutral", "contradiction")
 ENTAILMENT, NEUTRAL, CONTRADICTION = range(3)
+CIRCUMSTANCES = ("quality", "manner", "place", "time")  # what an activity can do without
 
 
+# --- Words --------------------------------------------------------------------------------------------------
+@dataclass(frozen=True, eq=False)  # eq=False: words are compared, and looked up, by identity
+class Word:
+    """A word or phrase in both languages, tied to others by their senses."""
+
+    fr: str
+    en: str
+    sense: str
+    above: tuple[str, ...] = ()  # senses it implies
+    against: tuple[str, ...] = ()  # senses it excludes
+    gender: str = ""  # of a noun: m, f, and capital if uncountable
+    other: str = ""  # an adjective's feminine, a verb's irregular plural
+    before: bool = False  # an adjective that French places before the noun
+    relative: bool = False  # an adjective that depends on its noun
+
+
+def parse(text: str, noun: bool = False) -> tuple[Word, ...]:
+    """The different words of one table row, in order."""
+    rows = [[part.replace("_", " ") for part in entry.split()] for entry in text.split(",") if entry.strip()]
+    genders = [row.pop(1) if noun else "" for row in rows]
+    marks = [{mark[0]: mark[1:] for mark in row[2:]} for row in rows]
+    senses = [mark.get("=", row[1]) for row, mark in zip(rows, marks, strict=True)]
+    excluded = [(sense, mark["!"]) for sense, mark in zip(senses, marks, strict=True) if "!" in mark]
+    excluded += [(b, a) for a, b in excluded]
+    words = {}
+    for (fr, en, *_), gender, sense, mark in zip(rows, genders, senses, marks, strict=True):
+        above = (mark[">"],) if ">" in mark else ()
+        against = tuple(b for a, b in excluded if a in (sense, *above))
+        french, _, other = fr.lstrip("<").partition("/")
+        words[en] = Word(french, en, sense, above, against, gender, other, fr[0] == "<", "~" in mark)
+    return tuple(words.values())
+
+
+def parse_family(general: str, text: str) -> tuple[Word, ...]:
+    """A row of nouns, the general noun (if any) first and above the others."""
+    if general:
+        text = ", ".join([general, *(f"{entry} >{general.split()[2]}" for entry in text.split(","))])
+    return parse(text, noun=True)
+
+
+# --- Who can do what ----------------------------------------------------------------------------------------
 @dataclass(frozen=True, eq=False)
 class Subject:
     """Related nouns (kinds and synonyms of each other) with their modifiers; first names have none."""
 
     who: str
     nouns: tuple[Word, ...]
-    modifiers: tuple[Word, ...]
+    modifiers: tuple[Word, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,51 +76,40 @@ class Frame:
     objects: tuple[tuple[Word, ...], ...]  # one tuple per class of objects
     optional: bool  # the object may be left out
     article: str
-    manner: tuple[Word, ...]
-    place: tuple[Word, ...]
-    time: tuple[Word, ...]
+    manners: tuple[Word, ...]
+    places: tuple[Word, ...]
+    times: tuple[Word, ...]
 
 
 def _subjects() -> Iterator[Subject]:
     """The families of nouns, the lone nouns and the first names."""
-    modifiers = {
-        who: parse(text) + parse(lexicon.TABLES["subject_phrases"][who])
-        for who, text in lexicon.TABLES["subject_adjectives"].items()
-    }
-    for who, general, text in lexicon.TABLES["subjects"]:
+    for who, general, text in TABLES["subjects"]:
+        modifiers = parse(TABLES["subject_adjectives"][who]) + parse(TABLES["subject_phrases"][who])
         nouns = parse_family(general, text)
-        senses = [""] if general else dict.fromkeys(noun.sense for noun in nouns)
-        for sense in senses:
-            yield Subject(who, tuple(noun for noun in nouns if sense in ("", noun.sense)), modifiers[who])
-    for name, gender in (entry.split() for entry in lexicon.TABLES["names"].split(",")):
-        yield Subject("h", (Word(name, name, name, gender=gender),), ())
+        for sense in [""] if general else dict.fromkeys(noun.sense for noun in nouns):
+            yield Subject(who, tuple(noun for noun in nouns if sense in ("", noun.sense)), modifiers)
+    for name, gender in (entry.split() for entry in TABLES["names"].split(",")):
+        yield Subject("h", (Word(name, name, name, gender=gender),))
 
 
-QUALITIES: dict[Word, tuple[Word, ...]] = {}  # the adjectives of each object, filled by `_objects`
+def _frames() -> Iterator[Frame]:
+    circumstances = [TABLES[name] for name in ("manners", "places", "times")]
+    for who, verbs, objects, article, *rows in TABLES["frames"]:
+        classes = tuple(OBJECTS[name] for name in objects.lstrip("?").split())
+        words = [
+            parse(", ".join(table[name] for name in names.split()))
+            for table, names in zip(circumstances, rows, strict=True)
+        ]
+        yield Frame(who, parse(verbs), classes, objects[:1] == "?", article, *words)
 
 
-@functools.cache
-def _objects(name: str) -> tuple[Word, ...]:
-    general, nouns, adjectives = lexicon.TABLES["objects"][name]
-    words = parse_family(general, nouns)
-    QUALITIES.update(dict.fromkeys(words, parse(adjectives)))
-    return words
-
-
-def _frame(row: tuple[str, ...]) -> Frame:
-    who, verbs, objects, article, *circumstances = row
-    classes = tuple(_objects(name) for name in objects.lstrip("?").split())
-    tables = (lexicon.TABLES["manners"], lexicon.TABLES["places"], lexicon.TABLES["times"])
-    manner, place, time = (
-        parse(", ".join(table[name] for name in names.split()))
-        for table, names in zip(tables, circumstances, strict=True)
-    )
-    return Frame(who, parse(verbs), classes, objects[:1] == "?", article, manner, place, time)
-
-
-SUBJECTS = tuple(_subjects())
+OBJECTS: dict[str, tuple[Word, ...]] = {}
+QUALITIES: dict[Word, tuple[Word, ...]] = {}  # the adjectives of each object
+for _name, (_general, _nouns, _adjectives) in TABLES["objects"].items():
+    OBJECTS[_name] = parse_family(_general, _nouns)
+    QUALITIES |= dict.fromkeys(OBJECTS[_name], parse(_adjectives))
+SUBJECTS, FRAMES = tuple(_subjects()), tuple(_frames())
 SUBJECT_OF = {noun: subject for subject in SUBJECTS for noun in subject.nouns}
-FRAMES = tuple(_frame(row) for row in lexicon.TABLES["frames"])
 
 
 def _activities() -> dict[tuple[str, Subject], tuple[Frame, ...]]:
@@ -116,24 +148,16 @@ class Clause(NamedTuple):
     time: Word | None = None
 
 
-CIRCUMSTANCES = ("quality", "manner", "place", "time")  # what an activity can do without
-
-
-def choices(clause: Clause, slot: str) -> tuple[Word, ...]:
-    """The words that may stand in a slot of this clause."""
-    if slot == "noun":
-        return SUBJECT_OF[clause.noun].nouns
-    if slot == "modifier":
-        return SUBJECT_OF[clause.noun].modifiers
-    if slot == "verb":
-        return clause.frame.verbs
+def choices(slot: str, noun: Word, frame: Frame, thing: Word | None) -> tuple[Word, ...]:
+    """The words that may stand in a slot of a clause with this noun, frame and object."""
     if slot == "object":
-        return next((words for words in clause.frame.objects if clause.object in words), ())
+        return next((words for words in frame.objects if thing in words), ())
     if slot == "quality":
-        return QUALITIES[clause.object] if clause.object and clause.frame.article in ("some", "one") else ()
-    return getattr(clause.frame, slot)
+        return QUALITIES[thing] if thing and frame.article in ("some", "one") else ()
+    return getattr(SUBJECT_OF[noun] if slot in ("noun", "modifier") else frame, f"{slot}s")
 
 
+# --- Labels -------------------------------------------------------------------------------------------------
 def relate(premise: Word | None, hypothesis: Word | None) -> str:
     """How the premise's word in a slot relates to the hypothesis's: one of = < > | #."""
     if premise is hypothesis:
@@ -160,33 +184,33 @@ NEGATED: dict[tuple[bool, bool], dict[str, str | None]] = {
 }
 
 
+@functools.cache
 def join(*relations: str) -> str:
     """The relation of two conjunctions, from those of their parts (no opposites among them)."""
-    kinds = set(relations) - {"="}
+    kinds = {*relations} - {"="}
     return kinds.pop() if len(kinds) == 1 else "#" if kinds else "="
 
 
-def noun_relation(nouns: str, premise: Word | None, hypothesis: Word | None) -> str | None:
+@functools.cache
+def noun_relation(
+    premise: Word | None, hypothesis: Word | None, adjective: Word | None, other: Word | None
+) -> str | None:
     """The relation of two nouns with their adjectives; None: a small horse need not be a small animal."""
-    if nouns != "=" and premise and hypothesis and premise.relative and hypothesis.relative:
+    nouns = relate(premise, hypothesis)
+    if nouns != "=" and adjective and other and adjective.relative and other.relative:
         return None
-    return join(nouns, relate(premise, hypothesis))
-
-
-def subject_relation(premise: Clause, hypothesis: Clause) -> str | None:
-    """How the two subjects with their modifiers relate; None: open to dispute."""
-    return noun_relation(relate(premise.noun, hypothesis.noun), premise.modifier, hypothesis.modifier)
+    return join(nouns, relate(adjective, other))
 
 
 def activity_relation(premise: Clause, hypothesis: Clause) -> str | None:
     """How what the premise's subject does relates to what the hypothesis's does; None: open to dispute."""
     if premise.frame is not hypothesis.frame:  # independent, unless one cannot do both at once (walk and swim)
         return "#" if premise.frame.objects or hypothesis.frame.objects else None
-    verb, manner = relate(premise.verb, hypothesis.verb), relate(premise.manner, hypothesis.manner)
+    things = noun_relation(premise.object, hypothesis.object, premise.quality, hypothesis.quality)
     place, time = relate(premise.place, hypothesis.place), relate(premise.time, hypothesis.time)
-    things = noun_relation(relate(premise.object, hypothesis.object), premise.quality, hypothesis.quality)
     if things is None or place == "#" or time == "#":  # does who reads in the garden read in the park?
         return None
+    verb, manner = relate(premise.verb, hypothesis.verb), relate(premise.manner, hypothesis.manner)
     if premise.negated and manner in "<|":  # does who does not sleep well sleep?
         return None
     if "|" not in (verb, manner, place):
@@ -215,7 +239,8 @@ def quantified_label(before: str, after: str, nouns: str, statements: str) -> in
 
 def label_of(premise: Clause, hypothesis: Clause) -> int | None:
     """The gold label of a pair (an index of `LABELS`), or None where it could be disputed."""
-    nouns, activity = subject_relation(premise, hypothesis), activity_relation(premise, hypothesis)
+    nouns = noun_relation(premise.noun, hypothesis.noun, premise.modifier, hypothesis.modifier)
+    activity = activity_relation(premise, hypothesis)
     if nouns is None or nouns == "#" or activity is None:
         return None
     statements = NEGATED[premise.negated, hypothesis.negated][activity]
