@@ -13,7 +13,7 @@ from typing import Any
 from hf_langimb import __version__
 from hf_langimb.console import ends_in_words, hide_bars, start_program, with_dashes
 from hf_langimb.counts.weighting import WEIGHTING_SCHEMES
-from hf_langimb.data.spec import DataSpec
+from hf_langimb.data.flags import add_data_flags, data_spec
 from hf_langimb.measures import POOLINGS, PROTOCOLS
 from hf_langimb.measures.attribution import DTYPES, MASKINGS, METHODS
 
@@ -22,7 +22,7 @@ def audit(options: Namespace) -> None:
     """Print whether labels depend on language in a data set, split by split."""
     from hf_langimb.runs.answers import audit_text
 
-    splits = DataSpec.from_options(options).counts()
+    splits = data_spec(options).counts()
     audits = {split: counts.audit(options.weighting) for split, counts in splits.items()}
     several = len(audits) > 1
     texts = (f"## {split}\n\n" * several + audit_text(values) for split, values in audits.items())
@@ -36,7 +36,7 @@ def probe(options: Namespace) -> None:
     from hf_langimb.runs.answers import probe_report
 
     start_program()
-    rows = DataSpec.from_options(options).texts(first=options.rows or None)
+    rows = data_spec(options).texts(first=options.rows or None)
     found = probe_model(
         options.model,
         rows,
@@ -63,7 +63,7 @@ def explain(options: Namespace) -> None:
 
     state = start_program()
     logging.basicConfig(format="langimb: %(message)s")
-    rows = DataSpec.from_options(options).rows(options.rows or None)
+    rows = data_spec(options).rows(options.rows or None)
     trained = load_trained(options.model)
     settings = {name: getattr(options, name) for name in ("method", "masking", "budget", "dtype")}
     store = attribute(
@@ -174,7 +174,7 @@ def _parser() -> ArgumentParser:
     run_folder: dict[str, Any] = {"metavar": "RUN", "help": "run folder of a recipe, or Hub id of a model of one"}
 
     command = add(audit, "do labels depend on language in a data set?")
-    DataSpec.add_arguments(command)
+    add_data_flags(command)
     command.add_argument(
         "--weighting",
         type=lambda name: name.replace("-", "_"),
@@ -187,7 +187,7 @@ def _parser() -> ArgumentParser:
     command = add(probe, "do a model's features reveal the language?")
     flag = command.add_argument
     flag("model", metavar="MODEL", help="Hub id or folder of an encoder, classifier or adapter")
-    DataSpec.add_arguments(command)
+    add_data_flags(command)
     flag("--rows", type=int, default=1000, help="first rows of each language, 0 for all (default: %(default)s)")
     flag("--pooling", choices=POOLINGS, help="default: cls (--protocol code: pooler for BERT)")
     flag("--layer", type=_number_or("all"), default=-1, help="0 the embeddings, -1 the last (default), or all")
@@ -199,7 +199,7 @@ def _parser() -> ArgumentParser:
     command = add(explain, "what does each token contribute to a prediction?")
     flag = command.add_argument
     flag("model", metavar="MODEL", help="Hub id or folder of a classifier or adapter")
-    DataSpec.add_arguments(command)
+    add_data_flags(command)
     flag("--output-dir", required=True, metavar="DIR", help="of the attributions; interrupted calls continue")
     flag("--rows", type=int, default=0, help="first rows of each language, 0 for all (default)")
     flag("--method", choices=METHODS, default="owen", help="default: %(default)s (as shap for texts)")

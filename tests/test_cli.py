@@ -417,7 +417,7 @@ def test_interrupted_is_130(tmp_path, langimb, monkeypatch):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("hf_langimb.data.reading.count", interrupt)
+    monkeypatch.setattr("hf_langimb.data.spec.DataSpec.counts", interrupt)
     assert langimb("audit", "x") == (130, "", "langimb: interrupted\n")
 
 
@@ -425,7 +425,7 @@ def test_an_unexpected_error_is_one_sentence_and_a_traceback_where_it_is_asked_f
     def fail(*_, **__):
         raise KeyError("a bug")
 
-    monkeypatch.setattr("hf_langimb.data.reading.count", fail)
+    monkeypatch.setattr("hf_langimb.data.spec.DataSpec.counts", fail)
     code, out, err = langimb("audit", "x")
     assert (code, out, err) == (1, "", "langimb: KeyError: 'a bug' (LANGIMB_DEBUG=1 shows the traceback)\n")
     monkeypatch.setenv("LANGIMB_DEBUG", "1")

@@ -7,16 +7,14 @@ that is counted differs. Needs numpy, scipy and Arrow, not torch.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from hf_langimb.counts.audit import Audit, audit, expected_counts, ratio, used_axes
 from hf_langimb.counts.columns import class_label_names, column_batches, encode_columns, require_columns
-from hf_langimb.counts.verdict import Audit, Measures, judge
-from hf_langimb.counts.weighting import Counts, Floats, cell_weights
-
-SMALL_CELL = 10  # rows under which a cell's shares and weights say little
+from hf_langimb.counts.weighting import Counts, Floats
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,8 +102,6 @@ class JointDistribution:
             and np.array_equal(self.counts, other.counts)
         )
 
-    # Measures. With p(l, c) the shares of the cells: p(l), p(c) its marginals; logarithms to base 2.
-
     @property
     def rows(self) -> int:
         """Number of rows, N."""
@@ -114,17 +110,7 @@ class JointDistribution:
     @property
     def row_shares(self) -> Floats:
         """Share of each label within each language, float64[L, C]; NaN for a language without rows."""
-        return _ratio(self.counts, self.counts.sum(axis=1, keepdims=True), np.nan)
-
-    @property
-    def label_shares(self) -> Floats:
-        """Share of each label in all data, float64[C]."""
-        return np.asarray(self.counts.sum(axis=0) / max(self.rows, 1))
-
-    @property
-    def expected(self) -> Floats:
-        """Counts that independence of language and label would give, n_l n_c / N, float64[L, C]."""
-        return np.asarray(np.outer(self.counts.sum(axis=1), self.counts.sum(axis=0)) / max(self.rows, 1))
+        return ratio(self.counts, self.counts.sum(axis=1, keepdims=True), np.nan)
 
     @property
     def mutual_information_bits(self) -> float:
@@ -138,77 +124,9 @@ class JointDistribution:
         return float(max(languages - 1, 0) * max(labels - 1, 0) / (2 * max(self.rows, 1) * np.log(2)))
 
     @property
-    def relative_mutual_information(self) -> float | None:
-        """I(language; label) / H(label): how much of a label's entropy the language explains, 0 to 1."""
-        shares = self.label_shares[self.label_shares > 0]
-        entropy = float(-(shares * np.log2(shares)).sum())
-        return self.mutual_information_bits / entropy if entropy > 0 else None
-
-    @property
-    def chi_squared(self) -> float:
-        """Pearson's statistic, sum of (count - expected)^2 / expected."""
-        return float(_ratio((self.counts - self.expected) ** 2, self.expected).sum())
-
-    @property
-    def cramers_v(self) -> float | None:
-        """Cramér's V, 0 to 1: sqrt(chi^2 / (N (min(L, C) - 1))); None with a single language or label."""
-        smaller = min(used_axes(self.counts)) - 1
-        return float(np.sqrt(self.chi_squared / (self.rows * smaller))) if smaller > 0 else None
-
-    @property
-    def cramers_v_corrected(self) -> float | None:
-        """Cramér's V without its upward bias in small samples (Bergsma 2013); None with a single language or label."""
-        n, (k, r) = self.rows, used_axes(self.counts)
-        if min(k, r) < 2 or n < 2:
-            return None
-        squared = max(self.chi_squared / n - (k - 1) * (r - 1) / (n - 1), 0.0)
-        smaller = min(k - (k - 1) ** 2 / (n - 1), r - (r - 1) ** 2 / (n - 1)) - 1
-        return float(np.sqrt(squared / smaller)) if smaller > 0 else None
-
-    @property
-    def residuals(self) -> Floats:
-        """Adjusted chi^2 residuals, float64[L, C]: about N(0, 1) each if language and label were independent."""
-        per_language = self.counts.sum(axis=1, keepdims=True) / max(self.rows, 1)
-        deviation = np.sqrt(self.expected * (1 - per_language) * (1 - self.label_shares))
-        return _ratio(self.counts - self.expected, deviation)
-
-    @property
-    def kl_divergence_bits(self) -> Floats:
-        """KL divergence of each language's labels from all labels, float64[L], bits; its mean over rows is the MI."""
-        shares = np.nan_to_num(self.row_shares)
-        ratio = np.divide(shares, self.label_shares, out=np.ones_like(shares), where=shares > 0)
-        return np.asarray((shares * np.log2(ratio)).sum(axis=1))
-
-    @property
-    def total_variation(self) -> Floats:
-        """Half the sum of |share in the language - share in all data|, float64[L]; 0 for a language without rows."""
-        return np.asarray(np.nansum(np.abs(self.row_shares - self.label_shares), axis=1) / 2)
-
-    @property
-    def language_only_accuracy(self) -> float:
-        """Accuracy of predicting each language's most frequent label."""
-        return float(self.counts.max(axis=1).sum() / max(self.rows, 1))
-
-    @property
-    def majority_accuracy(self) -> float:
-        """Accuracy of always predicting the most frequent label."""
-        return float(self.label_shares.max())
-
-    def effective_sample_size_ratio(self, weights: Floats) -> float:
-        """Kish's effective sample size under weights[L, C], as a share of N: (sum w)^2 / (N sum w^2)."""
-        squares = (self.counts * weights**2).sum()
-        return float((self.counts * weights).sum() ** 2 / (self.rows * squares)) if squares > 0 else 0.0
-
-    @property
     def missing_cells(self) -> list[list[Any]]:
         """Cells without rows, as [language, label]."""
         return [[self.languages[i], self.labels[j]] for i, j in np.argwhere(self.counts == 0).tolist()]
-
-    @property
-    def small_cells(self) -> list[list[Any]]:
-        """Cells with some rows, but fewer than `SMALL_CELL`, as [language, label, rows]."""
-        small = np.argwhere((self.counts > 0) & (self.counts < SMALL_CELL)).tolist()
-        return [[self.languages[i], self.labels[j], int(self.counts[i, j])] for i, j in small]
 
     def audit(self, weighting: str = "none") -> Audit:
         """Every measure as one JSON-ready dictionary (AUDIT of results.json), with its verdict in words.
@@ -217,23 +135,7 @@ class JointDistribution:
             weighting: the scheme whose `weights` and effective sample size are reported. Empty cells are listed under
                 `missing_cells` and get weight 0 (an audit must be able to show them).
         """
-        weights = cell_weights(self, weighting, missing_cell_policy="ignore")
-        effective = self.effective_sample_size_ratio(weights)
-        given = {"weighting": weighting, "weights": weights, "effective_sample_size_ratio": effective}
-        values = {key: given[key] if key in given else getattr(self, key) for key in Measures.__annotations__}
-        return judge(cast(Measures, {key: _plain(value) for key, value in values.items()}), self.chi_squared)
-
-
-def _plain(value: Any) -> Any:
-    """A measure as JSON has it: lists, and None for NaN."""
-    if isinstance(value, np.ndarray):
-        return np.where(np.isnan(value), np.array(None), value).tolist()
-    return list(value) if isinstance(value, tuple) else value
-
-
-def used_axes(counts: Counts) -> tuple[int, int]:
-    """Numbers of languages and of labels that have rows."""
-    return int((counts.sum(axis=1) > 0).sum()), int((counts.sum(axis=0) > 0).sum())
+        return audit(self, weighting)
 
 
 def whole_counts(counts: Any) -> Counts:
@@ -257,15 +159,9 @@ def mutual_information_bits(table: npt.NDArray[Any]) -> float:
     total = table.sum()
     if total == 0:
         return 0.0
-    expected = np.outer(table.sum(axis=1), table.sum(axis=0)) / total
-    ratio = np.divide(table, expected, out=np.ones(table.shape), where=table > 0)
-    bits = float((table * np.log2(ratio)).sum() / total)
+    surprise = np.log2(np.divide(table, expected_counts(table), out=np.ones(table.shape), where=table > 0))
+    bits = float((table * surprise).sum() / total)
     return bits if bits > 1e-12 else 0.0  # rounding is not dependence
-
-
-def _ratio(above: npt.NDArray[Any], below: npt.NDArray[Any], otherwise: float = 0.0) -> Floats:
-    """The quotient, float64; `otherwise` where `below` is 0."""
-    return np.asarray(np.divide(above, below, out=np.full(above.shape, otherwise), where=below > 0))
 
 
 def _merge(first: tuple[Any, ...], second: tuple[Any, ...]) -> tuple[Any, ...]:

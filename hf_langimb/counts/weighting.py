@@ -8,31 +8,21 @@ keeps the scale of the plain one. `per_language` is the scheme of arXiv 2402.130
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from hf_langimb.counts.distribution import JointDistribution
 
 Counts = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 MISSING_CELL_POLICIES = ("error", "ignore", "smooth")
 
 
-class _Counted(Protocol):
-    """Counts on the axes languages x labels, such as a `JointDistribution`, which imports this module."""
-
-    @property
-    def languages(self) -> tuple[str, ...]: ...
-
-    @property
-    def labels(self) -> tuple[Any, ...]: ...
-
-    @property
-    def counts(self) -> Counts: ...
-
-
 def cell_weights(
-    distribution: _Counted, scheme: str, *, missing_cell_policy: str = "error", smoothing: float = 1.0
+    distribution: JointDistribution, scheme: str, *, missing_cell_policy: str = "error", smoothing: float = 1.0
 ) -> Floats:
     """Class weights of a joint distribution of language and label.
 

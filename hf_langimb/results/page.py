@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from hf_langimb.counts.verdict import Audit
+from hf_langimb.counts.audit import Audit
 from hf_langimb.files import read_json, write_text
 from hf_langimb.results import plots, rendering
 from hf_langimb.results.folder import RunFolder

@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any
 
 from hf_langimb.console import one_line
-from hf_langimb.counts.verdict import bits_text
+from hf_langimb.counts.audit import bits_text
 from hf_langimb.results import tables
 from hf_langimb.results.schema import Results
 

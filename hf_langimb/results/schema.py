@@ -11,7 +11,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, NotRequired, TypedDict, TypeVar
 
-from hf_langimb.counts.verdict import Audit
+from hf_langimb.counts.audit import Audit
 from hf_langimb.files import read_json, write_json
 
 SCHEMA_VERSION = 1

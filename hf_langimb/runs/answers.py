@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from hf_langimb.counts.distribution import SMALL_CELL
-from hf_langimb.counts.verdict import Audit
+from hf_langimb.counts.audit import SMALL_CELL, Audit
 from hf_langimb.models.axes import read_axes
 from hf_langimb.results.rendering import render
 from hf_langimb.results.schema import FILE_NAME, Attributions, Results, read_results

@@ -21,6 +21,7 @@ from datasets import Dataset
 from hf_langimb.console import RESUMES, ends_in_words, on_main, start_program, with_dashes
 from hf_langimb.counts.columns import require_columns
 from hf_langimb.counts.distribution import JointDistribution
+from hf_langimb.data.flags import add_data_flags, data_spec
 from hf_langimb.data.rows import find_text_columns
 from hf_langimb.data.spec import DataSpec
 from hf_langimb.files import read_json
@@ -58,7 +59,7 @@ def _parse(argv: Sequence[str] | None) -> Namespace:
     )
     flag = parser.add_argument
     flag("model", metavar="MODEL", help="Hub id or folder of a classifier or adapter")
-    DataSpec.add_arguments(parser)
+    add_data_flags(parser)
     labels = "the model's classes in its order, where its configuration calls them LABEL_0, LABEL_1, ..."
     flag("--labels", nargs="+", default=[], metavar="NAME", help=labels)
     flag("--output-dir", metavar="DIR", help="default: runs/evaluate-MODEL")
@@ -88,7 +89,7 @@ def check_up(options: Namespace) -> tuple[Path, Results]:
         if Path(options.model).is_dir():
             raise ValueError(f"--push_to_hub writes to the repository of MODEL, got the folder {options.model}.")
         on_main(lambda: require_login(options.model, own=False))
-    rows = DataSpec.from_options(options).rows(options.rows or None)
+    rows = data_spec(options).rows(options.rows or None)
     folder = RunFolder(Path(options.output_dir or f"runs/evaluate-{file_name(Path(options.model).name)}"))
     if not Path(options.dataset).is_file():  # `datasets` calls any single file "train"
         options.split = options.split or str(rows.split or "")

@@ -215,12 +215,17 @@ BROKEN = {
     "header.csv": (b"language,label,text\n", "No rows to (count|read): the data set is empty"),
     "ragged.csv": (b"language,label\nfr,a\nfr,a,b,c\n", "Expected 2 fields in line 3, saw 4"),
     "utf16.csv": ("language,label\nfr,a\n".encode("utf-16"), "not UTF-8 text .*: save it as UTF-8"),
-    "garbage.jsonl": (bytes(range(256)) * 9, "JSON parse error"),
-    "garbage.json": (bytes(range(256)) * 9, "JSON parse error"),
+    "garbage.jsonl": (bytes(range(256)) * 9, "not UTF-8 text .*: save it as UTF-8"),
+    "garbage.json": (bytes(range(256)) * 9, "not UTF-8 text .*: save it as UTF-8"),
     "empty.jsonl": (b"", "No rows to read: the data set is empty"),
     "lists.jsonl": (b"[1, 2]\n[3, 4]\n", "Trailing data"),
-    "numbers.jsonl": (b"1\n2\n", "JSON parse error"),
-    "utf16.jsonl": ('{"language": "fr"}'.encode("utf-16"), "JSON parse error"),
+    "numbers.jsonl": (b"1\n2\n", "its rows are not JSON objects"),
+    "nulls.jsonl": (b"\nnull\nnull\n", "its rows are not JSON objects"),  # pyarrow crashes
+    "nulls.json": (b"null", "its rows are not JSON objects"),
+    "deep.jsonl": (b'{"a": ' * 3000 + b"1" + b"}" * 3000, "its rows are nested too deeply"),
+    "latin1.jsonl": ('{"text": "été"}'.encode("latin-1"), "not UTF-8 text .*: save it as UTF-8"),
+    "twice.csv": (b"language,label,label\nfr,a,b\n", "its header has 'label' more than once: rename one"),
+    "utf16.jsonl": ('{"language": "fr"}'.encode("utf-16"), "not UTF-8 text .*: save it as UTF-8"),
 }
 
 
@@ -426,7 +431,7 @@ def test_pairs_and_splits(tmp_path):
 def test_first_rows_of_configurations_are_streamed(tmp_path, monkeypatch):
     texts = {name: Dataset.from_dict({"text": [f"{name} {i}" for i in range(5)]}) for name in ("en", "fr")}
     folder = write_configurations(tmp_path, {f"20231101.{name}": {"train": rows} for name, rows in texts.items()})
-    monkeypatch.setattr("hf_langimb.data.rows.read", None)  # would read it all
+    monkeypatch.setattr(DataSpec, "read", None)  # would read it all
     rows = DataSpec(folder, ["20231101.fr", "20231101.en"]).texts(["en", "fr"], first=2)
     assert rows["text"][:] == ["en 0", "en 1", "fr 0", "fr 1"]
     assert rows["language"][:] == ["en", "en", "fr", "fr"]

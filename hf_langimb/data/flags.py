@@ -1,0 +1,32 @@
+"""The command-line flags of a data set, without importing any library."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hf_langimb.data.spec import DataSpec
+
+
+def add_data_flags(parser: ArgumentParser) -> None:
+    """Add DATASET and the flags of a data set to a command."""
+    flag: Any = parser.add_argument
+    column = {"metavar": "COLUMN"}
+    several: dict[str, Any] = {"nargs": "+", "default": []}
+    flag("dataset", metavar="DATASET", help="Hub id, folder, or a .parquet, .csv or .jsonl file")
+    configurations = "configurations of the data set; of several, each is one language (write them after DATASET)"
+    flag("--config-name", **several, action="extend", metavar="NAME", help=configurations)
+    flag("--split", help="one split (default: all of them for audit, else test or train)")
+    flag("--language-column", **column, default="language", help="default: %(default)s")
+    flag("--label-column", **column, default="label", help="default: %(default)s")
+    flag("--text-column", **column, **several, help="one, or two for a pair (not used by audit)")
+    flag("--id-column", **column, help="has one value for translations of one text (not used by audit)")
+
+
+def data_spec(options: Namespace) -> DataSpec:
+    """The data set that the flags of `add_data_flags` name."""
+    from hf_langimb.data.spec import DataSpec
+
+    names = ("dataset", "config_name", "split", "text_column", "language_column", "label_column", "id_column")
+    return DataSpec(*(getattr(options, name) for name in names))
