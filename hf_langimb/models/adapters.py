@@ -1,4 +1,4 @@
-"""LoRA adapters through PEFT, with a classification head that is trained and saved."""
+"""Sequence classifiers that can be trained, and LoRA adapters with a head that is trained and saved (PEFT)."""
 
 from __future__ import annotations
 
@@ -27,6 +27,32 @@ def head_parameters(model: torch.nn.Module) -> Iterator[torch.nn.Parameter]:
         yield from base.get_submodule(name).parameters()
 
 
+def _linear_layers(model: PreTrainedModel) -> list[str]:
+    """Names of the linear layers of the encoder, without those of a pooler."""
+    inside, pooler = f"{model.base_model_prefix}.", f"{model.base_model_prefix}.pooler."
+    linear = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
+    return [name for name in linear if name.startswith(inside) and not name.startswith(pooler)]
+
+
+def problem_of(model: torch.nn.Module, rank: int) -> str | None:
+    """Why the Trainer cannot use a model, or add adapters of a rank above 0 to it, and what to do; None if it can."""
+    base = base_model_of(model)
+    name = type(base).__name__
+    if type(base).__module__.startswith("transformers.") and not name.endswith("ForSequenceClassification"):
+        return (
+            f"Expected a sequence-classification model, got {name}: load it with AutoModelForSequenceClassification "
+            "(class weights per language need one label per text)."
+        )
+    if rank and base is not model:
+        return "lora_rank needs a model without adapters, got one with adapters: set lora_rank=0."
+    if rank and not _linear_layers(base):
+        return (
+            f"Found no linear layers to adapt in the encoder of {name}: set lora_rank=0, or add the adapters with PEFT "
+            "before training."
+        )
+    return None
+
+
 def add_lora(model: PreTrainedModel, rank: int) -> torch.nn.Module:
     """Add adapters to every linear layer of a classifier's encoder; the classification head is fully trained.
 
@@ -36,50 +62,16 @@ def add_lora(model: PreTrainedModel, rank: int) -> torch.nn.Module:
     Args:
         model: any `AutoModelForSequenceClassification`.
         rank: of the adapters, at least 1; their scaling is alpha / rank = 2.
-
-    Raises:
-        ValueError: the model already has adapters, or its encoder has no linear layers.
     """
     from peft import LoraConfig, TaskType, get_peft_model
 
-    if base_model_of(model) is not model:
-        raise ValueError("lora_rank needs a model without adapters, got one with adapters: set lora_rank=0.")
-    prefix = model.base_model_prefix
-    poolers = [name for name, _ in model.named_modules() if name == f"{prefix}.pooler"]
-    encoder = [
-        name
-        for name, module in model.named_modules()
-        if name.startswith(f"{prefix}.") and isinstance(module, torch.nn.Linear)
-        if not any(name.startswith(f"{pooler}.") for pooler in poolers)
-    ]
-    if not encoder:
-        raise ValueError(
-            f"Found no linear layers to adapt in the encoder of {type(model).__name__}: set lora_rank=0, or add the "
-            "adapters with PEFT before training."
-        )
+    pooler = f"{model.base_model_prefix}.pooler"
     config = LoraConfig(
         task_type=TaskType.SEQ_CLS,
         r=rank,
         lora_alpha=2 * rank,
         lora_dropout=0.0,
-        target_modules=encoder,
-        modules_to_save=[*_head_names(model), *poolers],
+        target_modules=_linear_layers(model),
+        modules_to_save=[*_head_names(model), *(name for name, _ in model.named_modules() if name == pooler)],
     )
     return get_peft_model(model, config)
-
-
-def require_trainable_head(model: torch.nn.Module) -> None:
-    """Check that the classification head of a PEFT model is trained.
-
-    Raises:
-        ValueError: the head is frozen at its random initialization.
-    """
-    if not hasattr(model, "get_base_model"):
-        return
-    head = list(head_parameters(model))
-    if head and not any(parameter.requires_grad for parameter in head):
-        raise ValueError(
-            "The classification head of this PEFT model is frozen at its random initialization, so that the model "
-            "cannot learn the labels: use LoraConfig(task_type='SEQ_CLS') or modules_to_save=['classifier'], or pass a "
-            "model without adapters and set lora_rank."
-        )

@@ -46,27 +46,21 @@ def read_axes(folder: str | Path) -> dict[str, Any] | None:
         return None
     content = "languages, labels, counts and weights"
     axes = read_json(path, f"save or download the model again, the file must contain {content}")
-    if problem := _problem(axes):
-        raise ValueError(f"{path} must contain {content} ({problem}): save or download the model again.")
-    axes.setdefault("label_names", [str(label) for label in axes["labels"]])
-    return axes
-
-
-def _problem(axes: Any) -> str | None:
-    """Why a JSON value is not the axes of a model; None if it is."""
+    problem = ""
     try:
-        languages, labels = axes["languages"], axes["labels"]
-        names = axes.get("label_names", [str(label) for label in labels])
+        names = axes.setdefault("label_names", [str(label) for label in axes["labels"]])
+        languages, labels, shape = axes["languages"], axes["labels"], np.array(axes["weights"], dtype=np.float64).shape
         if not all(isinstance(one, list) for one in (languages, labels, names)) or len(names) != len(labels):
-            return "languages, labels and label_names must be lists, with one name per label"
-        if not all(isinstance(one, str) for one in [*languages, *names, axes["class_weighting"]]):
-            return "a name is not a string"
-        JointDistribution(tuple(languages), tuple(labels), np.array(axes["counts"]))
-        if np.array(axes["weights"], dtype=np.float64).shape != (len(languages), len(labels)):
-            return "the weights are not languages x labels"
+            problem = "languages, labels and label_names must be lists, with one name per label"
+        elif not all(isinstance(one, str) for one in [*languages, *names, axes["class_weighting"]]):
+            problem = "a name is not a string"
+        elif JointDistribution(languages, labels, axes["counts"]).counts.shape != shape:
+            problem = "the weights are not languages x labels"
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
-        return str(error)
-    return None
+        problem = str(error)
+    if problem:
+        raise ValueError(f"{path} must contain {content} ({problem}): save or download the model again.")
+    return axes
 
 
 def class_names(config: Any) -> list[str]:
@@ -105,22 +99,19 @@ def match_labels(dataset: Any, names: Sequence[str]) -> list[str | None]:
     Raises:
         ValueError: labels that the model does not have.
     """
-    classes = class_label_names(dataset, "label")
     given = dataset["label"][:]
-    if classes:
+    if classes := class_label_names(dataset, "label"):
         given = [None if value is None or value < 0 else classes[value] for value in given]
-    ids = {value for value in given if isinstance(value, int)}
-    if ids and not 0 <= min(ids) <= max(ids) < len(names):
-        raise ValueError(
-            f"Labels run from {min(ids)} to {max(ids)}, the model numbers its classes 0 to {len(names) - 1} "
-            f"({', '.join(names)}): renumber those of the data, or give them these names."
-        )
     folded = {name.casefold(): name for name in names}
     known = folded if len(folded) == len(names) else {}
-    given = [names[v] if isinstance(v, int) else v and known.get(str(v).casefold(), v) for v in given]
+    ids = dict(enumerate(names))
+    given = [ids.get(v, v) if isinstance(v, int) else v and known.get(str(v).casefold(), v) for v in given]
     if unknown := sorted({str(value) for value in given if value is not None} - {*names}):
         advice = "rename them"
         if all(name.startswith("LABEL_") for name in names):
             advice += ", or say what the model's classes are (id2label in its config.json; --labels of evaluate.py)"
-        raise ValueError(f"Labels {', '.join(unknown)} are not among those of the model, {', '.join(names)}: {advice}.")
+        raise ValueError(
+            f"Labels {', '.join(unknown)} are not among those of the model, {', '.join(names)} (class ids 0 to "
+            f"{len(names) - 1}): {advice}."
+        )
     return given

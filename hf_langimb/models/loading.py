@@ -21,11 +21,9 @@ ADAPTER_FILE, BASE_MODEL = "adapter_config.json", "base_model_name_or_path"
 
 @dataclass(frozen=True)
 class Trained:
-    """A model with its tokenizer, as predictions, features and attributions need them.
+    """A classifier, or the bare encoder of one, with its tokenizer.
 
     Args:
-        model: a classifier, or the bare encoder of one.
-        tokenizer: of the model.
         axes: the contents of `langimb.json`; None if the checkpoint has none.
         untrained: parameters that the checkpoint lacks.
     """
@@ -57,29 +55,29 @@ def load_trained(
     """
     from transformers import AutoModel, AutoTokenizer
 
-    shown = str(shown or name)
-    with loading(shown):
+    with loading(str(shown or name)):
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
         untrained: list[str] = []
         if encoder and not Path(name, ADAPTER_FILE).is_file():
-            with _quiet():
-                model, found = AutoModel.from_pretrained(name, output_loading_info=True, **SAFE, **options)
+            model, found = AutoModel.from_pretrained(name, output_loading_info=True, **SAFE, **options)
             untrained = list(found["missing_keys"])
         else:
             model = load_model(name, **options)
-        axes = read_axes(name)
-    vocabulary, known = model.get_input_embeddings().num_embeddings, len(tokenizer)
-    if known > vocabulary or known <= len(tokenizer.all_special_ids):
-        raise ValueError(
-            f"The tokenizer at {shown!r} has {known:,} tokens, but its model {vocabulary:,}: they do not belong "
-            "together."
-        )
-    return Trained(model, tokenizer, axes, tuple(untrained))
+        vocabulary, known = model.get_input_embeddings().num_embeddings, len(tokenizer)
+        if known > vocabulary or known <= len(tokenizer.all_special_ids):
+            raise ValueError(
+                f"The tokenizer has {known:,} tokens, but its model {vocabulary:,}: they do not belong together."
+            )
+        return Trained(model, tokenizer, read_axes(name), tuple(untrained))
 
 
 @contextmanager
 def loading(shown: str) -> Iterator[None]:
-    """Turn any error raised while loading untrusted files into one ValueError that contains no token."""
+    """Load untrusted files: any error becomes one ValueError without a token; the library's reports are hidden."""
+    from transformers.utils import logging
+
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
     try:
         yield
     except Exception as error:
@@ -88,6 +86,8 @@ def loading(shown: str) -> Iterator[None]:
         raise ValueError(
             f"Expected a model with its tokenizer at {shown!r} (Hub id or folder; of a run RUN/SETUP/seed-N): {reason}"
         ) from error
+    finally:
+        logging.set_verbosity(verbosity)
 
 
 def load_model(name: str | Path, **options: Any) -> Any:
@@ -100,10 +100,7 @@ def load_model(name: str | Path, **options: Any) -> Any:
 
     if Path(name, ADAPTER_FILE).is_file():
         return _load_adapter(Path(name), options)
-    with _quiet():
-        model, found = AutoModelForSequenceClassification.from_pretrained(
-            name, output_loading_info=True, **SAFE, **options
-        )
+    model, found = AutoModelForSequenceClassification.from_pretrained(name, output_loading_info=True, **SAFE, **options)
     if found["missing_keys"]:
         lacking = ", ".join(sorted(found["missing_keys"]))[:200]
         raise ValueError(f"{name} is not a trained classifier: it lacks the weights {lacking}.")
@@ -119,12 +116,11 @@ def _load_adapter(folder: Path, options: dict[str, Any]) -> Any:
     options = options | {"num_labels": len(axes["labels"]) if axes else _classes_of(folder)}
     base = str(read_json(folder / ADAPTER_FILE, "remove the folder").get(BASE_MODEL))
     start = folder.absolute().parents[1] / START  # of RUN/SETUP/seed-N
-    with _quiet():
-        if Path(base).name == START and start.is_dir():
-            model = AutoModelForSequenceClassification.from_pretrained(start, **SAFE, **options)
-            model = PeftModelForSequenceClassification.from_pretrained(model, folder)
-        else:
-            model = AutoPeftModelForSequenceClassification.from_pretrained(folder, **SAFE, **options)
+    if Path(base).name == START and start.is_dir():
+        model = AutoModelForSequenceClassification.from_pretrained(start, **SAFE, **options)
+        model = PeftModelForSequenceClassification.from_pretrained(model, folder)
+    else:
+        model = AutoPeftModelForSequenceClassification.from_pretrained(folder, **SAFE, **options)
     if axes:  # the base does not know them
         model.config.langimb = axes
         model.config.id2label = dict(enumerate(axes["label_names"]))
@@ -132,24 +128,11 @@ def _load_adapter(folder: Path, options: dict[str, Any]) -> Any:
     return model
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Hide the library's reports: the callers report missing weights."""
-    from transformers.utils import logging
-
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-
-
-def _classes_of(folder: str | Path) -> int:
+def _classes_of(folder: Path) -> int:
     """Number of classes of an adapter's saved head: rows of the last weight outside the adapters."""
     from safetensors import safe_open
 
-    with safe_open(Path(folder) / "adapter_model.safetensors", "pt") as weights:
+    with safe_open(folder / "adapter_model.safetensors", "pt") as weights:
         heads = [name for name in weights.keys() if name.endswith(".weight") and "lora_" not in name]  # noqa: SIM118
         if not heads:
             raise ValueError(f"The adapter at {folder} has no classification head: train it with one.")

@@ -13,8 +13,8 @@ from torch.nn import functional as F
 from transformers import (
     BertConfig,
     BertForMaskedLM,
+    BertTokenizer,
     DataCollatorForLanguageModeling,
-    PreTrainedTokenizerFast,
     Trainer,
     TrainingArguments,
     set_seed,
@@ -39,36 +39,21 @@ SHAPE = {
 MASKED_SHARE = 0.3
 
 
-def train_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
+def train_tokenizer(texts: list[str]) -> BertTokenizer:
     """A lower-casing WordPiece tokenizer with BERT's layout: words of `texts` are one token, others are characters.
 
     The vocabulary has a fixed order; the trainer of `tokenizers` breaks ties differently in each process.
     """
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-
-    normalizer = normalizers.BertNormalizer(lowercase=True, strip_accents=False)
-    splitter = pre_tokenizers.BertPreTokenizer()
+    tokenizer = BertTokenizer(do_lower_case=True, strip_accents=False, model_max_length=LONGEST_TEXT)
+    rules = tokenizer.backend_tokenizer
     pieces = {piece for text in texts for piece in text.split()}  # few, where the texts are many
-    words = {word for piece in pieces for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(piece))}
+    splits = (rules.pre_tokenizer.pre_tokenize_str(rules.normalizer.normalize_str(piece)) for piece in pieces)
+    words = {word for split in splits for word, _ in split}
     characters = sorted(set().union(*words))
     tokens = [*SPECIAL_TOKENS, *characters, *(f"##{character}" for character in characters)]
     tokens += sorted(words - set(characters))
     vocabulary = {token: index for index, token in enumerate(tokens)}
-    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
-    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, splitter
-    tokenizer.decoder = decoders.WordPiece()
-    ids = {token: SPECIAL_TOKENS.index(token) for token in ("[SEP]", "[CLS]")}
-    tokenizer.post_processor = processors.BertProcessing(*ids.items())
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token="[PAD]",
-        unk_token="[UNK]",
-        cls_token="[CLS]",
-        sep_token="[SEP]",
-        mask_token="[MASK]",
-        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
-        model_max_length=LONGEST_TEXT,
-    )
+    return BertTokenizer(vocabulary, do_lower_case=True, strip_accents=False, model_max_length=LONGEST_TEXT)
 
 
 class _MaskedBert(BertForMaskedLM):
@@ -93,21 +78,10 @@ def pretrain_mini_bert(pairs: Dataset, folder: str | Path, *, steps: int, seed: 
     set_seed(seed)
     tokenizer = train_tokenizer(pairs["premise"][:] + pairs["hypothesis"][:])
     model = _MaskedBert(BertConfig(vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id, **SHAPE))
-    arguments = TrainingArguments(
-        output_dir=str(folder),
-        max_steps=steps,
-        per_device_train_batch_size=32,
-        learning_rate=2e-3,
-        warmup_steps=0.06,
-        weight_decay=0.01,
-        train_sampling_strategy="group_by_length",
-        save_strategy="no",
-        logging_steps=max(steps // 6, 1),
-        dataloader_pin_memory=False,
-        disable_tqdm=hidden(),
-        report_to="none",
-        seed=seed,
-    )
+    settings = {"warmup_steps": 0.06, "weight_decay": 0.01, "train_sampling_strategy": "group_by_length"}
+    settings |= {"per_device_train_batch_size": 32, "learning_rate": 2e-3, "max_steps": steps, "seed": seed}
+    quiet = {"save_strategy": "no", "report_to": "none", "disable_tqdm": hidden(), "dataloader_pin_memory": False}
+    arguments = TrainingArguments(str(folder), logging_steps=max(steps // 6, 1), **settings, **quiet)
     encoded = tokenize(pairs.select_columns(["premise", "hypothesis"]), tokenizer, ["premise", "hypothesis"])
     collator = DataCollatorForLanguageModeling(tokenizer, mlm_probability=MASKED_SHARE)
     trainer = Trainer(model, arguments, collator, encoded, processing_class=tokenizer)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from transformers import TrainingArguments
+from transformers.hf_argparser import HfArg
 
 
 @dataclass
@@ -16,26 +17,13 @@ class LangImbTrainingArguments(TrainingArguments):
     Changed defaults of the parent: `logging_nan_inf_filter` is False (a loss that is not a number is shown).
     """
 
-    language_column: str = field(
-        default="language", metadata={"help": "Column with the language of each row (string or ClassLabel)."}
-    )
-    class_weighting: str = field(
-        default="none",
-        metadata={"help": "Class weights: none, class, per_language (as in the paper), independence or joint."},
-    )
-    missing_cell_policy: str = field(
-        default="error", metadata={"help": "What to do if a language has no rows of a label: error, ignore or smooth."}
-    )
-    masked_entropy_weight: float = field(
-        default=0.0, metadata={"help": "Factor lambda of the masked-input entropy loss (1 in the paper)."}
-    )
-    head_learning_rate: float | None = field(
-        default=None, metadata={"help": "Learning rate of the classification head; None: as the encoder."}
-    )
-    lora_rank: int = field(default=0, metadata={"help": "Rank of LoRA adapters on the encoder; 0: full training."})
-    logging_nan_inf_filter: bool = field(
-        default=False, metadata={"help": "Hide losses that are not finite from the log."}
-    )
+    language_column: str = HfArg(default="language", help="Column with each row's language (string or ClassLabel).")
+    class_weighting: str = HfArg(default="none", help="Class weights: none, class, per_language, independence, joint.")
+    missing_cell_policy: str = HfArg(default="error", help="For cells without rows: error, ignore or smooth.")
+    masked_entropy_weight: float = HfArg(default=0.0, help="Factor of the masked-input entropy loss; the paper: 1.")
+    head_learning_rate: float | None = HfArg(default=None, help="Learning rate of the head; None: as the encoder.")
+    lora_rank: int = HfArg(default=0, help="Rank of LoRA adapters on the encoder; 0: full training.")
+    logging_nan_inf_filter: bool = HfArg(default=False, help="Hide losses that are not finite from the log.")
 
     def __post_init__(self) -> None:
         super().__post_init__()

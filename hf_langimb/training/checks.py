@@ -14,17 +14,18 @@ from hf_langimb.models.axes import IGNORED_LABEL
 
 def count_for_model(
     dataset: Any,
+    name: str,
+    *,
     classes: int,
     language_column: str,
     label_names: Sequence[str],
-    name: str,
     trained: JointDistribution | None = None,
 ) -> JointDistribution:
     """Count a data set with a language and a label column on all classes (outputs) of a model.
 
     Args:
-        label_names: columns that the Trainer uses as label, before `label`, `labels` and `label_ids`.
         name: of the data set, for messages; "train_dataset" must use the model's highest output.
+        label_names: columns that the Trainer uses as label, before `label`, `labels` and `label_ids`.
         trained: counts of the training data, where every language and label must have rows.
 
     Raises:
@@ -34,24 +35,27 @@ def count_for_model(
     try:
         column = _label_column(dataset, language_column, label_names)
         counted = JointDistribution.from_dataset(dataset, language_column, column)
-        names = class_label_names(dataset, column)
-        counted = _on_all_classes(counted, names, classes, column, all_used=name == "train_dataset")
+        named = class_label_names(dataset, column) is not None
+        problem = _misfit(counted.labels, named, classes, column, all_used=name == "train_dataset")
+        if not problem:
+            counted = counted if named else _on_all_classes(counted, classes)
+            if trained is not None:
+                problem = other_ids(dataset, language_column, trained) or _unseen(counted, trained)
     except ValueError as error:
-        raise ValueError(f"{name}: {error}") from None
-    if trained is not None:
-        require_comparable(dataset, language_column, trained, name, counted)
+        problem = str(error)
+    if problem:
+        raise ValueError(f"{name}: {problem}")
     return counted
 
 
 def _label_column(dataset: Any, language_column: str, label_names: Sequence[str]) -> str:
     """Name of the one label column."""
-    candidates = list(dict.fromkeys([*label_names, "label", "labels", "label_ids"]))
     names = getattr(dataset, "column_names", None)
     present = names or next(iter(dataset), None)
     if isinstance(names, dict) or not isinstance(present, list | Mapping):  # splits, no rows: counting reports it
         return "label"
-    found = [candidate for candidate in candidates if candidate in present]
-    problem = None
+    found = [name for name in dict.fromkeys([*label_names, "label", "labels", "label_ids"]) if name in present]
+    problem = ""
     if any(text.isdigit() for text in class_label_names(dataset, language_column) or ()):
         problem = (
             f"The language column {language_column!r} is a ClassLabel whose names are numbers, which cannot be "
@@ -67,70 +71,53 @@ def _label_column(dataset: Any, language_column: str, label_names: Sequence[str]
     return found[0]
 
 
-def _on_all_classes(
-    counted: JointDistribution, names: Sequence[str] | None, classes: int, column: str, all_used: bool
-) -> JointDistribution:
-    """Counts with one column per output of the model; ignored rows (-100) are left out."""
-    labels = [label for label in counted.labels if label != IGNORED_LABEL]
-    kinds = sorted({type(label).__name__ for label in labels})
-    if names is not None:
-        fits, found = len(names) == classes, f"{len(names)} classes ({', '.join(names)})"
-        advice = f"load the model with num_labels={len(names)}"
-    elif kinds == ["int"]:
-        fits = min(labels) >= 0 and max(labels) < classes and (not all_used or max(labels) == classes - 1)
-        found, number = f"labels {min(labels)} to {max(labels)}", max(labels) + 1
-        advice = f"load the model with num_labels={number}; if classes have no rows, declare all in a ClassLabel"
+def _misfit(names: Sequence[Any], named: bool, classes: int, column: str, all_used: bool) -> str | None:
+    """How the sorted labels of a column, or the names of its ClassLabel, differ from the outputs of a model."""
+    labels = [label for label in names if label != IGNORED_LABEL]
+    if named:
+        fits, found = len(labels) == classes, f"{len(labels)} classes ({', '.join(labels)})"
+        advice = f"load the model with num_labels={len(labels)}"
+    elif labels and type(labels[0]) is int:
+        lowest, highest = labels[0], labels[-1]
+        fits = lowest >= 0 and (highest == classes - 1 if all_used else highest < classes)
+        found = f"labels {lowest} to {highest}"
+        advice = f"load the model with num_labels={highest + 1}; if classes have no rows, declare all in a ClassLabel"
     else:
         fits = False
-        found = f"{', '.join(kinds)} such as {labels[0]!r}" if labels else f"only {IGNORED_LABEL} (ignored)"
+        found = f"{type(labels[0]).__name__} such as {labels[0]!r}" if labels else f"only {IGNORED_LABEL} (ignored)"
         advice = f"use dataset.class_encode_column({column!r}), cast the column to int64, or use predict without labels"
-    if not fits:
-        raise ValueError(
-            f"The model has outputs for labels 0 to {classes - 1}, but the column {column!r} has {found}: {advice}."
-        )
-    if names is not None:
-        return counted
+    if fits:
+        return None
+    return f"The model has outputs for labels 0 to {classes - 1}, but the column {column!r} has {found}: {advice}."
+
+
+def _on_all_classes(counted: JointDistribution, classes: int) -> JointDistribution:
+    """Counts with one column per output of the model; ignored rows (-100) are left out."""
     counts = np.zeros((len(counted.languages), classes), dtype=np.int64)
-    counts[:, labels] = counted.counts[:, [counted.labels.index(label) for label in labels]]
+    for label, rows in zip(counted.labels, counted.counts.T, strict=True):
+        if label != IGNORED_LABEL:
+            counts[:, label] = rows
     return JointDistribution(counted.languages, tuple(range(classes)), counts)
 
 
-def selecting_datasets(eval_dataset: Any, metric_for_best_model: str | None) -> list[tuple[str, Any]]:
+def selecting_datasets(eval_dataset: Any, metric_for_best_model: str | None) -> dict[str, Any]:
     """The evaluation set that selects the checkpoint: the only one, or the one in the metric's name."""
-    if eval_dataset is None:
-        return []
     if not isinstance(eval_dataset, dict):
-        return [("eval_dataset", eval_dataset)]
+        return {} if eval_dataset is None else {"eval_dataset": eval_dataset}
     metric = (metric_for_best_model or "").removeprefix("eval_")
     named = [name for name in eval_dataset if metric.startswith(f"{name}_")]  # of "t" and "t_en" the longer one
-    return [(name, eval_dataset[name]) for name in sorted(named, key=len)[-1:]]
+    return {name: eval_dataset[name] for name in sorted(named, key=len)[-1:]}
 
 
-def require_comparable(
-    dataset: Any, language_column: str, trained: JointDistribution, name: str, counted: JointDistribution | None = None
-) -> None:
-    """Refuse an evaluation set whose class ids mean other languages or labels than in training (counted in `trained`).
-
-    Args:
-        counted: counts of `dataset` if it chooses the checkpoint: no row may be unseen in training.
-
-    Raises:
-        ValueError: names both numberings or the unseen entries, and what to do.
-    """
-    problem = _other_ids(dataset, language_column, trained) or (counted and _unseen(counted, trained))
-    if problem:
-        raise ValueError(f"{name}: {problem}")
-
-
-def _other_ids(dataset: Any, language_column: str, trained: JointDistribution) -> str | None:
-    """How the class ids of a data set differ from those of training."""
+def other_ids(dataset: Any, language_column: str, trained: JointDistribution) -> str | None:
+    """How the class ids of a data set mean other languages or labels than in training, and what to do; else None."""
     label = next((column for column in ("labels", "label_ids") if class_label_names(dataset, column)), "label")
-    columns = {"language": language_column, "label": label}
-    for (purpose, column), expected in zip(columns.items(), (trained.languages, trained.labels), strict=True):
+    for purpose, column, expected in (
+        ("language", language_column, trained.languages),
+        ("label", label, trained.labels),
+    ):
         found = class_label_names(dataset, column)
-        if found is None or not all(isinstance(entry, str) for entry in expected):
-            continue
-        if tuple(found)[: len(expected)] != tuple(expected):
+        if found and isinstance(expected[0], str) and tuple(found[: len(expected)]) != tuple(expected):
             ids = {entry: i for i, entry in enumerate(expected)}
             return (
                 f"its {purpose} column is a ClassLabel with the order {', '.join(found)}, expected "

@@ -7,9 +7,8 @@ all-process) batch, which is what makes them exact under gradient accumulation.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
-from itertools import groupby
-from operator import itemgetter
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch.nn import functional as F
@@ -82,15 +81,14 @@ def _at_least_float32(logits: torch.Tensor) -> torch.Tensor:
     return logits if logits.dtype == torch.float64 else logits.float()
 
 
+def is_content(ids: torch.Tensor, tokenizer: Any) -> torch.Tensor:
+    """Which token ids are content and no special tokens, bool; unknown words and masks are content."""
+    special = {*tokenizer.all_special_ids} - {tokenizer.mask_token_id, tokenizer.unk_token_id}
+    return ~torch.isin(ids, torch.tensor(sorted(special), device=ids.device))
+
+
 def append_masked_row(
-    inputs: Mapping[str, torch.Tensor],
-    *,
-    row: int,
-    length: int,
-    mask_id: int,
-    pad_id: int,
-    special_ids: Collection[int],
-    pad_left: bool = False,
+    inputs: Mapping[str, torch.Tensor], tokenizer: Any, *, row: int, length: int
 ) -> dict[str, torch.Tensor]:
     """The batch with one more row: a given row's layout, filled with `length` mask tokens.
 
@@ -99,48 +97,34 @@ def append_masked_row(
 
     Args:
         inputs: tensors of the batch; those of shape [B, T] get the new row, T growing where it is longer; others pass.
+        tokenizer: of the inputs, with a mask token.
         row: row of the batch whose layout is taken.
         length: number of mask tokens, at least 1.
-        mask_id, pad_id, special_ids: of the tokenizer (`special_ids` without the unknown and the mask token).
-        pad_left: padding stands in front.
 
     Returns:
         The inputs with B + 1 rows.
     """
+    pad_id = tokenizer.pad_token_id or 0
     ids = inputs["input_ids"][row]
     attended = inputs["attention_mask"][row].bool() if "attention_mask" in inputs else ids != pad_id
-    positions = attended.nonzero().flatten().tolist()
-    special = [int(token) in special_ids for token in ids[positions].tolist()]
-    source, masked = _resize_content(positions, special, length)
-    index, is_mask = (torch.tensor(values, device=ids.device) for values in (source, masked))
+    positions = attended.nonzero().flatten()
+    content = is_content(ids[positions], tokenizer)
+    seen, total = content.cumsum(dim=0), content.sum()
+    masks = (2 * length * seen + total) // (2 * total)  # up to each position, rounded; `length` at the last
+    repeats = torch.where(content, masks.diff(prepend=masks.new_zeros(1)), 1)
+    index, is_mask = positions.repeat_interleave(repeats), content.repeat_interleave(repeats)
     shape = inputs["input_ids"].shape
-    width = max(shape[1], len(source))
+    width = max(shape[1], len(index))
 
     def fit(tensor: torch.Tensor, fill: int) -> torch.Tensor:
         space = width - tensor.shape[-1]
-        return F.pad(tensor, (space, 0) if pad_left else (0, space), value=fill)
+        return F.pad(tensor, (space, 0) if tokenizer.padding_side == "left" else (0, space), value=fill)
 
     extended = dict(inputs)
     for name, tensor in inputs.items():
         if tensor.shape == shape:
             new, fill = tensor[row][index], 0
             if name == "input_ids":
-                new, fill = torch.where(is_mask, mask_id, new), pad_id
+                new, fill = torch.where(is_mask, tokenizer.mask_token_id, new), pad_id
             extended[name] = torch.cat([fit(tensor, fill), fit(new, fill)[None]])
     return extended
-
-
-def _resize_content(positions: list[int], special: list[bool], length: int) -> tuple[list[int], list[bool]]:
-    """Positions to copy so that the content runs have `length` tokens together; which of them are content."""
-    source: list[int] = []
-    masked: list[bool] = []
-    total, seen = special.count(False), 0
-    for is_special, run in groupby(zip(positions, special, strict=True), key=itemgetter(1)):
-        copied = [position for position, _ in run]
-        if not is_special:  # cumulative rounding: the sizes of the runs add up to `length`
-            ends = [(2 * length * place + total) // (2 * total) for place in (seen, seen + len(copied))]
-            seen += len(copied)
-            copied = copied[:1] * (ends[1] - ends[0])
-        source += copied
-        masked += [not is_special] * len(copied)
-    return source, masked

@@ -7,12 +7,12 @@ import shutil
 import tempfile
 from concurrent.futures import Future
 from contextlib import ExitStack
+from functools import partial
 from inspect import signature
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import HfApi
-from huggingface_hub.errors import RevisionNotFoundError
 from transformers import Trainer
 from transformers.trainer_utils import HubStrategy, SaveStrategy
 
@@ -53,20 +53,17 @@ class PublishingTrainer(Trainer):
         make = super().init_hf_repo
         name = self.args.hub_model_id or Path(self.args.output_dir).absolute().name
         place = {"revision": self.args.hub_revision, "token": token or self.args.hub_token}
+        there, file, ours = "adapters", "adapter_config.json", "a full model"
+        if base_model_of(self.model) is not self.model:
+            there, file, ours = "a full model", "config.json", "adapters"
 
         def open_repository() -> str | None:
             with hub_errors(name):
                 retried(lambda: make(token, private))
-                try:
-                    present = retried(lambda: self._hub.list_repo_files(str(self.hub_model_id), **place))
-                except RevisionNotFoundError:  # a branch that the first push creates
-                    present = []
-            other, file, ours = "adapters", "adapter_config.json", "a full model"
-            if base_model_of(self.model) is not self.model:
-                other, file, ours = "a full model", "config.json", "adapters"
-            if file in present:
+                mixed = retried(lambda: self._hub.file_exists(str(self.hub_model_id), file, **place))
+            if mixed:
                 raise ValueError(
-                    f"{name} already contains {other} ({file}); pushing {ours} next to it would break loading: choose "
+                    f"{name} already contains {there} ({file}); pushing {ours} next to it would break loading: choose "
                     "another hub_model_id, or delete it there."
                 )
             return self.hub_model_id
@@ -97,45 +94,40 @@ class PublishingTrainer(Trainer):
         self.save_model(_internal_call=True)
         if not self.is_world_process_zero():
             return None
-        tags = [*_as_list(kwargs.pop("tags", None)), *_as_list(getattr(self.model, "model_tags", None))]
-        tags = list(dict.fromkeys(tags))
-        self.create_model_card(model_name=kwargs.pop("model_name", None) or self._name(), tags=tags or None, **kwargs)
+        self.create_model_card(**kwargs)
         if not blocking:
             return self._upload_copy(None, commit_message, token, revision)
         with hub_errors(str(self.hub_model_id)):
             return self._upload(self.args.output_dir, None, commit_message, token, revision)
-
-    def _name(self) -> str:
-        """Name of the model on its card."""
-        return (self.args.hub_model_id or Path(self.args.output_dir).name).rpartition("/")[2]
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Write README.md: the joint table that the model was trained on, and the evaluations so far.
 
         Takes what `Trainer.create_model_card` takes; `tasks`, `dataset` and `dataset_args` are not used.
         """
-        axes = getattr(self.model.config, "langimb", None)
+        folder, axes = Path(self.args.output_dir), getattr(self.model.config, "langimb", None)
         if axes is None:  # not trained with this package
             super().create_model_card(*args, **kwargs)
         elif self.is_world_process_zero():
             from hf_langimb.results.cards import render_trained_card
 
             facts = signature(Trainer.create_model_card).bind(self, *args, **kwargs).arguments
+            base = base_model_of(self.model)
             card = render_trained_card(
                 axes,
                 [entry for entry in self.state.log_history if "eval_loss" in entry],
-                model_name=facts.get("model_name") or Path(self.args.output_dir).name,
+                model_name=facts.get("model_name") or (self.args.hub_model_id or folder.name).rpartition("/")[2],
                 repo_id=getattr(self, "hub_model_id", None) or "REPO_ID",
                 language=_as_list(facts.get("language")),
                 license=facts.get("license"),
-                tags=_as_list(facts.get("tags")),
-                base_model=facts.get("finetuned_from") or base_model_of(self.model).config.name_or_path,
+                tags=[*_as_list(facts.get("tags")), *_as_list(getattr(self.model, "model_tags", None))],
+                base_model=facts.get("finetuned_from") or base.config.name_or_path,
                 datasets=_as_list(facts.get("dataset_tags")) or None,
-                adapter=base_model_of(self.model) is not self.model,
+                adapter=base is not self.model,
                 masked_entropy_weight=self.args.masked_entropy_weight,
             )
-            write_text(Path(self.args.output_dir, "README.md"), card)
-            self.state.save_to_json(str(Path(self.args.output_dir, "trainer_state.json")))  # the card's numbers
+            write_text(folder / "README.md", card)
+            self.state.save_to_json(str(folder / "trainer_state.json"))  # the card's numbers
 
     # In the background: training overwrites and removes its files, so each push uploads a copy of them
 
@@ -152,18 +144,17 @@ class PublishingTrainer(Trainer):
         self.callback_handler.on_push_begin(args, self.state, self.control)
         in_steps = args.save_strategy == SaveStrategy.STEPS
         moment = f"step {self.state.global_step}" if in_steps else f"epoch {int(self.state.epoch or 0)}"
-        message = f"Training in progress, {moment}"
         checkpoint = None if args.hub_strategy == HubStrategy.EVERY_SAVE else checkpoint_folder
+        push = checkpoint, f"Training in progress, {moment}"
         self._latest = None
         try:
             ignored = shutil.ignore_patterns(*TRAINING_STATE)
             shutil.copytree(checkpoint_folder, args.output_dir, ignore=ignored, dirs_exist_ok=True)
-            self.create_model_card(model_name=self._name())
-            self._pushes.append(self._upload_copy(checkpoint, message))
+            self.create_model_card()
+            self._pushes.append(self._upload_copy(*push))
+            self._latest = args.output_dir, *push
         except OSError as error:  # the disk is full, say: training goes on
             logger.warning("%s is not pushed, because its files could not be copied: %s", checkpoint_folder, error)
-        else:
-            self._latest = args.output_dir, checkpoint, message
 
     def _upload_copy(self, checkpoint: str | None, *settings: Any) -> Future[Any]:
         """Copy the output folder and a checkpoint, then upload the copies in the background and remove them."""
@@ -182,29 +173,28 @@ class PublishingTrainer(Trainer):
 
         return self._hub.run_as_future(upload)
 
-    def _upload(self, model: str | Path, checkpoint: str | None, message: str | None, *place: str | None) -> Any:
-        """Commit the model, then the checkpoint: there is never a checkpoint without the model's card.
-
-        `place` is a token and a revision, by default those of the training arguments.
-        """
-        token, revision = place or (None, None)
-
-        def commit(folder: str | Path, target: str | None, title: str | None) -> Any:
-            return self._hub.upload_folder(
-                repo_id=str(self.hub_model_id),
-                folder_path=folder,
-                path_in_repo=target,
-                commit_message=title,
-                token=token or self.args.hub_token,
-                ignore_patterns=[*NOT_PUBLISHED],
-                revision=revision or self.args.hub_revision,
-            )
-
-        done = retried(lambda: commit(model, None, message))
+    def _upload(
+        self,
+        model: str | Path,
+        checkpoint: str | None,
+        message: str | None,
+        token: str | None = None,
+        revision: str | None = None,
+    ) -> Any:
+        """Commit the model, then the checkpoint: there is never a checkpoint without the model's card."""
+        commit = partial(
+            self._hub.upload_folder,
+            repo_id=str(self.hub_model_id),
+            token=token or self.args.hub_token,
+            ignore_patterns=[*NOT_PUBLISHED],
+            revision=revision or self.args.hub_revision,
+        )
+        done = retried(lambda: commit(folder_path=model, commit_message=message))
         if checkpoint is not None and Path(checkpoint).is_dir():
             latest_only = self.args.hub_strategy == HubStrategy.CHECKPOINT
             target = "last-checkpoint" if latest_only else Path(checkpoint).name
-            retried(lambda: commit(checkpoint, target, f"{message}, checkpoint"))
+            title = f"{message}, checkpoint"
+            retried(lambda: commit(folder_path=checkpoint, path_in_repo=target, commit_message=title))
         return done
 
     def _finish_current_push(self) -> None:

@@ -9,16 +9,16 @@ from typing import Any
 
 import torch
 from transformers import PreTrainedModel
-from transformers.trainer_utils import EvalLoopOutput, has_length, number_of_arguments
+from transformers.trainer_utils import EvalLoopOutput, has_length
 
 from hf_langimb.counts.distribution import JointDistribution
 from hf_langimb.counts.weighting import cell_weights
-from hf_langimb.models.adapters import add_lora, base_model_of, head_parameters, require_trainable_head
+from hf_langimb.models.adapters import add_lora, base_model_of, head_parameters, problem_of
 from hf_langimb.models.axes import IGNORED_LABEL, axes_of, class_names, name_labels, write_axes
+from hf_langimb.training import losses
 from hf_langimb.training.arguments import LangImbTrainingArguments
-from hf_langimb.training.checks import count_for_model, require_comparable, selecting_datasets
+from hf_langimb.training.checks import count_for_model, other_ids, selecting_datasets
 from hf_langimb.training.collator import DataCollatorWithLanguage
-from hf_langimb.training.losses import append_masked_row, mean_losses, negative_entropy, weighted_cross_entropy
 from hf_langimb.training.publishing import PublishingTrainer
 from hf_langimb.training.samplers import ShuffledBatches
 
@@ -44,91 +44,115 @@ class LangImbTrainer(PublishingTrainer):
         TypeError: `args` are no LangImbTrainingArguments, or `compute_loss_func` is given.
     """
 
+    data_collator: Any
+    distribution: Any = None  # a JointDistribution once the data are counted
+
     def __init__(
-        self,
-        model: PreTrainedModel | torch.nn.Module | None = None,
-        args: LangImbTrainingArguments | None = None,
-        data_collator: Any = None,
-        train_dataset: Any = None,
-        eval_dataset: Any = None,
-        processing_class: Any = None,
-        model_init: Any = None,
-        **kwargs: Any,
+        self, model: Any = None, args: LangImbTrainingArguments | None = None, *others: Any, **kwargs: Any
     ) -> None:
-        args = args or LangImbTrainingArguments()
-        if not isinstance(args, LangImbTrainingArguments):
+        self.args = args or LangImbTrainingArguments()
+        if not isinstance(self.args, LangImbTrainingArguments):
             raise TypeError(f"Expected args of type LangImbTrainingArguments, got {type(args).__name__}.")
         if kwargs.get("compute_loss_func", self) is None:
             del kwargs["compute_loss_func"]  # the default; Python refuses any other, which would come twice
-        kwargs |= {"data_collator": data_collator, "train_dataset": train_dataset, "eval_dataset": eval_dataset}
-        self.distribution: Any = None  # a JointDistribution once the data are counted
-        if model is not None:
-            model = self._prepare_model(model, args)
-        elif model_init is not None:
-            model_init = self._preparing(model_init, args)
-        kwargs |= {"processing_class": processing_class, "model_init": model_init}
-        super().__init__(model, args, compute_loss_func=self._loss, **kwargs)
-        if args.n_gpu > 1:
-            raise ValueError(
-                f"Expected one GPU per process, got {args.n_gpu} (DataParallel), where the loss cannot be scaled "
-                "exactly: start one process per GPU with `accelerate launch`, or set CUDA_VISIBLE_DEVICES."
-            )
-        self._learn_axes(train_dataset, eval_dataset)
-        self.data_collator = self._with_language(data_collator)
-        self._mask_tokens = self._find_mask_tokens() if args.masked_entropy_weight else {}
-        self._loss_parts = torch.zeros(3, device=args.device)  # classification, masked entropy, optimiser steps
+        model = None if model is None else self._prepared(model)
+        super().__init__(model, self.args, *others, compute_loss_func=self._loss, **kwargs)
+        self._learn_axes()
+        if not isinstance(self.data_collator, DataCollatorWithLanguage):
+            names = {"languages": self.distribution.languages, "language_column": self.args.language_column}
+            self.data_collator = DataCollatorWithLanguage(self.processing_class, **names, collator=self.data_collator)
+        if problem := self._problem():
+            raise ValueError(problem)
+        self._loss_parts = torch.zeros(3, device=self.args.device)  # classification, masked entropy, optimiser steps
         self._evaluated_rows: list[torch.Tensor] = []
         self._warned_of_unseen = False
 
-    # What the data must be
+    def _problem(self) -> str | None:
+        """Why these arguments do not work together, and what to do; None if they do."""
+        args, numbered, languages = self.args, self.data_collator.languages, self.distribution.languages
+        base, head = base_model_of(self.model), list(head_parameters(self.model))
+        frozen = base is not self.model and head and not any(parameter.requires_grad for parameter in head)
+        if args.n_gpu > 1:
+            return (
+                f"Expected one GPU per process, got {args.n_gpu} (DataParallel), where the loss cannot be scaled "
+                "exactly: start one process per GPU with `accelerate launch`, or set CUDA_VISIBLE_DEVICES."
+            )
+        if numbered != languages:
+            return (
+                f"data_collator numbers the languages {', '.join(numbered)}, expected {', '.join(languages)} as in the "
+                "weights: leave data_collator out, or use that order."
+            )
+        if args.masked_entropy_weight and getattr(self.processing_class, "mask_token_id", None) is None:
+            return (
+                "masked_entropy_weight needs a tokenizer with a mask token (processing_class=...), got "
+                f"{type(self.processing_class).__name__}: add one (tokenizer.add_special_tokens({{'mask_token': "
+                "'<mask>'}) and model.resize_token_embeddings), or set masked_entropy_weight=0."
+            )
+        if args.head_learning_rate is not None and not head:
+            return (
+                f"head_learning_rate needs to know the head of {type(base).__name__}: set its base_model_prefix to the "
+                "name of its encoder, or leave head_learning_rate out."
+            )
+        if frozen and self.train_dataset is not None:
+            return (
+                "The classification head of this PEFT model is frozen at its random initialization, so that the model "
+                "cannot learn the labels: use LoraConfig(task_type='SEQ_CLS') or modules_to_save=['classifier'], or "
+                "pass a model without adapters and set lora_rank."
+            )
+        return None
 
-    def _learn_axes(self, train_dataset: Any, eval_dataset: Any) -> None:
-        """Count the data and derive the weights; a model that is trained keeps both in its configuration."""
-        self.distribution = self._count_rows(train_dataset, eval_dataset)
-        self._cell_weights = cell_weights(
-            self.distribution, self.args.class_weighting, missing_cell_policy=self.args.missing_cell_policy
-        )
-        self.weights = torch.tensor(self._cell_weights, dtype=torch.float32)
-        if train_dataset is not None:
-            require_trainable_head(self.model)
-            self._write_axes(self.model)
+    # Model and data
 
-    def _count_rows(self, train_dataset: Any, eval_dataset: Any) -> JointDistribution:
-        """Counts of the training data, else those of the checkpoint, else those of the evaluation data."""
+    def _prepared(self, model: PreTrainedModel) -> PreTrainedModel:
+        """A sequence classifier, with adapters if `lora_rank` asks for them."""
+        if problem := problem_of(model, self.args.lora_rank):
+            raise ValueError(problem)
+        return add_lora(model, self.args.lora_rank) if self.args.lora_rank else model
+
+    def call_model_init(self, trial: Any = None) -> PreTrainedModel:
+        """`Trainer`'s model, prepared, with the axes: a training or a trial of a search makes it again."""
+        model = self._prepared(super().call_model_init(trial))
+        if self.distribution is not None:
+            self._write_axes(model)
+        return model
+
+    def _learn_axes(self) -> None:
+        """Count the training data, else take the checkpoint's counts, else count the evaluation data; derive weights.
+
+        A model that is trained keeps both in its configuration.
+        """
         count = partial(
             count_for_model,
             classes=self.model.config.num_labels,
             language_column=self.args.language_column,
             label_names=self.label_names,
         )
-        if train_dataset is not None:
-            distribution = count(train_dataset, name="train_dataset")
-            for name, dataset in selecting_datasets(eval_dataset, self.args.metric_for_best_model):
-                count(dataset, name=name, trained=distribution)
-            return distribution
-        if stored := getattr(self.model.config, "langimb", None):
-            return JointDistribution(*(stored[key] for key in ("languages", "labels", "counts")))
-        counted = next(iter(eval_dataset.values())) if isinstance(eval_dataset, dict) else eval_dataset
-        if counted is None:
+        evaluated = self.eval_dataset
+        first = next(iter(evaluated.values()), None) if isinstance(evaluated, dict) else evaluated
+        if self.train_dataset is not None:
+            self.distribution = count(self.train_dataset, "train_dataset")
+            for name, dataset in selecting_datasets(evaluated, self.args.metric_for_best_model).items():
+                count(dataset, name, trained=self.distribution)
+        elif stored := getattr(self.model.config, "langimb", None):
+            self.distribution = JointDistribution(*(stored[key] for key in ("languages", "labels", "counts")))
+        elif first is not None:
+            self.distribution = count(first, "eval_dataset")
+        else:
             raise ValueError(
                 "LangImbTrainer learns languages and labels from data: pass train_dataset or eval_dataset, or a model "
                 "trained with it."
             )
-        return count(counted, name="eval_dataset")
+        policy = self.args.missing_cell_policy
+        self._cell_weights = cell_weights(self.distribution, self.args.class_weighting, missing_cell_policy=policy)
+        self.weights = torch.tensor(self._cell_weights, dtype=torch.float32)
+        if self.train_dataset is not None:
+            self._write_axes(self.model)
 
-    def _with_language(self, collator: Any) -> DataCollatorWithLanguage:
-        """The collator, wrapped if it does not know the language."""
-        languages = self.distribution.languages
-        if not isinstance(collator, DataCollatorWithLanguage):
-            return DataCollatorWithLanguage(
-                self.processing_class, languages=languages, language_column=self.args.language_column, collator=collator
-            )
-        if collator.languages != languages:
-            raise ValueError(
-                f"data_collator numbers the languages {', '.join(collator.languages)}, expected "
-                f"{', '.join(languages)} as in the weights: leave data_collator out, or use that order."
-            )
-        return collator
+    def _write_axes(self, model: PreTrainedModel) -> None:
+        """Write languages, labels, counts and weights into the configuration, which every checkpoint contains."""
+        name_labels(model.config, self.distribution.labels)
+        names = class_names(model.config)
+        model.config.langimb = axes_of(self.distribution, self.args.class_weighting, self._cell_weights, names)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         """`Trainer`'s sampler; grouped by length, batches come shuffled and not from the longest to the shortest.
@@ -154,53 +178,6 @@ class LangImbTrainer(PublishingTrainer):
             if column not in self._signature_columns:
                 self._signature_columns.append(column)
 
-    # What the model must be
-
-    def _prepare_model(self, model: PreTrainedModel, args: LangImbTrainingArguments) -> PreTrainedModel:
-        """A sequence classifier, with adapters if `lora_rank` asks for them."""
-        kind = type(base_model_of(model))
-        name = kind.__name__
-        if kind.__module__.startswith("transformers.") and not name.endswith("ForSequenceClassification"):
-            raise ValueError(
-                f"Expected a sequence-classification model, got {name}: load it with "
-                "AutoModelForSequenceClassification (class weights per language need one label per text)."
-            )
-        if args.lora_rank:
-            model = add_lora(model, args.lora_rank)
-        if self.distribution is not None:  # created again by model_init
-            self._write_axes(model)
-        return model
-
-    def _preparing(self, model_init: Any, args: LangImbTrainingArguments) -> Any:
-        """A `model_init` whose models are prepared."""
-
-        def init(trial: Any) -> PreTrainedModel:
-            return self._prepare_model(model_init(trial) if number_of_arguments(model_init) else model_init(), args)
-
-        return init
-
-    def _write_axes(self, model: PreTrainedModel) -> None:
-        """Write languages, labels, counts and weights into the configuration, which every checkpoint contains."""
-        name_labels(model.config, self.distribution.labels)
-        names = class_names(model.config)
-        model.config.langimb = axes_of(self.distribution, self.args.class_weighting, self._cell_weights, names)
-
-    def _find_mask_tokens(self) -> dict[str, Any]:
-        """What `append_masked_row` needs to know of the tokenizer."""
-        tokenizer = self.processing_class
-        if getattr(tokenizer, "mask_token_id", None) is None:
-            raise ValueError(
-                "masked_entropy_weight needs a tokenizer with a mask token (processing_class=...), got "
-                f"{type(tokenizer).__name__}: add one (tokenizer.add_special_tokens({{'mask_token': '<mask>'}}) and "
-                "model.resize_token_embeddings), or set masked_entropy_weight=0."
-            )
-        return {
-            "mask_id": tokenizer.mask_token_id,
-            "pad_id": tokenizer.pad_token_id or 0,
-            "special_ids": set(tokenizer.all_special_ids) - {tokenizer.mask_token_id, tokenizer.unk_token_id},
-            "pad_left": tokenizer.padding_side == "left",
-        }
-
     # The loss
 
     def compute_loss(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
@@ -216,11 +193,11 @@ class LangImbTrainer(PublishingTrainer):
             )
         if self._language_ids is None:
             self._language_ids = torch.full_like(inputs["labels"], -1)
-        mask = self._draw_mask(inputs) if training and self._mask_tokens else None
+        mask = self._draw_mask(inputs) if training and self.args.masked_entropy_weight else None
         self._has_mask_row = mask is not None
         if mask is not None:
             labels = inputs.pop("labels")
-            inputs = append_masked_row(inputs, **{**self._mask_tokens, **mask}) | {"labels": labels}
+            inputs = losses.append_masked_row(inputs, self.processing_class, **mask) | {"labels": labels}
         return super().compute_loss(model, inputs, *args, **kwargs)
 
     def _draw_mask(self, inputs: dict[str, torch.Tensor]) -> dict[str, int] | None:
@@ -228,9 +205,7 @@ class LangImbTrainer(PublishingTrainer):
 
         Drawn by Python's generator: checkpoints keep its state, and order of rows and dropout do not depend on it.
         """
-        ids = inputs["input_ids"]
-        special = torch.tensor(sorted(self._mask_tokens["special_ids"]), device=ids.device)
-        content = (~torch.isin(ids, special)).sum(dim=1)
+        content = losses.is_content(inputs["input_ids"], self.processing_class).sum(dim=1)
         with_content = content.nonzero().flatten().tolist()
         if not with_content:
             return None
@@ -245,18 +220,17 @@ class LangImbTrainer(PublishingTrainer):
                 f"Expected logits [rows, classes] and labels below {logits.shape[-1]}, the outputs of the model, got "
                 f"logits {list(logits.shape)} and labels up to {labels.max().item()}: one label per text."
             )
-        losses = weighted_cross_entropy(
-            rows, labels, self._language_ids, self.weights, self.args.label_smoothing_factor
-        )
+        smoothing = self.args.label_smoothing_factor
+        own = losses.weighted_cross_entropy(rows, labels, self._language_ids, self.weights, smoothing)
         labelled = (labels != IGNORED_LABEL).sum()
         items = labelled if num_items_in_batch is None else num_items_in_batch
-        classification = losses.sum() / items
+        classification = own.sum() / items
         if not self.model.training:
-            self._remember_evaluated(rows, labels, losses)
+            self._remember_evaluated(rows, labels, own)
             return classification
         entropy = classification.new_zeros(())
         if self._has_mask_row:
-            entropy = self.args.masked_entropy_weight * labelled / items * negative_entropy(logits[-1])
+            entropy = self.args.masked_entropy_weight * labelled / items * losses.negative_entropy(logits[-1])
         self._loss_parts += torch.stack([classification, entropy, labelled / items]).detach()
         return classification + entropy
 
@@ -285,7 +259,7 @@ class LangImbTrainer(PublishingTrainer):
                 "Rows in a language unseen in training, or without one, are evaluated with weight 1 (the plain loss)."
             )
             self._warned_of_unseen = True
-        plain = weighted_cross_entropy(logits, labels, torch.full_like(labels, -1), self.weights)
+        plain = losses.weighted_cross_entropy(logits, labels, torch.full_like(labels, -1), self.weights)
         rows = torch.stack([own, plain, self._language_ids.to(own.dtype), labels.to(own.dtype)], dim=1)
         self._evaluated_rows.append(self.accelerator.gather_for_metrics(rows).cpu().double())
 
@@ -298,13 +272,13 @@ class LangImbTrainer(PublishingTrainer):
             ValueError: class ids mean other languages or labels than in training.
         """
         dataset = getattr(dataloader.dataset, "dataset", dataloader.dataset)  # a stream's, in several processes
-        require_comparable(dataset, self.args.language_column, self.distribution, f"{metric_key_prefix}_dataset")
+        if problem := other_ids(dataset, self.args.language_column, self.distribution):
+            raise ValueError(f"{metric_key_prefix}_dataset: {problem}")
         self._evaluated_rows = []
         output = super().evaluation_loop(dataloader, *args, metric_key_prefix=metric_key_prefix, **kwargs)
         if self._evaluated_rows:
-            losses = mean_losses(torch.cat(self._evaluated_rows))
-            output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in losses.items()})
-        self._evaluated_rows = []
+            means = losses.mean_losses(torch.cat(self._evaluated_rows))
+            output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in means.items()})
         return output
 
     # Optimiser and files
@@ -316,11 +290,6 @@ class LangImbTrainer(PublishingTrainer):
         if self.args.head_learning_rate is None or not created:
             return optimizer
         head = {id(parameter) for parameter in head_parameters(self.model)}
-        if not head:
-            raise ValueError(
-                f"head_learning_rate needs to know the head of {type(base_model_of(self.model)).__name__}: set its "
-                "base_model_prefix to the name of its encoder, or leave head_learning_rate out."
-            )
         groups = []
         for group in optimizer.param_groups:
             for in_head, rate in ((False, group["lr"]), (True, self.args.head_learning_rate)):

@@ -1,5 +1,6 @@
 """The loss terms against formulas written out by hand, and the layout of the mask row."""
 
+import copy
 import math
 
 import pytest
@@ -85,12 +86,6 @@ def encode(tokenizer, *texts):
     return tokenizer.pad([tokenizer(*text) for text in texts], return_tensors="pt")
 
 
-def append(tokenizer, batch, row, length, **kwargs):
-    special = set(tokenizer.all_special_ids) - {tokenizer.mask_token_id, tokenizer.unk_token_id}
-    ids = {"mask_id": tokenizer.mask_token_id, "pad_id": tokenizer.pad_token_id, "special_ids": special}
-    return append_masked_row(batch, row=row, length=length, **ids, **kwargs)
-
-
 LAYOUTS = [  # tokenizer, texts of the template row, length, tokens wanted, token types wanted
     ("bert", ("w1 w2 w3",), 3, "CMMMS", "00000"),
     ("bert", ("w1 w2 w3",), 1, "CMS", "000"),
@@ -115,7 +110,7 @@ def test_the_mask_row_keeps_special_tokens_and_shares_masks_in_proportion(
 ):
     tokenizer = request.getfixturevalue(f"{kind}_tokenizer")
     batch = encode(tokenizer, (other,) * len(texts), texts)
-    extended = append(tokenizer, batch, row=1, length=length)
+    extended = append_masked_row(batch, tokenizer, row=1, length=length)
     ids = {"C": tokenizer.cls_token_id, "S": tokenizer.sep_token_id, "M": tokenizer.mask_token_id}
     wanted = [ids[token] for token in tokens]
     new = {name: tensor[-1].tolist() for name, tensor in extended.items()}
@@ -130,15 +125,11 @@ def test_the_mask_row_keeps_special_tokens_and_shares_masks_in_proportion(
 @pytest.mark.parametrize("length", [1, 12])
 @pytest.mark.parametrize("side", ["right", "left"])
 def test_the_rows_of_the_batch_stay_as_they_are(bert_tokenizer, side, length):
-    batch = encode(bert_tokenizer, ("w1 w2 w3 w4", "w5"), ("w6", "w7"))
-    if side == "left":
-        turned = [batch["attention_mask"][1].bool().logical_not(), batch["attention_mask"][1].bool()]
-        batch = {
-            name: torch.stack([tensor[0], torch.cat([tensor[1][part] for part in turned])])
-            for name, tensor in batch.items()
-        }
+    tokenizer = copy.deepcopy(bert_tokenizer)
+    tokenizer.padding_side = side
+    batch = encode(tokenizer, ("w1 w2 w3 w4", "w5"), ("w6", "w7"))
     before = {name: tensor.clone() for name, tensor in batch.items()}
-    extended = append(bert_tokenizer, batch, row=1, length=length, pad_left=side == "left")
+    extended = append_masked_row(batch, tokenizer, row=1, length=length)
     space = extended["input_ids"].shape[1] - before["input_ids"].shape[1]
     for name, tensor in before.items():
         kept = extended[name][:2, space:] if side == "left" else extended[name][:2, : tensor.shape[1]]
@@ -150,18 +141,14 @@ def test_the_rows_of_the_batch_stay_as_they_are(bert_tokenizer, side, length):
     assert edge.all(), "padding on the wrong side"
 
 
-def test_without_an_attention_mask_padding_is_known_by_its_id(bert_tokenizer):
+def test_the_mask_row_of_other_inputs(bert_tokenizer, decoder_tokenizer):
     batch = encode(bert_tokenizer, ("w1 w2 w3",), ("w4",))
-    extended = append(bert_tokenizer, {"input_ids": batch["input_ids"]}, row=1, length=2)
-    assert extended["input_ids"][-1].tolist() == [2, 4, 4, 3, 0]
-
-
-def test_a_tokenizer_without_template_gives_masks_alone(decoder_tokenizer):
-    batch = decoder_tokenizer.pad([decoder_tokenizer("w1 w2 w3"), decoder_tokenizer("w4")], return_tensors="pt")
-    extended = append_masked_row(batch, row=1, length=2, mask_id=9, pad_id=1, special_ids={1, 2})
-    assert extended["input_ids"][-1].tolist() == [9, 9, 1]
-
-
-def test_tensors_that_are_no_token_sequences_pass(bert_tokenizer):
-    batch = dict(encode(bert_tokenizer, ("w1 w2",), ("w3",))) | {"row_number": torch.tensor([7, 8])}
-    assert append(bert_tokenizer, batch, row=0, length=2)["row_number"].tolist() == [7, 8]
+    extended = append_masked_row({"input_ids": batch["input_ids"]}, bert_tokenizer, row=1, length=2)
+    assert extended["input_ids"][-1].tolist() == [2, 4, 4, 3, 0], "padding is known by its id"
+    extended = append_masked_row(batch | {"row_number": torch.tensor([7, 8])}, bert_tokenizer, row=0, length=2)
+    assert extended["row_number"].tolist() == [7, 8], "tensors that are no token sequences pass"
+    tokenizer = copy.deepcopy(decoder_tokenizer)
+    tokenizer.add_special_tokens({"mask_token": "<mask>"})
+    batch = encode(tokenizer, ("w1 w2 w3",), ("w4",))
+    extended = append_masked_row(batch, tokenizer, row=1, length=2)
+    assert extended["input_ids"][-1].tolist() == [27, 27, 1], "without a template there are masks alone"
