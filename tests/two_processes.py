@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from accelerate import PartialState
+from accelerate.utils import gather_object
 from conftest import record_gradients
 from datasets import Dataset, load_from_disk
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -17,33 +18,23 @@ from hf_langimb import LangImbTrainer, LangImbTrainingArguments, attribute, extr
 from hf_langimb.console import on_main
 from hf_langimb.runs.evaluate import _parse, check_up
 
-QUIET = {"use_cpu": True, "disable_tqdm": True, "report_to": "none", "save_strategy": "no"}
 
-
-def build(folder: Path, rows, batch: int, accumulation: int) -> LangImbTrainer:
-    """A trainer in float64 with class weights and a mask row of three tokens."""
-    settings = {"logging_steps": 1, "learning_rate": 0.01, "max_grad_norm": 0.0, "max_steps": 1}
-    settings |= {"per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulation}
-    settings |= {"per_device_eval_batch_size": 4, "train_sampling_strategy": "sequential"}
-    settings |= {"class_weighting": "per_language", "masked_entropy_weight": 0.7}
-    arguments = LangImbTrainingArguments(output_dir=str(folder / "run"), **QUIET, **settings)
-    model = AutoModelForSequenceClassification.from_pretrained(folder / "model").double()
+def build(folder: Path, rows, *, model=None, **changes) -> LangImbTrainer:
+    """A trainer on a CPU; `model` are changes of its configuration."""
+    settings = {"use_cpu": True, "disable_tqdm": True, "report_to": "none", "save_strategy": "no", "logging_steps": 1}
+    arguments = LangImbTrainingArguments(str(folder / "run"), **settings | changes)
+    model = AutoModelForSequenceClassification.from_pretrained(folder / "model", **model or {}).double()
     tokenizer = AutoTokenizer.from_pretrained(folder / "model")
-    trainer = LangImbTrainer(model, arguments, train_dataset=rows, eval_dataset=rows, processing_class=tokenizer)
-    trainer._draw_mask = lambda inputs: {"row": 0, "length": 3}
-    return trainer
+    return LangImbTrainer(model, arguments, train_dataset=rows, eval_dataset=rows, processing_class=tokenizer)
 
 
 def distinct_rows(folder: Path, rows) -> list[int]:
     """How many different rows all processes together see in each of three epochs, with batches grouped by length."""
-    settings = {"num_train_epochs": 3, "per_device_train_batch_size": 2, "train_sampling_strategy": "group_by_length"}
-    arguments = LangImbTrainingArguments(str(folder / "grouped"), **QUIET, logging_strategy="no", **settings)
-    # dropout draws from the generator of each process alone
-    model = AutoModelForSequenceClassification.from_pretrained(folder / "model", hidden_dropout_prob=0.1)
-    tokenizer = AutoTokenizer.from_pretrained(folder / "model")
     numbered = rows.select(range(20)).remove_columns("label").add_column("label", [i % 3 for i in range(20)])
     numbered = numbered.add_column("number", list(range(20)))
-    trainer = LangImbTrainer(model, arguments, train_dataset=numbered, processing_class=tokenizer)
+    settings = {"num_train_epochs": 3, "per_device_train_batch_size": 2, "train_sampling_strategy": "group_by_length"}
+    # dropout draws from the generator of each process alone
+    trainer = build(folder, numbered, model={"hidden_dropout_prob": 0.1}, **settings)
     trainer._set_signature_columns_if_needed()
     trainer._signature_columns.append("number")
     seen = []
@@ -56,10 +47,7 @@ def distinct_rows(folder: Path, rows) -> list[int]:
     trainer.data_collator = collate
     trainer.train()
     epochs = [seen[i : i + len(seen) // 3] for i in range(0, len(seen), len(seen) // 3)]
-    shares = [epochs]
-    if trainer.args.world_size > 1:
-        shares = [None] * trainer.args.world_size
-        torch.distributed.all_gather_object(shares, epochs)
+    shares = gather_object([epochs])
     return [len({number for share in shares for number in share[epoch]}) for epoch in range(3)]
 
 
@@ -76,17 +64,17 @@ def told_by_main() -> list[str]:
         found = f"{told}: {error}"
     except SystemExit as stop:
         found = f"{told}: exit {stop.code}"
-    shares = [found]
-    if PartialState().num_processes > 1:
-        shares = [None] * PartialState().num_processes
-        torch.distributed.all_gather_object(shares, found)
-    return shares
+    return gather_object([found])
 
 
 def measure(folder: Path, batch: int, accumulation: int) -> tuple[dict, dict]:
     """Gradients of one optimiser step, and numbers: its logged loss and parts, losses and predictions after it."""
     rows = load_from_disk(folder / "rows")
-    trainer = build(folder, rows, batch, accumulation)
+    settings = {"learning_rate": 0.01, "max_grad_norm": 0.0, "max_steps": 1, "train_sampling_strategy": "sequential"}
+    settings |= {"per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulation}
+    settings |= {"class_weighting": "per_language", "masked_entropy_weight": 0.7, "per_device_eval_batch_size": 4}
+    trainer = build(folder, rows, **settings)
+    trainer._draw_mask = lambda inputs: {"row": 0, "length": 3}
     gradients = record_gradients(trainer)  # first: evaluated before, transformers 5.23 would not synchronise gradients
     evaluated = trainer.evaluate()
     predicted = trainer.predict(trainer.eval_dataset)

@@ -4,9 +4,11 @@ import copy
 
 import pytest
 import torch
+from conftest import SKEWED
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from hf_langimb import LangImbTrainer
+from hf_langimb.models.loading import load_model
 
 SMALL = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
 DECODER = {**SMALL, "num_key_value_heads": 1, "head_dim": 8, "pad_token_id": 1, "max_position_embeddings": 64}
@@ -47,14 +49,14 @@ def tokenizer(architecture, request):
 
 @pytest.fixture
 def build(tokenizer, tiny_dataset, training_arguments):
-    """Function (model, **arguments): a trainer on pairs (single texts for decoders), with every term there is."""
+    """Function (model, train=True, **arguments): a trainer on pairs (single texts for decoders), with every term."""
     data = tiny_dataset(tokenizer, pair=tokenizer.mask_token is not None)
 
-    def trainer(model, **changes):
+    def trainer(model, train=True, **changes):
         changes |= {"class_weighting": "per_language", "masked_entropy_weight": float(bool(tokenizer.mask_token))}
         changes |= {"max_steps": 2, "per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}
         arguments = training_arguments(**changes)
-        return LangImbTrainer(model, arguments, None, data, data, tokenizer)
+        return LangImbTrainer(model, arguments, None, data if train else None, data, tokenizer)
 
     return trainer
 
@@ -78,35 +80,40 @@ def test_adapters_and_head_train_and_come_back(architecture, tokenizer, build, t
     from peft import AutoPeftModelForSequenceClassification
 
     make(architecture, tokenizer).save_pretrained(tmp_path / "base")
-    base = AutoModelForSequenceClassification.from_pretrained(tmp_path / "base")
+    names = {0: "bad", 1: "fair", 2: "good"}
+    base = AutoModelForSequenceClassification.from_pretrained(tmp_path / "base", id2label=names)
     trainer = build(base, lora_rank=2, head_learning_rate=0.02)
     before = {name: parameter.detach().clone() for name, parameter in trainer.model.named_parameters()}
+    assert all(parameter.shape[0] == 2 for name, parameter in before.items() if "lora_A" in name)
     trainer.train()
-    changed = {name for name, parameter in trainer.model.named_parameters() if not parameter.equal(before[name])}
+    parameters = dict(trainer.model.named_parameters())
+    changed = {name for name, parameter in parameters.items() if not parameter.equal(before[name])}
     assert changed == {name for name in before if "lora_" in name or "modules_to_save" in name}
+    assert changed == {name for name, parameter in parameters.items() if parameter.requires_grad}
     outermost = [name.removeprefix("base_model.model.").split(".") for name in changed]
     saved = {parts[0] for parts in outermost if "modules_to_save" in parts and "pooler" not in parts[1:]}
     assert saved == HEADS.get(architecture, {"classifier"}), "besides a pooler in the encoder"
     assert {parts[0] for parts in outermost if not {"lora_A", "lora_B"}.isdisjoint(parts)} == {base.base_model_prefix}
-    rates = {group["lr"] for group in trainer.optimizer.param_groups}
-    assert len(rates) == 1, "both have decayed to 0"
     inside = f".{base.base_model_prefix}.pooler."
-    heads = {id(p) for name, p in trainer.model.named_parameters() if "modules_to_save" in name and inside not in name}
-    initial = {
-        (id(p) in heads, group["initial_lr"]) for group in trainer.optimizer.param_groups for p in group["params"]
+    heads = {id(p) for name, p in parameters.items() if "modules_to_save" in name and inside not in name}
+    groups = trainer.optimizer.param_groups
+    assert {(id(p) in heads, group["initial_lr"]) for group in groups for p in group["params"]} == {
+        (True, 0.02),
+        (False, 0.01),
     }
-    assert initial == {(True, 0.02), (False, 0.01)}
+    assert len({group["lr"] for group in groups}) == 1, "both have decayed to 0"
     logits = trainer.predict(trainer.eval_dataset).predictions
     trainer.save_model(tmp_path / "adapter")
-    assert not (tmp_path / "adapter" / "config.json").exists()
-    loaded = AutoPeftModelForSequenceClassification.from_pretrained(tmp_path / "adapter", num_labels=3).eval()
-    batch = trainer.data_collator([trainer.eval_dataset[i] for i in range(4)])
-    inputs = {name: batch[name] for name in tokenizer.model_input_names if name in batch}
-    if architecture in ("distilbert", "modernbert"):
-        inputs.pop("token_type_ids")
-    with torch.no_grad():
-        again = loaded(**inputs).logits
-    assert again.allclose(torch.tensor(logits[:4]), atol=1e-5)
+    files = {path.name for path in (tmp_path / "adapter").iterdir()}
+    assert {"adapter_config.json", "adapter_model.safetensors", "langimb.json"} <= files
+    assert not {"config.json", "model.safetensors"} & files
+    loaded = load_model(tmp_path / "adapter")
+    assert loaded.config.id2label == names, "the base does not know them"
+    assert loaded.config.langimb["counts"] == [list(row) for row in SKEWED.values()]
+    plain = AutoPeftModelForSequenceClassification.from_pretrained(tmp_path / "adapter", num_labels=3)
+    for model in (loaded, plain):
+        again = build(model, train=False).predict(trainer.eval_dataset).predictions
+        assert torch.tensor(again).allclose(torch.tensor(logits), atol=1e-5)
 
 
 @pytest.mark.parametrize("side", ["right", "left"])

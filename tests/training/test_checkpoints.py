@@ -87,32 +87,20 @@ def test_the_best_checkpoint_is_that_of_the_own_loss(build, rows):
 
 
 class Maker:
-    """Ways to give `model_init`."""
-
     def __init__(self, make):
         self.make = make
 
     def method(self):
         return self.make()
 
-    def for_trial(self, trial):
-        return self.make()
-
-    def __call__(self):
-        return self.make()
+    __call__ = method
 
 
 @pytest.mark.parametrize("way", ["function", "method", "for_trial", "partial", "callable"])
 def test_model_init_works(tiny_bert, rows, bert_tokenizer, training_arguments, tmp_path, way):
-    maker = Maker(tiny_bert)
-    ways = {
-        "function": lambda: tiny_bert(),
-        "method": maker.method,
-        "for_trial": maker.for_trial,
-        "partial": functools.partial(Maker.method, maker),
-        "callable": maker,
-    }
-    names = ["a", "b", "c"]
+    maker, names = Maker(tiny_bert), ["a", "b", "c"]
+    ways = {"function": lambda: tiny_bert(), "method": maker.method, "for_trial": lambda trial: tiny_bert()}
+    ways |= {"partial": functools.partial(Maker.method, maker), "callable": maker}
     trainer = LangImbTrainer(
         args=training_arguments(class_weighting="per_language", lora_rank=2, masked_entropy_weight=1.0),
         train_dataset=rows.cast_column("label", ClassLabel(names=names)),

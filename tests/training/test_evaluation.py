@@ -37,20 +37,13 @@ def test_mask_rows_and_weights_leave_evaluation_as_it_is(build, rows):
 
 
 def test_evaluation_between_steps_disturbs_nothing(build, rows):
-    losses = {}
+    settings = {"weighting": "per_language", "entropy": 1.0, "eval_steps": 1, "log_every": 1, "max_steps": 3}
+    losses = []
     for strategy in ("no", "steps"):
-        trainer = build(
-            eval_dataset=rows,
-            weighting="per_language",
-            entropy=1.0,
-            eval_strategy=strategy,
-            eval_steps=1,
-            log_every=1,
-            max_steps=3,
-        )
+        trainer = build(eval_dataset=rows, eval_strategy=strategy, **settings)
         trainer.train()
-        losses[strategy] = [entry["loss_classification"] for entry in trainer.state.log_history if "loss" in entry]
-    assert losses["no"] == losses["steps"]
+        losses.append([entry["loss_classification"] for entry in trainer.state.log_history if "loss" in entry])
+    assert losses[0] == losses[1]
 
 
 def test_several_evaluation_sets_report_each_under_its_name(build, rows):
@@ -102,11 +95,15 @@ def test_a_bad_evaluation_set_is_refused_in_words(build, rows, name):
         build(eval_dataset={"chosen": UNFIT[name](rows), "other": rows}, metric_for_best_model="eval_chosen_loss")
 
 
-def test_an_unseen_label_is_refused_in_the_evaluation_set(build, rows):
+def test_what_only_a_class_label_names_is_unseen(build, rows):
     names = ClassLabel(names=["a", "b", "c"])
     trained = rows.filter(lambda row: row["label"] < 2).cast_column("label", names)
     with pytest.raises(ValueError, match=r"eval_dataset: label c is not in train_dataset \(a, b\).*remove its rows"):
         build(data=trained, eval_dataset=rows.cast_column("label", names))
+    names = ClassLabel(names=["en", "fr", "ja"])
+    trained = without(rows, "ja").cast_column("language", names)
+    with pytest.raises(ValueError, match=r"eval_dataset: language ja is not in train_dataset \(en, fr\)"):
+        build(data=trained, eval_dataset=rows.cast_column("language", names))
 
 
 def test_labels_numbered_otherwise_are_refused_in_the_evaluation_set(build, rows):
@@ -142,10 +139,3 @@ def test_an_evaluation_set_that_selects_nothing_may_have_any_language(build, row
     data = {other: rows.map(lambda row: {"language": "de"}), own: rows}
     trainer = build(eval_dataset=data, metric_for_best_model=f"eval_{own}_loss")
     assert trainer.evaluate()[f"eval_{other}_loss"] > 0
-
-
-def test_a_language_that_only_its_class_label_names_is_unseen(build, rows):
-    names = ClassLabel(names=["en", "fr", "ja"])
-    trained = without(rows, "ja").cast_column("language", names)
-    with pytest.raises(ValueError, match=r"eval_dataset: language ja is not in train_dataset \(en, fr\)"):
-        build(data=trained, eval_dataset=rows.cast_column("language", names))

@@ -1,10 +1,7 @@
 """LoRA adapters and the learning rates of encoder and head."""
 
-import json
-
 import pytest
 import torch
-from conftest import SKEWED
 from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification
 
 from hf_langimb.models.loading import load_model
@@ -33,33 +30,6 @@ def test_both_rates_follow_the_schedule(build):
         trainer.lr_scheduler.step()
         rates = sorted({group["lr"] for group in trainer.optimizer.param_groups})
         assert rates == pytest.approx([1e-3 * (1 - step / 4), 1e-2 * (1 - step / 4)])
-
-
-def test_lora_trains_adapters_and_head_alone(build, tiny_bert, rows, tmp_path):
-    from peft import AutoPeftModelForSequenceClassification
-
-    tiny_bert().save_pretrained(tmp_path / "base")
-    names = {0: "bad", 1: "fair", 2: "good"}
-    base = AutoModelForSequenceClassification.from_pretrained(tmp_path / "base", id2label=names)
-    trainer = build(base, weighting="per_language", entropy=1.0, lora_rank=4, max_steps=3)
-    before = {name: parameter.detach().clone() for name, parameter in trainer.model.named_parameters()}
-    trainer.train()
-    for name, parameter in trainer.model.named_parameters():
-        trains = "lora_" in name or "modules_to_save" in name
-        assert parameter.requires_grad == trains, name
-        assert parameter.equal(before[name]) != trains, name
-    assert all(parameter.shape[0] == 4 for name, parameter in before.items() if "lora_A" in name)
-    logits = trainer.predict(rows).predictions
-    trainer.save_model(tmp_path / "adapter")
-    files = {path.name for path in (tmp_path / "adapter").iterdir()}
-    assert {"adapter_config.json", "adapter_model.safetensors", "langimb.json"} <= files
-    assert not {"config.json", "model.safetensors"} & files
-    loaded = AutoPeftModelForSequenceClassification.from_pretrained(tmp_path / "adapter", num_labels=3)
-    again = build(loaded, None, rows).predict(rows).predictions
-    assert torch.tensor(again).allclose(torch.tensor(logits), atol=1e-6)
-    assert load_model(tmp_path / "adapter").config.id2label == names, "the base does not know them"
-    axes = json.loads((tmp_path / "adapter" / "langimb.json").read_text(encoding="utf-8"))
-    assert axes["counts"] == [list(row) for row in SKEWED.values()]
 
 
 def test_lora_keeps_a_pooler_that_the_base_lacks(build, rows, tmp_path, tiny_bert):

@@ -20,16 +20,15 @@ from hf_langimb.hub.push import logits_of
 
 
 @pytest.fixture
-def build(server, tiny_bert, bert_tokenizer, tiny_dataset, tmp_path):
-    """Function (**arguments): a trainer of two epochs that publishes as ann/trained."""
-    rows = tiny_dataset(bert_tokenizer)
+def build(server, tiny_bert, bert_tokenizer, rows, tmp_path):
+    """Function (**changes): a trainer of two epochs that publishes each as ann/trained."""
 
-    def make(**settings):
-        arguments = LangImbTrainingArguments(
-            output_dir=str(tmp_path / "out"), num_train_epochs=2, per_device_train_batch_size=8, use_cpu=True,
-            report_to="none", disable_tqdm=True, class_weighting="per_language", push_to_hub=True,
-            hub_model_id="ann/trained", hub_token=TOKEN, **settings,
-        )  # fmt: skip
+    def make(**changes):
+        settings = {"output_dir": str(tmp_path / "out"), "num_train_epochs": 2, "per_device_train_batch_size": 8}
+        settings |= {"use_cpu": True, "report_to": "none", "disable_tqdm": True, "class_weighting": "per_language"}
+        settings |= {"push_to_hub": True, "hub_model_id": "ann/trained", "hub_token": TOKEN}
+        settings |= {"save_strategy": "epoch", "hub_strategy": "checkpoint", "hub_always_push": True}
+        arguments = LangImbTrainingArguments(**settings | changes)
         return LangImbTrainer(
             tiny_bert(), arguments, train_dataset=rows, eval_dataset=rows, processing_class=bert_tokenizer
         )
@@ -38,8 +37,7 @@ def build(server, tiny_bert, bert_tokenizer, tiny_dataset, tmp_path):
 
 
 def test_the_trainer_pushes_each_checkpoint_with_its_card(server, build):
-    settings = {"save_strategy": "epoch", "eval_strategy": "epoch", "hub_always_push": True}
-    trainer = build(hub_strategy="every_save", **settings)
+    trainer = build(hub_strategy="every_save", eval_strategy="epoch")
     trainer.train()
     trainer.push_to_hub()
     repo = server.repos["ann/trained"]
@@ -55,8 +53,7 @@ def test_the_trainer_pushes_each_checkpoint_with_its_card(server, build):
 
 
 def test_no_checkpoint_without_the_card(server, build, caplog):
-    settings = {"save_strategy": "epoch", "hub_strategy": "checkpoint", "hub_always_push": True}
-    trainer = build(**settings)
+    trainer = build()
     server.fail("commit", status=403)
     trainer.train()
     for commit in server.repos["ann/trained"].commits()[:-1]:
@@ -66,8 +63,7 @@ def test_no_checkpoint_without_the_card(server, build, caplog):
 
 @pytest.mark.parametrize("kind", ["busy", "cut", "lost"])
 def test_the_trainer_asks_a_busy_hub_again(server, build, caplog, kind):
-    settings = {"save_strategy": "epoch", "hub_strategy": "checkpoint", "hub_always_push": True}
-    trainer = build(**settings)
+    trainer = build()
     go_wrong = {"busy": server.fail, "cut": server.cut, "lost": partial(server.cut, done=True)}[kind]
     fault = go_wrong("commit", skip=2)  # of the last checkpoint
     trainer.train()
@@ -81,14 +77,22 @@ def test_the_trainer_asks_a_busy_hub_again(server, build, caplog, kind):
     assert fault.hits == 1 and "notes.json" in repo.files()
 
 
-def test_failed_pushes_are_told_at_the_end(server, build, caplog):
-    settings = {"save_strategy": "epoch", "hub_strategy": "every_save", "hub_always_push": True}
-    trainer = build(**settings)
-    server.fail("commit", status=403, times=None)
+@pytest.mark.parametrize(
+    ("strategy", "endpoint", "status", "cause"),
+    [
+        ("every_save", "commit", 403, "This token may not do that with ann/trained (403)"),
+        ("checkpoint", "lfs-put", 400, "The Hub refuses this for ann/trained (400): Injected"),
+        ("checkpoint", "commit", 400, "The Hub refuses this for ann/trained (400): Injected"),
+    ],
+)
+def test_refused_pushes_are_reported_at_the_end(server, build, tmp_path, caplog, strategy, endpoint, status, cause):
+    trainer = build(hub_strategy=strategy)
+    server.fail(endpoint, status=status, times=None)
     trainer.train()
     (told,) = [record.getMessage() for record in caplog.records if "pushes during training failed" in record.message]
-    assert told.startswith("2 of the pushes during training failed: This token may not do that with ann/trained (403)")
+    assert told.startswith(f"2 of the pushes during training failed: {cause}")
     assert TOKEN not in caplog.text
+    assert [path.name for path in tmp_path.glob("out/_*")] == []
 
 
 def test_refusals_while_training_are_said_in_words(server, build):
@@ -120,10 +124,10 @@ class Recorder(TrainerCallback):
 
     def on_save(self, args, state, control, **kwargs):
         checkpoint = Path(args.output_dir, f"checkpoint-{state.global_step}")
-        kept = {path.name: path.read_bytes() for path in checkpoint.iterdir()}
-        for place in (checkpoint.name, "last-checkpoint"):
-            kept |= {f"{place}/{name}": content for name, content in list(kept.items()) if "/" not in name}
-        kept["README.md"] = Path(args.output_dir, "README.md").read_bytes()
+        files = {path.name: path.read_bytes() for path in checkpoint.iterdir()}
+        kept = {"README.md": Path(args.output_dir, "README.md").read_bytes()}
+        for place in ("", f"{checkpoint.name}/", "last-checkpoint/"):
+            kept = {f"{place}{name}": content for name, content in files.items()} | kept
         self.steps[state.global_step] = kept
 
     def on_train_end(self, args, state, control, **kwargs):
@@ -171,17 +175,8 @@ def test_a_push_has_the_files_of_one_checkpoint(server, held, build, tmp_path, c
             assert commit.files[name].data == written[name], (commit.title, name)
 
 
-@pytest.mark.parametrize("endpoint", ["lfs-put", "commit"])
-def test_a_refused_push_is_reported_with_its_cause(server, build, tmp_path, caplog, endpoint):
-    trainer = build(save_strategy="epoch", hub_strategy="checkpoint", hub_always_push=True)
-    server.fail(endpoint, status=400, times=None)
-    trainer.train()
-    assert "2 of the pushes during training failed: The Hub refuses this for ann/trained (400): Injected" in caplog.text
-    assert [path.name for path in tmp_path.glob("out/_*")] == []
-
-
 def test_a_push_after_training_reads_a_copy_too(server, held, build, tmp_path):
-    trainer = build(max_steps=1, hub_strategy="end")
+    trainer = build(max_steps=1, hub_strategy="end", save_strategy="no")
     trainer.train()
     job = trainer.push_to_hub(blocking=False)
     expected = Path(trainer.args.output_dir, "model.safetensors").read_bytes()
@@ -204,7 +199,7 @@ def test_training_goes_on_where_a_copy_cannot_be_written(server, build, tmp_path
         return copytree(source, target, **options)
 
     monkeypatch.setattr(shutil, "copytree", full)
-    trainer = build(save_strategy="epoch", hub_strategy="checkpoint")
+    trainer = build(hub_always_push=False)
     trainer.train()
     assert trainer.state.global_step == 6
     assert caplog.text.count("is not pushed, because its files could not be copied") == 2
@@ -218,7 +213,8 @@ def test_a_training_that_fails_leaves_no_copy(server, held, build, tmp_path):
             if state.global_step == 2:
                 raise RuntimeError("stopped")
 
-    trainer = build(save_strategy="steps", save_steps=1, max_steps=3, hub_strategy="every_save")
+    settings = {"save_strategy": "steps", "save_steps": 1, "max_steps": 3}
+    trainer = build(hub_strategy="every_save", hub_always_push=False, **settings)
     trainer.add_callback(Failing())
     with pytest.raises(RuntimeError, match="stopped"):
         trainer.train()
@@ -231,7 +227,7 @@ def test_a_training_that_fails_leaves_no_copy(server, held, build, tmp_path):
 
 def test_a_hub_that_stays_busy_gets_the_last_push_at_the_end(server, build, caplog, monkeypatch):
     monkeypatch.setattr("hf_langimb.hub.errors.PATIENCE", 0)  # one attempt each
-    trainer = build(save_strategy="epoch", hub_strategy="checkpoint", hub_always_push=True)
+    trainer = build()
     fault = server.fail("commit", times=2)
     trainer.train()
     assert fault.hits == 2

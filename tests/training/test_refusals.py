@@ -1,7 +1,7 @@
 """Bad training data and arguments: the message says what was expected, what was got and what to do."""
 
 import pytest
-from by_hand import UNFIT
+from by_hand import UNFIT, without
 from datasets import ClassLabel
 from transformers import BertForTokenClassification, TrainingArguments
 
@@ -34,6 +34,14 @@ BAD_DATA = {  # of UNFIT: the message
 def test_bad_training_data_is_refused_in_words(build, rows, name):
     with pytest.raises(ValueError, match=f"(?s){BAD_DATA[name]}"):
         build(data=UNFIT[name](rows), weighting="per_language")
+
+
+def test_only_the_cells_that_a_scheme_cannot_weight_are_named(build, rows):
+    """Weights of classes alone need rows of each label in any language, so (fr, a) may be empty."""
+    data = without(rows, "fr", 0).cast_column("label", ClassLabel(names=["a", "b", "c"]))
+    assert build(data=data, weighting="class").weights.shape == (3, 3)
+    with pytest.raises(ValueError, match=r"'class' cannot weight .*: \(en, c\), \(fr, c\), \(ja, c\)\. Collect"):
+        build(data=data.filter(lambda row: row["label"] < 2), weighting="class")
 
 
 def test_languages_named_by_numbers_are_refused(build, rows):
