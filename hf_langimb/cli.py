@@ -37,14 +37,9 @@ def probe(options: Namespace) -> None:
 
     start_program()
     rows = data_spec(options).texts(first=options.rows or None)
-    found = probe_model(
-        options.model,
-        rows,
-        text_columns=find_text_columns(rows, options.text_column),
-        protocol=options.protocol,
-        pooling=options.pooling,
-        layers=None if options.layer is None else (options.layer,),
-    )
+    settings: dict[str, Any] = {"protocol": options.protocol, "pooling": options.pooling}
+    settings["layers"] = None if options.layer is None else (options.layer,)
+    found = probe_model(options.model, rows, text_columns=find_text_columns(rows, options.text_column), **settings)
     if found is None:  # another process prints
         return
     found = {"model": options.model, "dataset": options.dataset} | found
@@ -157,11 +152,8 @@ def _picture(text: str) -> str:
 
 
 def _parser() -> ArgumentParser:
-    parser = ArgumentParser(
-        "langimb",
-        description="Find labels that depend on language, and measure whether a model uses them.",
-        allow_abbrev=False,
-    )
+    purpose = "Find labels that depend on language, and measure whether a model uses them."
+    parser = ArgumentParser("langimb", description=purpose, allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"langimb {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
@@ -175,13 +167,9 @@ def _parser() -> ArgumentParser:
 
     command = add(audit, "do labels depend on language in a data set?")
     add_data_flags(command)
-    command.add_argument(
-        "--weighting",
-        type=lambda name: name.replace("-", "_"),
-        choices=list(WEIGHTING_SCHEMES),
-        default="none",
-        help="show these class weights and the effective sample size they leave (default: %(default)s)",
-    )
+    named: dict[str, Any] = {"type": lambda name: name.replace("-", "_"), "choices": list(WEIGHTING_SCHEMES)}
+    weights = "show these class weights and the effective sample size they leave (default: %(default)s)"
+    command.add_argument("--weighting", **named, default="none", help=weights)
     command.add_argument("--json", action="store_true", help="JSON alone on stdout: AUDIT, or {split: AUDIT}")
 
     command = add(probe, "do a model's features reveal the language?")

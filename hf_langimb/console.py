@@ -37,13 +37,9 @@ def hidden() -> bool:
 
 @contextmanager
 def ends_in_words(program: str, interrupted: str = "interrupted") -> Iterator[None]:
-    """Run a program: an error ends it with one sentence and exit code 1, Ctrl-C with 130, without tracebacks.
+    """Run a program: an error ends it with one sentence and exit code 1, Ctrl-C with `interrupted` and 130.
 
     LANGIMB_DEBUG=1 shows the traceback of an error.
-
-    Args:
-        program: name of the program, the beginning of the sentence.
-        interrupted: what Ctrl-C prints.
     """
     try:
         yield
@@ -55,15 +51,11 @@ def ends_in_words(program: str, interrupted: str = "interrupted") -> Iterator[No
     except Exception as error:
         if os.environ.get("LANGIMB_DEBUG") == "1":
             raise
-        print(f"{program}: {_sentence(error)}", file=sys.stderr)
+        sentence = one_line(error)
+        if not isinstance(error, ValueError | OSError) or not sentence:  # unexpected
+            sentence = f"{one_line(f'{type(error).__name__}: {error}')} (LANGIMB_DEBUG=1 shows the traceback)"
+        print(f"{program}: {sentence}", file=sys.stderr)
         sys.exit(1)
-
-
-def _sentence(error: Exception) -> str:
-    """The message of an error on one line; for unexpected errors with their type."""
-    if isinstance(error, ValueError | OSError) and str(error):
-        return one_line(error)
-    return one_line(f"{type(error).__name__}: {error}") + " (LANGIMB_DEBUG=1 shows the traceback)"
 
 
 def bar(items: Any = None, description: str = "", **options: Any) -> Any:
@@ -74,11 +66,7 @@ def bar(items: Any = None, description: str = "", **options: Any) -> Any:
 
 
 def start_program() -> Any:
-    """Connect the processes that were launched together, and hide the libraries' bars if ours are hidden.
-
-    Returns:
-        accelerate's `PartialState`.
-    """
+    """Connect the processes that were launched together: their `PartialState`. Hides bars as `hide_bars` does."""
     from accelerate import PartialState
     from accelerate.utils import parse_flag_from_env
 

@@ -7,6 +7,7 @@ import ast
 import math
 import sys
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -101,18 +102,12 @@ def upwards(graph: dict[str, set[str]]) -> list[str]:
 
 
 def circles(graph: dict[str, set[str]]) -> list[str]:
-    """Modules that import themselves through others."""
-
-    def reached(start: str) -> set[str]:
-        seen: set[str] = set()
-        todo = [*graph[start]]
-        while todo:
-            if (module := todo.pop()) not in seen:
-                seen.add(module)
-                todo += graph[module]
-        return seen
-
-    return [module for module in graph if module in reached(module)]
+    """Modules of a circle of imports, if there is one."""
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return sorted(set(error.args[1]))
+    return []
 
 
 # Raises.
@@ -130,15 +125,11 @@ def only_raises(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
     """Whether a function does nothing but raise: it has a `raise`, and no result and no statement with an effect."""
     nodes = list(own_nodes(function))
     documented = ast.get_docstring(function) is not None
-    effects = [node for node in nodes if isinstance(node, ast.Expr)][documented:]
-    stored = [node for node in nodes if isinstance(node, ast.Attribute | ast.Subscript)]
-    return (
-        any(isinstance(node, ast.Raise) for node in nodes)
-        and not any(isinstance(node, ast.Return) and node.value is not None for node in nodes)
-        and not any(isinstance(node, ast.Yield | ast.YieldFrom | ast.Global | ast.Nonlocal) for node in nodes)
-        and not effects
-        and all(isinstance(node.ctx, ast.Load) for node in stored)
-    )
+    effects: list[ast.AST] = [node for node in nodes if isinstance(node, ast.Expr)][documented:]
+    effects += [node for node in nodes if isinstance(node, ast.Yield | ast.YieldFrom | ast.Global | ast.Nonlocal)]
+    effects += [node for node in nodes if isinstance(node, ast.Return) and node.value is not None]
+    effects += [n for n in nodes if isinstance(n, ast.Attribute | ast.Subscript) and not isinstance(n.ctx, ast.Load)]
+    return not effects and any(isinstance(node, ast.Raise) for node in nodes)
 
 
 def raises(trees: list[ast.Module]) -> int:

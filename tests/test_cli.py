@@ -5,11 +5,13 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from conftest import write_configurations
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
 import hf_langimb
@@ -31,13 +33,11 @@ def collect_unclosed_files():
 
 def columns_of(counts, labels=LABELS):
     """Language, label and a text for each row of a table {language: rows of each label}."""
-    cells = [(language, label) for language, row in counts.items() for label, n in zip(labels, row, strict=True)
-             for _ in range(n)]  # fmt: skip
-    return {
-        "text": [f"text, {i}" for i in range(len(cells))],
-        "language": [language for language, _ in cells],
-        "label": [label for _, label in cells],
-    }
+    cells = [
+        (name, label) for name, row in counts.items() for label, n in zip(labels, row, strict=True) for _ in range(n)
+    ]
+    languages, named = map(list, zip(*cells, strict=True))
+    return {"text": [f"text, {i}" for i in range(len(cells))], "language": languages, "label": named}
 
 
 def write(path, counts=XNLI, labels=LABELS):
@@ -111,11 +111,9 @@ def test_splits_one_by_one_or_one_alone(tmp_path, langimb, audit):
     assert code == 0
     assert [line for line in out.splitlines() if line.startswith("## ")] == ["## train", "## test"]
     assert out.count("Next: ") == 2
-    code, out, err = langimb("audit", folder, "--split", "dev")
-    assert (code, out) == (1, "")
-    assert err == f"langimb: {folder}: Expected the split 'dev', found train, test: name one with split.\n"
-    _, _, err = langimb("audit", folder, "--split", "")
-    assert err == f"langimb: {folder}: Expected the split '', found train, test: name one with split.\n"
+    for split in ("dev", ""):
+        expected = f"langimb: {folder}: Expected the split {split!r}, found train, test: name one with split.\n"
+        assert langimb("audit", folder, "--split", split) == (1, "", expected)
 
 
 @pytest.mark.parametrize("name", ["rows.parquet", "folder"])
@@ -131,25 +129,18 @@ def test_class_labels_show_their_names_and_unused_ones(name, tmp_path, audit):
     assert found["counts"] == [[0, 1, 0], [1, 0, 0]]
 
 
-@pytest.mark.parametrize(("name", "labels"), [("rows.parquet", [2, 10, 1]), ("rows.csv", [2, 10, 1])])
-def test_integer_labels_stay_integers(name, labels, tmp_path, audit):
-    assert audit(write(tmp_path / name, labels=labels))["labels"] == [1, 2, 10]
+@pytest.mark.parametrize("name", ["rows.parquet", "rows.csv"])
+def test_integer_labels_stay_integers(name, tmp_path, audit):
+    assert audit(write(tmp_path / name, labels=[2, 10, 1]))["labels"] == [1, 2, 10]
 
 
-def test_several_configurations_are_languages(tmp_path, langimb):
-    for language, rows in XNLI.items():
-        (tmp_path / language).mkdir()
-        columns = columns_of({language: rows})
-        pq.write_table(
-            pa.table({key: columns[key] for key in ("text", "label")}), tmp_path / language / "train.parquet"
-        )
-    listed = "".join(f"- config_name: {name}\n  data_files: {name}/train.parquet\n" for name in XNLI)
-    (tmp_path / "README.md").write_text(f"---\nconfigs:\n{listed}---\n")
+def test_several_configurations_are_languages(tmp_path, audit):
+    columns = {name: columns_of({name: rows}) for name, rows in XNLI.items()}
+    tables = {name: {"train": Dataset.from_dict(of).remove_columns("language")} for name, of in columns.items()}
+    write_configurations(tmp_path, tables)
     for flags in (("--config-name", "en", "fr"), ("--config_name", "en", "--config-name=fr")):
-        code, out, _ = langimb("audit", tmp_path, *flags, "--json")
-        assert code == 0
-        assert json.loads(out)["languages"] == ["en", "fr"]
-        assert json.loads(out)["counts"] == [[300, 100, 200], [100, 300, 200]]
+        found = audit(tmp_path, *flags)
+        assert (found["languages"], found["counts"]) == (["en", "fr"], [[300, 100, 200], [100, 300, 200]])
 
 
 @pytest.mark.parametrize("name", ["rows.parquet", "folder"])
@@ -213,49 +204,39 @@ Next: train with LangImbTrainer and class_weighting='per_language'.
     )
 
 
+CANNOT = ": labels cannot depend on language here"
+
+
 @pytest.mark.parametrize(
     ("counts", "verdict", "advice"),
     [
-        pytest.param(
+        (
             {"en": (300, 200, 100), "fr": (300, 200, 100)},
             "labels do not depend on language beyond chance: 0.0000 bits (chance alone: 0.0012 on average; p = 1)",
             "nothing needed",
-            id="none",
         ),
-        pytest.param(
+        (
             {"en": (34000, 33000, 33000), "fr": (33000, 34000, 33000)},
             "labels depend on language slightly: 0.0001 bits; knowing only the language already scores 34.0 % "
             "(majority 33.5 %)",
             "class_weighting='independence'",
-            id="slight",
         ),
-        pytest.param(
+        (
             {"en": (800, 100, 100), "fr": (500, 400, 100)},
             "labels depend on language: 0.095 bits; knowing only the language scores no more than always the same "
             "label (65.0 %)",
             "class_weighting='independence'",
-            id="same-majority",
         ),
-        pytest.param(
+        (
             {"en": (1, 2, 3), "fr": (3, 2, 1)},
             "12 rows are too few to tell whether labels depend on language: 0.126 bits (chance alone: 0.120 on "
             "average; p = 0.37)",
             "collect rows",
-            id="few",
         ),
-        pytest.param(
-            {"en": (100, 200, 300)},
-            "only one language (en): labels cannot depend on language here",
-            "nothing needed",
-            id="one-language",
-        ),
-        pytest.param(
-            {"en": (0, 200, 0), "fr": (0, 100, 0)},
-            "only one label (neutral): labels cannot depend on language here",
-            "nothing needed",
-            id="one-label",
-        ),
+        ({"en": (100, 200, 300)}, f"only one language (en){CANNOT}", "nothing needed"),
+        ({"en": (0, 200, 0), "fr": (0, 100, 0)}, f"only one label (neutral){CANNOT}", "nothing needed"),
     ],
+    ids=["none", "slight", "same-majority", "few", "one-language", "one-label"],
 )
 def test_verdicts(counts, verdict, advice):
     lines = text_of(counts).splitlines()
@@ -274,10 +255,8 @@ def test_random_independent_tables_are_hardly_ever_accused():
 
 def test_missing_and_small_cells_are_marked_and_listed():
     text = text_of({"en": (300, 300, 0), "fr": (300, 300, 4)}, "joint")
-    assert [line.split("|")[5].strip() for line in text.splitlines() if line[:4] in ("| en", "| fr")][:2] == [
-        "0   0%!",
-        "4   1%!",
-    ]
+    rows = [line.split("|")[5].strip() for line in text.splitlines() if line[:4] in ("| en", "| fr")]
+    assert rows[:2] == ["0   0%!", "4   1%!"]
     assert "! under 10 rows." in text
     assert "Cells without rows (1): (en, contradiction)" in text
     assert "Cells under 10 rows (1): (fr, contradiction)" in text
@@ -319,12 +298,11 @@ def test_a_probe_at_chance_finds_nothing(accuracy, verdict):
 
 
 def test_flags_take_dashes_and_underscores_and_leave_values_alone(tmp_path, audit):
-    rows = {"my_language": ["fr", "en"], "my-label": ["a", "b"]}
-    pq.write_table(pa.table(rows), tmp_path / "my_rows.parquet")
     path = tmp_path / "my_rows.parquet"
+    pq.write_table(pa.table({"my_language": ["fr", "en"], "my-label": ["a", "b"]}), path)
     expected = audit(path, "--language-column", "my_language", "--label-column", "my-label")
-    assert audit(path, "--language_column=my_language", "--label_column=my-label") == expected
-    assert audit(path, "--language_column", "my_language", "--label-column", "my-label") == expected
+    for flag in (["--language_column=my_language"], ["--language_column", "my_language"]):
+        assert audit(path, *flag, "--label_column=my-label") == expected
 
 
 @pytest.mark.parametrize(
@@ -362,12 +340,16 @@ def test_help_and_version_are_0(langimb):
         ("rows.csv", 'language,label\nfr,"a\n', "EOF inside string"),
         ("rows.parquet", "PAR?", "Parquet"),
         ("rows.txt", "fr a", "Expected a .parquet, .csv, .tsv, .jsonl, .json file, found rows.txt."),
+        ("rows.csv", "text,label\na,0\n", "found columns ['label', 'text']"),
+        ("rows.csv", "text,label\na,0\n", "GlotLID"),  # finds the language of a text
+        ("rows.csv --config-name fr", "language,label\nfr,a\n", "no configurations, got config_names fr"),
     ],
 )
-def test_a_fault_is_1_and_one_sentence(name, content, message, tmp_path, langimb):
+def test_an_error_is_1_and_one_sentence(name, content, message, tmp_path, langimb):
+    name, *flags = name.split()
     path = tmp_path / name
     path.write_text(content)
-    code, out, err = langimb("audit", path, "--json")
+    code, out, err = langimb("audit", path, *flags, "--json")
     assert (code, out) == (1, "")
     assert err.startswith(f"langimb: {path}: ")
     assert message in err
@@ -375,59 +357,37 @@ def test_a_fault_is_1_and_one_sentence(name, content, message, tmp_path, langimb
     assert "Traceback" not in err
 
 
-def test_advice_where_there_is_no_language_column(tmp_path, langimb):
-    pq.write_table(pa.table({"text": ["a"], "label": [0]}), tmp_path / "rows.parquet")
-    code, _, err = langimb("audit", tmp_path / "rows.parquet")
-    assert code == 1
-    assert "found columns ['label', 'text']" in err
-    assert "GlotLID" in err
-
-
-@pytest.mark.parametrize("name", ["{}/rows.csv", "rows.parquet", "./rows", "{}/nowhere", "", "/"])
-def test_paths_that_are_not_there_are_not_asked_of_the_hub(name, tmp_path, langimb, monkeypatch):
-    monkeypatch.setattr("datasets.load_dataset_builder", pytest.fail)
+@pytest.mark.parametrize(
+    ("name", "error", "reason"),
+    [
+        *(
+            (name, None, "no such file or data folder")
+            for name in ("{}/rows.csv", "rows.parquet", "./rows", "{}/nowhere", "", "/")
+        ),
+        ("some/name", ConnectionError("no network"), "no network"),
+        (
+            "some/name",
+            RuntimeError("Dataset scripts are no longer supported"),
+            "Dataset scripts are no longer supported",
+        ),
+    ],
+)
+def test_a_data_set_that_is_not_there(name, error, reason, tmp_path, langimb, monkeypatch):
+    """The Hub is not asked for paths."""
+    builder = Mock(side_effect=error)
+    monkeypatch.setattr("datasets.load_dataset_builder", builder)
     name = name.format(tmp_path)
     code, out, err = langimb("audit", name)
-    assert (code, out) == (1, "")
+    assert (code, out, builder.called) == (1, "", error is not None)
     assert err.startswith(f"langimb: Expected a data set at {name!r} (Hub id, folder")
-    assert err.endswith("no such file or data folder\n")
+    assert err.endswith(f"{reason}\n")
 
 
-@pytest.mark.parametrize(
-    "error", [ConnectionError("no network"), RuntimeError("Dataset scripts are no longer supported, but found x.py")]
-)
-def test_what_the_hub_cannot_give_is_1(error, langimb, monkeypatch):
-    def refuse(*_, **__):
-        raise error
-
-    monkeypatch.setattr("datasets.load_dataset_builder", refuse)
-    code, out, err = langimb("audit", "some/name")
-    assert (code, out) == (1, "")
-    assert err.startswith("langimb: Expected a data set at 'some/name' (Hub id")
-    assert str(error) in err
-
-
-def test_configurations_of_a_file_are_refused(tmp_path, langimb):
-    code, _, err = langimb("audit", write(tmp_path / "rows.csv"), "--config-name", "fr")
-    assert code == 1
-    assert "no configurations, got config_names fr" in err
-
-
-def test_interrupted_is_130(tmp_path, langimb, monkeypatch):
-    def interrupt(*_, **__):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("hf_langimb.data.spec.DataSpec.counts", interrupt)
+def test_a_command_that_is_interrupted_or_fails_unexpectedly(langimb, monkeypatch):
+    errors = [KeyboardInterrupt, KeyError("a bug"), KeyError("a bug")]
+    monkeypatch.setattr("hf_langimb.data.spec.DataSpec.counts", Mock(side_effect=errors))
     assert langimb("audit", "x") == (130, "", "langimb: interrupted\n")
-
-
-def test_an_unexpected_error_is_one_sentence_and_a_traceback_where_it_is_asked_for(langimb, monkeypatch):
-    def fail(*_, **__):
-        raise KeyError("a bug")
-
-    monkeypatch.setattr("hf_langimb.data.spec.DataSpec.counts", fail)
-    code, out, err = langimb("audit", "x")
-    assert (code, out, err) == (1, "", "langimb: KeyError: 'a bug' (LANGIMB_DEBUG=1 shows the traceback)\n")
+    assert langimb("audit", "x") == (1, "", "langimb: KeyError: 'a bug' (LANGIMB_DEBUG=1 shows the traceback)\n")
     monkeypatch.setenv("LANGIMB_DEBUG", "1")
     with pytest.raises(KeyError):
         langimb("audit", "x")
@@ -442,14 +402,9 @@ def test_installed_script(tmp_path):
     failed = subprocess.run([script, "audit", tmp_path / "none.csv"], capture_output=True, text=True)
     assert (failed.returncode, failed.stdout) == (1, "")
     assert failed.stderr.startswith("langimb: Expected a data set")
-
-
-def test_a_reader_that_stops_early_is_no_fault(tmp_path):
-    script = Path(sys.executable).with_name("langimb")
-    path = write(tmp_path / "rows.parquet")
     with subprocess.Popen(
         [script, "audit", path], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        process.stdout.close()
-        assert process.stderr.read() == ""
-    assert process.returncode == 0
+    ) as stopped:
+        stopped.stdout.close()  # as head does
+        assert stopped.stderr.read() == ""
+    assert stopped.returncode == 0

@@ -26,13 +26,8 @@ PINS = {
 }
 
 
-def requirements(text):
-    return [Requirement(line) for line in text.strip().splitlines()]
-
-
-DIRECT = requirements(SETUP["options"]["install_requires"]) + [
-    requirement for extra in SETUP["options.extras_require"].values() for requirement in requirements(extra)
-]
+REQUIRED = [SETUP["options"]["install_requires"], *SETUP["options.extras_require"].values()]
+DIRECT = [Requirement(line) for text in REQUIRED for line in text.strip().splitlines()]
 
 
 # The wheel.
@@ -64,12 +59,12 @@ def test_wheel_has_every_file_of_the_package_and_nothing_else(wheel):
     }
     assert "hf_langimb/py.typed" in files
     assert {name for name in wheel if ".dist-info/" not in name} == files
-
-
-def test_every_folder_of_the_package_is_a_package():
-    """find: passes a folder without __init__.py over in silence."""
-    folders = {path.parent for path in PACKAGE.rglob("*.py")}
+    folders = {path.parent for path in PACKAGE.rglob("*.py")}  # find: passes one without __init__.py over in silence
     assert not [str(folder) for folder in folders if not (folder / "__init__.py").exists()]
+    assert SETUP["options"]["packages"] == "find:"
+    assert SETUP["options.packages.find"]["include"] == "hf_langimb*"
+    assert SETUP["options.package_data"]["hf_langimb"] == "py.typed"
+    assert SETUP["options.package_data"]["hf_langimb.results"] == "templates/*.jinja"
 
 
 def test_metadata_of_the_wheel(wheel):
@@ -87,18 +82,11 @@ def test_metadata_of_the_wheel(wheel):
     assert "Hugging Face" not in licence
 
 
-def test_setup_cfg_names_what_a_flat_layout_would_miss():
-    assert SETUP["options"]["packages"] == "find:"
-    assert SETUP["options.packages.find"]["include"] == "hf_langimb*"
-    assert SETUP["options.package_data"]["hf_langimb"] == "py.typed"
-    assert SETUP["options.package_data"]["hf_langimb.results"] == "templates/*.jinja"
-
-
 # The pins.
 
 
 def test_every_direct_requirement_is_pinned_within_its_range():
-    assert [str(r) for r in DIRECT if not r.specifier.contains(PINS.get(canonicalize_name(r.name), "0"))] == []
+    assert not [str(r) for r in DIRECT if not r.specifier.contains(PINS.get(canonicalize_name(r.name), "0"))]
     assert PINS["torch"] == "2.13.0"
 
 
@@ -158,18 +146,23 @@ def make(tmp_path):
     return run
 
 
-def test_make_refuses_an_old_python(make):
-    code, message, folder = make('[ "$1" = --version ] && echo Python 3.10.4; exit 1')
+@pytest.mark.parametrize(
+    ("body", "messages"),
+    [
+        (
+            '[ "$1" = --version ] && echo Python 3.10.4; exit 1',
+            ["needs Python 3.11 or newer, found", "Python 3.10.4. Name another: make PYTHON=python3.11"],
+        ),
+        (
+            '[ "$2" = venv ] || exit 0; mkdir -p .venv/bin; touch .venv/bin/python; exit 1',
+            ["Debian/Ubuntu: apt install python3-venv"],
+        ),
+    ],
+)
+def test_make_says_what_is_missing_and_leaves_no_environment(make, body, messages):
+    code, found, folder = make(body)
     assert code != 0
-    assert "needs Python 3.11 or newer, found" in message
-    assert "Python 3.10.4. Name another: make PYTHON=python3.11" in message
-    assert not folder.exists()
-
-
-def test_make_leaves_no_half_made_environment(make):
-    code, message, folder = make('[ "$2" = venv ] || exit 0; mkdir -p .venv/bin; touch .venv/bin/python; exit 1')
-    assert code != 0
-    assert "Debian/Ubuntu: apt install python3-venv" in message
+    assert all(message in found for message in messages)
     assert not folder.exists()
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from accelerate import PartialState
 from datasets import Dataset
+from huggingface_hub import HfApi, constants
 
 from hf_langimb.console import RESUMES, ends_in_words, on_main, start_program, with_dashes
 from hf_langimb.counts.columns import require_columns
@@ -25,9 +26,17 @@ from hf_langimb.data.flags import add_data_flags, data_spec
 from hf_langimb.data.rows import find_text_columns
 from hf_langimb.data.spec import DataSpec
 from hf_langimb.files import read_json
+from hf_langimb.hub.errors import hub_errors, retried
+from hf_langimb.hub.pull import download
+from hf_langimb.hub.push import publish_evaluation, require_login
+from hf_langimb.hub.repository import Head, is_of_model, safe_files
+from hf_langimb.measures.attribution.difference import base_values, token_sums
+from hf_langimb.measures.attribution.store import AttributionStore
 from hf_langimb.models.axes import match_labels
 from hf_langimb.models.loading import ADAPTER_FILE, longest_input, tokenize
 from hf_langimb.results.folder import RunFolder
+from hf_langimb.results.page import write_report
+from hf_langimb.results.rendering import render
 from hf_langimb.results.schema import Results, write_results
 from hf_langimb.results.tables import file_name
 from hf_langimb.runs.steps import MeasuredRows, assemble_results, loader, measure
@@ -83,8 +92,6 @@ def check_up(options: Namespace) -> tuple[Path, Results]:
     Raises:
         ValueError: no such model or data, or labels that the model does not have; says what to do.
     """
-    from hf_langimb.hub.push import require_login
-
     if options.push_to_hub:
         if Path(options.model).is_dir():
             raise ValueError(f"--push_to_hub writes to the repository of MODEL, got the folder {options.model}.")
@@ -155,11 +162,6 @@ def _request(options: Namespace) -> dict[str, Any]:
 
 def _checksums_of(name: str) -> dict[str, str | None] | None:
     """{file: checksum} of the model that a repository holds at present; None of a folder."""
-    from huggingface_hub import HfApi, constants
-
-    from hf_langimb.hub.errors import hub_errors, retried
-    from hf_langimb.hub.repository import Head, is_of_model
-
     if Path(name).is_dir() or constants.HF_HUB_OFFLINE:
         return None
     with hub_errors(name):
@@ -177,9 +179,6 @@ def _fingerprint(rows: Dataset) -> str:
 
 def _fetch(name: str, place: Path) -> None:
     """Copy the model into the run folder, where predictions are written next to it, never next to the user's files."""
-    from hf_langimb.hub.pull import download
-    from hf_langimb.hub.repository import is_of_model, safe_files
-
     if place.is_dir():
         return
     source = Path(name) if Path(name).is_dir() else download(name)
@@ -195,9 +194,6 @@ def _fetch(name: str, place: Path) -> None:
 
 def _explained(store: Path) -> Any:
     """`explained` of results.json: a summary of one model's attributions."""
-    from hf_langimb.measures.attribution.difference import base_values, token_sums
-    from hf_langimb.measures.attribution.store import AttributionStore
-
     opened = AttributionStore(store)
     cut = opened.examples["truncated"].to_pylist()
     return {
@@ -210,17 +206,7 @@ def _explained(store: Path) -> Any:
 
 def _show(folder: Path, results: Results, options: Namespace) -> None:
     """Print the results, write the page, publish if asked for."""
-    from hf_langimb.hub.push import publish_evaluation
-    from hf_langimb.results.page import write_report
-    from hf_langimb.results.tables import languages_cells, predictions_cells, probes_cells, table
-
-    print("\nPredicted labels, share in each language\n")
-    print(table(*predictions_cells(results)))
-    print("\nBy language, 95 % bootstrap intervals over rows\n")
-    print(table(*languages_cells(results)))
-    print("\nLanguage probe\n")
-    print(table(*probes_cells(results)))
-    print(f"\nTo look at: {write_report(folder)}\nAll numbers: {folder / 'results.json'}")
+    print(render("evaluate.txt", results=results, folder=folder, page=write_report(folder)), end="")
     if options.push_to_hub:
         print(f"Published: {publish_evaluation(folder, options.model)}")
     else:

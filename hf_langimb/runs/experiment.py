@@ -22,9 +22,13 @@ from hf_langimb.console import RESUMES, bar, ends_in_words, hidden, on_main, sta
 from hf_langimb.data import mini_xnli
 from hf_langimb.data.rows import find_text_columns
 from hf_langimb.files import write_json
+from hf_langimb.hub.push import push_run, require_login
 from hf_langimb.measures.attribution.difference import base_values, compare_seeds
 from hf_langimb.models.loading import loading, longest_input, tokenize
+from hf_langimb.models.mini_bert import pretrain_mini_bert
 from hf_langimb.results.folder import RunFolder
+from hf_langimb.results.page import write_report
+from hf_langimb.results.rendering import render
 from hf_langimb.results.schema import Results, write_results
 from hf_langimb.results.summary import compared_pair
 from hf_langimb.runs.recipe import Recipe, parse_recipe
@@ -49,8 +53,6 @@ def run(recipe: Recipe) -> tuple[Path, Results]:
     Raises:
         ValueError: data, model, setups or folder do not fit the recipe; says which and what to do.
     """
-    from hf_langimb.hub.push import require_login
-
     began, training = time.time(), recipe.training
     if training.push_to_hub:
         if not training.hub_model_id:
@@ -67,7 +69,10 @@ def run(recipe: Recipe) -> tuple[Path, Results]:
     with loading(start):
         tokenizer = AutoTokenizer.from_pretrained(start)
         limit = longest_input(tokenizer, AutoConfig.from_pretrained(start))
-    seeds, plans = range(training.seed, training.seed + recipe.data.seeds), {setup.plan for setup in prepared.values()}
+    seeds, plans = (
+        range(training.seed, training.seed + recipe.data.seeds),
+        sorted({setup.plan for setup in prepared.values()}),
+    )
     rows = data.tokenized(tokenizer, plans, seeds)
     external = external and tokenize(external, tokenizer, find_text_columns(external), limit)
     explained = sample_evenly(data.subset("test", data.test_plan, TEST_SEED), recipe.data.explain_rows)
@@ -101,12 +106,7 @@ def _results_of(recipe: Recipe, data: Data, setups: Mapping[str, Setup], metrics
     for plan in dict.fromkeys(setup.plan for setup in setups.values()):
         for split in ("train", "validation"):
             audits[f"{split}/{plan}"] = data.distribution(split, plan).audit("per_language")
-    measured = {
-        name: {"plan": setup.plan}
-        | {key: getattr(setup.arguments, key) for key in SHOWN_SETTINGS}
-        | {"seeds": metrics[name]}
-        for name, setup in setups.items()
-    }
+    shown = {name: {key: getattr(setup.arguments, key) for key in SHOWN_SETTINGS} for name, setup in setups.items()}
     return assemble_results(
         recipe=recipe.name,
         config_name=recipe.config_name,
@@ -116,7 +116,7 @@ def _results_of(recipe: Recipe, data: Data, setups: Mapping[str, Setup], metrics
         labels=data.labels,
         seeds=[recipe.training.seed + i for i in range(recipe.data.seeds)],
         data=audits,
-        setups=measured,
+        setups={name: {"plan": setups[name].plan, **shown[name], "seeds": metrics[name]} for name in setups},
         noise_ceiling=data.noise_ceiling,
     )
 
@@ -127,8 +127,6 @@ def _start_checkpoint(recipe: Recipe, folder: RunFolder) -> str:
         return recipe.data.model_name_or_path
     start, part = folder.start, folder.start.with_suffix(".part")
     if not start.is_dir():
-        from hf_langimb.models.mini_bert import pretrain_mini_bert
-
         PartialState().wait_for_everyone()  # all have seen that there is none; all train it together
         pretrain_mini_bert(mini_xnli.pretraining_text(), part, steps=recipe.data.pretraining_steps)
         PartialState().wait_for_everyone()
@@ -173,12 +171,7 @@ def without_tokens(command: Sequence[str]) -> list[str]:
 
 
 def main(name: str, folder: Path) -> None:
-    """Run a recipe from the command line: parse, run, print the results and where they are.
-
-    Args:
-        name: of the recipe.
-        folder: of its YAML files.
-    """
+    """Run the recipe `name`, whose YAML files are in `folder`: parse, run, print the results and where they are."""
     start_program()
     logging.basicConfig(format="%(message)s")
     logging.getLogger("hf_langimb").setLevel(logging.INFO if PartialState().is_main_process else logging.ERROR)
@@ -195,25 +188,7 @@ def main(name: str, folder: Path) -> None:
 
 def _show(recipe: Recipe, output: Path, results: Results) -> None:
     """Print the results, write the page, publish if asked for."""
-    from hf_langimb.hub.push import push_run
-    from hf_langimb.results.page import write_report
-    from hf_langimb.results.tables import attributions_cells, comparisons_cells, predictions_cells, setups_cells, table
-
-    several = len(results["seeds"]) > 1
-    over = f", mean [95 % interval] over {len(results['seeds'])} seeds" if several else ""
-    print("\nPredicted labels on the balanced test set, share in each language\n")
-    print(table(*predictions_cells(results)))
-    print(f"\nSetups{over}\n")
-    print(table(*setups_cells(results)))
-    if several:
-        print("\nDifferences between setups, paired by seed\n")
-        print(table(*comparisons_cells(results)))
-    if results["attributions"]:
-        print("\nToken attributions, cumulative difference (see the page for what is compared)\n")
-        print(table(*attributions_cells(results)))
-    print(f"\nNoise ceiling of the test labels: {results['noise_ceiling']:.3f}" if results.get("noise_ceiling") else "")
-    print(f"To look at: {write_report(output)}")
-    print(f"All numbers: {output / 'results.json'}; models: {output}/SETUP/seed-N/")
+    print(render("recipe.txt", results=results, folder=output, page=write_report(output)), end="")
     if (training := recipe.training).push_to_hub:
         urls = push_run(
             output,
@@ -223,5 +198,5 @@ def _show(recipe: Recipe, output: Path, results: Results) -> None:
             token=training.hub_token,
         )
         print("\n".join(["Published:", *urls]))
-    if not several:
+    if len(results["seeds"]) == 1:
         print("Next: add --seeds 5 for intervals (finished trainings are kept), or --config mbert on a GPU.")

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+from transformers.integrations import get_available_reporting_integrations
+
 from hf_langimb.counts.weighting import cell_weights
 from hf_langimb.runs.recipe import Recipe
 from hf_langimb.runs.subsets import Data
@@ -68,8 +70,6 @@ def prepare_setups(recipe: Recipe, settings: dict[str, dict[str, Any]], data: Da
 
 def _problems(recipe: Recipe, settings: dict[str, dict[str, Any]], data: Data) -> Iterator[str]:
     """What is wrong with a recipe's metric, trackers and setups."""
-    from transformers.integrations import get_available_reporting_integrations
-
     metric = f"eval_{(recipe.training.metric_for_best_model or 'loss').removeprefix('eval_')}"
     if metric not in SELECTING:
         yield f"metric_for_best_model must be one of {', '.join(SELECTING)}, got {metric!r}."

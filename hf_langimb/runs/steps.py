@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from accelerate import PartialState
 from datasets import Dataset
 from scipy.special import softmax
+from transformers import AutoModelForSequenceClassification, set_seed
 
 from hf_langimb.counts.distribution import JointDistribution
 from hf_langimb.files import read_json, replacing, write_json
@@ -33,6 +34,7 @@ from hf_langimb.results.folder import RunFolder
 from hf_langimb.results.schema import SCHEMA_VERSION, Explained, Results
 from hf_langimb.results.summary import compare, summarise
 from hf_langimb.training.arguments import LangImbTrainingArguments
+from hf_langimb.training.trainer import LangImbTrainer
 
 logger = logging.getLogger(__name__)
 
@@ -77,21 +79,11 @@ def loader(place: Path) -> Load:
 def train(
     arguments: LangImbTrainingArguments, start: str, tokenizer: Any, rows: Dataset, validation: Dataset
 ) -> dict[str, Any]:
-    """Train one setup with one seed into `arguments.output_dir`; a killed training continues from its checkpoint.
-
-    Args:
-        arguments: of the training.
-        start: name or folder of the model to start from.
-        tokenizer: of that model.
-        rows, validation: tokenized rows, whose `label` is a ClassLabel.
+    """Train the model `start` on tokenized rows into `arguments.output_dir`; a killed training continues where it was.
 
     Returns:
         Facts of the training: the step that was chosen and whether another loss would have chosen another.
     """
-    from transformers import AutoModelForSequenceClassification, set_seed
-
-    from hf_langimb.training.trainer import LangImbTrainer
-
     place = Path(arguments.output_dir)
     done = place / "training.json"
     if done.exists():

@@ -1,5 +1,6 @@
 """A recipe from its YAML to its run folder: tiny runs of every step, interrupted, continued and repeated."""
 
+import itertools
 import json
 import os
 import re
@@ -16,6 +17,7 @@ import yaml
 from conftest import assert_close, unknown_keys
 from datasets import Dataset
 from pyarrow.parquet import read_table
+from scipy.special import softmax
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import hf_langimb
@@ -103,17 +105,10 @@ def whole(workshop, work):
 
 
 def stamps(folder):
-    """{file: (bytes, time of the last change)} of all files but environment.json and config.yaml."""
-    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
-    return {
-        str(path.relative_to(folder)): (path.stat().st_size, path.stat().st_mtime_ns)
-        for path in files
-        if path.name not in ("environment.json", "config.yaml", "results.json")
-    }
-
-
-def softmax(logits):
-    return torch.tensor(np.array(logits), dtype=torch.float64).softmax(dim=1).numpy()
+    """{file: (bytes, time of the last change)} of all files but those that every call writes."""
+    written = ("environment.json", "config.yaml", "results.json")
+    files = {path: path.stat() for path in folder.rglob("*") if path.is_file() and path.name not in written}
+    return {str(path.relative_to(folder)): (stat.st_size, stat.st_mtime_ns) for path, stat in files.items()}
 
 
 # The run folder.
@@ -161,28 +156,21 @@ def test_saved_models_give_the_saved_predictions(whole, setup):
     assert [row["prediction"] for row in predictions] == [int(np.argmax(row["logits"])) for row in predictions]
 
 
-def test_weights_of_the_setups(whole):
-    weights = {
-        setup: np.array(json.loads((whole[0] / setup / "seed-0" / "langimb.json").read_text())["weights"])
-        for setup in SETUPS
-    }
-    np.testing.assert_allclose(weights["weighted"], [[2, 1, 2 / 3], [2 / 3, 1, 2]])
-    np.testing.assert_allclose(weights["weighted_lora"], weights["weighted"])
-    for setup in ("balanced", "imbalanced", "imbalanced_entropy"):
-        assert (weights[setup] == 1).all()
-
-
-def test_setups_train_differently_and_seeds_too(whole):
+def test_setups_have_their_weights_and_train_differently_and_seeds_too(whole):
     folder, _, _ = whole
-    logits = {
-        (setup, seed): np.array(read_table(folder / setup / f"seed-{seed}/predictions.parquet")["logits"].to_pylist())
-        for setup in SETUPS
-        for seed in (0, 1)
-    }
-    keys = list(logits)
-    for i, key in enumerate(keys):
-        for other in keys[:i]:
-            assert np.abs(logits[key] - logits[other]).max() > 1e-3, (key, other)
+    axes = {setup: json.loads((folder / setup / "seed-0" / "langimb.json").read_text()) for setup in SETUPS}
+    for setup in SETUPS:
+        weights = [[2, 1, 2 / 3], [2 / 3, 1, 2]] if setup.startswith("weighted") else np.ones((2, 3))
+        np.testing.assert_allclose(axes[setup]["weights"], weights)
+    tables = {path: read_table(path) for path in sorted(folder.glob("*/seed-*/predictions.parquet"))}
+    assert len(tables) == 10
+    test, *others = [table.select(["id", "language", "label"]) for table in tables.values()]
+    assert test.num_rows == 48  # of 72: what the skewed plan allows
+    assert all(other.equals(test) for other in others)
+    assert len({tuple(table["prediction"].to_pylist()) for table in tables.values()}) > 5
+    logits = {path: np.array(table["logits"].to_pylist()) for path, table in tables.items()}
+    for one, other in itertools.combinations(tables, 2):
+        assert np.abs(logits[one] - logits[other]).max() > 1e-3, (one, other)
 
 
 # results.json.
@@ -191,18 +179,18 @@ def test_setups_train_differently_and_seeds_too(whole):
 def test_results_are_those_of_the_contract(whole):
     folder, results, _ = whole
     text = (folder / "results.json").read_text()
+    assert str(folder) not in text and "seconds" not in text and not re.search(r"\b20\d\d-\d\d-\d\d", text)
     parsed = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} in results.json"))
     assert parsed == results == read_results(folder)
     assert not list(unknown_keys(parsed, Results))
     assert list(results["setups"]) == SETUPS
     assert (results["languages"], results["labels"], results["seeds"]) == (["en", "fr"], LABELS, [0, 1])
-    assert set(results["data"]) == {
-        f"{split}/{plan}" for split in ("train", "validation") for plan in ("balanced", "imbalanced")
-    } | {"test/balanced"}
-    assert results["data"]["train/imbalanced"]["counts"] == [[4, 8, 12], [12, 8, 4]]
-    assert results["data"]["train/imbalanced"]["mutual_information_bits"] == pytest.approx(0.125815, abs=1e-6)
+    drawn = {f"{split}/{plan}" for split in ("train", "validation") for plan in ("balanced", "imbalanced")}
+    assert set(results["data"]) == drawn | {"test/balanced"}
+    skewed = results["data"]["train/imbalanced"]
+    assert (skewed["counts"], skewed["labels"]) == ([[4, 8, 12], [12, 8, 4]], LABELS)
+    assert skewed["mutual_information_bits"] == pytest.approx(0.125815, abs=1e-6)
     assert results["data"]["test/balanced"]["mutual_information_bits"] == 0
-    assert results["data"]["train/imbalanced"]["labels"] == LABELS
     weighted = results["setups"]["weighted_lora"]
     assert (weighted["plan"], weighted["class_weighting"]) == ("imbalanced", "per_language")
     assert set(weighted["seeds"]) == {"0", "1"}
@@ -216,22 +204,15 @@ def test_results_are_those_of_the_contract(whole):
     assert [len(found[form]) for form in ("result", "control", "unbiased")] == [18, 18, 0]  # three thresholds
     for setup in SETUPS:
         store = AttributionStore(folder / "attributions" / f"{setup}-seed-1")
-        assert sorted(zip(*(store.examples[c].to_pylist() for c in ("language", "label")), strict=True)) == [
-            (language, label) for language in ("en", "fr") for label in LABELS
-        ]
+        cells = zip(*(store.examples[column].to_pylist() for column in ("language", "label")), strict=True)
+        assert sorted(cells) == list(itertools.product(("en", "fr"), LABELS))
         predictions = read_table(folder / setup / "seed-1" / "predictions.parquet").to_pylist()
         logits = {(row["id"], row["language"]): row["logits"] for row in predictions}
         wanted = [logits[row["id"], row["language"]] for row in store.examples.to_pylist()]
-        np.testing.assert_allclose(stack(store.examples["p"]), softmax(wanted), atol=1e-5)
+        np.testing.assert_allclose(
+            stack(store.examples["p"]), softmax(np.array(wanted, dtype=np.float64), axis=1), atol=1e-5
+        )
     assert len({(entry["setup"], entry["reference"]) for entry in results["comparisons"]}) == 10
-
-
-def test_results_name_no_time_and_no_place(whole, workshop):
-    folder, _, _ = whole
-    text = (folder / "results.json").read_text()
-    assert str(folder) not in text
-    assert "seconds" not in text
-    assert not re.search(r"\b20\d\d-\d\d-\d\d", text)
 
 
 @pytest.mark.parametrize("setup", SETUPS)
@@ -244,7 +225,7 @@ def test_results_are_those_of_the_predictions(whole, setup, seed):
     weighted = setup.startswith("weighted")
     again = evaluate_predictions(
         *(table[name].to_pylist() for name in ("language", "label", "prediction")),
-        softmax(table["logits"].to_pylist()),
+        softmax(np.array(table["logits"].to_pylist(), dtype=np.float64), axis=1),
         plan=JointDistribution(["en", "fr"], [0, 1, 2], [[1, 2, 3], [3, 2, 1]]),
         weights=[[2, 1, 2 / 3], [2 / 3, 1, 2]] if weighted else None,
         groups=table["id"],
@@ -256,16 +237,6 @@ def test_results_are_those_of_the_predictions(whole, setup, seed):
         expected = value if isinstance(value, dict | list) else pytest.approx(value, rel=1e-9, abs=1e-12)
         assert found[name] == expected, name
     assert (found["loss"] != found["plain_loss"]) is weighted
-
-
-def test_test_set_is_one_for_all_and_balanced(whole):
-    folder, _, _ = whole
-    tables = [read_table(path) for path in sorted(folder.glob("*/seed-*/predictions.parquet"))]
-    assert len(tables) == 10
-    for table in tables:
-        assert table.select(["id", "language", "label"]).equals(tables[0].select(["id", "language", "label"]))
-    assert tables[0].num_rows == 48  # of 72: what the skewed plan allows
-    assert len({tuple(table["prediction"].to_pylist()) for table in tables}) > 5
 
 
 # Repeating, continuing, refusing.
@@ -318,11 +289,15 @@ def test_same_seed_same_bytes_in_another_folder(whole, work, tmp_path):
 
 def test_folder_of_another_configuration_is_refused(whole, work):
     folder, _, argv = whole
-    before = stamps(folder), (folder / "config.yaml").read_bytes(), (folder / "results.json").read_bytes()
+
+    def state():
+        return stamps(folder), (folder / "config.yaml").read_bytes(), (folder / "results.json").read_bytes()
+
+    before = state()
     message = r"another configuration \(learning_rate was 0.003, is 0.5; train_size was 48, is 24\): choose another"
     with pytest.raises(ValueError, match=message):
         work(folder, *argv, "--learning_rate", 0.5, "--train_size", 24)
-    assert before == (stamps(folder), (folder / "config.yaml").read_bytes(), (folder / "results.json").read_bytes())
+    assert before == state()
 
 
 class Killed(Exception):

@@ -29,54 +29,60 @@ def parse(tmp_path):
 def test_yaml_gives_the_defaults_and_the_command_line_overrides(parse):
     text = "learning_rate: 1e-3\ntrain_size: 100\nconfig_names: [fr, en]\nnum_train_epochs: 2\nbf16: false\n"
     recipe = parse(text, "--train_size", "50", "--weight-decay", "0.1", "--text_columns", "a", "b")
-    assert recipe.training.learning_rate == 1e-3
-    assert recipe.training.num_train_epochs == 2
-    assert recipe.training.weight_decay == 0.1
-    assert recipe.data.train_size == 50
-    assert recipe.data.config_names == ["fr", "en"]
-    assert recipe.data.text_columns == ["a", "b"]
-    assert recipe.data.dataset_name == "mini_xnli"
+    training, data = recipe.training, recipe.data
+    assert (training.learning_rate, training.num_train_epochs, training.weight_decay) == (1e-3, 2, 0.1)
+    assert (data.train_size, data.config_names, data.text_columns) == (50, ["fr", "en"], ["a", "b"])
+    assert data.dataset_name == "mini_xnli"
+    for value in ("yes", "off"):
+        recipe = parse(f"dataloader_pin_memory: {value}", "--no_dataloader_pin_memory")
+        assert recipe.training.dataloader_pin_memory is False
     assert parse("setups: [balanced, weighted]", "--setups", "imbalanced").data.setups == ["imbalanced"], "no addition"
 
 
 def test_names_and_places(parse):
     recipe = parse("")
     assert (recipe.name, recipe.config_name) == ("toy", "mini")
-    assert recipe.training.output_dir == "runs/toy-mini"
-    assert recipe.training.seed == 0
+    assert (recipe.training.output_dir, recipe.training.seed) == ("runs/toy-mini", 0)
     assert recipe.data.setups == ["balanced", "imbalanced", "weighted"]
     assert parse("", "--output_dir", "here").training.output_dir == "here"
     assert parse("output_dir: there").training.output_dir == "there"
     assert parse("", "--config", "other", stem="other").training.output_dir == "runs/toy-other"
 
 
-def test_config_as_a_file(parse, tmp_path):
-    path = tmp_path / "elsewhere" / "mine.yaml"
-    path.parent.mkdir()
-    path.write_text("seeds: 3")
+def test_a_file_elsewhere_extends_by_name_or_by_path(parse, tmp_path):
+    (tmp_path / "base.yaml").write_text("seeds: 3")
+    place = tmp_path / "elsewhere"
+    place.mkdir()
+    (place / "near.yaml").write_text("extends: base\ntrain_size: 7")
+    path = place / "mine.yaml"
+    path.write_text("extends: near.yaml\ntest_size: 8")
     for argv in (("--config", str(path)), (f"--config={path}",)):
         recipe = parse("", *argv)
         assert (recipe.config_name, recipe.data.seeds) == ("mine", 3)
+        assert (recipe.data.train_size, recipe.data.test_size) == (7, 8)
 
 
-@pytest.mark.parametrize("value", ["5e-4", "0.0005", "'5e-4'", "5.0E-4"])
-def test_numbers_however_yaml_reads_them(parse, value):
-    assert parse(f"head_learning_rate: {value}").training.head_learning_rate == 5e-4
-
-
-@pytest.mark.parametrize(("value", "expected"), [("yes", True), ("true", True), ("off", False), ("'no'", False)])
-def test_flags_however_yaml_writes_them(parse, value, expected):
-    recipe = parse(f"dataloader_pin_memory: {value}\none_language_per_item: {value}\nid_column: item")
-    assert recipe.training.dataloader_pin_memory is recipe.data.one_language_per_item is expected
-    off = parse(f"dataloader_pin_memory: {value}", "--no_dataloader_pin_memory")
-    assert off.training.dataloader_pin_memory is False
-
-
-def test_null_and_an_empty_list_mean_the_default(parse):
-    recipe = parse("train_size: null\nid_column:\nsetups: []\nlearning_rate:")
-    assert recipe.data.train_size is None and recipe.data.id_column is None
-    assert recipe.data.setups == ["balanced", "imbalanced", "weighted"]
-    assert recipe.training.learning_rate == LangImbTrainingArguments().learning_rate
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        *((f"head_learning_rate: {value}", 5e-4) for value in ("5e-4", "0.0005", "'5e-4'", "5.0E-4")),
+        *((f"dataloader_pin_memory: {value}", True) for value in ("yes", "true")),
+        *((f"dataloader_pin_memory: {value}", False) for value in ("off", "'no'")),
+        *((f"one_language_per_item: {value}\nid_column: item", True) for value in ("yes", "true")),
+        *((f"one_language_per_item: {value}", False) for value in ("off", "'no'")),
+        ("train_size: null", None),
+        ("id_column:", None),
+        ("setups: []", ["balanced", "imbalanced", "weighted"]),
+        ("learning_rate:", LangImbTrainingArguments().learning_rate),
+        ("lr_scheduler_kwargs: {num_cycles: 2}\nlr_scheduler_type: cosine_with_restarts", {"num_cycles": 2}),
+        ("label_order: [1, 2, 3]", ["1", "2", "3"]),
+        ("probe_config_names: [20231101.fr]", ["20231101.fr"]),
+    ],
+)
+def test_values_however_yaml_writes_them(parse, text, expected):
+    """Null and an empty list mean the default."""
+    recipe, name = parse(text), text.partition(":")[0]
+    assert {**vars(recipe.data), **vars(recipe.training)}[name] == expected
 
 
 # Inheritance.
@@ -94,16 +100,6 @@ def test_a_configuration_extends_another(parse, tmp_path):
     assert recipe.setups["own"] == {"plan": "natural"}
     assert recipe.config_name == "mini" and "extends" not in recipe.config
     assert parse("extends: base\nsetups: {own: {plan: balanced}}").setups["own"] == {"plan": "balanced"}
-
-
-def test_a_file_elsewhere_extends_by_name_or_by_path(parse, tmp_path):
-    (tmp_path / "base.yaml").write_text("seeds: 3")
-    place = tmp_path / "elsewhere"
-    place.mkdir()
-    (place / "near.yaml").write_text("extends: base\ntrain_size: 7")
-    (place / "mine.yaml").write_text("extends: near.yaml\ntest_size: 8")
-    recipe = parse("", "--config", str(place / "mine.yaml"))
-    assert (recipe.data.seeds, recipe.data.train_size, recipe.data.test_size) == (3, 7, 8)
 
 
 @pytest.mark.parametrize(
@@ -129,14 +125,6 @@ def test_flags_are_the_words_of_the_user_alone(parse, tmp_path):
     assert parse("extends: base\ntrain_size: 100").flags == frozenset()
     flags = parse("extends: base", "--weight-decay=0.1", "--no_dataloader_pin_memory").flags
     assert flags == {"weight_decay", "dataloader_pin_memory"}
-
-
-def test_dictionaries_and_numbers_as_names(parse):
-    recipe = parse("lr_scheduler_type: cosine_with_restarts\nlr_scheduler_kwargs: {num_cycles: 2}")
-    assert recipe.training.lr_scheduler_kwargs == {"num_cycles": 2}
-    recipe = parse("label_order: [1, 2, 3]\nprobe_config_names: [20231101.fr]")
-    assert recipe.data.label_order == ["1", "2", "3"]
-    assert recipe.data.probe_config_names == ["20231101.fr"]
 
 
 # What does not fit.
@@ -174,12 +162,16 @@ def test_bad_yaml(parse, text, message):
         parse(text)
 
 
-def test_unknown_configuration(parse):
-    parse("", "--config", "mbert", stem="mbert")
-    with pytest.raises(ValueError, match=r"other\.yaml, found none: choose one of mbert, or a YAML file"):
-        parse("", "--config", "other", stem="mbert")
-    with pytest.raises(ValueError, match=r"nowhere/x\.yaml, found none"):
-        parse("", "--config", "nowhere/x.yaml", stem="mbert")
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ("other", r"other\.yaml, found none: choose one of mbert, or a YAML file"),
+        ("nowhere/x.yaml", r"nowhere/x\.yaml, found none"),
+    ],
+)
+def test_unknown_configuration(parse, config, message):
+    with pytest.raises(ValueError, match=message):
+        parse("", "--config", config, stem="mbert")
 
 
 @pytest.mark.parametrize(
@@ -193,9 +185,8 @@ def test_unknown_configuration(parse):
 def test_bad_command_line_is_a_usage_error(parse, capsys, argv, message):
     with pytest.raises(SystemExit) as caught:
         parse("", *argv)
-    assert caught.value.code == 2
     error = capsys.readouterr().err
-    assert message in error
+    assert caught.value.code == 2 and message in error
     assert len(error.splitlines()) == 2  # not the hundreds of options
 
 
@@ -222,27 +213,26 @@ setups:
     assert parse(text, "--setups", "other").data.setups == ["other"]
 
 
-def test_a_definition_adds_to_a_known_setup(parse):
-    recipe = parse("setups: {weighted: {learning_rate: 1e-4}}")
-    known = {"plan": "imbalanced", "class_weighting": "per_language"}
-    assert resolve_setup("weighted", recipe.setups) == known | {"learning_rate": 1e-4}
+BALANCED, IMBALANCED = ({"plan": plan, "class_weighting": "none"} for plan in ("balanced", "imbalanced"))
 
 
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("balanced", {"plan": "balanced", "class_weighting": "none"}),
-        ("imbalanced", {"plan": "imbalanced", "class_weighting": "none"}),
+        ("balanced", BALANCED),
+        ("imbalanced", IMBALANCED),
         ("weighted", {"plan": "imbalanced", "class_weighting": "per_language"}),
-        ("balanced_entropy", {"plan": "balanced", "class_weighting": "none", "masked_entropy_weight": 1.0}),
-        (
-            "imbalanced_lora_entropy",
-            {"plan": "imbalanced", "class_weighting": "none", "lora_rank": 8, "masked_entropy_weight": 1.0},
-        ),
+        ("balanced_entropy", BALANCED | {"masked_entropy_weight": 1.0}),
+        ("imbalanced_lora_entropy", IMBALANCED | {"lora_rank": 8, "masked_entropy_weight": 1.0}),
     ],
 )
 def test_known_setups(name, expected):
     assert resolve_setup(name, {}) == expected
+
+
+def test_a_definition_adds_to_a_known_setup(parse):
+    recipe = parse("setups: {weighted: {learning_rate: 1e-4}}")
+    assert resolve_setup("weighted", recipe.setups) == resolve_setup("weighted", {}) | {"learning_rate": 1e-4}
 
 
 @pytest.mark.parametrize("name", ["", "weigted", "_lora", "balanced_", "Balanced"])
