@@ -94,36 +94,23 @@ def test_intervals_over_examples(stores):
         assert high - low == pytest.approx(2 * 1.96 * values.std() / np.sqrt(len(values)), rel=0.15)
 
 
-def test_stores_that_cannot_be_compared(stores, tmp_path, bert_tokenizer, roberta_tokenizer, tiny_bert, texts):
+def test_what_cannot_be_compared(stores, tmp_path, bert_tokenizer, roberta_tokenizer, tiny_bert, texts):
     for name, model, tokenizer, data, budget, message in (
-        (
-            "budget",
-            tiny_bert(),
-            bert_tokenizer,
-            texts,
-            40,
-            "cannot be compared: budget is 40 in one and 60 in the other",
-        ),
-        ("data", tiny_bert(), bert_tokenizer, texts.select(range(5)), 60, "cannot be compared: data is"),
-        ("words", tiny_bert(vocab_size=40), roberta_tokenizer, texts, 60, "cannot be compared: tokenizer is"),
+        ("budget", tiny_bert(), bert_tokenizer, texts, 40, "budget is 40 in one and 60 in the other"),
+        ("data", tiny_bert(), bert_tokenizer, texts.select(range(5)), 60, "data is"),
+        ("words", tiny_bert(vocab_size=40), roberta_tokenizer, texts, 60, "tokenizer is"),
     ):
         other = attribute(model, tokenizer, data, out=tmp_path / name, budget=budget)
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(ValueError, match=f"cannot be compared: {message}"):
             cumulative_difference(other, stores["A"])
     nameless = texts.remove_columns("language")
     store = attribute(tiny_bert(), bert_tokenizer, nameless, out=tmp_path / "nameless", budget=60)
     with pytest.raises(ValueError, match="need a column language"):
         cumulative_difference(store, AttributionStore(tmp_path / "nameless"))
-
-
-@pytest.mark.parametrize("thresholds", [[], [float("nan")], [-0.01], ["a"], None])
-def test_thresholds_that_cannot_be(stores, thresholds):
-    message = r"thresholds must be one or more values of S, each 0 or above|could not convert string to float: 'a'"
-    with pytest.raises(ValueError, match=message):
-        cumulative_difference(stores["I"], stores["A"], thresholds=thresholds)
-
-
-# Several seeds.
+    for thresholds in ([], [float("nan")], [-0.01], ["a"], None):
+        message = r"thresholds must be one or more values of S, each 0 or above|could not convert string to float: 'a'"
+        with pytest.raises(ValueError, match=message):
+            cumulative_difference(stores["I"], stores["A"], thresholds=thresholds)
 
 
 @pytest.fixture(scope="module")
@@ -179,14 +166,11 @@ def test_intervals_over_seeds_are_the_jackknife_s(seeds):
 
 
 @pytest.mark.parametrize(("number", "control", "unbiased"), [(1, 0, 0), (2, 6, 0), (3, 6, 6)])
-def test_few_seeds(seeds, number, control, unbiased):
+def test_few_seeds_and_no_common_one(seeds, number, control, unbiased):
     few = [{seed: store for seed, store in setup.items() if seed < number} for setup in seeds]
     found = compare_seeds(*few, thresholds=(0.01,), resamples=10)
     assert [len(found[form]) for form in ("result", "control", "unbiased")] == [6, control, unbiased]
     assert all(entry["seed_intervals"] is None and entry["intervals"] for entry in found["result"])
-
-
-def test_setups_without_a_common_seed(seeds):
     other, reference = seeds
     with pytest.raises(ValueError, match=r"must have a common seed, got \[0\] and \[1, 2\]"):
         compare_seeds({0: other[0]}, {seed: reference[seed] for seed in (1, 2)})

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
-from transformers import AutoConfig, AutoModelForSequenceClassification
+from transformers import AutoConfig, AutoModelForSequenceClassification, GPT2Config, GPT2ForSequenceClassification
 
 from hf_langimb import LangImbTrainer, extract_features
 from hf_langimb.measures.forward import forward_rows
@@ -24,21 +24,17 @@ def adapted(model):
     return model
 
 
-@pytest.fixture(params=["bert", "xlm-roberta", "decoder", "adapters"])
+@pytest.fixture(params=["bert", "xlm-roberta", "qwen2", "adapters"])
 def classifier(request, bert_tokenizer, roberta_tokenizer, decoder_tokenizer, tiny_bert):
     """A model and its tokenizer; the decoder has no mask token."""
-    kind = request.param
-    if kind in ("bert", "adapters"):
+    if request.param in ("bert", "adapters"):
         model = tiny_bert(num_hidden_layers=2)
-        return (adapted(model) if kind == "adapters" else model), bert_tokenizer
-    name, tokenizer, shape = {
-        "xlm-roberta": ("xlm-roberta", roberta_tokenizer, {"type_vocab_size": 1}),
-        "decoder": ("qwen2", decoder_tokenizer, {"num_key_value_heads": 1}),
-    }[kind]
+        return (adapted(model) if request.param == "adapters" else model), bert_tokenizer
+    decoder = request.param == "qwen2"
+    tokenizer = decoder_tokenizer if decoder else roberta_tokenizer
+    shape = SMALL | ({"num_key_value_heads": 1} if decoder else {"type_vocab_size": 1}) | {"initializer_range": 0.3}
     torch.manual_seed(0)
-    config = AutoConfig.for_model(
-        name, **SMALL, **shape, vocab_size=len(tokenizer), pad_token_id=1, num_labels=3, initializer_range=0.3
-    )
+    config = AutoConfig.for_model(request.param, **shape, vocab_size=len(tokenizer), pad_token_id=1, num_labels=3)
     return AutoModelForSequenceClassification.from_config(config), tokenizer
 
 
@@ -47,8 +43,7 @@ def test_logits_are_the_trainer_s_and_features_those_of_the_encoder(classifier, 
     dataset = tiny_dataset(tokenizer)
     pooling = "cls" if tokenizer.mask_token else "last"
     logits, features = forward_rows(model.train(), tokenizer, dataset, pooling=pooling, batch_size=5)
-    assert model.training
-    assert logits.dtype == features.dtype == np.float32
+    assert model.training and logits.dtype == features.dtype == np.float32
     arguments = training_arguments(per_device_eval_batch_size=4)
     predicted = LangImbTrainer(model, arguments, eval_dataset=dataset, processing_class=tokenizer).predict(dataset)
     np.testing.assert_allclose(logits, predicted.predictions, atol=1e-6)
@@ -59,9 +54,6 @@ def test_logits_are_the_trainer_s_and_features_those_of_the_encoder(classifier, 
     np.testing.assert_allclose(features, encoded, atol=1e-6)
     two = forward_rows(model, tokenizer, dataset, pooling=pooling, layers=(0, -1))[1]
     np.testing.assert_allclose(two[1], features[0], atol=1e-6)
-
-
-# Features of each row alone.
 
 
 def by_hand(model, dataset, pooling, layers=(-1,)):
@@ -84,47 +76,32 @@ def by_hand(model, dataset, pooling, layers=(-1,)):
 @pytest.mark.parametrize("side", ["right", "left"])
 @pytest.mark.parametrize("pooling", ["cls", "mean", "last", "pooler"])
 @pytest.mark.parametrize("pair", [False, True], ids=["single", "pair"])
-def test_features_are_those_of_each_row_alone(bert_tokenizer, tiny_bert, tiny_dataset, pooling, side, pair):
+def test_features_are_those_of_single_rows(bert_tokenizer, tiny_bert, tiny_dataset, monkeypatch, pooling, side, pair):
     model, dataset = tiny_bert(), tiny_dataset(bert_tokenizer, pair=pair)
-    before = bert_tokenizer.padding_side
-    bert_tokenizer.padding_side = side
-    try:
-        features = extract_features(model, bert_tokenizer, dataset, pooling=pooling, batch_size=4)
-    finally:
-        bert_tokenizer.padding_side = before
-    assert features.dtype == np.float32
-    assert features.shape == (1, len(dataset), 16)
+    monkeypatch.setattr(bert_tokenizer, "padding_side", side)
+    features = extract_features(model, bert_tokenizer, dataset, pooling=pooling, batch_size=4)
+    assert features.dtype == np.float32 and features.shape == (1, len(dataset), 16)
     np.testing.assert_allclose(features, by_hand(model, dataset, pooling), atol=1e-5)
 
 
-def test_all_layers(bert_tokenizer, tiny_bert, tiny_dataset):
+def test_all_layers_and_a_bare_encoder(bert_tokenizer, tiny_bert, tiny_dataset):
     model, dataset = tiny_bert(num_hidden_layers=2), tiny_dataset(bert_tokenizer)
     features = extract_features(model, bert_tokenizer, dataset, layers=(0, 1, 2, -1), pooling="mean", batch_size=5)
     np.testing.assert_allclose(features, by_hand(model, dataset, "mean", (0, 1, 2, -1)), atol=1e-5)
     np.testing.assert_array_equal(features[2], features[3])  # of one pass
     assert not np.allclose(features[0], features[2])
-
-
-def test_bare_encoder_gives_the_features_of_its_classifier(bert_tokenizer, tiny_bert, tiny_dataset):
-    model, dataset = tiny_bert(), tiny_dataset(bert_tokenizer)
     bare, whole = (extract_features(one, bert_tokenizer, dataset) for one in (model.bert, model))
     np.testing.assert_allclose(bare, whole, atol=1e-6)
 
 
 @pytest.mark.parametrize("side", ["right", "left"])
-def test_decoder_without_first_token(decoder_tokenizer, tiny_dataset, side):
-    from transformers import GPT2Config, GPT2ForSequenceClassification
-
+def test_decoder_without_first_token(decoder_tokenizer, tiny_dataset, monkeypatch, side):
     torch.manual_seed(0)
     shape = {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 32, "initializer_range": 0.3}
     model = GPT2ForSequenceClassification(GPT2Config(vocab_size=27, pad_token_id=1, num_labels=3, **shape))
     dataset = tiny_dataset(decoder_tokenizer)
-    before = decoder_tokenizer.padding_side
-    decoder_tokenizer.padding_side = side  # learned positions must not move
-    try:
-        features = extract_features(model, decoder_tokenizer, dataset, pooling="last", batch_size=4)
-    finally:
-        decoder_tokenizer.padding_side = before
+    monkeypatch.setattr(decoder_tokenizer, "padding_side", side)  # learned positions must not move
+    features = extract_features(model, decoder_tokenizer, dataset, pooling="last", batch_size=4)
     np.testing.assert_allclose(features, by_hand(model, dataset, "last"), atol=1e-5)
     with pytest.raises(ValueError, match="no pooler: choose pooling cls, mean or last"):
         extract_features(model, decoder_tokenizer, dataset, pooling="pooler")
@@ -160,7 +137,7 @@ def test_raw_texts_are_tokenized(bert_tokenizer, tiny_bert, names, text_columns)
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_mode_of_the_model_is_restored(bert_tokenizer, tiny_bert, tiny_dataset, training):
+def test_modes_are_restored_and_half_precision_gives_float32(bert_tokenizer, tiny_bert, tiny_dataset, training):
     model, dataset = tiny_bert(hidden_dropout_prob=0.5).train(training), tiny_dataset(bert_tokenizer)
     first = extract_features(model, bert_tokenizer, dataset)
     assert model.training is training
@@ -169,12 +146,8 @@ def test_mode_of_the_model_is_restored(bert_tokenizer, tiny_bert, tiny_dataset, 
         extract_features(model, bert_tokenizer, dataset, layers=(7,))
     assert model.training is training
     assert not any(parameter.grad is not None for parameter in model.parameters())
-
-
-def test_model_in_half_precision_gives_float32(bert_tokenizer, tiny_bert, tiny_dataset):
-    features = extract_features(tiny_bert().to(torch.bfloat16), bert_tokenizer, tiny_dataset(bert_tokenizer))
-    assert features.dtype == np.float32
-    assert np.isfinite(features).all()
+    half = extract_features(model.to(torch.bfloat16), bert_tokenizer, dataset)
+    assert half.dtype == np.float32 and np.isfinite(half).all()
 
 
 @pytest.mark.parametrize(

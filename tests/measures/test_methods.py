@@ -17,18 +17,9 @@ from hf_langimb.measures.attribution.methods import owen_values, shapley_values
 
 
 @pytest.fixture(scope="module", params=STYLES)
-def style(request):
-    return request.param
-
-
-@pytest.fixture(scope="module")
-def tokenizer(style):
-    return make_tokenizer(style)
-
-
-@pytest.fixture(scope="module")
-def model(style, tokenizer):
-    return make_model(style, tokenizer)
+def family(request):
+    tokenizer = make_tokenizer(request.param)
+    return make_model(request.param, tokenizer), tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -37,11 +28,11 @@ def bert():
     return make_model("bert", tokenizer), tokenizer
 
 
-def run(model, tokenizer, texts, budget, **settings):
-    """{row: result} of the engine with ids masked."""
+def run(model, tokenizer, texts, budget, forward=None, wrap=lambda generator: generator, **settings):
+    """{row: result} of the engine with ids masked; `wrap` may watch a generator."""
     examples = encode(tokenizer, texts)
-    generators = [owen_values(e.tree(), budget=budget, maskable=e.content, **settings) for e in examples]
-    forward = Forward(model, str(next(model.parameters()).dtype).removeprefix("torch."))
+    generators = (wrap(owen_values(e.tree(), budget=budget, maskable=e.content, **settings)) for e in examples)
+    forward = forward or Forward(model, str(next(model.parameters()).dtype).removeprefix("torch."))
     return {e.index: found for e, found in explain(examples, generators, id_masker(tokenizer.mask_token_id), forward)}
 
 
@@ -78,7 +69,8 @@ class IdMasker:
 
 
 @pytest.mark.parametrize("budget", [100, None], ids=["100", "full"])
-def test_ids_of_single_texts_equal_shap_s_own_text_masker(model, tokenizer, budget):
+def test_ids_of_single_texts_equal_shap_s_own_text_masker(family, budget):
+    model, tokenizer = family
     texts = SENTENCES[::2] + SENTENCES[1:4:2]
     found = run(model, tokenizer, [texts], budget)
     cut = 0
@@ -98,7 +90,8 @@ def test_ids_of_single_texts_equal_shap_s_own_text_masker(model, tokenizer, budg
 
 
 @pytest.mark.parametrize("budget", [60, 150])
-def test_ids_of_pairs_equal_shap_on_the_same_tree(model, tokenizer, budget):
+def test_ids_of_pairs_equal_shap_on_the_same_tree(family, budget):
+    model, tokenizer = family
     pairs = list(zip(*PAIRS[::3], strict=True))
     found = run(model, tokenizer, pairs, budget)
     for i, example in enumerate(encode(tokenizer, pairs)):
@@ -111,7 +104,8 @@ def test_ids_of_pairs_equal_shap_on_the_same_tree(model, tokenizer, budget):
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-def test_strings_equal_shap_s_default_pipeline(model, tokenizer, tmp_path, dtype):
+def test_strings_equal_shap_s_default_pipeline(family, tmp_path, dtype):
+    model, tokenizer = family
     from transformers import pipeline
 
     whole = pipeline("text-classification", model=model.to(getattr(torch, dtype)), tokenizer=tokenizer, top_k=None)
@@ -131,8 +125,8 @@ def test_strings_equal_shap_s_default_pipeline(model, tokenizer, tmp_path, dtype
     assert np.sort(differences)[: len(texts) - flipped].max() < 1e-6
 
 
-def test_the_two_texts_of_a_pair_are_two_branches(tokenizer):
-    for example in encode(tokenizer, list(zip(*PAIRS, strict=True))):
+def test_the_two_texts_of_a_pair_are_two_branches(family):
+    for example in encode(family[1], list(zip(*PAIRS, strict=True))):
         spans = [np.flatnonzero(example.segments == i) for i in (0, 1)]
         leaves = {i: {i} for i in range(len(example))}
         for number, (left, right) in enumerate(example.tree()[:, :2].astype(int)):
@@ -143,20 +137,19 @@ def test_the_two_texts_of_a_pair_are_two_branches(tokenizer):
             assert not whole & others
 
 
-def by_definition(model, example, mask_id):
+def by_definition(model, tokenizer, example):
     """Shapley values of the content tokens from all orders' weights."""
     players = np.flatnonzero(example.segments != SPECIAL)
-    numbers = range(2 ** len(players))
+    n, numbers = len(players), range(2 ** len(players))
     coalitions = [sum(1 << int(p) for i, p in enumerate(players) if number >> i & 1) for number in numbers]
-    probabilities = one_by_one(model, example)([ids for ids, _ in id_masker(mask_id)(example, coalitions)])
+    masked = id_masker(tokenizer.mask_token_id)(example, coalitions)
+    probabilities = one_by_one(model, example)([ids for ids, _ in masked])
     values = np.zeros((len(example), probabilities.shape[1]))
-    n = len(players)
-    for i, player in enumerate(players):
-        for number in numbers:
-            if not number >> i & 1:
-                size = number.bit_count()
-                weight = math.factorial(size) * math.factorial(n - size - 1) / math.factorial(n)
-                values[player] += weight * (probabilities[number | 1 << i] - probabilities[number])
+    for (i, player), number in itertools.product(enumerate(players), numbers):
+        if not number >> i & 1:
+            size = number.bit_count()
+            weight = math.factorial(size) * math.factorial(n - size - 1) / math.factorial(n)
+            values[player] += weight * (probabilities[number | 1 << i] - probabilities[number])
     return values
 
 
@@ -168,26 +161,22 @@ def shapley(model, tokenizer, example, budget, seed=0):
 
 
 def test_shapley_values_are_exact_where_the_budget_allows_it(bert):
-    model, tokenizer = bert
-    example = encode(tokenizer, [["猫が好きです。"]])[0]
-    exact = by_definition(model, example, tokenizer.mask_token_id)
-    found = shapley(model, tokenizer, example, None)
-    np.testing.assert_allclose(found.values, exact, atol=1e-12)
+    example = encode(bert[1], [["猫が好きです。"]])[0]
+    found = shapley(*bert, example, None)
+    np.testing.assert_allclose(found.values, by_definition(*bert, example), atol=1e-12)
     assert (found.errors == 0).all()
 
 
 def test_sampled_shapley_values_are_as_far_off_as_their_standard_errors_say(bert):
-    model, tokenizer = bert
-    example = encode(tokenizer, [["L'été dernier, nous n'avons"]])[0]
-    exact = by_definition(model, example, tokenizer.mask_token_id)
+    example = encode(bert[1], [["L'été dernier, nous n'avons"]])[0]
+    exact = by_definition(*bert, example)
     players = example.segments != SPECIAL
     assert 2 ** players.sum() > 200
     deviations, errors = [], []
     for seed in range(30):
-        found = shapley(model, tokenizer, example, 100, seed)
+        found = shapley(*bert, example, 100, seed)
         assert found.evaluations == 100
-        total = found.base + found.values.sum(axis=0)
-        np.testing.assert_allclose(total, found.full, atol=1e-12)
+        np.testing.assert_allclose(found.base + found.values.sum(axis=0), found.full, atol=1e-12)
         deviations.append((found.values - exact)[players])
         errors.append(found.errors[players])
     spread = np.sqrt(np.mean(np.square(deviations), axis=0))
@@ -216,20 +205,14 @@ def test_few_draws_determine_the_values(bert):
 
 
 def test_equal_texts_and_special_tokens_cost_nothing(bert):
-    model, tokenizer = bert
-    calls = []
-    forward = Forward(model, "float64", batch_tokens=64)
-    inner = forward.model
+    calls, forward = [], Forward(bert[0], "float64", batch_tokens=64)
 
-    class Counting:
-        def __call__(self, **inputs):
-            calls.append(tuple(inputs["input_ids"].shape))
-            return inner(**inputs)
+    def counting(**inputs):
+        calls.append(tuple(inputs["input_ids"].shape))
+        return bert[0](**inputs)
 
-    forward.model = Counting()
-    examples = encode(tokenizer, [["It rains."] * 5 + ["It snows."] * 2])
-    generators = [owen_values(e.tree(), budget=500, maskable=e.content) for e in examples]
-    found = {e.index: r for e, r in explain(examples, generators, id_masker(tokenizer.mask_token_id), forward)}
+    forward.model = counting
+    found = run(*bert, [["It rains."] * 5 + ["It snows."] * 2], 500, forward)
     assert all(rows * length <= max(64, length) for rows, length in calls)
     assert sum(rows for rows, _ in calls) < sum(r.forwards for r in found.values())
     assert found[0].forwards < 0.6 * found[0].evaluations
@@ -237,8 +220,7 @@ def test_equal_texts_and_special_tokens_cost_nothing(bert):
 
 
 def test_no_more_examples_are_under_way_than_fill_a_batch(bert):
-    model, tokenizer = bert
-    examples = encode(tokenizer, [[" ".join(words) for words in itertools.permutations(SENTENCES[1].split()[:5])]])
+    texts = [" ".join(words) for words in itertools.permutations(SENTENCES[1].split()[:5])]
     under_way, most = 0, 0
 
     def counted(generator):
@@ -249,32 +231,25 @@ def test_no_more_examples_are_under_way_than_fill_a_batch(bert):
         under_way -= 1
         return result
 
-    generators = (counted(owen_values(e.tree(), budget=60, maskable=e.content)) for e in examples)
-    forward = Forward(model, "float64", batch_tokens=64)
-    assert len(list(explain(examples, generators, id_masker(tokenizer.mask_token_id), forward))) == 120
+    assert len(run(*bert, [texts], 60, Forward(bert[0], "float64", batch_tokens=64), counted)) == 120
     assert under_way == 0 and most < 20
 
 
 def test_a_budget_of_forwards(bert):
-    model, tokenizer = bert
-    found = run(model, tokenizer, [SENTENCES], 60, count_forwards=True)
+    found = run(*bert, [SENTENCES], 60, count_forwards=True)
     assert all(40 < r.forwards <= 62 for r in found.values() if r.truncated)
     assert any(r.evaluations > 62 for r in found.values())
 
 
 def test_memory_that_runs_out_makes_batches_smaller(bert):
-    model, _ = bert
-    forward = Forward(model, "float64", batch_tokens=200)
-    inner, sizes = forward.model, []
+    forward = Forward(bert[0], "float64", batch_tokens=200)
 
-    class Small:
-        def __call__(self, **inputs):
-            sizes.append(inputs["input_ids"].numel())
-            if sizes[-1] > 60:
-                raise torch.OutOfMemoryError("CUDA out of memory")
-            return inner(**inputs)
+    def small(**inputs):
+        if inputs["input_ids"].numel() > 60:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return bert[0](**inputs)
 
-    forward.model = Small()
+    forward.model = small
     ids = np.random.default_rng(0).integers(5, 40, (20, 10))
-    np.testing.assert_allclose(forward(ids, None), Forward(model, "float64")(ids, None), atol=1e-12)
+    np.testing.assert_allclose(forward(ids, None), Forward(bert[0], "float64")(ids, None), atol=1e-12)
     assert forward.batch_tokens <= 60

@@ -1,11 +1,20 @@
 """The language probe on made-up features, on checkpoints, and as a command."""
 
+import copy
 import json
 
 import numpy as np
 import pytest
 from datasets import Dataset
-from transformers import AutoModelForSequenceClassification
+from transformers import (
+    AutoModelForSequenceClassification,
+    BartConfig,
+    BartForSequenceClassification,
+    BertConfig,
+    BertForMaskedLM,
+    GPT2Config,
+    GPT2ForSequenceClassification,
+)
 
 from hf_langimb import extract_features, probe_languages
 from hf_langimb.cli import main
@@ -29,21 +38,15 @@ def assert_alike(found, expected):
         assert found[name] == (pytest.approx(value, abs=1e-6) if measure else value), name
 
 
-# The probe.
-
-
 def test_separable_languages_are_found():
     languages = two_languages(200)
     features = noise(200) + 8 * (languages == "fr")[:, None]
     result = probe_languages(features, languages)
-    assert result.accuracy == 1
-    assert result.chance == 0.5
+    assert (result.accuracy, result.chance, result.languages) == (1, 0.5, ("en", "fr"))
     assert result.control == pytest.approx(0.5, abs=0.12)
     assert result.bits_below_chance == pytest.approx(1, abs=0.02)
     assert result.confidence == pytest.approx(1, abs=0.01)
-    assert result.languages == ("en", "fr")
-    assert result.confusion.tolist() == [[100, 0], [0, 100]]
-    assert result.converged
+    assert result.confusion.tolist() == [[100, 0], [0, 100]] and result.converged
     assert json.loads(json.dumps(result.to_dict(), allow_nan=False))["rows"] == 200
 
 
@@ -51,10 +54,8 @@ def test_noise_tells_nothing():
     languages = np.random.default_rng(1).permutation(np.repeat(["en", "fr", "ja"], [400, 100, 100]))
     result = probe_languages(noise(600), languages)
     assert result.chance == pytest.approx(2 / 3)
-    assert result.accuracy == pytest.approx(2 / 3, abs=0.03)
-    assert result.control == pytest.approx(2 / 3, abs=0.03)
+    assert [result.accuracy, result.control, result.confidence] == pytest.approx([2 / 3] * 3, abs=0.03)
     assert -0.05 < result.bits_below_chance <= 0.005
-    assert result.confidence == pytest.approx(2 / 3, abs=0.03)
     low, high = result.control_interval
     assert low - 1e-9 <= result.chance <= high + 1e-9  # a probe that always says en
     assert result.control == pytest.approx((low + high) / 2)
@@ -87,15 +88,13 @@ def test_groups_keep_translations_together():
     items = np.repeat(np.arange(40), 5)
     languages = np.array(["en", "fr"])[rng.integers(0, 2, 40)][items]
     features = np.eye(40)[items]
-    split = probe_languages(features, languages)
     together = probe_languages(features, languages, groups=items)
-    assert split.accuracy > 0.95
-    assert together.accuracy < 0.65
+    assert together.accuracy < 0.65 < 0.95 < probe_languages(features, languages).accuracy
     named = probe_languages(features, languages, groups=[f"item-{item}" for item in items])
     assert_alike(named.to_dict(), together.to_dict())
 
 
-def test_every_language_is_among_the_rows_to_fit():
+def test_every_language_is_among_the_rows_to_fit_of_few_groups():
     """Else its rows would have no probability at all: minus hundreds of bits."""
     for seed in range(5):
         result = probe_languages(noise(9), list("aaabbbccc"), groups=[0, 1, 2, 0, 0, 1, 1, 1, 2], seed=seed)
@@ -103,12 +102,8 @@ def test_every_language_is_among_the_rows_to_fit():
         assert 2 <= result.folds <= 5
     with pytest.raises(ValueError, match="cannot keep rows of each language apart: too few groups"):
         probe_languages(noise(6), list("aabbcc"), groups=[0, 1, 0, 2, 1, 2], folds=2)
-
-
-def test_fewer_groups_or_rows_than_folds():
     for seed in range(4):
-        result = probe_languages(noise(4), ["en", "fr"] * 2, groups=[0, 0, 1, 1], seed=seed)
-        assert 0 <= result.control <= 1
+        assert 0 <= probe_languages(noise(4), ["en", "fr"] * 2, groups=[0, 0, 1, 1], seed=seed).control <= 1
     languages = np.repeat(["en", "fr"], [20, 2])
     assert probe_languages(noise(22) + 20 * (languages == "fr")[:, None], languages).accuracy == 1
 
@@ -145,9 +140,6 @@ def test_bad_input(features, languages, settings, message):
         probe_languages(features, languages, **settings)
 
 
-# A checkpoint on text.
-
-
 @pytest.fixture
 def checkpoint(tmp_path, tiny_bert, bert_tokenizer):
     tiny_bert(num_hidden_layers=2).save_pretrained(tmp_path / "model")
@@ -175,37 +167,30 @@ def test_every_layer_of_a_checkpoint(checkpoint):
 def test_the_authors_code_as_protocol(checkpoint, bert_tokenizer, tiny_bert):
     found = probe_model(checkpoint, two_texts(), text_columns=["text", "text_pair"], protocol="code")
     assert (found["C"], found["text_columns"], found["pooling"]) == (1e-4, ["text"], "pooler")
-    model = tiny_bert(num_hidden_layers=2)
-    features = extract_features(model, bert_tokenizer, two_texts(), pooling="pooler", text_columns=["text"])
-    expected = probe_languages(features, two_texts()["language"], groups=two_texts()["id"], C=1e-4)
-    (probed,) = found["layers"]
-    assert_alike(probed, {"layer": "pooler"} | expected.to_dict())
+    model, data = tiny_bert(num_hidden_layers=2), two_texts()
+    features = extract_features(model, bert_tokenizer, data, pooling="pooler", text_columns=["text"])
+    expected = probe_languages(features, data["language"], groups=data["id"], C=1e-4)
+    assert_alike(found["layers"][0], {"layer": "pooler"} | expected.to_dict())
     pair = probe_model(checkpoint, two_texts(), text_columns=["text", "text_pair"])
     assert (pair["C"], pair["text_columns"], pair["pooling"]) == (1.0, ["text", "text_pair"], "cls")
 
 
 def test_what_cannot_be_probed(checkpoint, tmp_path, bert_tokenizer, tiny_bert):
-    from transformers import BartConfig, BartForSequenceClassification, BertConfig, BertForMaskedLM
-
     size = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
     shape = {"encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2, "decoder_attention_heads": 2}
     shape |= {"encoder_ffn_dim": 8, "decoder_ffn_dim": 8, "d_model": 16, "pad_token_id": 0}
-    models = {
-        "masked": BertForMaskedLM(BertConfig(vocab_size=40, **size)),
-        "small": tiny_bert(vocab_size=10),
-        "bart": BartForSequenceClassification(BartConfig(vocab_size=40, **shape)),
-    }
-    for name, model in models.items():
-        model.save_pretrained(tmp_path / name)
-        bert_tokenizer.save_pretrained(tmp_path / name)
-    tiny_bert().save_pretrained(tmp_path / "alone")  # transformers makes a tokenizer of five special tokens up
-    for name, message in {
-        "nothing": r"Expected a model with its tokenizer at '.*nothing' \(Hub id or folder; of a run ",
-        "masked": "has no trained pooler: choose pooling cls, mean or last",
-        "small": "has 29 tokens, but its model 10: they do not belong together",
-        "alone": r"do not belong together|Expected a model with its tokenizer",
-        "bart": r"returns no hidden states \(an encoder-decoder\?\)",
-    }.items():
+    masked, bart = BertForMaskedLM(BertConfig(vocab_size=40, **size)), BartConfig(vocab_size=40, **shape)
+    for name, model, message in (
+        ("nothing", None, r"Expected a model with its tokenizer at '.*nothing' \(Hub id or folder; of a run "),
+        ("masked", masked, "has no trained pooler: choose pooling cls, mean or last"),
+        ("small", tiny_bert(vocab_size=10), "has 29 tokens, but its model 10: they do not belong together"),
+        ("alone", tiny_bert(), "do not belong together|Expected a model with its tokenizer"),
+        ("bart", BartForSequenceClassification(bart), r"returns no hidden states \(an encoder-decoder\?\)"),
+    ):
+        if model:
+            model.save_pretrained(tmp_path / name)
+            if name != "alone":  # transformers makes a tokenizer of five special tokens up
+                bert_tokenizer.save_pretrained(tmp_path / name)
         pooling = "pooler" if name == "masked" else None
         with pytest.raises(ValueError, match=message):
             probe_model(str(tmp_path / name), two_texts(), text_columns=["text"], pooling=pooling)
@@ -215,10 +200,6 @@ def test_what_cannot_be_probed(checkpoint, tmp_path, bert_tokenizer, tiny_bert):
 
 
 def test_a_decoder_without_padding_and_without_a_limit(tmp_path, decoder_tokenizer):
-    import copy
-
-    from transformers import GPT2Config, GPT2ForSequenceClassification
-
     shape = {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 16}
     GPT2ForSequenceClassification(GPT2Config(vocab_size=27, **shape)).save_pretrained(tmp_path)
     tokenizer = copy.deepcopy(decoder_tokenizer)
@@ -243,8 +224,7 @@ def test_the_command(checkpoint, tmp_path, capsys):
     command = ["probe", checkpoint, str(tmp_path / "texts.parquet"), "--text_column", "text", "--layer", "all"]
     assert main([*command, "--pooling", "mean"]) == 0
     shown = capsys.readouterr().out
-    assert "of 40 rows (layer " in shown
-    assert "chance is 50.0 %" in shown
+    assert "of 40 rows (layer " in shown and "chance is 50.0 %" in shown
     assert main([*command, "--json", "--rows", "10"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["dataset"].endswith("texts.parquet")
