@@ -29,12 +29,8 @@ def forward_rows(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Logits and features of each row in one forward pass, in the model's own precision.
 
-    Args:
-        model: a Hugging Face sequence classifier that returns hidden states, adapters included, on its device.
-        tokenizer, dataset, pooling, layers, batch_size: as for `extract_features`, without `pooler`.
-
     Returns:
-        Logits float32[N, C] and the features of `extract_features`, which also says what is refused.
+        Logits float32[N, C] of a sequence classifier and the features of `extract_features`, which has the arguments.
     """
     tokenized = _tokenized(dataset, model, tokenizer, (), pooling, layers)
     logits, features = _in_batches(model, model, tokenizer, tokenized, pooling, layers, batch_size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -47,24 +48,21 @@ def evaluate_predictions(
 
     Args:
         languages, labels, predictions: one entry per row; labels and predictions have the same type.
-        probabilities: float[N, C], columns in the order of the labels axis, for the losses (null without).
+        probabilities: float[N, C], columns in the order of the labels axis, for losses and calibration (else null).
         plan: the skewed joint distribution that training followed: a `JointDistribution`, or counts or shares [L, C]
             on the axes of this evaluation. `reliance` and `skew_transfer` compare with it (null without).
         weights: float[L, C], the class weights of training, for `loss`; None is the plain loss, which is also used
             for languages that training did not have.
-        groups: one entry per row, rows of one group are resampled together (translations of one item); None resamples
-            single rows.
-        resamples: of the bootstrap; 0 leaves the intervals out (null).
-        seed: of the bootstrap.
+        groups: one entry per row, rows of one group are resampled together (translations of one item).
+        resamples, seed: of the bootstrap; 0 resamples for no intervals (null).
 
     Returns:
         A JSON-ready dictionary. `intervals` contains 95 % percentile bootstrap intervals [low, high] of the measures
         of correctness, over examples: they do not include the noise of training, which only several seeds show.
-        `calibration` has for each language the expected calibration error and the bins of its reliability curve (null
-        without probabilities). `dependence_bits` is MI(prediction; language), `_corrected` that less its chance
-        level; `dependence_given_label_bits` is MI(prediction; language | label); `reliance` is dependence over the
-        plan's own MI(label; language); `skew_transfer` is 1 where the predicted shares copy the plan's skew, 0 where
-        they ignore it, negative where they over-correct.
+        `dependence_bits` is MI(prediction; language), `_corrected` that less its chance level;
+        `dependence_given_label_bits` is MI(prediction; language | label); `reliance` is dependence over the plan's own
+        MI(label; language); `skew_transfer` is 1 where the predicted shares copy the plan's skew, 0 where they ignore
+        it, negative where they over-correct.
 
     Raises:
         ValueError: no rows, lengths differ, nulls, labels and predictions of two types, or a plan, probabilities or
@@ -122,8 +120,12 @@ def join_by_id(predictions: pa.Table, ids: Sequence[Any], languages: Sequence[An
     Raises:
         ValueError: rows without a prediction, or labels that differ.
     """
-    known = _keys(predictions["id"], predictions["language"])
-    places = known.get_indexer(_keys(ids, languages))
+    waiting: defaultdict[tuple[str, ...], deque[int]] = defaultdict(deque)  # rows of each id and language
+    columns = (predictions[name].to_pylist() for name in ("id", "language"))
+    for place, key in enumerate(zip(*columns, strict=True)):
+        waiting[tuple(map(str, key))].append(place)
+    rows = (waiting[tuple(map(str, key))] for key in zip(ids[:], languages[:], strict=True))
+    places = np.array([row.popleft() if row else -1 for row in rows], dtype=np.int64)
     joined, found = predictions.take(pa.array(places[places >= 0])), ""
     if (missing := np.flatnonzero(places < 0)).size:
         found = f"none for {missing.size:,} (first: id {ids[int(missing[0])]}, language {languages[int(missing[0])]})"
@@ -132,16 +134,6 @@ def join_by_id(predictions: pa.Table, ids: Sequence[Any], languages: Sequence[An
     if found:
         raise ValueError(f"Expected predictions for each of {len(places):,} rows, got {found}: they are of other data.")
     return joined
-
-
-def _keys(ids: Any, languages: Any) -> Any:
-    """A pandas index of id, language, and how many rows of both come before."""
-    import pandas as pd
-
-    table = pa.table({"id": ids[:], "language": languages[:]})
-    frame = table.cast(pa.schema([(name, pa.string()) for name in table.column_names])).to_pandas()
-    before = frame.groupby(["id", "language"], dropna=False).cumcount()
-    return pd.MultiIndex.from_frame(frame.assign(before=before))
 
 
 def _rows(languages: Any, labels: Any, predictions: Any, groups: Any, plan: Any) -> _Rows:

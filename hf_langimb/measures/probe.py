@@ -61,8 +61,7 @@ def probe_languages(
         languages: N entries.
         groups: N entries, rows of one group stay in one fold (translations of one item); None folds single rows.
         C: inverse strength of the regularisation (scikit-learn's default 1; the authors' code used 1e-4).
-        folds: number of folds, fewer where a language has fewer rows (with groups: fewer groups) or would be missing
-            where the probe is fitted.
+        folds: fewer where a language has fewer rows (or groups) or would be missing where the probe is fitted.
         seed: of the folds and of the shuffled control.
         shuffles: of the languages for the control, 2 or more.
 
@@ -81,12 +80,10 @@ def probe_languages(
         found = f"C={C}, folds={folds}, shuffles={shuffles}"
         problem = f"C must be above 0, folds and shuffles must be 2 or more, got {found}."
     elif len(axis) < 2 or apart.min() < 2:
-        found = ", ".join(axis[i] for i in np.flatnonzero(apart < 2))
-        found = f"only {', '.join(axis)}" if len(axis) < 2 else f"one of {found}"
-        problem = (
-            f"A language probe needs two {'rows' if groups is None else 'groups of rows'} of each language and two "
-            f"languages or more, got {found}: add rows, or leave such languages out."
-        )
+        single = ", ".join(axis[i] for i in np.flatnonzero(apart < 2))
+        found = f"only {', '.join(axis)}" if len(axis) < 2 else f"one of {single}"
+        needs = f"two {'rows' if groups is None else 'groups of rows'} of each language and two languages or more"
+        problem = f"A language probe needs {needs}, got {found}: add rows, or leave such languages out."
     elif table.ndim != 2 or len(table) != len(target):
         problem = f"Expected features of shape [{len(target)}, H] for {len(target)} languages, got {list(table.shape)}."
     elif not (splits := _splits(target.tobytes(), group_ids.tobytes(), int(min(folds, apart.min())), seed)):

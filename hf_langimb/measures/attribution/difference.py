@@ -39,9 +39,8 @@ def cumulative_difference(
     difference of the base values.
 
     Selecting tokens by the reference and then subtracting the reference causes regression to the mean: even for two
-    equally good models, positive tokens fall and negative tokens rise. Call this function three times with models of
-    three seeds: the result (other, A), the control (B, A), and the unbiased form (other, B, selection=A), which equals
-    result - control. `compare_seeds` does this.
+    equally good models, positive tokens fall and negative tokens rise. So compare models of three seeds three times:
+    result (other, A), control (B, A), and unbiased form (other, B, selection=A) = result - control (`compare_seeds`).
 
     Args:
         other, reference: stores of two models on the same data.
@@ -72,9 +71,7 @@ def compare_seeds(
 ) -> dict[str, Any]:
     """Result, control and unbiased form of two setups, averaged over all ordered tuples of different seeds.
 
-    Args:
-        other, reference: seed -> store; the seeds of both are used.
-        thresholds, resamples, seed: as in `cumulative_difference`.
+    `other` and `reference` are by seed; the seeds of both are used.
 
     Returns:
         JSON-ready: `result`, `control`, `unbiased` (entries as above, with `seed_intervals`: 95 % t intervals by the
@@ -105,10 +102,7 @@ def base_values(stores: Mapping[Any, Store]) -> dict[str, Any]:
     """How much base values (p with every token masked) differ between the seeds of a setup, and between texts.
 
     Attributions of two models are comparable only if both have similar base values; the masked-input entropy loss moves
-    them all to 1/C.
-
-    Args:
-        stores: seed -> store, on the same data.
+    them all to 1/C. `stores` are by seed, on the same data.
 
     Returns:
         JSON-ready: `mean` {label: float} over seeds and examples, and mean standard deviations: `over_seeds`, of an
@@ -124,9 +118,7 @@ def base_values(stores: Mapping[Any, Store]) -> dict[str, Any]:
 def token_sums(store: Store, threshold: float = 0.01) -> list[dict[str, Any]]:
     """Shares of positive, neutral and negative tokens of one model and the sums of their S, mean over examples.
 
-    Returns:
-        JSON-ready, one entry for each language and label: `positive`, `neutral`, `negative`, `token_shares`,
-        `examples`.
+    JSON-ready, by language and label: `positive`, `neutral`, `negative`, `token_shares`, `examples`.
     """
     sums = _Sums([store], [threshold])
     entries = sums.entries(sums.over(0, 0), [0])
@@ -183,8 +175,7 @@ class _Sums:
         """Entries with intervals; a store's place modulo `seeds` is the place of its seed."""
         parts, left_out = self._parts(choices), None
         if seeds > 3:
-            used = [{place % seeds for place in choice} for choice in choices]
-            left = [[choice for choice, of in zip(choices, used, strict=True) if i not in of] for i in range(seeds)]
+            left = [[one for one in choices if i not in {place % seeds for place in one}] for i in range(seeds)]
             left_out = np.stack([self._parts(fewer) for fewer in left])
         return self.entries(parts, sorted({selection for _, _, selection in choices}), left_out)
 

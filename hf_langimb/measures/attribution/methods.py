@@ -63,7 +63,11 @@ def owen_values(
     base, full = yield [0, members[root]]
     credit = np.zeros((root + 1, len(base)))
     limit = np.inf if budget is None else budget - 2
-    everything = _evaluations(children) <= limit
+    depth = [0] * (root + 1)
+    for node in range(root, tokens - 1, -1):
+        for child in children[node]:
+            depth[child] = depth[node] + 1
+    everything = sum(2 << depth[node] for node in range(tokens, root + 1)) <= limit  # in 2^depth contexts each
     in_order = everything or count_forwards
     ties: Iterator[float] = count() if in_order else iter(_ties(seed, 2 * int(limit) + 4 * ROUND))
     batch = np.inf if everything else ROUND  # the order does not matter if all nodes will be opened
@@ -101,15 +105,6 @@ def owen_values(
             credit[child] += credit[node] * (members[child].bit_count() / members[node].bit_count())
     truncated = any(game.node >= tokens for game in queue)
     return Attribution(credit[:tokens], base, full, evaluations + 2, truncated)
-
-
-def _evaluations(children: Sequence[Sequence[int]]) -> int:
-    """How many it takes to open every node: one at depth d is opened in 2^d contexts."""
-    depth = [0] * len(children)
-    for node in range(len(children) - 1, -1, -1):
-        for child in children[node]:
-            depth[child] = depth[node] + 1
-    return sum(2 << depth[node] for node, pair in enumerate(children) if pair)
 
 
 @lru_cache(maxsize=4)

@@ -111,15 +111,10 @@ def _read_manifest(folder: Path) -> dict[str, Any] | None:
     path = folder / MANIFEST
     if not path.is_file():
         return None
-    advice = "remove the folder and run the command again"
-    manifest = read_json(path, advice)
-    entries = manifest if isinstance(manifest, dict) else {}
-    missing = [key for key in ("schema_version", "shards", "examples", "labels", "method") if key not in entries]
-    problem = f"lacks {', '.join(missing)}: {advice}" if missing else ""
-    if not missing and entries["schema_version"] != SCHEMA_VERSION:
-        problem = f"has schema_version {entries['schema_version']}, this hf_langimb reads {SCHEMA_VERSION}"
-    if problem:
-        raise ValueError(f"{path} {problem}.")
+    manifest = read_json(path, "remove the folder and run the command again")
+    entries: dict[str, Any] = manifest if isinstance(manifest, dict) else {}
+    if (version := entries.get("schema_version")) != SCHEMA_VERSION:
+        raise ValueError(f"{path} has schema_version {version}, this hf_langimb reads {SCHEMA_VERSION}.")
     return entries
 
 
