@@ -116,17 +116,14 @@ def test_splits_one_by_one_or_one_alone(tmp_path, langimb, audit):
         assert langimb("audit", folder, "--split", split) == (1, "", expected)
 
 
-@pytest.mark.parametrize("name", ["rows.parquet", "folder"])
+@pytest.mark.parametrize("name", ["rows.parquet", "folder/train.parquet"])
 def test_class_labels_show_their_names_and_unused_ones(name, tmp_path, audit):
     features = Features({"language": Value("string"), "text": Value("string"), "label": ClassLabel(names=LABELS)})
     rows = Dataset.from_dict({"language": ["fr", "en"], "text": ["a", "b"], "label": [0, 1]}, features=features)
-    path = tmp_path / name
-    if not path.suffix:
-        path.mkdir()
-    rows.to_parquet(path if path.suffix else path / "train.parquet")
-    found = audit(path)
-    assert found["labels"] == LABELS
-    assert found["counts"] == [[0, 1, 0], [1, 0, 0]]
+    (tmp_path / "folder").mkdir()
+    rows.to_parquet(tmp_path / name)
+    found = audit(tmp_path / name.removesuffix("/train.parquet"))
+    assert (found["labels"], found["counts"]) == (LABELS, [[0, 1, 0], [1, 0, 0]])
 
 
 @pytest.mark.parametrize("name", ["rows.parquet", "rows.csv"])
@@ -357,19 +354,15 @@ def test_an_error_is_1_and_one_sentence(name, content, message, tmp_path, langim
     assert "Traceback" not in err
 
 
+MISSING = "no such file or data folder"
+
+
 @pytest.mark.parametrize(
     ("name", "error", "reason"),
     [
-        *(
-            (name, None, "no such file or data folder")
-            for name in ("{}/rows.csv", "rows.parquet", "./rows", "{}/nowhere", "", "/")
-        ),
+        *((name, None, MISSING) for name in ("{}/rows.csv", "rows.parquet", "./rows", "{}/nowhere", "", "/")),
         ("some/name", ConnectionError("no network"), "no network"),
-        (
-            "some/name",
-            RuntimeError("Dataset scripts are no longer supported"),
-            "Dataset scripts are no longer supported",
-        ),
+        ("some/name", RuntimeError("Dataset scripts are not supported"), "Dataset scripts are not supported"),
     ],
 )
 def test_a_data_set_that_is_not_there(name, error, reason, tmp_path, langimb, monkeypatch):

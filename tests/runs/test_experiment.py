@@ -33,51 +33,35 @@ from hf_langimb.runs.recipe import parse_recipe
 REPOSITORY = Path(hf_langimb.__file__).parents[1]
 LABELS = ["no", "perhaps", "yes"]  # words w0-w7, w8-w15, w16-w23 are likelier with each
 SETUPS = ["balanced", "imbalanced", "weighted", "weighted_lora", "imbalanced_entropy"]
-TINY = """
-text_columns: [text]
-id_column: item
-label_order: ["no", perhaps, "yes"]
-imbalanced_shares: [fr 1/2 1/3 1/6, en 1/6 1/3 1/2]
-train_size: 48
-validation_size: 24
-explain_rows: 6
-learning_rate: 3e-3
-per_device_train_batch_size: 8
-num_train_epochs: 2
-eval_strategy: epoch
-save_strategy: epoch
-load_best_model_at_end: true
-metric_for_best_model: eval_loss
-train_sampling_strategy: group_by_length
-logging_strategy: "no"
-report_to: none
-use_cpu: true
-disable_tqdm: true
-"""
+TINY = (Path(__file__).parent / "toy.yaml").read_text()
 
 
 def texts(rows, seed, languages=("fr", "en")):
     """Rows of each language and label, of six to nine words; `item` is shared by the languages."""
     rng = np.random.default_rng(seed)
     table = []
-    for i in range(rows):
-        for label, name in enumerate(LABELS):
-            any_words, own_words = rng.integers(0, 24, 3 + i % 4), rng.integers(8 * label, 8 * label + 8, 3)
-            words = [f"w{word}" for word in (*any_words, *own_words)]
-            table += [
-                {"text": " ".join(rng.permutation(words)), "label": name, "language": language, "item": f"{i}-{label}"}
-                for language in languages
-            ]
+    for i, (label, name) in itertools.product(range(rows), enumerate(LABELS)):
+        any_words, own_words = rng.integers(0, 24, 3 + i % 4), rng.integers(8 * label, 8 * label + 8, 3)
+        words = [f"w{word}" for word in (*any_words, *own_words)]
+        for language in languages:
+            row = {"text": " ".join(rng.permutation(words)), "label": name, "language": language}
+            table.append(row | {"item": f"{i}-{label}"})
     return Dataset.from_list(table)
+
+
+def write_splits(folder, splits):
+    """The rows of each split as a CSV file of a new folder."""
+    folder.mkdir()
+    for split, rows in splits.items():
+        rows.to_csv(folder / f"{split}.csv", index=False)
+    return folder
 
 
 @pytest.fixture(scope="module")
 def workshop(tmp_path_factory, bert_tokenizer, tiny_bert):
     """A folder with data (CSV), external text, a model to start from and the YAML of the recipe `toy`."""
     folder = tmp_path_factory.mktemp("workshop")
-    (folder / "data").mkdir()
-    for seed, (split, rows) in enumerate({"train": 20, "validation": 10, "test": 12}.items()):
-        texts(rows, seed).to_csv(folder / "data" / f"{split}.csv", index=False)
+    write_splits(folder / "data", {"train": texts(20, 0), "validation": texts(10, 1), "test": texts(12, 2)})
     texts(8, 3).to_parquet(folder / "external.parquet")
     tiny_bert().save_pretrained(folder / "model")
     bert_tokenizer.save_pretrained(folder / "model")
@@ -125,9 +109,8 @@ def test_run_folder(whole, workshop):
         assert ("config.json" in names) is not setup.endswith("_lora")
         assert not [name for name in names if name.startswith("checkpoint") or name.endswith((".bin", ".part"))]
     config = yaml.safe_load((folder / "config.yaml").read_text())
-    assert config["recipe"] == "toy"
-    assert config["train_size"] == 48
-    assert config["dataset_name"] == str(workshop / "data")
+    expected = {"recipe": "toy", "train_size": 48, "dataset_name": str(workshop / "data")}
+    assert expected.items() <= config.items()
     environment = json.loads((folder / "environment.json").read_text())
     assert {"versions", "host", "started", "seconds", "command"} <= set(environment)
 
@@ -242,28 +225,20 @@ def test_results_are_those_of_the_predictions(whole, setup, seed):
 # Repeating, continuing, refusing.
 
 
-def test_a_finished_run_is_not_run_again(whole, work, monkeypatch):
+def test_only_what_is_missing_is_done(whole, work, tmp_path, monkeypatch):
     folder, results, argv = whole
-    before, text = stamps(folder), (folder / "results.json").read_bytes()
-    monkeypatch.setattr(LangImbTrainer, "__init__", lambda *args, **kwargs: pytest.fail("trained or predicted again"))
-    _, again = work(folder, *argv)
-    assert stamps(folder) == before
-    assert again == results
-    assert (folder / "results.json").read_bytes() == text
-
-
-def test_only_what_is_missing_is_done(whole, work, tmp_path):
-    folder, _, argv = whole
     copy = shutil.copytree(folder, tmp_path / "copy")
+    before, text = stamps(copy), (copy / "results.json").read_bytes()
+    monkeypatch.setattr(LangImbTrainer, "__init__", lambda *args, **kwargs: pytest.fail("trained or predicted again"))
+    assert work(copy, *argv)[1] == results
+    assert (stamps(copy), (copy / "results.json").read_bytes()) == (before, text)
     missing = "weighted/seed-1/predictions.parquet"
-    before = stamps(copy)
-    old = read_table(copy / missing).to_pydict()
     (copy / missing).unlink()
     work(copy, *argv)
     after = stamps(copy)
     assert {name for name in after if after[name] != before[name]} == {missing}
-    assert_close(read_table(copy / missing).to_pydict(), old)
-    assert_close(read_results(copy), read_results(folder))
+    assert_close(read_table(copy / missing).to_pydict(), read_table(folder / missing).to_pydict())
+    assert_close(read_results(copy), results)
 
 
 def test_a_run_is_continued_with_more_seeds_and_setups(work, tmp_path):
@@ -337,13 +312,10 @@ def test_an_interrupted_training_continues_from_its_checkpoint(work, tmp_path, m
 
 def test_a_data_set_without_a_plan(work, workshop, tmp_path):
     """Its own distribution is trained on, and what the predictions are compared with; a new language may be tested."""
-    data = tmp_path / "data"
-    data.mkdir()
     rows = texts(8, 0)
     kept = [i for i, row in enumerate(rows) if row["language"] == "fr" or row["label"] != "no" or i % 4 == 1]
-    rows.select(kept).to_csv(data / "train.csv", index=False)
-    texts(4, 1).to_csv(data / "validation.csv", index=False)
-    texts(4, 2, ("fr", "en", "ca")).to_csv(data / "test.csv", index=False)
+    splits = {"train": rows.select(kept), "validation": texts(4, 1), "test": texts(4, 2, ("fr", "en", "ca"))}
+    data = write_splits(tmp_path / "data", splits)
     yaml_file = tmp_path / "natural.yaml"
     yaml_file.write_text(
         re.sub(r"(?m)^(imbalanced_shares|train_size|validation_size|id_column).*\n", "", TINY)
@@ -366,11 +338,9 @@ def test_a_data_set_without_a_plan(work, workshop, tmp_path):
 
 def test_own_data_by_flags_alone(workshop, tmp_path):
     """The recipe's own `mini`, with another data set, other columns and another model."""
-    data = tmp_path / "data"
-    data.mkdir()
-    for seed, split in enumerate(("train", "validation", "test")):
-        rows = texts(8, seed).remove_columns("item").rename_columns({"language": "lang", "label": "stars"})
-        rows.to_csv(data / f"{split}.csv", index=False)
+    names = {"language": "lang", "label": "stars"}
+    rows = [texts(8, seed).remove_columns("item").rename_columns(names) for seed in range(3)]
+    data = write_splits(tmp_path / "data", dict(zip(("train", "validation", "test"), rows, strict=True)))
     argv = shlex.split("--text_columns text --language_column lang --label_column stars --train_size 24 --test_size 24")
     argv += shlex.split("--validation_size 24 --num_train_epochs 1 --explain_rows 0 --disable_tqdm true --id_column ''")
     argv += ["--dataset_name", str(data), "--model_name_or_path", str(workshop / "model")]
@@ -505,21 +475,23 @@ def test_two_processes_write_the_same_bytes(launch, launched):
 @pytest.mark.slow
 def test_the_recipe_from_the_command_line(launched):
     output, folder = launched
-    assert "Predicted labels on the balanced test set" in output
-    assert re.search(r"\| setup +\| language \| entailment \| neutral \| contradiction \|", output)
-    assert re.search(r"\| setup +\| +accuracy \| +dependence \(bits\) \| +reliance \| +skew transfer \|", output)
-    assert re.search(r"\| imbalanced_entropy +\| 0\.\d{3} \[", output)
-    assert "Differences between setups, paired by seed" in output
-    assert "All numbers: runs/xnli-mini/results.json" in output
-    assert "To look at: runs/xnli-mini/report.html" in output
+    for pattern in (
+        "Predicted labels on the balanced test set",
+        r"\| setup +\| language \| entailment \| neutral \| contradiction \|",
+        r"\| setup +\| +accuracy \| +dependence \(bits\) \| +reliance \| +skew transfer \|",
+        r"\| imbalanced_entropy +\| 0\.\d{3} \[",
+        "Differences between setups, paired by seed",
+        "All numbers: runs/xnli-mini/results.json",
+        "To look at: runs/xnli-mini/report.html",
+    ):
+        assert re.search(pattern, output), pattern
     run_folder = folder / "runs" / "xnli-mini"
     assert (run_folder / "report.html").read_text().startswith("<!doctype html>")
     results = read_results(run_folder)
+    assert (results["languages"], results["seeds"]) == (["en", "fr"], [0, 1])
     assert results["labels"] == ["entailment", "neutral", "contradiction"]
-    assert results["languages"] == ["en", "fr"]
-    assert results["seeds"] == [0, 1]
-    assert results["setups"]["balanced_entropy"]["seeds"]["1"]["test"]["rows"] == 60
-    assert results["setups"]["balanced_entropy"]["seeds"]["1"]["probe"]["external"]["rows"] == 40
+    metrics = results["setups"]["balanced_entropy"]["seeds"]["1"]
+    assert (metrics["test"]["rows"], metrics["probe"]["external"]["rows"]) == (60, 40)
     assert (run_folder / "start" / "config.json").exists()
 
 

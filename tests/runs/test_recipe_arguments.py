@@ -102,24 +102,6 @@ def test_a_configuration_extends_another(parse, tmp_path):
     assert parse("extends: base\nsetups: {own: {plan: balanced}}").setups["own"] == {"plan": "balanced"}
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("extends: bsae", r"bsae\.yaml, found none: choose one of a, b, base, mini, wrong, or a YAML file"),
-        ("extends: no", r"False\.yaml, found none: choose one of a, b, base"),
-        ("extends: mini", "mini.yaml extends mini.yaml, which extends it in turn"),
-        ("extends: a", "b.yaml extends a.yaml, which extends it in turn"),
-        ("extends: base\nlerning_rate: 1", "mini.yaml: unknown key 'lerning_rate'"),
-        ("extends: wrong", "wrong.yaml: unknown key 'lerning_rate'; did you mean 'learning_rate'"),
-    ],
-)
-def test_bad_inheritance(parse, tmp_path, text, message):
-    for name, content in {"base": "seeds: 3", "wrong": "lerning_rate: 1", "a": "extends: b", "b": "extends: a"}.items():
-        (tmp_path / f"{name}.yaml").write_text(content)
-    with pytest.raises(ValueError, match=message):
-        parse(text)
-
-
 def test_flags_are_the_words_of_the_user_alone(parse, tmp_path):
     (tmp_path / "base.yaml").write_text("learning_rate: 1e-3")
     assert parse("extends: base\ntrain_size: 100").flags == frozenset()
@@ -155,9 +137,27 @@ def test_flags_are_the_words_of_the_user_alone(parse, tmp_path):
         ("seeds: 1".encode("utf-16"), "mini.yaml is not valid YAML with keys and values, in UTF-8: 'utf-8' codec"),
         ("seeds: 0", "seeds must be 1 or more, got 0"),
         ("eval_strategy: steps\nload_best_model_at_end: true\nsave_strategy: epoch", "save and eval strategy"),
+        # a configuration that it extends
+        ("extends: bsae", r"bsae\.yaml, found none: choose one of a, b, base, mini, wrong, or a YAML file"),
+        ("extends: no", r"False\.yaml, found none: choose one of a, b, base"),
+        ("extends: mini", "mini.yaml extends mini.yaml, which extends it in turn"),
+        ("extends: a", "b.yaml extends a.yaml, which extends it in turn"),
+        ("extends: base\nlerning_rate: 1", "mini.yaml: unknown key 'lerning_rate'"),
+        ("extends: wrong", "wrong.yaml: unknown key 'lerning_rate'; did you mean 'learning_rate'"),
+        # definitions of setups
+        ("setups: {Bad-Name: }", "a setup's name has the letters a-z, 0-9 and _, got 'Bad-Name'"),
+        ("setups: {1.5: }", "got 1.5"),
+        ("setups: {a: imbalanced}", "setup a: expected a plan and training arguments, got 'imbalanced'"),
+        ("setups: {a: {lerning_rate: 1}}", "mini.yaml, setup a: unknown key 'lerning_rate'; did you mean"),
+        ("setups: {a: {learning_rate: no}}", "mini.yaml, setup a: learning_rate: expected text or a number, got False"),
+        ("setups: {a: {train_size: 5, seed: 1}}", "setup a: train_size, seed cannot differ between setups"),
+        ("setups: {a: {output_dir: x}}", "setup a: output_dir cannot differ between setups"),
+        ("setups: {a: {language_column: x}}", "setup a: language_column cannot differ"),
     ],
 )
-def test_bad_yaml(parse, text, message):
+def test_bad_yaml(parse, tmp_path, text, message):
+    for name, content in {"base": "seeds: 3", "wrong": "lerning_rate: 1", "a": "extends: b", "b": "extends: a"}.items():
+        (tmp_path / f"{name}.yaml").write_text(content)
     with pytest.raises(ValueError, match=message):
         parse(text)
 
@@ -239,24 +239,6 @@ def test_a_definition_adds_to_a_known_setup(parse):
 def test_unknown_setups(name):
     with pytest.raises(ValueError, match="choose among balanced, imbalanced, weighted, mine, each also with _entropy"):
         resolve_setup(name, {"mine": {}})
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("setups: {Bad-Name: }", "a setup's name has the letters a-z, 0-9 and _, got 'Bad-Name'"),
-        ("setups: {1.5: }", "got 1.5"),
-        ("setups: {a: imbalanced}", "setup a: expected a plan and training arguments, got 'imbalanced'"),
-        ("setups: {a: {lerning_rate: 1}}", "mini.yaml, setup a: unknown key 'lerning_rate'; did you mean"),
-        ("setups: {a: {learning_rate: no}}", "mini.yaml, setup a: learning_rate: expected text or a number, got False"),
-        ("setups: {a: {train_size: 5, seed: 1}}", "setup a: train_size, seed cannot differ between setups"),
-        ("setups: {a: {output_dir: x}}", "setup a: output_dir cannot differ between setups"),
-        ("setups: {a: {language_column: x}}", "setup a: language_column cannot differ"),
-    ],
-)
-def test_bad_definitions(parse, text, message):
-    with pytest.raises(ValueError, match=message):
-        parse(text)
 
 
 # The record.

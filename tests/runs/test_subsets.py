@@ -27,6 +27,7 @@ def rows_of(counts):
     return Dataset.from_list(rows).shuffle(seed=0)
 
 
+AXES = r"validation split, axes \['en', 'fr'\] x \['entailment', 'neutral', 'contradiction'\]: "
 EVEN = {"fr": (12, 12, 12), "en": (12, 12, 12)}
 
 
@@ -217,31 +218,19 @@ def test_other_split_and_column_names(recipe, tmp_path):
         ({"label_order": LABELS[:2]}, r"Labels \['contradiction'\] of column 'label' are not among"),
         ({"label_column": "stars"}, "Expected a label column 'stars'"),
         ({"text_columns": ["body"]}, "Expected a text column 'body'"),
+        (
+            {"validation": EVEN | {"en": (12, 12, 0)}},
+            rf"{AXES}the plans leave no rows of \[\[12, 12, 0\], \[12, 12, 12\]\]",
+        ),
+        ({"validation": {"fr": (12, 12, 12)}}, f"{AXES}The plan has 2 languages x 3 labels, the source 1 x 3"),
+        ({"dataset_name": "{}/rows.csv"}, "Expected the splits train, validation, test in .*found a single file"),
     ],
 )
-def test_recipes_that_do_not_fit_their_data(recipe, settings, message):
-    with pytest.raises(ValueError, match=message):
-        load(recipe(**settings))
-
-
-@pytest.mark.parametrize(
-    ("counts", "message"),
-    [
-        ({"fr": (12, 12, 12), "en": (12, 12, 0)}, r"the plans leave no rows of \[\[12, 12, 0\], \[12, 12, 12\]\]"),
-        ({"fr": (12, 12, 12)}, "The plan has 2 languages x 3 labels, the source 1 x 3"),
-    ],
-    ids=["label", "language"],
-)
-def test_a_split_that_lacks_a_cell(recipe, counts, message):
-    data = load(recipe(validation=counts))
-    with pytest.raises(ValueError, match=r"validation split, axes \['en', 'fr'\] x \['entailment'.*" + message):
-        data.subset("validation", "balanced", 0)
-
-
-def test_a_single_file_has_no_splits(tmp_path):
+def test_recipes_that_do_not_fit_their_data(recipe, tmp_path, settings, message):
     rows_of(EVEN).to_csv(tmp_path / "rows.csv", index=False)
-    with pytest.raises(ValueError, match=r"Expected the splits train, validation, test in .*found a single file"):
-        load(RecipeArguments(dataset_name=str(tmp_path / "rows.csv")))
+    settings = {key: value.format(tmp_path) if key == "dataset_name" else value for key, value in settings.items()}
+    with pytest.raises(ValueError, match=message):
+        load(recipe(**settings)).distribution("validation", "balanced")
 
 
 # External text of the probe.
