@@ -14,12 +14,8 @@ from hf_langimb.results.summary import measured
 from hf_langimb.results.tables import Cells
 
 TAGS = ["hf_langimb", "multilingual", "language-specific-class-imbalance"]
-DEFAULTS = {  # of a recipe, which results.json leaves out
-    "dataset_name": "mini_xnli",
-    "model_name_or_path": "mini_bert",
-    "text_columns": [],
-    "test_split": "test",
-}
+# Of a recipe, which results.json leaves out
+DEFAULTS = {"dataset_name": "mini_xnli", "model_name_or_path": "mini_bert", "text_columns": [], "test_split": "test"}
 
 
 def render_card(
@@ -65,38 +61,25 @@ def render_card(
 
 
 def render_trained_card(
-    axes: dict[str, Any],
-    evaluations: Sequence[dict[str, Any]],
-    *,
-    repo_id: str,
-    adapter: bool,
-    masked_entropy_weight: float,
-    tags: Sequence[str],
-    **metadata: Any,
+    axes: dict[str, Any], evaluations: Sequence[dict[str, Any]], metadata: dict[str, Any], **values: Any
 ) -> str:
     """README.md that `LangImbTrainer` writes: what it was trained on; measures come from recipes/evaluate.py.
 
     Args:
         axes: of langimb.json.
         evaluations: entries of the Trainer's log with eval_loss.
-        repo_id: of the model.
-        adapter: whether these are LoRA adapters.
-        masked_entropy_weight: of the training.
-        tags, metadata: for the Hub's search, as `huggingface_hub.ModelCardData` takes them.
+        metadata: for the Hub's search, as `huggingface_hub.ModelCardData` takes it; tags are added to those of the
+            package, languages are those of the axes where it has none, and a base that is not on the Hub is left out.
+        values: repo_id, adapter (whether these are LoRA adapters), masked_entropy_weight.
     """
-    metadata["language"] = metadata["language"] or _language_codes(axes["languages"])
-    metadata["base_model"] = _hub_id(metadata["base_model"])
-    metadata["tags"] = list(dict.fromkeys([*TAGS, *tags, "generated_from_trainer"]))
-    return render(
-        "trained_card.md",
-        metadata=_classifier_metadata(adapter, **metadata),
-        title=metadata["model_name"],
-        repo_id=repo_id,
-        axes=axes,
-        adapter=adapter,
-        masked_entropy_weight=masked_entropy_weight,
-        evaluations=_evaluations_cells(evaluations),
-    )
+    known = {
+        "language": metadata["language"] or _language_codes(axes["languages"]),
+        "base_model": _hub_id(metadata["base_model"]),
+        "tags": list(dict.fromkeys([*TAGS, *metadata["tags"], "generated_from_trainer"])),
+    }
+    front, cells = _classifier_metadata(values["adapter"], **metadata | known), _evaluations_cells(evaluations)
+    name = metadata["model_name"]
+    return render("trained_card.md", metadata=front, title=name, axes=axes, evaluations=cells, **values)
 
 
 def _classifier_metadata(adapter: bool, **values: Any) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -11,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from hf_langimb.counts.audit import Audit
 from hf_langimb.files import read_json, write_text
 from hf_langimb.results import plots, rendering
 from hf_langimb.results.folder import RunFolder
@@ -62,29 +60,11 @@ def write_figures(figures: Figures, folder: Path) -> None:
         write_text(folder / f"{file_name(name)}.svg", alone)
 
 
-def render(
-    results: Results,
-    figures: Figures,
-    environment: dict[str, Any] | None = None,
-    sentences: Sequence[dict[str, Any]] = (),
-) -> str:
-    """The page as HTML: no script, nothing fetched, light or dark as the reader's browser is set.
-
-    Args:
-        results: of `read_results`.
-        figures: of `draw`.
-        environment: versions, host and command of the run, where they are known.
-        sentences: examples with what their tokens add, from the run's stores.
-    """
-    known = environment or {}
-    settings = [(key, json.dumps(value, ensure_ascii=False)) for key, value in results["config"].items()]
-    settings += [
-        (key, value) for key, value in known.items() if key not in ("versions", "command")
-    ]  # it contains paths
-    settings += [(f"version of {name}", version) for name, version in (known.get("versions") or {}).items()]
+def render(results: Results, figures: Figures, environment: dict[str, Any], sentences: Sequence[Any] = ()) -> str:
+    """The page as HTML: no script, nothing fetched, light or dark as the reader's browser is set."""
     verdict = [] if results["recipe"] == "evaluate" else _verdict(results)
-    values = {"results": results, "verdict": verdict, "figures": figures, "sentences": sentences}
-    return rendering.render("page.html", settings=settings, small_bin=plots.SMALL_BIN, **values)
+    values = {"results": results, "figures": figures, "environment": environment, "sentences": sentences}
+    return rendering.render("page.html", verdict=verdict, small_bin=plots.SMALL_BIN, **values)
 
 
 def _verdict(results: Results) -> list[tuple[str, str, str]]:
@@ -136,12 +116,16 @@ def _neutral(results: Results) -> tuple[str, str]:
 def draw(results: Results) -> Figures:
     """The panels of each kind of figure; each has a description for those who do not see it."""
     setups, labels, found = results["setups"], results["labels"], results["attributions"]
-    plans = {name: audit for name, audit in results["data"].items() if name.startswith("train/")}
     probe = plots.to_svg(plots.probe_bars(results), "Accuracy of the probe. The same numbers are in its table.")
-    figures = {
-        "labels": {f"labels-{name.replace('/', '-')}": _joint(name, audit) for name, audit in plans.items()},
-        "probe": {"probe": probe},
-    }
+    figures: Figures = {"labels": {}, "probe": {"probe": probe}}
+    for plan in (name for name in results["data"] if name.startswith("train/")):
+        audit, rows = results["data"][plan], []
+        for language, row in zip(audit["languages"], audit["row_shares"], strict=True):
+            shares = [f"{label} {share or 0:.0%}" for label, share in zip(audit["labels"], row, strict=True)]
+            rows.append(f"{language}: {', '.join(shares)}")
+        drawn = plots.joint_heatmap(audit["languages"], audit["labels"], audit["counts"], plan)
+        described = f"Heat map of {plan}. {'; '.join(rows)}."
+        figures["labels"][f"labels-{plan.replace('/', '-')}"] = plots.to_svg(drawn, described)
 
     def add(kind: str, plot: Callable[..., Any], names: Iterable[str], described: str) -> None:
         """A panel for each name."""
@@ -156,16 +140,6 @@ def draw(results: Results) -> Figures:
         described = f"Accuracy against confidence of {{}}. {same} results.json, calibration."
         add("reliability", plots.reliability_curves, setups, described)
     return figures
-
-
-def _joint(name: str, audit: Audit) -> str:
-    """Heat map of one plan's labels in each language."""
-    described = []
-    for language, row in zip(audit["languages"], audit["row_shares"], strict=True):
-        shares = [f"{label} {share or 0:.0%}" for label, share in zip(audit["labels"], row, strict=True)]
-        described.append(f"{language}: {', '.join(shares)}")
-    drawn = plots.joint_heatmap(audit["languages"], audit["labels"], audit["counts"], name)
-    return plots.to_svg(drawn, f"Heat map of {name}. {'; '.join(described)}.")
 
 
 def _sentences(folder: Path, results: Results) -> list[dict[str, Any]]:
@@ -201,7 +175,7 @@ def _sentences(folder: Path, results: Results) -> list[dict[str, Any]]:
             marked = [
                 list(zip(pieces, *columns, begins, strict=True)) for columns in zip(values, strengths, strict=True)
             ]
-            lines = list(zip(names, probabilities[:, row, label], marked, strict=True))
+            lines = list(zip(names, probabilities[:, row, label].tolist(), marked, strict=True))
             truth = examples["label"][row].as_py()
             shown.append({"language": language, "truth": truth, "label": results["labels"][label], "lines": lines})
     return shown

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Sequence
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from hf_langimb.console import one_line
@@ -41,29 +40,12 @@ def _environment() -> Any:
         "grid": lambda rows, names, columns, form=",": tables.table(*tables.grid_cells(rows, names, columns, form)),
         "one_line": one_line,
         "quoted": repr,
-        "plain": _plain_text,
-        "listed": _listed,
-        "python": _python_names,
+        "plain": lambda name: re.sub(r"([\\`*<\[\]])", r"\\\1", one_line(name)),  # without Markdown's marks
+        "json": partial(json.dumps, ensure_ascii=False),
         "file_name": tables.file_name,
         "command": _command,
     }
     return environment
-
-
-def _plain_text(name: Any) -> str:
-    """A name of the data with Markdown's characters escaped."""
-    return re.sub(r"([\\`*<\[\]])", r"\\\1", one_line(name))
-
-
-def _listed(names: Sequence[Any]) -> str:
-    """Names in a sentence: a, b and c."""
-    *others, last = map(_plain_text, names)
-    return f"{', '.join(others)} and {last}" if others else last
-
-
-def _python_names(names: Sequence[Any]) -> str:
-    """Names as id2label in Python: {0: "a", 1: "b"}."""
-    return "{" + ", ".join(f"{i}: {json.dumps(str(name), ensure_ascii=False)}" for i, name in enumerate(names)) + "}"
 
 
 def _command(results: Results) -> str:

@@ -16,7 +16,6 @@ from hf_langimb.results.schema import (
     Attributions,
     Difference,
     Form,
-    Interval,
     Metrics,
     Results,
     read_results,
@@ -53,17 +52,14 @@ def grid_cells(rows: Sequence[Sequence[Any]], languages: Sequence[str], columns:
     return ["language", *map(str, columns)], cells
 
 
-def interval_text(mean: float | None, bounds: Sequence[float | None] | None = None, form: str = ".3f") -> str:
-    """A number with its interval as text: "mean [low, high]", the mean alone without bounds, - for None."""
-    if mean is None:
+def interval_text(value: Any, bounds: Sequence[float | None] | None = None, form: str = ".3f") -> str:
+    """A number with bounds, or an INTERVAL, as text: "mean [low, high]", the mean alone without bounds, - for None."""
+    if isinstance(value, dict):
+        value, bounds = value["mean"], (value["low"], value["high"])
+    if value is None:
         return "-"
     low, high = bounds or (None, None)
-    return format(mean, form) + ("" if low is None else f" [{low:{form}}, {high:{form}}]")
-
-
-def summary_text(value: Interval | None, form: str = ".3f") -> str:
-    """An INTERVAL of results.json as text, - for None."""
-    return "-" if value is None else interval_text(value["mean"], (value["low"], value["high"]), form)
+    return format(value, form) + ("" if low is None else f" [{low:{form}}, {high:{form}}]")
 
 
 def file_name(text: str) -> str:
@@ -75,7 +71,7 @@ def setups_cells(results: Results) -> Cells:
     """One row per setup: accuracy, dependence, reliance, skew transfer and probe, with 95 % intervals over seeds."""
     columns = [c for c in COLUMNS if any(c[1] in setup["summary"] for setup in results["setups"].values())]
     rows = [
-        [name, *(summary_text(setup["summary"].get(key), form) for _, key, form in columns)]
+        [name, *(interval_text(setup["summary"].get(key), form=form) for _, key, form in columns)]
         for name, setup in results["setups"].items()
     ]
     return ["setup", *(title for title, _, _ in columns)], rows
@@ -96,7 +92,7 @@ def comparisons_cells(results: Results, setup: str | None = None) -> Cells:
     """Differences between setups, paired by seed, with 95 % t intervals: all, or those of one setup."""
     titles = {key: title for title, key, _ in COLUMNS}
     rows = [
-        [f"{e['setup']} - {e['reference']}", titles[e["metric"]], summary_text(e["difference"], "+.3f")]
+        [f"{e['setup']} - {e['reference']}", titles[e["metric"]], interval_text(e["difference"], form="+.3f")]
         for e in results["comparisons"]
         if e["metric"] in titles and setup in (None, e["setup"], e["reference"])
     ]
@@ -169,7 +165,7 @@ def probes_cells(results: Results) -> Cells:
             if len(probes) < len(setup["seeds"]):
                 continue
             measures = (f"probe.{text}.{key}" for key in ("accuracy", "bits_below_chance", "confidence"))
-            accuracy, *bits = (summary_text(setup["summary"].get(measure)) for measure in measures)
+            accuracy, *bits = (interval_text(setup["summary"].get(measure)) for measure in measures)
             chance, control = (_mean(probe[key] for probe in probes) for key in ("chance", "control"))
             bounds = [_mean(probe["control_interval"][end] for probe in probes) for end in (0, 1)]
             rows.append([name, text, accuracy, interval_text(chance), interval_text(control, bounds), *bits])
@@ -179,8 +175,8 @@ def probes_cells(results: Results) -> Cells:
 def probe_cells(metrics: Metrics) -> Cells:
     """One row per kind of text: the language probe of one model."""
     rows = []
-    for text, probe in ((text, metrics["probe"].get(text)) for text in TEXTS):
-        if probe:
+    for text in TEXTS:
+        if probe := metrics["probe"].get(text):
             shuffled = interval_text(probe["control"], probe["control_interval"])
             rows.append([text, f"{probe['rows']:,}", f"{probe['accuracy']:.3f}", f"{probe['chance']:.3f}", shuffled])
     return ["text", "rows", "accuracy", "chance", "shuffled [99 %]"], rows
@@ -197,9 +193,9 @@ def languages_cells(results: Results) -> Cells:
                 measures = (f"test.by_language.{language}.{measure}" for measure in ("accuracy", "macro_f1"))
                 curves = [test["calibration"][language] for test in tests if test["calibration"]]
                 error = interval_text(_mean(curve["expected_calibration_error"] for curve in curves))
-                cells = [*(summary_text(summary.get(measure)) for measure in measures), error]
+                cells = [*(interval_text(summary.get(measure)) for measure in measures), error]
             elif len(tests) > 1:
-                cells[0] = summary_text(summary.get("test.worst_cell_accuracy"))
+                cells[0] = interval_text(summary.get("test.worst_cell_accuracy"))
             rows.append([name, language, *cells])
     return ["setup", "language", *QUALITY], rows
 
@@ -243,13 +239,8 @@ def hub_cells(folder: Path) -> Cells:
     return ["setups", "files", "MB", "push (s)", "pull (s)", "hash and copy (s)", "overhead (s)"], [cells]
 
 
-TABLES = {
-    "predictions": predictions_cells,
-    "setups": setups_cells,
-    "comparisons": comparisons_cells,
-    "attributions": attributions_cells,
-    "base_values": base_values_cells,
-}
+TABLES = {"predictions": predictions_cells, "setups": setups_cells, "comparisons": comparisons_cells}
+TABLES |= {"attributions": attributions_cells, "base_values": base_values_cells}
 BENCHMARKS = {"attributions": speed_cells, "hub": hub_cells}
 _MARK = re.compile(r"(<!-- langimb:(?P<run>[\w/-]+):(?P<table>\w+) -->\n)(?:.*?\n)??(<!-- /langimb -->)", re.DOTALL)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -92,13 +93,10 @@ def explained_report(manifest: dict[str, Any], examples: Any, folder: Path) -> s
 
 def pulled_report(folder: Path) -> str:
     """What `langimb pull` downloaded, for people: what the model knows, its quality, what to do next."""
-    results, damaged = None, False
-    if (folder / FILE_NAME).is_file():
-        try:
-            results = read_results(folder)
-        except ValueError:
-            damaged = True
-    return _answer("pull", folder=str(folder), axes=read_axes(folder), results=results, damaged=damaged)
+    results, measured = None, (folder / FILE_NAME).is_file()
+    with suppress(ValueError):
+        results = read_results(folder)
+    return _answer("pull", folder=str(folder), axes=read_axes(folder), results=results, measured=measured)
 
 
 def compared_report(results: Results) -> tuple[Attributions, str]:

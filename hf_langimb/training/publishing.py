@@ -113,16 +113,19 @@ class PublishingTrainer(Trainer):
 
             facts = signature(Trainer.create_model_card).bind(self, *args, **kwargs).arguments
             base = base_model_of(self.model)
+            metadata = {
+                "model_name": facts.get("model_name") or (self.args.hub_model_id or folder.name).rpartition("/")[2],
+                "language": _as_list(facts.get("language")),
+                "license": facts.get("license"),
+                "tags": [*_as_list(facts.get("tags")), *_as_list(getattr(self.model, "model_tags", None))],
+                "base_model": facts.get("finetuned_from") or base.config.name_or_path,
+                "datasets": _as_list(facts.get("dataset_tags")) or None,
+            }
             card = render_trained_card(
                 axes,
                 [entry for entry in self.state.log_history if "eval_loss" in entry],
-                model_name=facts.get("model_name") or (self.args.hub_model_id or folder.name).rpartition("/")[2],
+                metadata,
                 repo_id=getattr(self, "hub_model_id", None) or "REPO_ID",
-                language=_as_list(facts.get("language")),
-                license=facts.get("license"),
-                tags=[*_as_list(facts.get("tags")), *_as_list(getattr(self.model, "model_tags", None))],
-                base_model=facts.get("finetuned_from") or base.config.name_or_path,
-                datasets=_as_list(facts.get("dataset_tags")) or None,
                 adapter=base is not self.model,
                 masked_entropy_weight=self.args.masked_entropy_weight,
             )

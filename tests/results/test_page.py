@@ -28,7 +28,7 @@ def results():
 
 
 def render(results):
-    return render_page(results, draw(results))
+    return render_page(results, draw(results), {})
 
 
 class Outline(HTMLParser):
