@@ -25,21 +25,24 @@ def encode_column(column: Any, name: str) -> tuple[tuple[Any, ...], np.ndarray]:
     Raises:
         ValueError: null entries, mixed types, or values that are no strings, integers or booleans.
     """
+    problem = ""
     try:
         array = column if isinstance(column, pa.Array | pa.ChunkedArray) else pa.array(column, from_pandas=True)
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise ValueError(f"The {name} column mixes types or is not one-dimensional: {error}") from None
+        array, problem = pa.nulls(0), f"mixes types or is not one-dimensional: {error}"
     if pa.types.is_dictionary(array.type):  # its dictionary may hold nulls, repeats and values that no row has
         array = array.cast(array.type.value_type)
-    problem = ""
     if array.null_count:  # before the type: a blank turns a CSV file's integers into floats
         problem = (
             f"has {array.null_count:,} null entries of {len(array):,}; every row needs one. Fill them in or filter "
             "these rows out."
         )
     elif not any(accepts(array.type) for accepts in _ACCEPTED):
+        kind = (
+            "mixed types" if isinstance(array.type, pa.JsonType) else f"type {array.type}"
+        )  # JSON as datasets reads it
         problem = (
-            f"has values of type {array.type}; expected strings, integers or booleans. Cast it first, for example "
+            f"has values of {kind}; expected strings, integers or booleans. Convert or cast it first, for example "
             "dataset.cast_column(column, Value('int64'))."
         )
     if problem:
@@ -81,52 +84,47 @@ def require_columns(dataset: Any, columns: dict[str, str]) -> None:
     Raises:
         ValueError: names the missing column, the existing ones, and what to do.
     """
-    present = getattr(dataset, "column_names", dataset if isinstance(dataset, Mapping) else None)
-    missing = [purpose for purpose, column in columns.items() if column not in (present or columns.values())]
+    present = getattr(dataset, "column_names", dataset)
     problem = ""
-    if present is not dataset and isinstance(present, dict):
+    if isinstance(present, dict) and present is not dataset:
         problem = (
             f"Expected one data set, got a dictionary of splits {sorted(present)}: choose one, for example "
             f"dataset[{next(iter(present), 'train')!r}]."
         )
+    elif not isinstance(present, Mapping | list | None):
+        problem = (
+            f"Expected rows that are mappings such as {{'language': 'fr', 'label': 0}}, found "
+            f"{type(dataset).__name__}: pass a datasets.Dataset (see Dataset.from_pandas) or a list of dicts."
+        )
     elif len(set(columns.values())) < len(columns):
         problem = f"Expected different columns for {' and '.join(columns)}, got {', '.join(columns.values())}."
-    elif missing:
-        problem = _missing_column(missing[0], columns[missing[0]], present)
+    elif missing := [purpose for purpose, column in columns.items() if column not in (present or columns.values())]:
+        purpose = missing[0].partition(" ")[0]  # of "text 2"
+        problem = (
+            f"Expected {'an' if purpose == 'id' else 'a'} {purpose} column {columns[missing[0]]!r}, found columns "
+            f"{sorted(present or ())}: name the right column with {purpose}_column"
+        )
+        if purpose == "language":
+            problem += (
+                "; if the data have none, add one with a language identifier such as fastText's lid.176, GlotLID or "
+                "lingua, for example dataset.map(lambda row: {'language': identify(row['text'])})"
+            )
+        problem += "."
     if problem:
         raise ValueError(problem)
 
 
-def _missing_column(purpose: str, column: str, present: Iterable[str]) -> str:
-    """Message of a missing column."""
-    advice = f"name the right column with {purpose.partition(' ')[0]}_column"
-    if purpose == "language":
-        advice += (
-            "; if the data have none, add one with a language identifier such as fastText's lid.176, GlotLID or "
-            "lingua, for example dataset.map(lambda row: {'language': identify(row['text'])})"
-        )
-    article = "an" if purpose == "id" else "a"
-    return f"Expected {article} {purpose} column {column!r}, found columns {sorted(present)}: {advice}."
-
-
 def column_batches(dataset: Any, language_column: str, label_column: str) -> Iterable[tuple[Any, Any]]:
-    """Pairs of column chunks, as Arrow where the data set can give it."""
+    """Pairs of column chunks, as Arrow where the data set can give it; see `require_columns` for errors."""
     columns = {"language": language_column, "label": label_column}
-    if hasattr(dataset, "select_columns"):
-        if dataset.column_names is None and (first := next(iter(dataset), None)):  # a stream that declares no columns
-            require_columns(first, columns)
-        for table in dataset.select_columns(list(columns.values())).with_format("arrow").iter(batch_size=_BATCH_ROWS):
-            yield table[language_column], table[label_column]
-        return
-    languages, labels = [], []
-    for row in dataset:
-        if not isinstance(row, Mapping):
-            raise ValueError(
-                f"Expected rows that are mappings such as {{{language_column!r}: 'fr', {label_column!r}: 0}}, found "
-                f"{type(row).__name__}: pass a datasets.Dataset (see Dataset.from_pandas) or a list of dicts."
-            )
+    declared = hasattr(dataset, "select_columns")
+    rows = [dataset] if declared else list(dataset)
+    if declared and dataset.column_names is None:
+        rows = list(dataset.take(1))
+    for row in rows:
         require_columns(row, columns)
-        languages.append(row[language_column])
-        labels.append(row[label_column])
-    if languages:
-        yield languages, labels
+    if declared:
+        for table in dataset.select_columns([*columns.values()]).with_format("arrow").iter(batch_size=_BATCH_ROWS):
+            yield table[language_column], table[label_column]
+    elif rows:
+        yield [row[language_column] for row in rows], [row[label_column] for row in rows]

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hf_langimb.counts.audit import Audit, audit, expected_counts, ratio, used_axes
-from hf_langimb.counts.columns import class_label_names, column_batches, encode_columns, require_columns
+from hf_langimb.counts.columns import class_label_names, column_batches, encode_columns
 from hf_langimb.counts.weighting import Counts, Floats
 
 
@@ -75,7 +75,6 @@ class JointDistribution:
         Raises:
             ValueError: a column is missing (the message names the existing ones), nulls, or no rows.
         """
-        require_columns(dataset, {"language": language_column, "label": label_column})
         batches = iter(column_batches(dataset, language_column, label_column))
         total = cls.from_columns(*next(batches, ([], [])))
         for languages, labels in batches:

@@ -50,13 +50,17 @@ def cell_weights(
     Raises:
         ValueError: unknown scheme or policy, no rows at all, or empty cells under `error`.
     """
-    chosen = {"class weighting": scheme, "missing_cell_policy": missing_cell_policy}
-    for (what, name), known in zip(chosen.items(), (WEIGHTING_SCHEMES, MISSING_CELL_POLICIES), strict=True):
-        if name not in known:
-            raise ValueError(f"Unknown {what} {name!r}: choose one of {', '.join(known)}.")
     counts = distribution.counts.astype(np.float64)
-    if counts.sum() == 0:
-        raise ValueError("Class weights need at least one row, got a distribution without rows.")
+    schemes, policies = ", ".join(WEIGHTING_SCHEMES), ", ".join(MISSING_CELL_POLICIES)
+    policy, bad_smoothing = missing_cell_policy, missing_cell_policy == "smooth" and not 0 < smoothing < np.inf
+    refused = (
+        (scheme not in WEIGHTING_SCHEMES, f"Unknown class weighting {scheme!r}: choose one of {schemes}."),
+        (policy not in MISSING_CELL_POLICIES, f"Unknown missing_cell_policy {policy!r}: choose one of {policies}."),
+        (counts.sum() == 0, "Class weights need at least one row, got a distribution without rows."),
+        (bad_smoothing, f"smoothing must be a number above 0 (rows added to each cell), got {smoothing}."),
+    )
+    if problems := [problem for wrong, problem in refused if wrong]:
+        raise ValueError(problems[0])
     formula = WEIGHTING_SCHEMES[scheme]
     with np.errstate(divide="ignore", invalid="ignore"):
         weights = formula(counts)
@@ -70,8 +74,6 @@ def cell_weights(
         )
     ignored = np.where(counts > 0, weights, 0.0)
     if missing_cell_policy == "smooth":
-        if not 0 < smoothing < np.inf:
-            raise ValueError(f"smoothing must be a number above 0 (rows added to each cell), got {smoothing}.")
         weights = formula(counts + smoothing)
         total, target = _sums(counts * weights), _sums(counts * ignored)  # of each language
         return weights * np.divide(target, total, out=np.ones_like(total), where=total > 0)

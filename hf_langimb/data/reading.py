@@ -95,27 +95,24 @@ def builder_of(name: str, config_name: str | None) -> Any:
     builder = datasets.load_dataset_builder(**source)
     if hasattr(builder.config, "keep_default_na"):
         builder = datasets.load_dataset_builder(**source, **NULLS)
-    for files in (builder.config.data_files or {}).values():
-        _check_texts([Path(file) for file in files if Path(file).is_file()], builder.config)
+    files = [Path(file) for group in (builder.config.data_files or {}).values() for file in group]
+    found = {file.name: _misread(file, builder.config) for file in files if file.is_file()}
+    if problems := [f"{name}: {problem}." for name, problem in found.items() if problem]:
+        raise ValueError(problems[0])
     return builder
 
 
-def _check_texts(files: list[Path], config: Any) -> None:
-    """Refuse files on which the readers crash or that they misread: of other encodings, JSON of no objects, ..."""
-    for file in files:
-        problem = ""
-        with file.open(encoding=getattr(config, "encoding", None) or "utf-8", newline="") as lines:
-            if file.suffix in (".csv", ".tsv") and config.header == "infer" and config.names is None:
-                header = next(filter(None, csv.reader(lines, delimiter=config.sep[:1])), [])
-                repeated = [column for column, times in Counter(filter(None, header)).items() if times > 1]
-                problem = f"its header has {repeated[0]!r} more than once: rename one" if repeated else ""
-            elif file.suffix in (".json", ".jsonl"):
-                start = ""
-                while text := lines.read(1 << 20):  # all of it: the reader accepts other encodings in part
-                    start = start or text.lstrip("\ufeff \t\r\n")[:1]
-                problem = "its rows are not JSON objects" if start not in "{[" else ""  # of null it crashes
-        if problem:
-            raise ValueError(f"{file.name}: {problem}.")
+def _misread(file: Path, config: Any) -> str:
+    """Why the libraries would crash on a text file or misread it, or nothing; other encodings than its own raise."""
+    with file.open(encoding=getattr(config, "encoding", None) or "utf-8", newline="") as lines:
+        if file.suffix in (".csv", ".tsv") and config.header == "infer" and config.names is None:
+            header = next(filter(None, csv.reader(lines, delimiter=config.sep[:1])), [])
+            repeated = [column for column, times in Counter(filter(None, header)).items() if times > 1]
+            return f"its header has {repeated[0]!r} more than once: rename one" if repeated else ""
+        start = ""
+        while file.suffix in (".json", ".jsonl") and (text := lines.read(1 << 20)):  # all: bad bytes may come late
+            start = start or text.lstrip("\ufeff \t\r\n")[:1]
+        return "its rows are not JSON objects" if start not in "{[" else ""  # on null pyarrow crashes
 
 
 def stack(parts: Mapping[Any, Dataset]) -> Dataset:

@@ -16,11 +16,12 @@ from hf_langimb.counts.columns import encode_column, require_columns
 KNOWN_TEXT_COLUMNS = (("premise", "hypothesis"), ("sentence1", "sentence2"), ("text", "text_pair"), ("text",))
 
 
-def find_text_columns(dataset: Dataset, text_columns: Sequence[str] = ()) -> list[str]:
+def find_text_columns(dataset: Dataset, text_columns: Sequence[str] = (), **others: str) -> list[str]:
     """The one or two text columns: those named, else the first usual names that the data set has.
 
     Raises:
-        ValueError: a named column is missing, more than two are named, no name is usual, or texts that are not strings.
+        ValueError: a named column is missing (also of `others`, by purpose), more than two texts are named, no name is
+            usual, or texts that are not strings.
     """
     present = sorted(dataset.column_names)
     usual = [names for names in KNOWN_TEXT_COLUMNS if {*names} <= {*present}]
@@ -30,13 +31,13 @@ def find_text_columns(dataset: Dataset, text_columns: Sequence[str] = ()) -> lis
         problem = f"Found no text column among {present}: name one or two with text_column."
     elif len(columns) > 2 or len(set(columns)) < len(columns):
         problem = f"Expected one text column or two different ones (a pair), got {columns}."
-    for column in columns if not problem else ():
-        require_columns(dataset, {"text": column})
-        (texts,) = arrow_columns(dataset, column)
-        if texts.null_count:
-            problem = f"The text column {column!r} has {texts.null_count:,} null entries: remove these rows."
-        elif len(texts) and not (pa.types.is_string(texts.type) or pa.types.is_large_string(texts.type)):
-            problem = f"The text column {column!r} has values of type {texts.type}, expected strings."
+    else:
+        require_columns(dataset, {f"text {i}": name for i, name in enumerate(columns, 1)} | others)
+        for column, texts in zip(columns, arrow_columns(dataset, *columns), strict=True):
+            if texts.null_count:
+                problem = f"The text column {column!r} has {texts.null_count:,} null entries: remove these rows."
+            elif len(texts) and not (pa.types.is_string(texts.type) or pa.types.is_large_string(texts.type)):
+                problem = f"The text column {column!r} has values of type {texts.type}, expected strings."
     if problem:
         raise ValueError(problem)
     return columns

@@ -124,10 +124,9 @@ class DataSpec:
         """
         with readable(self.name):
             raw = self._one_split(first)
-            texts = find_text_columns(raw, self.text_columns)
             given = {"language": self.language_column, "label": self.label_column, "id": self.id_column or ""}
             given = {kind: name for kind, name in given.items() if name in raw.column_names or name not in ("", kind)}
-            require_columns(raw, {f"text {i}": name for i, name in enumerate(texts, 1)} | given)
+            texts = find_text_columns(raw, self.text_columns, **given)
             if not self.id_column:
                 free = [name for name in ("id", "item") if name in {*raw.column_names} - {*texts, *given.values()}]
                 given |= dict(zip(["id"], free, strict=False))
@@ -151,11 +150,10 @@ class DataSpec:
             language_columns: the first of these that the data set has, instead of `language_column`.
         """
         with readable(self.name):
-            raw = self._one_split(first)
-            texts = find_text_columns(raw, self.text_columns)
-            known = language_columns or (self.language_column,)
+            raw, known = self._one_split(first), language_columns or (self.language_column,)
             column = next((name for name in known if name in raw.column_names), known[-1])
-            require_columns(raw, {"language": column} | ({"id": self.id_column} if self.id_column else {}))
+            texts = find_text_columns(raw, self.text_columns)
+            require_columns(raw, {"language": column} | self._id)
             found = np.array([re.sub(r"^\d{8}\.", "", name) for name in strings(raw, column, "language")], dtype=object)
             kept = first_of_each(found, first, languages)
             if missing := [language for language in languages if (found[kept] == language).sum() < 2]:
@@ -169,6 +167,11 @@ class DataSpec:
             ids = strings(raw, id_column, "id") if id_column else [str(i) for i in range(len(kept))]
             columns = {text: [normalise_spacing(value) for value in raw[text]] for text in texts}
             return Dataset.from_dict(columns | {"language": found[kept].tolist(), "id": ids})
+
+    @property
+    def _id(self) -> dict[str, str]:
+        """The id column by its purpose, if one is named."""
+        return {"id": self.id_column} if self.id_column else {}
 
     def _one_split(self, first: int | None) -> Dataset:
         """Of several splits test, else train, else the only one; of several configurations with `first`, a stream."""
@@ -194,9 +197,8 @@ class DataSpec:
             languages: keep only these; empty keeps all.
         """
         with readable(self.name):
-            texts = find_text_columns(dataset, self.text_columns)
-            columns = {"text": texts[0], "language": self.language_column, "label": self.label_column}
-            require_columns(dataset, columns | ({"id": self.id_column} if self.id_column else {}))
+            columns = {"language": self.language_column, "label": self.label_column}
+            texts = find_text_columns(dataset, self.text_columns, **columns | self._id)
             found = strings(dataset, self.language_column, "language")
             if languages:
                 kept = np.flatnonzero(np.isin(found, list(languages)))

@@ -240,6 +240,28 @@ def test_broken_files_are_one_sentence_that_names_them(tmp_path, name):
         assert "\n" not in str(caught.value)
 
 
+def test_a_column_of_mixed_types_is_refused_in_these_words(tmp_path):
+    path = write(tmp_path / "mixed.jsonl", '{"language": "fr", "label": 1}\n{"language": "fr", "label": "a"}\n')
+    with pytest.raises(ValueError, match=r"mixed\.jsonl: The label column has values of mixed types; expected strings"):
+        DataSpec(str(path)).counts()
+
+
+@pytest.mark.parametrize(
+    ("file", "content"), [("state.json", "{}"), ("dataset_info.json", "[]"), ("README.md", "---\n: [\n---\n")]
+)
+def test_damaged_metadata_is_named(tmp_path, file, content):
+    folder = tmp_path / "data"
+    if file == "README.md":
+        folder.mkdir()
+        rows().to_csv(folder / "train.csv", index=False)
+    else:
+        rows().save_to_disk(folder)
+    write(folder / file, content)
+    for way in (DataSpec(str(folder)).counts, DataSpec(str(folder)).read):
+        with pytest.raises(ValueError, match=f"data: .*Error: .*is its .*{file}.* damaged"):
+            way()
+
+
 # Text columns.
 
 
