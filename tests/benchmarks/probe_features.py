@@ -6,6 +6,7 @@ Prints JSON: seconds of the bare length-sorted forward passes (the floor), of `e
 for all layers, and their ratios. The values are compared as well.
 """
 
+import itertools
 import json
 import statistics
 import sys
@@ -28,12 +29,6 @@ def floor(model, batches):
         return [model(**batch).last_hidden_state[:, 0] for batch in batches]
 
 
-def seconds(function, *arguments, **settings):
-    began = time.perf_counter()
-    result = function(*arguments, **settings)
-    return time.perf_counter() - began, result
-
-
 def main(name, dataset, rows=1000, repeats=3):
     tokenizer, model = AutoTokenizer.from_pretrained(name), AutoModel.from_pretrained(name).eval()
     tokenized = tokenize(DataSpec(dataset).texts(first=int(rows)), tokenizer, ["text"])
@@ -43,14 +38,16 @@ def main(name, dataset, rows=1000, repeats=3):
         tokenizer.pad({"input_ids": [ids[i] for i in order[start : start + BATCH]]}, return_tensors="pt")
         for start in range(0, len(order), BATCH)
     ]
-    times = {"floor": [], "last layer": [], "all layers": []}
-    for _ in range(repeats):
-        spent, bare = seconds(floor, model, batches)
-        times["floor"].append(spent)
-        spent, last = seconds(extract_features, model, tokenizer, tokenized, batch_size=BATCH)
-        times["last layer"].append(spent)
-        spent, every = seconds(extract_features, model, tokenizer, tokenized, layers=None, batch_size=BATCH)
-        times["all layers"].append(spent)
+    runs = {
+        "floor": lambda: floor(model, batches),
+        "last layer": lambda: extract_features(model, tokenizer, tokenized, batch_size=BATCH),
+        "all layers": lambda: extract_features(model, tokenizer, tokenized, layers=None, batch_size=BATCH),
+    }
+    times, found = {name: [] for name in runs}, {}
+    for _, (name, run) in itertools.product(range(repeats), runs.items()):
+        began = time.perf_counter()
+        found[name] = run()
+        times[name].append(time.perf_counter() - began)
     medians = {name: statistics.median(values) for name, values in times.items()}
     return {
         "rows": len(order),
@@ -58,8 +55,8 @@ def main(name, dataset, rows=1000, repeats=3):
         "seconds": medians,
         "last layer / floor": medians["last layer"] / medians["floor"],
         "all layers / last layer": medians["all layers"] / medians["last layer"],
-        "largest difference": float(np.abs(torch.cat(bare).numpy() - last[0][order]).max()),
-        "all layers agree": bool(np.array_equal(every[-1], last[0])),
+        "largest difference": float(np.abs(torch.cat(found["floor"]).numpy() - found["last layer"][0][order]).max()),
+        "all layers agree": bool(np.array_equal(found["all layers"][-1], found["last layer"][0])),
     }
 
 
