@@ -11,22 +11,18 @@ Everything is in memory. Keys of `server.repos` are "user/name" for a model, "da
 """
 
 import base64
-import contextlib
 import hashlib
 import json
-import os
 import re
 import secrets
-import socket
 import socketserver
 import sys
 import threading
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partialmethod
 from http.server import BaseHTTPRequestHandler
-from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, unquote
 
@@ -40,28 +36,17 @@ def _goes_to_lfs(path: str, size: int, sample: bytes) -> bool:
     return path.endswith(LFS_SUFFIXES) or size > 10 * 2**20 or b"\0" in sample
 
 
-def _now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
 # What the server keeps.
 
 
 class Request(NamedTuple):
-    method: str
     endpoint: str
     path: str  # as sent, with its query
-    token: str | None
 
 
-@dataclass(frozen=True)
-class User:
+class User(NamedTuple):
     name: str
     role: str
-    orgs: tuple[str, ...]
-
-    def owns(self, repo_id: str) -> bool:
-        return repo_id.split("/")[0] in (self.name, *self.orgs)
 
 
 @dataclass(frozen=True)
@@ -82,35 +67,41 @@ class File:
     def etag(self) -> str:
         return self.sha256 if self.lfs else self.oid
 
-    @property
-    def lfs_facts(self) -> dict[str, Any]:
-        # The checksum is called oid in a tree, sha256 among siblings.
-        facts = {"oid": self.sha256, "sha256": self.sha256, "size": len(self.data), "pointerSize": 130}
-        return {"lfs": facts} if self.lfs else {}
-
 
 @dataclass(frozen=True)
 class Commit:
     oid: str
     parent: str | None
     title: str
-    message: str
     author: str
     date: str
     files: dict[str, File]
 
+    def listing(self) -> list[dict[str, Any]]:
+        """Facts about all files, under the names that they have in a tree and among siblings."""
+        entries = []
+        for path, file in sorted(self.files.items()):
+            size, lfs = len(file.data), {}
+            if file.lfs:
+                lfs = {"lfs": {"oid": file.sha256, "sha256": file.sha256, "size": size, "pointerSize": 130}}
+            names = {"type": "file", "path": path, "rfilename": path}
+            entries.append({**names, "oid": file.oid, "blobId": file.oid, "size": size, **lfs})
+        return entries
 
+
+@dataclass
 class Repo:
     """A repository: commits, and references (refs/heads/main, refs/tags/v1, refs/pr/1) that point to them."""
 
-    def __init__(self, repo_id: str, repo_type: str = "model", private: bool = False, gated: bool = False):
-        self.repo_id = repo_id
-        self.repo_type = repo_type
-        self.private = private
-        self.gated = gated
-        self.refs: dict[str, str] = {}
-        self.history: dict[str, Commit] = {}
-        self.uploads: dict[str, bytes] = {}  # LFS objects by sha256, committed or not
+    repo_id: str
+    repo_type: str = "model"
+    private: bool = False
+    gated: bool = False
+    refs: dict[str, str] = field(default_factory=dict)
+    history: dict[str, Commit] = field(default_factory=dict)
+    uploads: dict[str, bytes] = field(default_factory=dict)  # LFS objects by sha256, committed or not
+
+    def __post_init__(self) -> None:
         self.append("refs/heads/main", {".gitattributes": File(GITATTRIBUTES, lfs=False)}, "initial commit")
 
     @property
@@ -118,9 +109,12 @@ class Repo:
         return self.repo_id if self.repo_type == "model" else f"{self.repo_type}s/{self.repo_id}"
 
     def at(self, revision: str = "main") -> Commit:
-        """The commit that a branch, a tag, a whole reference or an oid names; KeyError if none."""
+        """The commit that a branch, a tag, a whole reference or an oid names."""
         refs = (revision, f"refs/heads/{revision}", f"refs/tags/{revision}")
-        return self.history[next((self.refs[ref] for ref in refs if ref in self.refs), revision)]
+        oid = next((self.refs[ref] for ref in refs if ref in self.refs), revision)
+        if oid not in self.history:
+            raise _refusal(404, f"Invalid rev id: {revision}", "RevisionNotFound")
+        return self.history[oid]
 
     def files(self, revision: str = "main") -> dict[str, bytes]:
         return {path: file.data for path, file in self.at(revision).files.items()}
@@ -132,25 +126,15 @@ class Repo:
             commits.append(self.history[parent])
         return commits
 
-    def append(self, ref: str, files: dict[str, File], title: str, message: str = "", author: str = "") -> Commit:
+    def append(self, ref: str, files: dict[str, File], title: str, author: str = "") -> Commit:
         """Commit `files` on top of what `ref` points to, and point it there."""
         author = author or self.repo_id.split("/")[0]
-        commit = Commit(secrets.token_hex(20), self.refs.get(ref), title, message, author, _now(), files)
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        commit = Commit(secrets.token_hex(20), self.refs.get(ref), title, author, now, files)
         self.history[commit.oid] = commit
         self.refs[ref] = commit.oid
         self.uploads |= {file.sha256: file.data for file in files.values() if file.lfs}
         return commit
-
-
-def _listing(commit: Commit) -> dict[str, dict[str, Any]]:
-    """{path: what a tree tells of it} of all folders and files."""
-    entries: dict[str, dict[str, Any]] = {}
-    for path, file in sorted(commit.files.items()):
-        for slash in re.finditer("/", path):
-            folder = path[: slash.start()]
-            entries[folder] = {"type": "directory", "path": folder, "oid": commit.oid, "size": 0}
-        entries[path] = {"type": "file", "path": path, "oid": file.oid, "size": len(file.data), **file.lfs_facts}
-    return entries
 
 
 # Replies and faults.
@@ -178,8 +162,8 @@ class Fault:
 
     action: str  # fail, cut, hang or corrupt
     endpoint: str
-    path: str
     times: int | None
+    path: str = ""
     skip: int = 0
     done: bool = False
     reply: Any = None  # if the action is fail
@@ -196,7 +180,7 @@ class Fault:
         return met
 
 
-_NO_FAULT = Fault("", "", "", times=0)
+_NO_FAULT = Fault("", "", times=0)
 
 
 # The interface: each endpoint is a method of the handler, named alike. It is given the parts of its address, with the
@@ -220,17 +204,14 @@ _REVISION = r"(?P<revision>[^/]+)"
 
 def _route(method: str, pattern: str, endpoint: str = "", *, writes: bool = False) -> Callable[[Callable], Callable]:
     def register(call: Callable) -> Callable:
-        name = endpoint or call.__name__.replace("_", "-")
-        _ROUTES.append(_Route(method, re.compile(pattern), name, writes, call))
+        _ROUTES.append(_Route(method, re.compile(pattern), endpoint or call.__name__.replace("_", "-"), writes, call))
         return call
 
     return register
 
 
 class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
     wbufsize = -1  # head and body leave together
-    disable_nagle_algorithm = True
     server: "HubServer"
     user: Any  # User or None
 
@@ -241,16 +222,13 @@ class _Handler(BaseHTTPRequestHandler):
         found = ((route, route.pattern.fullmatch(path)) for route in _ROUTES if route.method == self.command)
         route, match = next(((route, match) for route, match in found if match), (None, None))
         token = self.headers.get("Authorization", "").removeprefix("Bearer ") or None
-        request = Request(self.command, route.endpoint if route else "unknown", self.path, token)
-        fault = self.server._record(request)
+        fault = self.server._record(Request(route.endpoint if route else "unknown", self.path))
         length = int(self.headers.get("Content-Length", 0))
         if fault.action == "hang":
             self.server.closing.wait(60)
-        if fault.action == "cut":
-            self.close_connection = True
-            if length and not fault.done:
-                self.rfile.read(length // 2)
-                return
+        if fault.action == "cut" and length and not fault.done:
+            self.rfile.read(length // 2)
+            return
         self.body = self.rfile.read(length)
         self.corrupted = fault.action == "corrupt"
         if fault.action != "fail" or fault.done:
@@ -262,7 +240,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif self.command == "GET":
             self._send(reply, len(reply.body) // 2)
 
-    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = answer
+    do_GET = do_HEAD = do_POST = do_PUT = answer
 
     def _carry_out(self, route: _Route | None, groups: dict[str, Any], token: str | None) -> Reply:
         try:
@@ -281,7 +259,7 @@ class _Handler(BaseHTTPRequestHandler):
                     self.server.before_commit(given["repo"])
             with self.server.lock:
                 if "revision" in groups:
-                    given["commit"] = self._at(given["repo"], self.revision)
+                    given["commit"] = given["repo"].at(self.revision)
                 answer = route.call(self, **given)
             return answer if isinstance(answer, Reply) else Reply(200, answer)
         except Reply as refusal:
@@ -304,7 +282,7 @@ class _Handler(BaseHTTPRequestHandler):
     # Who may do what.
 
     def _owns(self, repo_id: str) -> bool:
-        return self.user is not None and self.user.owns(repo_id)
+        return self.user is not None and self.user.name == repo_id.split("/")[0]
 
     def _find(self, kind: str, name: str) -> Repo:
         repo = self.server.repos.get(f"datasets/{name}" if kind == "dataset" else name)
@@ -330,13 +308,6 @@ class _Handler(BaseHTTPRequestHandler):
         anywhere = proposal or route.endpoint.startswith("lfs-")
         self._check_write(None if anywhere else repo.repo_id.split("/")[0], "RepoNotFound")
 
-    @staticmethod
-    def _at(repo: Repo, revision: str) -> Commit:
-        try:
-            return repo.at(revision)
-        except KeyError:
-            raise _refusal(404, f"Invalid rev id: {revision}", "RevisionNotFound") from None
-
     # Accounts and repositories.
 
     @_route("GET", "/api/whoami-v2")
@@ -344,9 +315,8 @@ class _Handler(BaseHTTPRequestHandler):
         if not self.user:
             raise _refusal(401, "Invalid username or password.")
         name, role = self.user.name, self.user.role
-        orgs = [{"type": "org", "name": org, "fullname": org, "roleInOrg": "write"} for org in self.user.orgs]
         auth = {"type": "access_token", "accessToken": {"displayName": "tests", "role": role}}
-        return {"type": "user", "id": name, "name": name, "fullname": name, "orgs": orgs, "auth": auth}
+        return {"type": "user", "id": name, "name": name, "fullname": name, "orgs": [], "auth": auth}
 
     @_route("POST", "/api/repos/create")
     def create(self) -> Any:
@@ -363,28 +333,20 @@ class _Handler(BaseHTTPRequestHandler):
 
     @_route("GET", rf"{_REPO}(?:/revision/{_REVISION})?")
     def info(self, repo: Repo, commit: Commit) -> Any:
-        siblings: list[dict[str, Any]] = [{"rfilename": path} for path in sorted(commit.files)]
-        if "blobs" in self.query:
-            for sibling in siblings:
-                file = commit.files[sibling["rfilename"]]
-                sibling |= {"size": len(file.data), "blobId": file.oid, **file.lfs_facts}
-        facts = {"id": repo.repo_id, "sha": commit.oid, "lastModified": commit.date, "siblings": siblings, "tags": []}
-        flags = {"private": repo.private, "gated": "manual" if repo.gated else False, "disabled": False}
+        facts = {"id": repo.repo_id, "sha": commit.oid, "lastModified": commit.date, "siblings": commit.listing()}
+        flags = {"private": repo.private, "gated": "manual" if repo.gated else False, "disabled": False, "tags": []}
         return {**facts, **flags, "author": repo.repo_id.split("/")[0], "createdAt": repo.commits()[-1].date}
 
     @_route("GET", f"{_REPO}/discussions")
     def discussions(self, repo: Repo) -> Any:
         """Of pull requests alone; all are open, and each bears the title of its first commit."""
-        found = []
+        found, on_main = [], {commit.oid for commit in repo.commits()}
         for ref in (ref for ref in repo.refs if ref.startswith("refs/pr/")):
-            on_main = {commit.oid for commit in repo.commits()}
             first = [commit for commit in repo.commits(ref) if commit.oid not in on_main][-1]
-            number = int(ref.rpartition("/")[2])
-            facts = {"num": number, "title": first.title, "status": "open", "isPullRequest": True}
-            facts |= {"author": {"name": first.author}, "createdAt": first.date}
-            found.append(facts | {"repo": {"name": repo.repo_id, "type": repo.repo_type}})
-        wanted = self.query.get("author", [None])[0]
-        found = [one for one in found if wanted in (None, one["author"]["name"])]
+            if self.query.get("author", [first.author]) == [first.author]:
+                facts = {"num": int(ref.rpartition("/")[2]), "title": first.title, "status": "open"}
+                facts |= {"author": {"name": first.author}, "createdAt": first.date, "isPullRequest": True}
+                found.append(facts | {"repo": {"name": repo.repo_id, "type": repo.repo_type}})
         return {"discussions": found, "count": len(found), "start": 0}
 
     # References and history.
@@ -395,31 +357,19 @@ class _Handler(BaseHTTPRequestHandler):
         for ref, oid in repo.refs.items():
             _, group, name = ref.split("/", 2)
             groups[group].append({"name": ref if group == "pr" else name, "ref": ref, "targetCommit": oid})
-        pulls = {"pullRequests": groups["pr"]} if "include_prs" in self.query else {}
-        return {"branches": groups["heads"], "tags": groups["tags"], "converts": [], **pulls}
+        return {"branches": groups["heads"], "tags": groups["tags"], "converts": []}
 
     @_route("POST", rf"{_REPO}/branch/(?P<branch>[^/]+)", writes=True)
     def branch(self, repo: Repo, branch: str) -> Any:
-        start = self._at(repo, json.loads(self.body).get("startingPoint", "main"))
-        return self._point(repo, f"refs/heads/{branch}", start)
+        if f"refs/heads/{branch}" in repo.refs:
+            raise _refusal(409, "Reference update failed: reference already exists")
+        repo.refs[f"refs/heads/{branch}"] = repo.at(json.loads(self.body).get("startingPoint", "main")).oid
+        return {}
 
     @_route("POST", f"{_REPO}/tag/{_REVISION}", writes=True)
     def tag(self, repo: Repo, commit: Commit) -> Any:
-        return self._point(repo, f"refs/tags/{json.loads(self.body)['tag']}", commit)
-
-    @staticmethod
-    def _point(repo: Repo, ref: str, commit: Commit) -> dict[str, Any]:
-        if ref in repo.refs:
-            raise _refusal(409, "Reference update failed: reference already exists")
-        repo.refs[ref] = commit.oid
+        repo.refs[f"refs/tags/{json.loads(self.body)['tag']}"] = commit.oid
         return {}
-
-    @_route("GET", f"{_REPO}/commits/{_REVISION}")
-    def commits(self, repo: Repo, commit: Commit) -> Any:
-        return [
-            {"id": at.oid, "title": at.title, "message": at.message, "date": at.date, "authors": [{"user": at.author}]}
-            for at in repo.commits(commit.oid)
-        ]
 
     # Uploading: asking what kind of file each is, sending the large ones, then the commit.
 
@@ -473,108 +423,74 @@ class _Handler(BaseHTTPRequestHandler):
             raise _refusal(412, "A commit has happened since. Please refresh and try again.")
         files = dict(commit.files)
         for change in changes:
-            self._apply(repo, files, change["key"], change["value"])
+            path, value = change["value"]["path"], change["value"]
+            if change["key"] == "file":
+                files[path] = File(base64.b64decode(value["content"]), lfs=False)
+            elif change["key"] == "lfsFile":
+                files[path] = File(repo.uploads[value["oid"]], lfs=True)
+            elif files.pop(path, None) is None:  # deletedFile
+                raise _refusal(404, "A file with this name doesn't exist", "EntryNotFound")
         url, pull = f"{self.server.url}/{repo.key}", {}
         if "create_pr" in self.query:
             number = 1 + sum(known.startswith("refs/pr/") for known in repo.refs)
             ref, pull = f"refs/pr/{number}", {"pullRequestUrl": f"{url}/discussions/{number}"}
             repo.refs[ref] = commit.oid
-        title, message = header["value"]["summary"], header["value"].get("description", "")
-        new = repo.append(ref, files, title, message, author=self.user.name)
+        new = repo.append(ref, files, header["value"]["summary"], author=self.user.name)
         return {"success": True, "commitOid": new.oid, "commitUrl": f"{url}/commit/{new.oid}", **pull}
-
-    @staticmethod
-    def _apply(repo: Repo, files: dict[str, File], key: str, value: dict[str, Any]) -> None:
-        path = value["path"]
-        if key == "file":
-            files[path] = File(base64.b64decode(value["content"]), lfs=False)
-        elif key == "lfsFile":
-            if value["oid"] not in repo.uploads:
-                raise _refusal(400, f"Your push was rejected: the bytes of {path} were not uploaded")
-            files[path] = File(repo.uploads[value["oid"]], lfs=True)
-        elif key in ("deletedFile", "deletedFolder"):
-            gone = [known for known in files if known == path or (key == "deletedFolder" and known.startswith(path))]
-            if not gone:
-                raise _refusal(404, "A file with this name doesn't exist", "EntryNotFound")
-            for known in gone:
-                del files[known]
-        else:
-            raise NotImplementedError(f"{key} in a commit")
 
     # Listing and downloading.
 
     @_route("GET", rf"{_REPO}/tree/{_REVISION}(?:/(?P<path>.+))?")
     def tree(self, repo: Repo, commit: Commit, path: str) -> Any:
-        prefix = f"{path}/" if path else ""
-        inside = [entry for known, entry in _listing(commit).items() if known.startswith(prefix)]
+        folders = sorted({known[: slash.start()] for known in commit.files for slash in re.finditer("/", known)})
+        entries = [{"type": "directory", "path": folder, "oid": commit.oid, "size": 0} for folder in folders]
+        prefix, deep = f"{path}/" if path else "", self.query.get("recursive") == ["true"]
+        inside = [entry for entry in [*entries, *commit.listing()] if entry["path"].startswith(prefix)]
         if prefix and not inside:
             raise _refusal(404, f"{path} does not exist", "EntryNotFound")
-        deep = self.query.get("recursive") == ["true"]
         return [entry for entry in inside if deep or "/" not in entry["path"].removeprefix(prefix)]
-
-    @_route("POST", f"{_REPO}/paths-info/{_REVISION}")
-    def paths_info(self, repo: Repo, commit: Commit) -> Any:
-        entries = _listing(commit)
-        return [entries[path] for path in parse_qs(self.body.decode()).get("paths", ()) if path in entries]
 
     @_route("HEAD", rf"{_GIT}/resolve/{_REVISION}/(?P<path>.+)", "head")
     @_route("GET", rf"{_GIT}/resolve/{_REVISION}/(?P<path>.+)")
     def resolve(self, repo: Repo, commit: Commit, path: str) -> Any:
         if repo.gated and not self._owns(repo.repo_id):
             raise _refusal(403 if self.user else 401, f"Access to {repo.key} is restricted.", "GatedRepo")
-        headers = {"X-Repo-Commit": commit.oid, "Accept-Ranges": "bytes"}
+        headers = {"X-Repo-Commit": commit.oid}
         if path not in commit.files:
             raise _refusal(404, "Entry not found", "EntryNotFound", headers)
         file = commit.files[path]
-        data, size = file.data, len(file.data)
-        if self.corrupted and data:
-            data = data[:-1] + bytes([data[-1] ^ 1])
         headers["ETag"] = f'"{file.etag}"'
         if file.lfs:
-            headers |= {"X-Linked-ETag": f'"{file.etag}"', "X-Linked-Size": str(size)}
-        wanted = re.fullmatch(r"bytes=(\d*)-(\d*)", self.headers.get("Range", ""))
-        if not wanted or not any(wanted.groups()):
-            return Reply(200, data, headers)
-        first, last = wanted.groups()
-        start = int(first) if first else max(size - int(last), 0)
-        stop = min(int(last) + 1, size) if first and last else size
-        if start >= stop:
-            raise _refusal(416, "Range not satisfiable", headers={"Content-Range": f"bytes */{size}"})
-        return Reply(206, data[start:stop], {**headers, "Content-Range": f"bytes {start}-{stop - 1}/{size}"})
+            headers |= {"X-Linked-ETag": f'"{file.etag}"', "X-Linked-Size": str(len(file.data))}
+        return Reply(200, file.data[:-1] + bytes([file.data[-1] ^ 1]) if self.corrupted else file.data, headers)
 
     # Collections.
 
     @_route("POST", "/api/collections")
     def collections(self) -> Any:
-        wanted, known = json.loads(self.body), self.server.collections
+        wanted = json.loads(self.body)
         owner, title = wanted["namespace"], wanted["title"]
         self._check_write(owner)
-        for slug, old in known.items():
-            if (old["owner"], old["title"]) == (owner, title):
-                raise _refusal(409, "This collection already exists", slug=slug)
-        slug = f"{owner}/{re.sub('[^a-z0-9]+', '-', title.lower()).strip('-')}-{secrets.token_hex(12)}"
-        facts = {"slug": slug, "title": title, "owner": owner, "description": wanted.get("description"), "items": []}
-        looks = {"position": len(known), "theme": "green", "upvotes": 0, "lastUpdated": _now()}
-        known[slug] = {**facts, **looks, "private": bool(wanted.get("private"))}
-        return known[slug]
+        slug = f"{owner}/{re.sub('[^a-z0-9]+', '-', title.lower())}-{hashlib.md5(title.encode()).hexdigest()[:24]}"
+        if slug in self.server.collections:
+            raise _refusal(409, "This collection already exists", slug=slug)
+        looks = {"position": 0, "theme": "green", "upvotes": 0, "lastUpdated": "2026-01-01T00:00:00.000Z"}
+        looks |= {"slug": slug, "title": title, "owner": owner, "private": False}
+        self.server.collections[slug] = {"items": [], **looks}
+        return self.server.collections[slug]
 
     @_route("GET", "/api/collections/(?P<slug>[^/]+/[^/]+)")
     def collection(self, slug: str) -> Any:
-        found = self.server.collections.get(slug)
-        if not found or (found["private"] and not self._owns(slug)):
-            raise _refusal(404, "Collection not found")
-        return found
+        return self.server.collections[slug]
 
     @_route("POST", "/api/collections/(?P<slug>[^/]+/[^/]+)/items?")
     def collection_items(self, slug: str) -> Any:
-        found, wanted = self.collection(slug), json.loads(self.body)
-        item, items = wanted["item"], found["items"]
+        found, item = self.collection(slug), json.loads(self.body)["item"]
         self._check_write(slug.split("/")[0])
         self._find(item["type"], item["id"])
-        if any((old["type"], old["id"]) == (item["type"], item["id"]) for old in items):
+        if (item["type"], item["id"]) in [(old["type"], old["id"]) for old in found["items"]]:
             raise _refusal(409, "Item already in collection")
-        note = {"note": {"text": wanted["note"]}} if "note" in wanted else {}
-        items.append({"_id": secrets.token_hex(12), **item, "position": len(items), **note})
+        found["items"].append({"_id": secrets.token_hex(12), **item, "position": len(found["items"])})
         return found
 
 
@@ -584,10 +500,8 @@ class _Handler(BaseHTTPRequestHandler):
 class HubServer(socketserver.ThreadingTCPServer):
     """The Hub, as a context manager: listens within the block; an error of its own is raised at the block's end.
 
-    `fail`, `cut` and `hang` name an endpoint: whoami, create, info, discussions, refs, branch, tag, commits,
-    validate-yaml, preupload, lfs-batch, lfs-put, lfs-verify, commit, tree, paths-info, head (a file's metadata),
-    resolve (its download), collections, collection, collection-items. So does each of `requests`, where unknown is one
-    not served.
+    `fail`, `cut` and `hang` name an endpoint: a method of the handler, with dashes, or head (a file's metadata, where
+    resolve is its download). So does each of `requests`, where unknown is one not served.
     """
 
     allow_reuse_address = True  # one test after another on the same port
@@ -605,7 +519,6 @@ class HubServer(socketserver.ThreadingTCPServer):
         self.before_commit: Callable[[Repo], object] | None = None  # called when a commit arrives, before it is made
         self.lock = threading.RLock()
         self.closing = threading.Event()
-        self._connections: set[socket.socket] = set()
 
     def __enter__(self) -> "HubServer":
         self._thread = threading.Thread(target=self.serve_forever, args=(0.01,))
@@ -616,38 +529,18 @@ class HubServer(socketserver.ThreadingTCPServer):
         self.closing.set()
         self.shutdown()
         self._thread.join()
-        for connection in self._connections.copy():  # kept alive, else their threads would wait for another request
-            with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
         self.server_close()
         if kind is None and self.errors:
             raise self.errors[0]
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        self._connections.add(request)
-        super().process_request(request, client_address)
-
-    def shutdown_request(self, request: Any) -> None:
-        self._connections.discard(request)
-        super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         error = sys.exc_info()[1]
         if isinstance(error, Exception) and not isinstance(error, OSError):  # clients may well leave early
             self.errors.append(error)
 
-    def environment(self, home: str | Path, token: str | None = None) -> dict[str, str]:
-        """Variables for a process that is to use this Hub, its cache in `home`."""
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
-        off = dict.fromkeys(("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"), "0")
-        on = dict.fromkeys(("HF_HUB_DISABLE_XET", "HF_HUB_DISABLE_TELEMETRY", "HF_HUB_DISABLE_PROGRESS_BARS"), "1")
-        account = {"HF_TOKEN": token} if token else {}
-        return {**kept, **off, **on, **account, "HF_ENDPOINT": self.url, "HF_HOME": str(home)}
-
-    def add_user(self, name: str, token: str, role: str = "write", orgs: Iterable[str] = ()) -> User:
-        """A token of `name`: reads what is private of `name` and of `orgs`, and writes there if its role is write."""
-        self.users[token] = User(name, role, tuple(orgs))
-        return self.users[token]
+    def add_user(self, name: str, token: str, role: str = "write") -> None:
+        """A token of `name`: reads what is private of `name`, and writes there if its role is write."""
+        self.users[token] = User(name, role)
 
     def add_repo(self, repo_id: str, repo_type: str = "model", *, private: bool = False, gated: bool = False) -> Repo:
         """A repository made past all checks; of a gated one only its owner can download."""
@@ -655,55 +548,35 @@ class HubServer(socketserver.ThreadingTCPServer):
         self.repos[repo.key] = repo
         return repo
 
-    def write(self, key: str, files: Mapping[str, bytes | None], branch: str = "main", title: str = "Change") -> Commit:
+    def write(self, key: str, files: Mapping[str, bytes | None]) -> Commit:
         """Commit to a repository past all checks, whatever the names of the files; None removes one."""
         with self.lock:
-            repo, ref = self.repos[key], f"refs/heads/{branch}"
-            after = dict(repo.at(ref).files)
+            repo = self.repos[key]
+            after = dict(repo.at().files)
             for path, data in files.items():
                 after.pop(path, None)
                 if data is not None:
                     after[path] = File(data, _goes_to_lfs(path, len(data), data[:512]))
-            return repo.append(ref, after, title)
+            return repo.append("refs/heads/main", after, "Change")
 
     def fail(
-        self,
-        endpoint: str,
-        status: int = 503,
-        times: int | None = 1,
-        *,
-        path: str = "",
-        skip: int = 0,
-        done: bool = False,
-        headers: Headers = None,
+        self, endpoint: str, status: int = 503, times: int | None = 1, action: str = "fail", **where: Any
     ) -> Fault:
-        """Answer `times` requests (None: all) with `status`, after letting `skip` of them pass.
+        """Let `times` requests (None: all) go wrong whose path contains `path`, after letting `skip` of them pass.
 
-        Only those whose path contains `path`. With `done` they are carried out first and only the answer is lost.
+        `fail` answers with a status, `cut` closes the connection in the middle of an upload or a download, `hang` does
+        not answer until the server closes, `corrupt` changes the last byte of a download. With `done` the request is
+        carried out, and only its answer is lost.
         """
-        reply = _refusal(status, "Injected fault", headers=headers)
-        return self._add(Fault("fail", endpoint, path, times, skip, done, reply))
-
-    def cut(self, endpoint: str, times: int | None = 1, *, path: str = "", skip: int = 0, done: bool = False) -> Fault:
-        """Close the connection in the middle of what is uploaded, or else of what is downloaded.
-
-        With `done` the request is carried out, and the connection closed instead of an answer.
-        """
-        return self._add(Fault("cut", endpoint, path, times, skip, done))
-
-    def hang(self, endpoint: str, times: int | None = 1) -> Fault:
-        """Do not answer, until the server closes."""
-        return self._add(Fault("hang", endpoint, "", times))
-
-    def corrupt(self, path: str, times: int | None = None) -> Fault:
-        """Change the last byte in downloads of files whose address contains `path`."""
-        return self._add(Fault("corrupt", "resolve", path, times))
-
-    def _add(self, fault: Fault) -> Fault:
-        assert fault.endpoint in {route.endpoint for route in _ROUTES}, f"There is no endpoint {fault.endpoint}"
+        assert endpoint in {route.endpoint for route in _ROUTES}, f"There is no endpoint {endpoint}"
+        fault = Fault(action, endpoint, times, reply=_refusal(status, "Injected fault"), **where)
         with self.lock:
             self.faults.append(fault)
         return fault
+
+    cut = partialmethod(fail, action="cut")
+    hang = partialmethod(fail, action="hang")
+    corrupt = partialmethod(fail, "resolve", action="corrupt")
 
     def _record(self, request: Request) -> Fault:
         with self.lock:

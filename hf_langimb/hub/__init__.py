@@ -1,1 +1,1 @@
-"""The Hub: `push` publishes a run that `prepare` has checked as a whole, `download` gives models back."""
+"""The Hub: `push_run` publishes a run that was checked as a whole, `load_run` gives its models back."""

@@ -21,10 +21,10 @@ from huggingface_hub.utils import validate_repo_id
 from hf_langimb.files import read_json
 from hf_langimb.hub.errors import hub_errors, retried
 from hf_langimb.hub.pull import download
-from hf_langimb.hub.repository import MODEL_FILES, OURS, WEIGHTS, Files, Head, Repository, safe_files
+from hf_langimb.hub.repository import OURS, WEIGHTS, Files, Head, Repository, safe_files
 from hf_langimb.models.axes import AXES_FILE
 from hf_langimb.models.loading import ADAPTER_FILE, BASE_MODEL, START, load_trained
-from hf_langimb.results.card_update import carry_evaluations, evaluation_name, evaluation_slug, refresh_card
+from hf_langimb.results.card_update import carry_evaluations, evaluation_names, refresh_card
 from hf_langimb.results.cards import render_attributions_card, render_base_card, render_card
 from hf_langimb.results.folder import RunFolder
 from hf_langimb.results.schema import FILE_NAME, Results, read_results
@@ -46,7 +46,8 @@ def push_run(
 
     Each repository is one commit, made when everything is prepared; files that are already there are left alone, so
     that pushing the same run twice changes nothing and an interrupted push goes on. After each commit the model is
-    downloaded into an empty cache and must give the same logits. The run folder is not changed.
+    downloaded into an empty cache and must give the same logits. The run folder is not changed. Returns the URLs of
+    the repositories.
 
     Args:
         run: run folder of a recipe.
@@ -58,9 +59,6 @@ def push_run(
         revision: branch to commit to, created where it is missing; None takes main.
         token: of the Hub, with permission to write; None takes the one that you are logged in with.
         collection: title of a collection that lists the repositories, created where it is missing.
-
-    Returns:
-        URLs of the repositories.
 
     Raises:
         ValueError: the run is incomplete, or the Hub refuses; says what to do.
@@ -143,8 +141,8 @@ def _model(run: RunFolder, results: Results, setup: str, made: str, options: dic
     """The repository of one model, with the options of its card; a base that the run pre-trained will be `made`."""
     folder = run.model(setup, options["seed"])
     files, trained = _model_files(folder), load_trained(folder)
-    axes = trained.axes or {"languages": [], "label_names": []}
-    of_run = (axes["languages"], axes["label_names"]) == (results["languages"], results["labels"])
+    axes = trained.axes or {}
+    of_run = [axes.get("languages"), axes.get("label_names")] == [results["languages"], results["labels"]]
     numbered = [f"LABEL_{i}" for i in range(len(trained.names))]
     base, adapter, problem = None, {}, ""
     if ADAPTER_FILE in files:
@@ -171,13 +169,9 @@ def _model(run: RunFolder, results: Results, setup: str, made: str, options: dic
 
 def _model_files(folder: Path) -> Files:
     """Weights, configuration and tokenizer of a model's folder; no pickles, no checkpoints."""
-    files: Files = {path.name: path for path in folder.glob("*") if path.is_file() and path.suffix in MODEL_FILES}
-    safe_files(str(folder), files)
-    return {
-        name: path
-        for name, path in files.items()
-        if OURS.fullmatch(name) and not (name == "config.json" and ADAPTER_FILE in files)
-    }
+    files = {path.name: path for path in folder.glob("*") if path.is_file() and OURS.fullmatch(path.name)}
+    safe = safe_files(str(folder), files)
+    return {name: files[name] for name in safe if name != "config.json" or ADAPTER_FILE not in files}
 
 
 def _page_of(folder: Path, scratch: Path) -> Files:
@@ -213,19 +207,17 @@ def logits_of(model: Any) -> torch.Tensor:
 def publish_evaluation(folder: Path, repo_id: str, *, token: str | None = None) -> str:
     """Put an evaluation's results, page and figures under `evaluation/NAME/` and its section into the card of a model.
 
-    One commit, or a pull request where the token cannot write: an open one of the same data is continued.
-
-    Returns:
-        URL of the model, or of the pull request.
+    One commit, or a pull request where the token cannot write: an open one of the same data is continued. Returns the
+    URL of the model, or of the pull request.
 
     Raises:
         ValueError: the Hub refuses, or the model has other weights by now; says what to do.
     """
     results = read_results(folder)
     refresh_card("", results, repo_id)  # an error before anything is asked
-    title = f"Evaluate by language on {evaluation_name(results)}"
-    place = f"evaluation/{evaluation_slug(results)}"
-    files = {f"{place}/{name}": file for name, file in _page_of(folder, folder).items()}
+    name, slug = evaluation_names(results)
+    title = f"Evaluate by language on {name}"
+    files = {f"evaluation/{slug}/{path}": file for path, file in _page_of(folder, folder).items()}
     weights: Files = {path.name: path for path in RunFolder(folder).model("model", 0).glob(f"*{WEIGHTS}")}
     api = HfApi(token=token)
 

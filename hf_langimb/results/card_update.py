@@ -17,14 +17,8 @@ from hf_langimb.results.tables import file_name
 
 
 def refresh_card(card: str, results: Results, repo_id: str) -> str:
-    """Add the section of an evaluation to a model's card, or replace it; the rest of the card stays.
-
-    Args:
-        card: the present README.md, empty where there is none.
-        results: of an evaluation.
-        repo_id: of the model.
-    """
-    name, slug, title = evaluation_name(results), evaluation_slug(results), repo_id.rpartition("/")[2]
+    """Add the section of an evaluation to a model's card, empty where there is none, or replace it; the rest stays."""
+    (name, slug), title = evaluation_names(results), repo_id.rpartition("/")[2]
     metrics = next(iter(results["setups"]["model"]["seeds"].values()))
     block = render("evaluation_card.md", name=name, slug=slug, results=results, metrics=metrics).strip()
     ours = index_entries(metrics["test"], str(results["config"]["dataset"]), results["config"].get("split") or None)
@@ -48,18 +42,14 @@ def carry_evaluations(card: str, old: str) -> str:
     return f"---\n{front}---\n{body.rstrip()}\n\n" + "\n\n".join(blocks) + "\n"
 
 
-def evaluation_name(results: Results) -> str:
-    """The data set of an evaluation, a path by its last part."""
+def evaluation_names(results: Results) -> tuple[str, str]:
+    """The data set of an evaluation, a path by its last part, and the name of a folder for it."""
     config = results["config"]
     name = str(config["dataset"])
     name = name if is_hub_id(name) else name.rstrip("/").rpartition("/")[2]
     name = " ".join(re.sub(r"[<>`|]|--+", " ", name).split())
-    return ", ".join([name, *config.get("config_name", ()), *([config["split"]] if config.get("split") else [])])
-
-
-def evaluation_slug(results: Results) -> str:
-    """`evaluation_name` as the name of a folder."""
-    return file_name(evaluation_name(results)[:100])
+    name = ", ".join([name, *config.get("config_name", ()), *([config["split"]] if config.get("split") else [])])
+    return name, file_name(name[:100])
 
 
 _BLOCK = re.compile(  # an end marker without its start marker matches nothing

@@ -3,7 +3,7 @@
 import json
 import re
 import shutil
-import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -19,31 +19,48 @@ from hf_langimb.results.schema import Results
 from hf_langimb.runs import evaluate
 
 
-def check(monkeypatch, *argv):
-    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+@pytest.fixture(scope="module", autouse=True)
+def on_the_cpu():
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("ACCELERATE_USE_CPU", "true")
+        yield
+
+
+def check(*argv):
     evaluate.main([*map(str, argv), "--explain-rows", "6", "--batch-size", "16"])
+
+
+def measures_of(folder):
+    """What an evaluation measured."""
+    return json.loads((folder / "results.json").read_text())["setups"]["model"]["seeds"]["0"]
 
 
 @pytest.fixture(scope="module")
 def evaluated(finished, texts, tmp_path_factory):
     """The folder of an evaluation of the model `weighted`."""
     folder = tmp_path_factory.mktemp("evaluated") / "out"
-    with pytest.MonkeyPatch.context() as patched:
-        check(patched, finished / "weighted" / "seed-0", texts, "--output-dir", folder)
+    check(finished / "weighted" / "seed-0", texts, "--output-dir", folder)
     return folder
 
 
-def check_refused(monkeypatch, capsys, message, *argv):
-    with pytest.raises(SystemExit) as stopped:
-        check(monkeypatch, *argv)
-    assert stopped.value.code == 1 and re.search(message, capsys.readouterr().err)
+@pytest.fixture
+def refuses(capsys):
+    """Function (message, *argv): an evaluation ends with this message."""
+
+    def check_refused(message, *argv):
+        with pytest.raises(SystemExit) as stopped:
+            check(*argv)
+        assert stopped.value.code == 1 and re.search(message, capsys.readouterr().err)
+
+    return check_refused
 
 
-def test_any_checkpoint_is_measured_and_its_card_refreshed(server, finished, texts, tmp_path, monkeypatch, capsys):
+def test_any_checkpoint_is_measured(server, finished, texts, tmp_path, monkeypatch, capsys, refuses):
     push_run(finished, "ann/one", setups=["weighted"], token=TOKEN)
     monkeypatch.setenv("HF_TOKEN", TOKEN)
+    argv = ["ann/one", texts, "--output-dir", tmp_path / "out", "--push_to_hub"]
     before = server.repos["ann/one"].files()["README.md"].decode()
-    check(monkeypatch, "ann/one", texts, "--output-dir", tmp_path / "out", "--push_to_hub")
+    check(*argv)
     shown = capsys.readouterr().out
     assert f"Published: {server.url}/ann/one" in shown and "Language probe" in shown
     assert len(server.repos["ann/one"].commits()) == 3, "one commit"
@@ -59,7 +76,7 @@ def test_any_checkpoint_is_measured_and_its_card_refreshed(server, finished, tex
     assert body.strip() in card, "what the card said stays"
     data = ModelCard(card).data
     assert {result.dataset_type for result in data.eval_results} == {"mini_xnli", "texts_parquet"}
-    check(monkeypatch, "ann/one", texts, "--output-dir", tmp_path / "out", "--push_to_hub")
+    check(*argv)
     assert len(server.repos["ann/one"].commits()) == 3, "the same again changes nothing"
     assert load_run("ann/one").results["recipe"] == "xnli"
     push_run(finished, "ann/one", setups=["weighted"], token=TOKEN)
@@ -68,16 +85,7 @@ def test_any_checkpoint_is_measured_and_its_card_refreshed(server, finished, tex
     files = server.repos["ann/one"].files()
     assert "## Evaluation by language" not in files["README.md"].decode()
     assert not [name for name in files if name.startswith("evaluation/")], "they were of other weights"
-    check_refused(
-        monkeypatch,
-        capsys,
-        r"contains a run with another configuration \(files was {",
-        "ann/one",
-        texts,
-        "--output-dir",
-        tmp_path / "out",
-        "--push_to_hub",
-    )
+    refuses(r"contains a run with another configuration \(files was {", *argv)
 
 
 def test_a_card_is_not_lost_while_the_hub_is_busy(server, finished, evaluated):
@@ -102,7 +110,7 @@ def test_a_model_of_another_user_gets_a_pull_request(server, finished, texts, tm
     api.create_repo("ben/plain")
     api.upload_folder(repo_id="ben/plain", folder_path=tmp_path / "model")
     monkeypatch.setenv("HF_TOKEN", TOKEN)
-    check(monkeypatch, "ben/plain", texts, "--output-dir", tmp_path / "out", "--push_to_hub")
+    check("ben/plain", texts, "--output-dir", tmp_path / "out", "--push_to_hub")
     assert "/ben/plain/discussions/1" in capsys.readouterr().out
     repo = server.repos["ben/plain"]
     assert "README.md" not in repo.files()
@@ -118,7 +126,7 @@ def test_a_model_of_another_user_gets_a_pull_request(server, finished, texts, tm
     publish_evaluation(tmp_path / "out", "ben/plain", token=TOKEN)
     assert repo.files("refs/pr/1")[f"{place}/report.html"] == b"another page"
     shutil.copy(texts, tmp_path / "others.parquet")
-    check(monkeypatch, "ben/plain", tmp_path / "others.parquet", "--output-dir", tmp_path / "other", "--push_to_hub")
+    check("ben/plain", tmp_path / "others.parquet", "--output-dir", tmp_path / "other", "--push_to_hub")
     assert [ref for ref in repo.refs if ref.startswith("refs/pr/")] == ["refs/pr/1", "refs/pr/2"], "one for each data"
     server.add_user("cal", "hf_cal")
     (tmp_path / "out" / "report.html").write_text("of cal")
@@ -126,9 +134,8 @@ def test_a_model_of_another_user_gets_a_pull_request(server, finished, texts, tm
     publish_evaluation(tmp_path / "out", "ben/plain", token="hf_ben")
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     server.add_user("dan", "hf_dan")
-    assert publish_evaluation(tmp_path / "out", "ben/plain", token="hf_dan") == f"{server.url}/ben/plain", (
-        "all is there"
-    )
+    all_there = publish_evaluation(tmp_path / "out", "ben/plain", token="hf_dan")
+    assert all_there == f"{server.url}/ben/plain"
     del results["setups"]["model"]["seeds"]["0"]["test"]["dependence_bits"]
     shutil.copytree(tmp_path / "out", tmp_path / "damaged")
     (tmp_path / "damaged" / "results.json").write_text(json.dumps(results))
@@ -146,18 +153,8 @@ def test_two_evaluations_at_once_are_both_there(server, finished, evaluated, tmp
     results = json.loads((other / "results.json").read_text())
     results["config"]["dataset"] = "others.parquet"
     (other / "results.json").write_text(json.dumps(results))
-    start, done = threading.Barrier(2), []
-
-    def publish_it(folder):
-        start.wait()
-        done.append(publish_evaluation(folder, "ann/one", token=TOKEN))
-
-    threads = [threading.Thread(target=publish_it, args=(folder,)) for folder in (evaluated, other)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(done) == 2
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda folder: publish_evaluation(folder, "ann/one", token=TOKEN), (evaluated, other)))
     files = server.repos["ann/one"].files()
     assert {f"evaluation/{name}.parquet/results.json" for name in ("texts", "others")} <= files.keys()
     card = files["README.md"].decode()
@@ -165,7 +162,7 @@ def test_two_evaluations_at_once_are_both_there(server, finished, evaluated, tmp
     assert {"texts_parquet", "others_parquet"} < {entry.dataset_type for entry in ModelCard(card).data.eval_results}
 
 
-def test_labels_by_other_names(finished, texts, tmp_path, monkeypatch, capsys):
+def test_labels_by_other_names(finished, texts, tmp_path, refuses):
     model = tmp_path / "model"
     shutil.copytree(finished / "balanced" / "seed-0", model)
     config = json.loads((model / "config.json").read_text())
@@ -174,44 +171,23 @@ def test_labels_by_other_names(finished, texts, tmp_path, monkeypatch, capsys):
     (model / "langimb.json").unlink()
     (model / "config.json").write_text(json.dumps(config | numbered))
     out = tmp_path / "out"
-    check_refused(
-        monkeypatch,
-        capsys,
-        r"or say what the model's classes are .*--labels of evaluate.py",
-        model,
-        texts,
-        "--output-dir",
-        out,
-    )
+    refuses(r"or say what the model's classes are .*--labels of evaluate.py", model, texts, "--output-dir", out)
     shutil.rmtree(out)
-    check_refused(
-        monkeypatch,
-        capsys,
-        "--labels needs a different name for each class of the model, got 2 for 3 classes",
-        model,
-        texts,
-        "--output-dir",
-        out,
-        "--labels",
-        "a",
-        "b",
-    )
+    wrong = "--labels needs a different name for each class of the model, got 2 for 3 classes"
+    refuses(wrong, model, texts, "--output-dir", out, "--labels", "a", "b")
     shutil.rmtree(out)
     shouted = ["Entailment", "NEUTRAL", "contradiction"]
-    check(monkeypatch, model, texts, "--output-dir", out, "--labels", *shouted)
+    check(model, texts, "--output-dir", out, "--labels", *shouted)
     results = json.loads((out / "results.json").read_text())
     assert results["labels"] == shouted == [entry["label"] for entry in results["explained"]["tokens"][:3]]
     plain = tmp_path / "plain"
-    check(monkeypatch, finished / "balanced" / "seed-0", texts, "--output-dir", plain)
+    check(finished / "balanced" / "seed-0", texts, "--output-dir", plain)
     assert results["setups"]["model"]["summary"] != {}
-    first, second = (
-        json.loads((folder / "results.json").read_text())["setups"]["model"]["seeds"]["0"]["test"]["predicted"]
-        for folder in (out, plain)
-    )
+    first, second = (measures_of(folder)["test"]["predicted"] for folder in (out, plain))
     assert first == second
 
 
-def test_a_decoder_is_probed_at_its_last_token(decoder_tokenizer, tmp_path, monkeypatch):
+def test_a_decoder_is_probed_at_its_last_token(decoder_tokenizer, tmp_path):
     torch.manual_seed(0)
     size = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
     config = AutoConfig.for_model(
@@ -223,14 +199,12 @@ def test_a_decoder_is_probed_at_its_last_token(decoder_tokenizer, tmp_path, monk
     last = {"en": "w2", "fr": "w9"}  # the first token is the same
     rows = [{"text": f"w1 w{i % 20} {last[x]}", "language": x, "label": i % 2} for x in last for i in range(40)]
     Dataset.from_list(rows).to_parquet(tmp_path / "rows.parquet")
-    check(monkeypatch, tmp_path / "model", tmp_path / "rows.parquet", "--output-dir", tmp_path / "out")
-    found = json.loads((tmp_path / "out" / "results.json").read_text())["setups"]["model"]["seeds"]["0"]["probe"][
-        "test"
-    ]
+    check(tmp_path / "model", tmp_path / "rows.parquet", "--output-dir", tmp_path / "out")
+    found = measures_of(tmp_path / "out")["probe"]["test"]
     assert found["pooling"] == "last" and found["accuracy"] > 0.9
 
 
-def test_checkups_that_cannot_be(server, finished, texts, tmp_path, monkeypatch, capsys):
+def test_checkups_that_cannot_be(server, finished, texts, tmp_path, monkeypatch, refuses):
     unlabelled = tmp_path / "unlabelled.parquet"
     Dataset.from_dict({"premise": ["a"], "hypothesis": ["b"], "language": ["en"]}).to_parquet(unlabelled)
     model = finished / "balanced" / "seed-0"
@@ -251,18 +225,9 @@ def test_checkups_that_cannot_be(server, finished, texts, tmp_path, monkeypatch,
         ([tmp_path / "list", texts], "Expected a model with its tokenizer at"),
         ([tmp_path / "names", texts], "Expected a model with its tokenizer at|Labels .* are not among those"),
     ):
-        check_refused(monkeypatch, capsys, message, "--output-dir", tmp_path / "out", *argv)
+        refuses(message, "--output-dir", tmp_path / "out", *argv)
         shutil.rmtree(tmp_path / "out", ignore_errors=True)
     monkeypatch.setenv("HF_TOKEN", "hf_no")
     before = len(server.requests)
-    check_refused(
-        monkeypatch,
-        capsys,
-        "does not accept this token",
-        "ann/nothing",
-        texts,
-        "--push-to-hub",
-        "--output-dir",
-        tmp_path / "out",
-    )
+    refuses("does not accept this token", "ann/nothing", texts, "--push-to-hub", "--output-dir", tmp_path / "out")
     assert not [request for request in server.requests[before:] if request.endpoint != "whoami"], "before any work"

@@ -4,6 +4,7 @@ import errno
 import json
 import shutil
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -107,20 +108,21 @@ def test_pickles_are_refused(server, finished, tmp_path, capsys):
 def test_the_base_of_adapters_is_checked_too(server, finished):
     push_run(finished, "ann/lora", setups=["weighted_lora"], token=TOKEN)
     base = server.repos["ann/lora-base"].files()["model.safetensors"]
-    server.write("ann/lora-base", {"model.safetensors": None, "pytorch_model.bin": base})
     config = json.loads(server.repos["ann/lora"].files()["adapter_config.json"]) | {"revision": None}
-    server.write("ann/lora", {"adapter_config.json": json.dumps(config).encode()})
+
+    def write(base="ann/lora-base", **others):
+        changed = json.dumps(config | {"base_model_name_or_path": base}).encode()
+        server.write("ann/lora", {"adapter_config.json": changed, **others})
+
+    server.write("ann/lora-base", {"model.safetensors": None, "pytorch_model.bin": base})
+    write()
     refused("ann/lora", r"ann/lora-base contains only pickled weights \(pytorch_model.bin\)")
-    server.write(
-        "ann/lora", {"adapter_config.json": json.dumps(config | {"base_model_name_or_path": "ann/lora"}).encode()}
-    )
+    write("ann/lora")
     refused("ann/lora", "ann/lora contains adapters whose base 'ann/lora' is not a full model on the Hub")
     server.write("ann/lora-base", {"model.safetensors": base, "pytorch_model.bin": None})
-    server.write("ann/lora", {"adapter_config.json": json.dumps(config).encode(), "config.json": b"{}"})
+    write(**{"config.json": b"{}"})
     refused("ann/lora", "ann/lora contains adapters and a full model: remove adapter_config.json or config.json")
-    server.write("ann/lora", {"config.json": None})
-    changed = json.dumps(config | {"base_model_name_or_path": "/home/ann/start"}).encode()
-    server.write("ann/lora", {"adapter_config.json": changed})
+    write("/home/ann/start", **{"config.json": None})
     refused("ann/lora", r"ann/lora contains adapters whose base '/home/ann/start' is not a full model on the Hub")
 
 
@@ -143,17 +145,9 @@ def axes_with(**changes):
         ("langimb.json", axes_with(counts=[[1, -1]]), "must contain languages, labels, counts and weights"),
         ("langimb.json", axes_with(weights=[1, 1]), "the weights are not languages x labels"),
         ("tokenizer.json", b"{}", NOT_A_MODEL),
-        (
-            "config.json",
-            b'{"model_type": "bert", "hidden_size": 1e99, "num_attention_heads": 1}',
-            "Expected a model with its tokenizer at 'ann/one'",
-        ),
+        ("config.json", b'{"model_type": "bert", "hidden_size": 1e99, "num_attention_heads": 1}', NOT_A_MODEL),
         ("config.json", b"[" * 5000, NOT_A_MODEL),
-        (
-            "config.json",
-            b'{"model_type": "nope", "auto_map": {"AutoConfig": "eve/code--c.C"}}',
-            "Expected a model with its tokenizer at 'ann/one'",
-        ),
+        ("config.json", b'{"model_type": "nope", "auto_map": {"AutoConfig": "eve/code--c.C"}}', NOT_A_MODEL),
         ("model.safetensors", b"\xff" * 64, NOT_A_MODEL),
     ],
 )
@@ -174,36 +168,29 @@ def test_files_outside_of_their_folder_are_refused(server, tmp_path):
 def test_damaged_downloads(server, finished, name):
     push_run(finished, "ann/one", setups=["balanced"], token=TOKEN)
     shutil.rmtree(constants.HF_HUB_CACHE, ignore_errors=True)
-    fault = server.corrupt(name, times=1)
+    fault = server.corrupt(path=name)
     assert load_run("ann/one").languages == ["en", "fr"]
     assert fault.hits == 1, "fetched again"
     shutil.rmtree(constants.HF_HUB_CACHE)
-    server.corrupt(name)
+    server.corrupt(path=name, times=None)
     refused("ann/one", f"{name} of ann/one arrived damaged twice .*: it was removed; try again")
     server.faults.clear()
     assert load_run("ann/one").languages == ["en", "fr"]
 
 
-def test_a_full_disk_while_pulling(server, finished, tmp_path, monkeypatch):
+def test_a_full_disk_while_pulling(server, finished, tmp_path):
     push_run(finished, "ann/one", setups=["balanced"], token=TOKEN)
-
-    def full(*arguments, **settings):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    def closed(*arguments, **settings):
-        raise PermissionError(errno.EACCES, "Permission denied")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(shutil, "copy", full)
-        with pytest.raises(OSError, match=r"could not be written to .* \(No space left on device\): nothing is left"):
-            pull("ann/one", tmp_path / "pulled")
+    full, closed = OSError(errno.ENOSPC, "No space left on device"), OSError(errno.EACCES, "Permission denied")
+    with (
+        mock.patch.object(shutil, "copy", side_effect=full),
+        pytest.raises(OSError, match=r"could not be written to .* \(No space left on device\): nothing is left"),
+    ):
+        pull("ann/one", tmp_path / "pulled")
     assert not list(tmp_path.iterdir())
     shutil.rmtree(constants.HF_HUB_CACHE)
-    with monkeypatch.context() as patched:
-        patched.setattr("huggingface_hub.file_download.http_get", full)
+    with mock.patch("huggingface_hub.file_download.http_get", side_effect=full):
         refused("ann/one", r"ann/one could not be downloaded or published \(No space left on device\): make room")
-    with monkeypatch.context() as patched:
-        patched.setattr("huggingface_hub.file_download.http_get", closed)
+    with mock.patch("huggingface_hub.file_download.http_get", side_effect=closed):
         refused("ann/one", r"could not be downloaded or published \(Permission denied\): .* set HF_HOME to a folder")
     assert pull("ann/one", tmp_path / "pulled").is_dir()
 

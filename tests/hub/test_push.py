@@ -26,6 +26,18 @@ from hf_langimb.runs.experiment import run
 from hf_langimb.runs.recipe import parse_recipe
 
 
+@pytest.fixture
+def copy(finished, tmp_path):
+    """A copy of the run, to be changed."""
+    return shutil.copytree(finished, tmp_path / "run")
+
+
+def scale_weights(folder):
+    """Change the weights of a model."""
+    path = folder / "model.safetensors"
+    save_file({name: value * 1.5 for name, value in load_file(path).items()}, path, {"format": "pt"})
+
+
 def test_a_run_is_published_and_loads_everywhere(server, finished, tmp_path):
     before = stamps(finished)
     urls = push_run(finished, "ann/xnli", token=TOKEN)
@@ -50,13 +62,9 @@ def test_a_run_is_published_and_loads_everywhere(server, finished, tmp_path):
         assert loaded.model.config.id2label[2] == "contradiction"
         assert loaded.weights.shape == (2, 3) and (loaded.weights == 1).all() is not setup.startswith("weighted")
         assert loaded.results["setups"].keys() == set(SETUPS)
-        assert (
-            "[ann/xnli-attributions](https://huggingface.co/datasets/ann/xnli-attributions)"
-            in files["README.md"].decode()
-        )
+        assert b"[ann/xnli-attributions](https://huggingface.co/datasets/ann/xnli-attributions)" in files["README.md"]
         assert loaded.tokenizer("an", "a")["input_ids"] == load_run(local).tokenizer("an", "a")["input_ids"]
-        through_run = load_run("ann/xnli", setup=setup)
-        assert torch.equal(logits_of(through_run.model), logits_of(loaded.model))
+        assert torch.equal(logits_of(load_run("ann/xnli", setup=setup).model), logits_of(loaded.model))
 
 
 def test_others_load_it_without_this_package(server, finished):
@@ -108,31 +116,23 @@ def test_what_a_push_leaves_alone(server, finished):
     assert all(f"config_name: {setup}-tokens" in card for setup in ("balanced", "imbalanced", "weighted"))
 
 
-def test_adapters_keep_the_base_that_they_were_trained_on(server, finished, tmp_path):
+def test_adapters_keep_the_base_that_they_were_trained_on(server, finished, copy):
     push_run(finished, "ann/x", setups=["weighted_lora"], token=TOKEN)
     before = logits_of(load_run("ann/x").model)
-    other = tmp_path / "run"
-    shutil.copytree(finished, other)
-    weights = load_file(other / "start" / "model.safetensors")
-    save_file(
-        {name: value * 1.5 for name, value in weights.items()}, other / "start" / "model.safetensors", {"format": "pt"}
-    )
+    scale_weights(copy / "start")
     server.fail("commit", 403, path="models/ann/x/")
     with pytest.raises(ValueError, match="403"):
-        push_run(other, "ann/x", setups=["weighted_lora"], token=TOKEN)
+        push_run(copy, "ann/x", setups=["weighted_lora"], token=TOKEN)
     assert len(server.repos["ann/x-base"].commits()) == 3
     shutil.rmtree(constants.HF_HUB_CACHE)
     assert torch.equal(logits_of(load_run("ann/x").model), before)
 
 
-def test_a_run_that_was_moved(server, finished, tmp_path):
-    moved = tmp_path / "moved"
-    shutil.copytree(finished, moved)
-    for config in moved.glob("*/seed-0/adapter_config.json"):
+def test_a_run_that_was_moved(server, finished, copy):
+    for config in copy.glob("*/seed-0/adapter_config.json"):
         config.write_text(config.read_text().replace(str(finished), "/gone"))
-    push_run(moved, "ann/x", setups=["weighted_lora"], token=TOKEN)
-    local = load_run(moved, setup="weighted_lora").model
-    assert torch.equal(logits_of(load_run("ann/x").model), logits_of(local))
+    push_run(copy, "ann/x", setups=["weighted_lora"], token=TOKEN)
+    assert torch.equal(logits_of(load_run("ann/x").model), logits_of(load_run(copy, setup="weighted_lora").model))
 
 
 def test_a_public_repository_is_not_taken_for_a_private_one(server, finished):
@@ -153,116 +153,80 @@ def test_revision_private_and_collection(server, finished):
     assert [item["id"] for item in collection["items"]] == ["ann/kept", "ann/kept-attributions"]
 
 
-@pytest.mark.parametrize(
-    ("revision", "message"),
-    [
-        ("v1", "v1 is a tag, commit or reference of ann/one: name a branch to commit to"),
-        ("refs/pr/1", "refs/pr/1 is a tag, commit or reference of ann/one"),
-        ("0123456789" * 4, "0123456789 is a tag, commit or reference of ann/one: name a branch"),
-    ],
-)
-def test_only_branches_are_committed_to(server, finished, revision, message):
+def test_only_branches_are_committed_to(server, finished):
     push_run(finished, "ann/one", setups=["balanced"], token=TOKEN)
     HfApi(token=TOKEN).create_tag("ann/one", tag="v1")
-    with pytest.raises(ValueError, match=message):
-        push_run(finished, "ann/one", setups=["weighted"], revision=revision, token=TOKEN)
+    for revision in ("v1", "refs/pr/1", "0123456789" * 4):
+        with pytest.raises(ValueError, match=f"^{revision} is a tag, commit or reference of ann/one: name a branch to"):
+            push_run(finished, "ann/one", setups=["weighted"], revision=revision, token=TOKEN)
     assert set(server.repos["ann/one"].refs) == {"refs/heads/main", "refs/tags/v1"}
 
 
-def test_nothing_of_a_damaged_run_is_published(server, finished, tmp_path):
-    copy = tmp_path / "run"
-    shutil.copytree(finished, copy)
-    weights = copy / "weighted" / "seed-0" / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-100])
-    with pytest.raises(ValueError, match=r"Expected a model with its tokenizer at '.*weighted/seed-0'.* not fully cov"):
-        push_run(copy, "ann/xnli", token=TOKEN)
-    assert not server.requests
-    weights.unlink()
-    with pytest.raises(ValueError, match=r"seed-0 contains no weights: expected \.safetensors files"):
-        push_run(copy, "ann/xnli", token=TOKEN)
-    with pytest.raises(ValueError, match=r"Expected a run folder with results.json, got .*: run the recipe first"):
-        push_run(tmp_path / "nowhere", "ann/xnli", token=TOKEN)
-    for missing, message in (
-        ("langimb.json", "are of different runs: langimb.json .* or is missing. Remove the model and run"),
-        ("config.json", "Expected a model with its tokenizer at"),
-    ):
-        path = copy / "balanced" / "seed-0" / missing
-        content = path.read_bytes()
-        path.unlink()
-        with pytest.raises(ValueError, match=message):
-            push_run(copy, "ann/xnli", setups=["balanced"], token=TOKEN)
-        path.write_bytes(content)
-    with pytest.raises(ValueError, match="Expected a list of one setup or more, got \\[\\]"):
-        push_run(copy, "ann/xnli", setups=[], token=TOKEN)
-    (copy / "attributions" / "balanced-seed-0" / "manifest.json").unlink()
-    with pytest.raises(ValueError, match="Expected complete attributions in"):
-        push_run(copy, "ann/xnli", setups=["balanced"], token=TOKEN)
-    assert not server.requests
+def with_values(**values):
+    """Function that changes values of a JSON file."""
+    return lambda text: json.dumps(json.loads(text) | values)
+
+
+NO_MODEL = r"Expected a model with its tokenizer at '.*{}'"
+OTHER_RUN = "are of different runs: langimb.json or config.json has other languages or labels, or is missing."
 
 
 @pytest.mark.parametrize(
-    ("setup", "name", "content", "message"),
+    ("name", "change", "message"),
     [
-        ("weighted", "tokenizer.json", None, r"Expected a model with its tokenizer at '.*seed-0'"),
-        ("weighted", "tokenizer.json", '{"trunc', r"Expected a model with its tokenizer at '.*seed-0'"),
-        ("weighted_lora", "../../start/tokenizer.json", "", r"Expected a model with its tokenizer at '.*start'"),
-        ("weighted_lora", "adapter_config.json", "{}", r"Expected a model with its tokenizer at '.*seed-0'"),
-        ("weighted_lora", "adapter_config.json", '{"tru', "adapter_config.json"),
-        ("weighted", "../../attributions/weighted-seed-0/tokens-00000.parquet", "xxx", "tokens-00000|cannot be read"),
+        ("weighted/seed-0/model.safetensors", -100, NO_MODEL.format("weighted/seed-0") + ".* not fully covered"),
+        ("weighted/seed-0/model.safetensors", None, r"seed-0 contains no weights: expected \.safetensors files"),
+        ("weighted/seed-0/tokenizer.json", None, NO_MODEL.format("seed-0")),
+        ("weighted/seed-0/tokenizer.json", -1000, NO_MODEL.format("seed-0")),
+        ("start/tokenizer.json", -1000, NO_MODEL.format("start")),
+        ("weighted_lora/seed-0/adapter_config.json", lambda text: "{}", NO_MODEL.format("seed-0")),
+        ("weighted_lora/seed-0/adapter_config.json", -10, "adapter_config.json"),
+        ("balanced/seed-0/config.json", None, NO_MODEL.format("seed-0")),
+        ("balanced/seed-0/langimb.json", None, OTHER_RUN),
+        ("weighted/seed-0/config.json", lambda text: text.replace('"0": "entailment"', '"0": "other"'), OTHER_RUN),
+        ("results.json", with_values(languages=["en", "de"]), OTHER_RUN),
+        ("results.json", with_values(data={"train/imbalanced": {}}), "results.json"),
+        ("attributions/weighted-seed-0/tokens-00000.parquet", -100, "tokens-00000|cannot be read"),
+        ("attributions/balanced-seed-0/manifest.json", None, "Expected complete attributions in"),
     ],
 )
-def test_damaged_files_of_a_run_are_found_before_anything_is_published(
-    server, finished, tmp_path, setup, name, content, message
-):
-    copy = tmp_path / "run"
-    shutil.copytree(finished, copy)
-    path = copy / setup / "seed-0" / name
+def test_nothing_of_a_damaged_run_is_published(server, copy, name, change, message):
+    path = copy / name
+    content = path.read_bytes()
     path.unlink()
-    if content is not None:
-        path.write_text(content)
+    if callable(change):
+        path.write_text(change(content.decode()))
+    elif change:
+        path.write_bytes(content[:change])
     with pytest.raises(ValueError, match=message):
-        push_run(copy, "ann/one", setups=[setup], token=TOKEN)
+        push_run(copy, "ann/one", token=TOKEN)
     assert not server.requests
 
 
-def test_what_belongs_to_another_run(server, finished, tmp_path):
-    copy = tmp_path / "run"
-    shutil.copytree(finished, copy)
-    results = json.loads((copy / "results.json").read_text())
-    config = copy / "weighted" / "seed-0" / "config.json"
-    before = config.read_text()
-    config.write_text(before.replace('"0": "entailment"', '"0": "other"'))
-    with pytest.raises(ValueError, match=r"are of different runs: langimb.json or config.json has other"):
-        push_run(copy, "ann/one", setups=["weighted"], token=TOKEN)
-    config.write_text(before)
-    (copy / "results.json").write_text(json.dumps(results | {"languages": ["en", "de"]}))
-    with pytest.raises(ValueError, match=r"are of different runs: langimb.json or config.json has other"):
-        push_run(copy, "ann/one", setups=["weighted"], token=TOKEN)
-    del results["data"]["train/imbalanced"]["counts"]
-    (copy / "results.json").write_text(json.dumps(results))
-    with pytest.raises(ValueError, match=r"results.json"):
-        push_run(copy, "ann/one", setups=["weighted"], token=TOKEN)
-    adapters = json.loads((copy / "weighted_lora" / "seed-0" / "adapter_config.json").read_text())
-    changed = json.dumps(adapters | {"base_model_name_or_path": str(tmp_path)})
-    (copy / "weighted_lora" / "seed-0" / "adapter_config.json").write_text(changed)
-    shutil.copy(finished / "results.json", copy)
-    for file in (finished / "start").iterdir():
-        shutil.copy(file, tmp_path)
+def test_adapters_of_a_folder_are_not_published(server, finished, copy, tmp_path):
+    config = copy / "weighted_lora" / "seed-0" / "adapter_config.json"
+    config.write_text(with_values(base_model_name_or_path=str(tmp_path))(config.read_text()))
+    shutil.copytree(finished / "start", tmp_path, dirs_exist_ok=True)
     with pytest.raises(ValueError, match=r"seed-0 contains adapters whose base is the folder .*, which others cannot"):
         push_run(copy, "ann/one", setups=["weighted_lora"], token=TOKEN)
-    with pytest.raises(ValueError, match="is not a valid repository name"):
-        push_run(finished, f"ann/{'x' * 91}", setups=["balanced", "weighted"], token=TOKEN)
-    with pytest.raises(ValueError, match=r"Expected a list of one setup or more, got 'weighted'"):
-        push_run(finished, "ann/one", setups="weighted", token=TOKEN)
     assert not server.requests
 
 
-def test_the_requested_seed_with_a_new_page(server, finished, tmp_path):
-    copy = tmp_path / "run"
-    shutil.copytree(finished, copy)
-    shutil.copytree(copy / "weighted" / "seed-0", copy / "weighted" / "seed-3")
-    weights = copy / "weighted" / "seed-3" / "model.safetensors"
-    save_file({name: value * 1.5 for name, value in load_file(weights).items()}, weights, {"format": "pt"})
+def test_pushes_that_cannot_be(server, finished, tmp_path):
+    for folder, repo_id, setups, message in (
+        (tmp_path / "nowhere", "ann/x", None, "Expected a run folder with results.json, got .*: run the recipe first"),
+        (finished, "ann/x", [], r"Expected a list of one setup or more, got \[\]"),
+        (finished, "ann/x", "weighted", "Expected a list of one setup or more, got 'weighted'"),
+        (finished, f"ann/{'x' * 91}", ["balanced", "weighted"], "is not a valid repository name"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            push_run(folder, repo_id, setups=setups, token=TOKEN)
+    assert not server.requests
+
+
+def test_the_requested_seed_with_a_new_page(server, copy):
+    third = shutil.copytree(copy / "weighted" / "seed-0", copy / "weighted" / "seed-3")
+    scale_weights(third)
     (copy / "report.html").write_text("old")
     results = json.loads((copy / "results.json").read_text())
     for setup in results["setups"].values():
@@ -270,7 +234,7 @@ def test_the_requested_seed_with_a_new_page(server, finished, tmp_path):
     (copy / "results.json").write_text(json.dumps(results | {"seeds": [0, 3]}))
     os.utime(copy / "report.html", (0, 0))
     push_run(copy, "ann/one", setups=["weighted"], seed=3, token=TOKEN)
-    assert torch.equal(logits_of(load_run("ann/one").model), logits_of(load_model(weights.parent)))
+    assert torch.equal(logits_of(load_run("ann/one").model), logits_of(load_model(third)))
     assert server.repos["ann/one"].files()["report.html"].startswith(b"<!doctype html>")
 
 
@@ -292,18 +256,8 @@ def test_the_token_is_nowhere(server, finished, caplog, capsys, tmp_path):
 
 
 RECIPES = Path(__file__).parents[2] / "recipes" / "xnli"
-
-
-SIZES = {"train_size": 60, "validation_size": 24, "test_size": 60, "probe_rows": 20, "pretraining_steps": 2}
-
-
-FLAGS = [word for name, value in SIZES.items() for word in (f"--{name}", str(value))]
-
-
-FLAGS += ["--explain_rows", "6", "--num_train_epochs", "1", "--use_cpu", "--disable_tqdm", "true"]
-
-
-FLAGS += ["--setups", "weighted_lora"]
+FLAGS = """--train_size 60 --validation_size 24 --test_size 60 --probe_rows 20 --pretraining_steps 2 --explain_rows 6
+--num_train_epochs 1 --use_cpu --disable_tqdm true --setups weighted_lora --push_to_hub"""
 
 
 def test_a_recipe_publishes_at_its_end(server, tmp_path, capsys, monkeypatch):
@@ -312,7 +266,7 @@ def test_a_recipe_publishes_at_its_end(server, tmp_path, capsys, monkeypatch):
     small = {"train_items": 60, "validation_items": 30, "test_items": 80}
     monkeypatch.setattr(mini_xnli, "load", partial(mini_xnli.load, **small))
     monkeypatch.setattr(mini_xnli, "pretraining_text", partial(mini_xnli.pretraining_text, 60))
-    argv = [*FLAGS, "--output_dir", str(tmp_path), "--push_to_hub", "--hub_model_id", "ann/mini", "--hub_token", TOKEN]
+    argv = [*FLAGS.split(), "--output_dir", str(tmp_path), "--hub_model_id", "ann/mini", "--hub_token", TOKEN]
     monkeypatch.setattr("sys.argv", ["xnli.py", *argv])
     recipe_main("xnli", RECIPES)
     shown = capsys.readouterr().out
@@ -323,24 +277,22 @@ def test_a_recipe_publishes_at_its_end(server, tmp_path, capsys, monkeypatch):
 
 
 def test_a_recipe_that_could_not_publish_says_so_before_any_work(server, tmp_path):
-    for flags, message in (
-        (["--push_to_hub"], "needs hub_model_id: add --hub_model_id NAMESPACE/NAME"),
-        (
-            ["--push_to_hub", "--hub_model_id", "rob/x", "--hub_token", "hf_reader"],
-            "cannot publish rob/x: it can .* read-only",
-        ),
-        (["--push_to_hub", "--hub_model_id", "rob/x", "--hub_token", "hf_no"], "does not accept this token"),
-        (
-            ["--push_to_hub", "--hub_model_id", "x", "--hub_token", TOKEN],
-            "'x' is not a valid repository name: expected NAMESPACE/NAME",
-        ),
-        (
-            ["--push_to_hub", "--hub_model_id", "ben/x", "--hub_token", TOKEN],
-            "cannot publish ben/x: it can write only in ann",
-        ),
+    for name, token, message in (
+        (None, TOKEN, "needs hub_model_id: add --hub_model_id NAMESPACE/NAME"),
+        ("rob/x", "hf_reader", "cannot publish rob/x: it can .* read-only"),
+        ("rob/x", "hf_no", "does not accept this token"),
+        ("x", TOKEN, "'x' is not a valid repository name: expected NAMESPACE/NAME"),
+        ("ben/x", TOKEN, "cannot publish ben/x: it can write only in ann"),
     ):
+        place = [
+            "--hub_token",
+            token,
+            "--output_dir",
+            str(tmp_path / "run"),
+            *(["--hub_model_id", name] if name else []),
+        ]
         with pytest.raises(ValueError, match=message):
-            run(parse_recipe("xnli", RECIPES, [*FLAGS, *flags, "--output_dir", str(tmp_path / "run")]))
+            run(parse_recipe("xnli", RECIPES, [*FLAGS.split(), *place]))
     assert not (tmp_path / "run").exists()
 
 
