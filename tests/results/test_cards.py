@@ -20,6 +20,11 @@ RUNS = [path.parent.relative_to(KEPT) for path in sorted(KEPT.rglob("results.jso
 CONSTANTS = {"95", "99"}  # levels of the intervals
 
 
+@pytest.fixture
+def results():
+    return read_results(KEPT / "xnli-mini")
+
+
 class Float(float):
     """A number of results.json; what is computed from it is none."""
 
@@ -75,8 +80,7 @@ def test_a_card_prints_no_other_numbers(run):
     assert computed(render_card(results, setup)), "a sum of two numbers stands nowhere"
 
 
-def test_what_the_hub_s_search_reads():
-    results = read_results(KEPT / "xnli-mini")
+def test_what_the_hub_s_search_reads(results):
     card = render_card(results, "weighted", repo_id="ann/xnli-weighted", attributions="ann/xnli-attributions")
     data = ModelCard(card).data
     assert (data.language, data.license, data.pipeline_tag) == (["en", "fr"], "apache-2.0", "text-classification")
@@ -94,8 +98,7 @@ def test_what_the_hub_s_search_reads():
     assert "AutoPeftModelForSequenceClassification.from_pretrained" in card
 
 
-def test_what_a_card_must_say():
-    results = read_results(KEPT / "xnli-mini")
+def test_what_a_card_must_say(results):
     card = render_card(results, "weighted")
     for part in (
         "## Labels in each language", "Class weights, `per_language`", "## Results", "*Reliance*", "shuffled [99 %]",
@@ -111,20 +114,15 @@ def test_what_a_card_must_say():
     assert "What tokens add" not in render_card(bare, "weighted")
 
 
-def test_the_defaults_are_those_of_recipes():
+def test_setups_and_seeds_that_are_not_there_and_defaults_of_recipes(results):
     assert {name: getattr(RecipeArguments(), name) for name in DEFAULTS} == DEFAULTS
-
-
-def test_setups_and_seeds_that_are_not_there():
-    results = read_results(KEPT / "xnli-mini")
     with pytest.raises(ValueError, match=r"no setup 'best': choose one of balanced"):
         render_card(results, "best")
     with pytest.raises(ValueError, match=r"Setup weighted has no seed 7: choose one of 0, 1, 2, 3, 4"):
         render_card(results, "weighted", seed=7)
 
 
-def test_the_other_cards_name_what_they_belong_to():
-    results = read_results(KEPT / "xnli-mini")
+def test_the_other_cards_name_what_they_belong_to(results):
     card = render_attributions_card(results, ["balanced", "weighted"], 0, "ann/x-attributions")
     names = [entry["config_name"] for entry in ModelCard(card).data.configs]
     assert names == ["balanced-tokens", "balanced-examples", "weighted-tokens", "weighted-examples"]
@@ -211,10 +209,8 @@ def test_a_lost_end_of_a_section_takes_nothing_with_it():
     assert refresh_card(made, evaluated(), "ben/model") == made
 
 
-def test_no_name_writes_markdown():
-    text = json.dumps(read_results(KEPT / "xnli-mini")).replace(
-        '"contradiction"', json.dumps("a\n\n# Heading\n<!-- [x](y)")
-    )
+def test_no_name_writes_markdown(results):
+    text = json.dumps(results).replace('"contradiction"', json.dumps("a\n\n# Heading\n<!-- [x](y)"))
     card = render_card(json.loads(text), "weighted")
     prose = re.sub(r"```.*?```", "", card.partition("\n---\n")[2], flags=re.DOTALL)
     assert "# Heading" not in re.findall(r"^# .*", prose, re.MULTILINE) and not re.search(r"(?<!\\)<!--", prose)
@@ -222,37 +218,33 @@ def test_no_name_writes_markdown():
 
 
 @pytest.mark.parametrize(
-    ("name", "listed"), [("facebook/xnli", ["facebook/xnli"]), ("data/mine.csv", None), ("./xnli", None)]
+    ("key", "name", "known"),
+    [
+        ("dataset_name", "facebook/xnli", ["facebook/xnli"]),
+        ("dataset_name", "data/mine.csv", None),
+        ("dataset_name", "./xnli", None),
+        ("model_name_or_path", "bert-base-multilingual-cased", "bert-base-multilingual-cased"),
+        ("model_name_or_path", "ann/bert", "ann/bert"),
+        ("model_name_or_path", "my-model", None),
+        ("model_name_or_path", "./a/b", None),
+    ],
 )
-def test_data_sets_of_the_hub_are_in_its_search(name, listed):
-    results = read_results(KEPT / "xnli-mini")
-    results["config"]["dataset_name"] = name
-    assert ModelCard(render_card(results, "weighted")).data.datasets == listed
+def test_only_data_sets_and_models_of_the_hub_are_in_its_search(results, key, name, known):
+    results["config"][key] = name
+    data = ModelCard(render_card(results, "weighted")).data
+    assert (data.datasets if key == "dataset_name" else data.base_model) == known
 
 
-@pytest.mark.parametrize(
-    ("name", "base"), [("bert-base-multilingual-cased",) * 2, ("ann/bert",) * 2, ("my-model", None), ("./a/b", None)]
-)
-def test_only_models_of_the_hub_are_named_as_base(name, base):
-    results = read_results(KEPT / "xnli-mini")
-    results["config"]["model_name_or_path"] = name
-    assert ModelCard(render_card(results, "weighted")).data.base_model == base
-
-
-def test_a_card_of_a_branch_loads_the_branch():
-    code = render_card(read_results(KEPT / "xnli-mini"), "weighted", repo_id="ann/x", revision="v1")
-    assert 'model="ann/x", revision="v1")' in code and '`hf_langimb.load_run("ann/x", revision="v1")`' in code
-
-
-def test_names_with_marks_of_a_table_stay_in_their_cell():
-    text = json.dumps(read_results(KEPT / "xnli-mini")).replace('"fr"', '"f|r"')
+def test_names_with_marks_of_a_table_stay_in_their_cell(results):
+    text = json.dumps(results).replace('"fr"', '"f|r"')
     lines = [line for line in render_card(json.loads(text), "weighted").splitlines() if line.startswith("|")]
     assert [line for line in lines if "f\\|r" in line] and not [line for line in lines if re.search(r"f\|r", line)]
 
 
-def test_the_code_of_the_cards_of_adapters_is_theirs():
-    results = read_results(KEPT / "xnli-mini" / "lora")
-    card = render_card(results, "weighted_lora", repo_id="ann/x")
+def test_the_code_of_a_card_loads_the_branch_and_adapters_as_such(results):
+    code = render_card(results, "weighted", repo_id="ann/x", revision="v1")
+    assert 'model="ann/x", revision="v1")' in code and '`hf_langimb.load_run("ann/x", revision="v1")`' in code
+    card = render_card(read_results(KEPT / "xnli-mini" / "lora"), "weighted_lora", repo_id="ann/x")
     code = re.findall(r"```python\n(.*?)```", card, re.DOTALL)[0]
     assert 'id2label = {0: "entailment", 1: "neutral", 2: "contradiction"}' in code and "num_labels=3" in code
     compile(code, "card", "exec")

@@ -52,12 +52,19 @@ def verdict(page):
     )
 
 
+def with_one_seed(results, left_out="nothing"):
+    """The same results of seed 0 alone, without intervals over seeds and without some measures."""
+    results["seeds"] = [0]
+    for setup in results["setups"].values():
+        setup["seeds"] = {"0": setup["seeds"]["0"]}
+        setup["summary"] = {k: v | {"low": None, "high": None, "n": 1} for k, v in setup["summary"].items()
+                            if not k.startswith(left_out)}  # fmt: skip
+
+
 def difference(results, metric):
-    found = (e for e in results["comparisons"] if (e["metric"], e["setup"], e["reference"]) == (metric, *PAIR))
+    wanted = metric, "imbalanced", "balanced"
+    found = (e for e in results["comparisons"] if (e["metric"], e["setup"], e["reference"]) == wanted)
     return next(found)["difference"]
-
-
-PAIR = ("imbalanced", "balanced")
 
 
 def test_the_verdict_has_three_lines_with_intervals(results):
@@ -109,10 +116,7 @@ def test_the_command_repeats_the_run(results):
 
 
 def test_one_seed_has_intervals_over_examples(results):
-    results["seeds"] = [0]
-    for setup in results["setups"].values():
-        setup["seeds"] = {"0": setup["seeds"]["0"]}
-        setup["summary"] = {k: v | {"low": None, "high": None, "n": 1} for k, v in setup["summary"].items()}
+    with_one_seed(results)
     low, high = results["setups"]["weighted"]["seeds"]["0"]["test"]["intervals"]["by_language"]["fr"]["accuracy"]
     page = render(results)
     assert f"[{low:.3f}, {high:.3f}]" in page and "bootstrap intervals over examples" in page
@@ -129,28 +133,19 @@ def test_the_page_stands_alone_and_can_be_read_aloud(results):
     assert names.count("h1") == 1 and names.count("table") == names.count("caption") >= 4
     assert all(attributes.get("scope") in ("col", "row") for tag, attributes in outline.tags if tag == "th")
     pictures = [attributes for tag, attributes in outline.tags if attributes.get("role") == "img"]
-    assert (
-        len(pictures) == names.count("svg") == 2 + 3 + 1 + 9 + 3
-    )  # data, predictions, probe, attributions, reliability
+    drawn = 2 + 3 + 1 + 9 + 3  # data, predictions, probe, attributions, reliability
+    assert len(pictures) == names.count("svg") == drawn
     assert names.count("figure") == names.count("figcaption") == 7
     assert all(len(attributes["aria-label"]) > 40 for attributes in pictures)
     assert "fr: entailment 50%, neutral 33%, contradiction 17%" in page
     assert "nan" not in outline.text.lower().split()
-
-
-def test_names_are_escaped(results):
-    results["config_name"] = "<script>alert(1)</script>"
-    assert "<script>" not in render(results)
+    assert "<script>" not in render(results | {"config_name": "<script>alert(1)</script>"})
 
 
 def test_one_seed_few_measures_and_a_class_never_predicted(results):
-    results["seeds"] = [0]
+    with_one_seed(results, "probe.external")
     for setup in results["setups"].values():
-        setup["seeds"] = {"0": setup["seeds"]["0"]}
-        setup["summary"] = {k: v | {"low": None, "high": None, "n": 1} for k, v in setup["summary"].items()
-                            if not k.startswith("probe.external")}  # fmt: skip
-        setup["seeds"]["0"]["test"]["predicted"] = [[10, 0, 0], [0, 0, 0]]
-        setup["seeds"]["0"]["test"]["calibration"] = None
+        setup["seeds"]["0"]["test"] |= {"predicted": [[10, 0, 0], [0, 0, 0]], "calibration": None}
     for entry in results["comparisons"]:
         entry["difference"] |= {"low": None, "high": None, "n": 1}
     page = render(results)
@@ -248,9 +243,8 @@ def browser():
 @pytest.mark.parametrize("width", [390, 1200])
 def test_the_page_fits_the_screen(browser, explained_run, width, scheme):
     path = write_report(explained_run)
-    context = browser.new_context(
-        viewport={"width": width, "height": 800}, color_scheme=scheme, java_script_enabled=True
-    )
+    screen = {"viewport": {"width": width, "height": 800}, "color_scheme": scheme}
+    context = browser.new_context(java_script_enabled=True, **screen)
     page = context.new_page()
     requests, errors = [], []
     page.on("request", lambda request: requests.append(request.url))
@@ -265,9 +259,8 @@ def test_the_page_fits_the_screen(browser, explained_run, width, scheme):
     assert page.get_by_role("columnheader", name="accuracy").first.is_visible()
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.getAttribute('role')") == "region"
-    ink, paper = page.evaluate(
-        "[getComputedStyle(document.body).color, getComputedStyle(document.body).backgroundColor]"
-    )
+    style = "getComputedStyle(document.body)"
+    ink, paper = page.evaluate(f"[{style}.color, {style}.backgroundColor]")
     brightness = [sum(map(int, re.findall(r"\d+", colour)[:3])) for colour in (ink, paper)]
     assert (brightness[0] > brightness[1]) is (scheme == "dark")
     drawn = page.evaluate("getComputedStyle(document.querySelector('figure svg text')).fill")

@@ -18,10 +18,6 @@ def results():
     return read_results(KEPT)
 
 
-def probe_of(layer, accuracy):
-    return {"layer": layer, "accuracy": accuracy, "chance": 0.5, "control_interval": [0.45, 0.55]}
-
-
 def texts(axes):
     return [text.get_text() for text in axes.texts]
 
@@ -47,11 +43,8 @@ def test_prediction_bars_are_the_mean_shares(results):
 
 def test_probe_bars_with_intervals_and_chance(results):
     axes = plots.probe_bars(results).axes[0]
-    summaries = [
-        setup["summary"][f"probe.{kind}.accuracy"]
-        for kind in ("test", "external")
-        for setup in results["setups"].values()
-    ]
+    measures, setups = [f"probe.{kind}.accuracy" for kind in ("test", "external")], results["setups"].values()
+    summaries = [setup["summary"][measure] for measure in measures for setup in setups]
     assert [bar.get_height() for bar in axes.patches] == pytest.approx([summary["mean"] for summary in summaries])
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["chance", "test text", "external text"]
     assert axes.lines[-1].get_ydata() == [0.5, 0.5]
@@ -95,7 +88,9 @@ def test_attributions_of_many_languages_are_a_heat_map(results):
 
 
 def test_probe_by_layer():
-    axes = plots.probe_by_layer({"layers": [probe_of(0, 0.5), probe_of(1, 0.9)]}).axes[0]
+    layer = {"chance": 0.5, "control_interval": [0.45, 0.55]}
+    layers = [layer | {"layer": 0, "accuracy": 0.5}, layer | {"layer": 1, "accuracy": 0.9}]
+    axes = plots.probe_by_layer({"layers": layers}).axes[0]
     assert axes.lines[0].get_ydata().tolist() == [0.5, 0.9]
 
 
@@ -108,19 +103,14 @@ def test_reliability_curves_are_those_of_the_first_seed_without_small_bins(resul
     assert len({line.get_marker() for line in axes.lines[1:]}) == 2
 
 
-@pytest.mark.parametrize(
-    "draw",
-    [
-        lambda results: plots.prediction_bars(results, "weighted"),
-        plots.probe_bars,
-        lambda results: plots.reliability_curves(results, "weighted"),
-    ],
-)
-def test_an_svg_is_the_same_each_time_and_takes_the_colour_of_the_page(results, draw):
-    figure = draw(results)
-    text = plots.to_svg(figure, 'a "description" <of> it')
-    assert text == plots.to_svg(figure, 'a "description" <of> it')
-    assert text == plots.to_svg(draw(results), 'a "description" <of> it')
+DRAWN = [("prediction_bars", ["weighted"]), ("probe_bars", []), ("reliability_curves", ["weighted"])]
+
+
+@pytest.mark.parametrize(("draw", "setup"), DRAWN)
+def test_an_svg_is_the_same_each_time_and_takes_the_colour_of_the_page(results, draw, setup):
+    figures, described = [getattr(plots, draw)(results, *setup) for _ in range(2)], 'a "description" <of> it'
+    text = plots.to_svg(figures[0], described)
+    assert text == plots.to_svg(figures[0], described) == plots.to_svg(figures[1], described)
     assert text.startswith('<svg role="img" aria-label="a &quot;description&quot; &lt;of&gt; it"')
     assert "currentColor" in text and "#010203" not in text
     assert not re.search(r"<dc:date>|<script|<image", text)

@@ -164,27 +164,16 @@ def test_unknown_keys_pass_and_later_ones_may_be_missing(results):
 # What is refused.
 
 
-def test_missing_file(tmp_path):
+def test_missing_and_damaged_files(results, tmp_path):
     with pytest.raises(ValueError, match=r"got .*: run the recipe first"):
         read_results(tmp_path)
-
-
-@pytest.mark.parametrize("form", ["truncated", "binary", "NaN", "Infinity", "too large", "deep", "empty"])
-def test_damaged_file(results, tmp_path, form):
     path = write_results(tmp_path, results)
     text = path.read_text()
-    damaged = {
-        "truncated": text[: len(text) // 2].encode(),
-        "binary": b"\xff\xfe\x00",
-        "NaN": text.replace("0.7", "NaN", 1).encode(),
-        "Infinity": text.replace("0.7", "-Infinity", 1).encode(),
-        "too large": text.replace("0.7", "1e999", 1).encode(),
-        "deep": b"[" * 100_000,
-        "empty": b"",
-    }
-    path.write_bytes(damaged[form])
-    with pytest.raises(ValueError, match=r"not valid JSON.*run the recipe again with the same --output_dir"):
-        read_results(tmp_path)
+    numbers = [text.replace("0.7", number, 1).encode() for number in ("NaN", "-Infinity", "1e999")]
+    for damaged in (text[: len(text) // 2].encode(), b"\xff\xfe\x00", *numbers, b"[" * 100_000, b""):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"not valid JSON.*run the recipe again with the same --output_dir"):
+            read_results(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -204,11 +193,10 @@ def test_other_versions(results, tmp_path, version, message):
         read_results(tmp_path)
 
 
-@pytest.mark.parametrize("key", sorted(REQUIRED - {"schema_version"}))
-def test_missing_keys(results, key):
-    del results[key]
-    with pytest.raises(ValueError, match=f"here: expected the keys {key}"):
-        validate(results, "here")
+def test_missing_keys(results):
+    for key in REQUIRED - {"schema_version"}:
+        with pytest.raises(ValueError, match=f"here: expected the keys {key}"):
+            validate({name: value for name, value in results.items() if name != key}, "here")
 
 
 @pytest.mark.parametrize(
@@ -223,11 +211,7 @@ def test_missing_keys(results, key):
         (("setups", "balanced", "seeds", "1", "probe"), {}, "seeds, 1, probe: expected the keys test, external"),
         (("setups", "balanced", "seeds", "1", "probe", "test"), {}, "probe, test: expected the keys accuracy"),
         (("setups", "balanced", "seeds", "1"), {"test": {}}, "balanced, seeds, 1: expected the keys probe"),
-        (
-            ("setups", "balanced", "seeds", "1", "test", "predicted"),
-            [[1, 2]],
-            "expected 2 languages or more x 2 labels",
-        ),
+        (("setups", "balanced", "seeds", "1", "test", "predicted"), [[1, 2]], "expected 2 languages or more x 2 lab"),
         (("setups", "balanced", "seeds", "1", "test", "predicted"), None, "predicted: expected list, got null"),
         (("setups", "balanced", "seeds", "1", "test", "accuracy"), True, "accuracy: expected number, got true"),
         (("setups", "balanced", "summary", "test.accuracy"), 0.5, "summary, test.accuracy: expected object, got 0.5"),
@@ -245,12 +229,9 @@ def test_missing_keys(results, key):
     ],
 )
 def test_wrong_shape(results, path, value, message):
-    if not path:
-        results = value
-    else:
-        part = results
-        for key in path[:-1]:
-            part = part[key]
-        part[path[-1]] = value
+    tree = part = {"results": results}
+    for key in ("results", *path)[:-1]:
+        part = part[key]
+    part[("results", *path)[-1]] = value
     with pytest.raises(ValueError, match=message):
-        validate(results, "here")
+        validate(tree["results"], "here")
