@@ -60,7 +60,7 @@ def test_wheel_has_every_file_of_the_package_and_nothing_else(wheel):
     assert "hf_langimb/py.typed" in files
     assert {name for name in wheel if ".dist-info/" not in name} == files
     folders = {path.parent for path in PACKAGE.rglob("*.py")}  # find: passes one without __init__.py over in silence
-    assert not [str(folder) for folder in folders if not (folder / "__init__.py").exists()]
+    assert all((folder / "__init__.py").exists() for folder in folders), folders
     assert SETUP["options"]["packages"] == "find:"
     assert SETUP["options.packages.find"]["include"] == "hf_langimb*"
     assert SETUP["options.package_data"]["hf_langimb"] == "py.typed"
@@ -75,11 +75,9 @@ def test_metadata_of_the_wheel(wheel):
     assert {"evaluate", "test"} == set(re.findall(r"^Provides-Extra: (.+)$", metadata, re.MULTILINE))
     required = [line for line in metadata.splitlines() if line.startswith("Requires-Dist: evaluate")]
     assert required and all("extra ==" in line for line in required)
-    (entry_points,) = (text for name, text in wheel.items() if name.endswith("/entry_points.txt"))
-    assert "langimb = hf_langimb.cli:main" in entry_points
+    assert any("langimb = hf_langimb.cli:main" in wheel[name] for name in wheel if name.endswith("/entry_points.txt"))
     (licence,) = (text for name, text in wheel.items() if name.endswith("/licenses/LICENSE"))
-    assert "Copyright 2026 The hf_langimb authors" in licence
-    assert "Hugging Face" not in licence
+    assert "Copyright 2026 The hf_langimb authors" in licence and "Hugging Face" not in licence
 
 
 # The pins.

@@ -425,56 +425,33 @@ def test_recorded_commands_have_no_tokens():
 # The command.
 
 
-@pytest.fixture(scope="module")
-def launch(tmp_path_factory):
-    """Function (*argv, **environment): `accelerate launch recipes/xnli.py` offline; its process and working folder."""
-    cache = {"HF_HOME": str(tmp_path_factory.mktemp("cache")), "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+def launch(folder, *argv, **environment):
+    """`accelerate launch recipes/xnli.py` in a folder, offline; its finished process."""
+    cache = {"HF_HOME": str(folder / "cache"), "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
     command = [str(Path(sys.executable).with_name("accelerate")), "launch", "--cpu", "--quiet"]
-
-    def call(*argv, **environment):
-        folder = tmp_path_factory.mktemp("launched")
-        done = subprocess.run(
-            [*command, str(REPOSITORY / "recipes" / "xnli.py"), *argv],
-            env=os.environ | cache | environment,
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            timeout=1800,  # ends a launch that hangs, also on a busy machine
-        )
-        return done, folder
-
-    return call
-
-
-SMALL = shlex.split("--explain_rows 6 --train_size 60 --validation_size 24 --test_size 60 --probe_rows 20")
-SMALL += shlex.split("--pretraining_steps 2 --num_train_epochs 1 --seeds 2")
-SMALL += ["--setups", "balanced_entropy", "imbalanced_entropy"]
-CHANGING = ("environment.json", "config.yaml", "report.html")  # times, command, folder
-
-
-@pytest.fixture(scope="module")
-def launched(launch):
-    """What a small run printed, and the folder in which it was called."""
-    done, folder = launch(*SMALL, PYTHONHASHSEED="1")
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout, folder
+    return subprocess.run(
+        [*command, str(REPOSITORY / "recipes" / "xnli.py"), *argv],
+        env=os.environ | cache | environment,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=1800,  # ends a launch that hangs, also on a busy machine
+    )
 
 
 @pytest.mark.slow
-def test_two_processes_write_the_same_bytes(launch, launched):
-    done, folder = launch(*SMALL, "--output_dir", "again", PYTHONHASHSEED="2")
-    assert done.returncode == 0, done.stderr[-3000:]
-    first, second = launched[1] / "runs" / "xnli-mini", folder / "again"
-    files = [path.relative_to(first) for path in first.rglob("*") if path.is_file()]
-    same = [path for path in files if path.name not in CHANGING]
+def test_the_recipe_from_the_command_line_writes_the_same_bytes_twice(tmp_path):
+    small = "--explain_rows 6 --train_size 60 --validation_size 24 --test_size 60 --probe_rows 20 --pretraining_steps 2"
+    small += " --num_train_epochs 1 --seeds 2 --setups balanced_entropy imbalanced_entropy"
+    done = launch(tmp_path, *small.split(), PYTHONHASHSEED="1")
+    again = launch(tmp_path, *small.split(), "--output_dir", "again", PYTHONHASHSEED="2")
+    assert (done.returncode, again.returncode) == (0, 0), (done.stderr + again.stderr)[-3000:]
+    run_folder, second = tmp_path / "runs" / "xnli-mini", tmp_path / "again"
+    changing = ("environment.json", "config.yaml", "report.html")  # times, command, folder
+    same = [path for path in run_folder.rglob("*") if path.is_file() and path.name not in changing]
     assert {"tokenizer.json", "model.safetensors", "results.json", "predictions.parquet"} <= {p.name for p in same}
     for path in same:
-        assert (first / path).read_bytes() == (second / path).read_bytes(), path
-
-
-@pytest.mark.slow
-def test_the_recipe_from_the_command_line(launched):
-    output, folder = launched
+        assert path.read_bytes() == (second / path.relative_to(run_folder)).read_bytes(), path
     for pattern in (
         "Predicted labels on the balanced test set",
         r"\| setup +\| language \| entailment \| neutral \| contradiction \|",
@@ -484,8 +461,7 @@ def test_the_recipe_from_the_command_line(launched):
         "All numbers: runs/xnli-mini/results.json",
         "To look at: runs/xnli-mini/report.html",
     ):
-        assert re.search(pattern, output), pattern
-    run_folder = folder / "runs" / "xnli-mini"
+        assert re.search(pattern, done.stdout), pattern
     assert (run_folder / "report.html").read_text().startswith("<!doctype html>")
     results = read_results(run_folder)
     assert (results["languages"], results["seeds"]) == (["en", "fr"], [0, 1])
@@ -496,10 +472,10 @@ def test_the_recipe_from_the_command_line(launched):
 
 
 @pytest.mark.slow
-def test_a_bad_flag_is_one_sentence(launch):
-    done, folder = launch("--seeds", "0")
+def test_a_bad_flag_is_one_sentence(tmp_path):
+    done = launch(tmp_path, "--seeds", "0")
     assert done.returncode == 1
     lines = [line for line in done.stderr.splitlines() if line.startswith("xnli.py: ")]
     assert lines == ["xnli.py: seeds must be 1 or more, got 0."]
     assert "Traceback" not in done.stderr
-    assert not (folder / "runs").exists()
+    assert not (tmp_path / "runs").exists()
