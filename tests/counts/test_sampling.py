@@ -70,14 +70,14 @@ def test_bad_shares(shares, message):
 # Sizes.
 
 
-@pytest.mark.parametrize(
-    ("available", "shares", "size"),
-    [
-        pytest.param([[130_899, 130_900, 130_903]] * 2, NLI, 523_596, id="xnli-train"),
-        pytest.param([[1_670] * 3] * 2, NLI, 6_680, id="xnli-test"),
-        pytest.param([[40_000] * 5] * 6, AMAZON, 720_000, id="amazon-train"),
-    ],
-)
+PAPER = {
+    "xnli-train": ([[130_899, 130_900, 130_903]] * 2, NLI, 523_596),
+    "xnli-test": ([[1_670] * 3] * 2, NLI, 6_680),
+    "amazon-train": ([[40_000] * 5] * 6, AMAZON, 720_000),
+}
+
+
+@pytest.mark.parametrize(("available", "shares", "size"), PAPER.values(), ids=PAPER)
 def test_largest_sizes_of_the_paper(available, shares, size):
     counts = allocate(available, shares)
     assert counts.dtype == np.int64
@@ -140,17 +140,15 @@ def test_a_plan_larger_than_the_source_says_which_cells_and_what_fits():
     assert allocate([[10, 20, 30], [30, 20, 1_200]], NLI).sum() == 120
 
 
-@pytest.mark.parametrize(
-    ("available", "size", "message"),
-    [
-        pytest.param([[9, 9], [9, 9]], -4, "whole numbers from 0 up, got -4", id="negative-size"),
-        pytest.param([[9, -1], [9, 9]], None, "whole numbers from 0 up, got -1", id="negative-source"),
-        pytest.param([[0.5, 0.5], [0.5, 0.5]], None, "got 0.5", id="shares-as-source"),
-    ],
-)
-def test_bad_sizes(available, size, message):
-    with pytest.raises(ValueError, match=message):
-        allocate(available, np.full((2, 2), 0.25), size)
+def test_bad_sizes():
+    quarters = np.full((2, 2), 0.25)
+    for available, size, found in (
+        ([[9, 9], [9, 9]], -4, "-4"),
+        ([[9, -1], [9, 9]], None, "-1"),
+        (quarters, None, "0.25"),
+    ):
+        with pytest.raises(ValueError, match=f"whole numbers from 0 up, got {found} "):
+            allocate(available, quarters, size)
 
 
 # Rows.
@@ -172,13 +170,6 @@ def test_draw_takes_columns_of_any_make(make):
     assert (draw(make(languages), make(labels), [[5] * 3] * 2, seed=0) == expected).all()
 
 
-def test_one_seed_draws_the_same_rows_and_another_other_rows():
-    languages, labels = source([[40] * 3] * 2)
-    draws = [draw(languages, labels, [[20] * 3] * 2, seed=seed).tolist() for seed in (0, 0, 1, 2)]
-    assert draws[0] == draws[1]
-    assert len({tuple(rows) for rows in draws}) == 3
-
-
 def test_every_row_of_a_cell_is_drawn_equally_often():
     languages, labels = source([[8, 4], [4, 4]])
     times = np.zeros(20)
@@ -187,23 +178,18 @@ def test_every_row_of_a_cell_is_drawn_equally_often():
     assert times == pytest.approx(np.full(20, 150), abs=45)  # 4 standard deviations
 
 
-def test_smaller_plans_are_nested_in_larger_ones():
+def test_draws_follow_the_seed_and_are_nested_and_independent_of_other_cells():
     languages, labels = source([[40] * 3] * 2)
+    draws = [draw(languages, labels, [[20] * 3] * 2, seed=seed).tolist() for seed in (0, 0, 1, 2)]
+    assert draws[0] == draws[1]
+    assert len({tuple(rows) for rows in draws}) == 3
     plans = [[[3, 0, 9], [1, 2, 3]], [[3, 8, 20], [5, 2, 3]], [[40] * 3] * 2]
     drawn = [set(draw(languages, labels, counts, seed=3).tolist()) for counts in plans]
     assert drawn[0] < drawn[1] < drawn[2] == set(range(240))
-
-
-def test_a_cell_is_drawn_alike_whatever_the_others_are_asked_for():
-    languages, labels = source([[40] * 3] * 2)
-    cell = (languages == "fr") & (labels == 1)
+    cell = (languages == "fr") & (labels == 1)  # drawn alike whatever the others are asked for
     few, many = (draw(languages, labels, counts, seed=0) for counts in ([[0] * 3, [0, 9, 0]], [[40] * 3, [7, 9, 30]]))
     assert few.tolist() == many[cell[many]].tolist()
-
-
-def test_rows_appended_to_the_source_do_not_reorder_the_others():
-    languages, labels = source([[40] * 3] * 2)
-    before = draw(languages, labels, [[9] * 3] * 2, seed=0)
+    before = draw(languages, labels, [[9] * 3] * 2, seed=0)  # rows appended to the source do not reorder the others
     more = draw(np.append(languages, ["sw"] * 5), np.append(labels, [0] * 5), [*[[9] * 3] * 2, [0] * 3], seed=0)
     assert more.tolist() == before.tolist()
 
@@ -249,30 +235,18 @@ def test_bad_draws(labels, counts, message):
 # One language an item.
 
 
-@pytest.fixture
-def translations():
-    """Forty items in three languages, shuffled."""
-    order = np.random.default_rng(0).permutation(120)
-    return np.repeat(["en", "fr", "sw"], 40)[order], np.tile(np.arange(40), 3)[order]
-
-
-def test_no_item_is_kept_in_two_languages(translations):
-    languages, items = translations
-    rows = keep_one_language_per_item(languages, items, seed=0)
+def test_no_item_is_kept_in_two_languages():
+    order = np.random.default_rng(0).permutation(120)  # forty items in three languages, shuffled
+    languages, items = np.repeat(["en", "fr", "sw"], 40)[order], np.tile(np.arange(40), 3)[order]
+    names = np.array([f"item {item}" for item in items])
+    calls = (items, 0), (items, 0), (names, 0), (items, 1)
+    rows, again, named, other = (keep_one_language_per_item(languages, column, seed=seed) for column, seed in calls)
     assert (np.diff(rows) > 0).all()
     assert sorted(items[rows]) == list(range(40)), "every item once"
-    sizes = [int((languages[rows] == language).sum()) for language in ("en", "fr", "sw")]
-    assert sorted(sizes) == [13, 13, 14]
-    names = np.array([f"item {item}" for item in items])
-    calls = (items, 0), (names, 0), (items, 1)
-    kept = [keep_one_language_per_item(languages, column, seed=seed) for column, seed in calls]
-    assert (kept[0] == keep_one_language_per_item(languages, items, seed=0)).all()
-    assert len(kept[1]) == 40
-    assert kept[0].tolist() != kept[2].tolist()
-
-
-def test_bad_items(translations):
-    languages, items = translations
+    assert sorted(int((languages[rows] == language).sum()) for language in ("en", "fr", "sw")) == [13, 13, 14]
+    assert (rows == again).all()
+    assert len(named) == 40
+    assert rows.tolist() != other.tolist()
     with pytest.raises(ValueError, match="found 120 in the language column, 1 in the item"):
         keep_one_language_per_item(languages, items[:1], seed=0)
     with pytest.raises(ValueError, match="item column has 120 null"):
