@@ -128,12 +128,9 @@ def test_schemes_meet_where_their_marginals_do():
 
 @pytest.mark.parametrize("scheme", DIVIDING)
 def test_error_lists_the_empty_cells_and_the_ways_out(scheme):
-    with pytest.raises(ValueError, match="cannot weight cells without rows") as error:
+    listed = r"cannot weight cells without rows: \(l0, c1\), \(l0, c2\), \(l2, c0\)\. .*'ignore' or 'smooth'"
+    with pytest.raises(ValueError, match=f"'{scheme}' {listed}"):
         cell_weights(table(GAPPED["one-label-left"]), scheme)
-    message = str(error.value)
-    assert repr(scheme) in message
-    assert ": (l0, c1), (l0, c2), (l2, c0). " in message
-    assert "'ignore' or 'smooth'" in message
 
 
 def test_error_refuses_only_what_the_formula_divides_by():
@@ -209,14 +206,6 @@ def test_smooth_adds_rows_to_each_cell():
 # Bad input.
 
 
-def test_unknown_names_list_the_known_ones():
-    distribution = table(FULL["xnli"])
-    with pytest.raises(ValueError, match="'balanced': choose one of none, class, per_language, independence, joint"):
-        cell_weights(distribution, "balanced")
-    with pytest.raises(ValueError, match="missing_cell_policy 'skip': choose one of error, ignore, smooth"):
-        cell_weights(distribution, "none", missing_cell_policy="skip")
-
-
 @pytest.mark.parametrize("smoothing", [0, -1, float("nan"), float("inf")])
 def test_smoothing_must_be_a_number_above_zero(smoothing):
     with pytest.raises(ValueError, match=f"above 0 .*got {smoothing}"):
@@ -224,7 +213,12 @@ def test_smoothing_must_be_a_number_above_zero(smoothing):
 
 
 @every_scheme
-@pytest.mark.parametrize("policy", MISSING_CELL_POLICIES)
-def test_no_rows_no_weights(scheme, policy):
-    with pytest.raises(ValueError, match="at least one row"):
-        cell_weights(table([[0, 0], [0, 0]]), scheme, missing_cell_policy=policy)
+def test_unknown_names_list_the_known_ones_and_no_rows_have_no_weights(scheme):
+    distribution = table(FULL["xnli"])
+    with pytest.raises(ValueError, match="'balanced': choose one of none, class, per_language, independence, joint"):
+        cell_weights(distribution, "balanced")
+    with pytest.raises(ValueError, match="missing_cell_policy 'skip': choose one of error, ignore, smooth"):
+        cell_weights(distribution, scheme, missing_cell_policy="skip")
+    for policy in MISSING_CELL_POLICIES:
+        with pytest.raises(ValueError, match="at least one row"):
+            cell_weights(table([[0, 0], [0, 0]]), scheme, missing_cell_policy=policy)

@@ -265,49 +265,34 @@ def test_damaged_metadata_is_named(tmp_path, file, content):
 # Text columns.
 
 
-@pytest.mark.parametrize(
-    ("present", "asked", "found"),
-    [
-        (["text", "label"], [], ["text"]),
-        (["hypothesis", "premise", "text"], [], ["premise", "hypothesis"]),
-        (["sentence2", "sentence1"], [], ["sentence1", "sentence2"]),
-        (["text_pair", "text"], [], ["text", "text_pair"]),
-        (["text", "title", "body"], ["body"], ["body"]),
-        (["text", "title", "body"], ["title", "body"], ["title", "body"]),
-    ],
-)
-def test_text_columns(present, asked, found):
-    assert find_text_columns(Dataset.from_dict({name: ["a"] for name in present}), asked) == found
-
-
-@pytest.mark.parametrize(
-    ("asked", "message"),
-    [
-        ([], r"Found no text column among \['body', 'title'\]: name one or two with text_column"),
-        (["text"], "Expected a text column 'text', found columns"),
-        (["title", "text"], "Expected a text column 'text', found columns"),
-        (["title", "body", "title"], "one text column or two"),
-    ],
-)
-def test_no_text_columns(asked, message):
-    with pytest.raises(ValueError, match=message):
-        find_text_columns(Dataset.from_dict({"title": ["a"], "body": ["b"]}), asked)
+def test_text_columns():
+    for present, asked, found in (
+        ("text label", "", "text"),
+        ("hypothesis premise text", "", "premise hypothesis"),
+        ("sentence2 sentence1", "", "sentence1 sentence2"),
+        ("text_pair text", "", "text text_pair"),
+        ("text title body", "body", "body"),
+        ("text title body", "title body", "title body"),
+    ):
+        assert find_text_columns(Dataset.from_dict({n: ["a"] for n in present.split()}), asked.split()) == found.split()
+    for asked, message in (
+        ("", r"Found no text column among \['body', 'title'\]: name one or two with text_column"),
+        ("text", "Expected a text column 'text', found columns"),
+        ("title text", "Expected a text column 'text', found columns"),
+        ("title body title", "one text column or two"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            find_text_columns(Dataset.from_dict({"title": ["a"], "body": ["b"]}), asked.split())
 
 
 # Standard columns.
 
 
 def test_standard_columns():
-    loaded = standardise(named())
+    loaded, text = standardise(named()), Value("string")
     assert loaded.column_names == ["text", "language", "label", "id"]
-    assert loaded.features == Features(
-        {
-            "text": Value("string"),
-            "language": Value("string"),
-            "label": ClassLabel(names=["no", "yes"]),
-            "id": Value("string"),
-        }
-    )
+    labels = ClassLabel(names=["no", "yes"])
+    assert loaded.features == Features({"text": text, "language": text, "label": labels, "id": text})
     assert loaded.to_dict() == ROWS | {"id": ["0", "1", "2"]}
 
 
@@ -335,13 +320,10 @@ def test_class_labels_keep_their_order_and_follow_another():
     assert turned["label"][:] == [2, 0, 0]
 
 
-def test_languages_of_every_type():
+def test_languages_of_every_type_and_some_alone():
     dataset = rows(language=[0, 1, 0]).cast_column("language", ClassLabel(names=["fr", "en"]))
     assert standardise(dataset)["language"][:] == ["fr", "en", "fr"]
     assert standardise(rows(language=[7, 8, 7]))["language"][:] == ["7", "8", "7"]
-
-
-def test_only_some_languages():
     loaded = standardise(rows(), languages=["fr"])
     assert loaded["text"][:] == ["un", "deux"]
     assert loaded.features["label"].names == ["0", "1"]
@@ -350,9 +332,8 @@ def test_only_some_languages():
 
 def test_other_column_names_and_a_pair():
     dataset = Dataset.from_dict({"a": ["x"], "b": ["y"], "lang": ["fr"], "stars": [3], "item": [12], "more": [0]})
-    loaded = standardise(
-        dataset, text_columns=["b", "a"], language_column="lang", label_column="stars", id_column="item"
-    )
+    columns = {"language_column": "lang", "label_column": "stars", "id_column": "item"}
+    loaded = standardise(dataset, text_columns=["b", "a"], **columns)
     assert loaded.to_dict() == {"b": ["y"], "a": ["x"], "language": ["fr"], "label": [0], "id": ["12"]}
 
 
@@ -377,9 +358,8 @@ def test_what_cannot_be_standardised(changes, settings, message):
 
 
 def test_hidden_test_labels_are_refused():
-    dataset = named().map(lambda row: {"label": -1})
     with pytest.raises(ValueError, match="-1"):
-        standardise(dataset)
+        standardise(named().map(lambda row: {"label": -1}))
 
 
 # Tokens.
@@ -439,12 +419,8 @@ def test_pairs_and_splits(tmp_path):
     both = DatasetDict(validation=Dataset.from_dict(pairs), test=Dataset.from_dict(pairs | {"premise": ["e", "f"]}))
     both.save_to_disk(tmp_path / "both")
     assert DataSpec(str(tmp_path / "both")).texts()["premise"][:] == ["f", "e"]  # the split test
-    assert DataSpec(str(tmp_path / "both"), split="validation").texts().column_names == [
-        "premise",
-        "hypothesis",
-        "language",
-        "id",
-    ]
+    found = DataSpec(str(tmp_path / "both"), split="validation").texts()
+    assert found.column_names == ["premise", "hypothesis", "language", "id"]
     DatasetDict(a=Dataset.from_dict(pairs), b=Dataset.from_dict(pairs)).save_to_disk(tmp_path / "others")
     with pytest.raises(ValueError, match=r"others: Expected one split, found a, b: name one with split"):
         DataSpec(str(tmp_path / "others")).texts()
