@@ -56,8 +56,9 @@ def finished(tmp_path_factory, mini_xnli_rows):
     from transformers import AutoModelForSequenceClassification, BertConfig, BertForMaskedLM
 
     from hf_langimb import JointDistribution, attribute, cell_weights
+    from hf_langimb.files import write_json
     from hf_langimb.models.adapters import add_lora
-    from hf_langimb.models.axes import axes_of, write_axes
+    from hf_langimb.models.axes import AXES_FILE, axes_of
     from hf_langimb.models.mini_bert import SHAPE, train_tokenizer
     from hf_langimb.results.page import write_report
     from hf_langimb.results.schema import read_results, write_results
@@ -86,7 +87,7 @@ def finished(tmp_path_factory, mini_xnli_rows):
         model = add_lora(model, 2) if name.endswith("lora") else model
         model.save_pretrained(place)
         tokenizer.save_pretrained(place)
-        write_axes(place, axes)
+        write_json(place / AXES_FILE, axes)
         (place / "probe.json").write_text("{}\n")
         attribute(
             model, tokenizer, mini_xnli_rows.select(range(4)), out=folder / "attributions" / f"{name}-seed-0", budget=20

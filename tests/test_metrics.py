@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 import hf_langimb
-from hf_langimb import LangImbTrainer, evaluate_predictions
+from hf_langimb import evaluate_predictions
 
 FOLDER = Path(hf_langimb.__file__).parent / "metrics"
 
@@ -47,6 +47,9 @@ def test_reliance_on_the_language(columns, tmp_path):
     assert found["dependence_bits"] == pytest.approx(expected["dependence_bits"])
     assert found["dependence_bits_corrected"] == pytest.approx(expected["dependence_bits_corrected"])
     assert found["reliance"] is None
+    for part in np.array_split(np.arange(300), 4):
+        metric.add_batch(predictions=predictions[part], languages=languages[part])
+    assert metric.compute() == found, "batches add up"
     copied = metric.compute(
         predictions=predictions, languages=languages, training_labels=predictions, training_languages=languages
     )
@@ -60,15 +63,6 @@ def test_what_is_left_out_and_what_is_half_given(tmp_path):
     assert found["accuracy"] == 0.5 and "accuracy_fr" not in found
     with pytest.raises(ValueError, match="Expected both training_labels and training_languages"):
         load("language_reliance", tmp_path).compute(predictions=[0], languages=["en"], training_labels=[0])
-
-
-def test_batches_add_up(columns, tmp_path):
-    metric = load("language_reliance", tmp_path)
-    languages, _, predictions = columns
-    for part in np.array_split(np.arange(300), 4):
-        metric.add_batch(predictions=predictions[part], languages=languages[part])
-    whole = load("language_reliance", tmp_path).compute(predictions=predictions, languages=languages)
-    assert metric.compute() == whole
 
 
 @pytest.mark.parametrize("name", ["per_language_accuracy", "language_reliance"])
@@ -88,24 +82,16 @@ def test_the_example_of_its_page(monkeypatch, name):
     }
 
 
-def test_in_a_trainer_rows_keep_their_order(bert_tokenizer, tiny_bert, tiny_dataset, training_arguments, tmp_path):
+def test_in_a_trainer_rows_keep_their_order(bert_tokenizer, build, tiny_dataset, tmp_path):
     metric = load("per_language_accuracy", tmp_path)
     rows = tiny_dataset(bert_tokenizer, length=(1, 12))
 
-    def compute_metrics(evaluated):
-        return metric.compute(
-            predictions=evaluated.predictions.argmax(-1), references=evaluated.label_ids, languages=rows["language"]
-        )
+    def measure(evaluated):
+        columns = {"references": evaluated.label_ids, "languages": rows["language"]}
+        return metric.compute(predictions=evaluated.predictions.argmax(-1), **columns)
 
-    arguments = training_arguments(train_sampling_strategy="group_by_length", per_device_eval_batch_size=4)
-    trainer = LangImbTrainer(
-        tiny_bert(),
-        arguments,
-        train_dataset=rows,
-        eval_dataset=rows,
-        processing_class=bert_tokenizer,
-        compute_metrics=compute_metrics,
-    )
+    settings = {"train_sampling_strategy": "group_by_length", "per_device_eval_batch_size": 4}
+    trainer = build(data=rows, eval_dataset=rows, keywords={"compute_metrics": measure}, **settings)
     found = trainer.evaluate()
     output = trainer.predict(rows)
     assert output.label_ids.tolist() == rows["label"][:]  # in order, though batches of training go by length

@@ -10,7 +10,7 @@ import numpy as np
 
 from hf_langimb.counts.columns import class_label_names
 from hf_langimb.counts.distribution import JointDistribution
-from hf_langimb.files import read_json, write_json
+from hf_langimb.files import read_json
 
 AXES_FILE = "langimb.json"
 IGNORED_LABEL = -100
@@ -28,11 +28,6 @@ def axes_of(
         "class_weighting": class_weighting,
         "weights": weights.tolist(),
     }
-
-
-def write_axes(folder: str | Path, axes: dict[str, Any]) -> None:
-    """Write `langimb.json` to the folder of the weights."""
-    write_json(Path(folder, AXES_FILE), axes)
 
 
 def read_axes(folder: str | Path) -> dict[str, Any] | None:

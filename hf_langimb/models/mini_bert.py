@@ -26,16 +26,9 @@ from hf_langimb.models.loading import tokenize
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 LONGEST_TEXT = 64  # tokens of a pair
-SHAPE = {
-    "hidden_size": 64,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 2,
-    "intermediate_size": 128,
-    "max_position_embeddings": LONGEST_TEXT,
-    "initializer_range": 0.12,  # 1 / sqrt(hidden size), about: BERT's 0.02 fits a width of 768
-    "hidden_dropout_prob": 0.0,
-    "attention_probs_dropout_prob": 0.0,
-}
+SHAPE: dict[str, Any] = {"hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 128}
+SHAPE |= {"max_position_embeddings": LONGEST_TEXT, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+SHAPE |= {"initializer_range": 0.12}  # 1 / sqrt(hidden size), about: BERT's 0.02 fits a width of 768
 MASKED_SHARE = 0.3
 
 

@@ -8,8 +8,6 @@ from typing import Any
 import torch
 from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase, default_data_collator
 
-UNSEEN_LANGUAGE = -1
-
 
 class DataCollatorWithLanguage:
     """Pads a batch and turns its language column into `language_ids`, int64[B].
@@ -44,10 +42,6 @@ class DataCollatorWithLanguage:
         languages = [feature.pop(self.language_column, None) for feature in features]
         batch = self.collator(features)
         if any(language is not None for language in languages):
-            batch["language_ids"] = torch.tensor([self._id(language) for language in languages], dtype=torch.int64)
+            names = [str(name.item() if isinstance(name, torch.Tensor) else name) for name in languages]
+            batch["language_ids"] = torch.tensor([self._ids.get(name, -1) for name in names], dtype=torch.int64)
         return batch
-
-    def _id(self, language: Any) -> int:
-        """Position of a language on the axis."""
-        value = language.item() if isinstance(language, torch.Tensor) else language
-        return self._ids.get(str(value), UNSEEN_LANGUAGE)

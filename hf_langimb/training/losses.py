@@ -36,8 +36,9 @@ def weighted_cross_entropy(
     Returns:
         [B]. Sum it and divide by the number of labelled rows, not by the sum of weights.
     """
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     losses = F.cross_entropy(
-        _at_least_float32(logits), labels, reduction="none", ignore_index=IGNORED_LABEL, label_smoothing=label_smoothing
+        logits, labels, reduction="none", ignore_index=IGNORED_LABEL, label_smoothing=label_smoothing
     )
     row_weights = weights.to(losses.device)[language_ids.clamp(min=0), labels.clamp(min=0)]
     return losses * torch.where(language_ids >= 0, row_weights, 1.0)
@@ -52,7 +53,7 @@ def negative_entropy(logits: torch.Tensor) -> torch.Tensor:
     Returns:
         [B], from -log C (uniform) to 0; finite also where p underflows, since log p comes from log_softmax.
     """
-    log_probabilities = F.log_softmax(_at_least_float32(logits), dim=-1)
+    log_probabilities = F.log_softmax(logits, dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32))
     return (log_probabilities.exp() * log_probabilities).sum(dim=-1)
 
 
@@ -74,11 +75,6 @@ def mean_losses(rows: torch.Tensor) -> dict[str, float]:
     uniform = (per_cell / torch.bincount(cells)).mean()
     losses = {"loss": own.mean(), "plain_loss": plain.mean(), "uniform_loss": uniform}
     return {name: value.item() if math.isfinite(value.item()) else float("nan") for name, value in losses.items()}
-
-
-def _at_least_float32(logits: torch.Tensor) -> torch.Tensor:
-    """Half-precision logits as float32."""
-    return logits if logits.dtype == torch.float64 else logits.float()
 
 
 def is_content(ids: torch.Tensor, tokenizer: Any) -> torch.Tensor:

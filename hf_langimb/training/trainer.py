@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import random
+from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,16 +15,43 @@ from transformers.trainer_utils import EvalLoopOutput, has_length
 
 from hf_langimb.counts.distribution import JointDistribution
 from hf_langimb.counts.weighting import cell_weights
+from hf_langimb.files import write_json
 from hf_langimb.models.adapters import add_lora, base_model_of, head_parameters, problem_of
-from hf_langimb.models.axes import IGNORED_LABEL, axes_of, class_names, name_labels, write_axes
+from hf_langimb.models.axes import AXES_FILE, IGNORED_LABEL, axes_of, class_names, name_labels
 from hf_langimb.training import losses
 from hf_langimb.training.arguments import LangImbTrainingArguments
 from hf_langimb.training.checks import count_for_model, other_ids, selecting_datasets
 from hf_langimb.training.collator import DataCollatorWithLanguage
 from hf_langimb.training.publishing import PublishingTrainer
-from hf_langimb.training.samplers import ShuffledBatches
 
 logger = logging.getLogger(__name__)
+
+
+class ShuffledBatches(torch.utils.data.Sampler[int]):
+    """The batches of a length-grouping sampler in random order, a last smaller one at the end.
+
+    The order depends on seed and epoch alone: it is the same in every process, and when an epoch is resumed.
+    """
+
+    def __init__(self, sampler: Any, batch_size: int, seed: int) -> None:
+        self.sampler, self.batch_size, self.seed = sampler, batch_size, seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Accelerate's data loader at the start of each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self.seed + self.epoch)
+        self.sampler.generator = generator
+        rows = list(self.sampler)
+        full = len(rows) // self.batch_size
+        for batch in torch.randperm(full, generator=generator).tolist():
+            yield from rows[batch * self.batch_size : (batch + 1) * self.batch_size]
+        yield from rows[full * self.batch_size :]
 
 
 class LangImbTrainer(PublishingTrainer):
@@ -38,9 +67,7 @@ class LangImbTrainer(PublishingTrainer):
         weights: float32[L, C], the class weights.
 
     Raises:
-        ValueError: the data lack a language or label column, have nulls or labels that do not fit the model, the
-            evaluation set has a language or label unseen in training, a cell to be weighted is empty, the masked loss
-            needs a mask token that the tokenizer lacks, or the model is no sequence classifier.
+        ValueError: data, model, tokenizer or arguments do not fit together; the message says what to do.
         TypeError: `args` are no LangImbTrainingArguments, or `compute_loss_func` is given.
     """
 
@@ -302,5 +329,5 @@ class LangImbTrainer(PublishingTrainer):
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """`Trainer`'s, with the axes next to the weights: a folder of adapters has no configuration for them."""
         if self.args.should_save and (axes := getattr(self.model.config, "langimb", None)):
-            write_axes(output_dir or self.args.output_dir, axes)
+            write_json(Path(output_dir or self.args.output_dir, AXES_FILE), axes)
         super().save_model(output_dir, _internal_call)

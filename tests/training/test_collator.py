@@ -47,13 +47,6 @@ def test_the_rest_of_the_batch_is_padded_as_ever_and_the_rows_stay_whole(bert_to
     assert [row["language"] for row in features] == list(AXIS)
 
 
-def test_rows_without_the_column_have_no_language_ids(bert_tokenizer):
-    collate = DataCollatorWithLanguage(bert_tokenizer, languages=AXIS, language_column="lang")
-    unnamed = [{**bert_tokenizer("w1 w2"), "label": 0}, {**bert_tokenizer("w3"), "label": 1}]
-    assert "language_ids" not in collate(unnamed)
-    assert collate(rows(bert_tokenizer, AXIS, column="lang"))["language_ids"].tolist() == [0, 1, 2]
-
-
 def test_another_collator_does_the_rest_and_never_sees_the_language(bert_tokenizer):
     seen = []
 
@@ -68,9 +61,14 @@ def test_another_collator_does_the_rest_and_never_sees_the_language(bert_tokeniz
     assert all("language" not in row for row in seen)
 
 
-def test_without_a_tokenizer_rows_of_equal_length_are_stacked():
+def test_rows_without_a_language_or_of_equal_length(bert_tokenizer):
+    collate = DataCollatorWithLanguage(bert_tokenizer, languages=AXIS, language_column="lang")
+    assert "language_ids" not in collate(rows(bert_tokenizer, AXIS, column="language"))
+    assert collate(rows(bert_tokenizer, AXIS, column="lang"))["language_ids"].tolist() == [0, 1, 2]
     first, second = {"input_ids": [1, 2], "label": 1, "language": "fr"}, {"input_ids": [3, 4], "label": 0}
-    batch = DataCollatorWithLanguage(languages=AXIS)([first, second | {"language": "en"}])
-    assert batch["input_ids"].tolist() == [[1, 2], [3, 4]]
-    assert batch["labels"].tolist() == [1, 0]
-    assert batch["language_ids"].tolist() == [1, 0]
+    batch = DataCollatorWithLanguage(languages=AXIS)([first, second | {"language": "en"}])  # without a tokenizer
+    assert {name: tensor.tolist() for name, tensor in batch.items()} == {
+        "input_ids": [[1, 2], [3, 4]],
+        "labels": [1, 0],
+        "language_ids": [1, 0],
+    }

@@ -10,9 +10,8 @@ from datasets import ClassLabel
 @pytest.mark.parametrize("batch", [4, 8, 100])  # 21 rows: the last batch is uneven
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_evaluation_reports_own_plain_and_uniform_loss(build, tiny_bert, rows, batch, smoothing):
-    trainer = build(
-        eval_dataset=rows, weighting="per_language", label_smoothing_factor=smoothing, per_device_eval_batch_size=batch
-    )
+    settings = {"label_smoothing_factor": smoothing, "per_device_eval_batch_size": batch}
+    trainer = build(eval_dataset=rows, weighting="per_language", **settings)
     metrics = trainer.evaluate()
     model = tiny_bert()
     cells = {}

@@ -52,15 +52,12 @@ def test_the_gradient_with_mask_rows_drawn_at_random(bert_tokenizer, tiny_datase
     assert_same_gradients(gradients_of(trainer), expected, absolute=1e-6)
 
 
-def test_rows_labelled_minus_100_do_not_count(build, tiny_bert, rows, gradients_of):
+def test_the_gradient_of_ignored_rows_and_smoothed_labels(build, tiny_bert, rows, gradients_of):
     data = rows.map(lambda row, i: {"label": row["label"] if i % 3 else -100}, with_indices=True)
     trainer = build(tiny_bert().double(), data, entropy=1.0, batch=4, accumulation=6)
     expected = gradients_by_hand(tiny_bert().double(), data, weights=None, entropy_weight=1.0)
     assert_same_gradients(gradients_of(trainer), expected, absolute=1e-6)
     assert trainer.distribution.rows == 14
-
-
-def test_label_smoothing_weighs_the_smoothed_loss(build, tiny_bert, rows, gradients_of):
     trainer = build(tiny_bert().double(), weighting="per_language", label_smoothing_factor=0.2, batch=7, accumulation=3)
     expected = gradients_by_hand(tiny_bert().double(), rows, smoothing=0.2)
     assert_same_gradients(gradients_of(trainer), expected, absolute=1e-6)
@@ -153,11 +150,10 @@ def test_the_stock_trainer_is_no_baseline_under_accumulation(
 
 
 def test_bf16_training_computes_its_losses_in_float32(build, tiny_bert, rows):
+    settings = {"weighting": "per_language", "entropy": 1.0, "batch": 7, "accumulation": 3, "log_every": 1}
     logs = {}
     for bf16 in (False, True):
-        trainer = build(
-            weighting="per_language", entropy=1.0, bf16=bf16, batch=7, accumulation=3, log_every=1, max_steps=4
-        )
+        trainer = build(bf16=bf16, max_steps=4, **settings)
         dtypes, own = set(), trainer.compute_loss_func
 
         def recording(*args, own=own, dtypes=dtypes, **kwargs):
@@ -186,9 +182,8 @@ def test_a_bf16_model_trains_with_float32_losses(build, tiny_bert):
 
 @pytest.mark.parametrize(("batch", "accumulation", "every"), [(7, 1, 1), (2, 4, 1), (3, 3, 2), (2, 3, 5)])
 def test_the_parts_of_the_loss_are_logged(build, batch, accumulation, every):
-    trainer = build(
-        weighting="per_language", entropy=0.7, batch=batch, accumulation=accumulation, log_every=every, max_steps=11
-    )
+    settings = {"batch": batch, "accumulation": accumulation, "log_every": every, "max_steps": 11}
+    trainer = build(weighting="per_language", entropy=0.7, **settings)
     for _ in range(2):  # a second training starts its averages afresh
         trainer.train()
         logged = [entry for entry in trainer.state.log_history if "loss" in entry]

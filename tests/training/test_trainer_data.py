@@ -9,7 +9,7 @@ from conftest import SKEWED
 from datasets import ClassLabel, Dataset
 from transformers import AutoModelForSequenceClassification, DataCollatorWithPadding
 
-from hf_langimb import JointDistribution, LangImbTrainer
+from hf_langimb import JointDistribution
 
 
 @pytest.mark.parametrize("remove_unused", [True, False])
@@ -55,12 +55,9 @@ def test_names_that_the_model_has_already_stay(build, tiny_bert, rows):
 
 
 def test_another_collator_is_wrapped(build, tiny_bert, rows, bert_tokenizer, gradients_of):
-    trainer = build(
-        tiny_bert().double(),
-        weighting="per_language",
-        batch=21,
-        keywords={"data_collator": DataCollatorWithPadding(bert_tokenizer, pad_to_multiple_of=8)},
-    )
+    collator = DataCollatorWithPadding(bert_tokenizer, pad_to_multiple_of=8)
+    settings = {"weighting": "per_language", "batch": 21, "keywords": {"data_collator": collator}}
+    trainer = build(tiny_bert().double(), **settings)
     assert_same_gradients(gradients_of(trainer), gradients_by_hand(tiny_bert().double(), rows), absolute=1e-6)
 
 
@@ -72,13 +69,11 @@ def test_training_is_quiet(build, rows):
         trainer.evaluate()
 
 
-def test_batches_grouped_by_length_come_shuffled_and_whole(bert_tokenizer, tiny_bert, training_arguments):
+def test_batches_grouped_by_length_come_shuffled_and_whole(build):
     lengths = [3 + row % 40 for row in range(323)]
     columns = {"input_ids": [[5] * n for n in lengths], "attention_mask": [[1] * n for n in lengths]}
     columns |= {"label": [row % 3 for row in range(323)], "language": ["fr", "en"] * 161 + ["fr"]}
-    rows = Dataset.from_dict(columns)
-    arguments = training_arguments(train_sampling_strategy="group_by_length", per_device_train_batch_size=4)
-    trainer = LangImbTrainer(tiny_bert(), arguments, train_dataset=rows, processing_class=bert_tokenizer)
+    trainer = build(data=Dataset.from_dict(columns), train_sampling_strategy="group_by_length", batch=4)
     order = list(trainer._get_train_sampler())
     assert sorted(order) == list(range(323))
     batches = [[lengths[row] for row in order[start : start + 4]] for start in range(0, 320, 4)]

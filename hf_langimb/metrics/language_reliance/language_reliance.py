@@ -32,15 +32,11 @@ class LanguageReliance(evaluate.Metric):
     """How much predictions depend on the language."""
 
     def _info(self) -> evaluate.MetricInfo:
-        labels = (datasets.Value("int64"), datasets.Value("string"))
-        return evaluate.MetricInfo(
-            description=DESCRIPTION,
-            citation="",
-            inputs_description=INPUTS,
-            features=[
-                datasets.Features({"predictions": label, "languages": datasets.Value("string")}) for label in labels
-            ],
-        )
+        features = [
+            datasets.Features({"predictions": label, "languages": datasets.Value("string")})
+            for label in (datasets.Value("int64"), datasets.Value("string"))
+        ]
+        return evaluate.MetricInfo(DESCRIPTION, citation="", features=features, inputs_description=INPUTS)
 
     def _compute(
         self,
@@ -54,7 +50,7 @@ class LanguageReliance(evaluate.Metric):
         predicted = JointDistribution.from_columns(list(languages), list(predictions))
         dependence = predicted.mutual_information_bits
         trained = 0.0
-        if training_labels is not None and training_languages is not None:
+        if training_languages is not None:
             trained = JointDistribution.from_columns(training_languages, training_labels).mutual_information_bits
         return {
             "dependence_bits": dependence,

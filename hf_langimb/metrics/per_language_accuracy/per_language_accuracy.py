@@ -5,6 +5,7 @@ from typing import Any
 import datasets
 import evaluate
 import numpy as np
+import pandas as pd
 
 DESCRIPTION = """\
 Accuracy over all rows, in each language, in the worst language, and in the worst cell (rows with one label in one
@@ -28,32 +29,21 @@ class PerLanguageAccuracy(evaluate.Metric):
     """Accuracy in each language."""
 
     def _info(self) -> evaluate.MetricInfo:
-        labels = (datasets.Value("int64"), datasets.Value("string"))
-        return evaluate.MetricInfo(
-            description=DESCRIPTION,
-            citation="",
-            inputs_description=INPUTS,
-            features=[
-                datasets.Features({"predictions": label, "references": label, "languages": datasets.Value("string")})
-                for label in labels
-            ],
-        )
+        languages = datasets.Value("string")
+        features = [
+            datasets.Features({"predictions": label, "references": label, "languages": languages})
+            for label in (datasets.Value("int64"), datasets.Value("string"))
+        ]
+        return evaluate.MetricInfo(DESCRIPTION, citation="", features=features, inputs_description=INPUTS)
 
     def _compute(self, predictions: Any, references: Any, languages: Any) -> dict[str, float]:
-        predictions, references, languages = (np.asarray(column) for column in (predictions, references, languages))
-        counted = references != -100 if references.dtype.kind == "i" else np.ones(len(references), dtype=bool)
-        predictions, references, languages = predictions[counted], references[counted], languages[counted]
-        right = predictions == references
-        names = np.unique(languages).tolist()
-        by_language = {f"accuracy_{name}": float(right[languages == name].mean()) for name in names}
-        cells = [
-            right[(languages == name) & (references == label)].mean()
-            for name in names
-            for label in np.unique(references[languages == name])
-        ]
+        right = np.asarray(predictions) == np.asarray(references)
+        rows = pd.DataFrame({"right": right, "language": languages, "label": references})
+        rows = rows[rows["label"] != -100]
+        by_language = rows.groupby("language")["right"].mean()
         return {
-            "accuracy": float(right.mean()),
-            "worst_language_accuracy": min(by_language.values()),
-            "worst_cell_accuracy": float(min(cells)),
-            **by_language,
+            "accuracy": float(rows["right"].mean()),
+            "worst_language_accuracy": float(by_language.min()),
+            "worst_cell_accuracy": float(rows.groupby(["language", "label"])["right"].mean().min()),
+            **{f"accuracy_{name}": float(value) for name, value in by_language.items()},
         }
