@@ -63,7 +63,9 @@ def test_another_collator_does_the_rest_and_never_sees_the_language(bert_tokeniz
 
 def test_rows_without_a_language_or_of_equal_length(bert_tokenizer):
     collate = DataCollatorWithLanguage(bert_tokenizer, languages=AXIS, language_column="lang")
-    assert "language_ids" not in collate(rows(bert_tokenizer, AXIS, column="language"))
+    assert "language_ids" not in collate(
+        [{**bert_tokenizer("w1 w2"), "label": 0}, {**bert_tokenizer("w3"), "label": 1}]
+    )
     assert collate(rows(bert_tokenizer, AXIS, column="lang"))["language_ids"].tolist() == [0, 1, 2]
     first, second = {"input_ids": [1, 2], "label": 1, "language": "fr"}, {"input_ids": [3, 4], "label": 0}
     batch = DataCollatorWithLanguage(languages=AXIS)([first, second | {"language": "en"}])  # without a tokenizer
