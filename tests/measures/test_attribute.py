@@ -292,6 +292,7 @@ def test_a_damaged_store(explain, tmp_path):
         ("tokens-00000.parquet", (folder / "tokens-00000.parquet").read_bytes(), "do not contain the 12 examples"),
         ("examples-00000.parquet", b"?", "a shard that cannot be read"),
         ("manifest.json", json.dumps(manifest | {"schema_version": 9}).encode(), "has schema_version 9, .* reads 1"),
+        ("manifest.json", json.dumps(manifest | {"shards": "2", "labels": None}).encode(), "no valid shards, labels: "),
         ("manifest.json", b"{", r"manifest.json is not valid JSON .*: remove the folder and run the command again"),
     ):
         (folder / name).write_bytes(content)

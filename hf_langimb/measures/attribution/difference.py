@@ -214,7 +214,7 @@ def _opened(stores: Iterable[Store]) -> list[AttributionStore]:
     first = opened[0]
     names = (*SETTINGS, "seed") if first.manifest["method"] == "shapley" else SETTINGS
     for store, name in product(opened[1:], names):
-        ours, theirs = first.manifest[name], store.manifest[name]
+        ours, theirs = first.manifest.get(name), store.manifest.get(name)
         if ours != theirs:
             raise ValueError(
                 f"{first.folder} and {store.folder} cannot be compared: {name} is {ours!r} in one and {theirs!r} in "

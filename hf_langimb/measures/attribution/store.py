@@ -19,6 +19,8 @@ from hf_langimb.measures.attribution.examples import Attribution, Example
 
 MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1
+AGAIN = "remove the folder and run the command again"
+FORM = {"shards": int, "examples": int, "labels": list, "method": str}  # of what every manifest must contain
 
 
 class AttributionStore:
@@ -71,7 +73,7 @@ class AttributionStore:
         """The table of a kind, with rows of each example."""
         number, shards = self.manifest["examples"], self.manifest["shards"]
         written = shards - len(_missing(self.folder, shards))
-        found, again = "", "remove the folder and run the same command again"
+        found = ""
         if not shards:
             found = f"no {MANIFEST}: run `langimb explain` first"
         elif written < shards:
@@ -81,9 +83,9 @@ class AttributionStore:
                 table = pa.concat_tables([pq.read_table(_shard(self.folder, kind, i)) for i in range(shards)])
                 rows = np.sort(table["example"].to_numpy())
                 if not np.array_equal(rows if kind == "examples" else np.unique(rows), np.arange(number)):
-                    found = f"shards that do not contain the {number} examples of {MANIFEST}, each once: {again}"
-            except (pa.ArrowInvalid, OSError) as error:
-                found = f"a shard that cannot be read ({error}): {again}"
+                    found = f"shards that do not contain the {number} examples of {MANIFEST}, each once: {AGAIN}"
+            except (pa.ArrowInvalid, KeyError, OSError) as error:  # KeyError: a column is missing
+                found = f"a shard that cannot be read ({error}): {AGAIN}"
         if found:
             raise ValueError(f"Expected complete attributions in {self.folder}, got {found}.")
         return table
@@ -111,10 +113,15 @@ def _read_manifest(folder: Path) -> dict[str, Any] | None:
     path = folder / MANIFEST
     if not path.is_file():
         return None
-    manifest = read_json(path, "remove the folder and run the command again")
+    manifest = read_json(path, AGAIN)
     entries: dict[str, Any] = manifest if isinstance(manifest, dict) else {}
+    problem = ""
     if (version := entries.get("schema_version")) != SCHEMA_VERSION:
-        raise ValueError(f"{path} has schema_version {version}, this hf_langimb reads {SCHEMA_VERSION}.")
+        problem = f"has schema_version {version}, this hf_langimb reads {SCHEMA_VERSION}"
+    elif wrong := [key for key, kind in FORM.items() if not isinstance(entries.get(key), kind)]:
+        problem = f"has no valid {', '.join(wrong)}: {AGAIN}"
+    if problem:
+        raise ValueError(f"{path} {problem}.")
     return entries
 
 
