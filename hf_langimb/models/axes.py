@@ -101,7 +101,7 @@ def match_labels(dataset: Any, names: Sequence[str]) -> list[str | None]:
     known = folded if len(folded) == len(names) else {}
     ids = dict(enumerate(names))
     given = [ids.get(v, v) if isinstance(v, int) else v and known.get(str(v).casefold(), v) for v in given]
-    if unknown := sorted({str(value) for value in given if value is not None} - {*names}):
+    if unknown := sorted({str(value) for value in given if value is not None and value not in names}):
         advice = "rename them"
         if all(name.startswith("LABEL_") for name in names):
             advice += ", or say what the model's classes are (id2label in its config.json; --labels of evaluate.py)"
