@@ -102,7 +102,7 @@ def test_labels_and_languages_by_name(explain):
     assert examples["label"].to_pylist() == ["LABEL_0", "LABEL_1", "LABEL_2", None]
 
 
-def test_the_model_is_left_as_it_was(bert, explain):
+def test_the_model_is_left_as_it_was_and_its_adapters_are_used(bert, explain):
     model = bert[0].train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     explain(rows(2), dtype="bfloat16")
@@ -112,16 +112,13 @@ def test_the_model_is_left_as_it_was(bert, explain):
     explain(rows(2), out="modes", dtype="float64")
     assert model.training and not model.bert.training  # each module keeps its mode
     model.eval()
-
-
-def test_adapters_are_used(bert, explain):
     plain, adapted = (make_model("bert", bert[1], torch.float32) for _ in range(2))
     adapted = add_lora(adapted, 2).eval()
     with torch.no_grad():
         for name, parameter in adapted.named_parameters():
             if "lora_B" in name:
                 parameter.normal_()
-    plain, adapted = explain(rows(2), plain, out="plain"), explain(rows(2), adapted)
+    plain, adapted = explain(rows(2), plain, out="plain"), explain(rows(2), adapted, out="adapted")
     assert np.abs(stack(adapted.examples["p"]) - stack(plain.examples["p"])).max() > 0.01
     assert adapted.manifest["model"] != plain.manifest["model"]
 
@@ -132,7 +129,7 @@ def classifier(style, **config):
     return AutoModelForSequenceClassification.from_config(AutoConfig.for_model(style, **config, num_labels=3)).eval()
 
 
-def test_a_decoder_without_mask_token(decoder_tokenizer, tmp_path):
+def test_decoders_without_mask_token_or_padding(decoder_tokenizer, tmp_path):
     size = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
     model = classifier("qwen2", **size, num_key_value_heads=1, pad_token_id=1, vocab_size=len(decoder_tokenizer))
     data = Dataset.from_dict({"text": ["w1 w2 w3", "w4", "w5 w6 w7 w8 w9"]})
@@ -140,14 +137,12 @@ def test_a_decoder_without_mask_token(decoder_tokenizer, tmp_path):
     assert store.manifest["mask_token_is_substitute"] and store.manifest["mask_token"] == "<unk>"
     with pytest.raises(ValueError, match="Row 1 has no tokens: its text is empty"):
         attribute(model, decoder_tokenizer, Dataset.from_dict({"text": ["w1", ""]}), out=tmp_path / "empty")
-
-
-def test_models_that_take_no_batch(tmp_path):
+    # Without a padding token a model takes no batch.
     tokenizer = make_tokenizer("xlm-roberta")
     size = {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 136, "vocab_size": len(tokenizer)}
-    model = classifier("gpt2", **size)  # without a padding token
+    model = classifier("gpt2", **size)
     data = Dataset.from_dict({"text": SENTENCES[:3]})
-    assert len(attribute(model, tokenizer, data, out=tmp_path / "store", budget=20)) == 3
+    assert len(attribute(model, tokenizer, data, out=tmp_path / "gpt2", budget=20)) == 3
 
 
 def test_long_texts_are_masked_as_far_as_they_are_read(bert, explain, monkeypatch):

@@ -72,24 +72,18 @@ def test_table_2_of_the_paper(predicted, plan, rows, dependence, percent, transf
     assert quality["dependence_bits_corrected"] == pytest.approx(quality["dependence_bits"] - chance, abs=1e-12)
 
 
-@pytest.mark.parametrize(
-    ("counts", "dependence", "transfer"),
-    [({"en": [10, 20, 30], "fr": [30, 20, 10]}, 0.125815, 1), ({"en": [5, 2, 3], "fr": [50, 20, 30]}, 0, 0)],
-    ids=["copies of the plan", "independent of language"],
-)
-def test_predictions_that_copy_the_plan_or_do_not_depend_on_language(counts, dependence, transfer):
-    quality = evaluate_predictions(*rows_of(counts), plan=plan_of(XNLI_PLAN))
-    assert quality["dependence_bits"] == pytest.approx(dependence, abs=1e-6 if dependence else 1e-12)
-    assert (quality["dependence_bits_corrected"] < 0) is (dependence == 0)
-    assert quality["reliance"] == pytest.approx(transfer, abs=1e-12)
-    assert quality["skew_transfer"] == pytest.approx(transfer, abs=1e-12)
+def test_predictions_that_copy_or_mirror_the_plan_or_do_not_depend_on_language():
+    def of(**counts):
+        return evaluate_predictions(*rows_of(counts), plan=plan_of(XNLI_PLAN))
 
-
-def test_over_correction_is_negative_transfer_that_dependence_cannot_see():
-    copied, mirrored = (
-        evaluate_predictions(*rows_of(counts), plan=plan_of(XNLI_PLAN))
-        for counts in ({"en": [2, 3, 4], "fr": [4, 3, 2]}, {"en": [4, 3, 2], "fr": [2, 3, 4]})
-    )
+    copies, independent = of(en=[10, 20, 30], fr=[30, 20, 10]), of(en=[5, 2, 3], fr=[50, 20, 30])
+    for quality, dependence, transfer in ((copies, 0.125815, 1), (independent, 0, 0)):
+        assert quality["dependence_bits"] == pytest.approx(dependence, abs=1e-6 if dependence else 1e-12)
+        assert (quality["dependence_bits_corrected"] < 0) is (dependence == 0)
+        assert quality["reliance"] == pytest.approx(transfer, abs=1e-12)
+        assert quality["skew_transfer"] == pytest.approx(transfer, abs=1e-12)
+    # Over-correction is negative transfer, which dependence cannot see.
+    copied, mirrored = of(en=[2, 3, 4], fr=[4, 3, 2]), of(en=[4, 3, 2], fr=[2, 3, 4])
     assert copied["dependence_bits"] == pytest.approx(mirrored["dependence_bits"])
     assert copied["skew_transfer"] == pytest.approx(2 / 3)
     assert mirrored["skew_transfer"] == pytest.approx(-2 / 3)
@@ -125,7 +119,7 @@ def test_against_scikit_learn(noisy):
     assert quality["worst_cell_accuracy"] == pytest.approx(min(right))
 
 
-def test_any_column_type_gives_the_same_in_strict_json(noisy):
+def test_any_column_type_gives_the_same_in_strict_json_with_null_for_what_is_undefined(noisy):
     languages, labels, predictions = noisy
     names, expected = np.array(["a", "b", "c", "d"]), evaluate_predictions(*noisy)
     lists = [column.tolist() for column in noisy]
@@ -134,16 +128,13 @@ def test_any_column_type_gives_the_same_in_strict_json(noisy):
     assert evaluate_predictions(languages, names[labels], names[predictions]) == expected
     quality = evaluate_predictions(*noisy, np.full((600, 4), 0.25), plan=np.ones((3, 4)))
     assert json.loads(json.dumps(quality, allow_nan=False)) == quality
-
-
-def test_what_is_null_without_plan_and_probabilities_and_for_an_even_plan(noisy):
-    quality = evaluate_predictions(*noisy)
-    assert {quality[name] for name in ("reliance", "skew_transfer", "loss", "plain_loss", "calibration")} == {None}
+    undefined = {expected[name] for name in ("reliance", "skew_transfer", "loss", "plain_loss", "calibration")}
+    assert undefined == {None}
     quality = evaluate_predictions(*noisy, plan=np.ones((3, 4)))
     assert quality["reliance"] is quality["skew_transfer"] is None
 
 
-def test_plan_on_the_axis_order_of_a_class_label():
+def test_plan_as_counts_or_shares_or_on_the_axis_order_of_a_class_label():
     names = np.array(["entailment", "neutral", "contradiction"])  # not sorted
     languages, labels, predictions = rows_of(XNLI_PREDICTED)
     plan = JointDistribution(["fr", "en"], names.tolist(), [[3, 2, 1], [1, 2, 3]])
@@ -151,21 +142,14 @@ def test_plan_on_the_axis_order_of_a_class_label():
     assert quality["predicted"] == [XNLI_PREDICTED["fr"], XNLI_PREDICTED["en"]]
     assert list(quality["by_language"]) == ["fr", "en"]
     assert quality["skew_transfer"] == pytest.approx(0.341, abs=1e-3)
-    same = evaluate_predictions(languages, labels, predictions, plan=plan_of(XNLI_PLAN))
-    for name in ("reliance", "skew_transfer"):
-        assert quality[name] == pytest.approx(same[name])
-
-
-def test_plan_as_counts_or_shares():
-    columns = rows_of(XNLI_PREDICTED)
-    expected = evaluate_predictions(*columns, plan=plan_of(XNLI_PLAN))
-    for scale in (1, 1 / 6, 1 / 12, 700):  # counts, shares of rows, joint shares, large numbers
-        found = evaluate_predictions(*columns, plan=np.array([[1, 2, 3], [3, 2, 1]]) * scale)
+    scales = (1, 1 / 6, 1 / 12, 700)  # counts, shares of rows, joint shares, large numbers
+    plans = [plan_of(XNLI_PLAN), *(np.array([[1, 2, 3], [3, 2, 1]]) * scale for scale in scales)]
+    for same in (evaluate_predictions(languages, labels, predictions, plan=plan) for plan in plans):
         for name in ("reliance", "skew_transfer"):
-            assert found[name] == pytest.approx(expected[name])
+            assert same[name] == pytest.approx(quality[name])
 
 
-def test_class_that_is_never_predicted_and_class_without_rows():
+def test_classes_and_languages_without_rows_or_predictions():
     plan = JointDistribution(["en", "fr"], [0, 1, 2, 3], [[1, 2, 3, 1], [3, 2, 1, 1]])
     quality = evaluate_predictions(["en", "en", "fr", "fr"], [0, 1, 0, 2], [0, 0, 0, 0], plan=plan)
     assert quality["predicted"] == [[2, 0, 0, 0], [2, 0, 0, 0]]
@@ -174,9 +158,6 @@ def test_class_that_is_never_predicted_and_class_without_rows():
     expected = f1_score([0, 1, 0, 2], [0, 0, 0, 0], average="macro", labels=[0, 1, 2], zero_division=0)
     assert quality["macro_f1"] == pytest.approx(expected)
     assert quality["dependence_bits"] == 0
-
-
-def test_language_with_one_row_or_none():
     plan = JointDistribution(["en", "fr", "xx"], [0, 1], [[1, 2], [2, 1], [3, 3]])
     quality = evaluate_predictions(["en", "en", "en", "fr"], [0, 1, 1, 1], [0, 1, 0, 1], plan=plan)
     assert quality["by_language"].keys() == {"en", "fr"}
@@ -209,7 +190,7 @@ def test_losses_with_weights_and_without_and_of_a_probability_of_zero():
     assert 300 < of_zero["loss"] < np.inf
 
 
-def test_intervals_are_those_of_resampled_rows(noisy):
+def test_intervals_are_those_of_resampled_rows_and_groups(noisy):
     quality = evaluate_predictions(*noisy)
     languages, labels, predictions = noisy
     rng = np.random.default_rng(5)
@@ -229,8 +210,6 @@ def test_intervals_are_those_of_resampled_rows(noisy):
     assert quality["intervals"] != evaluate_predictions(*noisy, seed=1)["intervals"]
     assert evaluate_predictions(*noisy, resamples=0)["intervals"] is None
 
-
-def test_rows_of_a_group_are_resampled_together(noisy):
     def width(groups):
         low, high = evaluate_predictions(*(np.repeat(c, 4) for c in noisy), groups=groups)["intervals"]["accuracy"]
         return high - low
@@ -267,9 +246,7 @@ def test_predictions_are_joined_by_id_and_language():
     assert joined["prediction"].to_pylist() == [2, 3, 0]
     table = predicted(["a", "b", "a"], ["en"] * 3, [0, 1, 2])  # rows that share both are taken in order
     assert join_by_id(table, ["a", "a", "b"], ["en"] * 3, [0, 2, 1])["prediction"].to_pylist() == [0, 2, 1]
-
-
-def test_predictions_of_other_data():
+    # Predictions of other data.
     table = predicted(["a", "b", "c"], ["en"] * 3, [0, 1, 2])
     for ids, labels, message in (
         (["a", "x", "y"], [0, 1, 2], r"each of 3 rows, got none for 2 \(first: id x, language en\)"),
@@ -280,6 +257,7 @@ def test_predictions_of_other_data():
             join_by_id(table, ids, ["en"] * 3, labels)
 
 
+NO_PLANS = [[0, 0], [0, 0]], [[1, -1], [1, 1]], [[1, np.nan], [1, 1]]
 NO_YES = JointDistribution(["en", "fr"], ["no", "yes"], [[1, 2], [2, 1]])
 
 
@@ -294,9 +272,7 @@ NO_YES = JointDistribution(["en", "fr"], ["no", "yes"], [[1, 2], [2, 1]])
         ({"languages": [], "labels": [], "predictions": []}, "No rows to evaluate"),
         ({"predictions": ["0", "1"]}, "Labels and predictions must have the same type, got int and str"),
         ({"plan": [[1, 2, 3]]}, r"plan of shape \[2, 2\], .* got shape \[1, 3\]: .*\['en', 'fr'\] x labels \[0, 1\]"),
-        ({"plan": [[0, 0], [0, 0]]}, "Expected a plan .* not negative and not all 0"),
-        ({"plan": [[1, -1], [1, 1]]}, "Expected a plan .* not negative and not all 0"),
-        ({"plan": [[1, np.nan], [1, 1]]}, "Expected a plan .* not negative and not all 0"),
+        *(({"plan": plan}, "Expected a plan .* not negative and not all 0") for plan in NO_PLANS),
         ({"plan": NO_YES}, r"must be among those of the plan, \['no', 'yes'\], got \[0, 1\]"),
         ({"probabilities": [[0.5, 0.5]]}, r"of shape \[2, 2\], .* got shape \[1, 2\]: .* the labels \[0, 1\]"),
         ({"probabilities": [[0.2, 0.3, 0.5]] * 2}, "labels that no row has need a plan with axes"),

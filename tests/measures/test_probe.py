@@ -5,16 +5,8 @@ import json
 
 import numpy as np
 import pytest
+import transformers as hf
 from datasets import Dataset
-from transformers import (
-    AutoModelForSequenceClassification,
-    BartConfig,
-    BartForSequenceClassification,
-    BertConfig,
-    BertForMaskedLM,
-    GPT2Config,
-    GPT2ForSequenceClassification,
-)
 
 from hf_langimb import extract_features, probe_languages
 from hf_langimb.cli import main
@@ -129,10 +121,7 @@ RANGES = "C must be above 0, folds and shuffles must be 2 or more"
         (np.stack([noise(4)] * 2), EN_FR, {}, r"got \[2, 4, 4\]"),
         (noise(4), ["en", "fr", "en", None], {}, "language column has 1 null"),
         (noise(4), EN_FR, {"groups": [0, 1]}, "one entry per row in each column, .* 2 in the group column"),
-        (noise(4), EN_FR, {"C": 0}, RANGES),
-        (noise(4), EN_FR, {"C": float("nan")}, RANGES),
-        (noise(4), EN_FR, {"folds": 1}, RANGES),
-        (noise(4), EN_FR, {"shuffles": 1}, RANGES),
+        *((noise(4), EN_FR, wrong, RANGES) for wrong in ({"C": 0}, {"C": np.nan}, {"folds": 1}, {"shuffles": 1})),
     ],
 )
 def test_bad_input(features, languages, settings, message):
@@ -155,16 +144,13 @@ def two_texts(rows=40):
     return Dataset.from_dict({"text": texts, "text_pair": ["w0"] * rows, "language": languages, "id": ids})
 
 
-def test_every_layer_of_a_checkpoint(checkpoint):
+def test_every_layer_of_a_checkpoint_and_the_authors_code_as_protocol(checkpoint, bert_tokenizer, tiny_bert):
     found = probe_model(checkpoint, two_texts(200), text_columns=["text"], layers=None, pooling="mean")
     assert [probe["layer"] for probe in found["layers"]] == [0, 1, 2]
     assert (found["protocol"], found["pooling"], found["C"]) == ("text", "mean", 1.0)
     assert found["layers"][0]["accuracy"] > 0.95
     (last,) = probe_model(checkpoint, two_texts(200), text_columns=["text"], pooling="mean")["layers"]
     assert_alike(last, found["layers"][2] | {"layer": -1})
-
-
-def test_the_authors_code_as_protocol(checkpoint, bert_tokenizer, tiny_bert):
     found = probe_model(checkpoint, two_texts(), text_columns=["text", "text_pair"], protocol="code")
     assert (found["C"], found["text_columns"], found["pooling"]) == (1e-4, ["text"], "pooler")
     model, data = tiny_bert(num_hidden_layers=2), two_texts()
@@ -179,13 +165,14 @@ def test_what_cannot_be_probed(checkpoint, tmp_path, bert_tokenizer, tiny_bert):
     size = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
     shape = {"encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2, "decoder_attention_heads": 2}
     shape |= {"encoder_ffn_dim": 8, "decoder_ffn_dim": 8, "d_model": 16, "pad_token_id": 0}
-    masked, bart = BertForMaskedLM(BertConfig(vocab_size=40, **size)), BartConfig(vocab_size=40, **shape)
+    masked = hf.BertForMaskedLM(hf.BertConfig(vocab_size=40, **size))
+    bart = hf.BartForSequenceClassification(hf.BartConfig(vocab_size=40, **shape))
     for name, model, message in (
         ("nothing", None, r"Expected a model with its tokenizer at '.*nothing' \(Hub id or folder; of a run "),
         ("masked", masked, "has no trained pooler: choose pooling cls, mean or last"),
         ("small", tiny_bert(vocab_size=10), "has 29 tokens, but its model 10: they do not belong together"),
         ("alone", tiny_bert(), "do not belong together|Expected a model with its tokenizer"),
-        ("bart", BartForSequenceClassification(bart), r"returns no hidden states \(an encoder-decoder\?\)"),
+        ("bart", bart, r"returns no hidden states \(an encoder-decoder\?\)"),
     ):
         if model:
             model.save_pretrained(tmp_path / name)
@@ -201,7 +188,7 @@ def test_what_cannot_be_probed(checkpoint, tmp_path, bert_tokenizer, tiny_bert):
 
 def test_a_decoder_without_padding_and_without_a_limit(tmp_path, decoder_tokenizer):
     shape = {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 16}
-    GPT2ForSequenceClassification(GPT2Config(vocab_size=27, **shape)).save_pretrained(tmp_path)
+    hf.GPT2ForSequenceClassification(hf.GPT2Config(vocab_size=27, **shape)).save_pretrained(tmp_path)
     tokenizer = copy.deepcopy(decoder_tokenizer)
     tokenizer.pad_token, tokenizer.model_max_length = None, int(1e30)
     tokenizer.save_pretrained(tmp_path)
@@ -213,7 +200,7 @@ def test_a_decoder_without_padding_and_without_a_limit(tmp_path, decoder_tokeniz
 def test_an_adapter_of_plain_peft(tmp_path, tiny_bert, bert_tokenizer):
     base, folder = tmp_path / "base", tmp_path / "adapter"
     tiny_bert().save_pretrained(base)
-    add_lora(AutoModelForSequenceClassification.from_pretrained(base), 2).save_pretrained(folder)
+    add_lora(hf.AutoModelForSequenceClassification.from_pretrained(base), 2).save_pretrained(folder)
     bert_tokenizer.save_pretrained(folder)
     adapted = probe_model(str(folder), two_texts(), text_columns=["text"])["layers"][0]
     assert adapted["rows"] == 40 and not (folder / "langimb.json").exists()
