@@ -41,10 +41,7 @@ def rows_of(distribution):
     return [distribution.languages[i] for i in languages], [distribution.labels[j] for j in labels]
 
 
-# Golden values of SPEC A3.
-
-
-GOLDEN = {  # bits, V, accuracy by language, of the most frequent label, effective sample size
+GOLDEN = {  # SPEC A3: bits, V, accuracy by language, of the most frequent label, effective sample size
     "xnli": (XNLI, 0.125815, 0.40825, 0.5, 0.33333, 0.81818),
     "amazon": (AMAZON, 0.172673, 0.23570, 0.33333, 0.2, 0.72993),
     "empty-cell": (UNEVEN, 0.213173, 0.48795, 0.51852, 0.51852),
@@ -66,9 +63,6 @@ def test_golden_dependence_of_the_paper_predictions():
     for counts, bits in ((xnli, 0.015464), (amazon, 0.028181)):
         distribution = JointDistribution(map(str, range(len(counts))), range(counts.shape[1]), counts)
         assert distribution.mutual_information_bits == pytest.approx(bits, abs=2e-5)
-
-
-# Counting columns.
 
 
 def chunks_with_different_dictionaries(values):
@@ -106,25 +100,19 @@ def test_columns_of_any_make_count_alike(make):
     assert JointDistribution.from_columns(make(LANGUAGES), make(LABELS)) == COUNTED
 
 
-@pytest.mark.parametrize(
-    ("labels", "axis"),
-    [
-        ([10, 2, 10, 2, 10], (2, 10)),  # in order of number
-        (np.array([10, 2, 10, 2, 10], dtype=np.int8), (2, 10)),
-        (pd.Series([10, 2, 10, 2, 10], dtype="Int64"), (2, 10)),
-        (["10", "2", "10", "2", "10"], ("10", "2")),
-        ([True, False, True, False, True], (False, True)),
-        (np.array([True, False, True, False, True]), (False, True)),
-    ],
-    ids=["integers", "int8", "pandas-nullable", "strings", "booleans", "numpy-booleans"],
-)
-def test_labels_keep_their_type(labels, axis):
-    found = JointDistribution.from_columns(LANGUAGES, labels).labels
-    assert found == axis
-    assert [type(label) for label in found] == [type(label) for label in axis]
-
-
-def test_integer_languages_become_strings():
+def test_labels_keep_their_type_and_integer_languages_become_strings():
+    numbers, booleans = [10, 2, 10, 2, 10], [True, False, True, False, True]
+    for labels, axis in (
+        (numbers, (2, 10)),  # in order of number
+        (np.array(numbers, dtype=np.int8), (2, 10)),
+        (pd.Series(numbers, dtype="Int64"), (2, 10)),
+        (list(map(str, numbers)), ("10", "2")),
+        (booleans, (False, True)),
+        (np.array(booleans), (False, True)),
+    ):
+        found = JointDistribution.from_columns(LANGUAGES, labels).labels
+        assert found == axis
+        assert [type(label) for label in found] == [type(label) for label in axis]
     distribution = JointDistribution.from_columns([10, 2, 10], LABELS[:3])
     assert distribution.languages == ("10", "2")  # in the order of strings
     assert distribution.counts.tolist() == [[1, 1], [1, 0]]
@@ -134,8 +122,6 @@ def test_counting_inverts_repeating():
     distribution = random_table(0)
     assert JointDistribution.from_columns(*rows_of(distribution)) == distribution
 
-
-# Counting data sets.
 
 NAMES = ["zero", "never", "hero"]  # neither sorted nor all used
 
@@ -167,18 +153,15 @@ def test_selected_and_shuffled_rows_are_the_ones_counted(dataset):
     assert JointDistribution.from_dataset(dataset.select([4, 0])).counts.tolist() == [[1, 0, 1]]
 
 
-def test_streams_and_rows_count_as_the_dataset_does(dataset):
-    assert JointDistribution.from_dataset(dataset.to_iterable_dataset()) == JointDistribution.from_dataset(dataset)
+def test_streams_rows_and_batches_count_as_the_dataset_does(dataset, monkeypatch):
+    expected = JointDistribution.from_dataset(dataset)
+    assert JointDistribution.from_dataset(dataset.to_iterable_dataset()) == expected
     rows = [{"language": language, "label": label} for language, label in zip(LANGUAGES, LABELS, strict=True)]
     assert JointDistribution.from_dataset(rows) == COUNTED
     assert JointDistribution.from_dataset(iter(rows)) == COUNTED
     undeclared = IterableDataset.from_generator(lambda: iter(rows))  # knows neither columns nor features
     assert JointDistribution.from_dataset(undeclared) == COUNTED
     assert JointDistribution.from_dataset(undeclared) == COUNTED, "the stream was used up"
-
-
-def test_batches_of_a_stream_add_up(dataset, monkeypatch):
-    expected = JointDistribution.from_dataset(dataset)
     monkeypatch.setattr("hf_langimb.counts.columns._BATCH_ROWS", 2)  # fr, en | fr, de | fr
     assert JointDistribution.from_dataset(dataset.to_iterable_dataset()) == expected
     assert JointDistribution.from_dataset(dataset) == expected
@@ -191,9 +174,6 @@ def test_format_and_column_names_do_not_matter(dataset):
     assert JointDistribution.from_dataset(renamed, "lang", "stars") == expected
 
 
-# Adding.
-
-
 def test_a_sum_is_the_distribution_of_both_data_sets():
     both = XNLI + XNLI
     assert (both.languages, both.labels) == (XNLI.languages, XNLI.labels)
@@ -202,9 +182,7 @@ def test_a_sum_is_the_distribution_of_both_data_sets():
     second = JointDistribution.from_columns(["en", "fr"], ["c", "b"])
     together = JointDistribution.from_columns(["fr", "de", "en", "fr"], ["b", "a", "c", "b"])
     assert first + second == second + first == together
-
-
-def test_unsorted_axes_keep_their_order_and_append():
+    # Unsorted axes keep their order and append.
     other = JointDistribution(["sw"], ["unsure"], [[7]])
     both = XNLI + other
     assert both.labels == ("entailment", "neutral", "contradiction", "unsure")
@@ -212,20 +190,14 @@ def test_unsorted_axes_keep_their_order_and_append():
     assert both.rows == (other + XNLI).rows
 
 
-@pytest.mark.parametrize(("first", "second"), [(1, "1"), (1, True), (True, "1")])
-def test_labels_of_different_types_do_not_add(first, second):
-    with pytest.raises(ValueError, match=r"differ in type \(\w+ and \w+\); cast one"):
-        JointDistribution(["fr"], [first], [[1]]) + JointDistribution(["fr"], [second], [[1]])
-
-
-def test_only_distributions_add_and_compare():
+def test_only_distributions_with_labels_of_one_type_add_and_compare():
+    for first, second in ((1, "1"), (1, True), (True, "1")):
+        with pytest.raises(ValueError, match=r"differ in type \(\w+ and \w+\); cast one"):
+            JointDistribution(["fr"], [first], [[1]]) + JointDistribution(["fr"], [second], [[1]])
     with pytest.raises(TypeError):
         XNLI + 1
     assert XNLI.counts.tolist() != XNLI
     assert XNLI != UNEVEN
-
-
-# Measures.
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -242,19 +214,13 @@ def test_measures_agree_with_scipy_and_scikit_learn(seed):
     assert audit["relative_mutual_information"] == pytest.approx(audit["mutual_information_bits"] / entropy)
 
 
-@pytest.mark.parametrize("distribution", [XNLI, AMAZON, UNEVEN, random_table(7)])
-def test_mean_divergence_over_rows_is_the_mutual_information(distribution):
-    mean = np.average(distribution.audit()["kl_divergence_bits"], weights=distribution.counts.sum(axis=1))
-    assert mean == pytest.approx(distribution.mutual_information_bits, rel=1e-12)
-
-
-def test_total_variation():
+def test_divergence_and_total_variation_of_rows_and_adjusted_residuals():
+    for distribution in (XNLI, AMAZON, UNEVEN, random_table(7)):
+        mean = np.average(distribution.audit()["kl_divergence_bits"], weights=distribution.counts.sum(axis=1))
+        assert mean == pytest.approx(distribution.mutual_information_bits, rel=1e-12)
     assert XNLI.audit()["total_variation"] == pytest.approx([1 / 6, 1 / 6])  # |1/6 - 1/3| and |1/2 - 1/3|, halved
     assert UNEVEN.audit()["total_variation"] == pytest.approx([4 / 27, 5 / 27])
-
-
-def test_adjusted_residuals():
-    """Of a 2 x 2 table all four are +- sqrt(chi^2); and of Agresti's gender gap (2007, table 2.5, printed to .01)."""
+    # Adjusted residuals: of a 2 x 2 table all four are +- sqrt(chi^2); Agresti's gender gap (2007, table 2.5, to .01).
     small = JointDistribution("ab", "xy", [[30, 10], [15, 45]])
     root = np.sqrt(chi2_contingency(small.counts, correction=False)[0])
     assert np.array(small.audit()["residuals"]) == pytest.approx(root * np.array([[1, -1], [-1, 1]]))
@@ -263,7 +229,7 @@ def test_adjusted_residuals():
     assert np.array(gap.audit()["residuals"]) == pytest.approx(printed, abs=0.005)
 
 
-def test_chance_level_is_what_independent_columns_show():
+def test_chance_level_and_correction_are_those_of_independent_columns():
     rng = np.random.default_rng(0)
     tables = rng.multinomial(600, np.full(12, 1 / 12), size=400).reshape(400, 4, 3)
     draws = [JointDistribution("abcd", "xyz", table).audit() for table in tables]
@@ -272,29 +238,22 @@ def test_chance_level_is_what_independent_columns_show():
     assert np.mean([draw["mutual_information_bits"] for draw in draws]) == pytest.approx(chance, rel=0.1)
     corrected, plain = np.mean([(draw["cramers_v_corrected"], draw["cramers_v"]) for draw in draws], axis=0)
     assert corrected < plain / 2
-
-
-def test_corrected_cramers_v_tends_to_the_plain_one_and_never_exceeds_it():
+    # With many rows the correction goes to 0; it never raises Cramér's V.
     large = JointDistribution(XNLI.languages, XNLI.labels, XNLI.counts * 1_000_000).audit()
     assert large["cramers_v_corrected"] == pytest.approx(large["cramers_v"], abs=1e-5)
     assert XNLI.audit()["cramers_v_corrected"] == 0.0  # twelve rows show nothing
     assert UNEVEN.audit()["cramers_v_corrected"] == pytest.approx(0.40941, abs=1e-5)  # Bergsma 2013, by hand
 
 
-@pytest.mark.parametrize("counts", [[[5, 5, 5], [5, 5, 5]], [[20, 10, 30], [4, 2, 6]]], ids=["uniform", "independent"])
-def test_independent_columns_show_no_dependence(counts):
-    audit = JointDistribution(["en", "fr"], "abc", counts).audit()
-    assert audit["mutual_information_bits"] == pytest.approx(0, abs=1e-12)
-    assert audit["cramers_v"] == pytest.approx(0, abs=1e-7)
-    assert audit["cramers_v_corrected"] == 0
-    assert np.array(audit["residuals"]) == pytest.approx(np.zeros((2, 3)), abs=1e-7)
-    assert audit["language_only_accuracy"] == audit["majority_accuracy"]
-
-
-@pytest.mark.parametrize("transpose", [False, True])
-def test_a_label_that_follows_the_language_depends_on_it_fully(transpose):
-    counts = np.array([[9, 0, 0], [0, 6, 0], [0, 0, 3]])
-    audit = JointDistribution("abc", "xyz", counts.T if transpose else counts).audit()
+def test_independent_columns_show_no_dependence_and_a_label_that_follows_the_language_full_dependence():
+    for counts in ([[5, 5, 5], [5, 5, 5]], [[20, 10, 30], [4, 2, 6]]):
+        audit = JointDistribution(["en", "fr"], "abc", counts).audit()
+        assert audit["mutual_information_bits"] == pytest.approx(0, abs=1e-12)
+        assert audit["cramers_v"] == pytest.approx(0, abs=1e-7)
+        assert audit["cramers_v_corrected"] == 0
+        assert np.array(audit["residuals"]) == pytest.approx(np.zeros((2, 3)), abs=1e-7)
+        assert audit["language_only_accuracy"] == audit["majority_accuracy"]
+    audit = JointDistribution("abc", "xyz", np.diag([9, 6, 3])).audit()
     assert audit["cramers_v"] == pytest.approx(1)
     assert audit["relative_mutual_information"] == pytest.approx(1)
     assert audit["language_only_accuracy"] == 1
@@ -320,9 +279,6 @@ def test_measures_are_none_where_they_are_undefined_and_never_nan(counts, undefi
     assert not [warning for warning in recwarn if issubclass(warning.category, RuntimeWarning)]
 
 
-# The audit.
-
-
 def python_types(value):
     if isinstance(value, dict):
         return {str}.union(*(python_types(entry) for entry in value.values()))
@@ -331,22 +287,18 @@ def python_types(value):
     return {type(value)}
 
 
-@pytest.mark.parametrize(
-    "distribution",
-    [
+def test_audit_is_strict_json_with_the_keys_of_the_contract():
+    for distribution in (
         XNLI,
         AMAZON,
         JointDistribution(np.array(["en", "fr"]), np.array(["a", "b", "c"]), UNEVEN.counts),
         JointDistribution(np.array([1, 2]), np.arange(3), UNEVEN.counts),
         JointDistribution(["en", "fr"], np.array([False, True]), [[0, 0], [0, 4]]),
-    ],
-    ids=["strings", "integers", "numpy-strings", "numpy-integers", "numpy-booleans"],
-)
-def test_audit_is_strict_json_with_the_keys_of_the_contract(distribution):
-    audit = distribution.audit("per_language")
-    assert set(audit) >= AUDIT_KEYS
-    assert json.loads(json.dumps(audit, allow_nan=False)) == audit
-    assert python_types(audit) <= {str, int, float, bool, type(None)}
+    ):
+        audit = distribution.audit("per_language")
+        assert set(audit) >= AUDIT_KEYS
+        assert json.loads(json.dumps(audit, allow_nan=False)) == audit
+        assert python_types(audit) <= {str, int, float, bool, type(None)}
 
 
 def test_audit_shows_cells_without_rows():
@@ -355,9 +307,6 @@ def test_audit_shows_cells_without_rows():
     assert audit["weights"] == [[0.75, 0.0, 1.5], [1.0, 1.0, 1.0]]
     assert audit["small_cells"] == [["en", "c", 5], ["fr", "a", 4], ["fr", "b", 4], ["fr", "c", 4]]
     assert UNEVEN.audit()["effective_sample_size_ratio"] == 1
-
-
-# Frozen.
 
 
 def test_distribution_is_frozen():
@@ -399,22 +348,19 @@ def test_bad_columns(languages, labels, message):
         JointDistribution.from_columns(languages, labels)
 
 
-def as_undeclared_stream(dataset):
-    return IterableDataset.from_generator(lambda: iter(list(dataset)))
+def test_missing_columns_are_named_with_what_to_do(dataset):
+    undeclared = IterableDataset.from_generator(lambda: iter(list(dataset)))
+    for rows in (dataset, dataset.to_iterable_dataset(), list(dataset), undeclared):
+        with pytest.raises(ValueError, match="language_column") as language:
+            JointDistribution.from_dataset(rows, language_column="lang")
+        for part in ("'lang'", "['label', 'language', 'text']", "lid.176", "GlotLID"):
+            assert part in str(language.value)
+        with pytest.raises(ValueError, match=r"'stars'.*label_column") as label:
+            JointDistribution.from_dataset(rows, label_column="stars")
+        assert "lid.176" not in str(label.value)
 
 
-@pytest.mark.parametrize("make", [lambda dataset: dataset, Dataset.to_iterable_dataset, list, as_undeclared_stream])
-def test_missing_columns_are_named_with_what_to_do(dataset, make):
-    with pytest.raises(ValueError, match="language_column") as language:
-        JointDistribution.from_dataset(make(dataset), language_column="lang")
-    for part in ("'lang'", "['label', 'language', 'text']", "lid.176", "GlotLID"):
-        assert part in str(language.value)
-    with pytest.raises(ValueError, match=r"'stars'.*label_column") as label:
-        JointDistribution.from_dataset(make(dataset), label_column="stars")
-    assert "lid.176" not in str(label.value)
-
-
-def test_bad_data_sets(dataset):
+def test_bad_data_sets(dataset, tmp_path):
     with pytest.raises(ValueError, match=r"dictionary of splits \['train'\].*dataset\['train'\]"):
         JointDistribution.from_dataset(DatasetDict(train=dataset))
     with pytest.raises(ValueError, match=r"rows that are mappings.*found str: pass a datasets\.Dataset"):
@@ -425,6 +371,11 @@ def test_bad_data_sets(dataset):
     for empty in (dataset.select([]), [], IterableDataset.from_generator(lambda: iter(()))):
         with pytest.raises(ValueError, match="No rows to count"):
             JointDistribution.from_dataset(empty)
+    # A blank turns a CSV file's integers into floats: the reader should hear of the blank.
+    (tmp_path / "data.csv").write_text("language,label\nfr,0\nfr,\nen,1\n")
+    rows = Dataset.from_csv(str(tmp_path / "data.csv"), cache_dir=str(tmp_path))
+    with pytest.raises(ValueError, match="label column has 1 null entries of 3"):
+        JointDistribution.from_dataset(rows)
 
 
 TWICE = [[1, 2], [3, 4]]
@@ -447,11 +398,3 @@ def test_bad_tables(languages, labels, counts, message):
         JointDistribution(languages, labels, counts)
     with pytest.raises(ValueError, match="at least one row"):
         JointDistribution(["en"], "ab", [[0, 0]]).audit()
-
-
-def test_blank_labels_are_reported_as_null_not_as_floats(tmp_path):
-    """A blank turns a CSV file's integers into floats: the reader should hear of the blank."""
-    (tmp_path / "data.csv").write_text("language,label\nfr,0\nfr,\nen,1\n")
-    rows = Dataset.from_csv(str(tmp_path / "data.csv"), cache_dir=str(tmp_path))
-    with pytest.raises(ValueError, match="label column has 1 null entries of 3"):
-        JointDistribution.from_dataset(rows)

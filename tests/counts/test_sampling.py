@@ -37,9 +37,6 @@ def random_plan(seed):
     return rng.integers(0, 10 ** rng.integers(1, 6), size=shape), proportions
 
 
-# Shares.
-
-
 def test_shares_are_joint_or_per_language():
     assert joint_shares(NLI) == pytest.approx(NLI / 2)
     assert joint_shares(NLI / 2) == pytest.approx(NLI / 2)
@@ -67,9 +64,6 @@ def test_bad_shares(shares, message):
         allocate([[9, 9], [9, 9]], shares)
 
 
-# Sizes.
-
-
 PAPER = {
     "xnli-train": ([[130_899, 130_900, 130_903]] * 2, NLI, 523_596),
     "xnli-test": ([[1_670] * 3] * 2, NLI, 6_680),
@@ -86,25 +80,19 @@ def test_largest_sizes_of_the_paper(available, shares, size):
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_largest_size_is_the_largest(seed):
+def test_largest_size_is_the_largest_and_smaller_ones_round_by_less_than_a_row(seed):
     """In exact fractions: at that size no cell's share exceeds its rows; with one row more, some cell's does."""
     available, proportions = random_plan(seed)
     total = int(proportions.sum())
-    size = int(allocate(available, proportions / total).sum())
+    shares = proportions / total
+    largest = int(allocate(available, shares).sum())
 
     def fits(size):
         cells = zip(proportions.ravel(), available.ravel(), strict=True)
         return all(Fraction(int(share) * size, total) <= rows for share, rows in cells)
 
-    assert fits(size)
-    assert not fits(size + 1)
-
-
-@pytest.mark.parametrize("seed", range(10))
-def test_every_size_up_to_the_largest_fits_and_rounds_by_less_than_a_row(seed):
-    available, proportions = random_plan(seed)
-    shares = proportions / proportions.sum()
-    largest = int(allocate(available, shares).sum())
+    assert fits(largest)
+    assert not fits(largest + 1)
     for size in np.unique(np.linspace(0, largest, 200).astype(int)):
         counts = allocate(available, shares, int(size))
         assert counts.sum() == size
@@ -119,9 +107,7 @@ def test_largest_remainders_are_rounded_up_first_cell_first():
     assert allocate(plenty, NLI, 13).tolist() == [[1, 2, 4], [3, 2, 1]]  # 3.25 twice
     assert allocate(plenty, UNIFORM, 8).tolist() == [[2, 2, 1], [1, 1, 1]]  # 1.33 six times
     assert allocate(plenty, UNIFORM, 0).tolist() == [[0, 0, 0], [0, 0, 0]]
-
-
-def test_ties_do_not_hang_on_how_a_fraction_is_written():
+    # Ties do not hang on how a fraction is written.
     plenty, shares = np.full((2, 3), 1000), np.array([[4, 1, 1], [2, 3, 1]]) / 12
     last_digit_off = shares.copy()
     last_digit_off[1] = np.nextafter(shares[1], 1)
@@ -129,7 +115,7 @@ def test_ties_do_not_hang_on_how_a_fraction_is_written():
         assert allocate(plenty, last_digit_off, size).tolist() == allocate(plenty, shares, size).tolist()
 
 
-def test_a_plan_larger_than_the_source_says_which_cells_and_what_fits():
+def test_plans_that_do_not_fit_say_which_cells_and_what_fits():
     with pytest.raises(ValueError, match="larger than the source") as error:
         allocate([[10, 20, 30], [30, 20, 1_200]], NLI, 2_400)
     message = str(error.value)
@@ -138,9 +124,6 @@ def test_a_plan_larger_than_the_source_says_which_cells_and_what_fits():
     assert "language 1, label 2" not in message
     assert message.endswith("Every size up to 120 fits.")
     assert allocate([[10, 20, 30], [30, 20, 1_200]], NLI).sum() == 120
-
-
-def test_bad_sizes():
     quarters = np.full((2, 2), 0.25)
     for available, size, found in (
         ([[9, 9], [9, 9]], -4, "-4"),
@@ -151,23 +134,15 @@ def test_bad_sizes():
             allocate(available, quarters, size)
 
 
-# Rows.
-
-
-def test_draw_takes_exactly_the_cells_asked_for():
+def test_draw_takes_exactly_the_cells_asked_for_of_columns_of_any_make():
     languages, labels = source([[30, 40, 50], [60, 20, 10]])
     counts = [[30, 0, 7], [1, 20, 9]]
     rows = draw(languages, labels, counts, seed=0)
     assert rows.dtype == np.int64
     assert (np.diff(rows) > 0).all(), "ascending, no repeats"
     assert counted(languages, labels, rows) == counts
-
-
-@pytest.mark.parametrize("make", [list, pd.Series, pa.array, lambda column: pa.array(column).dictionary_encode()])
-def test_draw_takes_columns_of_any_make(make):
-    languages, labels = source([[30, 40, 50], [60, 20, 10]])
-    expected = draw(languages, labels, [[5] * 3] * 2, seed=0)
-    assert (draw(make(languages), make(labels), [[5] * 3] * 2, seed=0) == expected).all()
+    for make in (list, pd.Series, pa.array, lambda column: pa.array(column).dictionary_encode()):
+        assert (draw(make(languages), make(labels), counts, seed=0) == rows).all()
 
 
 def test_every_row_of_a_cell_is_drawn_equally_often():
@@ -230,9 +205,6 @@ def test_marginals_stay_uniform_while_the_joint_is_skewed():
 def test_bad_draws(labels, counts, message):
     with pytest.raises(ValueError, match=message):
         draw(["en", "en", "fr", "fr"], labels, counts, seed=0)
-
-
-# One language an item.
 
 
 def test_no_item_is_kept_in_two_languages():
