@@ -6,7 +6,8 @@ The same budget on both sides; shap explains the same rows, or `--reference` of 
 k-th, so of all lengths). Times are CPU seconds on a CPU (one thread), wall seconds on another device. The floor is the
 same different sequences, sorted by length, in full batches through the same model, with nothing around it. Values are
 compared in float32 (strings, the rows that were timed) and, for `--exact` rows, in float64 with shap's default pipeline
-and with its masker of token ids. Prints JSON; model_cards/benchmarks keeps what README shows.
+and with its masker of token ids. `--memory N` measures the memory of N examples instead. Prints JSON;
+model_cards/benchmarks keeps what README shows.
 """
 
 import copy
@@ -143,14 +144,11 @@ def main():
     parser = ArgumentParser()
     parser.add_argument("model")
     parser.add_argument("data")
+    for name, default in {"rows": 64, "reference": 64, "exact": 4, "budget": 500, "memory": 0}.items():
+        parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--languages", nargs="+", default=["eng_Latn", "fra_Latn", "jpn_Jpan", "zho_Hans"])
     parser.add_argument("--text-column", default="text")
-    parser.add_argument("--rows", type=int, default=64)
-    parser.add_argument("--reference", type=int, default=64)
-    parser.add_argument("--exact", type=int, default=4, help="rows compared in float64")
     parser.add_argument("--name", default="", help="of the data, kept with the results")
-    parser.add_argument("--budget", type=int, default=500)
-    parser.add_argument("--memory", type=int, default=0, help="measure the memory of so many examples instead")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
     parser.add_argument("--base", action="store_true", help="12 layers x 768 with random weights in the model's place")

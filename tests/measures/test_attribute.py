@@ -81,8 +81,11 @@ def test_bad_input(explain, tmp_path, data, settings, message):
 
 def test_folders_and_models_that_cannot_be(bert, explain, tmp_path):
     (tmp_path / "file").write_text("x")
-    with pytest.raises(ValueError, match="is a file: name a folder"):
-        explain(rows(2), out="file")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.tex").write_text("mine")
+    for out, message in (("file", "is a file: name a folder"), ("other", "contains files but no attributions")):
+        with pytest.raises(ValueError, match=message):
+            explain(rows(2), out=out)
     other = make_model("bert", bert[1])
     other.config.id2label = {0: "a", 1: "a", 2: "b"}
     with pytest.raises(ValueError, match="a distinct name for each class, got id2label"):
@@ -237,7 +240,7 @@ def test_a_full_disk_leaves_what_is_written(explain, tmp_path, monkeypatch):
     assert sorted(path.name for path in (tmp_path / "store").iterdir()) == files
 
 
-def test_other_attributions_are_not_mixed(bert, explain, tmp_path):
+def test_other_attributions_are_not_mixed(bert, explain):
     """Other settings, rows, texts, adapters or functions of the same weights."""
     explain(rows(4), budget=20)
     texts = rows(4).map(lambda row: {"text": row["text"].replace("It", "Xt")})
@@ -249,10 +252,6 @@ def test_other_attributions_are_not_mixed(bert, explain, tmp_path):
     ):
         with pytest.raises(ValueError, match=f"contains other attributions .*{difference}.*choose another folder"):
             explain(data, **{"budget": 20} | changed)
-    (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "thesis.tex").write_text("mine")
-    with pytest.raises(ValueError, match="contains files but no attributions"):
-        explain(rows(4), out="other")
     plain, adapted = (make_model("bert", bert[1], torch.float32) for _ in range(2))
     adapted = add_lora(adapted, 2).eval()
     adapted.add_adapter("other", adapted.peft_config["default"])

@@ -109,24 +109,20 @@ def test_decoder_without_first_token(decoder_tokenizer, tiny_dataset, monkeypatc
 
 @pytest.mark.parametrize("pooling", ["cls", "pooler"])
 def test_adapters_are_used(bert_tokenizer, tiny_bert, tiny_dataset, pooling):
-    dataset = tiny_dataset(bert_tokenizer)
-    plain = extract_features(tiny_bert(), bert_tokenizer, dataset, pooling=pooling)
-    fresh = extract_features(add_lora(tiny_bert(), 2), bert_tokenizer, dataset, pooling=pooling)
-    np.testing.assert_allclose(fresh, plain, atol=1e-6)  # LoRA starts at 0
-    model = adapted(tiny_bert())
-    moved = extract_features(model, bert_tokenizer, dataset, pooling=pooling)
+    def features(model):
+        return extract_features(model, bert_tokenizer, tiny_dataset(bert_tokenizer), pooling=pooling)
+
+    plain, model = features(tiny_bert()), adapted(tiny_bert())
+    np.testing.assert_allclose(features(add_lora(tiny_bert(), 2)), plain, atol=1e-6)  # LoRA starts at 0
+    moved = features(model)
     assert np.abs(moved - plain).max() > 0.1
-    merged = model.merge_and_unload()
-    np.testing.assert_allclose(moved, extract_features(merged, bert_tokenizer, dataset, pooling=pooling), atol=1e-4)
-
-
-TEXTS = (["w1", "w2 w3 w4", "w5 w6"], ["w7 w8", "w9", "w1 w1 w1"])
+    np.testing.assert_allclose(moved, features(model.merge_and_unload()), atol=1e-4)
 
 
 def test_raw_texts_are_tokenized(bert_tokenizer, tiny_bert):
-    pair = ("premise", "hypothesis")
+    columns, pair = (["w1", "w2 w3 w4", "w5 w6"], ["w7 w8", "w9", "w1 w1 w1"]), ("premise", "hypothesis")
     for names, text_columns in ((("text",), ()), (pair, ()), (("first",), ("first",)), (("x", "y"), ("y", "x"))):
-        texts = dict(zip(names, TEXTS, strict=False))
+        texts = dict(zip(names, columns, strict=False))
         tokenized = bert_tokenizer(*(texts[name] for name in text_columns or names))
         found = extract_features(tiny_bert(), bert_tokenizer, Dataset.from_dict(texts), text_columns=text_columns)
         expected = extract_features(tiny_bert(), bert_tokenizer, Dataset.from_dict(dict(tokenized)))

@@ -202,7 +202,7 @@ def test_few_draws_determine_the_values(bert):
         generator.send(np.zeros((2, 3)))
 
 
-def test_equal_texts_and_special_tokens_cost_nothing(bert):
+def test_equal_texts_and_special_tokens_cost_nothing_and_a_budget_of_forwards(bert):
     calls, forward = [], Forward(bert[0], "float64", batch_tokens=64)
 
     def counting(**inputs):
@@ -215,6 +215,9 @@ def test_equal_texts_and_special_tokens_cost_nothing(bert):
     assert sum(rows for rows, _ in calls) < sum(r.forwards for r in found.values())
     assert found[0].forwards < 0.6 * found[0].evaluations
     np.testing.assert_array_equal(found[0].values, found[4].values)
+    found = run(*bert, [SENTENCES], 60, count_forwards=True)
+    assert all(40 < r.forwards <= 62 for r in found.values() if r.truncated)
+    assert any(r.evaluations > 62 for r in found.values())
 
 
 def test_no_more_examples_are_under_way_than_fill_a_batch(bert):
@@ -231,12 +234,6 @@ def test_no_more_examples_are_under_way_than_fill_a_batch(bert):
 
     assert len(run(*bert, [texts], 60, Forward(bert[0], "float64", batch_tokens=64), counted)) == 120
     assert under_way == 0 and most < 20
-
-
-def test_a_budget_of_forwards(bert):
-    found = run(*bert, [SENTENCES], 60, count_forwards=True)
-    assert all(40 < r.forwards <= 62 for r in found.values() if r.truncated)
-    assert any(r.evaluations > 62 for r in found.values())
 
 
 def test_memory_that_runs_out_makes_batches_smaller(bert):

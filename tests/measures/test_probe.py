@@ -186,7 +186,7 @@ def test_what_cannot_be_probed(checkpoint, tmp_path, bert_tokenizer, tiny_bert):
         probe_model(checkpoint, only, text_columns=["text"])
 
 
-def test_a_decoder_without_padding_and_without_a_limit(tmp_path, decoder_tokenizer):
+def test_a_decoder_without_padding_or_limit_and_an_adapter(tmp_path, decoder_tokenizer, tiny_bert, bert_tokenizer):
     shape = {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 16}
     hf.GPT2ForSequenceClassification(hf.GPT2Config(vocab_size=27, **shape)).save_pretrained(tmp_path)
     tokenizer = copy.deepcopy(decoder_tokenizer)
@@ -195,9 +195,7 @@ def test_a_decoder_without_padding_and_without_a_limit(tmp_path, decoder_tokeniz
     longer = two_texts().map(lambda row: {"text": row["text"] * 10})
     (probed,) = probe_model(str(tmp_path), longer, text_columns=["text"], pooling="mean")["layers"]
     assert probed["rows"] == 40
-
-
-def test_an_adapter_of_plain_peft(tmp_path, tiny_bert, bert_tokenizer):
+    # An adapter of plain PEFT, without langimb.json.
     base, folder = tmp_path / "base", tmp_path / "adapter"
     tiny_bert().save_pretrained(base)
     add_lora(hf.AutoModelForSequenceClassification.from_pretrained(base), 2).save_pretrained(folder)
