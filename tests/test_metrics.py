@@ -39,7 +39,7 @@ def test_accuracy_of_each_language(columns, tmp_path, kind):
     assert found["worst_language_accuracy"] == pytest.approx(min(by_language.values()))
 
 
-def test_reliance_on_the_language(columns, tmp_path):
+def test_reliance_on_the_language_and_what_is_left_out_or_half_given(columns, tmp_path):
     metric = load("language_reliance", tmp_path)
     languages, _, predictions = columns
     expected = evaluate_predictions(languages, predictions, predictions)
@@ -54,15 +54,12 @@ def test_reliance_on_the_language(columns, tmp_path):
         predictions=predictions, languages=languages, training_labels=predictions, training_languages=languages
     )
     assert copied["reliance"] == pytest.approx(1)
-
-
-def test_what_is_left_out_and_what_is_half_given(tmp_path):
     found = load("per_language_accuracy", tmp_path).compute(
         predictions=[1, 0, 1], references=[1, -100, 0], languages=["en", "fr", "en"]
     )
     assert found["accuracy"] == 0.5 and "accuracy_fr" not in found
     with pytest.raises(ValueError, match="Expected both training_labels and training_languages"):
-        load("language_reliance", tmp_path).compute(predictions=[0], languages=["en"], training_labels=[0])
+        metric.compute(predictions=[0], languages=["en"], training_labels=[0])
 
 
 @pytest.mark.parametrize("name", ["per_language_accuracy", "language_reliance"])

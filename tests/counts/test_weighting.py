@@ -115,15 +115,6 @@ def test_error_lists_the_empty_cells_that_the_formula_divides_by_and_the_ways_ou
         cell_weights(table(GAPPED["empty-label"]), "class")
 
 
-@every_scheme
-@gapped
-def test_ignore_gives_empty_cells_no_weight_and_keeps_the_mean(distribution, scheme):
-    weights = cell_weights(distribution, scheme, missing_cell_policy="ignore")
-    assert ((weights == 0) == (distribution.counts == 0)).all()
-    assert np.isfinite(weights).all()
-    assert (distribution.counts * weights).sum() == pytest.approx(distribution.rows)
-
-
 @gapped
 def test_ignore_divides_by_the_labels_that_a_language_has(distribution):
     present = distribution.counts > 0
@@ -137,7 +128,7 @@ def test_ignore_divides_by_the_labels_that_a_language_has(distribution):
     assert after.sum(axis=1) == pytest.approx(per_language.ravel())
 
 
-def test_ignore_on_the_table_of_the_specification():
+def test_ignore_on_the_table_of_the_specification_and_smooth_by_its_formula():
     """Row 1 by the paper's formula is 0.5, -, 1: mean 0.8148 over all data; divided by the labels present it is 1."""
     distribution = table(GAPPED["spec"])
     weights = cell_weights(distribution, "per_language", missing_cell_policy="ignore")
@@ -145,6 +136,10 @@ def test_ignore_on_the_table_of_the_specification():
     by_the_paper = weights * [[2 / 3], [1]]
     assert by_the_paper[0] == pytest.approx([0.5, 0, 1])
     assert (distribution.counts * by_the_paper).sum() / distribution.rows == pytest.approx(0.8148, abs=1e-4)
+    # Smooth: (n_l + aC) / (C (n_cl + a)), then each language's mean as before (here 1).
+    weights = cell_weights(table([[10, 0, 5]]), "per_language", missing_cell_policy="smooth", smoothing=2)
+    formula = (15 + 2 * 3) / (3 * np.array([12, 2, 7]))
+    assert weights == pytest.approx(formula[None] * 15 / (10 * formula[0] + 5 * formula[2]))
 
 
 @every_scheme
@@ -160,21 +155,17 @@ def test_smooth_is_finite_and_keeps_the_mean_of_each_language(distribution, smoo
 
 @every_scheme
 @gapped
-def test_smooth_tends_to_ignore(distribution, scheme):
+def test_ignore_gives_empty_cells_no_weight_and_smooth_tends_to_it(distribution, scheme):
     ignoring = cell_weights(distribution, scheme, missing_cell_policy="ignore")
+    assert ((ignoring == 0) == (distribution.counts == 0)).all()
+    assert np.isfinite(ignoring).all()
+    assert (distribution.counts * ignoring).sum() == pytest.approx(distribution.rows)
     gaps = []
     for smoothing in (1e-1, 1e-3, 1e-5):
         weights = cell_weights(distribution, scheme, missing_cell_policy="smooth", smoothing=smoothing)
         gaps.append(np.abs(weights - ignoring)[distribution.counts > 0].max())
     assert gaps[-1] < 1e-4
     assert gaps == sorted(gaps, reverse=True)
-
-
-def test_smooth_adds_rows_to_each_cell():
-    """(n_l + aC) / (C (n_cl + a)), then each language's mean as before (here 1)."""
-    weights = cell_weights(table([[10, 0, 5]]), "per_language", missing_cell_policy="smooth", smoothing=2)
-    formula = (15 + 2 * 3) / (3 * np.array([12, 2, 7]))
-    assert weights == pytest.approx(formula[None] * 15 / (10 * formula[0] + 5 * formula[2]))
 
 
 @every_scheme
