@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_langimb import __version__
-from hf_langimb.console import ends_in_words, hide_bars, start_program, with_dashes
+from hf_langimb.console import about, ends_in_words, hide_bars, start_program, with_dashes
 from hf_langimb.counts.weighting import WEIGHTING_SCHEMES
 from hf_langimb.data.flags import add_data_flags, data_spec
 from hf_langimb.measures import POOLINGS, PROTOCOLS
@@ -75,10 +75,13 @@ def explain(options: Namespace) -> None:
 
 def compare(options: Namespace) -> None:
     """Print the cumulative difference of a run's attributions."""
-    from hf_langimb.results.schema import read_results
+    from hf_langimb.results.schema import read_results, rendered_from
     from hf_langimb.runs.answers import compared_report
 
-    _print(options, *compared_report(read_results(_run_folder(options.run_folder))))
+    folder = _run_folder(options.run_folder)
+    with rendered_from(folder):
+        found = compared_report(read_results(folder))
+    _print(options, *found)
 
 
 def report(options: Namespace) -> None:
@@ -231,7 +234,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.getLogger("datasets.packaged_modules").setLevel(logging.CRITICAL)  # they also log what they raise
     try:
         options = _parser().parse_args([with_dashes(a) for a in (sys.argv[1:] if argv is None else argv)])
-        with ends_in_words("langimb"):
+        given = [
+            value for name, value in vars(options).items() if name in ("model", "dataset", "run_folder", "repo_id")
+        ]
+        with ends_in_words("langimb"), about(*given):
             options.run(options)
             sys.stdout.flush()
     except SystemExit as stop:  # argparse: 2 after a wrong argument, 0 after --help and --version

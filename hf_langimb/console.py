@@ -53,9 +53,20 @@ def ends_in_words(program: str, interrupted: str = "interrupted") -> Iterator[No
             raise
         sentence = one_line(error)
         if not isinstance(error, ValueError | OSError) or not sentence:  # unexpected
-            sentence = f"{one_line(f'{type(error).__name__}: {error}')} (LANGIMB_DEBUG=1 shows the traceback)"
+            where = "".join(f"{note}: " for note in getattr(error, "__notes__", ()))
+            sentence = f"{one_line(f'{where}{type(error).__name__}: {error}')} (LANGIMB_DEBUG=1 shows the traceback)"
         print(f"{program}: {sentence}", file=sys.stderr)
         sys.exit(1)
+
+
+@contextmanager
+def about(*names: str) -> Iterator[None]:
+    """Let an unexpected error, which a library raises on a user's file or model, name these."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(", ".join(names))
+        raise
 
 
 def bar(items: Any = None, description: str = "", **options: Any) -> Any:

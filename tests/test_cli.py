@@ -380,7 +380,7 @@ def test_a_command_that_is_interrupted_or_fails_unexpectedly(langimb, monkeypatc
     errors = [KeyboardInterrupt, KeyError("a bug"), KeyError("a bug")]
     monkeypatch.setattr("hf_langimb.data.spec.DataSpec.counts", Mock(side_effect=errors))
     assert langimb("audit", "x") == (130, "", "langimb: interrupted\n")
-    assert langimb("audit", "x") == (1, "", "langimb: KeyError: 'a bug' (LANGIMB_DEBUG=1 shows the traceback)\n")
+    assert langimb("audit", "x") == (1, "", "langimb: x: KeyError: 'a bug' (LANGIMB_DEBUG=1 shows the traceback)\n")
     monkeypatch.setenv("LANGIMB_DEBUG", "1")
     with pytest.raises(KeyError):
         langimb("audit", "x")

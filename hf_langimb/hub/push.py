@@ -27,7 +27,7 @@ from hf_langimb.models.loading import ADAPTER_FILE, BASE_MODEL, START, load_trai
 from hf_langimb.results.card_update import carry_evaluations, evaluation_names, refresh_card
 from hf_langimb.results.cards import render_attributions_card, render_base_card, render_card
 from hf_langimb.results.folder import RunFolder
-from hf_langimb.results.schema import FILE_NAME, Results, read_results
+from hf_langimb.results.schema import FILE_NAME, Results, read_results, rendered_from
 from hf_langimb.results.summary import measured
 
 
@@ -143,7 +143,7 @@ def _model(run: RunFolder, results: Results, setup: str, made: str, options: dic
     files, trained = _model_files(folder), load_trained(folder)
     axes = trained.axes or {}
     of_run = [axes.get("languages"), axes.get("label_names")] == [results["languages"], results["labels"]]
-    numbered = [f"LABEL_{i}" for i in range(len(trained.names))]
+    numbered, logits = [f"LABEL_{i}" for i in range(len(trained.names))], logits_of(trained.model)
     base, adapter, problem = None, {}, ""
     if ADAPTER_FILE in files:
         config = read_json(folder / ADAPTER_FILE, f"remove {folder} and run the recipe again")
@@ -160,10 +160,13 @@ def _model(run: RunFolder, results: Results, setup: str, made: str, options: dic
             f"and {run.path / FILE_NAME} are of different runs: {AXES_FILE} or config.json has other languages or "
             "labels, or is missing. Remove the model and run the recipe again"
         )
+    if not logits.isfinite().all():
+        problem = "gives logits that are not finite: remove it and run the recipe again"
     if problem:
         raise ValueError(f"{folder} {problem}.")
-    card = render_card(results, setup, base_model=base, **options)
-    logits, name = logits_of(trained.model), options["repo_id"]
+    with rendered_from(run.path):
+        card = render_card(results, setup, base_model=base, **options)
+    name = options["repo_id"]
     return Repository(name, "model", files, lambda old, _: carry_evaluations(card, old), logits, adapter)
 
 

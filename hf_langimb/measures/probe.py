@@ -193,8 +193,13 @@ def probe_model(
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token  # padding is masked: any token will do
     code = protocol == "code"
     pooling = pooling or ("pooler" if code and model.config.model_type == "bert" else "cls")
-    if pooling == "pooler" and any("pooler" in parameter for parameter in trained.untrained):
-        raise ValueError(f"The checkpoint {name!r} has no trained pooler: choose pooling cls, mean or last.")
+    problem, lacking = "", [parameter for parameter in trained.untrained if "pooler" not in parameter]
+    if lacking:
+        problem = f"lacks weights of its encoder, such as {lacking[0]}: choose a complete one"
+    elif pooling == "pooler" and trained.untrained:
+        problem = "has no trained pooler: choose pooling cls, mean or last"
+    if problem:
+        raise ValueError(f"The checkpoint {name!r} {problem}.")
     columns = list(text_columns[:1] if code else text_columns)
     model.to(state.device)
     features = extract_features(model, tokenizer, dataset, pooling=pooling, layers=layers, text_columns=columns)

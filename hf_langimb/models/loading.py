@@ -114,7 +114,10 @@ def _load_adapter(folder: Path, options: dict[str, Any]) -> Any:
 
     axes = read_axes(folder)
     options = options | {"num_labels": len(axes["labels"]) if axes else _classes_of(folder)}
-    base = str(read_json(folder / ADAPTER_FILE, "remove the folder").get(BASE_MODEL))
+    config = read_json(folder / ADAPTER_FILE, "remove the folder")
+    if not isinstance(config, dict) or config.get("task_type") != "SEQ_CLS":
+        raise ValueError(f"{ADAPTER_FILE} is not of a sequence classifier (task_type SEQ_CLS).")
+    base = str(config.get(BASE_MODEL))
     start = folder.absolute().parents[1] / START  # of RUN/SETUP/seed-N
     if Path(base).name == START and start.is_dir():
         model = AutoModelForSequenceClassification.from_pretrained(start, **SAFE, **options)

@@ -58,9 +58,11 @@ class RunFolder:
     def _conflict(self, config: Mapping[str, Any], free: Collection[str]) -> str | None:
         """Why the folder cannot take a run of this configuration."""
         path = self.path / CONFIG
+        if self.path.exists() and not self.path.is_dir():
+            return "is no folder"
         others = [file for file in self.path.iterdir() if file != path] if self.path.is_dir() else []
         if not path.is_file():
-            return f"contains files but no run (no {CONFIG})" if others or self.path.is_file() else None
+            return f"contains files but no run (no {CONFIG})" if others else None
         try:
             before = {**yaml.safe_load(path.read_text(encoding="utf-8"))}
         except (yaml.YAMLError, TypeError, UnicodeDecodeError):

@@ -13,7 +13,7 @@ import numpy as np
 from hf_langimb.files import read_json, write_text
 from hf_langimb.results import plots, rendering
 from hf_langimb.results.folder import RunFolder
-from hf_langimb.results.schema import FORMS, Results, read_results
+from hf_langimb.results.schema import FORMS, Results, read_results, rendered_from
 from hf_langimb.results.summary import compared_pair, represented
 from hf_langimb.results.tables import difference_text, file_name, interval_text, shown_entries
 
@@ -46,8 +46,10 @@ def write_report(folder: str | Path, output: str | Path | None = None) -> Path:
         environment = read_json(RunFolder(Path(folder)).environment, "remove it")
     except (OSError, ValueError):
         environment = {}  # the page does without it
-    figures = draw(results)
-    write_text(path, render(results, figures, environment, _sentences(Path(folder), results)))
+    with rendered_from(folder):
+        figures = draw(results)
+        page = render(results, figures, environment, _sentences(Path(folder), results))
+    write_text(path, page)
     if output is None:
         write_figures(figures, path.parent / "figures")
     return path

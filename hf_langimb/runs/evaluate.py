@@ -19,7 +19,7 @@ from accelerate import PartialState
 from datasets import Dataset
 from huggingface_hub import HfApi, constants
 
-from hf_langimb.console import RESUMES, ends_in_words, on_main, start_program, with_dashes
+from hf_langimb.console import RESUMES, about, ends_in_words, on_main, start_program, with_dashes
 from hf_langimb.counts.columns import require_columns
 from hf_langimb.counts.distribution import JointDistribution
 from hf_langimb.data.flags import add_data_flags, data_spec
@@ -55,7 +55,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     logging.basicConfig(format="%(message)s")
     logger.setLevel(logging.INFO if state.is_main_process else logging.ERROR)
     with ends_in_words("evaluate.py", RESUMES):
-        folder, results = check_up(options)
+        with about(options.model, options.dataset):
+            folder, results = check_up(options)
         if state.is_main_process:
             _show(folder, results, options)
 
@@ -92,6 +93,9 @@ def check_up(options: Namespace) -> tuple[Path, Results]:
     Raises:
         ValueError: no such model or data, or labels that the model does not have; says what to do.
     """
+    for name, least in (("batch_size", 1), ("explain_rows", -1)):
+        if (value := getattr(options, name)) < least:
+            raise ValueError(f"{name} must be {least} or more, got {value}.")
     if options.push_to_hub:
         if Path(options.model).is_dir():
             raise ValueError(f"--push_to_hub writes to the repository of MODEL, got the folder {options.model}.")
@@ -117,9 +121,13 @@ def _measure(options: Namespace, folder: RunFolder, rows: Dataset) -> Results:
     trained, columns, labels = load(), find_text_columns(rows, options.text_column), dict(enumerate(options.labels))
     axes, config, tokenizer = trained.axes, trained.model.config, trained.tokenizer
     if labels:
+        own = axes["label_names"] if axes else trained.names
+        known = [name for name in own if not name.startswith("LABEL_")]
+        problem = f"names its classes itself ({', '.join(known)}): leave --labels out" if known else ""
         if not len({*options.labels}) == len(labels) == config.num_labels:
-            found = f"got {len(labels)} for {config.num_labels} classes"
-            raise ValueError(f"--labels needs a different name for each class of the model, {found}.")
+            problem = f"has {config.num_labels} classes: --labels needs a different name for each, got {len(labels)}"
+        if problem and known != options.labels:
+            raise ValueError(f"The model {options.model} {problem}.")
         config.id2label, config.label2id = labels, {name: i for i, name in labels.items()}
     names = trained.names
     require_columns(rows, {"language": "language", "label": "label"})
@@ -161,8 +169,11 @@ def _request(options: Namespace) -> dict[str, Any]:
 
 
 def _checksums_of(name: str) -> dict[str, str | None] | None:
-    """{file: checksum} of the model that a repository holds at present; None of a folder."""
-    if Path(name).is_dir() or constants.HF_HUB_OFFLINE:
+    """{file: checksum} of the model that a folder or repository contains at present; None of a repository, offline."""
+    if Path(name).is_dir():
+        files = (path for path in sorted(Path(name).iterdir()) if path.is_file() and is_of_model(path.name))
+        return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    if constants.HF_HUB_OFFLINE:
         return None
     with hub_errors(name):
         checksums = retried(lambda: Head(HfApi(), name)).checksums

@@ -18,7 +18,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from transformers import AutoConfig, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from hf_langimb.console import RESUMES, bar, ends_in_words, hidden, on_main, start_program
+from hf_langimb.console import RESUMES, about, bar, ends_in_words, hidden, on_main, start_program
 from hf_langimb.data import mini_xnli
 from hf_langimb.data.rows import find_text_columns
 from hf_langimb.files import write_json
@@ -181,7 +181,8 @@ def main(name: str, folder: Path) -> None:
         recipe = parse_recipe(name, folder)
         if "disable_tqdm" not in recipe.config:
             recipe.training.disable_tqdm = hidden()
-        output, results = run(recipe)
+        with about(recipe.data.model_name_or_path, recipe.data.dataset_name):
+            output, results = run(recipe)
         if PartialState().is_main_process:
             _show(recipe, output, results)
 

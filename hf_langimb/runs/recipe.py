@@ -21,6 +21,8 @@ from hf_langimb.training.arguments import LangImbTrainingArguments
 HUB = [item.name for item in fields(LangImbTrainingArguments) if item.name.startswith("hub_")]
 NOT_IN_RESULTS = {"config", "output_dir", "push_to_hub", *HUB}  # where a run lies and where it is published
 LEAST = {"seeds": 1, "probe_rows": 1, "explain_rows": -1, "max_length": 8}
+MOST = 2**31 - 1  # of any number
+RESERVED = ("start", "attributions", "figures")  # folders of a run
 
 
 @dataclass
@@ -64,6 +66,11 @@ class RecipeArguments:
             f"{name} must be {least} or more, got {value}."
             for name, least in LEAST.items()
             if (value := getattr(self, name)) is not None and value < least
+        ]
+        problems += [
+            f"{name} must be {MOST} or less, got {value}."
+            for name, value in vars(self).items()
+            if isinstance(value, int) and value > MOST
         ]
         if self.one_language_per_item and not self.id_column:
             problems.append("one_language_per_item needs id_column: the column that translations of a text share.")
@@ -127,12 +134,12 @@ def parse_recipe(name: str, folder: Path, argv: Sequence[str] | None = None) -> 
     return Recipe(name, path.stem, data, training, setups, config, flags)
 
 
-def _find(config: str, folder: Path, base: Path) -> Path:
+def _find(config: str, folder: Path, base: Path, expected: str = "Expected") -> Path:
     """The YAML file of a configuration: a path, from `base`, or the stem of a file in the recipe's folder."""
     path = base / config if config.endswith((".yaml", ".yml")) else folder / f"{config}.yaml"
     if not path.is_file():
         known = ", ".join(sorted(file.stem for file in folder.glob("*.yaml")))
-        raise ValueError(f"Expected a configuration at {path}, found none: choose one of {known}, or a YAML file.")
+        raise ValueError(f"{expected} a configuration at {path}, found none: choose one of {known}, or a YAML file.")
     return path
 
 
@@ -142,7 +149,7 @@ def _read_yaml(
     """Checked values of a YAML file and the setups that it defines, on top of those of the file that it extends."""
     try:
         values = {**(yaml.safe_load(path.read_text(encoding="utf-8")) or {})}
-    except (yaml.YAMLError, UnicodeDecodeError, TypeError) as error:  # the last: a list or a single value
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, TypeError) as error:  # the last: no keys
         raise ValueError(f"{path} is not valid YAML with keys and values, in UTF-8: {error}") from None
     extended, setups = values.pop("extends", None), values.get("setups")
     definitions = {}
@@ -152,7 +159,9 @@ def _read_yaml(
     _words(values, path.name, parser)
     if extended is None:
         return values, definitions
-    parent = _find(str(extended), folder, path.parent)
+    if not isinstance(extended, str):
+        raise ValueError(f"{path}: extends: expected the name of one configuration, got {extended!r}.")
+    parent = _find(extended, folder, path.parent, f"{path}: extends: expected")
     if parent.resolve() in (known := (path.resolve(), *below)):
         raise ValueError(f"{path} extends {parent.name}, which extends it in turn: remove one of the two.")
     inherited, inherited_definitions = _read_yaml(parent, folder, parser, known)
@@ -164,8 +173,8 @@ def _check_setup(name: Any, settings: Any, file: str, parser: HfArgumentParser) 
     where, settings = f"{file}, setup {name}", settings or {}
     common = {item.name for item in fields(RecipeArguments)} | {"seed", "language_column", *NOT_IN_RESULTS}
     problem = ""
-    if not re.fullmatch(r"[a-z0-9_]+", str(name)):
-        problem = f"a setup's name has the letters a-z, 0-9 and _, got {name!r}"
+    if not isinstance(name, str) or not re.fullmatch(r"[a-z0-9_]+", name) or name in RESERVED:
+        problem = f"a setup's name has the letters a-z, 0-9 and _ (not {', '.join(RESERVED)}), got {name!r}"
     elif not isinstance(settings, dict):
         problem = f"expected a plan and training arguments, got {settings!r}"
     elif wrong := ", ".join(key for key in settings if key in common):

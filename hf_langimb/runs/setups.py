@@ -8,6 +8,7 @@ from typing import Any
 
 from transformers.integrations import get_available_reporting_integrations
 
+from hf_langimb.console import one_line
 from hf_langimb.counts.weighting import cell_weights
 from hf_langimb.runs.recipe import Recipe
 from hf_langimb.runs.subsets import Data
@@ -53,13 +54,16 @@ def prepare_setups(recipe: Recipe, settings: dict[str, dict[str, Any]], data: Da
     Raises:
         ValueError: one of them does not; says which and what to do.
     """
-    if problem := next(_problems(recipe, settings, data), None):
-        raise ValueError(problem)
     setups = {}
     for name, values in settings.items():
         changes = {key: value for key, value in values.items() if key != "plan"}
         changes |= {"language_column": "language", "push_to_hub": False}  # see `load_data`; a run is pushed at its end
-        arguments = replace(recipe.training, **changes)
+        try:
+            arguments = replace(recipe.training, **changes)
+        except Exception as error:  # of transformers, any
+            raise ValueError(f"Setup {name}: {one_line(error)}") from error
+        if problem := next(_problems(recipe, name, values, arguments, data), None):
+            raise ValueError(problem)
         trained = data.distribution("train", values["plan"])
         data.distribution("validation", values["plan"])
         cell_weights(trained, arguments.class_weighting, missing_cell_policy=arguments.missing_cell_policy)
@@ -68,21 +72,22 @@ def prepare_setups(recipe: Recipe, settings: dict[str, dict[str, Any]], data: Da
     return setups
 
 
-def _problems(recipe: Recipe, settings: dict[str, dict[str, Any]], data: Data) -> Iterator[str]:
-    """What is wrong with a recipe's metric, trackers and setups."""
-    metric = f"eval_{(recipe.training.metric_for_best_model or 'loss').removeprefix('eval_')}"
+def _problems(
+    recipe: Recipe, name: str, values: dict[str, Any], arguments: LangImbTrainingArguments, data: Data
+) -> Iterator[str]:
+    """What is wrong with a setup's metric, trackers, flags and plan."""
+    metric = f"eval_{(arguments.metric_for_best_model or 'loss').removeprefix('eval_')}"
     if metric not in SELECTING:
         yield f"metric_for_best_model must be one of {', '.join(SELECTING)}, got {metric!r}."
-    if missing := {*recipe.training.report_to} - {"none", *get_available_reporting_integrations()}:
-        names = ", ".join(sorted(missing))
-        yield f"report_to names {names}, which this environment does not have: install it, or leave it out."
+    if missing := {*arguments.report_to} - {"none", *get_available_reporting_integrations()}:
+        trackers = ", ".join(sorted(missing))
+        yield f"report_to names {trackers}, which this environment does not have: install it, or leave it out."
+    if twice := ", ".join(f"{key} to {values[key]!r}" for key in sorted(recipe.flags & values.keys())):
+        yield (
+            f"Setup {name} sets {twice}, got the flag too: leave the flag out, or define a setup of your own in a YAML "
+            "file."
+        )
     known = [*data.plans, "natural"]
-    advice = "" if data.plans else " (imbalanced_shares would make others)"
-    for setup, values in settings.items():
-        if twice := ", ".join(f"{key} to {values[key]!r}" for key in sorted(recipe.flags & values.keys())):
-            yield (
-                f"Setup {setup} sets {twice}, got the flag too: leave the flag out, or define a setup of your own in a "
-                "YAML file."
-            )
-        if values["plan"] not in known:
-            yield f"Setup {setup} has plan {values['plan']!r}, expected one of {', '.join(known)}{advice}."
+    if values["plan"] not in known:
+        advice = "" if data.plans else " (imbalanced_shares would make others)"
+        yield f"Setup {name} has plan {values['plan']!r}, expected one of {', '.join(known)}{advice}."

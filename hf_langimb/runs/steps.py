@@ -40,6 +40,7 @@ logger = logging.getLogger(__name__)
 
 BATCH_SIZE = 64  # rows in a forward pass at most, as in `extract_features`: the same features to the last bit
 AGAIN = "remove it and run the recipe again"
+PREDICTED = ["id", "language", "label", "prediction", "logits"]  # columns of predictions.parquet
 Load = Callable[[], Trained]
 
 
@@ -165,7 +166,7 @@ def _predict_and_probe(place: Path, load: Load, rows: MeasuredRows, batch_size: 
         size = min(batch_size, BATCH_SIZE)
         logits, features = forward_rows(model, tokenizer, test, pooling=pooling, batch_size=size)
         if not predictions.exists() and PartialState().is_main_process:
-            columns = test.select_columns(["id", "language", "label"]).with_format("arrow")[:]
+            columns = test.select_columns(PREDICTED[:3]).with_format("arrow")[:]
             columns = columns.append_column("prediction", pa.array(logits.argmax(axis=1)))
             columns = columns.append_column("logits", pa.array(list(logits), pa.list_(pa.float32())))
             with replacing(predictions) as part:
@@ -179,7 +180,7 @@ def _predict_and_probe(place: Path, load: Load, rows: MeasuredRows, batch_size: 
                 write_json(probes, {name: _probe(name, *text, pooling) for name, text in found.items()})
         PartialState().wait_for_everyone()
     try:
-        return pq.read_table(predictions), read_json(probes, AGAIN)
+        return pq.read_table(predictions, columns=PREDICTED), read_json(probes, AGAIN)
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{predictions} cannot be read ({error}): {AGAIN}.") from None
 
@@ -200,8 +201,9 @@ def _put_aside(store: Path, rows: int) -> None:
     """Rename the store of a sample of another size to NAME.N-rows, and restore the one of this size if it exists."""
     manifest = store / "manifest.json"
     if PartialState().is_main_process and manifest.is_file():
-        number = read_json(manifest, AGAIN).get("examples")
-        if number != rows:
+        found = read_json(manifest, AGAIN)
+        number = found.get("examples") if isinstance(found, dict) else None
+        if isinstance(number, int) and number != rows:  # a damaged manifest is refused when the store is opened
             store.rename(store.with_name(f"{store.name}.{number}-rows"))
             before = store.with_name(f"{store.name}.{rows}-rows")
             if before.is_dir():

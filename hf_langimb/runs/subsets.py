@@ -35,7 +35,7 @@ def plan_shares(lines: list[str], labels: list[str]) -> dict[str, np.ndarray]:
         language, *shares = _plan_line(line)
         try:
             table[language] = [float(Fraction(share)) for share in shares]
-        except (ValueError, ZeroDivisionError):
+        except (ValueError, ArithmeticError):
             table[language] = []
         if len(table[language]) != len(labels):
             raise ValueError(

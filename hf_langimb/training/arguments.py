@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,9 +28,9 @@ class LangImbTrainingArguments(TrainingArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("masked_entropy_weight", "lora_rank"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}.")
+        for name in ("learning_rate", "head_learning_rate", "masked_entropy_weight", "lora_rank"):
+            if (value := getattr(self, name)) is not None and not 0 <= value < math.inf:
+                raise ValueError(f"{name} must be 0 or more, got {value}.")
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the token: the Trainer pickles its arguments next to the weights, and publishes them."""

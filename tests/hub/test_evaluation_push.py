@@ -27,7 +27,7 @@ def on_the_cpu():
 
 
 def check(*argv):
-    evaluate.main([*map(str, argv), "--explain-rows", "6", "--batch-size", "16"])
+    evaluate.main(["--explain-rows", "6", "--batch-size", "16", *map(str, argv)])
 
 
 def measures_of(folder):
@@ -173,8 +173,12 @@ def test_labels_by_other_names(finished, texts, tmp_path, refuses):
     out = tmp_path / "out"
     refuses(r"or say what the model's classes are .*--labels of evaluate.py", model, texts, "--output-dir", out)
     shutil.rmtree(out)
-    wrong = "--labels needs a different name for each class of the model, got 2 for 3 classes"
+    wrong = "model has 3 classes: --labels needs a different name for each, got 2"
     refuses(wrong, model, texts, "--output-dir", out, "--labels", "a", "b")
+    refuses("batch_size must be 1 or more, got 0", model, texts, "--output-dir", out, "--batch-size", "0")
+    named, order = finished / "balanced" / "seed-0", ["neutral", "entailment", "contradiction"]
+    wrong = r"names its classes itself \(entailment, neutral, contradiction\): leave --labels out"
+    refuses(wrong, named, texts, "--output-dir", tmp_path / "named", "--labels", *order)
     shutil.rmtree(out)
     shouted = ["Entailment", "NEUTRAL", "contradiction"]
     check(model, texts, "--output-dir", out, "--labels", *shouted)
@@ -185,6 +189,8 @@ def test_labels_by_other_names(finished, texts, tmp_path, refuses):
     assert results["setups"]["model"]["summary"] != {}
     first, second = (measures_of(folder)["test"]["predicted"] for folder in (out, plain))
     assert first == second
+    (model / "config.json").write_text(json.dumps(config))  # a changed model is not measured by its old copy
+    refuses("files was .*: choose another --output_dir", model, texts, "--output-dir", out)
 
 
 def test_a_decoder_is_probed_at_its_last_token(decoder_tokenizer, tmp_path):

@@ -186,6 +186,7 @@ OTHER_RUN = "are of different runs: langimb.json or config.json has other langua
         ("weighted/seed-0/config.json", lambda text: text.replace('"0": "entailment"', '"0": "other"'), OTHER_RUN),
         ("results.json", with_values(languages=["en", "de"]), OTHER_RUN),
         ("results.json", with_values(data={"train/imbalanced": {}}), "results.json"),
+        ("results.json", lambda text: text.replace("train/balanced", "other"), "results.json is damaged .*train/balan"),
         ("attributions/weighted-seed-0/tokens-00000.parquet", -100, "tokens-00000|cannot be read"),
         ("attributions/balanced-seed-0/manifest.json", None, "Expected complete attributions in"),
     ],
@@ -199,6 +200,14 @@ def test_nothing_of_a_damaged_run_is_published(server, copy, name, change, messa
     elif change:
         path.write_bytes(content[:change])
     with pytest.raises(ValueError, match=message):
+        push_run(copy, "ann/one", token=TOKEN)
+    assert not server.requests
+
+
+def test_weights_that_are_not_finite_are_not_published(server, copy):
+    weights = copy / "weighted" / "seed-0" / "model.safetensors"
+    save_file({name: values * float("nan") for name, values in load_file(weights).items()}, weights, {"format": "pt"})
+    with pytest.raises(ValueError, match="weighted/seed-0 gives logits that are not finite"):
         push_run(copy, "ann/one", token=TOKEN)
     assert not server.requests
 

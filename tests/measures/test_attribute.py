@@ -287,6 +287,7 @@ def test_a_damaged_store(explain, tmp_path):
         ("examples-00000.parquet", b"?", "a shard that cannot be read"),
         ("manifest.json", json.dumps(manifest | {"schema_version": 9}).encode(), "has schema_version 9, .* reads 1"),
         ("manifest.json", json.dumps(manifest | {"shards": "2", "labels": None}).encode(), "no valid shards, labels: "),
+        ("manifest.json", json.dumps(manifest | {"shards": 10**30}).encode(), "has 1000.* shards of 12 examples"),
         ("manifest.json", b"{", r"manifest.json is not valid JSON .*: remove the folder and run the command again"),
     ):
         (folder / name).write_bytes(content)

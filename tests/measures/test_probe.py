@@ -170,6 +170,7 @@ def test_what_cannot_be_probed(checkpoint, tmp_path, bert_tokenizer, tiny_bert):
     for name, model, message in (
         ("nothing", None, r"Expected a model with its tokenizer at '.*nothing' \(Hub id or folder; of a run "),
         ("masked", masked, "has no trained pooler: choose pooling cls, mean or last"),
+        ("deeper", masked, "lacks weights of its encoder, such as .*layer.1"),
         ("small", tiny_bert(vocab_size=10), "has 29 tokens, but its model 10: they do not belong together"),
         ("alone", tiny_bert(), "do not belong together|Expected a model with its tokenizer"),
         ("bart", bart, r"returns no hidden states \(an encoder-decoder\?\)"),
@@ -178,6 +179,8 @@ def test_what_cannot_be_probed(checkpoint, tmp_path, bert_tokenizer, tiny_bert):
             model.save_pretrained(tmp_path / name)
             if name != "alone":  # transformers makes a tokenizer of five special tokens up
                 bert_tokenizer.save_pretrained(tmp_path / name)
+        if name == "deeper":
+            BertConfig(vocab_size=40, **size | {"num_hidden_layers": 2}).save_pretrained(tmp_path / name)
         pooling = "pooler" if name == "masked" else None
         with pytest.raises(ValueError, match=message):
             probe_model(str(tmp_path / name), two_texts(), text_columns=["text"], pooling=pooling)

@@ -16,7 +16,7 @@ import torch
 import yaml
 from conftest import assert_close, unknown_keys
 from datasets import Dataset
-from pyarrow.parquet import read_table
+from pyarrow.parquet import read_table, write_table
 from scipy.special import softmax
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -239,6 +239,9 @@ def test_only_what_is_missing_is_done(whole, work, tmp_path, monkeypatch):
     assert {name for name in after if after[name] != before[name]} == {missing}
     assert_close(read_table(copy / missing).to_pydict(), read_table(folder / missing).to_pydict())
     assert_close(read_results(copy), results)
+    write_table(read_table(copy / missing).drop(["logits"]), copy / missing)
+    with pytest.raises(ValueError, match=r"(?s)predictions.parquet cannot be read .*logits.*: remove it and run"):
+        work(copy, *argv)
 
 
 def test_a_run_is_continued_with_more_seeds_and_setups(work, tmp_path):
@@ -391,6 +394,7 @@ def test_each_trained_checkpoint_is_loaded_once(work, tmp_path, monkeypatch):
         (["--language_column", "lang"], "Expected a language column 'lang'"),
         (["--text_columns", "premise"], "Expected a text column 'premise'"),
         (["--imbalanced_shares", "fr 1/2 1/2 1/2", "en 1/3 1/3 1/3"], "must sum to 1"),
+        (["--imbalanced_shares", "fr 1e400 0 0", "en 1/3 1/3 1/3"], "expects a language and 3 shares"),
         (["--probe_dataset_name", "/nowhere"], "Expected a data set at '/nowhere'"),
         (["--dataset_name", "/nowhere"], "Expected a data set at '/nowhere'"),
     ],

@@ -20,6 +20,10 @@ from hf_langimb.measures.attribution.examples import Attribution, Example
 MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1
 AGAIN = "remove the folder and run the command again"
+COLUMNS = {  # of every shard
+    "examples": ("example", "id", "language", "label", "p", "base", "evaluations", "forwards", "truncated"),
+    "tokens": ("example", "position", "token_id", "segment", "piece", "S"),
+}
 FORM = {"shards": int, "examples": int, "labels": list, "method": str}  # of what every manifest must contain
 
 
@@ -71,9 +75,8 @@ class AttributionStore:
 
     def _read(self, kind: str) -> pa.Table:
         """The table of a kind, with rows of each example."""
-        number, shards = self.manifest["examples"], self.manifest["shards"]
-        written = shards - len(_missing(self.folder, shards))
-        found = ""
+        number, shards, found = self.manifest["examples"], self.manifest["shards"], ""
+        written = min(len([*self.folder.glob(f"{name}-*.parquet")]) for name in COLUMNS)
         if not shards:
             found = f"no {MANIFEST}: run `langimb explain` first"
         elif written < shards:
@@ -81,8 +84,10 @@ class AttributionStore:
         else:
             try:
                 table = pa.concat_tables([pq.read_table(_shard(self.folder, kind, i)) for i in range(shards)])
-                rows = np.sort(table["example"].to_numpy())
-                if not np.array_equal(rows if kind == "examples" else np.unique(rows), np.arange(number)):
+                rows, lacking = np.sort(table["example"].to_numpy()), {*COLUMNS[kind]} - {*table.column_names}
+                if lacking:
+                    found = f"shards without {', '.join(sorted(lacking))}: {AGAIN}"
+                elif not np.array_equal(rows if kind == "examples" else np.unique(rows), np.arange(number)):
                     found = f"shards that do not contain the {number} examples of {MANIFEST}, each once: {AGAIN}"
             except (pa.ArrowInvalid, KeyError, OSError) as error:  # KeyError: a column is missing
                 found = f"a shard that cannot be read ({error}): {AGAIN}"
@@ -120,6 +125,8 @@ def _read_manifest(folder: Path) -> dict[str, Any] | None:
         problem = f"has schema_version {version}, this hf_langimb reads {SCHEMA_VERSION}"
     elif wrong := [key for key, kind in FORM.items() if not isinstance(entries.get(key), kind)]:
         problem = f"has no valid {', '.join(wrong)}: {AGAIN}"
+    elif not 0 < entries["shards"] <= entries["examples"]:
+        problem = f"has {entries['shards']} shards of {entries['examples']} examples: {AGAIN}"
     if problem:
         raise ValueError(f"{path} {problem}.")
     return entries
