@@ -180,7 +180,7 @@ def test_what_cannot_be_probed(checkpoint, tmp_path, bert_tokenizer, tiny_bert):
             if name != "alone":  # transformers makes a tokenizer of five special tokens up
                 bert_tokenizer.save_pretrained(tmp_path / name)
         if name == "deeper":
-            BertConfig(vocab_size=40, **size | {"num_hidden_layers": 2}).save_pretrained(tmp_path / name)
+            hf.BertConfig(vocab_size=40, **size | {"num_hidden_layers": 2}).save_pretrained(tmp_path / name)
         pooling = "pooler" if name == "masked" else None
         with pytest.raises(ValueError, match=message):
             probe_model(str(tmp_path / name), two_texts(), text_columns=["text"], pooling=pooling)
