@@ -112,6 +112,7 @@ def pull(
     if os.path.exists(target) and not (target.is_dir() and not any(target.iterdir())):
         raise ValueError(f"{target} is not an empty folder: choose another --output-dir, or remove it.")
     source = download(repo_id, revision=revision, token=token)
+    read_axes(source)  # an error before anything is written
     try:
         _copy(source, target.resolve())  # of a link, the folder that it names
     except (OSError, ValueError) as error:  # the second for a name that no file can have

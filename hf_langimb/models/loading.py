@@ -11,6 +11,7 @@ from typing import Any
 
 from datasets import Dataset
 
+from hf_langimb.console import one_line
 from hf_langimb.files import read_json
 from hf_langimb.models.axes import class_names, read_axes
 
@@ -81,8 +82,7 @@ def loading(shown: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        reason = re.sub(r"Bearer [^'\"]*", "Bearer ...", reason)[:300]
+        reason = re.sub(r"Bearer [^'\"]*", "Bearer ...", one_line(error) or type(error).__name__)[:300]
         raise ValueError(
             f"Expected a model with its tokenizer at {shown!r} (Hub id or folder; of a run RUN/SETUP/seed-N): {reason}"
         ) from error
