@@ -72,53 +72,34 @@ def test_one_data_set_saved_to_disk(tmp_path):
     assert DataSpec(str(tmp_path / "data")).read().features["label"].names == ["no", "yes"]
 
 
-@pytest.fixture
-def multilingual(tmp_path):
-    """A folder with the configurations fr and en, as on the Hub; `en` has a split that `fr` lacks."""
+def test_configurations_are_languages(tmp_path):
+    def table(config, split):
+        return Dataset.from_dict({"text": [f"{config} {split} {i}" for i in range(2)], "label": [0, 1]})
+
     splits = {"fr": ["train", "test"], "en": ["train", "test", "validation"]}
-    tables = {
-        config: {
-            split: Dataset.from_dict({"text": [f"{config} {split} {i}" for i in range(2)], "label": [0, 1]})
-            for split in names
-        }
-        for config, names in splits.items()
-    }
-    return write_configurations(tmp_path / "multilingual", tables)
-
-
-def test_configurations_are_languages(multilingual):
-    loaded = DataSpec(multilingual, config_names=["fr", "en"]).read()
+    tables = {config: {split: table(config, split) for split in names} for config, names in splits.items()}
+    folder = write_configurations(tmp_path, tables)
+    loaded = DataSpec(folder, config_names=["fr", "en"]).read()
     assert set(loaded) == {"train", "test"}  # splits that both have
-    assert loaded["train"].to_dict() == {
-        "text": ["fr train 0", "fr train 1", "en train 0", "en train 1"],
-        "label": [0, 1, 0, 1],
-        "language": ["fr", "fr", "en", "en"],
-        "row": [0, 1, 0, 1],
-    }
-    test = DataSpec(multilingual, config_names=["en", "fr"], split="test").read()
+    expected = {"text": ["fr train 0", "fr train 1", "en train 0", "en train 1"], "label": [0, 1, 0, 1]}
+    assert loaded["train"].to_dict() == expected | {"language": ["fr", "fr", "en", "en"], "row": [0, 1, 0, 1]}
+    test = DataSpec(folder, config_names=["en", "fr"], split="test").read()
     assert test["language"][:] == ["en", "en", "fr", "fr"]
+    alone = DataSpec(folder, config_names=["en"]).read()
+    assert set(alone) == {"train", "test", "validation"}
+    assert alone["train"].column_names == ["text", "label"]
+    for names, message in ((["de"], r"'de' not found\. Available: .*'fr'"), (["en", "de"], "'de' not found")):
+        with pytest.raises(ValueError, match=message):
+            DataSpec(folder, config_names=names).read()
 
 
-def test_one_configuration(multilingual):
-    loaded = DataSpec(multilingual, config_names=["en"]).read()
-    assert set(loaded) == {"train", "test", "validation"}
-    assert loaded["train"].column_names == ["text", "label"]
-    with pytest.raises(ValueError, match=r"'de' not found\. Available: .*'fr'"):
-        DataSpec(multilingual, config_names=["de"]).read()
-    with pytest.raises(ValueError, match="'de' not found"):
-        DataSpec(multilingual, config_names=["en", "de"]).read()
-
-
-def test_parallel_configurations_keep_translations_together(tmp_path):
+def test_parallel_configurations_keep_translations_together_and_a_language_column(tmp_path):
     texts = {config: Dataset.from_dict({"text": [f"{config} {i}" for i in range(5)]}) for config in ("en", "fr")}
     write_configurations(tmp_path, {config: {"train": rows} for config, rows in texts.items()})
-    for rows in (None, 4):
-        found = DataSpec(str(tmp_path), ["en", "fr"]).texts(first=rows)
-        assert found["id"][:] == [str(i) for i in range(rows or 5)] * 2
-
-
-def test_a_language_column_is_kept(tmp_path):
-    folder = write_configurations(tmp_path, {key: {"train": rows()} for key in ("a", "b")})
+    for first in (None, 4):
+        found = DataSpec(str(tmp_path), ["en", "fr"]).texts(first=first)
+        assert found["id"][:] == [str(i) for i in range(first or 5)] * 2
+    folder = write_configurations(tmp_path / "column", {key: {"train": rows()} for key in ("a", "b")})
     assert DataSpec(folder, config_names=["a", "b"]).read()["train"]["language"][:] == ROWS["language"] * 2
 
 
@@ -133,7 +114,6 @@ def test_a_language_column_is_kept(tmp_path):
         (lambda folder: write(folder / "a.jsonl", '{"text": "a"}\n{"te'), "a.jsonl: JSON parse error"),
         (lambda folder: two_tables(folder), "empty: its files have different columns: name one of them"),
     ],
-    ids=["no folder", "no Hub", "empty", "xlsx", "parquet", "jsonl", "two tables"],
 )
 def test_nothing_to_open(tmp_path, monkeypatch, make, message):
     for module in ("datasets.config", "huggingface_hub.constants"):  # else it tries for 20 seconds
@@ -246,20 +226,18 @@ def test_a_column_of_mixed_types_is_refused_in_these_words(tmp_path):
         DataSpec(str(path)).counts()
 
 
-@pytest.mark.parametrize(
-    ("file", "content"), [("state.json", "{}"), ("dataset_info.json", "[]"), ("README.md", "---\n: [\n---\n")]
-)
-def test_damaged_metadata_is_named(tmp_path, file, content):
-    folder = tmp_path / "data"
-    if file == "README.md":
-        folder.mkdir()
-        rows().to_csv(folder / "train.csv", index=False)
-    else:
-        rows().save_to_disk(folder)
-    write(folder / file, content)
-    for way in (DataSpec(str(folder)).counts, DataSpec(str(folder)).read):
-        with pytest.raises(ValueError, match=f"data: .*Error: .*is its .*{file}.* damaged"):
-            way()
+def test_damaged_metadata_is_named(tmp_path):
+    for file, content in (("state.json", "{}"), ("dataset_info.json", "[]"), ("README.md", "---\n: [\n---\n")):
+        folder = tmp_path / file / "data"
+        if file == "README.md":
+            folder.mkdir(parents=True)
+            rows().to_csv(folder / "train.csv", index=False)
+        else:
+            rows().save_to_disk(folder)
+        write(folder / file, content)
+        for way in (DataSpec(str(folder)).counts, DataSpec(str(folder)).read):
+            with pytest.raises(ValueError, match=f"data: .*Error: .*is its .*{file}.* damaged"):
+                way()
 
 
 # Text columns.
@@ -296,28 +274,20 @@ def test_standard_columns():
     assert loaded.to_dict() == ROWS | {"id": ["0", "1", "2"]}
 
 
-@pytest.mark.parametrize(
-    ("labels", "order", "names", "expected"),
-    [
+def test_labels_of_every_type():
+    for labels, order, names, expected in (
         (["b", "a", "b"], (), ["a", "b"], [1, 0, 1]),
         (["b", "a", "b"], ("b", "c", "a"), ["b", "c", "a"], [0, 2, 0]),
         ([10, 2, 10], (), ["2", "10"], [1, 0, 1]),  # by number, not as text
         ([5, 1, 1], ("1", "2", "3", "4", "5"), ["1", "2", "3", "4", "5"], [4, 0, 0]),
         ([True, False, True], (), ["False", "True"], [1, 0, 1]),
-    ],
-    ids=["names", "order", "integers", "stars", "booleans"],
-)
-def test_labels_of_every_type(labels, order, names, expected):
-    loaded = standardise(rows(label=labels), label_names=order)
-    assert loaded.features["label"].names == names
-    assert loaded["label"][:] == expected
-
-
-def test_class_labels_keep_their_order_and_follow_another():
-    dataset = named(["yes", "no"])
+    ):
+        loaded = standardise(rows(label=labels), label_names=order)
+        assert loaded.features["label"].names == names
+        assert loaded["label"][:] == expected
+    dataset = named(["yes", "no"])  # class labels keep their order, and follow another
     assert standardise(dataset).features["label"].names == ["yes", "no"]
-    turned = standardise(dataset, label_names=["no", "perhaps", "yes"])
-    assert turned["label"][:] == [2, 0, 0]
+    assert standardise(dataset, label_names=["no", "perhaps", "yes"])["label"][:] == [2, 0, 0]
 
 
 def test_languages_of_every_type_and_some_alone():
@@ -337,9 +307,8 @@ def test_other_column_names_and_a_pair():
     assert loaded.to_dict() == {"b": ["y"], "a": ["x"], "language": ["fr"], "label": [0], "id": ["12"]}
 
 
-@pytest.mark.parametrize(
-    ("changes", "settings", "message"),
-    [
+def test_what_cannot_be_standardised():
+    for changes, settings, message in (
         ({}, {"language_column": "lang"}, "Expected a language column 'lang'.*fastText"),
         ({}, {"label_column": "stars"}, "Expected a label column 'stars', found columns"),
         ({}, {"id_column": "item"}, "id column 'item', found columns"),
@@ -350,22 +319,17 @@ def test_other_column_names_and_a_pair():
         ({"text": [1, 2, 3]}, {}, "text column 'text' has values of type int64, expected strings"),
         ({"label": [0.5, 1.0, 1.5]}, {}, "label column has values of type double"),
         ({"label": ["a", "b", "x"]}, {"label_names": ["a", "b"]}, r"Labels \['x'\] of column 'label' are not among"),
-    ],
-)
-def test_what_cannot_be_standardised(changes, settings, message):
-    with pytest.raises(ValueError, match=message):
-        standardise(rows(**changes), **settings)
-
-
-def test_hidden_test_labels_are_refused():
-    with pytest.raises(ValueError, match="-1"):
+    ):
+        with pytest.raises(ValueError, match=message):
+            standardise(rows(**changes), **settings)
+    with pytest.raises(ValueError, match="-1"):  # hidden test labels
         standardise(named().map(lambda row: {"label": -1}))
 
 
 # Tokens.
 
 
-def test_tokens_of_texts_and_pairs(bert_tokenizer):
+def test_tokens_of_texts_and_pairs_and_of_long_texts(bert_tokenizer):
     dataset = Dataset.from_dict({"a": ["w1 w2", "w3"], "b": ["w4", "w5 w6"], "label": [0, 1]})
     single, pair = tokenize(dataset, bert_tokenizer, ["a"]), tokenize(dataset, bert_tokenizer, ["a", "b"])
     assert bert_tokenizer.convert_ids_to_tokens(single[0]["input_ids"]) == ["[CLS]", "w1", "w2", "[SEP]"]
@@ -374,9 +338,6 @@ def test_tokens_of_texts_and_pairs(bert_tokenizer):
     assert single["label"][:] == [0, 1]
     assert "a" not in pair.column_names
     assert "b" in single.column_names
-
-
-def test_long_texts_are_cut(bert_tokenizer):
     dataset = Dataset.from_dict({"a": ["w1 " * 100], "b": ["w2 " * 100]})
     assert len(tokenize(dataset, bert_tokenizer, ["a", "b"], 10)[0]["input_ids"]) == 10
     assert len(tokenize(dataset, bert_tokenizer, ["a", "b"])[0]["input_ids"]) == 32  # as long as the model takes
@@ -385,33 +346,24 @@ def test_long_texts_are_cut(bert_tokenizer):
 # Text to probe.
 
 
-def texts_file(path, **changes):
-    table = {
-        "text": ["un  chat , noir", "le chat", "le chien", "a cat", "the cat", "the ( big ) dog"],
-        "language": ["fr"] * 3 + ["en"] * 3,
-        "item": [0, 1, 2] * 2,
-    }
-    Dataset.from_dict(table | changes).to_parquet(path)
+def texts_file(path):
+    texts = ["un  chat , noir", "le chat", "le chien", "a cat", "the cat", "the ( big ) dog"]
+    table = {"text": texts, "language": ["fr"] * 3 + ["en"] * 3, "item": [0, 1, 2] * 2}
+    Dataset.from_dict(table).to_parquet(path)
     return str(path)
 
 
 def test_texts_have_language_id_and_one_spacing(tmp_path):
-    rows = DataSpec(texts_file(tmp_path / "texts.parquet")).texts(["fr", "en"])
-    assert rows.to_dict() == {
-        "text": ["un chat, noir", "le chat", "le chien", "a cat", "the cat", "the (big) dog"],
-        "language": ["fr"] * 3 + ["en"] * 3,
-        "id": ["0", "1", "2"] * 2,
-    }
-    first = DataSpec(texts_file(tmp_path / "texts.parquet")).texts(first=2)
-    assert first["text"][:] == ["a cat", "the cat", "un chat, noir", "le chat"]  # languages sorted
-
-
-def test_rows_are_numbered_where_there_is_no_item(tmp_path):
     path = texts_file(tmp_path / "texts.parquet")
-    Dataset.from_parquet(path).remove_columns("item").to_parquet(tmp_path / "plain.parquet")
-    assert DataSpec(str(tmp_path / "plain.parquet")).texts()["id"][:] == ["0", "1", "2", "3", "4", "5"]
+    texts = ["un chat, noir", "le chat", "le chien", "a cat", "the cat", "the (big) dog"]
+    expected = {"text": texts, "language": ["fr"] * 3 + ["en"] * 3, "id": ["0", "1", "2"] * 2}
+    assert DataSpec(path).texts(["fr", "en"]).to_dict() == expected
+    first = DataSpec(path).texts(first=2)
+    assert first["text"][:] == ["a cat", "the cat", "un chat, noir", "le chat"]  # languages sorted
     named = DataSpec(path, id_column="text").texts()
     assert named["id"][:] == ["a cat", "the cat", "the ( big ) dog", "un  chat , noir", "le chat", "le chien"]
+    Dataset.from_parquet(path).remove_columns("item").to_parquet(tmp_path / "plain.parquet")
+    assert DataSpec(str(tmp_path / "plain.parquet")).texts()["id"][:] == ["0", "1", "2", "3", "4", "5"]
 
 
 def test_pairs_and_splits(tmp_path):
@@ -435,22 +387,18 @@ def test_first_rows_of_configurations_are_streamed(tmp_path, monkeypatch):
     assert rows["language"][:] == ["en", "en", "fr", "fr"]
 
 
-@pytest.mark.parametrize(
-    ("settings", "languages", "message"),
-    [
+def test_texts_that_cannot_be_probed(tmp_path):
+    for settings, languages, message in (
         ({}, ["fr", "de"], "texts.parquet: Expected text in fr, de, found fewer than two rows in de"),
         ({"text_columns": ["body"]}, [], "Expected a text column 'body'"),
         ({"id_column": "nothing"}, [], "Expected an id column 'nothing'"),
-    ],
-)
-def test_texts_that_cannot_be_probed(tmp_path, settings, languages, message):
-    with pytest.raises(ValueError, match=message):
-        DataSpec(texts_file(tmp_path / "texts.parquet"), **settings).texts(languages)
+    ):
+        with pytest.raises(ValueError, match=message):
+            DataSpec(texts_file(tmp_path / "texts.parquet"), **settings).texts(languages)
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
+def test_spacing():
+    for text, expected in (
         ("Council , the .", "Council, the."),
         ("« oui » !", "« oui »!"),
         ("das „Wort“ und »das« Wort", "das „Wort“ und »das« Wort"),
@@ -458,8 +406,6 @@ def test_texts_that_cannot_be_probed(tmp_path, settings, languages, message):
         (" a\t( b )\n c ", "a (b) c"),
         ("e\u0301te\u0301", "été"),
         ("a - b", "a - b"),
-    ],
-)
-def test_spacing(text, expected):
-    assert normalise_spacing(text) == expected
-    assert normalise_spacing(expected) == expected
+    ):
+        assert normalise_spacing(text) == expected
+        assert normalise_spacing(expected) == expected
