@@ -138,12 +138,13 @@ def test_pushes_that_are_refused(server, finished, repo_id, token, message, capl
     whole(server)
 
 
-@pytest.mark.parametrize("status", [400, 401, 403, 404])
-def test_a_refusal_is_not_retried(server, status):
-    refusal = server.fail("whoami", status, times=None)
-    with pytest.raises(ValueError, match=str(status)):
-        require_login("ann/one", TOKEN)
-    assert refusal.hits == 1
+def test_a_refusal_is_not_retried(server):
+    for status in (400, 401, 403, 404):
+        server.faults.clear()
+        refusal = server.fail("whoami", status, times=None)
+        with pytest.raises(ValueError, match=str(status)):
+            require_login("ann/one", TOKEN)
+        assert refusal.hits == 1
 
 
 def test_the_cause_of_a_failed_upload_is_reported(server, finished):

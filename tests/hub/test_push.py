@@ -86,16 +86,12 @@ def test_others_load_it_without_this_package(server, finished):
     assert len(rows) == len(store.tokens) and rows["piece"][:] == store.tokens["piece"].to_pylist()
 
 
-def test_the_same_push_twice_changes_nothing(server, finished):
-    push_run(finished, "ann/one", setups=["weighted"], token=TOKEN)
-    before = {key: [commit.oid for commit in repo.commits()] for key, repo in server.repos.items()}
-    assert set(before) == {"ann/one", "datasets/ann/one-attributions"}
-    push_run(finished, "ann/one", setups=["weighted"], token=TOKEN)
-    assert {key: [commit.oid for commit in repo.commits()] for key, repo in server.repos.items()} == before
-
-
-def test_another_model_takes_the_place_of_the_first(server, finished):
+def test_the_same_push_twice_changes_nothing_and_another_model_takes_the_place(server, finished):
     push_run(finished, "ann/one", setups=["weighted_lora"], token=TOKEN)
+    before = {key: [commit.oid for commit in repo.commits()] for key, repo in server.repos.items()}
+    assert set(before) == {"ann/one", "ann/one-base", "datasets/ann/one-attributions"}
+    push_run(finished, "ann/one", setups=["weighted_lora"], token=TOKEN)
+    assert {key: [commit.oid for commit in repo.commits()] for key, repo in server.repos.items()} == before
     server.write("ann/one", {"notes.md": b"Mine.", "pytorch_model.bin": b"old"})
     push_run(finished, "ann/one", setups=["weighted"], token=TOKEN)
     files = server.repos["ann/one"].files()
@@ -135,14 +131,11 @@ def test_a_run_that_was_moved(server, finished, copy):
     assert torch.equal(logits_of(load_run("ann/x").model), logits_of(load_run(copy, setup="weighted_lora").model))
 
 
-def test_a_public_repository_is_not_taken_for_a_private_one(server, finished):
-    server.add_repo("ann/one")
+def test_revision_private_and_collection(server, finished):
+    server.add_repo("ann/one")  # public
     with pytest.raises(ValueError, match="ann/one exists already, and is public"):
         push_run(finished, "ann/one", setups=["balanced"], private=True, token=TOKEN)
     assert len(server.repos["ann/one"].commits()) == 1
-
-
-def test_revision_private_and_collection(server, finished):
     settings = {"private": True, "revision": "v1", "collection": "Weighted", "token": TOKEN}
     push_run(finished, "ann/kept", setups=["weighted"], **settings)
     push_run(finished, "ann/kept", setups=["weighted"], **settings)
@@ -204,15 +197,11 @@ def test_nothing_of_a_damaged_run_is_published(server, copy, name, change, messa
     assert not server.requests
 
 
-def test_weights_that_are_not_finite_are_not_published(server, copy):
+def test_weights_and_adapters_that_are_not_published(server, finished, copy, tmp_path):
     weights = copy / "weighted" / "seed-0" / "model.safetensors"
     save_file({name: values * float("nan") for name, values in load_file(weights).items()}, weights, {"format": "pt"})
     with pytest.raises(ValueError, match="weighted/seed-0 gives logits that are not finite"):
         push_run(copy, "ann/one", token=TOKEN)
-    assert not server.requests
-
-
-def test_adapters_of_a_folder_are_not_published(server, finished, copy, tmp_path):
     config = copy / "weighted_lora" / "seed-0" / "adapter_config.json"
     config.write_text(with_values(base_model_name_or_path=str(tmp_path))(config.read_text()))
     shutil.copytree(finished / "start", tmp_path, dirs_exist_ok=True)
@@ -293,13 +282,8 @@ def test_a_recipe_that_could_not_publish_says_so_before_any_work(server, tmp_pat
         ("x", TOKEN, "'x' is not a valid repository name: expected NAMESPACE/NAME"),
         ("ben/x", TOKEN, "cannot publish ben/x: it can write only in ann"),
     ):
-        place = [
-            "--hub_token",
-            token,
-            "--output_dir",
-            str(tmp_path / "run"),
-            *(["--hub_model_id", name] if name else []),
-        ]
+        named = ["--hub_model_id", name] if name else []
+        place = ["--hub_token", token, "--output_dir", str(tmp_path / "run"), *named]
         with pytest.raises(ValueError, match=message):
             run(parse_recipe("xnli", RECIPES, [*FLAGS.split(), *place]))
     assert not (tmp_path / "run").exists()
