@@ -35,14 +35,6 @@ def measures_of(folder):
     return json.loads((folder / "results.json").read_text())["setups"]["model"]["seeds"]["0"]
 
 
-@pytest.fixture(scope="module")
-def evaluated(finished, texts, tmp_path_factory):
-    """The folder of an evaluation of the model `weighted`."""
-    folder = tmp_path_factory.mktemp("evaluated") / "out"
-    check(finished / "weighted" / "seed-0", texts, "--output-dir", folder)
-    return folder
-
-
 @pytest.fixture
 def refuses(capsys):
     """Function (message, *argv): an evaluation ends with this message."""
@@ -86,16 +78,6 @@ def test_any_checkpoint_is_measured(server, finished, texts, tmp_path, monkeypat
     assert "## Evaluation by language" not in files["README.md"].decode()
     assert not [name for name in files if name.startswith("evaluation/")], "they were of other weights"
     refuses(r"contains a run with another configuration \(files was {", *argv)
-
-
-def test_a_card_is_not_lost_while_the_hub_is_busy(server, finished, evaluated):
-    push_run(finished, "ann/one", setups=["weighted"], token=TOKEN)
-    for endpoint in ("head", "resolve"):
-        server.fail(endpoint, 503, times=None, path="README.md")
-    with pytest.raises(ValueError, match=r"The Hub answers 503|cannot be reached"):
-        publish_evaluation(evaluated, "ann/one", token=TOKEN)
-    assert len(server.repos["ann/one"].commits()) == 2
-    assert b"## Results" in server.repos["ann/one"].files()["README.md"]
 
 
 def test_a_model_of_another_user_gets_a_pull_request(server, finished, texts, tmp_path, monkeypatch, capsys):
@@ -146,9 +128,17 @@ def test_a_model_of_another_user_gets_a_pull_request(server, finished, texts, tm
         publish_evaluation(tmp_path / "out", "ben/plain", token="hf_ben")
 
 
-def test_two_evaluations_at_once_are_both_there(server, finished, evaluated, tmp_path):
+def test_a_card_is_not_lost_and_two_evaluations_at_once_are_both_there(server, finished, texts, tmp_path):
     push_run(finished, "ann/one", setups=["weighted"], token=TOKEN)
-    other = tmp_path / "other"
+    evaluated, other = tmp_path / "out", tmp_path / "other"
+    check(finished / "weighted" / "seed-0", texts, "--output-dir", evaluated)
+    for endpoint in ("head", "resolve"):  # the Hub is busy
+        server.fail(endpoint, 503, times=None, path="README.md")
+    with pytest.raises(ValueError, match=r"The Hub answers 503|cannot be reached"):
+        publish_evaluation(evaluated, "ann/one", token=TOKEN)
+    assert len(server.repos["ann/one"].commits()) == 2
+    assert b"## Results" in server.repos["ann/one"].files()["README.md"]
+    server.faults.clear()
     shutil.copytree(evaluated, other)
     results = json.loads((other / "results.json").read_text())
     results["config"]["dataset"] = "others.parquet"

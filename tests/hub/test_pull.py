@@ -19,16 +19,6 @@ from hf_langimb.hub.push import logits_of
 from hf_langimb.models.loading import load_model
 
 
-def test_offline_a_download_is_found(server, finished, monkeypatch):
-    push_run(finished, "ann/one", setups=["balanced"], token=TOKEN)
-    online = logits_of(load_run("ann/one").model)
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    assert torch.equal(logits_of(load_run("ann/one").model), online)
-    (blob,) = {path.resolve() for path in Path(constants.HF_HUB_CACHE).rglob("model.safetensors")}
-    blob.write_bytes(blob.read_bytes()[:-1] + b"?")
-    refused("ann/one", "model.safetensors of ann/one is damaged in the cache: download it again")
-
-
 def test_the_commands(server, finished, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     monkeypatch.chdir(tmp_path)
@@ -164,18 +154,24 @@ def test_files_outside_of_their_folder_are_refused(server, tmp_path):
     assert not (Path(constants.HF_HUB_CACHE).parent / "outside.json").exists()
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "langimb.json"])
-def test_damaged_downloads(server, finished, name):
+def test_damaged_downloads(server, finished, monkeypatch):
     push_run(finished, "ann/one", setups=["balanced"], token=TOKEN)
-    shutil.rmtree(constants.HF_HUB_CACHE, ignore_errors=True)
-    fault = server.corrupt(path=name)
-    assert load_run("ann/one").languages == ["en", "fr"]
-    assert fault.hits == 1, "fetched again"
-    shutil.rmtree(constants.HF_HUB_CACHE)
-    server.corrupt(path=name, times=None)
-    refused("ann/one", f"{name} of ann/one arrived damaged twice .*: it was removed; try again")
-    server.faults.clear()
-    assert load_run("ann/one").languages == ["en", "fr"]
+    online = logits_of(load_run("ann/one").model)
+    for name in ("model.safetensors", "langimb.json"):
+        shutil.rmtree(constants.HF_HUB_CACHE, ignore_errors=True)
+        fault = server.corrupt(path=name)
+        assert load_run("ann/one").languages == ["en", "fr"]
+        assert fault.hits == 1, "fetched again"
+        shutil.rmtree(constants.HF_HUB_CACHE)
+        server.corrupt(path=name, times=None)
+        refused("ann/one", f"{name} of ann/one arrived damaged twice .*: it was removed; try again")
+        server.faults.clear()
+        assert load_run("ann/one").languages == ["en", "fr"]
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert torch.equal(logits_of(load_run("ann/one").model), online)
+    (blob,) = {path.resolve() for path in Path(constants.HF_HUB_CACHE).rglob("model.safetensors")}
+    blob.write_bytes(blob.read_bytes()[:-1] + b"?")
+    refused("ann/one", "model.safetensors of ann/one is damaged in the cache: download it again")
 
 
 def test_a_full_disk_while_pulling(server, finished, tmp_path):
