@@ -67,11 +67,6 @@ def test_a_folder_of_splits(tmp_path, form):
         DataSpec(str(folder), split="dev").read()
 
 
-def test_one_data_set_saved_to_disk(tmp_path):
-    named().save_to_disk(tmp_path / "data")
-    assert DataSpec(str(tmp_path / "data")).read().features["label"].names == ["no", "yes"]
-
-
 def test_configurations_are_languages(tmp_path):
     def table(config, split):
         return Dataset.from_dict({"text": [f"{config} {split} {i}" for i in range(2)], "label": [0, 1]})
@@ -136,7 +131,9 @@ def write(path, text):
     return path
 
 
-def test_a_file_has_no_configurations(tmp_path):
+def test_one_data_set_on_disk_and_a_file_without_configurations(tmp_path):
+    named().save_to_disk(tmp_path / "data")
+    assert DataSpec(str(tmp_path / "data")).read().features["label"].names == ["no", "yes"]
     rows().to_parquet(tmp_path / "rows.parquet")
     for names in (["fr"], ["fr", "en"]):
         message = f"rows.parquet: .* no configurations, got config_names {', '.join(names)}: leave them out"
