@@ -103,7 +103,7 @@ def on_main(action: Callable[[], Any]) -> Any:
     """Run an action in the main process only, and return its result in every process.
 
     Raises:
-        ValueError, OSError: raised by the action; the other processes exit silently.
+        Exception: any that the action raises; the other processes exit silently.
     """
     from accelerate import PartialState
     from accelerate.utils import broadcast_object_list
@@ -113,7 +113,7 @@ def on_main(action: Callable[[], Any]) -> Any:
     if PartialState().is_main_process:
         try:
             outcome[0] = action()
-        except (ValueError, OSError) as error:
+        except Exception as error:
             raised, outcome[1] = error, False
     broadcast_object_list(outcome)
     if not outcome[1]:

@@ -24,6 +24,15 @@ def whole(server):
         assert bool(weights) is ("README.md" in names), key
 
 
+def assert_same_logits(first, second):
+    """Two models, loaded apart, give the same logits; their last digits may differ between calls."""
+    import torch
+
+    from hf_langimb.hub.push import logits_of
+
+    torch.testing.assert_close(logits_of(first), logits_of(second))
+
+
 def refused(name, message, **settings):
     """`load_run` refuses a repository in one sentence."""
     from hf_langimb import load_run

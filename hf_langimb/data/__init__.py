@@ -1,1 +1,1 @@
-"""Data sets: XNLI, the mini-XNLI generator, and the training mixtures built from them."""
+"""Data sets: how any of them is opened and read, and the mini-XNLI generator."""

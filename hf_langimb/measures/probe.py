@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from hf_langimb.console import bar
 from hf_langimb.counts.columns import encode_columns
+from hf_langimb.measures import PROTOCOLS
 from hf_langimb.measures.intervals import Floats, student
 
 ATTEMPTS = 10  # to draw folds that leave every language among the rows to fit
@@ -193,6 +194,8 @@ def probe_model(
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token  # padding is masked: any token will do
     code = protocol == "code"
     pooling = pooling or ("pooler" if code and model.config.model_type == "bert" else "cls")
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"Unknown protocol {protocol!r}: choose one of {', '.join(PROTOCOLS)}.")
     problem, lacking = "", [parameter for parameter in trained.untrained if "pooler" not in parameter]
     if lacking:
         problem = f"lacks weights of its encoder, such as {lacking[0]}: choose a complete one"

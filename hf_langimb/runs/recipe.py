@@ -227,5 +227,8 @@ def _misfit(action: Action, value: Any) -> str:
     if (action.nargs == "+") != isinstance(value, list):
         return f"expected {'a list' if action.nargs == '+' else 'a single value'}, got {value!r}"
     kinds = (dict, list) if action.type is string_to_bool else (dict, list, bool)
-    wrong = [item for item in (value if isinstance(value, list) else [value]) if isinstance(item, kinds)]
+    items = value if isinstance(value, list) else [value]
+    if flags := [item for item in items if isinstance(value, list) and re.match(r"-(?![\d.]+$).", str(item))]:
+        return f"a list cannot contain {flags[0]!r}, which looks like a flag"
+    wrong = [item for item in items if isinstance(item, kinds)]
     return f"expected text or a number, got {wrong[0]!r} (yes, no, on and off need quotes in YAML)" if wrong else ""

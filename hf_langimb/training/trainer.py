@@ -75,7 +75,15 @@ class LangImbTrainer(PublishingTrainer):
     distribution: Any = None  # a JointDistribution once the data are counted
 
     def __init__(
-        self, model: Any = None, args: LangImbTrainingArguments | None = None, *others: Any, **kwargs: Any
+        self,
+        model: PreTrainedModel | torch.nn.Module | None = None,
+        args: LangImbTrainingArguments | None = None,
+        data_collator: Any = None,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        processing_class: Any = None,
+        model_init: Any = None,
+        **kwargs: Any,
     ) -> None:
         self.args = args or LangImbTrainingArguments()
         if not isinstance(self.args, LangImbTrainingArguments):
@@ -83,7 +91,8 @@ class LangImbTrainer(PublishingTrainer):
         if kwargs.get("compute_loss_func", self) is None:
             del kwargs["compute_loss_func"]  # the default; Python refuses any other, which would come twice
         model = None if model is None else self._prepared(model)
-        super().__init__(model, self.args, *others, compute_loss_func=self._loss, **kwargs)
+        given = (model, self.args, data_collator, train_dataset, eval_dataset, processing_class, model_init)
+        super().__init__(*given, compute_loss_func=self._loss, **kwargs)
         self._learn_axes()
         if not isinstance(self.data_collator, DataCollatorWithLanguage):
             names = {"languages": self.distribution.languages, "language_column": self.args.language_column}

@@ -184,6 +184,8 @@ def test_what_cannot_be_probed(checkpoint, tmp_path, bert_tokenizer, tiny_bert):
         pooling = "pooler" if name == "masked" else None
         with pytest.raises(ValueError, match=message):
             probe_model(str(tmp_path / name), two_texts(), text_columns=["text"], pooling=pooling)
+    with pytest.raises(ValueError, match="Unknown protocol 'paper': choose one of text, code"):
+        probe_model(checkpoint, two_texts(), text_columns=["text"], protocol="paper")
     with pytest.raises(ValueError, match="two languages or more, got only en"):
         only = two_texts().filter(lambda row: row["language"] == "en")
         probe_model(checkpoint, only, text_columns=["text"])

@@ -5,6 +5,7 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from huggingface_hub import ModelCard
 
@@ -59,15 +60,27 @@ def files_of(folder):
     return [*folder.glob("*.md"), *folder.glob("figures/*"), folder / "results.json"]
 
 
+def drawn(svg):
+    """The outline of a figure and its numbers, whose last digits (and names made from them) differ between machines."""
+    text = re.sub(r"\b[mp][0-9a-f]{10}\b", "name", svg.decode())
+    return re.sub(r"-?\d+\.\d+", "number", text), [float(value) for value in re.findall(r"-?\d+\.\d+", text)]
+
+
 @pytest.mark.parametrize("run", RUNS, ids=str)
-def test_kept_cards_and_figures_are_rendered_byte_for_byte(run, tmp_path):
+def test_kept_cards_and_figures_are_those_of_their_results(run, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "results.json").write_bytes((KEPT / run / "results.json").read_bytes())
     write_cards(tmp_path)
     made = {path.relative_to(tmp_path / "run"): path.read_bytes() for path in (tmp_path / "run").rglob("*.*")}
     assert made.keys() == {path.relative_to(KEPT / run) for path in files_of(KEPT / run)}
     for path, content in made.items():
-        assert (KEPT / run / path).read_bytes() == content, f"{run / path}: make readme"
+        kept = (KEPT / run / path).read_bytes()
+        if path.suffix != ".svg":
+            assert kept == content, f"{run / path}: make readme"
+            continue
+        (outline, numbers), (expected, values) = drawn(content), drawn(kept)
+        assert outline == expected, f"{run / path}: make readme"
+        np.testing.assert_allclose(numbers, values, atol=0.01)
 
 
 @pytest.mark.parametrize("run", RUNS, ids=str)

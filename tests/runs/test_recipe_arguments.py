@@ -127,6 +127,11 @@ def test_flags_are_the_words_of_the_user_alone(parse, tmp_path):
         ("help: 1", "unknown key 'help'"),
         ("1: 2", "unknown key 1"),
         ("config_names: fr", "config_names: expected a list, got 'fr'"),
+        (
+            "label_order: [a, '--seeds=5']",
+            "mini.yaml: label_order: a list cannot contain '--seeds=5', which looks",
+        ),
+        ("label_order: [a, -h]", "label_order: a list cannot contain '-h'"),
         ("imbalanced_shares: {fr: [1/2, 1/2]}", "imbalanced_shares: expected a list, got {'fr'"),
         ("imbalanced_shares: [[fr, 1/2]]", r"imbalanced_shares: expected text or a number, got \['fr', '1/2'\]"),
         ("imbalanced_shares: [fr: 1/2 1/2]", "imbalanced_shares: expected text or a number, got {'fr': '1/2 1/2'}"),

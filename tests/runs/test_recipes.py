@@ -104,7 +104,7 @@ def test_hyper_parameters_are_those_of_the_paper(config):
     assert (training.num_train_epochs, training.lr_scheduler_type) == (3, "linear")
     assert training.head_learning_rate == 5e-4
     assert training.metric_for_best_model == "eval_loss" and training.load_best_model_at_end
-    assert training.learning_rate == 5e-5 or "lora" in config
+    assert training.learning_rate == (3e-4 if "lora" in config else 5e-5)
 
 
 def test_translations_share_their_id(xnli):
