@@ -49,7 +49,7 @@ def test_the_fixture_is_small_and_names_no_machine():
 
 
 @pytest.mark.parametrize(("setup", "seed"), MODELS)
-def test_load_run(setup, seed):
+def test_load_run_gives_a_model_that_the_trainer_evaluates(training_arguments, setup, seed):
     loaded, expected = load_run(RUN, setup=setup, seed=seed), EXPECTED["load_run"][f"{setup}/{seed}"]
     np.testing.assert_allclose(logits_of(loaded), expected["logits"], atol=1e-5)
     np.testing.assert_allclose(loaded.weights, expected["weights"], atol=1e-5)
@@ -58,11 +58,6 @@ def test_load_run(setup, seed):
     assert loaded.model.config.langimb["counts"] == expected["counts"]
     measured = loaded.results["setups"][setup]["seeds"][str(seed)]["test"]
     assert measured["accuracy"] == pytest.approx(expected["accuracy"])
-
-
-@pytest.mark.parametrize(("setup", "seed"), MODELS)
-def test_the_trainer_evaluates_a_loaded_model(training_arguments, setup, seed):
-    loaded = load_run(RUN, setup=setup, seed=seed)
     columns = {name: [row[name] for row in ROWS] for name in ("language", "label")}
     columns["label"] = [loaded.labels.index(name) for name in columns["label"]]
     data = Dataset.from_dict({**loaded.tokenizer(*texts()), **columns})
@@ -79,24 +74,15 @@ def test_the_trainer_evaluates_a_loaded_model(training_arguments, setup, seed):
     assert_close(trainer.evaluate(), expected)
 
 
-def test_cumulative_difference():
+def test_compare_and_report(capsys, tmp_path):
     stores = {f"{setup}/{seed}": RUN / "attributions" / f"{setup}-seed-{seed}" for setup, seed in MODELS}
-    found = {
-        "result": cumulative_difference(stores["imbalanced/0"], stores["balanced/0"], resamples=100),
-        "unbiased": cumulative_difference(
-            stores["imbalanced/0"], stores["balanced/1"], selection=stores["balanced/0"], resamples=0
-        ),
-    }
+    pair, other = (stores["imbalanced/0"], stores["balanced/0"]), stores["balanced/1"]
+    found = {"result": cumulative_difference(*pair, resamples=100)}
+    found["unbiased"] = cumulative_difference(pair[0], other, selection=pair[1], resamples=0)
     assert_close(found, EXPECTED["cumulative_difference"])
-
-
-def test_compare(capsys):
     assert main(["compare", str(RUN), "--json"]) == 0
     assert_close(json.loads(capsys.readouterr().out), EXPECTED["compare"])
-
-
-def test_report(tmp_path):
-    """Every number in the tables of the page that version 0.1 wrote is in today's."""
+    # every number in the tables of the page that version 0.1 wrote is in today's
     assert main(["report", str(RUN), "--output", str(tmp_path / "page.html")]) == 0
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     cells = [re.sub("<[^>]+>", " ", cell) for cell in re.findall(r"<td[^>]*>(.*?)</td>", page, re.DOTALL)]

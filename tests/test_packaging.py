@@ -20,12 +20,8 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = Path(hf_langimb.__file__).parent
 SETUP = configparser.ConfigParser()
 SETUP.read(ROOT / "setup.cfg", encoding="utf-8")
-PINS = {
-    canonicalize_name(name): version
-    for name, version in re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
-}
-
-
+CONSTRAINTS = re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+PINS = {canonicalize_name(name): version for name, version in CONSTRAINTS}
 REQUIRED = [SETUP["options"]["install_requires"], *SETUP["options.extras_require"].values()]
 DIRECT = [Requirement(line) for text in REQUIRED for line in text.strip().splitlines()]
 
@@ -33,30 +29,21 @@ DIRECT = [Requirement(line) for text in REQUIRED for line in text.strip().splitl
 # The wheel.
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
-    """Names and contents of the files in a wheel built from a copy of the source (the build leaves folders there)."""
-    source, output = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
-    shutil.copytree(PACKAGE, source / "hf_langimb", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("tests", "recipes"):
-        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+def test_the_wheel_has_every_file_of_the_package_nothing_else_and_its_metadata(tmp_path):
+    source = tmp_path / "source"  # a copy, because the build leaves folders there
+    for folder in (PACKAGE, ROOT / "tests", ROOT / "recipes"):
+        shutil.copytree(folder, source / folder.name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
-    command = [sys.executable, "-m", "pip", "wheel", ".", "--no-deps", "--no-build-isolation", "-w", output]
+    command = [sys.executable, "-m", "pip", "wheel", ".", "--no-deps", "--no-build-isolation", "-w", tmp_path]
     done = subprocess.run(command, cwd=source, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr + done.stdout
-    (built,) = output.glob("*.whl")
+    (built,) = tmp_path.glob("*.whl")
     assert built.name == f"hf_langimb-{hf_langimb.__version__}-py3-none-any.whl"
     with zipfile.ZipFile(built) as archive:
-        return {name: archive.read(name).decode() for name in archive.namelist()}
-
-
-def test_wheel_has_every_file_of_the_package_and_nothing_else(wheel):
-    files = {
-        path.relative_to(PACKAGE.parent).as_posix()
-        for path in PACKAGE.rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts and not path.name.startswith(".")
-    }
+        wheel = {name: archive.read(name).decode() for name in archive.namelist()}
+    paths = [path.relative_to(PACKAGE.parent) for path in PACKAGE.rglob("*") if path.is_file() and path.name[0] != "."]
+    files = {path.as_posix() for path in paths if "__pycache__" not in path.parts}
     assert "hf_langimb/py.typed" in files
     assert {name for name in wheel if ".dist-info/" not in name} == files
     folders = {path.parent for path in PACKAGE.rglob("*.py")}  # find: passes one without __init__.py over in silence
@@ -65,9 +52,6 @@ def test_wheel_has_every_file_of_the_package_and_nothing_else(wheel):
     assert SETUP["options.packages.find"]["include"] == "hf_langimb*"
     assert SETUP["options.package_data"]["hf_langimb"] == "py.typed"
     assert SETUP["options.package_data"]["hf_langimb.results"] == "templates/*.jinja"
-
-
-def test_metadata_of_the_wheel(wheel):
     (metadata,) = (text for name, text in wheel.items() if name.endswith(".dist-info/METADATA"))
     assert f"\nVersion: {hf_langimb.__version__}\n" in metadata
     assert re.search(r"\nLicense(-Expression)?: Apache-2.0\n", metadata)
@@ -98,18 +82,15 @@ def test_every_indirect_requirement_is_pinned():
         if (name, extras) in seen:
             continue
         seen.add((name, extras))
-        exact = any(specifier.operator == "==" for specifier in requirement.specifier)
-        if name not in PINS and not exact:
+        if name not in PINS and all(specifier.operator != "==" for specifier in requirement.specifier):
             missing.add(name)
         try:
             indirect = [Requirement(line) for line in distribution(name).requires or ()]
         except PackageNotFoundError:  # an extra's, not installed here
             continue
-        todo += [
-            (r, frozenset(r.extras))
-            for r in indirect
-            if r.marker is None or any(r.marker.evaluate({"extra": extra}) for extra in extras | {""})
-        ]
+        for r in indirect:
+            if r.marker is None or any(r.marker.evaluate({"extra": extra}) for extra in extras | {""}):
+                todo.append((r, frozenset(r.extras)))
     assert not missing
 
 
@@ -123,29 +104,9 @@ def test_no_address_and_no_path_of_a_machine(name):
 # The Makefile.
 
 
-@pytest.fixture
-def make(tmp_path):
-    """Function (body of a fake python3): exit code and stderr of `make demo` with it, in a folder of its own."""
-    if shutil.which("make") is None:
-        pytest.skip("make is not installed")
-    for name in ("Makefile", "setup.cfg", "constraints.txt"):
-        shutil.copy(ROOT / name, tmp_path)
-
-    def run(body):
-        python = tmp_path / "python-fake"
-        python.write_text(f"#!/bin/sh\n{body}\n")
-        python.chmod(0o755)
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("MAKE")}
-        done = subprocess.run(
-            ["make", "demo", f"PYTHON={python}"], cwd=tmp_path, env=environment, capture_output=True, text=True
-        )
-        return done.returncode, done.stderr, tmp_path / ".venv"
-
-    return run
-
-
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 @pytest.mark.parametrize(
-    ("body", "messages"),
+    ("body", "messages"),  # of a fake python3
     [
         (
             '[ "$1" = --version ] && echo Python 3.10.4; exit 1',
@@ -157,11 +118,18 @@ def make(tmp_path):
         ),
     ],
 )
-def test_make_says_what_is_missing_and_leaves_no_environment(make, body, messages):
-    code, found, folder = make(body)
-    assert code != 0
-    assert all(message in found for message in messages)
-    assert not folder.exists()
+def test_make_says_what_is_missing_and_leaves_no_environment(tmp_path, body, messages):
+    for name in ("Makefile", "setup.cfg", "constraints.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+    python = tmp_path / "python-fake"
+    python.write_text(f"#!/bin/sh\n{body}\n")
+    python.chmod(0o755)
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("MAKE")}
+    command = ["make", "demo", f"PYTHON={python}"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert all(message in done.stderr for message in messages)
+    assert not (tmp_path / ".venv").exists()
 
 
 def test_ci_calls_what_the_readme_calls():

@@ -91,19 +91,24 @@ def test_marks_that_are_still_empty_are_filled_and_swallow_nothing_and_unknown_o
         fill_marks("<!-- langimb:xnli-mini:sizes -->\n\n<!-- /langimb -->", KEPT)
 
 
-def test_every_configuration_named_exists():
-    names = {name for page in PAGES.values() for name in re.findall(r"--config ([\w-]+)", page)}
-    assert names >= {"mini-entropy", "mini-lora", "mbert", "small"}
-    for name in names:
-        assert (ROOT / "recipes" / "xnli" / f"{name}.yaml").is_file(), name
-
-
-def test_the_pages_name_every_command():
+def test_the_pages_name_every_command_and_configurations_and_files_that_exist():
     found = " ".join(commands())
     for name in ("audit", "probe", "explain", "compare", "report", "push", "pull"):
         assert f"langimb {name} " in found
     for name in ("recipes/xnli.py", "recipes/evaluate.py", "make demo", "make test", "make readme", "make lint"):
         assert name in found
+    names = {name for page in PAGES.values() for name in re.findall(r"--config ([\w-]+)", page)}
+    assert names >= {"mini-entropy", "mini-lora", "mbert", "small"}
+    for name in names:
+        assert (ROOT / "recipes" / "xnli" / f"{name}.yaml").is_file(), name
+    pattern = r"`((?:hf_langimb|recipes|tests|model_cards)/[\w./-]*|\w+\.(?:toml|cfg|txt|cff))`"
+    for name, page in PAGES.items():
+        for path in re.findall(pattern, page):
+            assert (ROOT / path).exists() or (ROOT / name).parent.joinpath(path).exists(), path
+        for text, target in re.findall(r"\[([^\]]*)\]\(([^)\s]+)\)", page):
+            assert text, f"{target} has no text"
+            if not target.startswith("https://"):
+                assert (ROOT / name).parent.joinpath(target.partition("#")[0]).exists(), target
 
 
 @pytest.mark.parametrize("command", commands())
@@ -118,18 +123,3 @@ def test_a_command_with_an_unknown_argument_does_not_parse():
     for command in ("langimb audit DATA --labels x", "accelerate launch recipes/xnli.py --sedes 5", "make demos"):
         with pytest.raises((SystemExit, ValueError, AssertionError)):
             parse(command)
-
-
-@pytest.mark.parametrize("name", PAGES)
-def test_links_and_images_exist(name):
-    for text, target in re.findall(r"\[([^\]]*)\]\(([^)\s]+)\)", PAGES[name]):
-        assert text, f"{target} has no text"
-        if not target.startswith("https://"):
-            assert (ROOT / name).parent.joinpath(target.partition("#")[0]).exists(), target
-
-
-def test_files_named_in_the_pages_exist():
-    pattern = r"`((?:hf_langimb|recipes|tests|model_cards)/[\w./-]*|\w+\.(?:toml|cfg|txt|cff))`"
-    for name, page in PAGES.items():
-        for path in re.findall(pattern, page):
-            assert (ROOT / path).exists() or (ROOT / name).parent.joinpath(path).exists(), path
