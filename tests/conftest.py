@@ -102,19 +102,16 @@ SKEWED = {"en": (4, 2, 1), "fr": (1, 2, 5), "ja": (2, 2, 2)}  # rows of labels 0
 
 @pytest.fixture(scope="session")
 def tiny_dataset():
-    """Function (tokenizer, counts=SKEWED, pair=False, length=(1, 6), seed=0): tokenised rows, label, language (string).
-
-    `counts` maps each language to its rows of label 0, 1, ...; rows come in a seeded random order.
-    """
+    """Function (tokenizer, pair=False, length=(1, 6)): tokenised rows, label, language (string) in a random order."""
     from datasets import Dataset
 
-    def make(tokenizer, counts=SKEWED, pair=False, length=(1, 6), seed=0):
-        randomness = random.Random(seed)
+    def make(tokenizer, pair=False, length=(1, 6)):
+        randomness = random.Random(0)
 
         def text():
             return " ".join(randomness.choices(WORDS, k=randomness.randint(*length)))
 
-        cells = [(name, label) for name, row in counts.items() for label, n in enumerate(row) for _ in range(n)]
+        cells = [(name, label) for name, row in SKEWED.items() for label, n in enumerate(row) for _ in range(n)]
         randomness.shuffle(cells)
         rows = []
         for language, label in cells:
@@ -234,7 +231,7 @@ def write_configurations(folder, tables):
     return str(folder)
 
 
-def record_gradients(trainer):
+def gradients_of(trainer):
     """Train; {parameter: gradient} of the first optimiser step, float64 copies taken before the step."""
     from transformers import TrainerCallback
 
@@ -249,9 +246,3 @@ def record_gradients(trainer):
     trainer.add_callback(Recorder())
     trainer.train()
     return gradients
-
-
-@pytest.fixture
-def gradients_of():
-    """Function (trainer): `record_gradients`."""
-    return record_gradients

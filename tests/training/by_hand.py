@@ -1,14 +1,11 @@
 """Losses and gradients of a tiny classifier computed one row at a time, and ways to change its rows."""
 
 import torch
-from conftest import SKEWED
+from conftest import SKEWED, gradients_of
 from datasets import ClassLabel, DatasetDict, Value
 
-WEIGHTS = {  # n_l / (C n_cl), the paper's class weights for SKEWED
-    language: [sum(row) / (3 * count) for count in row] for language, row in SKEWED.items()
-}
-
-
+# n_l / (C n_cl), the paper's class weights for SKEWED
+WEIGHTS = {language: [sum(row) / (3 * count) for count in row] for language, row in SKEWED.items()}
 MASK_ROW = [2, 4, 4, 4, 3]  # [CLS] [MASK] [MASK] [MASK] [SEP]
 
 
@@ -28,7 +25,7 @@ def entropy_term(model, mask_row=MASK_ROW):
     return (probabilities * probabilities.log()).sum()
 
 
-def loss_by_hand(model, rows, weights=WEIGHTS, entropy_weight=0.0, smoothing=0.0):
+def loss_by_hand(model, rows, weights=WEIGHTS, entropy_weight=0.0, smoothing=0.0, mask_row=MASK_ROW):
     """Sum of w * CE over the rows / their number + lambda * sum p log p, one row at a time."""
     losses = [
         (weights[row["language"]][row["label"]] if weights else 1.0)
@@ -37,7 +34,7 @@ def loss_by_hand(model, rows, weights=WEIGHTS, entropy_weight=0.0, smoothing=0.0
         if row["label"] != -100
     ]
     loss = sum(losses) / len(losses)
-    return loss + entropy_weight * entropy_term(model) if entropy_weight else loss
+    return loss + entropy_weight * entropy_term(model, mask_row) if entropy_weight else loss
 
 
 def gradients_by_hand(model, rows, **kwargs):
@@ -45,7 +42,9 @@ def gradients_by_hand(model, rows, **kwargs):
     return {name: p.grad.double() for name, p in model.named_parameters() if p.grad is not None}
 
 
-def assert_same_gradients(gradients, expected, *, absolute=0.0, relative=0.0):
+def assert_gradients(trainer, model, rows, *, absolute=1e-6, relative=0.0, **terms):
+    """The trainer's first step has the gradients that loops give for `model`, which starts with the same weights."""
+    gradients, expected = gradients_of(trainer), gradients_by_hand(model, rows, **terms)
     assert {name for name, gradient in expected.items() if gradient.any()} <= set(gradients)
     assert max(gradient.abs().max() for gradient in expected.values()) > 0.01
     for name, gradient in gradients.items():

@@ -5,7 +5,8 @@ from collections import Counter
 
 import pytest
 import torch
-from by_hand import assert_same_gradients, assert_same_weights, entropy_term, gradients_by_hand, loss_by_hand
+from by_hand import assert_gradients, assert_same_weights, entropy_term, gradients_by_hand, loss_by_hand
+from conftest import gradients_of
 from datasets import Dataset
 from transformers import Trainer, TrainingArguments
 
@@ -18,52 +19,41 @@ from transformers import Trainer, TrainingArguments
     [(8, 8, 1), (8, 4, 2), (8, 2, 4), (8, 1, 8), (7, 3, 3)],  # 7: 3 + 3 + 1
 )
 def test_the_gradient_is_that_of_the_whole_batch_however_it_is_cut(
-    build, tiny_bert, rows, number, batch, accumulation, entropy, gradients_of
+    build, tiny_bert, rows, number, batch, accumulation, entropy
 ):
     data = rows.select(range(number))
-    counts = Counter(zip(data["language"], data["label"], strict=True))
-    table = {language: [counts[language, label] for label in range(3)] for language in {*data["language"]}}
-    weights = {
-        language: [sum(row) / (sum(n > 0 for n in row) * n) if n else 0.0 for n in row]
-        for language, row in table.items()
-    }
+    counts, weights = Counter(zip(data["language"], data["label"], strict=True)), {}
+    for language in data["language"]:
+        row = [counts[language, label] for label in range(3)]
+        weights[language] = [sum(row) / (sum(n > 0 for n in row) * n) if n else 0.0 for n in row]
     settings = {"weighting": "per_language", "missing_cell_policy": "ignore", "entropy": entropy}
     trainer = build(tiny_bert().double(), data, batch=batch, accumulation=accumulation, **settings)
-    gradients = gradients_of(trainer)
-    expected = gradients_by_hand(tiny_bert().double(), data, weights=weights, entropy_weight=entropy)
-    assert_same_gradients(gradients, expected, absolute=1e-6)
+    assert_gradients(trainer, tiny_bert().double(), data, weights=weights, entropy_weight=entropy)
     assert trainer.state.global_step == 1
 
 
 @pytest.mark.parametrize(("batch", "accumulation"), [(21, 1), (7, 3), (4, 6)])
-def test_the_gradient_in_float32(build, tiny_bert, rows, batch, accumulation, gradients_of):
+def test_the_gradient_in_float32(build, tiny_bert, rows, batch, accumulation):
     trainer = build(weighting="per_language", entropy=1.0, batch=batch, accumulation=accumulation)
-    expected = gradients_by_hand(tiny_bert().double(), rows, entropy_weight=1.0)
-    assert_same_gradients(gradients_of(trainer), expected, relative=1e-5)
+    assert_gradients(trainer, tiny_bert().double(), rows, entropy_weight=1.0, absolute=0.0, relative=1e-5)
 
 
-def test_the_gradient_with_mask_rows_drawn_at_random(bert_tokenizer, tiny_dataset, tiny_bert, build, gradients_of):
-    """Texts of one word leave one mask row to draw."""
-    data = tiny_dataset(bert_tokenizer, length=(1, 1))
+def test_the_gradient_of_drawn_mask_rows_ignored_rows_and_smoothed_labels(
+    build, tiny_bert, rows, bert_tokenizer, tiny_dataset
+):
+    data = tiny_dataset(bert_tokenizer, length=(1, 1))  # texts of one word leave one mask row to draw
     trainer = build(tiny_bert().double(), data, mask_length=None, entropy=1.0, batch=5, accumulation=5)
-    model = tiny_bert().double()
-    (loss_by_hand(model, data, weights=None) + entropy_term(model, [2, 4, 3])).backward()
-    expected = {name: p.grad for name, p in model.named_parameters()}
-    assert_same_gradients(gradients_of(trainer), expected, absolute=1e-6)
-
-
-def test_the_gradient_of_ignored_rows_and_smoothed_labels(build, tiny_bert, rows, gradients_of):
+    terms = {"weights": None, "entropy_weight": 1.0}
+    assert_gradients(trainer, tiny_bert().double(), data, **terms, mask_row=[2, 4, 3])
     data = rows.map(lambda row, i: {"label": row["label"] if i % 3 else -100}, with_indices=True)
     trainer = build(tiny_bert().double(), data, entropy=1.0, batch=4, accumulation=6)
-    expected = gradients_by_hand(tiny_bert().double(), data, weights=None, entropy_weight=1.0)
-    assert_same_gradients(gradients_of(trainer), expected, absolute=1e-6)
+    assert_gradients(trainer, tiny_bert().double(), data, **terms)
     assert trainer.distribution.rows == 14
     trainer = build(tiny_bert().double(), weighting="per_language", label_smoothing_factor=0.2, batch=7, accumulation=3)
-    expected = gradients_by_hand(tiny_bert().double(), rows, smoothing=0.2)
-    assert_same_gradients(gradients_of(trainer), expected, absolute=1e-6)
+    assert_gradients(trainer, tiny_bert().double(), rows, smoothing=0.2)
 
 
-def test_the_mask_row_is_drawn_from_the_rows_and_lengths_of_the_batch(bert_tokenizer, build):
+def test_the_mask_row_is_drawn_from_the_rows_and_lengths_of_a_batch_with_texts(bert_tokenizer, build):
     trainer = build(mask_length=None, entropy=1.0)
     texts = ["w1", "w1 w2 w3 w4", "", "w1 unheard"]
     inputs = bert_tokenizer(texts, padding=True, return_tensors="pt")
@@ -71,9 +61,6 @@ def test_the_mask_row_is_drawn_from_the_rows_and_lengths_of_the_batch(bert_token
     assert {draw["length"] for draw in drawn} == {1, 2, 3, 4}
     assert {draw["row"] for draw in drawn} == {0, 1, 3}, "an empty text has no content to take the layout of"
     assert trainer._draw_mask({name: tensor[2:3] for name, tensor in inputs.items()}) is None
-
-
-def test_a_batch_of_empty_texts_trains_without_a_mask_row(bert_tokenizer, build):
     empty = [bert_tokenizer("") | {"label": i % 3, "language": "fr"} for i in range(6)]
     trainer = build(data=Dataset.from_list(empty), mask_length=None, entropy=1.0, log_every=1)
     trainer.train()
@@ -132,9 +119,7 @@ def test_without_weights_or_accumulation_it_trains_as_the_stock_trainer(
     assert_same_weights(ours.model, dict(model.named_parameters()))
 
 
-def test_the_stock_trainer_is_no_baseline_under_accumulation(
-    tiny_bert, rows, bert_tokenizer, training_arguments, gradients_of
-):
+def test_the_stock_trainer_is_no_baseline_under_accumulation(tiny_bert, rows, bert_tokenizer, training_arguments):
     """transformers issue 47688: its gradient is 4 times too large, so plain runs must use LangImbTrainer too."""
     settings = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4, "max_steps": 1}
     data = rows.select(range(8))
