@@ -96,6 +96,7 @@ UNFIT = {  # what is wrong with a data set: how good rows get there
     "ClassLabel of other size": lambda rows: rows.cast_column("label", ClassLabel(names=["a", "b", "c", "d"])),
     "class id too many": relabelling(lambda label: label + 1, "int64"),
     "few classes": relabelling(lambda label: min(label, 1), "int64"),
+    "two label columns": lambda rows: rows.add_column("labels", [0] * len(rows)),
     "a missing cell": lambda rows: without(without(rows, "en", 2), "fr", 0),
     "unseen language": lambda rows: rows.map(
         lambda row, i: {"language": "de" if i == 3 else row["language"]}, with_indices=True

@@ -15,25 +15,17 @@ import torch
 from conftest import TOKEN
 from transformers import TrainerCallback
 
-from hf_langimb import LangImbTrainer, LangImbTrainingArguments, load_run
+from hf_langimb import load_run
 from hf_langimb.hub.push import logits_of
 
 
 @pytest.fixture
-def build(server, tiny_bert, bert_tokenizer, rows, tmp_path):
+def build(build, server, rows):
     """Function (**changes): a trainer of two epochs that publishes each as ann/trained."""
-
-    def make(**changes):
-        settings = {"output_dir": str(tmp_path / "out"), "num_train_epochs": 2, "per_device_train_batch_size": 8}
-        settings |= {"use_cpu": True, "report_to": "none", "disable_tqdm": True, "class_weighting": "per_language"}
-        settings |= {"push_to_hub": True, "hub_model_id": "ann/trained", "hub_token": TOKEN}
-        settings |= {"save_strategy": "epoch", "hub_strategy": "checkpoint", "hub_always_push": True}
-        arguments = LangImbTrainingArguments(**settings | changes)
-        return LangImbTrainer(
-            tiny_bert(), arguments, train_dataset=rows, eval_dataset=rows, processing_class=bert_tokenizer
-        )
-
-    return make
+    settings = {"max_steps": -1, "num_train_epochs": 2, "batch": 8, "weighting": "per_language"}
+    settings |= {"push_to_hub": True, "hub_model_id": "ann/trained", "hub_token": TOKEN}
+    settings |= {"save_strategy": "epoch", "hub_strategy": "checkpoint", "hub_always_push": True}
+    return lambda **changes: build(eval_dataset=rows, mask_length=None, **settings | changes)
 
 
 def test_the_trainer_pushes_each_checkpoint_with_its_card(server, build):
@@ -77,22 +69,19 @@ def test_the_trainer_asks_a_busy_hub_again(server, build, caplog, kind):
     assert fault.hits == 1 and "notes.json" in repo.files()
 
 
-@pytest.mark.parametrize(
-    ("strategy", "endpoint", "status", "cause"),
-    [
-        ("every_save", "commit", 403, "This token may not do that with ann/trained (403)"),
-        ("checkpoint", "lfs-put", 400, "The Hub refuses this for ann/trained (400): Injected"),
-        ("checkpoint", "commit", 400, "The Hub refuses this for ann/trained (400): Injected"),
-    ],
-)
-def test_refused_pushes_are_reported_at_the_end(server, build, tmp_path, caplog, strategy, endpoint, status, cause):
+FORBIDDEN, REFUSED = "This token may not do that with {} (403)", "The Hub refuses this for {} (400): Injected"
+REFUSALS = [("every_save", "commit", FORBIDDEN), ("checkpoint", "lfs-put", REFUSED), ("checkpoint", "commit", REFUSED)]
+
+
+@pytest.mark.parametrize(("strategy", "endpoint", "cause"), REFUSALS)
+def test_refused_pushes_are_reported_at_the_end(server, build, tmp_path, caplog, strategy, endpoint, cause):
     trainer = build(hub_strategy=strategy)
-    server.fail(endpoint, status=status, times=None)
+    server.fail(endpoint, status=403 if cause == FORBIDDEN else 400, times=None)
     trainer.train()
     (told,) = [record.getMessage() for record in caplog.records if "pushes during training failed" in record.message]
-    assert told.startswith(f"2 of the pushes during training failed: {cause}")
+    assert told.startswith(f"2 of the pushes during training failed: {cause.format('ann/trained')}")
     assert TOKEN not in caplog.text
-    assert [path.name for path in tmp_path.glob("out/_*")] == []
+    assert [path.name for path in tmp_path.glob("run/_*")] == []
 
 
 def test_refusals_while_training_are_said_in_words(server, build):
@@ -114,10 +103,7 @@ def test_refusals_while_training_are_said_in_words(server, build):
 
 
 class Recorder(TrainerCallback):
-    """Keeps what training has written at each save, and releases the uploads when training ends.
-
-    `steps` maps the step to {name in the repository: bytes}.
-    """
+    """Keeps {step: {name in the repository: bytes}} written at each save; releases the uploads when training ends."""
 
     def __init__(self, released):
         self.released, self.steps = released, {}
@@ -125,10 +111,9 @@ class Recorder(TrainerCallback):
     def on_save(self, args, state, control, **kwargs):
         checkpoint = Path(args.output_dir, f"checkpoint-{state.global_step}")
         files = {path.name: path.read_bytes() for path in checkpoint.iterdir()}
-        kept = {"README.md": Path(args.output_dir, "README.md").read_bytes()}
-        for place in ("", f"{checkpoint.name}/", "last-checkpoint/"):
-            kept = {f"{place}{name}": content for name, content in files.items()} | kept
-        self.steps[state.global_step] = kept
+        places = ("", f"{checkpoint.name}/", "last-checkpoint/")
+        kept = {f"{place}{name}": content for place in places for name, content in files.items()}
+        self.steps[state.global_step] = kept | {"README.md": Path(args.output_dir, "README.md").read_bytes()}
 
     def on_train_end(self, args, state, control, **kwargs):
         self.released.set()
@@ -158,7 +143,7 @@ def test_a_push_has_the_files_of_one_checkpoint(server, held, build, tmp_path, c
     trainer.add_callback(recorder)
     trainer.train()
     assert "pushes during training failed" not in caplog.text
-    assert [path.name for path in tmp_path.glob("out/*") if path.is_dir()] == ["checkpoint-3"]
+    assert [path.name for path in tmp_path.glob("run/*") if path.is_dir()] == ["checkpoint-3"]
     weights = {content["model.safetensors"] for content in recorder.steps.values()}
     assert len(weights) == 3, "each step has its own weights"
     commits = server.repos["ann/trained"].commits()[::-1]
@@ -187,7 +172,7 @@ def test_a_push_after_training_reads_a_copy_too(server, held, build, tmp_path):
     job.result()
     assert server.repos["ann/trained"].files()["model.safetensors"] == expected
     assert expected != Path(trainer.args.output_dir, "model.safetensors").read_bytes()
-    assert [path.name for path in tmp_path.glob("out/_*")] == []
+    assert [path.name for path in tmp_path.glob("run/_*")] == []
 
 
 def test_training_goes_on_where_a_copy_cannot_be_written(server, build, tmp_path, caplog, monkeypatch):
@@ -204,7 +189,7 @@ def test_training_goes_on_where_a_copy_cannot_be_written(server, build, tmp_path
     assert trainer.state.global_step == 6
     assert caplog.text.count("is not pushed, because its files could not be copied") == 2
     assert len(server.repos["ann/trained"].commits()) == 1
-    assert [path.name for path in tmp_path.glob("out/_*")] == []
+    assert [path.name for path in tmp_path.glob("run/_*")] == []
 
 
 def test_a_training_that_fails_leaves_no_copy(server, held, build, tmp_path):
@@ -218,10 +203,10 @@ def test_a_training_that_fails_leaves_no_copy(server, held, build, tmp_path):
     trainer.add_callback(Failing())
     with pytest.raises(RuntimeError, match="stopped"):
         trainer.train()
-    assert len(list(tmp_path.glob("out/_*"))) == 1
+    assert len(list(tmp_path.glob("run/_*"))) == 1
     held.set()
     wait(trainer._pushes)
-    assert [path.name for path in tmp_path.glob("out/_*")] == []
+    assert [path.name for path in tmp_path.glob("run/_*")] == []
     assert "model.safetensors" in server.repos["ann/trained"].files()
 
 

@@ -26,6 +26,7 @@ BAD_DATA = {  # of UNFIT: the message
     "ClassLabel of other size": r"labels 0 to 2, but .* has 4 classes \(a, b, c, d\): load the model with num_labels=4",
     "class id too many": r"outputs for labels 0 to 2, but .* has labels 1 to 3: load the model with num_labels=4",
     "few classes": r"outputs for labels 0 to 2, but .* has labels 0 to 1: load the model with num_labels=2.*ClassLabel",
+    "two label columns": r"one label column 'label', got labels and label in columns .*: keep one",
     "a missing cell": r"'per_language' cannot weight cells without rows.*\(en, 2\), \(fr, 0\).*missing_cell_policy",
 }
 
@@ -49,18 +50,6 @@ def test_languages_named_by_numbers_are_refused(build, rows):
     with pytest.raises(ValueError, match=r"a ClassLabel whose names are numbers.*cast the column to strings"):
         build(data=numbers.cast_column("language", ClassLabel(names=["1", "0", "2"])))
     assert build(data=numbers).distribution.languages == ("0", "1", "2")
-
-
-def test_two_label_columns_are_refused(build, rows):
-    with pytest.raises(ValueError, match=r"one label column 'label', got labels and label in columns .*: keep one"):
-        build(data=rows.add_column("labels", [0] * len(rows)))
-
-
-def test_a_model_that_numbers_the_labels_otherwise_is_refused(build, tiny_bert, rows):
-    named = rows.cast_column("label", ClassLabel(names=["a", "b", "c"]))
-    model = tiny_bert(id2label={0: "b", 1: "a", 2: "c"}, label2id={"b": 0, "a": 1, "c": 2})
-    with pytest.raises(ValueError, match="id2label has the order b, a, c, the data have a, b, c"):
-        build(model, named)
 
 
 def test_a_language_unseen_in_training_cannot_train(build, rows):
@@ -89,16 +78,14 @@ def test_bad_arguments_are_refused_in_words(build, tiny_bert, rows, decoder_toke
             LangImbTrainer(tiny_bert(), arguments, train_dataset=rows, processing_class=tokenizer)
 
 
-def test_a_model_for_another_task_is_refused(build, tiny_bert):
-    model = BertForTokenClassification(tiny_bert().config)
+def test_models_and_collators_that_do_not_fit_are_refused(build, tiny_bert, rows, bert_tokenizer):
     with pytest.raises(ValueError, match=r"Expected a sequence-classification model, got BertForToken.*: load it"):
-        build(model)
-
-
-def test_a_collator_of_another_axis_is_refused(build, rows, bert_tokenizer):
-    """Its ids would look up the weights of other languages."""
-    collate = DataCollatorWithLanguage(bert_tokenizer, languages=["fr", "en", "ja"])
+        build(BertForTokenClassification(tiny_bert().config))
+    model = tiny_bert(id2label={0: "b", 1: "a", 2: "c"}, label2id={"b": 0, "a": 1, "c": 2})
+    with pytest.raises(ValueError, match="id2label has the order b, a, c, the data have a, b, c"):
+        build(model, rows.cast_column("label", ClassLabel(names=["a", "b", "c"])))
+    orders = (["en", "fr", "ja"], ["fr", "en", "ja"])
+    own, other = (DataCollatorWithLanguage(bert_tokenizer, languages=order) for order in orders)
     with pytest.raises(ValueError, match=r"data_collator.*fr, en, ja.*en, fr, ja"):
-        build(keywords={"data_collator": collate})
-    collate = DataCollatorWithLanguage(bert_tokenizer, languages=["en", "fr", "ja"])
-    assert build(keywords={"data_collator": collate}).data_collator is collate
+        build(keywords={"data_collator": other})  # its ids would look up the weights of other languages
+    assert build(keywords={"data_collator": own}).data_collator is own
