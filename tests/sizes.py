@@ -26,10 +26,6 @@ class Size(NamedTuple):
     limit: float
     detail: str = ""
 
-    @property
-    def exceeded(self) -> bool:
-        return self.value > self.limit
-
 
 # Imports.
 
@@ -55,22 +51,13 @@ def names_imported(tree: ast.AST, module: str) -> list[str]:
     return names
 
 
-def homes(package: Path) -> dict[str, str]:
-    """{exported name: module below the package}, read from the package's `_HOMES`."""
-    for node in ast.parse((package / "__init__.py").read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "_HOMES":
-            return dict(ast.literal_eval(node.value))
-    return {}
-
-
 def imports(package: Path) -> dict[str, set[str]]:
     """{module: modules of the package that it imports}, as names below the package ("counts.columns")."""
-    trees = {}
-    for path in sorted(package.rglob("*.py")):
-        parts = path.relative_to(package).with_suffix("").parts
-        if parts != ("__init__",):
-            trees[".".join(parts)] = ast.parse(path.read_text(encoding="utf-8"))
-    exported = homes(package)
+    paths = {".".join(path.relative_to(package).with_suffix("").parts): path for path in sorted(package.rglob("*.py"))}
+    trees = {module: ast.parse(path.read_text(encoding="utf-8")) for module, path in paths.items()}
+    top = [node for node in trees.pop("__init__").body if isinstance(node, ast.Assign)]
+    homes = [ast.literal_eval(node.value) for node in top if ast.unparse(node.targets[0]) == "_HOMES"]
+    exported = homes[0] if homes else {}  # {exported name: module below the package}
 
     def find(name: str) -> str | None:
         """The module that a dotted name below the package belongs to."""
@@ -182,6 +169,6 @@ if __name__ == "__main__":
     found = sizes(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT)
     print(f"{'':38} {'found':>8} {'limit':>8}")
     for size in found:
-        mark = "  over " if size.exceeded else "       "
+        mark = "  over " if size.value > size.limit else "       "
         print(f"{size.name:38} {size.value:8,g} {size.limit:8,g}{mark} {size.detail}".rstrip())
-    sys.exit(any(size.exceeded for size in found))
+    sys.exit(any(size.value > size.limit for size in found))

@@ -31,15 +31,9 @@ HEADS = {  # what stands outside the encoder, where it is not "classifier" alone
 
 def make(architecture, tokenizer):
     torch.manual_seed(0)
-    config = AutoConfig.for_model(
-        architecture, **ARCHITECTURES[architecture][1], vocab_size=len(tokenizer), num_labels=3, initializer_range=0.2
-    )
+    settings = ARCHITECTURES[architecture][1] | {"vocab_size": len(tokenizer), "initializer_range": 0.2}
+    config = AutoConfig.for_model(architecture, **settings, num_labels=3)
     return AutoModelForSequenceClassification.from_config(config)
-
-
-@pytest.fixture(params=ARCHITECTURES)
-def architecture(request):
-    return request.param
 
 
 @pytest.fixture
@@ -61,6 +55,7 @@ def build(tokenizer, tiny_dataset, training_arguments):
     return trainer
 
 
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_the_whole_model_trains_evaluates_and_comes_back(architecture, tokenizer, build, tmp_path):
     trainer = build(make(architecture, tokenizer), head_learning_rate=0.02)
     before = {name: parameter.detach().clone() for name, parameter in trainer.model.named_parameters()}
@@ -76,6 +71,7 @@ def test_the_whole_model_trains_evaluates_and_comes_back(architecture, tokenizer
     assert again["eval_loss"] == pytest.approx(metrics["eval_loss"], rel=1e-5)
 
 
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_adapters_and_head_train_and_come_back(architecture, tokenizer, build, tmp_path):
     from peft import AutoPeftModelForSequenceClassification
 
@@ -97,10 +93,8 @@ def test_adapters_and_head_train_and_come_back(architecture, tokenizer, build, t
     inside = f".{base.base_model_prefix}.pooler."
     heads = {id(p) for name, p in parameters.items() if "modules_to_save" in name and inside not in name}
     groups = trainer.optimizer.param_groups
-    assert {(id(p) in heads, group["initial_lr"]) for group in groups for p in group["params"]} == {
-        (True, 0.02),
-        (False, 0.01),
-    }
+    rates = {(id(p) in heads, group["initial_lr"]) for group in groups for p in group["params"]}
+    assert rates == {(True, 0.02), (False, 0.01)}
     assert len({group["lr"] for group in groups}) == 1, "both have decayed to 0"
     logits = trainer.predict(trainer.eval_dataset).predictions
     trainer.save_model(tmp_path / "adapter")

@@ -42,8 +42,8 @@ def test_without_training_data_the_axes_come_from_the_checkpoint(build, rows, tm
     assert again.distribution == trainer.distribution
     assert again.evaluate(rows)["eval_loss"] == pytest.approx(expected["eval_loss"], rel=1e-6)
     assert build(model, None).distribution == trainer.distribution
-    again = build(model, None)
-    again.save_model(tmp_path / "second")  # to evaluate a checkpoint otherwise does not change what it was trained on
+    # to evaluate a checkpoint otherwise does not change what it was trained on
+    build(model, None).save_model(tmp_path / "second")
     assert json.loads((tmp_path / "second" / "langimb.json").read_text(encoding="utf-8")) == axes
 
 
@@ -76,29 +76,23 @@ def test_resuming_continues_where_training_stopped(build, tiny_bert, rows, tmp_p
 
 def test_the_best_checkpoint_is_that_of_the_own_loss(build, rows):
     steps = {"eval_strategy": "steps", "save_strategy": "steps", "eval_steps": 1, "save_steps": 1, "max_steps": 4}
-    rate = 0.3  # too large, so that the last step is not the best
-    trainer = build(
-        eval_dataset=rows, weighting="per_language", load_best_model_at_end=True, learning_rate=rate, **steps
-    )
+    steps |= {"learning_rate": 0.3, "load_best_model_at_end": True}  # too large, so that the last step is not the best
+    trainer = build(eval_dataset=rows, weighting="per_language", **steps)
     trainer.train()
     losses = {e["step"]: e["eval_loss"] for e in trainer.state.log_history if "eval_loss" in e}
     assert trainer.state.best_metric == pytest.approx(min(losses.values()))
     assert trainer.evaluate()["eval_loss"] == pytest.approx(min(losses.values()), rel=1e-5)
 
 
-class Maker:
-    def __init__(self, make):
-        self.make = make
-
-    def method(self):
-        return self.make()
-
-    __call__ = method
-
-
 @pytest.mark.parametrize("way", ["function", "method", "for_trial", "partial", "callable"])
 def test_model_init_works(tiny_bert, rows, bert_tokenizer, training_arguments, tmp_path, way):
-    maker, names = Maker(tiny_bert), ["a", "b", "c"]
+    class Maker:
+        def method(self):
+            return tiny_bert()
+
+        __call__ = method
+
+    maker, names = Maker(), ["a", "b", "c"]
     ways = {"function": lambda: tiny_bert(), "method": maker.method, "for_trial": lambda trial: tiny_bert()}
     ways |= {"partial": functools.partial(Maker.method, maker), "callable": maker}
     trainer = LangImbTrainer(
