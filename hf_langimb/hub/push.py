@@ -22,7 +22,7 @@ from hf_langimb.files import read_json
 from hf_langimb.hub.errors import hub_errors, retried
 from hf_langimb.hub.pull import download
 from hf_langimb.hub.repository import OURS, WEIGHTS, Files, Head, Repository, safe_files
-from hf_langimb.models.axes import AXES_FILE
+from hf_langimb.models.axes import AXES_FILE, unnamed
 from hf_langimb.models.loading import ADAPTER_FILE, BASE_MODEL, START, load_trained
 from hf_langimb.results.card_update import carry_evaluations, evaluation_names, refresh_card
 from hf_langimb.results.cards import render_attributions_card, render_base_card, render_card
@@ -143,7 +143,7 @@ def _model(run: RunFolder, results: Results, setup: str, made: str, options: dic
     files, trained = _model_files(folder), load_trained(folder)
     axes = trained.axes or {}
     of_run = [axes.get("languages"), axes.get("label_names")] == [results["languages"], results["labels"]]
-    numbered, logits = [f"LABEL_{i}" for i in range(len(trained.names))], logits_of(trained.model)
+    logits = logits_of(trained.model)
     base, adapter, problem = None, {}, ""
     if ADAPTER_FILE in files:
         config = read_json(folder / ADAPTER_FILE, f"remove {folder} and run the recipe again")
@@ -155,7 +155,7 @@ def _model(run: RunFolder, results: Results, setup: str, made: str, options: dic
                 f"contains adapters whose base is the folder {base}, which others cannot load: publish it, and name "
                 f"its Hub id as {BASE_MODEL} in {ADAPTER_FILE}"
             )
-    if not of_run or trained.names not in (results["labels"], numbered):
+    if not of_run or not (trained.names == results["labels"] or unnamed(trained.names)):
         problem = (
             f"and {run.path / FILE_NAME} are of different runs: {AXES_FILE} or config.json has other languages or "
             "labels, or is missing. Remove the model and run the recipe again"

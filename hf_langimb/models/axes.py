@@ -64,6 +64,17 @@ def class_names(config: Any) -> list[str]:
     return [str(known.get(i, known.get(str(i), f"LABEL_{i}"))) for i in range(config.num_labels)]
 
 
+def unnamed(names: Sequence[str]) -> bool:
+    """Whether a model has no names of its own for its classes: they are LABEL_0, LABEL_1, ..."""
+    return list(names) == [f"LABEL_{i}" for i in range(len(names))]
+
+
+def set_class_names(config: Any, names: Sequence[str]) -> None:
+    """Write the names of a model's classes to its configuration."""
+    config.id2label = dict(enumerate(names))
+    config.label2id = {name: i for i, name in enumerate(names)}
+
+
 def name_labels(config: Any, labels: Sequence[Any]) -> None:
     """Write the names of a ClassLabel to a model's configuration if that still has LABEL_0, LABEL_1, ...
 
@@ -77,9 +88,8 @@ def name_labels(config: Any, labels: Sequence[Any]) -> None:
             f"The model's id2label has the order {', '.join(named)}, the data have {', '.join(labels)}: use "
             f"dataset.align_labels_with_mapping({ids}, column), or load the model with the id2label of the data."
         )
-    if named == [f"LABEL_{i}" for i in range(len(named))] and all(isinstance(label, str) for label in labels):
-        config.id2label = dict(enumerate(labels))
-        config.label2id = {label: i for i, label in enumerate(labels)}
+    if unnamed(named) and all(isinstance(label, str) for label in labels):
+        set_class_names(config, labels)
 
 
 def match_labels(dataset: Any, names: Sequence[str]) -> list[str | None]:
@@ -103,7 +113,7 @@ def match_labels(dataset: Any, names: Sequence[str]) -> list[str | None]:
     given = [ids.get(v, v) if isinstance(v, int) else v and known.get(str(v).casefold(), v) for v in given]
     if unknown := sorted({str(value) for value in given if value is not None and value not in names}):
         advice = "rename them"
-        if all(name.startswith("LABEL_") for name in names):
+        if unnamed(names):
             advice += ", or say what the model's classes are (id2label in its config.json; --labels of evaluate.py)"
         raise ValueError(
             f"Labels {', '.join(unknown)} are not among those of the model, {', '.join(names)} (class ids 0 to "

@@ -13,7 +13,7 @@ from datasets import Dataset
 
 from hf_langimb.console import one_line
 from hf_langimb.files import read_json
-from hf_langimb.models.axes import class_names, read_axes
+from hf_langimb.models.axes import class_names, read_axes, set_class_names
 
 START = "start"  # the model that a run pre-trains, in its folder
 SAFE = {"use_safetensors": True, "trust_remote_code": False}
@@ -126,8 +126,7 @@ def _load_adapter(folder: Path, options: dict[str, Any]) -> Any:
         model = AutoPeftModelForSequenceClassification.from_pretrained(folder, **SAFE, **options)
     if axes:  # the base does not know them
         model.config.langimb = axes
-        model.config.id2label = dict(enumerate(axes["label_names"]))
-        model.config.label2id = {name: i for i, name in model.config.id2label.items()}
+        set_class_names(model.config, axes["label_names"])
     return model
 
 
@@ -140,6 +139,28 @@ def _classes_of(folder: Path) -> int:
         if not heads:
             raise ValueError(f"The adapter at {folder} has no classification head: train it with one.")
         return weights.get_slice(heads[-1]).get_shape()[0]
+
+
+def load_tokenizer(name: str) -> tuple[Any, int | None]:
+    """The tokenizer of a model to start from, and the `longest_input` of the model.
+
+    Raises:
+        ValueError: no such model.
+    """
+    from transformers import AutoConfig, AutoTokenizer
+
+    with loading(name):
+        tokenizer = AutoTokenizer.from_pretrained(name)
+        return tokenizer, longest_input(tokenizer, AutoConfig.from_pretrained(name))
+
+
+def new_classifier(name: str, names: Sequence[str]) -> Any:
+    """A model to start from with a new classification head for classes of these names."""
+    from transformers import AutoModelForSequenceClassification
+
+    ids = {label: i for i, label in enumerate(names)}
+    named = {"id2label": dict(enumerate(names)), "label2id": ids}
+    return AutoModelForSequenceClassification.from_pretrained(name, num_labels=len(ids), **named)
 
 
 def longest_input(tokenizer: Any, config: Any) -> int | None:

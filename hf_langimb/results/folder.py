@@ -13,6 +13,7 @@ import yaml
 from hf_langimb.files import write_text
 from hf_langimb.models.loading import START
 
+OWN_FOLDERS = (START, "attributions", "figures")  # names that no setup can have
 CONFIG, ENVIRONMENT = "config.yaml", "environment.json"
 
 

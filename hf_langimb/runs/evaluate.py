@@ -32,7 +32,7 @@ from hf_langimb.hub.push import publish_evaluation, require_login
 from hf_langimb.hub.repository import Head, is_of_model, safe_files
 from hf_langimb.measures.attribution.difference import base_values, token_sums
 from hf_langimb.measures.attribution.store import AttributionStore
-from hf_langimb.models.axes import match_labels
+from hf_langimb.models.axes import match_labels, set_class_names, unnamed
 from hf_langimb.models.loading import ADAPTER_FILE, longest_input, tokenize
 from hf_langimb.results.folder import RunFolder
 from hf_langimb.results.page import write_report
@@ -118,17 +118,16 @@ def _measure(options: Namespace, folder: RunFolder, rows: Dataset) -> Results:
     """results.json of a run with one setup."""
     place, store = folder.model(SETUP, SEED), folder.store(SETUP, SEED)
     load = loader(place)
-    trained, columns, labels = load(), find_text_columns(rows, options.text_column), dict(enumerate(options.labels))
+    trained, columns, labels = load(), find_text_columns(rows, options.text_column), options.labels
     axes, config, tokenizer = trained.axes, trained.model.config, trained.tokenizer
     if labels:
         own = axes["label_names"] if axes else trained.names
-        known = [name for name in own if not name.startswith("LABEL_")]
-        problem = f"names its classes itself ({', '.join(known)}): leave --labels out" if known else ""
-        if not len({*options.labels}) == len(labels) == config.num_labels:
+        problem = "" if unnamed(own) else f"names its classes itself ({', '.join(own)}): leave --labels out"
+        if not len({*labels}) == len(labels) == config.num_labels:
             problem = f"has {config.num_labels} classes: --labels needs a different name for each, got {len(labels)}"
-        if problem and known != options.labels:
+        if problem and own != labels:
             raise ValueError(f"The model {options.model} {problem}.")
-        config.id2label, config.label2id = labels, {name: i for i, name in labels.items()}
+        set_class_names(config, labels)
     names = trained.names
     require_columns(rows, {"language": "language", "label": "label"})
     rows = rows.remove_columns("label").add_column("label", match_labels(rows, names))

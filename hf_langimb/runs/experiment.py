@@ -15,7 +15,6 @@ from typing import Any
 
 from accelerate import PartialState
 from tqdm.contrib.logging import logging_redirect_tqdm
-from transformers import AutoConfig, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from hf_langimb.console import RESUMES, about, bar, ends_in_words, hidden, on_main, start_program
@@ -24,7 +23,7 @@ from hf_langimb.data.rows import find_text_columns
 from hf_langimb.files import write_json
 from hf_langimb.hub.push import push_run, require_login
 from hf_langimb.measures.attribution.difference import base_values, compare_seeds
-from hf_langimb.models.loading import loading, longest_input, tokenize
+from hf_langimb.models.loading import load_tokenizer, tokenize
 from hf_langimb.models.mini_bert import pretrain_mini_bert
 from hf_langimb.results.folder import RunFolder
 from hf_langimb.results.page import write_report
@@ -66,13 +65,9 @@ def run(recipe: Recipe) -> tuple[Path, Results]:
     record = {"recipe": recipe.name, "config_name": recipe.config_name, **recipe.config}
     on_main(lambda: folder.claim(record, FREE))
     start = _start_checkpoint(recipe, folder)
-    with loading(start):
-        tokenizer = AutoTokenizer.from_pretrained(start)
-        limit = longest_input(tokenizer, AutoConfig.from_pretrained(start))
-    seeds, plans = (
-        range(training.seed, training.seed + recipe.data.seeds),
-        sorted({setup.plan for setup in prepared.values()}),
-    )
+    tokenizer, limit = load_tokenizer(start)
+    seeds = range(training.seed, training.seed + recipe.data.seeds)
+    plans = sorted({setup.plan for setup in prepared.values()})
     rows = data.tokenized(tokenizer, plans, seeds)
     external = external and tokenize(external, tokenizer, find_text_columns(external), limit)
     explained = sample_evenly(data.subset("test", data.test_plan, TEST_SEED), recipe.data.explain_rows)

@@ -16,13 +16,13 @@ import yaml
 from transformers import HfArgumentParser
 from transformers.hf_argparser import HfArg, string_to_bool
 
+from hf_langimb.results.folder import OWN_FOLDERS
 from hf_langimb.training.arguments import LangImbTrainingArguments
 
 HUB = [item.name for item in fields(LangImbTrainingArguments) if item.name.startswith("hub_")]
 NOT_IN_RESULTS = {"config", "output_dir", "push_to_hub", *HUB}  # where a run lies and where it is published
 LEAST = {"seeds": 1, "probe_rows": 1, "explain_rows": -1, "max_length": 8}
 MOST = 2**31 - 1  # of any number
-RESERVED = ("start", "attributions", "figures")  # folders of a run
 
 
 @dataclass
@@ -173,8 +173,8 @@ def _check_setup(name: Any, settings: Any, file: str, parser: HfArgumentParser) 
     where, settings = f"{file}, setup {name}", settings or {}
     common = {item.name for item in fields(RecipeArguments)} | {"seed", "language_column", *NOT_IN_RESULTS}
     problem = ""
-    if not isinstance(name, str) or not re.fullmatch(r"[a-z0-9_]+", name) or name in RESERVED:
-        problem = f"a setup's name has the letters a-z, 0-9 and _ (not {', '.join(RESERVED)}), got {name!r}"
+    if not isinstance(name, str) or not re.fullmatch(r"[a-z0-9_]+", name) or name in OWN_FOLDERS:
+        problem = f"a setup's name has the letters a-z, 0-9 and _ (not {', '.join(OWN_FOLDERS)}), got {name!r}"
     elif not isinstance(settings, dict):
         problem = f"expected a plan and training arguments, got {settings!r}"
     elif wrong := ", ".join(key for key in settings if key in common):

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from accelerate import PartialState
 from datasets import Dataset
 from scipy.special import softmax
-from transformers import AutoModelForSequenceClassification, set_seed
+from transformers import set_seed
 
 from hf_langimb.counts.distribution import JointDistribution
 from hf_langimb.files import read_json, replacing, write_json
@@ -29,7 +29,7 @@ from hf_langimb.measures.forward import extract_features, forward_rows
 from hf_langimb.measures.predictions import evaluate_predictions, join_by_id
 from hf_langimb.measures.probe import probe_languages
 from hf_langimb.models.axes import read_axes
-from hf_langimb.models.loading import Trained, load_trained
+from hf_langimb.models.loading import Trained, load_trained, new_classifier
 from hf_langimb.results.folder import RunFolder
 from hf_langimb.results.schema import SCHEMA_VERSION, Explained, Results
 from hf_langimb.results.summary import compare, summarise
@@ -90,10 +90,7 @@ def train(
     if done.exists():
         return read_json(done, AGAIN)
     set_seed(arguments.seed)
-    names = dict(enumerate(rows.features["label"].names))
-    model = AutoModelForSequenceClassification.from_pretrained(
-        start, num_labels=len(names), id2label=names, label2id={name: i for i, name in names.items()}
-    )
+    model = new_classifier(start, rows.features["label"].names)
     trainer = LangImbTrainer(model, arguments, train_dataset=rows, eval_dataset=validation, processing_class=tokenizer)
     trainer.train(resume_from_checkpoint=_last_checkpoint(place))
     trainer.save_model()
