@@ -55,11 +55,6 @@ def computed(card):
     return [number for number in re.findall(r"\d[\d.,]*", text) if number not in CONSTANTS]
 
 
-def files_of(folder):
-    """What is kept of a run, but not of those in folders below it."""
-    return [*folder.glob("*.md"), *folder.glob("figures/*"), folder / "results.json"]
-
-
 def drawn(svg):
     """The outline of a figure and its numbers, whose last digits (and names made from them) differ between machines."""
     text = re.sub(r"\b[mp][0-9a-f]{10}\b", "name", svg.decode())
@@ -72,7 +67,8 @@ def test_kept_cards_and_figures_are_those_of_their_results(run, tmp_path):
     (tmp_path / "run" / "results.json").write_bytes((KEPT / run / "results.json").read_bytes())
     write_cards(tmp_path)
     made = {path.relative_to(tmp_path / "run"): path.read_bytes() for path in (tmp_path / "run").rglob("*.*")}
-    assert made.keys() == {path.relative_to(KEPT / run) for path in files_of(KEPT / run)}
+    kept = [*(KEPT / run).glob("*.md"), *(KEPT / run).glob("figures/*"), KEPT / run / "results.json"]
+    assert made.keys() == {path.relative_to(KEPT / run) for path in kept}  # not of folders below it
     for path, content in made.items():
         kept = (KEPT / run / path).read_bytes()
         if path.suffix != ".svg":
@@ -125,9 +121,6 @@ def test_what_a_card_must_say(results):
     assert "A single seed, so without intervals." in render_card(single, "weighted")
     bare = results | {"attributions": None}
     assert "What tokens add" not in render_card(bare, "weighted")
-
-
-def test_setups_and_seeds_that_are_not_there_and_defaults_of_recipes(results):
     assert {name: getattr(RecipeArguments(), name) for name in DEFAULTS} == DEFAULTS
     with pytest.raises(ValueError, match=r"no setup 'best': choose one of balanced"):
         render_card(results, "best")
@@ -197,24 +190,19 @@ def test_an_evaluation_joins_the_card_of_others():
     assert "## Evaluation by language" in refresh_card("", evaluated(), "ben/model")
 
 
-@pytest.mark.parametrize(
-    "card",
-    [
+def test_the_metadata_and_words_of_others_are_never_lost():
+    for card in (
         "\n---\nlicense: mit\n---\n# Theirs\n",
         "  --- \nlicense: mit\n---\n# Theirs\n",
         "\ufeff---\rlicense: mit\r---\r# Theirs\r",
         "---\n{license: mit}\n---\n# Theirs\n",
         "---\nlicense: mit\nmodel-index: &a\n- name: x\n  results: []\nmore: *a\n---\n# Theirs\n",
-    ],
-)
-def test_the_metadata_of_others_is_never_lost(card):
-    made = refresh_card(card, evaluated(), "ben/model")
-    assert ModelCard(made).data.license == "mit" and made.count("license: mit") == 1
-    assert "# Theirs\n" in made and "## Evaluation by language" in made
-    assert refresh_card(made, evaluated(), "ben/model") == made
-
-
-def test_a_lost_end_of_a_section_takes_nothing_with_it():
+    ):
+        made = refresh_card(card, evaluated(), "ben/model")
+        assert ModelCard(made).data.license == "mit" and made.count("license: mit") == 1
+        assert "# Theirs\n" in made and "## Evaluation by language" in made
+        assert refresh_card(made, evaluated(), "ben/model") == made
+    # A lost end of a section takes nothing with it.
     card = refresh_card(STRANGER, evaluated(), "ben/model")
     cut = card.replace("<!-- /hf_langimb evaluation -->", "Words of theirs.")
     made = refresh_card(cut, evaluated(), "ben/model")
@@ -228,11 +216,13 @@ def test_no_name_writes_markdown(results):
     prose = re.sub(r"```.*?```", "", card.partition("\n---\n")[2], flags=re.DOTALL)
     assert "# Heading" not in re.findall(r"^# .*", prose, re.MULTILINE) and not re.search(r"(?<!\\)<!--", prose)
     assert r"\[x\](y)" in prose.partition("##")[0]
+    text = json.dumps(results).replace('"fr"', '"f|r"')
+    lines = [line for line in render_card(json.loads(text), "weighted").splitlines() if line.startswith("|")]
+    assert [line for line in lines if "f\\|r" in line] and not [line for line in lines if re.search(r"f\|r", line)]
 
 
-@pytest.mark.parametrize(
-    ("key", "name", "known"),
-    [
+def test_only_data_sets_and_models_of_the_hub_are_in_its_search(results):
+    for key, name, known in (
         ("dataset_name", "facebook/xnli", ["facebook/xnli"]),
         ("dataset_name", "data/mine.csv", None),
         ("dataset_name", "./xnli", None),
@@ -240,18 +230,10 @@ def test_no_name_writes_markdown(results):
         ("model_name_or_path", "ann/bert", "ann/bert"),
         ("model_name_or_path", "my-model", None),
         ("model_name_or_path", "./a/b", None),
-    ],
-)
-def test_only_data_sets_and_models_of_the_hub_are_in_its_search(results, key, name, known):
-    results["config"][key] = name
-    data = ModelCard(render_card(results, "weighted")).data
-    assert (data.datasets if key == "dataset_name" else data.base_model) == known
-
-
-def test_names_with_marks_of_a_table_stay_in_their_cell(results):
-    text = json.dumps(results).replace('"fr"', '"f|r"')
-    lines = [line for line in render_card(json.loads(text), "weighted").splitlines() if line.startswith("|")]
-    assert [line for line in lines if "f\\|r" in line] and not [line for line in lines if re.search(r"f\|r", line)]
+    ):
+        results["config"][key] = name
+        data = ModelCard(render_card(results, "weighted")).data
+        assert (data.datasets if key == "dataset_name" else data.base_model) == known
 
 
 def test_the_code_of_a_card_loads_the_branch_and_adapters_as_such(results):

@@ -41,7 +41,7 @@ def test_prediction_bars_are_the_mean_shares(results):
     assert len({axes.get_ylim() for axes in drawn.values()}) == 1  # one scale
 
 
-def test_probe_bars_with_intervals_and_chance(results):
+def test_probe_bars_with_intervals_and_chance_and_without_probe_or_calibration(results):
     axes = plots.probe_bars(results).axes[0]
     measures, setups = [f"probe.{kind}.accuracy" for kind in ("test", "external")], results["setups"].values()
     summaries = [setup["summary"][measure] for measure in measures for setup in setups]
@@ -50,17 +50,12 @@ def test_probe_bars_with_intervals_and_chance(results):
     assert axes.lines[-1].get_ydata() == [0.5, 0.5]
     drawn = [bar.lines[2][0].get_segments()[0][:, 1].tolist() for bar in axes.containers if hasattr(bar, "has_yerr")]
     assert drawn == [pytest.approx([summary["low"], summary["high"]]) for summary in summaries]
-    for setup in results["setups"].values():
-        setup["summary"] = {k: v for k, v in setup["summary"].items() if not k.startswith("probe.external")}
-    assert len(plots.probe_bars(results).axes[0].patches) == 3
-
-
-def test_a_run_without_probe_or_calibration_still_gives_figures(results):
-    for setup in results["setups"].values():
-        setup["summary"] = {k: v for k, v in setup["summary"].items() if not k.startswith("probe")}
-        for metrics in setup["seeds"].values():
-            metrics["test"]["calibration"] = None
-    assert len(plots.probe_bars(results).axes[0].patches) == 0
+    for left_out, bars in (("probe.external", 3), ("probe", 0)):
+        for setup in results["setups"].values():
+            setup["summary"] = {k: v for k, v in setup["summary"].items() if not k.startswith(left_out)}
+        assert len(plots.probe_bars(results).axes[0].patches) == bars
+    for metrics in results["setups"]["balanced"]["seeds"].values():
+        metrics["test"]["calibration"] = None
     assert plots.to_svg(plots.reliability_curves(results, "balanced"), "curves").startswith("<svg")
 
 
@@ -128,20 +123,17 @@ def many_languages(results, names):
     return results | {"languages": names}
 
 
-@pytest.mark.parametrize("number", [7, 15, 40])
-def test_many_languages_are_drawn_so_that_they_can_be_told_apart(results, number):
-    results = many_languages(results, [f"l{i}" for i in range(number)])
-    figure = plots.prediction_bars(results, "balanced")
-    figure.draw_without_rendering()
-    axes = figure.axes[0]
-    assert [tick.get_text() for tick in axes.get_yticklabels()] == results["languages"]
-    assert axes.get_window_extent().height > 12 * number
-    curves = plots.reliability_curves(results, "balanced").axes[0]
-    assert len(curves.lines) == 1 + plots.MANY
-    assert len({(line.get_color(), line.get_marker()) for line in curves.lines[1:]}) == plots.MANY
-
-
-def test_names_are_shown_as_they_are(results):
+def test_many_languages_are_drawn_so_that_they_can_be_told_apart_by_their_names(results):
+    for number in (7, 15, 40):
+        results = many_languages(results, [f"l{i}" for i in range(number)])
+        figure = plots.prediction_bars(results, "balanced")
+        figure.draw_without_rendering()
+        axes = figure.axes[0]
+        assert [tick.get_text() for tick in axes.get_yticklabels()] == results["languages"]
+        assert axes.get_window_extent().height > 12 * number
+        curves = plots.reliability_curves(results, "balanced").axes[0]
+        assert len(curves.lines) == 1 + plots.MANY
+        assert len({(line.get_color(), line.get_marker()) for line in curves.lines[1:]}) == plots.MANY
     results = many_languages(results, ["_fr", "$x_{$"]) | {"labels": ["under $5", "$5-$10", "a < b & c"]}
     for figure in (plots.prediction_bars(results, "balanced"), plots.reliability_curves(results, "balanced")):
         svg = plots.to_svg(figure, "names")

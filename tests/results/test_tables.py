@@ -1,7 +1,5 @@
 """Tables of text from made-up results."""
 
-import pytest
-
 from hf_langimb.results.summary import compare, summarise
 from hf_langimb.results.tables import comparisons_cells, predictions_cells, setups_cells, table
 
@@ -16,51 +14,30 @@ def results_of(**setups):
     return {"languages": ["fr", "en"], "labels": ["no", "yes"], "setups": entries, "comparisons": compare(entries)}
 
 
-@pytest.fixture
-def results():
-    return results_of(
-        balanced={"0": seed(0.7, [[1, 3], [2, 2]]), "1": seed(0.8, [[30, 10], [1, 3]])},
-        imbalanced={"0": seed(0.6, [[4, 0], [0, 4]]), "1": seed(0.7, [[4, 0], [0, 4]])},
-    )
-
-
 def cells(text):
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()]
 
 
-def test_table_is_markdown_and_aligned():
+def test_table_is_markdown_aligned_and_commands_no_terminal():
     text = table(["name", "x"], [["a", "1"], ["longer", "22.5"]])
     assert text.splitlines() == ["| name   |    x |", "|--------|-----:|", "| a      |    1 |", "| longer | 22.5 |"]
     assert table(["only"], []).splitlines() == ["| only |", "|------|"]
+    text = table(["a\x1b]0;owned\x07b"], [["1\n2"], ["50  %"]])
+    assert text.splitlines() == ["| a ]0;owned b |", "|--------------|", "| 1 2          |", "| 50  %        |"]
 
 
-def test_no_cell_commands_a_terminal():
-    assert table(["a\x1b]0;owned\x07b"], [["1\n2"], ["50  %"]]).splitlines() == [
-        "| a ]0;owned b |",
-        "|--------------|",
-        "| 1 2          |",
-        "| 50  %        |",
-    ]
-
-
-def test_setups(results):
+def test_setups_predictions_and_comparisons():
+    results = results_of(
+        balanced={"0": seed(0.7, [[1, 3], [2, 2]]), "1": seed(0.8, [[30, 10], [1, 3]])},
+        imbalanced={"0": seed(0.6, [[4, 0], [0, 4]]), "1": seed(0.7, [[4, 0], [0, 4]])},
+    )
     header, _, balanced, imbalanced = cells(table(*setups_cells(results)))
     assert header == ["setup", "accuracy", "dependence (bits)", "probe, test", "probe, external"]
     assert balanced[:2] == ["balanced", "0.750 [0.115, 1.385]"]  # 0.75 +- 12.706 * 0.05
     assert balanced[2] == "0.0123 [0.0123, 0.0123]"
     assert imbalanced[1].startswith("0.650 [")
     assert balanced[-1] == "1.000 [1.000, 1.000]"
-
-
-def test_setups_with_one_seed_and_without_external_text():
-    one = results_of(balanced={"0": seed(0.7, [[1, 3], [2, 2]], external=False)}, b={"0": seed(0.6, [[1, 1], [1, 1]])})
-    header, _, balanced, other = cells(table(*setups_cells(one)))
-    assert balanced[1] == "0.700"
-    assert header[-1] == "probe, external"
-    assert (balanced[-1], other[-1]) == ("-", "1.000")
-
-
-def test_predictions_are_mean_shares_over_seeds(results):
+    # Mean shares over seeds.
     rows = cells(table(*predictions_cells(results)))
     assert rows[0] == ["setup", "language", "no", "yes"]
     assert rows[2:] == [
@@ -69,10 +46,15 @@ def test_predictions_are_mean_shares_over_seeds(results):
         ["imbalanced", "fr", "1.000", "0.000"],
         ["imbalanced", "en", "0.000", "1.000"],
     ]
-
-
-def test_comparisons(results):
     rows = cells(table(*comparisons_cells(results)))
     assert rows[2][:2] == ["imbalanced - balanced", "accuracy"]
     assert rows[2][2] == "-0.100 [-0.100, -0.100]"
     assert {row[1] for row in rows[2:]} == {"accuracy", "dependence (bits)", "probe, test", "probe, external"}
+
+
+def test_setups_with_one_seed_and_without_external_text():
+    one = results_of(balanced={"0": seed(0.7, [[1, 3], [2, 2]], external=False)}, b={"0": seed(0.6, [[1, 1], [1, 1]])})
+    header, _, balanced, other = cells(table(*setups_cells(one)))
+    assert balanced[1] == "0.700"
+    assert header[-1] == "probe, external"
+    assert (balanced[-1], other[-1]) == ("-", "1.000")
