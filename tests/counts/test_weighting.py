@@ -66,13 +66,21 @@ def test_balanced_data_are_left_alone_and_reordered_axes_reorder_the_weights(dis
     assert cell_weights(reordered, scheme, missing_cell_policy=policy) == pytest.approx(expected, rel=1e-12)
 
 
-def test_schemes_and_golden_values():
+def test_schemes_golden_values_and_where_schemes_meet():
     """SPEC A3, languages in the order of its tables."""
     assert SCHEMES == ("none", "class", "per_language", "independence", "joint")
     assert cell_weights(table(FULL["xnli"]), "per_language") == pytest.approx(np.array([[2 / 3, 1, 2], [2, 1, 2 / 3]]))
     stars = [3, 1.5, 1, 0.75, 0.6]
     amazon = np.array([stars] * 3 + [stars[::-1]] * 3)
     assert cell_weights(table(FULL["amazon"]), "per_language") == pytest.approx(amazon)
+    # Schemes meet where their marginals do.
+    uniform_labels = table([[1, 2, 3], [5, 4, 3]])  # 6, 6, 6 rows a label; 6, 12 a language
+    per_language = cell_weights(uniform_labels, "per_language")
+    assert cell_weights(uniform_labels, "independence") == pytest.approx(per_language)
+    assert cell_weights(uniform_labels, "joint") != pytest.approx(per_language)
+    uniform_both = table(FULL["xnli"])
+    assert cell_weights(uniform_both, "joint") == pytest.approx(cell_weights(uniform_both, "per_language"))
+    assert cell_weights(uniform_both, "class") == pytest.approx(1), "nothing that class weights alone could see"
 
 
 @full
@@ -91,16 +99,6 @@ def test_each_scheme_keeps_its_identity(distribution):
     assert after.sum(axis=0) == pytest.approx(per_label)
     after = weighted(distribution, "joint")  # every cell counts the same
     assert after == pytest.approx(np.full(after.shape, rows / after.size))
-
-
-def test_schemes_meet_where_their_marginals_do():
-    uniform_labels = table([[1, 2, 3], [5, 4, 3]])  # 6, 6, 6 rows a label; 6, 12 a language
-    per_language = cell_weights(uniform_labels, "per_language")
-    assert cell_weights(uniform_labels, "independence") == pytest.approx(per_language)
-    assert cell_weights(uniform_labels, "joint") != pytest.approx(per_language)
-    uniform_both = table(FULL["xnli"])
-    assert cell_weights(uniform_both, "joint") == pytest.approx(cell_weights(uniform_both, "per_language"))
-    assert cell_weights(uniform_both, "class") == pytest.approx(1), "nothing that class weights alone could see"
 
 
 def test_error_lists_the_empty_cells_that_the_formula_divides_by_and_the_ways_out():
@@ -144,22 +142,16 @@ def test_ignore_on_the_table_of_the_specification_and_smooth_by_its_formula():
 
 @every_scheme
 @gapped
-@pytest.mark.parametrize("smoothing", [0.01, 1, 50])
-def test_smooth_is_finite_and_keeps_the_mean_of_each_language(distribution, smoothing, scheme):
-    weights = cell_weights(distribution, scheme, missing_cell_policy="smooth", smoothing=smoothing)
-    assert np.isfinite(weights).all()
-    assert (weights > 0).all()
-    ignoring = weighted(distribution, scheme, missing_cell_policy="ignore")
-    assert (distribution.counts * weights).sum(axis=1) == pytest.approx(ignoring.sum(axis=1))
-
-
-@every_scheme
-@gapped
-def test_ignore_gives_empty_cells_no_weight_and_smooth_tends_to_it(distribution, scheme):
+def test_ignore_gives_empty_cells_no_weight_and_smooth_keeps_means_and_tends_to_it(distribution, scheme):
     ignoring = cell_weights(distribution, scheme, missing_cell_policy="ignore")
     assert ((ignoring == 0) == (distribution.counts == 0)).all()
     assert np.isfinite(ignoring).all()
     assert (distribution.counts * ignoring).sum() == pytest.approx(distribution.rows)
+    for smoothing in (0.01, 1, 50):
+        smooth = cell_weights(distribution, scheme, missing_cell_policy="smooth", smoothing=smoothing)
+        assert (smooth > 0).all() and np.isfinite(smooth).all()
+        of_languages = (distribution.counts * ignoring).sum(axis=1)
+        assert (distribution.counts * smooth).sum(axis=1) == pytest.approx(of_languages)
     gaps = []
     for smoothing in (1e-1, 1e-3, 1e-5):
         weights = cell_weights(distribution, scheme, missing_cell_policy="smooth", smoothing=smoothing)

@@ -48,9 +48,8 @@ def test_texts_that_are_hardly_any(explain):
     assert store.examples["language"].to_pylist() == [None] * 4
 
 
-@pytest.mark.parametrize(
-    ("data", "settings", "message"),
-    [
+def test_bad_input(bert, explain, tmp_path):
+    for data, settings, message in (
         (rows(2), {"method": "lime"}, "Unknown method 'lime': choose one of owen, shapley"),
         (rows(2), {"masking": "gap"}, "Unknown masking 'gap'"),
         (rows(2), {"budget_unit": "hours"}, "Unknown budget_unit 'hours'"),
@@ -71,15 +70,11 @@ def test_texts_that_are_hardly_any(explain):
         (rows(2, label=[0, 7]), {}, r"Labels 7 are not among .* LABEL_0, LABEL_1.* \(class ids 0 to 2\)"),
         (rows(2, label=["x", "LABEL_0"]), {}, "Labels x are not among those of .* or say what the model's classes are"),
         (rows(2).rename_column("text", "body"), {}, "Found no text column"),
-    ],
-)
-def test_bad_input(explain, tmp_path, data, settings, message):
-    with pytest.raises(ValueError, match=message):
-        explain(data, **settings)
-    assert not (tmp_path / "store").exists()
-
-
-def test_folders_and_models_that_cannot_be(bert, explain, tmp_path):
+    ):
+        with pytest.raises(ValueError, match=message):
+            explain(data, **settings)
+        assert not (tmp_path / "store").exists()
+    # Folders and models that cannot be.
     (tmp_path / "file").write_text("x")
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.tex").write_text("mine")

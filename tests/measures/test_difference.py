@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 from datasets import Dataset
+from scipy.stats import t
 
 from hf_langimb import attribute, cumulative_difference
 from hf_langimb.measures.attribution.difference import PARTS, base_values, compare_seeds
@@ -123,7 +124,7 @@ def seeds(tmp_path_factory, bert_tokenizer, tiny_bert, texts):
     ]
 
 
-def test_all_choices_of_different_seeds_are_averaged(seeds):
+def test_all_choices_of_different_seeds_are_averaged_with_intervals_over_seeds(seeds):
     other, reference = seeds
     found = compare_seeds(other, reference, thresholds=(0.01,), resamples=0)
     assert (found["seeds"], found["examples"]) == ([0, 1, 2, 3], 24)
@@ -143,13 +144,7 @@ def test_all_choices_of_different_seeds_are_averaged(seeds):
         values[form] = np.array([[entry[name] for name in PARTS] for entry in found[form]])
         np.testing.assert_allclose(values[form], expected, atol=1e-9)
     np.testing.assert_allclose(values["result"] - values["control"], values["unbiased"], atol=1e-6)
-
-
-def test_intervals_over_seeds_are_the_jackknife_s(seeds):
-    from scipy.stats import t
-
-    other, reference = seeds
-    whole = compare_seeds(other, reference, thresholds=(0.01,), resamples=0)
+    # Intervals over seeds are the jackknife's.
     for form in ("result", "unbiased"):
         left = []
         for seed in range(4):
@@ -157,7 +152,7 @@ def test_intervals_over_seeds_are_the_jackknife_s(seeds):
             left.append([entry["neutral"] for entry in compare_seeds(*fewer, thresholds=(0.01,), resamples=0)[form]])
         left = np.array(left)
         half = t.ppf(0.975, 3) * np.sqrt(3 / 4 * ((left - left.mean(axis=0)) ** 2).sum(axis=0))
-        for entry, expected in zip(whole[form], half, strict=True):
+        for entry, expected in zip(found[form], half, strict=True):
             low, high = entry["seed_intervals"]["neutral"]
             assert (low, high) == pytest.approx((entry["neutral"] - expected, entry["neutral"] + expected))
 

@@ -143,9 +143,8 @@ def test_modes_are_restored_and_half_precision_gives_float32(bert_tokenizer, tin
     assert half.dtype == np.float32 and np.isfinite(half).all()
 
 
-@pytest.mark.parametrize(
-    ("columns", "settings", "message"),
-    [
+def test_features_of_bad_input(bert_tokenizer, tiny_bert):
+    for columns, settings, message in (
         ({"text": ["w1"]}, {"pooling": "max"}, "Unknown pooling 'max': choose one of cls, pooler, mean, last"),
         ({"text": []}, {}, "The data set has no rows"),
         ({"input_ids": []}, {}, "The data set has no rows"),
@@ -155,8 +154,6 @@ def test_modes_are_restored_and_half_precision_gives_float32(bert_tokenizer, tin
         ({"text": ["w1"]}, {"layers": None, "pooling": "pooler"}, "The pooler has no layers"),
         ({"text": ["w1"]}, {"text_columns": ["text", "text"]}, "one text column or two different ones"),
         ({"input_ids": [[1], []]}, {}, "Row 1 has no tokens: its text is empty"),
-    ],
-)
-def test_features_of_bad_input(bert_tokenizer, tiny_bert, columns, settings, message):
-    with pytest.raises(ValueError, match=message):
-        extract_features(tiny_bert(), bert_tokenizer, Dataset.from_dict(columns), **settings)
+    ):
+        with pytest.raises(ValueError, match=message):
+            extract_features(tiny_bert(), bert_tokenizer, Dataset.from_dict(columns), **settings)

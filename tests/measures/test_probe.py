@@ -110,9 +110,8 @@ EN_FR = ["en", "fr"] * 2
 RANGES = "C must be above 0, folds and shuffles must be 2 or more"
 
 
-@pytest.mark.parametrize(
-    ("features", "languages", "settings", "message"),
-    [
+def test_bad_input():
+    for features, languages, settings, message in (
         (noise(4), ["en"] * 4, {}, "two languages or more, got only en"),
         (noise(4), ["en", "en", "en", "fr"], {}, "two rows of each language and two languages .*, got one of fr: add"),
         (noise(4), ["en", "en", "fr", "fr"], {"groups": [0, 1, 2, 2]}, "two groups of rows .*, got one of fr"),
@@ -122,11 +121,9 @@ RANGES = "C must be above 0, folds and shuffles must be 2 or more"
         (noise(4), ["en", "fr", "en", None], {}, "language column has 1 null"),
         (noise(4), EN_FR, {"groups": [0, 1]}, "one entry per row in each column, .* 2 in the group column"),
         *((noise(4), EN_FR, wrong, RANGES) for wrong in ({"C": 0}, {"C": np.nan}, {"folds": 1}, {"shuffles": 1})),
-    ],
-)
-def test_bad_input(features, languages, settings, message):
-    with pytest.raises(ValueError, match=message):
-        probe_languages(features, languages, **settings)
+    ):
+        with pytest.raises(ValueError, match=message):
+            probe_languages(features, languages, **settings)
 
 
 @pytest.fixture
