@@ -1,4 +1,4 @@
-"""`python -m hf_langimb` is `langimb`; of several processes: `accelerate launch -m hf_langimb`."""
+"""`python -m hf_langimb` is the same as `langimb`; in several processes: `accelerate launch -m hf_langimb`."""
 
 import sys
 

@@ -165,7 +165,7 @@ def _parser() -> ArgumentParser:
         command.set_defaults(run=run)
         return command
 
-    json_flag: dict[str, Any] = {"action": "store_true", "help": "JSON alone on stdout"}
+    json_flag: dict[str, Any] = {"action": "store_true", "help": "print only JSON"}
     run_folder: dict[str, Any] = {"metavar": "RUN", "help": "run folder of a recipe, or Hub id of a model of one"}
 
     command = add(audit, "do labels depend on language in a data set?")
@@ -173,7 +173,7 @@ def _parser() -> ArgumentParser:
     named: dict[str, Any] = {"type": lambda name: name.replace("-", "_"), "choices": list(WEIGHTING_SCHEMES)}
     weights = "show these class weights and the effective sample size they leave (default: %(default)s)"
     command.add_argument("--weighting", **named, default="none", help=weights)
-    command.add_argument("--json", action="store_true", help="JSON alone on stdout: AUDIT, or {split: AUDIT}")
+    command.add_argument("--json", action="store_true", help="print only JSON: one audit, or {split: audit}")
 
     command = add(probe, "do a model's features reveal the language?")
     flag = command.add_argument

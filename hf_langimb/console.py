@@ -61,7 +61,7 @@ def ends_in_words(program: str, interrupted: str = "interrupted") -> Iterator[No
 
 @contextmanager
 def about(*names: str) -> Iterator[None]:
-    """Let an unexpected error, which a library raises on a user's file or model, name these."""
+    """Add these names to any error that a library raises on a user's file or model."""
     try:
         yield
     except Exception as error:

@@ -1,1 +1,1 @@
-"""How many rows each language has of each label, and what follows from that: numpy and Arrow alone."""
+"""How many rows each language has of each label, and what follows from that. Needs only numpy and Arrow."""

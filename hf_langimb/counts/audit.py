@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from hf_langimb.counts.distribution import JointDistribution
 
 Link = Literal["strong", "slight", "none", "unknown", "undefined"]
-SMALL_CELL = 10  # rows under which a cell's shares and weights say little
+SMALL_CELL = 10  # with fewer rows, a cell's shares and weights say little
 
 
 class Audit(TypedDict):

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from pyarrow.types import is_boolean, is_integer, is_large_string, is_null, is_string, is_string_view
 
 _BATCH_ROWS = 1_000_000
-# is_null: no rows, or nulls alone, which have a message of their own
+# is_null: no rows, or only nulls, which have their own message
 _ACCEPTED = (is_integer, is_boolean, is_string, is_large_string, is_string_view, is_null)
 
 
@@ -23,7 +23,7 @@ def encode_column(column: Any, name: str) -> tuple[tuple[Any, ...], np.ndarray]:
         name: "language" or "label", for messages.
 
     Raises:
-        ValueError: null entries, mixed types, or values that are no strings, integers or booleans.
+        ValueError: null entries, mixed types, or values other than strings, integers or booleans.
     """
     problem = ""
     try:

@@ -27,7 +27,7 @@ class JointDistribution:
         counts: int64[L, C], rows in each cell.
 
     Raises:
-        ValueError: the shape does not fit the axes, a name is repeated on its axis, or a count is no whole number.
+        ValueError: the shape does not fit the axes, a name is repeated on its axis, or a count is not a whole number.
     """
 
     languages: tuple[str, ...]

@@ -23,7 +23,7 @@ def joint_shares(shares: Any) -> Floats:
 
     Args:
         shares: [L, C], either joint (the table sums to 1) or per language (each row sums to 1; the languages then
-            have equal sizes, as in SPEC's tables of arXiv 2402.13016).
+            have equal sizes, as in the tables of arXiv 2402.13016).
 
     Raises:
         ValueError: not a table, a negative share, or sums that are neither of the two.
@@ -74,7 +74,7 @@ def allocate(available: Any, shares: Any, size: int | None = None) -> Counts:
             for i, j in np.argwhere(short).tolist()
         )
         largest = int(allocate(available, shares).sum())
-        advice = f"Every size up to {largest:,} fits." if largest else "A cell that the plan names needs some rows."
+        advice = f"Every size up to {largest:,} fits." if largest else "Each cell with a share above 0 needs rows."
         raise ValueError(f"A plan of {size:,} rows is larger than the source ({cells}). {advice}")
     return counts
 

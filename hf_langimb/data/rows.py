@@ -44,7 +44,7 @@ def find_text_columns(dataset: Dataset, text_columns: Sequence[str] = (), **othe
 
 
 def normalise_spacing(text: str) -> str:
-    """Undo tokenisation: NFC, one space between words, none before , . ; : ! ? ) ] } % ... or after ( [ {.
+    """Undo tokenization: NFC, one space between words, none before , . ; : ! ? ) ] } % ... or after ( [ {.
 
     Some corpora are tokenised ("word , word") in one language only, which a language probe would find. The quotation
     marks of a language are kept.

@@ -78,7 +78,7 @@ class DataSpec:
     def counts(self) -> dict[str, JointDistribution]:
         """The joint distribution of language and label in each split; caches nothing.
 
-        Of Parquet two columns are read, from the Hub too; of other formats whole rows.
+        From Parquet files only two columns are read, on the Hub too; from other formats, complete rows.
         """
         with readable(self.name):
             parts = [self._two_columns(config) for config in self._configurations()]

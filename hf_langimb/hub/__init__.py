@@ -1,1 +1,1 @@
-"""The Hub: `push_run` publishes a run that was checked as a whole, `load_run` gives its models back."""
+"""The Hub: `push_run` publishes a run after checking all of it, `load_run` loads its models."""

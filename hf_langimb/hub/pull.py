@@ -118,7 +118,7 @@ def pull(
     except (OSError, ValueError) as error:  # the second for a name that no file can have
         raise OSError(
             f"{repo_id} could not be written to {target} ({getattr(error, 'strerror', None) or error}): nothing is "
-            "left there. Make room, or choose another --output-dir."
+            "left there. Free disk space, or choose another --output-dir."
         ) from None
     return target
 

@@ -250,7 +250,7 @@ def publish_evaluation(folder: Path, repo_id: str, *, token: str | None = None) 
 
 
 def require_login(repo_id: str, token: str | None = None, own: bool = True) -> None:
-    """Check before any work that a run can be published at its end; to models that are not its `own` one may propose.
+    """Check before any work that its result can be published; where `own` is False, a pull request is enough.
 
     Raises:
         ValueError: not logged in, a token that is unknown or read-only, or another user's namespace.

@@ -30,7 +30,7 @@ Files = dict[str, Path | bytes]  # a local file or its content by the path in a 
 
 
 class Head:
-    """The present commit of a branch (None is main), asked for when this is made; to be used within `retried`."""
+    """The present commit of a branch (None: main), requested from the Hub on creation; use it within `retried`."""
 
     def __init__(self, api: HfApi, repo_id: str, revision: str | None = None, kind: str = "model") -> None:
         info: Any = api.repo_info(repo_id, revision=revision, repo_type=kind, files_metadata=True, timeout=errors.WAIT)

@@ -184,7 +184,7 @@ def _table(name: str, values: Any, shape: tuple[int, int], advice: str) -> Float
 
 
 def _skew_transfer(predicted: JointDistribution, plan_shares: Floats) -> float | None:
-    """Slope of predicted shares on the plan's shares within languages, both centred over languages (SPEC A7)."""
+    """Slope of predicted shares on the plan's shares within languages, both centered over languages."""
     used = (plan_shares.sum(axis=1) > 0) & (predicted.counts.sum(axis=1) > 0)
     if not used.any():
         return None

@@ -1,4 +1,4 @@
-"""Language-identification probe: how well a linear model identifies the language from a model's features (SPEC A5)."""
+"""Language-identification probe: how well a linear model identifies the language from a model's features."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def probe_languages(
         features: float[N, H], or float[1, N, H] as `extract_features` gives for one layer.
         languages: N entries.
         groups: N entries, rows of one group stay in one fold (translations of one item); None folds single rows.
-        C: inverse strength of the regularisation (scikit-learn's default 1; the authors' code used 1e-4).
+        C: inverse strength of the regularization (scikit-learn's default 1; the authors' code used 1e-4).
         folds: fewer where a language has fewer rows (or groups) or would be missing where the probe is fitted.
         seed: of the folds and of the shuffled control.
         shuffles: of the languages for the control, 2 or more.
@@ -174,7 +174,7 @@ def probe_model(
         dataset: the text columns, `language`, and `id` (equal ids stay in one fold), as `DataSpec.texts` gives them.
         text_columns: one column, or two for a pair.
         protocol: `text`, as the paper describes it: the first token's state, C = 1, the pair as a pair; `code`, as its
-            authors' code does it: C = 1e-4, the pooler for BERT, the first text alone.
+            authors' code does it: C = 1e-4, the pooler for BERT, only the first text.
         pooling, layers: see `extract_features`; None takes the protocol's pooling, and all layers.
 
     Returns:

@@ -65,8 +65,8 @@ def pretrain_mini_bert(pairs: Dataset, folder: str | Path, *, steps: int, seed: 
     Args:
         pairs: columns `premise` and `hypothesis`, without labels.
         folder: read by `AutoModelForSequenceClassification.from_pretrained` afterwards.
-        steps: optimiser steps of 32 pairs.
-        seed: of initialisation, order and masks.
+        steps: optimizer steps of 32 pairs.
+        seed: of initialization, order and masks.
     """
     set_seed(seed)
     tokenizer = train_tokenizer(pairs["premise"][:] + pairs["hypothesis"][:])

@@ -60,7 +60,7 @@ class RunFolder:
         """Why the folder cannot take a run of this configuration."""
         path = self.path / CONFIG
         if self.path.exists() and not self.path.is_dir():
-            return "is no folder"
+            return "is not a folder"
         others = [file for file in self.path.iterdir() if file != path] if self.path.is_dir() else []
         if not path.is_file():
             return f"contains files but no run (no {CONFIG})" if others else None

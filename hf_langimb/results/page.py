@@ -36,7 +36,7 @@ def write_report(folder: str | Path, output: str | Path | None = None) -> Path:
     """Write the page of a run folder, by default as its report.html with the figures next to it; returns the path.
 
     Raises:
-        ValueError: the folder has no valid results.json, or the output is no .html file in an existing folder.
+        ValueError: the folder has no valid results.json, or the output is not an .html file in an existing folder.
     """
     results = read_results(folder)
     path = Path(output) if output else Path(folder, PAGE_FILE)

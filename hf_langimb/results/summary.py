@@ -8,7 +8,7 @@ from typing import Any
 
 from hf_langimb.results.schema import Comparison, Interval, Metrics, Results, Setup
 
-SETTINGS = ("rows", "folds", "layer", "C")  # numbers that are no measures
+SETTINGS = ("rows", "folds", "layer", "C")  # numbers that are not measures
 COMPARED = (
     "test.accuracy",
     "test.dependence_bits",

@@ -59,7 +59,7 @@ class RecipeArguments:
     explain_rows: int = HfArg(
         default=60, help="Test rows whose tokens are attributed, equally many per cell; 0: none, -1: all."
     )
-    license: str | None = HfArg(default=None, help="Licence of the models, for their cards: apache-2.0, mit, ...")
+    license: str | None = HfArg(default=None, help="License of the models, for their cards: apache-2.0, mit, ...")
 
     def __post_init__(self) -> None:
         problems = [
@@ -221,7 +221,7 @@ def _words(values: dict[str, Any], where: str, parser: HfArgumentParser) -> list
 
 
 def _misfit(action: Action, value: Any) -> str:
-    """Why an option does not take a YAML value; unquoted yes, no, on and off are no text."""
+    """Why an option does not take a YAML value; unquoted yes, no, on and off are not text."""
     if isinstance(value, dict) and action.dest in LangImbTrainingArguments._VALID_DICT_FIELDS:  # which read JSON
         return ""
     if (action.nargs == "+") != isinstance(value, list):

@@ -89,5 +89,5 @@ def _problems(
         )
     known = [*data.plans, "natural"]
     if values["plan"] not in known:
-        advice = "" if data.plans else " (imbalanced_shares would make others)"
+        advice = "" if data.plans else " (imbalanced_shares adds others)"
         yield f"Setup {name} has plan {values['plan']!r}, expected one of {', '.join(known)}{advice}."

@@ -115,7 +115,7 @@ def _last_checkpoint(place: Path) -> str | None:
 
 
 def _chosen_step(state: Any) -> dict[str, Any]:
-    """The evaluated step with the lowest loss of each kind: the setup's own (which chose), plain, uniform (SPEC A2)."""
+    """The evaluated step with the lowest loss of each kind: the setup's own (which chose), plain, uniform."""
     evaluated = [entry for entry in state.log_history if "eval_loss" in entry]
     steps = {
         kind: min(evaluated, key=lambda entry: entry[f"eval_{kind}"])["step"] if evaluated else None

@@ -77,7 +77,7 @@ class Data:
         """Counts of the rows of a plan, without drawing them: the given size, else the largest that all plans allow.
 
         Raises:
-            ValueError: the rows do not allow it (SPEC A1); names the split and its axes.
+            ValueError: the rows do not allow it; names the split and its axes.
         """
         available = self._available[split]
         if plan == "natural":
@@ -90,7 +90,7 @@ class Data:
             if counts.any():
                 return JointDistribution(available.languages, available.labels, counts)
             cells = available.counts.tolist()
-            problem = f"the plans leave no rows of {cells}; each cell that a plan names needs some."
+            problem = f"the plans leave no rows of {cells}; each cell with a share above 0 needs some."
         except ValueError as error:
             problem = str(error)
         raise ValueError(f"{split} split, axes {self.languages} x {self.labels}: {problem}")

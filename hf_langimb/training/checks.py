@@ -29,7 +29,7 @@ def count_for_model(
         trained: counts of the training data, where every language and label must have rows.
 
     Raises:
-        ValueError: columns are missing or contain nulls, labels are no class ids of this model, or a language or label
+        ValueError: columns are missing or contain nulls, labels are not class ids of this model, or a language or label
             is unseen in training.
     """
     try:

@@ -78,7 +78,7 @@ def mean_losses(rows: torch.Tensor) -> dict[str, float]:
 
 
 def is_content(ids: torch.Tensor, tokenizer: Any) -> torch.Tensor:
-    """Which token ids are content and no special tokens, bool; unknown words and masks are content."""
+    """Which token ids are content, not special tokens, bool; unknown words and masks are content."""
     special = {*tokenizer.all_special_ids} - {tokenizer.mask_token_id, tokenizer.unk_token_id}
     return ~torch.isin(ids, torch.tensor(sorted(special), device=ids.device))
 

@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 NOT_PUBLISHED = ("_*", "checkpoint-*")  # names in the output folder
 _STATE = "optimizer* scheduler* scaler* rng_state* global_step* latest zero_to_fp32.py pytorch_model_fsdp*"
-TRAINING_STATE = _STATE.split()  # names in a checkpoint that are no part of its model
+TRAINING_STATE = _STATE.split()  # names in a checkpoint that are not part of its model
 
 
 class PublishingTrainer(Trainer):
@@ -156,7 +156,7 @@ class PublishingTrainer(Trainer):
             self.create_model_card()
             self._pushes.append(self._upload_copy(*push))
             self._latest = args.output_dir, *push
-        except OSError as error:  # the disk is full, say: training goes on
+        except OSError as error:  # for example, the disk is full: training goes on
             logger.warning("%s is not pushed, because its files could not be copied: %s", checkpoint_folder, error)
 
     def _upload_copy(self, checkpoint: str | None, *settings: Any) -> Future[Any]:

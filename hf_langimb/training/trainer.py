@@ -57,7 +57,7 @@ class ShuffledBatches(torch.utils.data.Sampler[int]):
 class LangImbTrainer(PublishingTrainer):
     """Trains a sequence classifier whose loss knows the language of each row (arXiv 2402.13016).
 
-    The loss of an optimiser step is the sum over its rows of w[language, label] * CE, divided by the number of rows in
+    The loss of an optimizer step is the sum over its rows of w[language, label] * CE, divided by the number of rows in
     the full (accumulated, all-process) batch, plus `masked_entropy_weight` times the negative entropy of the
     prediction for an input of mask tokens. Takes the arguments of `Trainer`; `compute_loss_func` is its own.
 
@@ -68,7 +68,7 @@ class LangImbTrainer(PublishingTrainer):
 
     Raises:
         ValueError: data, model, tokenizer or arguments do not fit together; the message says what to do.
-        TypeError: `args` are no LangImbTrainingArguments, or `compute_loss_func` is given.
+        TypeError: `args` are not LangImbTrainingArguments, or `compute_loss_func` is given.
     """
 
     data_collator: Any
@@ -99,7 +99,7 @@ class LangImbTrainer(PublishingTrainer):
             self.data_collator = DataCollatorWithLanguage(self.processing_class, **names, collator=self.data_collator)
         if problem := self._problem():
             raise ValueError(problem)
-        self._loss_parts = torch.zeros(3, device=self.args.device)  # classification, masked entropy, optimiser steps
+        self._loss_parts = torch.zeros(3, device=self.args.device)  # classification, masked entropy, optimizer steps
         self._evaluated_rows: list[torch.Tensor] = []
         self._warned_of_unseen = False
 
@@ -146,7 +146,7 @@ class LangImbTrainer(PublishingTrainer):
         return add_lora(model, self.args.lora_rank) if self.args.lora_rank else model
 
     def call_model_init(self, trial: Any = None) -> PreTrainedModel:
-        """`Trainer`'s model, prepared, with the axes: a training or a trial of a search makes it again."""
+        """`Trainer`'s model, prepared, with the axes: each training and each trial of a search makes it again."""
         model = self._prepared(super().call_model_init(trial))
         if self.distribution is not None:
             self._write_axes(model)
@@ -317,10 +317,10 @@ class LangImbTrainer(PublishingTrainer):
             output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in means.items()})
         return output
 
-    # Optimiser and files
+    # Optimizer and files
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
-        """`Trainer`'s optimiser; with `head_learning_rate` each of its groups is split into encoder and head."""
+        """`Trainer`'s optimizer; with `head_learning_rate` each of its groups is split into encoder and head."""
         created = self.optimizer is None
         optimizer = super().create_optimizer(model)
         if self.args.head_learning_rate is None or not created:

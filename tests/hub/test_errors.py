@@ -154,7 +154,7 @@ def test_the_cause_of_a_failed_upload_is_reported(server, finished):
     error = RuntimeError("Error while uploading 'a' to the Hub.")
     assert sentence_of(error, "ann/one") == "RuntimeError: Error while uploading 'a' to the Hub."
     error.__cause__ = OSError(errno.ENOSPC, "No space left on device")
-    assert "(No space left on device): make room" in sentence_of(error, "ann/one")
+    assert "(No space left on device): free disk space" in sentence_of(error, "ann/one")
     error.__cause__ = PermissionError(errno.EACCES, "Permission denied", "run/config.json")
     assert "could not be downloaded or published (Permission denied: run/config.json)" in sentence_of(error, "x/y")
     error.__cause__ = FileNotFoundError(errno.ENOENT, "No such file", "model.safetensors")

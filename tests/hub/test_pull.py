@@ -68,7 +68,7 @@ def test_repositories_without_access(server, finished):
     refused("../etc", "is not a valid repository name")
     server.add_repo("ann/gated", gated=True)
     server.write("ann/gated", {"model.safetensors": b"x"})
-    refused("ann/gated", "ann/gated is gated: ask for access on its page", token="hf_reader")
+    refused("ann/gated", "ann/gated is gated: request access on its page", token="hf_reader")
 
 
 def test_pickles_are_refused(server, finished, tmp_path, capsys):
@@ -185,7 +185,7 @@ def test_a_full_disk_while_pulling(server, finished, tmp_path):
     assert not list(tmp_path.iterdir())
     shutil.rmtree(constants.HF_HUB_CACHE)
     with mock.patch("huggingface_hub.file_download.http_get", side_effect=full):
-        refused("ann/one", r"ann/one could not be downloaded or published \(No space left on device\): make room")
+        refused("ann/one", r"ann/one could not be downloaded or published \(No space left on device\): free disk space")
     with mock.patch("huggingface_hub.file_download.http_get", side_effect=closed):
         refused("ann/one", r"could not be downloaded or published \(Permission denied\): .* set HF_HOME to a folder")
     assert pull("ann/one", tmp_path / "pulled").is_dir()

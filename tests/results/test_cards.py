@@ -115,10 +115,10 @@ def test_what_a_card_must_say(results):
         "accelerate launch recipes/xnli.py --config mini", "@inproceedings",
     ):  # fmt: skip
         assert part in card, part
-    assert "**without a cure**" in render_card(results, "imbalanced") and "**without" not in card
+    assert "**without mitigation**" in render_card(results, "imbalanced") and "**without" not in card
     single = copy.deepcopy(results)
     single["seeds"] = [0]
-    assert "A single seed, so without intervals." in render_card(single, "weighted")
+    assert "A single seed, therefore no intervals." in render_card(single, "weighted")
     bare = results | {"attributions": None}
     assert "What tokens add" not in render_card(bare, "weighted")
     assert {name: getattr(RecipeArguments(), name) for name in DEFAULTS} == DEFAULTS

@@ -149,7 +149,7 @@ class Clause(NamedTuple):
 
 
 def choices(slot: str, noun: Word, frame: Frame, thing: Word | None) -> tuple[Word, ...]:
-    """The words that may stand in a slot of a clause with this noun, frame and object."""
+    """The words that may fill a slot of a clause with this noun, frame and object."""
     if slot == "object":
         return next((words for words in frame.objects if thing in words), ())
     if slot == "quality":

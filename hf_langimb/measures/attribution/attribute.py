@@ -65,7 +65,7 @@ def attribute(
         out: folder of the store.
         method: `owen` (shap's Partition explainer) or `shapley` (paired KernelSHAP, with standard errors).
         masking: `ids` puts the mask token in a token's place; `string` masks the text and tokenizes it again, as shap
-            does by default (single texts alone). A tokenizer without mask token masks with "...", as shap does.
+            does by default (single texts only). A tokenizer without mask token masks with "...", as shap does.
         budget: evaluations of each example, those of the empty and the full text included; None takes all there are.
             `shapley` takes at least four per token.
         budget_unit: `evaluations` as shap counts them, or `forwards`: different sequences.
@@ -151,7 +151,7 @@ def _explained(
             forwards = settings["budget_unit"] == "forwards"
             return owen_values(example.tree(), budget=budget, maskable=content, count_forwards=forwards, seed=seed)
         players = [i for i in range(len(example)) if content >> i & 1]
-        draws = (seed, zlib.crc32(example.ids.tobytes()))  # others for each text: errors do not add up over texts
+        draws = (seed, zlib.crc32(example.ids.tobytes()))  # differ between texts: errors do not add up
         return shapley_values(players, len(example), budget=budget, seed=draws)
 
     chosen, max_length = dataset.select(rows), settings["max_length"]

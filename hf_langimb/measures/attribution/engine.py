@@ -107,7 +107,7 @@ def explain(
     """Run the generators of many examples together; yields each example with its result when it is done.
 
     As many examples are in flight as it takes to fill a batch; neighbours of one length fill it best. Coalitions that
-    differ in special tokens alone are one; sequences that several examples share (the fully masked one) are evaluated
+    differ only in special tokens are one; sequences that several examples share (the fully masked one) are evaluated
     once. The order, and so every digit, depends on the examples alone. Generators are made when their turn comes.
 
     Raises:
