@@ -62,25 +62,21 @@ def drawn(svg):
 
 
 @pytest.mark.parametrize("run", RUNS, ids=str)
-def test_kept_cards_and_figures_are_those_of_their_results(run, tmp_path):
+def test_kept_cards_and_figures_are_those_of_their_results_and_print_no_other_numbers(run, tmp_path):
+    kept = [*(KEPT / run).glob("*.md"), *(KEPT / run).glob("figures/*"), KEPT / run / "results.json"]
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "results.json").write_bytes((KEPT / run / "results.json").read_bytes())
     write_cards(tmp_path)
     made = {path.relative_to(tmp_path / "run"): path.read_bytes() for path in (tmp_path / "run").rglob("*.*")}
-    kept = [*(KEPT / run).glob("*.md"), *(KEPT / run).glob("figures/*"), KEPT / run / "results.json"]
     assert made.keys() == {path.relative_to(KEPT / run) for path in kept}  # not of folders below it
     for path, content in made.items():
-        kept = (KEPT / run / path).read_bytes()
+        wanted = (KEPT / run / path).read_bytes()
         if path.suffix != ".svg":
-            assert kept == content, f"{run / path}: make readme"
+            assert wanted == content, f"{run / path}: make readme"
             continue
-        (outline, numbers), (expected, values) = drawn(content), drawn(kept)
+        (outline, numbers), (expected, values) = drawn(content), drawn(wanted)
         assert outline == expected, f"{run / path}: make readme"
         np.testing.assert_allclose(numbers, values, atol=0.01)
-
-
-@pytest.mark.parametrize("run", RUNS, ids=str)
-def test_a_card_prints_no_other_numbers(run):
     results = marked(read_results(KEPT / run))
     for setup in results["setups"]:
         assert not computed(render_card(results, setup))
@@ -121,14 +117,14 @@ def test_what_a_card_must_say(results):
     assert "A single seed, therefore no intervals." in render_card(single, "weighted")
     bare = results | {"attributions": None}
     assert "What tokens add" not in render_card(bare, "weighted")
+
+
+def test_defaults_of_recipes_unknown_setups_and_seeds_and_the_other_cards(results):
     assert {name: getattr(RecipeArguments(), name) for name in DEFAULTS} == DEFAULTS
     with pytest.raises(ValueError, match=r"no setup 'best': choose one of balanced"):
         render_card(results, "best")
     with pytest.raises(ValueError, match=r"Setup weighted has no seed 7: choose one of 0, 1, 2, 3, 4"):
         render_card(results, "weighted", seed=7)
-
-
-def test_the_other_cards_name_what_they_belong_to(results):
     card = render_attributions_card(results, ["balanced", "weighted"], 0, "ann/x-attributions")
     names = [entry["config_name"] for entry in ModelCard(card).data.configs]
     assert names == ["balanced-tokens", "balanced-examples", "weighted-tokens", "weighted-examples"]
@@ -202,15 +198,13 @@ def test_the_metadata_and_words_of_others_are_never_lost():
         assert ModelCard(made).data.license == "mit" and made.count("license: mit") == 1
         assert "# Theirs\n" in made and "## Evaluation by language" in made
         assert refresh_card(made, evaluated(), "ben/model") == made
-    # A lost end of a section takes nothing with it.
-    card = refresh_card(STRANGER, evaluated(), "ben/model")
-    cut = card.replace("<!-- /hf_langimb evaluation -->", "Words of theirs.")
-    made = refresh_card(cut, evaluated(), "ben/model")
+    card = refresh_card(STRANGER, evaluated(), "ben/model")  # which loses the end of its section
+    made = refresh_card(card.replace("<!-- /hf_langimb evaluation -->", "Words of theirs."), evaluated(), "ben/model")
     assert "Words of theirs." in made
     assert refresh_card(made, evaluated(), "ben/model") == made
 
 
-def test_no_name_writes_markdown(results):
+def test_no_name_writes_markdown_or_leaves_its_cell_of_a_table(results):
     text = json.dumps(results).replace('"contradiction"', json.dumps("a\n\n# Heading\n<!-- [x](y)"))
     card = render_card(json.loads(text), "weighted")
     prose = re.sub(r"```.*?```", "", card.partition("\n---\n")[2], flags=re.DOTALL)
@@ -222,18 +216,13 @@ def test_no_name_writes_markdown(results):
 
 
 def test_only_data_sets_and_models_of_the_hub_are_in_its_search(results):
-    for key, name, known in (
-        ("dataset_name", "facebook/xnli", ["facebook/xnli"]),
-        ("dataset_name", "data/mine.csv", None),
-        ("dataset_name", "./xnli", None),
-        ("model_name_or_path", "bert-base-multilingual-cased", "bert-base-multilingual-cased"),
-        ("model_name_or_path", "ann/bert", "ann/bert"),
-        ("model_name_or_path", "my-model", None),
-        ("model_name_or_path", "./a/b", None),
-    ):
-        results["config"][key] = name
-        data = ModelCard(render_card(results, "weighted")).data
-        assert (data.datasets if key == "dataset_name" else data.base_model) == known
+    config, bert = results["config"], "bert-base-multilingual-cased"
+    names = {"facebook/xnli": ["facebook/xnli"], "data/mine.csv": None, "./xnli": None}
+    for config["dataset_name"], known in names.items():
+        assert ModelCard(render_card(results, "weighted")).data.datasets == known
+    models = {bert: bert, "ann/bert": "ann/bert", "my-model": None, "./a/b": None}
+    for config["model_name_or_path"], known in models.items():
+        assert ModelCard(render_card(results, "weighted")).data.base_model == known
 
 
 def test_the_code_of_a_card_loads_the_branch_and_adapters_as_such(results):
