@@ -37,7 +37,7 @@ def random_plan(seed):
     return rng.integers(0, 10 ** rng.integers(1, 6), size=shape), proportions
 
 
-def test_shares_are_joint_or_per_language():
+def test_shares_are_joint_or_per_language_and_bad_ones_refused():
     assert joint_shares(NLI) == pytest.approx(NLI / 2)
     assert joint_shares(NLI / 2) == pytest.approx(NLI / 2)
     uneven = np.array([[0.5, 0.1, 0.1], [0.1, 0.1, 0.1]])
@@ -45,9 +45,6 @@ def test_shares_are_joint_or_per_language():
     assert joint_shares([[0.25, 0.75]]) == pytest.approx(np.array([[0.25, 0.75]]))
     available = np.full((2, 3), 900)
     assert allocate(available, NLI).tolist() == allocate(available, NLI / 2).tolist()
-
-
-def test_bad_shares():
     for shares, message in (
         ([[0.5, 0.33, 0.17], [0.17, 0.33, 0.49]], "sums 1, 0.99. Write exact fractions"),
         ([[0.5, 0.5], [0.5, 0.6]], "must sum to 1; got .* sums 1, 1.1"),
