@@ -246,3 +246,12 @@ def gradients_of(trainer):
     trainer.add_callback(Recorder())
     trainer.train()
     return gradients
+
+
+@pytest.fixture(scope="module")
+def bert():
+    """Model and tokenizer of the tests of attributions (of tests/measures, whose modules only they can import)."""
+    from attribution_models import make_model, make_tokenizer
+
+    tokenizer = make_tokenizer("bert")
+    return make_model("bert", tokenizer), tokenizer

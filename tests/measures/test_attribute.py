@@ -22,12 +22,6 @@ from hf_langimb.measures.attribution.store import AttributionStore, stack
 from hf_langimb.models.adapters import add_lora
 
 
-@pytest.fixture(scope="module")
-def bert():
-    tokenizer = make_tokenizer("bert")
-    return make_model("bert", tokenizer), tokenizer
-
-
 @pytest.fixture
 def explain(bert, tmp_path):
     """Function (data, model=BERT, out="store", **settings): attributions in a folder of the test."""

@@ -22,12 +22,6 @@ def family(request):
     return make_model(request.param, tokenizer), tokenizer
 
 
-@pytest.fixture(scope="module")
-def bert():
-    tokenizer = make_tokenizer("bert")
-    return make_model("bert", tokenizer), tokenizer
-
-
 def run(model, tokenizer, texts, budget, forward=None, wrap=lambda generator: generator, **settings):
     """{row: result} of the engine with ids masked; `wrap` may watch a generator."""
     examples = encode(tokenizer, texts)
