@@ -36,9 +36,6 @@ def _goes_to_lfs(path: str, size: int, sample: bytes) -> bool:
     return path.endswith(LFS_SUFFIXES) or size > 10 * 2**20 or b"\0" in sample
 
 
-# What the server keeps.
-
-
 class Request(NamedTuple):
     endpoint: str
     path: str  # as sent, with its query
@@ -137,9 +134,6 @@ class Repo:
         return commit
 
 
-# Replies and faults.
-
-
 class Reply(Exception):
     """What is answered; raised if it is a refusal. Content that is not bytes is sent as JSON."""
 
@@ -222,7 +216,10 @@ class _Handler(BaseHTTPRequestHandler):
         found = ((route, route.pattern.fullmatch(path)) for route in _ROUTES if route.method == self.command)
         route, match = next(((route, match) for route, match in found if match), (None, None))
         token = self.headers.get("Authorization", "").removeprefix("Bearer ") or None
-        fault = self.server._record(Request(route.endpoint if route else "unknown", self.path))
+        request = Request(route.endpoint if route else "unknown", self.path)
+        with self.server.lock:
+            self.server.requests.append(request)
+            fault = next((fault for fault in self.server.faults if fault.meets(request)), _NO_FAULT)
         length = int(self.headers.get("Content-Length", 0))
         if fault.action == "hang":
             self.server.closing.wait(60)
@@ -254,7 +251,11 @@ class _Handler(BaseHTTPRequestHandler):
             if "name" in given:
                 given["repo"] = self._find(given.pop("kind"), given.pop("name"))
                 if route.writes:
-                    self._check_change(given["repo"], route)
+                    # Who can read may propose changes, hence upload. Over https, clients take any 401 to a repository's
+                    # address for a missing repository; the code makes them do so here.
+                    proposal = "create_pr" in self.query or self.revision.startswith("refs/pr/")
+                    anywhere = proposal or route.endpoint.startswith("lfs-")
+                    self._check_write(None if anywhere else given["repo"].repo_id.split("/")[0], "RepoNotFound")
                 if route.endpoint == "commit" and self.server.before_commit:
                     self.server.before_commit(given["repo"])
             with self.server.lock:
@@ -300,13 +301,6 @@ class _Handler(BaseHTTPRequestHandler):
             raise _refusal(403, "Forbidden: you must use a write token to do this.")
         if namespace is not None and not self._owns(namespace):
             raise _refusal(403, f"Forbidden: you don't have the rights to write under the namespace {namespace}.")
-
-    def _check_change(self, repo: Repo, route: _Route) -> None:
-        # Who can read may propose changes, hence upload. Over https, clients take any 401 to a repository's address
-        # for a missing repository; the code makes them do so here.
-        proposal = "create_pr" in self.query or self.revision.startswith("refs/pr/")
-        anywhere = proposal or route.endpoint.startswith("lfs-")
-        self._check_write(None if anywhere else repo.repo_id.split("/")[0], "RepoNotFound")
 
     # Accounts and repositories.
 
@@ -464,8 +458,6 @@ class _Handler(BaseHTTPRequestHandler):
             headers |= {"X-Linked-ETag": f'"{file.etag}"', "X-Linked-Size": str(len(file.data))}
         return Reply(200, file.data[:-1] + bytes([file.data[-1] ^ 1]) if self.corrupted else file.data, headers)
 
-    # Collections.
-
     @_route("POST", "/api/collections")
     def collections(self) -> Any:
         wanted = json.loads(self.body)
@@ -492,9 +484,6 @@ class _Handler(BaseHTTPRequestHandler):
             raise _refusal(409, "Item already in collection")
         found["items"].append({"_id": secrets.token_hex(12), **item, "position": len(found["items"])})
         return found
-
-
-# The server.
 
 
 class HubServer(socketserver.ThreadingTCPServer):
@@ -577,8 +566,3 @@ class HubServer(socketserver.ThreadingTCPServer):
     cut = partialmethod(fail, action="cut")
     hang = partialmethod(fail, action="hang")
     corrupt = partialmethod(fail, "resolve", action="corrupt")
-
-    def _record(self, request: Request) -> Fault:
-        with self.lock:
-            self.requests.append(request)
-            return next((fault for fault in self.faults if fault.meets(request)), _NO_FAULT)

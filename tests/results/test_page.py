@@ -107,16 +107,7 @@ def test_the_verdict_is_of_plain_setups_in_any_order_and_of_over_represented_lan
     assert "imbalanced_entropy - balanced_entropy: -0.026" in line[2]
 
 
-def test_the_command_repeats_the_run(results):
-    results["flags"] = {"train_size": 240, "text_columns": ["a", "b c"], "dataset_name": "my data"}
-    page = Outline(render(results)).text
-    assert (
-        "accelerate launch recipes/xnli.py --config mini --train_size 240 --text_columns a 'b c' "
-        "--dataset_name 'my data' --seeds 5 --seed 0 --setups balanced imbalanced weighted"
-    ) in page
-
-
-def test_the_page_stands_alone_and_can_be_read_aloud(results):
+def test_the_page_stands_alone_can_be_read_aloud_and_repeats_the_command(results):
     page = render(results)
     outline = Outline(page)
     assert not re.search(r"<script|<link|<img|<iframe|@import|url\((?!#)", page)
@@ -133,6 +124,11 @@ def test_the_page_stands_alone_and_can_be_read_aloud(results):
     assert "fr: entailment 50%, neutral 33%, contradiction 17%" in page
     assert "nan" not in outline.text.lower().split()
     assert "<script>" not in render(results | {"config_name": "<script>alert(1)</script>"})
+    flags = {"train_size": 240, "text_columns": ["a", "b c"], "dataset_name": "my data"}
+    assert (
+        "accelerate launch recipes/xnli.py --config mini --train_size 240 --text_columns a 'b c' "
+        "--dataset_name 'my data' --seeds 5 --seed 0 --setups balanced imbalanced weighted"
+    ) in Outline(render(results | {"flags": flags})).text
 
 
 def test_one_seed_few_measures_and_a_class_never_predicted(results):
