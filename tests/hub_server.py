@@ -216,10 +216,7 @@ class _Handler(BaseHTTPRequestHandler):
         found = ((route, route.pattern.fullmatch(path)) for route in _ROUTES if route.method == self.command)
         route, match = next(((route, match) for route, match in found if match), (None, None))
         token = self.headers.get("Authorization", "").removeprefix("Bearer ") or None
-        request = Request(route.endpoint if route else "unknown", self.path)
-        with self.server.lock:
-            self.server.requests.append(request)
-            fault = next((fault for fault in self.server.faults if fault.meets(request)), _NO_FAULT)
+        fault = self.server.record(Request(route.endpoint if route else "unknown", self.path))
         length = int(self.headers.get("Content-Length", 0))
         if fault.action == "hang":
             self.server.closing.wait(60)
@@ -566,3 +563,9 @@ class HubServer(socketserver.ThreadingTCPServer):
     cut = partialmethod(fail, action="cut")
     hang = partialmethod(fail, action="hang")
     corrupt = partialmethod(fail, "resolve", action="corrupt")
+
+    def record(self, request: Request) -> Fault:
+        """Note a request; returns what happens to it. Tests replace this to hold requests up."""
+        with self.lock:
+            self.requests.append(request)
+            return next((fault for fault in self.faults if fault.meets(request)), _NO_FAULT)

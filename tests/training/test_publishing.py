@@ -122,14 +122,14 @@ class Recorder(TrainerCallback):
 @pytest.fixture
 def held(server):
     """An event for which all uploads wait, after their files are measured and before their bytes are read."""
-    released, record = threading.Event(), server._record
+    released, record = threading.Event(), server.record
 
     def wait(request):
         if request.endpoint == "preupload":
             assert released.wait(60)
         return record(request)
 
-    server._record = wait
+    server.record = wait
     return released
 
 
