@@ -26,7 +26,7 @@ def audit(options: Namespace) -> None:
     audits = {split: counts.audit(options.weighting) for split, counts in splits.items()}
     several = len(audits) > 1
     texts = (f"## {split}\n\n" * several + audit_text(values) for split, values in audits.items())
-    _print(options, audits if several else next(iter(audits.values())), "\n\n".join(texts))
+    _print(options, audits if several else next(iter(audits.values())), lambda: "\n\n".join(texts))
 
 
 def probe(options: Namespace) -> None:
@@ -43,7 +43,7 @@ def probe(options: Namespace) -> None:
     if found is None:  # another process prints
         return
     found = {"model": options.model, "dataset": options.dataset} | found
-    _print(options, found, probe_report(found))
+    _print(options, found, lambda: probe_report(found))
     if options.figure:
         from hf_langimb.results.plots import probe_by_layer
 
@@ -75,13 +75,14 @@ def explain(options: Namespace) -> None:
 
 def compare(options: Namespace) -> None:
     """Print the cumulative difference of a run's attributions."""
-    from hf_langimb.results.schema import read_results, rendered_from
+    from hf_langimb.results.rendering import rendered_from
+    from hf_langimb.results.schema import read_results
     from hf_langimb.runs.answers import compared_report
 
     folder = _run_folder(options.run_folder)
     with rendered_from(folder):
-        found = compared_report(read_results(folder))
-    _print(options, *found)
+        found, text = compared_report(read_results(folder))
+    _print(options, found, lambda: text)
 
 
 def report(options: Namespace) -> None:
@@ -120,9 +121,9 @@ def pull(options: Namespace) -> None:
     print(pulled_report(download_into(options.repo_id, options.output_dir, revision=options.revision)))
 
 
-def _print(options: Namespace, value: Any, text: str) -> None:
+def _print(options: Namespace, value: Any, text: Callable[[], str]) -> None:
     """Print a text for people, with --json strict JSON."""
-    print(json.dumps(value, indent=1, allow_nan=False) if options.json else text)
+    print(json.dumps(value, indent=1, allow_nan=False) if options.json else text())
 
 
 def _run_folder(name: str) -> Path:
@@ -161,6 +162,7 @@ def _parser() -> ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     def add(run: Callable[[Namespace], None], text: str) -> ArgumentParser:
+        """A command that calls `run`, without its flags."""
         command = commands.add_parser(run.__name__, help=text, allow_abbrev=False)
         command.set_defaults(run=run)
         return command

@@ -38,9 +38,8 @@ def encode_column(column: Any, name: str) -> tuple[tuple[Any, ...], np.ndarray]:
             "these rows out."
         )
     elif not any(accepts(array.type) for accepts in _ACCEPTED):
-        kind = (
-            "mixed types" if isinstance(array.type, pa.JsonType) else f"type {array.type}"
-        )  # JSON as datasets reads it
+        # `datasets` reads mixed types as JSON
+        kind = "mixed types" if isinstance(array.type, pa.JsonType) else f"type {array.type}"
         problem = (
             f"has values of {kind}; expected strings, integers or booleans. Convert or cast it first, for example "
             "dataset.cast_column(column, Value('int64'))."

@@ -27,7 +27,8 @@ from hf_langimb.models.loading import ADAPTER_FILE, BASE_MODEL, START, load_trai
 from hf_langimb.results.card_update import carry_evaluations, evaluation_names, refresh_card
 from hf_langimb.results.cards import render_attributions_card, render_base_card, render_card
 from hf_langimb.results.folder import RunFolder
-from hf_langimb.results.schema import FILE_NAME, Results, read_results, rendered_from
+from hf_langimb.results.rendering import rendered_from
+from hf_langimb.results.schema import FILE_NAME, Results, read_results
 from hf_langimb.results.summary import measured
 
 
@@ -126,7 +127,8 @@ def _prepare(
         held = {*explained, *(path.partition("/")[0] for path in present if path.endswith("/manifest.json"))}
         known = [setup for setup in results["setups"] if setup in held]
         number = next(iter(explained.values()))
-        return render_attributions_card(results, [*known, *sorted(held - {*known})], number, data)
+        with rendered_from(run.path):
+            return render_attributions_card(results, [*known, *sorted(held - {*known})], number, data)
 
     bases = []
     if any(one.adapter for one in models):
@@ -186,7 +188,7 @@ def _page_of(folder: Path, scratch: Path) -> Files:
     if not newer or not written.stat().st_size or not any(folder.glob("figures/*.svg")):
         if scratch != folder:
             shutil.copy(folder / FILE_NAME, scratch)
-        written = write_report(scratch)
+        written = write_report(scratch, shown=folder)
     figures = {f"figures/{path.name}": path for path in sorted((written.parent / "figures").glob("*.svg"))}
     return {FILE_NAME: folder / FILE_NAME, PAGE_FILE: written, **figures}
 
@@ -217,7 +219,8 @@ def publish_evaluation(folder: Path, repo_id: str, *, token: str | None = None) 
         ValueError: the Hub refuses, or the model has other weights by now; says what to do.
     """
     results = read_results(folder)
-    refresh_card("", results, repo_id)  # an error before anything is asked
+    with rendered_from(folder):
+        refresh_card("", results, repo_id)  # an error before anything is asked
     name, slug = evaluation_names(results)
     title = f"Evaluate by language on {name}"
     files = {f"evaluation/{slug}/{path}": file for path, file in _page_of(folder, folder).items()}
@@ -225,6 +228,7 @@ def publish_evaluation(folder: Path, repo_id: str, *, token: str | None = None) 
     api = HfApi(token=token)
 
     def commit(revision: str | None = None, create_pr: bool = False) -> CommitInfo:
+        """One commit on the present head of a branch, or as a new pull request."""
         head = Head(api, repo_id, revision)
         if not head.has(weights):
             raise ValueError(f"{repo_id} has other weights than those that were measured: evaluate it again.")

@@ -11,9 +11,9 @@ LEVELS = (0.025, 0.975)  # of a 95 % interval
 
 def student(count: int, level: float = 0.95) -> float:
     """Half the width of a two-sided t interval in standard errors, for `count` values."""
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
-    return float(t.ppf((1 + level) / 2, count - 1))
+    return float(stdtrit(count - 1, (1 + level) / 2))
 
 
 def percentile_interval(resampled: Floats) -> Floats:

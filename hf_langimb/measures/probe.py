@@ -188,14 +188,14 @@ def probe_model(
     from hf_langimb.measures.forward import extract_features
     from hf_langimb.models.loading import load_trained
 
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"Unknown protocol {protocol!r}: choose one of {', '.join(PROTOCOLS)}.")
     trained = load_trained(name, encoder=True)
     model, tokenizer, state = trained.model, trained.tokenizer, PartialState()
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token  # padding is masked: any token will do
     code = protocol == "code"
     pooling = pooling or ("pooler" if code and model.config.model_type == "bert" else "cls")
-    if protocol not in PROTOCOLS:
-        raise ValueError(f"Unknown protocol {protocol!r}: choose one of {', '.join(PROTOCOLS)}.")
     problem, lacking = "", [parameter for parameter in trained.untrained if "pooler" not in parameter]
     if lacking:
         problem = f"lacks weights of its encoder, such as {lacking[0]}: choose a complete one"

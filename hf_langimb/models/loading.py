@@ -158,9 +158,9 @@ def new_classifier(name: str, names: Sequence[str]) -> Any:
     """A model to start from with a new classification head for classes of these names."""
     from transformers import AutoModelForSequenceClassification
 
-    ids = {label: i for i, label in enumerate(names)}
-    named = {"id2label": dict(enumerate(names)), "label2id": ids}
-    return AutoModelForSequenceClassification.from_pretrained(name, num_labels=len(ids), **named)
+    model = AutoModelForSequenceClassification.from_pretrained(name, num_labels=len(names))
+    set_class_names(model.config, names)
+    return model
 
 
 def longest_input(tokenizer: Any, config: Any) -> int | None:

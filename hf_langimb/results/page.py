@@ -13,7 +13,7 @@ import numpy as np
 from hf_langimb.files import read_json, write_text
 from hf_langimb.results import plots, rendering
 from hf_langimb.results.folder import RunFolder
-from hf_langimb.results.schema import FORMS, Results, read_results, rendered_from
+from hf_langimb.results.schema import FORMS, Results, read_results
 from hf_langimb.results.summary import compared_pair, represented
 from hf_langimb.results.tables import difference_text, file_name, interval_text, shown_entries
 
@@ -32,8 +32,10 @@ CLAIMS = (  # what arXiv 2402.13016 found: words, sign of imbalanced - balanced,
 Figures = dict[str, dict[str, str]]  # by kind the panels: file name and SVG
 
 
-def write_report(folder: str | Path, output: str | Path | None = None) -> Path:
+def write_report(folder: str | Path, output: str | Path | None = None, *, shown: str | Path | None = None) -> Path:
     """Write the page of a run folder, by default as its report.html with the figures next to it; returns the path.
+
+    Error messages call the folder `shown`, where it is a copy.
 
     Raises:
         ValueError: the folder has no valid results.json, or the output is not an .html file in an existing folder.
@@ -46,7 +48,7 @@ def write_report(folder: str | Path, output: str | Path | None = None) -> Path:
         environment = read_json(RunFolder(Path(folder)).environment, "remove it")
     except (OSError, ValueError):
         environment = {}  # the page does without it
-    with rendered_from(folder):
+    with rendering.rendered_from(shown or folder):
         figures = draw(results)
         page = render(results, figures, environment, _sentences(Path(folder), results))
     write_text(path, page)

@@ -5,18 +5,35 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 from hf_langimb.console import one_line
 from hf_langimb.counts.audit import bits_text
 from hf_langimb.results import tables
-from hf_langimb.results.schema import Results
+from hf_langimb.results.schema import FILE_NAME, Results
 
 
 def render(template: str, **values: Any) -> str:
     """A template of this package with values; one that the template needs and that is not given is an error."""
     return str(_environment().get_template(f"{template}.jinja").render(values))
+
+
+@contextmanager
+def rendered_from(folder: str | Path) -> Iterator[None]:
+    """Say that results.json of a folder is damaged where showing it fails: the schema does not compare its values."""
+    from jinja2 import UndefinedError
+
+    try:
+        yield
+    except (LookupError, TypeError, AttributeError, ArithmeticError, UndefinedError) as error:
+        raise ValueError(
+            f"{Path(folder, FILE_NAME)} is damaged ({type(error).__name__}: {error}): run the recipe again with this "
+            "folder as --output_dir."
+        ) from error
 
 
 @cache

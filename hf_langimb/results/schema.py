@@ -6,13 +6,10 @@ import json
 import re
 import typing
 from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, NotRequired, TypedDict, TypeVar
-
-from jinja2 import UndefinedError
 
 from hf_langimb.counts.audit import Audit
 from hf_langimb.files import read_json, write_json
@@ -238,18 +235,6 @@ def read_results(folder: str | Path) -> Results:
     results: Results = read_json(path, "run the recipe again with the same --output_dir; finished steps are kept")
     validate(results, str(path))
     return results
-
-
-@contextmanager
-def rendered_from(folder: str | Path) -> Iterator[None]:
-    """Say that results.json of a folder is damaged where showing it fails: the schema does not compare its values."""
-    try:
-        yield
-    except (LookupError, TypeError, AttributeError, ArithmeticError, UndefinedError) as error:
-        raise ValueError(
-            f"{Path(folder, FILE_NAME)} is damaged ({type(error).__name__}: {error}): run the recipe again with this "
-            "folder as --output_dir."
-        ) from error
 
 
 def validate(results: Any, where: str) -> None:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from hf_langimb.measures.intervals import student
 from hf_langimb.results.schema import Comparison, Interval, Metrics, Results, Setup
 
 SETTINGS = ("rows", "folds", "layer", "C")  # numbers that are not measures
@@ -26,10 +27,8 @@ def interval(values: Sequence[float]) -> Interval:
     mean = math.fsum(values) / n
     if n == 1:
         return {"mean": mean, "low": None, "high": None, "n": 1}
-    from scipy.special import stdtrit
-
     deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
-    half = float(stdtrit(n - 1, 0.975)) * deviation / math.sqrt(n)
+    half = student(n) * deviation / math.sqrt(n)
     return {"mean": mean, "low": mean - half, "high": mean + half, "n": n}
 
 

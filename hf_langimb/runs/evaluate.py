@@ -170,13 +170,23 @@ def _request(options: Namespace) -> dict[str, Any]:
 def _checksums_of(name: str) -> dict[str, str | None] | None:
     """{file: checksum} of the model that a folder or repository contains at present; None of a repository, offline."""
     if Path(name).is_dir():
-        files = (path for path in sorted(Path(name).iterdir()) if path.is_file() and is_of_model(path.name))
-        return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+        return {path.name: _sha256(path) for path in _model_files(Path(name))}
     if constants.HF_HUB_OFFLINE:
         return None
     with hub_errors(name):
         checksums = retried(lambda: Head(HfApi(), name)).checksums
     return {file: checksum for file, checksum in checksums.items() if is_of_model(file)}
+
+
+def _model_files(folder: Path) -> list[Path]:
+    """The files of a model's folder that decide what it does."""
+    return [path for path in sorted(folder.iterdir()) if path.is_file() and is_of_model(path.name)]
+
+
+def _sha256(path: Path) -> str:
+    """The checksum of a file, which may be larger than the memory."""
+    with path.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _fingerprint(rows: Dataset) -> str:
@@ -196,9 +206,8 @@ def _fetch(name: str, place: Path) -> None:
     part = place.with_suffix(".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    for path in source.iterdir():
-        if path.is_file() and is_of_model(path.name):
-            shutil.copy(path, part)
+    for path in _model_files(source):
+        shutil.copy(path, part)
     part.rename(place)
 
 

@@ -70,6 +70,7 @@ def loader(place: Path) -> Load:
 
     @cache
     def load() -> Trained:
+        """The model, tokenizer and axes, the same at each call."""
         trained = load_trained(place)
         trained.model.to(PartialState().device)
         return trained
@@ -135,8 +136,8 @@ def measure(
     predictions, probes = _predict_and_probe(place, load, rows, batch_size)
     if (texts := rows.explained) is not None:
         _put_aside(store, len(texts))
-        model, tokenizer, columns = load().model, load().tokenizer, rows.text_columns
-        attribute(model, tokenizer, texts, out=store, text_columns=columns, max_length=rows.max_length)
+        trained, columns, limit = load(), rows.text_columns, rows.max_length
+        attribute(trained.model, trained.tokenizer, texts, out=store, text_columns=columns, max_length=limit)
     joined = join_by_id(predictions, test["id"], test["language"], test["label"])
     logits = np.array(joined["logits"].to_pylist(), dtype=np.float64)
     axes = read_axes(place) or {"languages": sorted(test.unique("language"))}

@@ -58,6 +58,7 @@ class PublishingTrainer(Trainer):
             there, file, ours = "a full model", "config.json", "adapters"
 
         def open_repository() -> str | None:
+            """Create the repository and check what it contains; returns its name."""
             with hub_errors(name):
                 retried(lambda: make(token, private))
                 mixed = retried(lambda: self._hub.file_exists(str(self.hub_model_id), file, **place))

@@ -160,6 +160,13 @@ def with_values(**values):
     return lambda text: json.dumps(json.loads(text) | values)
 
 
+def without_entries(text):
+    """Results whose attributions have no entries, which the schema lets pass."""
+    results = json.loads(text)
+    results["attributions"] |= {key: [] for key in ("result", "control", "unbiased")}
+    return json.dumps(results)
+
+
 NO_MODEL = r"Expected a model with its tokenizer at '.*{}'"
 OTHER_RUN = "are of different runs: langimb.json or config.json has other languages or labels, or is missing."
 
@@ -180,6 +187,7 @@ OTHER_RUN = "are of different runs: langimb.json or config.json has other langua
         ("results.json", with_values(languages=["en", "de"]), OTHER_RUN),
         ("results.json", with_values(data={"train/imbalanced": {}}), "results.json"),
         ("results.json", lambda text: text.replace("train/balanced", "other"), "results.json is damaged .*train/balan"),
+        ("results.json", without_entries, r"results.json is damaged \(IndexError"),
         ("attributions/weighted-seed-0/tokens-00000.parquet", -100, "tokens-00000|cannot be read"),
         ("attributions/balanced-seed-0/manifest.json", None, "Expected complete attributions in"),
     ],
@@ -192,8 +200,9 @@ def test_nothing_of_a_damaged_run_is_published(server, copy, name, change, messa
         path.write_text(change(content.decode()))
     elif change:
         path.write_bytes(content[:change])
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=message) as refused:
         push_run(copy, "ann/one", token=TOKEN)
+    assert name != "results.json" or str(path) in str(refused.value)  # and not a copy of it
     assert not server.requests
 
 

@@ -81,17 +81,20 @@ def attribute(
             store of something else in `out`, or probabilities that are not finite.
         OSError: the disk is full; shards that are written stay.
     """
-    text_columns = [text_columns] if isinstance(text_columns, str) else text_columns
+    if not isinstance(dataset, Dataset) or not len(dataset):
+        kind = "an empty one" if isinstance(dataset, Dataset) else type(dataset).__name__
+        advice = "name one split, or convert a list of rows with Dataset.from_list"
+        raise ValueError(f"Expected a datasets.Dataset with rows to explain, got {kind}: {advice}.")
+    dataset = dataset.with_format(None)
+    columns = find_text_columns(dataset, [text_columns] if isinstance(text_columns, str) else text_columns)
     settings: dict[str, Any] = {"method": method, "masking": masking, "budget": budget, "budget_unit": budget_unit}
     settings |= {"dtype": dtype, "seed": seed, "shard_size": shard_size, "max_length": max_length}
     mask_id: Any = tokenizer.mask_token_id
     if mask_id is None:  # as in shap
         mask_id = next(iter(tokenizer.encode("...", add_special_tokens=False)), None)
     given = settings | {"batch_tokens": batch_tokens}
-    if problem := next(_problems(given, mask_id, model.config, tokenizer, dataset, text_columns), None):
+    if problem := next(_problems(given, mask_id, model.config, tokenizer, pair=len(columns) == 2), None):
         raise ValueError(problem)
-    dataset = dataset.with_format(None)
-    columns = find_text_columns(dataset, text_columns)
     for column in {"language", "id"} & {*dataset.column_names}:
         if classes := class_label_names(dataset, column):
             named = [None if value is None else classes[value] for value in dataset[column]]
@@ -146,6 +149,7 @@ def _explained(
     """The examples of some rows, their attributions and their columns `example`, `id`, `language` and `label`."""
 
     def method(example: Example) -> Method:
+        """The method at work on an example."""
         budget, seed, content = settings["budget"], settings["seed"], example.content
         if settings["method"] == "owen":
             forwards = settings["budget_unit"] == "forwards"
@@ -172,14 +176,9 @@ def _explained(
 
 
 def _problems(
-    settings: dict[str, Any], mask_id: int | None, config: Any, tokenizer: Any, dataset: Any, columns: Sequence[str]
+    settings: dict[str, Any], mask_id: int | None, config: Any, tokenizer: Any, *, pair: bool
 ) -> Iterator[str]:
-    """What is wrong with the rows, the settings or the model, as messages."""
-    if not isinstance(dataset, Dataset) or not len(dataset):
-        found = "an empty one" if isinstance(dataset, Dataset) else type(dataset).__name__
-        advice = "name one split, or convert a list of rows with Dataset.from_list"
-        yield f"Expected a datasets.Dataset with rows to explain, got {found}: {advice}."
-    pair = len(find_text_columns(dataset, columns)) == 2
+    """What is wrong with the settings or the model, as messages."""
     for name, known in CHOICES.items():
         if settings[name] not in known:
             yield f"Unknown {name} {settings[name]!r}: choose one of {', '.join(known)}."

@@ -109,8 +109,7 @@ def _shard(folder: Path, kind: str, number: int) -> Path:
 
 def _missing(folder: Path, shards: int) -> list[int]:
     """Shards that are not complete."""
-    kinds = ("examples", "tokens")
-    return [i for i in range(shards) if not all(_shard(folder, kind, i).is_file() for kind in kinds)]
+    return [i for i in range(shards) if not all(_shard(folder, kind, i).is_file() for kind in COLUMNS)]
 
 
 def _read_manifest(folder: Path) -> dict[str, Any] | None:
