@@ -46,9 +46,9 @@ def encode_column(column: Any, name: str) -> tuple[tuple[Any, ...], np.ndarray]:
         )
     if problem:
         raise ValueError(f"The {name} column {problem}")
+    if isinstance(array, pa.ChunkedArray):  # selected rows are a chunk each: one dictionary, not thousands
+        array = (array.cast(pa.large_string()) if is_string(array.type) else array).combine_chunks()
     array = pc.dictionary_encode(array)
-    if isinstance(array, pa.ChunkedArray):
-        array = array.unify_dictionaries().combine_chunks()
     values = array.dictionary.to_pylist()
     if name == "language":
         values = [str(value) for value in values]

@@ -1,16 +1,18 @@
 """The language probe on made-up features, on checkpoints, and as a command."""
 
 import copy
+import itertools
 import json
 
 import numpy as np
 import pytest
 import transformers as hf
 from datasets import Dataset
+from sklearn.linear_model import LogisticRegression
 
 from hf_langimb import extract_features, probe_languages
 from hf_langimb.cli import main
-from hf_langimb.measures.probe import probe_model
+from hf_langimb.measures.probe import _fit, probe_model
 from hf_langimb.models.adapters import add_lora
 
 
@@ -106,6 +108,16 @@ def test_a_solver_that_does_not_converge_is_recorded_without_a_warning():
     assert not probe_languages(noise(100, 8) * scale, two_languages(100), C=1e6).converged
 
 
+def test_a_fit_is_the_one_of_scikit_learn():
+    features, rng = noise(400, 6), np.random.default_rng(1)
+    for number, C in itertools.product((2, 3), (1, 1e-4)):
+        target = np.argmax(features[:, :number] + rng.standard_normal((400, number)), axis=1)
+        weights, converged = _fit(np.hstack([features, np.ones((400, 1))]), target, C)
+        expected = LogisticRegression(C=C, tol=1e-8).fit(features, target)
+        assert converged
+        np.testing.assert_allclose(weights, np.column_stack([expected.coef_, expected.intercept_]), atol=1e-3)
+
+
 EN_FR = ["en", "fr"] * 2
 RANGES = "C must be above 0, folds and shuffles must be 2 or more"
 
@@ -119,6 +131,7 @@ def test_bad_input():
         (noise(4)[:, 0], EN_FR, {}, r"shape \[4, H\] for 4 languages, got \[4\]"),
         (np.stack([noise(4)] * 2), EN_FR, {}, r"got \[2, 4, 4\]"),
         (noise(4), ["en", "fr", "en", None], {}, "language column has 1 null"),
+        (np.full((4, 4), np.nan), EN_FR, {}, "Features contain NaN or infinity"),
         (noise(4), EN_FR, {"groups": [0, 1]}, "one entry per row in each column, .* 2 in the group column"),
         *((noise(4), EN_FR, wrong, RANGES) for wrong in ({"C": 0}, {"C": np.nan}, {"folds": 1}, {"shuffles": 1})),
     ):
