@@ -254,7 +254,7 @@ def test_text_columns():
         ("", r"Found no text column among \['body', 'title'\]: name one or two with text_column"),
         ("text", "Expected a text column 'text', found columns"),
         ("title text", "Expected a text column 'text', found columns"),
-        ("title body title", "one text column or two"),
+        ("title body text", "one text column or two"),
     ):
         with pytest.raises(ValueError, match=message):
             find_text_columns(Dataset.from_dict({"title": ["a"], "body": ["b"]}), asked.split())
