@@ -189,9 +189,8 @@ def _fit(table: Floats, target: Ints, C: float) -> tuple[Floats, bool]:
         gradient = differences[-free:] @ table + weights * penalty
         return (value + np.log(totals).sum()) / len(table), gradient.ravel() / len(table)
 
-    start = np.zeros(free * table.shape[1])
     options = {"maxiter": 100, "maxls": 50, "gtol": 1e-4, "ftol": 64 * np.finfo(np.float64).eps}
-    found = minimize(loss, start, jac=True, method="L-BFGS-B", options=options)
+    found = minimize(loss, np.zeros(free * table.shape[1]), jac=True, method="L-BFGS-B", options=options)
     return found.x.reshape(free, -1), bool(found.success)
 
 
