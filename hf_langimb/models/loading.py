@@ -114,7 +114,7 @@ def _load_adapter(folder: Path, options: dict[str, Any]) -> Any:
 
     axes = read_axes(folder)
     options = options | {"num_labels": len(axes["labels"]) if axes else _classes_of(folder)}
-    config = read_json(folder / ADAPTER_FILE, "remove the folder")
+    config = read_json(folder / ADAPTER_FILE, "repair or replace it")
     if not isinstance(config, dict) or config.get("task_type") != "SEQ_CLS":
         raise ValueError(f"{ADAPTER_FILE} is not of a sequence classifier (task_type SEQ_CLS).")
     base = str(config.get(BASE_MODEL))

@@ -163,9 +163,9 @@ def _read_yaml(
         raise ValueError(f"{path}: extends: expected the name of one configuration, got {extended!r}.")
     parent = _find(extended, folder, path.parent, f"{path}: extends: expected")
     if parent.resolve() in (known := (path.resolve(), *below)):
-        raise ValueError(f"{path} extends {parent.name}, which extends it in turn: remove one of the two.")
+        raise ValueError(f"{path} extends {parent.name}, which leads back to itself: remove one `extends`.")
     inherited, inherited_definitions = _read_yaml(parent, folder, parser, known)
-    return inherited | values, inherited_definitions | definitions
+    return inherited | values, (inherited_definitions if values.get("setups", True) else {}) | definitions
 
 
 def _check_setup(name: Any, settings: Any, file: str, parser: HfArgumentParser) -> dict[str, Any]:
@@ -231,4 +231,5 @@ def _misfit(action: Action, value: Any) -> str:
     if flags := [item for item in items if isinstance(value, list) and re.match(r"-(?![\d.]+$).", str(item))]:
         return f"a list cannot contain {flags[0]!r}, which looks like a flag"
     wrong = [item for item in items if isinstance(item, kinds)]
-    return f"expected text or a number, got {wrong[0]!r} (yes, no, on and off need quotes in YAML)" if wrong else ""
+    quotes = " (yes, no, on and off need quotes in YAML)" if isinstance(next(iter(wrong), 0), bool) else ""
+    return f"expected text or a number, got {wrong[0]!r}{quotes}" if wrong else ""

@@ -169,8 +169,7 @@ def load_data(recipe: RecipeArguments, language_column: str) -> Data:
     if languages and present != sorted(languages):
         raise ValueError(f"The plan names the languages {sorted(languages)}, the training data have {present}.")
     if empty := [names[name] for name, rows in source.items() if not len(rows)]:
-        wanted = ", ".join(languages) or "all"
-        raise ValueError(f"No rows in the split {empty[0]!r} of {recipe.dataset_name} (languages: {wanted}).")
+        raise ValueError(f"No rows in the split {empty[0]!r} of {recipe.dataset_name}, languages {languages or 'all'}.")
     plans = plan_shares(recipe.imbalanced_shares, labels) if recipe.imbalanced_shares else {}
     ceiling = mini_xnli.noise_ceiling(raw["test"]) if embedded else None
     return Data(source, list(spec.text_columns), present, labels, plans, recipe, ceiling)

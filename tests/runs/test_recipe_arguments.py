@@ -100,6 +100,7 @@ def test_a_configuration_extends_another(parse, tmp_path):
     assert recipe.setups["own"] == {"plan": "natural"}
     assert recipe.config_name == "mini" and "extends" not in recipe.config
     assert parse("extends: base\nsetups: {own: {plan: balanced}}").setups["own"] == {"plan": "balanced"}
+    assert parse("extends: base\nsetups: null").setups == parse("train_size: 100").setups
 
 
 def test_flags_are_the_words_of_the_user_alone(parse, tmp_path):
@@ -149,8 +150,8 @@ def test_flags_are_the_words_of_the_user_alone(parse, tmp_path):
         ("extends: bsae", r"mini\.yaml: extends: expected a configuration at .*bsae\.yaml, found none: choose one"),
         ("extends: bsae", r"found none: choose one of a, b, base, mini, wrong, or a YAML file"),
         ("extends: no", r"mini\.yaml: extends: expected the name of one configuration, got False"),
-        ("extends: mini", "mini.yaml extends mini.yaml, which extends it in turn"),
-        ("extends: a", "b.yaml extends a.yaml, which extends it in turn"),
+        ("extends: mini", "mini.yaml extends mini.yaml, which leads back to itself"),
+        ("extends: a", "b.yaml extends a.yaml, which leads back to itself"),
         ("extends: base\nlerning_rate: 1", "mini.yaml: unknown key 'lerning_rate'"),
         ("extends: wrong", "wrong.yaml: unknown key 'lerning_rate'; did you mean 'learning_rate'"),
         # definitions of setups
