@@ -146,10 +146,8 @@ def whole_counts(counts: Any) -> Counts:
     table = np.asarray(counts)
     wrong = ~(np.isfinite(table) & (table >= 0) & (table == np.floor(table)))
     if wrong.any():
-        raise ValueError(
-            f"Counts of rows must be whole numbers from 0 up, got {table[wrong][0]} "
-            "(hf_langimb.allocate turns shares into counts)."
-        )
+        advice = " (hf_langimb.allocate turns shares into counts)" if table.ndim else ""
+        raise ValueError(f"Counts of rows must be whole numbers from 0 up, got {table[wrong][0]}{advice}.")
     return table.astype(np.int64)
 
 

@@ -69,7 +69,8 @@ class RunFolder:
         except (yaml.YAMLError, TypeError, UnicodeDecodeError):
             return f"contains a run whose {CONFIG} is damaged"
         keys = [key for key in sorted({*before, *config} - {*free}) if before.get(key) != config.get(key)]
-        changed = "; ".join(f"{key} was {before.get(key)!r:.60}, is {config.get(key)!r:.60}" for key in keys)
+        changed = "; ".join(f"{key} was {before.get(key)!r:.60}, is {config.get(key)!r:.60}" for key in keys[:4])
+        changed += f"; and {len(keys) - 4} more" if len(keys) > 4 else ""
         if changed and others:  # more was done than to record a configuration
             return f"contains a run with another configuration ({changed})"
         return None

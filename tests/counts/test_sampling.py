@@ -121,7 +121,7 @@ def test_plans_that_do_not_fit_say_which_cells_and_what_fits():
         ([[9, -1], [9, 9]], None, "-1"),
         (quarters, None, "0.25"),
     ):
-        with pytest.raises(ValueError, match=f"whole numbers from 0 up, got {found} "):
+        with pytest.raises(ValueError, match=f"whole numbers from 0 up, got {found}[ .]"):
             allocate(available, quarters, size)
 
 
