@@ -95,6 +95,7 @@ def probe_languages(
     from threadpoolctl import threadpool_limits
 
     rng, controls = np.random.default_rng(seed), []
+    table = np.hstack([table, np.ones((len(table), 1))])
     fits = bar(description="Probing", total=len(splits) * (1 + shuffles), unit="fit")
     with fits, threadpool_limits(1):  # threads wait for each other at every step, up to 15 times as long as one
         probabilities, converged = _out_of_fold(table, target, splits, C, fits)
@@ -144,11 +145,10 @@ def _splits(target_bytes: bytes, group_bytes: bytes, folds: int, seed: int) -> l
     return []
 
 
-def _out_of_fold(features: Floats, target: Ints, splits: list[Split], C: float, fits: Any) -> tuple[Floats, bool]:
+def _out_of_fold(table: Floats, target: Ints, splits: list[Split], C: float, fits: Any) -> tuple[Floats, bool]:
     """Probabilities float64[N, L] of each row by a probe fitted on the other folds, and whether all fits converged."""
     from scipy.special import softmax
 
-    table = np.hstack([features, np.ones((len(features), 1))])
     scores, converged = np.zeros((int(target.max()) + 1, len(target))), True
     for train, test in splits:
         weights, complete = _fit(table[train], target[train], C)

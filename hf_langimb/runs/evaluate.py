@@ -18,6 +18,7 @@ import numpy as np
 from accelerate import PartialState
 from datasets import Dataset
 from huggingface_hub import HfApi, constants
+from huggingface_hub.utils.sha import sha_fileobj
 
 from hf_langimb.console import RESUMES, about, ends_in_words, on_main, start_program, with_dashes
 from hf_langimb.counts.columns import require_columns
@@ -186,7 +187,7 @@ def _model_files(folder: Path) -> list[Path]:
 def _sha256(path: Path) -> str:
     """The checksum of a file, which may be larger than the memory."""
     with path.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
+        return sha_fileobj(opened).hex()
 
 
 def _fingerprint(rows: Dataset) -> str:

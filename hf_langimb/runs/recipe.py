@@ -231,5 +231,5 @@ def _misfit(action: Action, value: Any) -> str:
     if flags := [item for item in items if isinstance(value, list) and re.match(r"-(?![\d.]+$).", str(item))]:
         return f"a list cannot contain {flags[0]!r}, which looks like a flag"
     wrong = [item for item in items if isinstance(item, kinds)]
-    quotes = " (yes, no, on and off need quotes in YAML)" if isinstance(next(iter(wrong), 0), bool) else ""
+    quotes = " (yes, no, on and off need quotes in YAML)" if wrong and isinstance(wrong[0], bool) else ""
     return f"expected text or a number, got {wrong[0]!r}{quotes}" if wrong else ""
