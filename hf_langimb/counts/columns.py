@@ -96,7 +96,9 @@ def require_columns(dataset: Any, columns: dict[str, str]) -> None:
             f"{type(dataset).__name__}: pass a datasets.Dataset (see Dataset.from_pandas) or a list of dicts."
         )
     elif len(set(columns.values())) < len(columns):
-        problem = f"Expected different columns for {' and '.join(columns)}, got {', '.join(columns.values())}."
+        repeated = max(columns.values(), key=[*columns.values()].count)
+        purposes = [purpose for purpose, column in columns.items() if column == repeated]
+        problem = f"Expected different columns for {' and '.join(purposes)}, got {repeated!r} for all of them."
     elif missing := [purpose for purpose, column in columns.items() if column not in (present or columns.values())]:
         purpose = missing[0].partition(" ")[0]  # of "text 2"
         problem = (

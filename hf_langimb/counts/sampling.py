@@ -31,13 +31,14 @@ def joint_shares(shares: Any) -> Floats:
     table = np.asarray(shares, dtype=np.float64)
     sums: Floats = table.sum(axis=1) if table.ndim == 2 else table.ravel()
     adds_up = abs(sums.sum() - 1) <= _TOLERANCE or np.allclose(sums, 1, atol=_TOLERANCE, rtol=0)
-    if table.ndim != 2 or not (table >= 0).all() or not adds_up:
-        raise ValueError(
-            "A plan must be a table of shares, languages x labels, each 0 or more, and the shares of every language "
-            f"(or of the whole table) must sum to 1; got shape {table.shape}, smallest share "
-            f"{min(table.ravel(), default=0):.6g}, sums {', '.join(f'{value:.6g}' for value in sums)}. "
-            "Write exact fractions, for example 1/3 and not 0.33."
-        )
+    found = f"{', '.join(f'{value:.6g}' for value in sums)}: write exact fractions, for example 1/3 and not 0.33"
+    refused = (
+        (table.ndim != 2, f"be a table, languages x labels, got the shape {table.shape}"),
+        (not (table >= 0).all(), f"be 0 or more, got {table.min(initial=0):.6g}"),
+        (not adds_up, f"sum to 1 for every language, or in the whole table, got the sums {found}"),
+    )
+    if problems := [problem for wrong, problem in refused if wrong]:
+        raise ValueError(f"The shares of a plan must {problems[0]}.")
     return np.asarray(table / sums.sum())
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -48,7 +49,8 @@ def _reason(error: BaseException, path: Path) -> str:
     """What went wrong, in one sentence."""
     if isinstance(error, datasets.exceptions.DatasetGenerationError):
         error = error.__cause__ or error
-    if isinstance(error, datasets.table.CastError):
+    differing = isinstance(error, datasets.table.CastError | datasets.exceptions.DatasetGenerationCastError)
+    if differing or re.search("does not exist in schema|No match for FieldRef", str(error)):  # the latter of a stream
         return "its files have different columns: name one of them."
     if isinstance(error, StopIteration) or "corresponds to no data" in str(error):
         return "No rows to read: the data set is empty."
@@ -79,8 +81,8 @@ def pick(splits: Mapping[str, T], split: str | None) -> T:
     return splits[named]
 
 
-def builder_of(name: str, config_name: str | None) -> Any:
-    """The `datasets` builder of a file, folder or Hub id, with the same null words for all of them."""
+def builder_of(name: str, config_name: str | None, columns: Collection[str | None]) -> Any:
+    """The `datasets` builder of a file, folder or Hub id, with the same null words for all; `columns` are in use."""
     path = Path(name).absolute()
     source: dict[str, Any] = {"path": str(path) if path.is_dir() else name, "name": config_name}
     local = path.suffix in FILE_BUILDERS or Path(name).is_absolute() or name.startswith(".")
@@ -96,18 +98,18 @@ def builder_of(name: str, config_name: str | None) -> Any:
     if hasattr(builder.config, "keep_default_na"):
         builder = datasets.load_dataset_builder(**source, **NULLS)
     files = [Path(file) for group in (builder.config.data_files or {}).values() for file in group]
-    found = {file.name: _misread(file, builder.config) for file in files if file.is_file()}
-    if problems := [f"{name}: {problem}." for name, problem in found.items() if problem]:
-        raise ValueError(problems[0])
+    for file in filter(Path.is_file, files):
+        if problem := _misread(file, builder.config, columns):
+            raise ValueError(f"{file.name}: {problem}." if path.is_dir() else f"{problem}.")
     return builder
 
 
-def _misread(file: Path, config: Any) -> str:
+def _misread(file: Path, config: Any, columns: Collection[str | None]) -> str:
     """Why the libraries would crash on a text file or misread it, or nothing; other encodings than its own raise."""
     with file.open(encoding=getattr(config, "encoding", None) or "utf-8", newline="") as lines:
         if file.suffix in (".csv", ".tsv") and config.header == "infer" and config.names is None:
             header = next(filter(None, csv.reader(lines, delimiter=config.sep[:1])), [])
-            repeated = [column for column, times in Counter(filter(None, header)).items() if times > 1]
+            repeated = [column for column, times in Counter(header).items() if times > 1 and column in columns]
             return f"its header has {repeated[0]!r} more than once: rename one" if repeated else ""
         start = ""
         while file.suffix in (".json", ".jsonl") and (text := lines.read(1 << 20)):  # all: bad bytes may come late

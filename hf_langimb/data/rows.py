@@ -13,7 +13,7 @@ from datasets import ClassLabel, Dataset
 
 from hf_langimb.counts.columns import encode_column, require_columns
 
-KNOWN_TEXT_COLUMNS = (("premise", "hypothesis"), ("sentence1", "sentence2"), ("text", "text_pair"), ("text",))
+TEXT_COLUMNS = (("premise", "hypothesis"), ("sentence1", "sentence2"), ("text", "text_pair"), ("text",))
 
 
 def find_text_columns(dataset: Dataset, text_columns: Sequence[str] = (), **others: str) -> list[str]:
@@ -24,7 +24,7 @@ def find_text_columns(dataset: Dataset, text_columns: Sequence[str] = (), **othe
             usual, or texts that are not strings.
     """
     present = sorted(dataset.column_names)
-    usual = [names for names in KNOWN_TEXT_COLUMNS if {*names} <= {*present}]
+    usual = [names for names in TEXT_COLUMNS if {*names} <= {*present}]
     columns = list(text_columns or next(iter(usual), ()))
     problem = ""
     if not columns:

@@ -18,7 +18,7 @@ from hf_langimb.counts.columns import class_label_names, require_columns
 from hf_langimb.counts.distribution import JointDistribution
 from hf_langimb.data import reading
 from hf_langimb.data.reading import pick, readable
-from hf_langimb.data.rows import encoded, find_text_columns, first_of_each, normalise_spacing, strings
+from hf_langimb.data.rows import TEXT_COLUMNS, encoded, find_text_columns, first_of_each, normalise_spacing, strings
 
 
 @dataclass(frozen=True)
@@ -71,9 +71,18 @@ class DataSpec:
             loaded = datasets.load_from_disk(self.name)
             splits = loaded if isinstance(loaded, dict) else {str(loaded.split or "train"): loaded}
             return loaded if self.split is None else pick(splits, self.split)
-        builder = reading.builder_of(self.name, config_name)
+        builder = self._builder(config_name)
         builder.download_and_prepare()
-        return builder.as_dataset("train" if Path(self.name).is_file() and self.split is None else self.split)
+        if named := re.split(r"[+\[]", self.split or "")[0]:  # of train[:100] or train+test
+            pick(builder.info.splits, named)
+        return builder.as_dataset("train" if Path(self.name).is_file() and not named else self.split)
+
+    def _builder(self, config_name: str | None) -> Any:
+        """The `datasets` builder of a configuration."""
+        texts = self.text_columns or {name for names in TEXT_COLUMNS for name in names}
+        return reading.builder_of(
+            self.name, config_name, {self.language_column, self.label_column, self.id_column, *texts}
+        )
 
     def counts(self) -> dict[str, JointDistribution]:
         """The joint distribution of language and label in each split; caches nothing.
@@ -105,7 +114,7 @@ class DataSpec:
                 table = file.read(columns=columns) if {*columns} <= {*schema.names} else schema.empty_table()
             rows = Dataset(datasets.table.InMemoryTable(table), fingerprint="audit")  # None would hash every row
             return {"train": rows}
-        builder = reading.builder_of(self.name, config_name)
+        builder = self._builder(config_name)
         splits = builder.as_streaming_dataset()
         known = [reading.columns_of(rows) for rows in splits.values()]
         named = len(self.config_names) > 1 and columns[0] == "language" not in {*known[0]}.union(*known)
@@ -178,7 +187,7 @@ class DataSpec:
         if first is not None and first < 1:
             raise ValueError(f"Expected 1 row of each language or more, got {first}.")
         if first and len(self.config_names) > 1:
-            builders = {config: reading.builder_of(self.name, config) for config in self._configurations()}
+            builders = {config: self._builder(config) for config in self._configurations()}
             parts = {config: pick(builder.as_streaming_dataset(), self.split) for config, builder in builders.items()}
             if not any("language" in reading.columns_of(rows) for rows in parts.values()):
                 taken = {c: Dataset.from_list([*rows.take(first)], features=rows.features) for c, rows in parts.items()}

@@ -46,12 +46,12 @@ def test_shares_are_joint_or_per_language_and_bad_ones_refused():
     available = np.full((2, 3), 900)
     assert allocate(available, NLI).tolist() == allocate(available, NLI / 2).tolist()
     for shares, message in (
-        ([[0.5, 0.33, 0.17], [0.17, 0.33, 0.49]], "sums 1, 0.99. Write exact fractions"),
-        ([[0.5, 0.5], [0.5, 0.6]], "must sum to 1; got .* sums 1, 1.1"),
+        ([[0.5, 0.33, 0.17], [0.17, 0.33, 0.49]], "sums 1, 0.99: write exact fractions"),
+        ([[0.5, 0.5], [0.5, 0.6]], "must sum to 1 for every language, .*got the sums 1, 1.1"),
         ([[0.2, 0.2], [0.2, 0.2]], "sums 0.4, 0.4"),
-        ([[1.5, -0.5], [0.5, 0.5]], "each 0 or more, .* smallest share -0.5"),
-        ([0.5, 0.5], r"a table of shares, languages x labels, .*got shape \(2,\)"),
-        ([[np.nan, 0.5], [0.5, 0.5]], "table of shares"),
+        ([[1.5, -0.5], [0.5, 0.5]], "must be 0 or more, got -0.5"),
+        ([0.5, 0.5], r"must be a table, languages x labels, got the shape \(2,\)"),
+        ([[np.nan, 0.5], [0.5, 0.5]], "must be 0 or more, got nan"),
         ([[0.25, 0.25, 0.5]], "1 languages x 3 labels, the source 2 x 2: give one share"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -115,9 +115,11 @@ def test_nothing_to_open(tmp_path, monkeypatch, make, message):
         monkeypatch.setattr(f"{module}.HF_HUB_OFFLINE", True)
     folder = tmp_path / "empty"
     folder.mkdir()
-    with pytest.raises(ValueError, match=message) as caught:
-        DataSpec(str(make(folder))).read()
-    assert "\n" not in str(caught.value)
+    spec = DataSpec(str(make(folder)))
+    for way in (spec.read, spec.counts):
+        with pytest.raises(ValueError, match=message) as caught:
+            way()
+        assert "\n" not in str(caught.value)
 
 
 def two_tables(folder):
@@ -215,6 +217,13 @@ def test_broken_files_are_one_sentence_that_names_them(tmp_path, name):
         with pytest.raises(ValueError, match=f"{name}: .*({message})") as caught:
             way()
         assert "\n" not in str(caught.value)
+
+
+def test_a_repeated_column_that_is_not_used_is_no_error(tmp_path):
+    path = write(tmp_path / "twice.csv", "text,language,label,note,note\na,fr,1,x,y\nb,en,0,x,y\n")
+    assert DataSpec(str(path)).counts()["train"].rows == len(DataSpec(str(path)).rows()) == 2
+    with pytest.raises(ValueError, match=r"^\S*twice.csv: its header has 'note' more than once: rename one\.$"):
+        DataSpec(str(path), label_column="note").rows()
 
 
 def test_a_column_of_mixed_types_is_refused_in_these_words(tmp_path):

@@ -80,9 +80,9 @@ def test_plans_are_joint_shares_on_sorted_languages(form):
         (["fr 1/0 1/3 1/6"], "got 'fr 1/0 1/3 1/6'"),
         (["1/2 1/3 1/6"], "got '1/2 1/3 1/6'"),
         ([""], "got ''"),
-        (["fr 1/2 1/3 1/6", "en 1/6 1/3 1/3"], "must sum to 1; .* sums 0.833333, 1"),
-        (["fr .5 .33 .17", "en .17 .33 .5", "de .33 .33 .33"], "Write exact fractions"),
-        (["fr 3/2 -1/3 -1/6", "en 1/6 1/3 1/2"], "smallest share -0.333333"),
+        (["fr 1/2 1/3 1/6", "en 1/6 1/3 1/3"], "must sum to 1 .* sums 0.833333, 1"),
+        (["fr .5 .33 .17", "en .17 .33 .5", "de .33 .33 .33"], "write exact fractions"),
+        (["fr 3/2 -1/3 -1/6", "en 1/6 1/3 1/2"], "must be 0 or more, got -0.333333"),
     ],
 )
 def test_plans_that_are_none(lines, message):

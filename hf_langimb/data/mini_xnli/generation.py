@@ -175,23 +175,23 @@ def load(
     return datasets.DatasetDict(splits)
 
 
-def pretraining_text(items: int = 20_000, *, seed: int = DATA_SEED + 1) -> datasets.Dataset:
+def pretraining_text(items: int = 20_000) -> datasets.Dataset:
     """Unlabelled pairs of training combinations, two per item: `premise`, `hypothesis`, `language` (the premise's).
 
     The hypothesis is in the other language, so that a model learns what both languages express alike (as in translation
     language modelling, arXiv 1901.07291) and can ignore the language if a task does not need it, as large models do.
     """
-    pairs = generate("train", items, seed=seed).select_columns(["premise", "hypothesis", "language"])
+    pairs = generate("train", items, seed=DATA_SEED + 1).select_columns(["premise", "hypothesis", "language"])
     other = np.array(pairs["hypothesis"][:], dtype=object).reshape(-1, 2)[:, ::-1].ravel()  # French and English swapped
     return pairs.remove_columns("hypothesis").add_column("hypothesis", other)
 
 
-def external_sentences(items: int = 1_000, *, seed: int = DATA_SEED) -> datasets.Dataset:
+def external_sentences(items: int = 1_000) -> datasets.Dataset:
     """Single sentences, longer than those of the pairs, each in both languages: `text`, `language`, `item`.
 
     "La jeune reine porte un chapeau noir le lundi." / "The young queen wears a black hat on Mondays."
     """
-    rng = random.Random(f"mini-XNLI external {seed}")
+    rng = random.Random(f"mini-XNLI external {DATA_SEED}")
     pairs: dict[str, str] = {}  # French to English
     while len(pairs) < items:
         noun = pick(rng, NOUNS)

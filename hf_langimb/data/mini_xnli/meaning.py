@@ -17,7 +17,6 @@ ENTAILMENT, NEUTRAL, CONTRADICTION = range(3)
 CIRCUMSTANCES = ("quality", "manner", "place", "time")  # what an activity can do without
 
 
-# --- Words --------------------------------------------------------------------------------------------------
 @dataclass(frozen=True, eq=False)  # eq=False: words are compared, and looked up, by identity
 class Word:
     """A word or phrase in both languages, tied to others by their senses."""
@@ -57,7 +56,6 @@ def parse_family(general: str, text: str) -> tuple[Word, ...]:
     return parse(text, noun=True)
 
 
-# --- Who can do what ----------------------------------------------------------------------------------------
 @dataclass(frozen=True, eq=False)
 class Subject:
     """Related nouns (kinds and synonyms of each other) with their modifiers; first names have none."""
@@ -157,7 +155,6 @@ def choices(slot: str, noun: Word, frame: Frame, thing: Word | None) -> tuple[Wo
     return getattr(SUBJECT_OF[noun] if slot in ("noun", "modifier") else frame, f"{slot}s")
 
 
-# --- Labels -------------------------------------------------------------------------------------------------
 def relate(premise: Word | None, hypothesis: Word | None) -> str:
     """How the premise's word in a slot relates to the hypothesis's: one of = < > | #."""
     if premise is hypothesis:

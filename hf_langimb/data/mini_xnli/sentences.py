@@ -10,7 +10,6 @@ LANGUAGES = ("fr", "en")
 PLURAL = ("all", "some", "three")  # quantifiers with a plural noun and verb, unlike "no" and none
 
 
-# --- French -------------------------------------------------------------------------------------------------
 def elide(word: str, following: str) -> str:
     """A word in -e before what follows: "l'ours", but "le chat" and "le hibou"."""
     vowel = following[0] in "aeiouhéèêâîô" and not following.startswith(tuple(TABLES["aspirated_h"]))
@@ -103,7 +102,6 @@ def french_predicate(clause: Clause, quantifier: str) -> str:
     return " ".join(part for part in (form, *early, late, *rest) if part)
 
 
-# --- English ------------------------------------------------------------------------------------------------
 def english_plural(word: str) -> str:
     """A noun's plural, or (they are formed alike) a verb's third person."""
     if word in TABLES["english_plurals"]:
