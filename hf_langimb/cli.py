@@ -140,6 +140,7 @@ def _number_or(word: str) -> Callable[[str], int | None]:
     """The type of a flag that is a number or one word, which becomes None."""
 
     def parse(text: str) -> int | None:
+        """The number, or None for the word."""
         if text != word and not text.removeprefix("-").isdecimal():
             raise ArgumentTypeError(f"expected a number or {word}, got {text!r}")
         return None if text == word else int(text)
@@ -236,10 +237,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.getLogger("datasets.packaged_modules").setLevel(logging.CRITICAL)  # they also log what they raise
     try:
         options = _parser().parse_args([with_dashes(a) for a in (sys.argv[1:] if argv is None else argv)])
-        given = [
-            value for name, value in vars(options).items() if name in ("model", "dataset", "run_folder", "repo_id")
-        ]
-        with ends_in_words("langimb"), about(*given):
+        named = vars(options).keys() & {"model", "dataset", "run_folder", "repo_id"}
+        with ends_in_words("langimb"), about(*(getattr(options, name) for name in sorted(named, reverse=True))):
             options.run(options)
             sys.stdout.flush()
     except SystemExit as stop:  # argparse: 2 after a wrong argument, 0 after --help and --version

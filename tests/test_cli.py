@@ -84,9 +84,6 @@ def audit(langimb):
     return run
 
 
-# What is read.
-
-
 @pytest.mark.parametrize(
     "name", ["rows.parquet", "rows.csv", "rows.tsv", "rows.jsonl", "folder", "saved", "saved-splits"]
 )
@@ -160,9 +157,6 @@ def test_nothing_is_copied_to_the_cache(tmp_path, monkeypatch, langimb):
     for name in ("rows.parquet", "rows.csv", "folder"):
         assert langimb("audit", write(tmp_path / name))[0] == 0
     assert not list((tmp_path / "cache").rglob("*.arrow"))
-
-
-# What is said.
 
 
 def text_of(counts, weighting="none"):
@@ -289,9 +283,6 @@ def test_a_probe_at_chance_finds_nothing(accuracy, verdict):
     layer |= {"languages": ["en", "fr"], "confusion": [[300, 300], [300, 300]]}
     found = {"layers": [layer], "model": "m", "pooling": "cls", "text_columns": ["a", "b"], "C": 1.0}
     assert probe_report(found).splitlines()[0] == verdict
-
-
-# How it is called.
 
 
 def test_flags_take_dashes_and_underscores_and_leave_values_alone(tmp_path, audit):

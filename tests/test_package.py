@@ -13,8 +13,6 @@ import hf_langimb
 PACKAGE = Path(hf_langimb.__file__).parent
 HEAVY = ("torch", "transformers", "datasets")
 
-# What an import loads.
-
 
 def loaded_by(statement):
     """The heavy libraries that a fresh interpreter has loaded after a statement."""

@@ -26,9 +26,6 @@ REQUIRED = [SETUP["options"]["install_requires"], *SETUP["options.extras_require
 DIRECT = [Requirement(line) for text in REQUIRED for line in text.strip().splitlines()]
 
 
-# The wheel.
-
-
 def test_the_wheel_has_every_file_of_the_package_nothing_else_and_its_metadata(tmp_path):
     source = tmp_path / "source"  # a copy, because the build leaves folders there
     for folder in (PACKAGE, ROOT / "tests", ROOT / "recipes"):
@@ -64,9 +61,6 @@ def test_the_wheel_has_every_file_of_the_package_nothing_else_and_its_metadata(t
     assert "Copyright 2026 The hf_langimb authors" in licence and "Hugging Face" not in licence
 
 
-# The pins.
-
-
 def test_every_direct_requirement_is_pinned_within_its_range():
     assert not [str(r) for r in DIRECT if not r.specifier.contains(PINS.get(canonicalize_name(r.name), "0"))]
     assert PINS["torch"] == "2.13.0"
@@ -99,9 +93,6 @@ def test_no_address_and_no_path_of_a_machine(name):
     text = (ROOT / name).read_text(encoding="utf-8")
     assert "://" not in text
     assert not re.search(r"(?<![\w.$}])/(?!usr/bin/env)\w+/", text)
-
-
-# The Makefile.
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")

@@ -22,11 +22,11 @@ from hf_langimb.files import read_json
 from hf_langimb.hub.errors import hub_errors, retried
 from hf_langimb.hub.pull import download
 from hf_langimb.hub.repository import OURS, WEIGHTS, Files, Head, Repository, safe_files
-from hf_langimb.models.axes import AXES_FILE, unnamed
-from hf_langimb.models.loading import ADAPTER_FILE, BASE_MODEL, START, load_trained
+from hf_langimb.models.axes import AXES_FILE, read_axes, unnamed
+from hf_langimb.models.loading import ADAPTER_FILE, BASE_MODEL, load_trained, own_start
 from hf_langimb.results.card_update import carry_evaluations, evaluation_names, refresh_card
 from hf_langimb.results.cards import render_attributions_card, render_base_card, render_card
-from hf_langimb.results.folder import RunFolder
+from hf_langimb.results.folder import FIGURES, PAGE, RunFolder
 from hf_langimb.results.rendering import rendered_from
 from hf_langimb.results.schema import FILE_NAME, Results, read_results
 from hf_langimb.results.summary import measured
@@ -143,14 +143,14 @@ def _model(run: RunFolder, results: Results, setup: str, made: str, options: dic
     """The repository of one model, with the options of its card; a base that the run pre-trained will be `made`."""
     folder = run.model(setup, options["seed"])
     files, trained = _model_files(folder), load_trained(folder)
-    axes = trained.axes or {}
+    axes = read_axes(folder) or {}
     of_run = [axes.get("languages"), axes.get("label_names")] == [results["languages"], results["labels"]]
     logits = logits_of(trained.model)
     base, adapter, problem = None, {}, ""
     if ADAPTER_FILE in files:
         config = read_json(folder / ADAPTER_FILE, f"remove {folder} and run the recipe again")
         base = str(config[BASE_MODEL])
-        if Path(base).name == START and run.start.is_dir():
+        if own_start(folder, base):
             base, adapter = made, config | {BASE_MODEL: made}
         elif Path(base).is_dir():
             problem = (
@@ -174,6 +174,8 @@ def _model(run: RunFolder, results: Results, setup: str, made: str, options: dic
 
 def _model_files(folder: Path) -> Files:
     """Weights, configuration and tokenizer of a model's folder; no pickles, no checkpoints."""
+    if not folder.is_dir():
+        raise ValueError(f"Expected a trained model at {folder}, found none: run the recipe again, which trains it.")
     files = {path.name: path for path in folder.glob("*") if path.is_file() and OURS.fullmatch(path.name)}
     safe = safe_files(str(folder), files)
     return {name: files[name] for name in safe if name != "config.json" or ADAPTER_FILE not in files}
@@ -181,16 +183,16 @@ def _model_files(folder: Path) -> Files:
 
 def _page_of(folder: Path, scratch: Path) -> Files:
     """Results of a run with page and figures, made in `scratch` where there are none or the results are newer."""
-    from hf_langimb.results.page import PAGE_FILE, write_report
+    from hf_langimb.results.page import write_report
 
-    written = folder / PAGE_FILE
+    written = folder / PAGE
     newer = written.is_file() and written.stat().st_mtime >= (folder / FILE_NAME).stat().st_mtime
-    if not newer or not written.stat().st_size or not any(folder.glob("figures/*.svg")):
+    if not newer or not written.stat().st_size or not any(folder.glob(f"{FIGURES}/*.svg")):
         if scratch != folder:
             shutil.copy(folder / FILE_NAME, scratch)
         written = write_report(scratch, shown=folder)
-    figures = {f"figures/{path.name}": path for path in sorted((written.parent / "figures").glob("*.svg"))}
-    return {FILE_NAME: folder / FILE_NAME, PAGE_FILE: written, **figures}
+    figures = {f"{FIGURES}/{path.name}": path for path in sorted((written.parent / FIGURES).glob("*.svg"))}
+    return {FILE_NAME: folder / FILE_NAME, PAGE: written, **figures}
 
 
 def _same_logits(repository: Repository, oid: str, token: str | None) -> bool:

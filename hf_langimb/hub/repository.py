@@ -14,6 +14,7 @@ from huggingface_hub.utils.sha import git_hash, sha_fileobj
 
 from hf_langimb.hub import errors
 from hf_langimb.hub.errors import hub_errors, retried
+from hf_langimb.results.folder import FIGURES, PAGE, PROBE
 from hf_langimb.results.schema import FILE_NAME
 
 CARD = "README.md"
@@ -22,9 +23,9 @@ PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt", ".joblib")
 MODEL_FILES = (WEIGHTS, ".json", ".txt", ".model", ".codes", ".spm", ".tiktoken")  # also configuration and tokenizer
 PULLED = (*MODEL_FILES, ".md", ".html", ".svg", ".parquet")
 OURS = re.compile(  # names in a model repository that a push writes, or that would be loaded instead
-    r"(model|adapter_model|pytorch_model)[\w.-]*|(adapter_config|config|langimb|probe|results)\.json|report\.html|"
+    r"(model|adapter_model|pytorch_model)[\w.-]*|(adapter_config|config|langimb|probe|results)\.json|"
     r"(tokenizer|special_tokens|added_tokens|vocab|merges|sentencepiece|spiece|spm|bpe)[\w.-]*|"
-    r"figures/(labels|predictions|probe|attributions|reliability)[^/]*\.svg"
+    rf"{re.escape(PAGE)}|{FIGURES}/(labels|predictions|probe|attributions|reliability)[^/]*\.svg"
 )
 Files = dict[str, Path | bytes]  # a local file or its content by the path in a repository
 
@@ -119,14 +120,18 @@ def is_intact(path: Path, checksum: str | None) -> bool:
     """Whether a file has a checksum of the Hub; where the Hub lists none, whether it exists."""
     if checksum is None or not path.is_file():
         return path.is_file()
+    return checksum == (sha256(path) if len(checksum) == 64 else git_hash(path.read_bytes()))
+
+
+def sha256(path: Path) -> str:
+    """The checksum of a file, which may be larger than the memory."""
     with path.open("rb") as opened:
-        found = sha_fileobj(opened).hex() if len(checksum) == 64 else git_hash(opened.read())
-    return found == checksum
+        return sha_fileobj(opened).hex()
 
 
 def is_of_model(file: str) -> bool:
     """Whether a file at the top of a model's folder decides what the model does."""
-    return "/" not in file and file.endswith(MODEL_FILES) and file not in ("probe.json", FILE_NAME)
+    return "/" not in file and file.endswith(MODEL_FILES) and file not in (PROBE, FILE_NAME)
 
 
 def safe_files(name: str, files: Iterable[str]) -> list[str]:

@@ -19,21 +19,15 @@ from hf_langimb.models.loading import longest_input, tokenize
 
 
 def forward_rows(
-    model: Any,
-    tokenizer: Any,
-    dataset: Any,
-    *,
-    pooling: str = "cls",
-    layers: Sequence[int] | None = (-1,),
-    batch_size: int = 64,
+    model: Any, tokenizer: Any, dataset: Any, *, pooling: str = "cls", batch_size: int = 64
 ) -> tuple[np.ndarray, np.ndarray]:
     """Logits and features of each row in one forward pass, in the model's own precision.
 
     Returns:
-        Logits float32[N, C] of a sequence classifier and the features of `extract_features`, which has the arguments.
+        Logits float32[N, C] of a classifier, and features of its last layer; the arguments are `extract_features`'.
     """
-    tokenized = _tokenized(dataset, model, tokenizer, (), pooling, layers)
-    logits, features = _in_batches(model, model, tokenizer, tokenized, pooling, layers, batch_size)
+    tokenized = _tokenized(dataset, model, tokenizer, (), pooling, (-1,))
+    logits, features = _in_batches(model, model, tokenizer, tokenized, pooling, (-1,), batch_size)
     return logits[0], features
 
 

@@ -198,10 +198,7 @@ def _skew_transfer(predicted: JointDistribution, plan_shares: Floats) -> float |
 def _correctness(
     cells: Ints, languages: Sequence[str], summary: Callable[[Floats], Floats] = np.asarray
 ) -> dict[str, Any]:
-    """Accuracy and F1 of confusion counts [..., L, true label, predicted label], in total and per language, as JSON.
-
-    `summary` turns each measure [..., L] into what is shown; languages without rows are left out of by_language.
-    """
+    """Measures of confusion counts [..., L, true, predicted] as JSON, each [..., L] as `summary` shows it."""
     right = np.diagonal(cells, axis1=-2, axis2=-1)  # [..., L, C]
     truth = cells.sum(axis=-1)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -215,7 +212,7 @@ def _correctness(
     by_language = {
         language: {name: value[i].tolist() for name, value in shown.items()}
         for i, language in enumerate(languages)
-        if all(np.isfinite(value[i]).all() for value in shown.values())
+        if all(np.isfinite(value[i]).all() for value in shown.values())  # it has rows
     }
     return {name: summary(value).tolist() for name, value in measures.items()} | {"by_language": by_language}
 
@@ -228,10 +225,7 @@ def _macro_f1(confusion: Ints) -> Floats:
 
 
 def _bootstrap(rows: _Rows, resamples: int, seed: int) -> dict[str, Any]:
-    """95 % percentile intervals of `_correctness` over resampled rows, or groups of rows.
-
-    A resample is a number of copies of each group; its confusion counts are those copies times the groups' own.
-    """
+    """95 % percentile intervals of `_correctness`; a resample is a number of copies of each row or group of rows."""
     from scipy.sparse import csr_array
 
     rng = np.random.default_rng(seed)

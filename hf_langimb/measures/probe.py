@@ -127,10 +127,9 @@ def probe_languages(
 
 @lru_cache(maxsize=4)  # all models of a run are probed on the same rows
 def _splits(target_bytes: bytes, group_bytes: bytes, folds: int, seed: int) -> list[Split]:
-    """(rows to fit, rows to test) of each fold: languages in proportion, rows of one group in one fold.
+    """(rows to fit, rows to test) of as many folds as leave every language among the rows to fit, else none.
 
-    As many folds as leave every language among the rows to fit; empty if none do. Takes int64 arrays as bytes, which
-    can be cached.
+    Languages are in proportion, rows of one group in one fold. Takes int64 arrays as bytes, which can be cached.
     """
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
@@ -159,17 +158,10 @@ def _out_of_fold(table: Floats, target: Ints, splits: list[Split], C: float, fit
 
 
 def _fit(table: Floats, target: Ints, C: float) -> tuple[Floats, bool]:
-    """Weights of a logistic regression, and whether its solver converged.
+    """Weights [L, H + 1] of a logistic regression on features and a last column of ones, and whether it converged.
 
-    Loss, optimizer and stopping rule are those of scikit-learn's `LogisticRegression`, which takes half as long again.
-
-    Args:
-        table: float64[N, H + 1], features and a column of ones.
-        target: language of each row, 0 to L - 1.
-        C: inverse strength of the regularization, which leaves out the last column.
-
-    Returns:
-        float64[L, H + 1], of two languages only the second's row: the first's is zero.
+    Of two languages only the second has weights. Loss, optimizer and stopping rule are those of scikit-learn's
+    `LogisticRegression`, which takes half as long again; the last column is not regularized.
     """
     from scipy.optimize import minimize
 
@@ -221,6 +213,7 @@ def probe_model(
     """
     from accelerate import PartialState
 
+    from hf_langimb.data.rows import arrow_columns
     from hf_langimb.measures.forward import extract_features
     from hf_langimb.models.loading import load_trained
 
@@ -246,7 +239,7 @@ def probe_model(
         return None
     strength = 1e-4 if code else 1.0
     numbers = ["pooler"] if pooling == "pooler" else list(range(len(features)) if layers is None else layers)
-    languages, groups = dataset["language"][:], dataset["id"][:]
+    languages, groups = arrow_columns(dataset, "language", "id")
     probes = [
         {"layer": number} | probe_languages(layer, languages, groups=groups, C=strength).to_dict()
         for number, layer in zip(numbers, bar(features, "Probing layers"), strict=True)

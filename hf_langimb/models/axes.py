@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+from datasets import Dataset
 
 from hf_langimb.counts.columns import class_label_names
 from hf_langimb.counts.distribution import JointDistribution
+from hf_langimb.data.rows import arrow_columns
 from hf_langimb.files import read_json
 
 AXES_FILE = "langimb.json"
@@ -92,10 +95,10 @@ def name_labels(config: Any, labels: Sequence[Any]) -> None:
         set_class_names(config, labels)
 
 
-def match_labels(dataset: Any, names: Sequence[str]) -> list[str | None]:
+def match_labels(dataset: Dataset, names: Sequence[str]) -> pa.Array:
     """The label of each row by the model's name for it, ignoring case; class ids are positions among the names.
 
-    None where a row has no label: null, or -1 in a ClassLabel.
+    string[N], null where a row has no label: null, or -1 in a ClassLabel.
 
     Args:
         dataset: rows with a column `label`.
@@ -104,9 +107,11 @@ def match_labels(dataset: Any, names: Sequence[str]) -> list[str | None]:
     Raises:
         ValueError: labels that the model does not have.
     """
-    given = dataset["label"][:]
+    (column,) = arrow_columns(dataset, "label")
+    column = column.combine_chunks().dictionary_encode()
+    given = column.dictionary.to_pylist()
     if classes := class_label_names(dataset, "label"):
-        given = [None if value is None or value < 0 else classes[value] for value in given]
+        given = [None if value < 0 else classes[value] for value in given]
     folded = {name.casefold(): name for name in names}
     known = folded if len(folded) == len(names) else {}
     ids = dict(enumerate(names))
@@ -119,4 +124,4 @@ def match_labels(dataset: Any, names: Sequence[str]) -> list[str | None]:
             f"Labels {', '.join(unknown)} are not among those of the model, {', '.join(names)} (class ids 0 to "
             f"{len(names) - 1}): {advice}."
         )
-    return given
+    return pa.array(given, pa.string()).take(column.indices)

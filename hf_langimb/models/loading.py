@@ -1,4 +1,4 @@
-"""Load a checkpoint from a folder or the Hub: model, tokenizer and axes; safetensors only, no remote code."""
+"""Load a model and its tokenizer from a folder or the Hub; no remote code, and no pickles but for a start model."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 from datasets import Dataset
@@ -25,13 +26,11 @@ class Trained:
     """A classifier, or the bare encoder of one, with its tokenizer.
 
     Args:
-        axes: the contents of `langimb.json`; None if the checkpoint has none.
         untrained: parameters that the checkpoint lacks.
     """
 
     model: Any
     tokenizer: Any
-    axes: dict[str, Any] | None = None
     untrained: tuple[str, ...] = ()
 
     @property
@@ -69,7 +68,7 @@ def load_trained(
             raise ValueError(
                 f"The tokenizer has {known:,} tokens, but its model {vocabulary:,}: they do not belong together."
             )
-        return Trained(model, tokenizer, read_axes(name), tuple(untrained))
+        return Trained(model, tokenizer, tuple(untrained))
 
 
 @contextmanager
@@ -82,7 +81,10 @@ def loading(shown: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        reason = re.sub(r"Bearer [^'\"]*", "Bearer ...", one_line(error) or type(error).__name__)[:300]
+        reason = re.sub(r"Bearer [^'\"]*", "Bearer ...", one_line(error) or type(error).__name__)
+        if "ignore_mismatched_sizes" in reason:
+            reason = "its weights have other shapes than its config.json says."
+        reason = shorten(reason.partition("If this is a private repository")[0], 300, placeholder=" ...")
         raise ValueError(
             f"Expected a model with its tokenizer at {shown!r} (Hub id or folder; of a run RUN/SETUP/seed-N): {reason}"
         ) from error
@@ -117,9 +119,7 @@ def _load_adapter(folder: Path, options: dict[str, Any]) -> Any:
     config = read_json(folder / ADAPTER_FILE, "repair or replace it")
     if not isinstance(config, dict) or config.get("task_type") != "SEQ_CLS":
         raise ValueError(f"{ADAPTER_FILE} is not of a sequence classifier (task_type SEQ_CLS).")
-    base = str(config.get(BASE_MODEL))
-    start = folder.absolute().parents[1] / START  # of RUN/SETUP/seed-N
-    if Path(base).name == START and start.is_dir():
+    if (start := own_start(folder, str(config.get(BASE_MODEL)))) is not None:
         model = AutoModelForSequenceClassification.from_pretrained(start, **SAFE, **options)
         model = PeftModelForSequenceClassification.from_pretrained(model, folder)
     else:
@@ -128,6 +128,12 @@ def _load_adapter(folder: Path, options: dict[str, Any]) -> Any:
         model.config.langimb = axes
         set_class_names(model.config, axes["label_names"])
     return model
+
+
+def own_start(folder: Path, base: str) -> Path | None:
+    """The model that a run pre-trained, if it is the base of the adapters in the run's folder; None otherwise."""
+    start = folder.absolute().parents[1] / START  # of RUN/SETUP/seed-N
+    return start if Path(base).name == START and start.is_dir() else None
 
 
 def _classes_of(folder: Path) -> int:
@@ -158,7 +164,8 @@ def new_classifier(name: str, names: Sequence[str]) -> Any:
     """A model to start from with a new classification head for classes of these names."""
     from transformers import AutoModelForSequenceClassification
 
-    model = AutoModelForSequenceClassification.from_pretrained(name, num_labels=len(names))
+    with loading(name):
+        model = AutoModelForSequenceClassification.from_pretrained(name, num_labels=len(names))
     set_class_names(model.config, names)
     return model
 
@@ -175,6 +182,7 @@ def tokenize(dataset: Dataset, tokenizer: Any, text_columns: Sequence[str], max_
     """Add the tokenizer's columns; a pair is encoded as a pair, texts longer than the model are truncated."""
 
     def encode(rows: dict[str, list[Any]]) -> Any:
+        """The tokenizer's columns of some rows."""
         return tokenizer(*(rows[column] for column in text_columns), truncation=True, max_length=max_length)
 
     return dataset.map(encode, batched=True, remove_columns=list(text_columns), desc="Tokenizing")

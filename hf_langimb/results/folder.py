@@ -13,8 +13,10 @@ import yaml
 from hf_langimb.files import write_text
 from hf_langimb.models.loading import START
 
-OWN_FOLDERS = (START, "attributions", "figures")  # names that no setup can have
+PAGE, STORES, FIGURES = "report.html", "attributions", "figures"
+OWN_FOLDERS = (START, STORES, FIGURES)  # names that no setup can have
 CONFIG, ENVIRONMENT = "config.yaml", "environment.json"
+PREDICTIONS, PROBE, TRAINING = "predictions.parquet", "probe.json", "training.json"  # in the folder of a trained model
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class RunFolder:
 
     def store(self, setup: str, seed: int) -> Path:
         """The attributions of a trained model."""
-        return self.path / "attributions" / f"{setup}-seed-{seed}"
+        return self.path / STORES / f"{setup}-seed-{seed}"
 
     def claim(self, config: Mapping[str, Any], free: Collection[str] = ()) -> None:
         """Make the folder, or continue the run that it contains, and record the configuration.

@@ -12,14 +12,13 @@ import numpy as np
 
 from hf_langimb.files import read_json, write_text
 from hf_langimb.results import plots, rendering
-from hf_langimb.results.folder import RunFolder
+from hf_langimb.results.folder import FIGURES, PAGE, RunFolder
 from hf_langimb.results.schema import FORMS, Results, read_results
 from hf_langimb.results.summary import compared_pair, represented
 from hf_langimb.results.tables import difference_text, file_name, interval_text, shown_entries
 
 logger = logging.getLogger(__name__)
 
-PAGE_FILE = "report.html"
 SENTENCES = 2  # shown of each language
 CLAIMS = (  # what arXiv 2402.13016 found: words, sign of imbalanced - balanced, measures
     ("Imbalance costs accuracy", -1, {"on test text": "test.accuracy"}),
@@ -41,7 +40,7 @@ def write_report(folder: str | Path, output: str | Path | None = None, *, shown:
         ValueError: the folder has no valid results.json, or the output is not an .html file in an existing folder.
     """
     results = read_results(folder)
-    path = Path(output) if output else Path(folder, PAGE_FILE)
+    path = Path(output) if output else Path(folder, PAGE)
     if path.suffix not in (".html", ".htm") or path.is_dir() or not path.parent.is_dir():
         raise ValueError(f"Expected an .html file in a folder that exists as output, got {path}.")
     try:
@@ -53,7 +52,7 @@ def write_report(folder: str | Path, output: str | Path | None = None, *, shown:
         page = render(results, figures, environment, _sentences(Path(folder), results))
     write_text(path, page)
     if output is None:
-        write_figures(figures, path.parent / "figures")
+        write_figures(figures, path.parent / FIGURES)
     return path
 
 
@@ -72,10 +71,7 @@ def render(results: Results, figures: Figures, environment: dict[str, Any], sent
 
 
 def _verdict(results: Results) -> list[tuple[str, str, str]]:
-    """(claim, yes | no | not known | not measured, detail); yes where it holds on each text that was measured.
-
-    Compares imbalanced with balanced, or, where these are missing, the first of their variants (such as _entropy).
-    """
+    """(claim, yes | no | not known | not measured, detail); yes where it holds on each text that was measured."""
     setup, reference = compared_pair(results["setups"])
     differences: dict[str, tuple[float, list[float] | None]] = {}
     for entry in results["comparisons"]:

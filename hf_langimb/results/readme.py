@@ -10,6 +10,7 @@ from pathlib import Path
 
 from hf_langimb.files import write_text
 from hf_langimb.results.cards import render_card
+from hf_langimb.results.folder import FIGURES
 from hf_langimb.results.page import draw, write_figures
 from hf_langimb.results.schema import FILE_NAME, read_results
 from hf_langimb.results.tables import fill_marks
@@ -19,7 +20,7 @@ def write_cards(folder: Path) -> None:
     """Next to every results.json under a folder: its figures, and the card of each setup as SETUP.md."""
     for path in sorted(folder.rglob(FILE_NAME)):
         results = read_results(path.parent)
-        write_figures(draw(results), path.parent / "figures")
+        write_figures(draw(results), path.parent / FIGURES)
         for setup in results["setups"]:
             write_text(path.parent / f"{setup}.md", render_card(results, setup))
 

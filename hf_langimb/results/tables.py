@@ -10,16 +10,7 @@ from typing import Any
 from hf_langimb.console import one_line
 from hf_langimb.files import read_json
 from hf_langimb.measures.attribution import SETS, TokenSet
-from hf_langimb.results.schema import (
-    FORMS,
-    TEXTS,
-    Attributions,
-    Difference,
-    Form,
-    Metrics,
-    Results,
-    read_results,
-)
+from hf_langimb.results.schema import FORMS, TEXTS, Attributions, Difference, Form, Metrics, Results, read_results
 from hf_langimb.results.summary import represented
 
 COLUMNS = (

@@ -51,6 +51,7 @@ def _shown(counts: np.ndarray) -> tuple[list[int], list[int]]:
     information = counts * np.log2(ratio)  # summed over labels: rows * KL; over the table: rows * MI
 
     def largest(values: np.ndarray, most: int) -> list[int]:
+        """Positions of the largest values, or of all in order."""
         return list(range(len(values))) if len(values) <= most else np.argsort(-values, kind="stable")[:most].tolist()
 
     return largest(information.sum(axis=1), SHOWN_LANGUAGES), largest(information.sum(axis=0), SHOWN_LABELS)

@@ -18,7 +18,6 @@ import numpy as np
 from accelerate import PartialState
 from datasets import Dataset
 from huggingface_hub import HfApi, constants
-from huggingface_hub.utils.sha import sha_fileobj
 
 from hf_langimb.console import RESUMES, about, ends_in_words, on_main, start_program, with_dashes
 from hf_langimb.counts.columns import require_columns
@@ -30,10 +29,10 @@ from hf_langimb.files import read_json
 from hf_langimb.hub.errors import hub_errors, retried
 from hf_langimb.hub.pull import download
 from hf_langimb.hub.push import publish_evaluation, require_login
-from hf_langimb.hub.repository import Head, is_of_model, safe_files
+from hf_langimb.hub.repository import Head, is_of_model, safe_files, sha256
 from hf_langimb.measures.attribution.difference import base_values, token_sums
 from hf_langimb.measures.attribution.store import AttributionStore
-from hf_langimb.models.axes import match_labels, set_class_names, unnamed
+from hf_langimb.models.axes import match_labels, read_axes, set_class_names, unnamed
 from hf_langimb.models.loading import ADAPTER_FILE, longest_input, tokenize
 from hf_langimb.results.folder import RunFolder
 from hf_langimb.results.page import write_report
@@ -120,7 +119,7 @@ def _measure(options: Namespace, folder: RunFolder, rows: Dataset) -> Results:
     place, store = folder.model(SETUP, SEED), folder.store(SETUP, SEED)
     load = loader(place)
     trained, columns, labels = load(), find_text_columns(rows, options.text_column), options.labels
-    axes, config, tokenizer = trained.axes, trained.model.config, trained.tokenizer
+    axes, config, tokenizer = read_axes(place), trained.model.config, trained.tokenizer
     if labels:
         own = axes["label_names"] if axes else trained.names
         problem = "" if unnamed(own) else f"names its classes itself ({', '.join(own)}): leave --labels out"
@@ -171,7 +170,7 @@ def _request(options: Namespace) -> dict[str, Any]:
 def _checksums_of(name: str) -> dict[str, str | None] | None:
     """{file: checksum} of the model that a folder or repository contains at present; None of a repository, offline."""
     if Path(name).is_dir():
-        return {path.name: _sha256(path) for path in _model_files(Path(name))}
+        return {path.name: sha256(path) for path in _model_files(Path(name))}
     if constants.HF_HUB_OFFLINE:
         return None
     with hub_errors(name):
@@ -182,12 +181,6 @@ def _checksums_of(name: str) -> dict[str, str | None] | None:
 def _model_files(folder: Path) -> list[Path]:
     """The files of a model's folder that decide what it does."""
     return [path for path in sorted(folder.iterdir()) if path.is_file() and is_of_model(path.name)]
-
-
-def _sha256(path: Path) -> str:
-    """The checksum of a file, which may be larger than the memory."""
-    with path.open("rb") as opened:
-        return sha_fileobj(opened).hex()
 
 
 def _fingerprint(rows: Dataset) -> str:

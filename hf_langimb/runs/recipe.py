@@ -16,12 +16,14 @@ import yaml
 from transformers import HfArgumentParser
 from transformers.hf_argparser import HfArg, string_to_bool
 
+from hf_langimb.console import one_line
 from hf_langimb.results.folder import OWN_FOLDERS
 from hf_langimb.training.arguments import LangImbTrainingArguments
 
 HUB = [item.name for item in fields(LangImbTrainingArguments) if item.name.startswith("hub_")]
 NOT_IN_RESULTS = {"config", "output_dir", "push_to_hub", *HUB}  # where a run lies and where it is published
 LEAST = {"seeds": 1, "probe_rows": 1, "explain_rows": -1, "max_length": 8}
+LEAST |= dict.fromkeys(["train_size", "validation_size", "test_size"], 1)
 MOST = 2**31 - 1  # of any number
 
 
@@ -62,20 +64,13 @@ class RecipeArguments:
     license: str | None = HfArg(default=None, help="License of the models, for their cards: apache-2.0, mit, ...")
 
     def __post_init__(self) -> None:
-        problems = [
-            f"{name} must be {least} or more, got {value}."
-            for name, least in LEAST.items()
-            if (value := getattr(self, name)) is not None and value < least
-        ]
-        problems += [
-            f"{name} must be {MOST} or less, got {value}."
-            for name, value in vars(self).items()
-            if isinstance(value, int) and value > MOST
-        ]
+        for name, value in vars(self).items():
+            low = LEAST.get(name, -MOST)
+            if isinstance(value, int) and not low <= value <= MOST:
+                bound = f"{low} or more" if value < low else f"{MOST} or less"
+                raise ValueError(f"{name} must be {bound}, got {value}.")
         if self.one_language_per_item and not self.id_column:
-            problems.append("one_language_per_item needs id_column: the column that translations of a text share.")
-        if problems:
-            raise ValueError(problems[0])
+            raise ValueError("one_language_per_item needs id_column: the column that translations of a text share.")
 
 
 @dataclass(frozen=True)
@@ -126,11 +121,15 @@ def parse_recipe(name: str, folder: Path, argv: Sequence[str] | None = None) -> 
     defaults = vars(parser.parse_args([]))
     words = [f"--output_dir=runs/{name}-{path.stem}", "--seed=0", *_words(values, path.name, parser), *argv]
     resolved = vars(parser.parse_args(words))
-    data, training = parser.parse_args_into_dataclasses(words, look_for_args_file=False)[:2]
-    config = {key: value for key, value in resolved.items() if value != defaults[key] and key not in NOT_IN_RESULTS}
-    config |= {"seed": training.seed} | ({"setup_definitions": setups} if setups else {})
     given = (word.partition("=")[0][2:].replace("-", "_") for word in argv if word.startswith("--"))
     flags = frozenset(word if word in resolved else word.removeprefix("no_") for word in given)
+    try:
+        data, training = parser.parse_args_into_dataclasses(words, look_for_args_file=False)[:2]
+    except Exception as error:  # of transformers, any
+        of_file = any(re.search(rf"\b{key}\b", str(error)) for key in values.keys() - flags)
+        raise ValueError(f"{path.name}: " * of_file + one_line(error)) from error
+    config = {key: value for key, value in resolved.items() if value != defaults[key] and key not in NOT_IN_RESULTS}
+    config |= {"seed": training.seed} | ({"setup_definitions": setups} if setups else {})
     return Recipe(name, path.stem, data, training, setups, config, flags)
 
 
@@ -187,17 +186,14 @@ def _check_setup(name: Any, settings: Any, file: str, parser: HfArgumentParser) 
 
 
 def _words(values: dict[str, Any], where: str, parser: HfArgumentParser) -> list[str]:
-    """Values of a YAML file as command-line words, so that the parser converts and checks them.
-
-    Raises:
-        ValueError: an unknown key, or a value that its option does not take; names both and the file.
-    """
+    """Values of a YAML file as command-line words, which the parser checks; errors name file and key."""
     actions = {action.dest: action for action in reversed(parser._actions)}  # --x before its twin --no_x
+    del actions["help"], actions["config"]
     words = []
     for key, value in values.items():
         option, problem = [f"--{key}={json.dumps(value) if isinstance(value, dict) else value}"], ""
-        if key not in actions or key in ("help", "config"):
-            close = difflib.get_close_matches(str(key), actions, n=1)
+        if key not in actions:
+            close = difflib.get_close_matches(str(key), actions, n=1, cutoff=0.75)
             problem = f"unknown key {key!r}" + (f"; did you mean {close[0]!r}?" if close else ".")
         elif value is None or value == []:
             continue  # the default

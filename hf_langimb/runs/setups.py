@@ -61,7 +61,8 @@ def prepare_setups(recipe: Recipe, settings: dict[str, dict[str, Any]], data: Da
         try:
             arguments = replace(recipe.training, **changes)
         except Exception as error:  # of transformers, any
-            raise ValueError(f"Setup {name}: {one_line(error)}") from error
+            of = f" of {recipe.config_name}" * (name in recipe.setups)
+            raise ValueError(f"Setup {name}{of}: {one_line(error)}") from error
         if problem := next(_problems(recipe, name, values, arguments, data), None):
             raise ValueError(problem)
         trained = data.distribution("train", values["plan"])

@@ -23,6 +23,7 @@ from scipy.special import softmax
 from transformers import set_seed
 
 from hf_langimb.counts.distribution import JointDistribution
+from hf_langimb.data.rows import arrow_columns
 from hf_langimb.files import read_json, replacing, write_json
 from hf_langimb.measures.attribution.attribute import attribute
 from hf_langimb.measures.forward import extract_features, forward_rows
@@ -30,7 +31,7 @@ from hf_langimb.measures.predictions import evaluate_predictions, join_by_id
 from hf_langimb.measures.probe import probe_languages
 from hf_langimb.models.axes import read_axes
 from hf_langimb.models.loading import Trained, load_trained, new_classifier
-from hf_langimb.results.folder import RunFolder
+from hf_langimb.results.folder import PREDICTIONS, PROBE, TRAINING, RunFolder
 from hf_langimb.results.schema import SCHEMA_VERSION, Explained, Results
 from hf_langimb.results.summary import compare, summarise
 from hf_langimb.training.arguments import LangImbTrainingArguments
@@ -40,7 +41,7 @@ logger = logging.getLogger(__name__)
 
 BATCH_SIZE = 64  # rows in a forward pass at most, as in `extract_features`: the same features to the last bit
 AGAIN = "remove it and run the recipe again"
-PREDICTED = ["id", "language", "label", "prediction", "logits"]  # columns of predictions.parquet
+PREDICTED = ["id", "language", "label", "prediction", "logits"]  # columns of the predictions
 Load = Callable[[], Trained]
 
 
@@ -87,7 +88,7 @@ def train(
         Facts of the training: the step that was chosen and whether another loss would have chosen another.
     """
     place = Path(arguments.output_dir)
-    done = place / "training.json"
+    done = place / TRAINING
     if done.exists():
         return read_json(done, AGAIN)
     set_seed(arguments.seed)
@@ -157,12 +158,14 @@ def measure(
 
 def _predict_and_probe(place: Path, load: Load, rows: MeasuredRows, batch_size: int) -> tuple[pa.Table, dict[str, Any]]:
     """Predictions on the test set, and probes on it and on external text; the test set is read once."""
-    predictions, probes, test = place / "predictions.parquet", place / "probe.json", rows.test
+    predictions, probes, test = place / PREDICTIONS, place / PROBE, rows.test
     if not predictions.exists() or not probes.exists():
         model, tokenizer = load().model, load().tokenizer
         pooling = "cls" if tokenizer.mask_token_id is not None else "last"  # a decoder's first token sees nothing
         size = min(batch_size, BATCH_SIZE)
         logits, features = forward_rows(model, tokenizer, test, pooling=pooling, batch_size=size)
+        if not np.isfinite(logits).all():
+            raise ValueError(f"The model in {place} gives logits that are not finite: has its training diverged?")
         if not predictions.exists() and PartialState().is_main_process:
             columns = test.select_columns(PREDICTED[:3]).with_format("arrow")[:]
             columns = columns.append_column("prediction", pa.array(logits.argmax(axis=1)))
@@ -188,7 +191,8 @@ def _probe(name: str, rows: Dataset | None, features: np.ndarray | None, pooling
     if rows is None:
         return None
     try:
-        found = probe_languages(features, rows["language"][:], groups=rows["id"][:])
+        languages, ids = arrow_columns(rows, "language", "id")
+        found = probe_languages(features, languages, groups=ids)
     except ValueError as error:  # a single language, or one with a single row: everything else can be measured
         logger.warning("No language probe on %s text: %s", name, error)
         return None
@@ -210,11 +214,7 @@ def _put_aside(store: Path, rows: int) -> None:
 
 
 def assemble_results(
-    *,
-    setups: Mapping[str, Any],
-    noise_ceiling: float | None = None,
-    explained: Explained | None = None,
-    **parts: Any,
+    *, setups: Mapping[str, Any], noise_ceiling: float | None = None, explained: Explained | None = None, **parts: Any
 ) -> Results:
     """The content of results.json, with intervals over seeds and paired comparisons of the setups.
 

@@ -133,7 +133,8 @@ def sample_evenly(test: Dataset, rows: int) -> Dataset | None:
     available = JointDistribution.from_dataset(test).counts
     counts = np.minimum(available, np.int64(max(rows // int(np.count_nonzero(available)), 1)))
     counts = counts[:, available.any(axis=0)]  # `draw` sees only the labels that have rows
-    return test.select(draw(test["language"][:], test["label"][:], counts, seed=TEST_SEED))
+    languages, labels = arrow_columns(test, "language", "label")
+    return test.select(draw(languages, labels, counts, seed=TEST_SEED))
 
 
 def load_data(recipe: RecipeArguments, language_column: str) -> Data:

@@ -28,9 +28,13 @@ class LangImbTrainingArguments(TrainingArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("learning_rate", "head_learning_rate", "masked_entropy_weight", "lora_rank"):
-            if (value := getattr(self, name)) is not None and not 0 <= value < math.inf:
-                raise ValueError(f"{name} must be 0 or more, got {value}.")
+        sizes = ("gradient_accumulation_steps", "per_device_train_batch_size", "per_device_eval_batch_size")
+        for name in ("learning_rate", "head_learning_rate", "masked_entropy_weight", "lora_rank", *sizes):
+            low = int(name in sizes)
+            if (value := getattr(self, name)) is not None and not low <= value < math.inf:
+                raise ValueError(f"{name} must be {low} or more, got {value}.")
+        if not isinstance(self.lr_scheduler_kwargs, dict | None):
+            raise ValueError(f"lr_scheduler_kwargs must be a dictionary, got {self.lr_scheduler_kwargs!r}.")
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the token: the Trainer pickles its arguments next to the weights, and publishes them."""

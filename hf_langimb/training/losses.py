@@ -113,6 +113,7 @@ def append_masked_row(
     width = max(shape[1], len(index))
 
     def fit(tensor: torch.Tensor, fill: int) -> torch.Tensor:
+        """The tensor padded to the common width."""
         space = width - tensor.shape[-1]
         return F.pad(tensor, (space, 0) if tokenizer.padding_side == "left" else (0, space), value=fill)
 

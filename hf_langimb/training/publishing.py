@@ -163,6 +163,8 @@ class PublishingTrainer(Trainer):
     def _upload_copy(self, checkpoint: str | None, *settings: Any) -> Future[Any]:
         """Copy the output folder and a checkpoint, then upload the copies in the background and remove them."""
         output = self.args.output_dir
+        for left in Path(output).glob("_push-*") if all(job.done() for job in self._pushes) else ():  # of a killed run
+            shutil.rmtree(left, ignore_errors=True)
         with ExitStack() as stack:
             copies = stack.enter_context(tempfile.TemporaryDirectory(prefix="_push-", dir=output))
             ignored = shutil.ignore_patterns(*NOT_PUBLISHED, ".git")
@@ -172,6 +174,7 @@ class PublishingTrainer(Trainer):
             kept = stack.pop_all()
 
         def upload() -> Any:
+            """Upload the copies, then remove them."""
             with kept:
                 return self._upload(model, checkpoint, *settings)
 

@@ -10,6 +10,7 @@ import torch
 from conftest import TOKEN, unknown_keys
 from datasets import Dataset
 from huggingface_hub import HfApi, ModelCard
+from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from hf_langimb import load_run, push_run
@@ -211,6 +212,9 @@ def test_checkups_that_cannot_be(server, finished, texts, tmp_path, monkeypatch,
         shutil.copytree(model, tmp_path / name)
         (tmp_path / name / "config.json").write_text(content)
     (tmp_path / "taken" / "mine.txt").write_text("x")
+    shutil.copytree(model, tmp_path / "nan")
+    weights = {name: values * float("nan") for name, values in load_file(model / "model.safetensors").items()}
+    save_file(weights, tmp_path / "nan" / "model.safetensors", {"format": "pt"})
     for argv, message in (
         (["ann/nothing", texts], "ann/nothing does not exist, or is private"),
         ([model, unlabelled], "Expected a label column 'label'"),
@@ -219,6 +223,7 @@ def test_checkups_that_cannot_be(server, finished, texts, tmp_path, monkeypatch,
         ([model, tmp_path / "no.parquet"], "no.parquet"),
         ([tmp_path / "pickled", texts], "contains only pickled weights"),
         ([tmp_path / "list", texts], "Expected a model with its tokenizer at"),
+        ([tmp_path / "nan", texts], "The model in .*seed-0 gives logits that are not finite"),
         ([tmp_path / "names", texts], "Expected a model with its tokenizer at|Labels .* are not among those"),
     ):
         refuses(message, "--output-dir", tmp_path / "out", *argv)

@@ -220,7 +220,10 @@ def test_weights_and_adapters_that_are_not_published(server, finished, copy, tmp
 
 
 def test_pushes_that_cannot_be(server, finished, tmp_path):
+    (tmp_path / "bare").mkdir()
+    shutil.copy(finished / "results.json", tmp_path / "bare")
     for folder, repo_id, setups, message in (
+        (tmp_path / "bare", "ann/x", None, "Expected a trained model at .*bare/balanced/seed-0, found none: run the"),
         (tmp_path / "nowhere", "ann/x", None, "Expected a run folder with results.json, got .*: run the recipe first"),
         (finished, "ann/x", [], r"Expected a list of one setup or more, got \[\]"),
         (finished, "ann/x", "weighted", "Expected a list of one setup or more, got 'weighted'"),

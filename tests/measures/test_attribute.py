@@ -300,6 +300,7 @@ def test_the_command(tmp_path, capsys):
     tokenizer = make_tokenizer("bert")
     make_model("bert", tokenizer, torch.float32).save_pretrained(tmp_path / "model")
     tokenizer.save_pretrained(tmp_path / "model")
+    (tmp_path / "model" / "langimb.json").write_text("{")  # no attribution needs it
     rows(12).rename_columns({"language": "lang", "label": "stars"}).to_parquet(tmp_path / "rows.parquet")
     command = ["explain", f"{tmp_path}/model", f"{tmp_path}/rows.parquet", "--output_dir", f"{tmp_path}/out"]
     command += ["--language-column", "lang", "--label-column", "stars", "--budget", "60"]

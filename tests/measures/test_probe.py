@@ -221,6 +221,7 @@ def test_a_decoder_without_padding_or_limit_and_an_adapter(tmp_path, decoder_tok
 
 def test_the_command(checkpoint, tmp_path, capsys):
     two_texts().rename_column("id", "item").to_parquet(tmp_path / "texts.parquet")
+    (tmp_path / "model" / "langimb.json").write_text("{")  # no probe needs it
     command = ["probe", checkpoint, str(tmp_path / "texts.parquet"), "--text_column", "text", "--layer", "all"]
     assert main([*command, "--pooling", "mean"]) == 0
     shown = capsys.readouterr().out
@@ -238,7 +239,7 @@ def test_the_command(checkpoint, tmp_path, capsys):
         (["--figure", str(tmp_path / "no/layers.svg")], 2, figure),
         (["--layer", "last"], 2, "expected a number or all, got 'last'"),
         (["--language-column", "tongue"], 1, "Expected a language column 'tongue'"),
-        (["--split", "nope"], 1, "texts.parquet: Unknown split \"nope\". Should be one of ['train']"),
+        (["--split", "nope"], 1, "texts.parquet: Expected the split 'nope', found train: name one with"),
     ):
         assert main([*command, *flags]) == code
         assert message in capsys.readouterr().err

@@ -389,7 +389,7 @@ def test_each_trained_checkpoint_is_loaded_once(work, tmp_path, monkeypatch):
         (["--missing_cell_policy", "hope"], "Unknown missing_cell_policy 'hope'"),
         (["--train_size", "5000"], "train split, axes .*A plan of 5,000 rows is larger than the source"),
         (["--test_size", "5000"], "test split, axes .*A plan of 5,000 rows is larger"),
-        (["--validation_size", "0"], "validation split, axes .* leave no rows"),
+        (["--validation_size", "0"], "^validation_size must be 1 or more, got 0"),
         (["--label_column", "stars"], "Expected a label column 'stars', found columns"),
         (["--language_column", "lang"], "Expected a language column 'lang'"),
         (["--text_columns", "premise"], "Expected a text column 'premise'"),

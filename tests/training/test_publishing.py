@@ -185,6 +185,7 @@ def test_training_goes_on_where_a_copy_cannot_be_written(server, build, tmp_path
 
     monkeypatch.setattr(shutil, "copytree", full)
     trainer = build(hub_always_push=False)
+    (tmp_path / "run" / "_push-killed").mkdir(parents=True)
     trainer.train()
     assert trainer.state.global_step == 6
     assert caplog.text.count("is not pushed, because its files could not be copied") == 2

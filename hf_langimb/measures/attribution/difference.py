@@ -115,12 +115,12 @@ def base_values(stores: Mapping[Any, Store]) -> dict[str, Any]:
     return {"mean": means, "over_seeds": spreads[0], "over_examples": spreads[1]}
 
 
-def token_sums(store: Store, threshold: float = 0.01) -> list[dict[str, Any]]:
+def token_sums(store: Store) -> list[dict[str, Any]]:
     """Shares of positive, neutral and negative tokens of one model and the sums of their S, mean over examples.
 
     JSON-ready, by language and label: `positive`, `neutral`, `negative`, `token_shares`, `examples`.
     """
-    sums = _Sums([store], [threshold])
+    sums = _Sums([store], 0.01)
     entries = sums.entries(sums.over(0, 0), [0])
     return [{name: value for name, value in entry.items() if "intervals" not in name} for entry in entries]
 

@@ -27,6 +27,7 @@ def id_masker(mask_id: int) -> Masker:
     """Masks token ids: the length and the special tokens stay."""
 
     def mask(example: Example, coalitions: Sequence[int]) -> list[Inputs]:
+        """Inputs of one length."""
         width = (len(example) + 7) // 8
         raw = b"".join(bits.to_bytes(width, "little") for bits in coalitions)
         written = np.unpackbits(np.frombuffer(raw, np.uint8).reshape(-1, width), 1, len(example), "little")
@@ -46,6 +47,7 @@ def string_masker(tokenizer: Any, texts: Sequence[str], max_length: int | None =
     masker = Text(tokenizer)
 
     def mask(example: Example, coalitions: Sequence[int]) -> list[Inputs]:
+        """Inputs of different lengths."""
         text = texts[example.index][: max(example.ends) if example.truncated else None]
         written = [np.array([bool(bits >> i & 1) for i in range(len(example))]) for bits in coalitions]
         masked = tokenizer([masker(row, text)[0][0] for row in written], truncation=True, max_length=max_length)
