@@ -102,7 +102,7 @@ SKEWED = {"en": (4, 2, 1), "fr": (1, 2, 5), "ja": (2, 2, 2)}  # rows of labels 0
 
 @pytest.fixture(scope="session")
 def tiny_dataset():
-    """Function (tokenizer, pair=False, length=(1, 6)): tokenised rows, label, language (string) in a random order."""
+    """Function (tokenizer, pair=False, length=(1, 6)): tokenized rows, label, language (string) in a random order."""
     from datasets import Dataset
 
     def make(tokenizer, pair=False, length=(1, 6)):
@@ -232,7 +232,7 @@ def write_configurations(folder, tables):
 
 
 def gradients_of(trainer):
-    """Train; {parameter: gradient} of the first optimiser step, float64 copies taken before the step."""
+    """Train; {parameter: gradient} of the first optimizer step, float64 copies taken before the step."""
     from transformers import TrainerCallback
 
     gradients = {}

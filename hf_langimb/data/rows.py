@@ -43,10 +43,10 @@ def find_text_columns(dataset: Dataset, text_columns: Sequence[str] = (), **othe
     return columns
 
 
-def normalise_spacing(text: str) -> str:
+def normalize_spacing(text: str) -> str:
     """Undo tokenization: NFC, one space between words, none before , . ; : ! ? ) ] } % ... or after ( [ {.
 
-    Some corpora are tokenised ("word , word") in one language only, which a language probe would find. The quotation
+    Some corpora are tokenized ("word , word") in one language only, which a language probe would find. The quotation
     marks of a language are kept.
     """
     text = re.sub(r"\s+", " ", unicodedata.normalize("NFC", text)).strip()

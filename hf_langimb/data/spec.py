@@ -18,7 +18,7 @@ from hf_langimb.counts.columns import class_label_names, require_columns
 from hf_langimb.counts.distribution import JointDistribution
 from hf_langimb.data import reading
 from hf_langimb.data.reading import pick, readable
-from hf_langimb.data.rows import TEXT_COLUMNS, encoded, find_text_columns, first_of_each, normalise_spacing, strings
+from hf_langimb.data.rows import TEXT_COLUMNS, encoded, find_text_columns, first_of_each, normalize_spacing, strings
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ class DataSpec:
             id_column = self.id_column or next((column for column in usual if column in raw.column_names), None)
             raw = raw.select(kept)
             ids = strings(raw, id_column, "id") if id_column else [str(i) for i in range(len(kept))]
-            columns = {text: [normalise_spacing(value) for value in raw[text]] for text in texts}
+            columns = {text: [normalize_spacing(value) for value in raw[text]] for text in texts}
             return Dataset.from_dict(columns | {"language": found[kept].tolist(), "id": ids})
 
     @property
@@ -195,7 +195,7 @@ class DataSpec:
         raw = self.read()
         return pick(raw, None) if isinstance(raw, dict) else raw
 
-    def standardised(
+    def standardized(
         self, dataset: Dataset, *, label_names: Sequence[str] = (), languages: Sequence[str] = ()
     ) -> Dataset:
         """Texts (under their names), `language` (string), `label` (ClassLabel) and `id` (else row numbers).

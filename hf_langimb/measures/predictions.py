@@ -148,7 +148,7 @@ def _rows(languages: Any, labels: Any, predictions: Any, groups: Any, plan: Any)
     if not names:
         problem = "No rows to evaluate: the columns are empty."
     elif IGNORED_LABEL in true:
-        problem = f"Rows labelled {IGNORED_LABEL} are ignored in training: leave them out of an evaluation."
+        problem = f"Rows labeled {IGNORED_LABEL} are ignored in training: leave them out of an evaluation."
     elif len(kinds) > 1:
         problem = f"Labels and predictions must have the same type, got {' and '.join(kinds)}: convert one of them."
     elif known and not found <= {*known.labels}:

@@ -56,7 +56,7 @@ def problem_of(model: torch.nn.Module, rank: int) -> str | None:
 def add_lora(model: PreTrainedModel, rank: int) -> torch.nn.Module:
     """Add adapters to every linear layer of a classifier's encoder; the classification head is fully trained.
 
-    A pooler counts as part of the head: checkpoints of masked language modelling have none, so it is initialized at
+    A pooler counts as part of the head: checkpoints of masked language modeling have none, so it is initialized at
     random and must be saved with the adapters.
 
     Args:

@@ -1,4 +1,4 @@
-"""A small BERT trained from scratch: a tokenizer, and masked language modelling on unlabelled pairs.
+"""A small BERT trained from scratch: a tokenizer, and masked language modeling on unlabeled pairs.
 
 Every setup of a recipe starts from this one checkpoint, as the setups of arXiv 2402.13016 start from one mBERT.
 """
@@ -61,7 +61,7 @@ class _MaskedBert(BertForMaskedLM):
 
 
 def pretrain_mini_bert(pairs: Dataset, folder: str | Path, *, steps: int) -> None:
-    """Write tokenizer and pre-trained model to `folder` (masked language modelling).
+    """Write tokenizer and pre-trained model to `folder` (masked language modeling).
 
     Args:
         pairs: columns `premise` and `hypothesis`, without labels.

@@ -1,4 +1,4 @@
-"""Figures of a run, in colour-blind-safe colours *and* hatches, so that they can be read in grey as well."""
+"""Figures of a run, in color-blind-safe colors *and* hatches, so that they can be read in grey as well."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from hf_langimb.results.schema import FORMS, TEXTS, Form, Results
 from hf_langimb.results.summary import represented
 from hf_langimb.results.tables import shown_entries, shown_interval
 
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")  # Okabe and Ito
+COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")  # Okabe and Ito
 HATCHES = ("", "///", "...", "xxx", "---", "\\\\\\")
 MARKERS = ("o", "s", "^", "D", "v", "P")
-MANY = len(COLOURS)  # more languages cannot be distinguished by colour
+MANY = len(COLORS)  # more languages cannot be distinguished by color
 SMALL_BIN = 20  # rows below which a bin of a reliability curve is noise
-_INK = "#010203"  # replaced by the page's text colour in an SVG
-_COLOURED = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
-_STYLE: dict[Any, Any] = dict.fromkeys(_COLOURED, _INK) | {
+_INK = "#010203"  # replaced by the page's text color in an SVG
+_COLORED = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
+_STYLE: dict[Any, Any] = dict.fromkeys(_COLORED, _INK) | {
     "font.size": 9,
     "hatch.linewidth": 0.6,
     "text.parse_math": False,  # names may contain dollar signs
@@ -46,7 +46,7 @@ def joint_heatmap(languages: Sequence[str], labels: Sequence[Any], counts: Any, 
     axes = _axes(1.6 + 1.1 * len(labels), 1.2 + 0.42 * len(languages))
     axes.imshow(shares, cmap="cividis", vmin=0, vmax=brightest, aspect="auto")
     texts = [[f"{100 * share:.0f} %" for share in row] for row in shares]
-    return _labelled(axes, languages, labels, texts, shares > 0.45 * brightest, title)
+    return _labeled(axes, languages, labels, texts, shares > 0.45 * brightest, title)
 
 
 @rc_context(_STYLE)
@@ -115,7 +115,7 @@ def attribution_bars(results: Results, label: str, form: Form) -> Figure:
         axes = _axes(height=1.2 + 0.3 * len(entries))
         axes.imshow(values, cmap="PuOr", vmin=-reach, vmax=reach, aspect="auto")
         texts = [[f"{value:+.3f}" for value in row] for row in values]
-        return _labelled(axes, names, SETS, texts, np.abs(values) <= 0.6 * reach, title)
+        return _labeled(axes, names, SETS, texts, np.abs(values) <= 0.6 * reach, title)
     axes = _axes()
     for i, entry in enumerate(entries):
         bounds = [shown_interval(entry, name) for name in SETS]
@@ -135,8 +135,8 @@ def probe_by_layer(found: dict[str, Any]) -> Figure:
     layers = [probe["layer"] for probe in found["layers"]]
     axes = _axes(6.2)
     low, high = np.array([probe["control_interval"] for probe in found["layers"]]).T
-    axes.fill_between(layers, low, high, color=COLOURS[1], alpha=0.4, label="shuffled languages (99 %)")
-    axes.plot(layers, [probe["accuracy"] for probe in found["layers"]], color=COLOURS[0], marker="o", label="probe")
+    axes.fill_between(layers, low, high, color=COLORS[1], alpha=0.4, label="shuffled languages (99 %)")
+    axes.plot(layers, [probe["accuracy"] for probe in found["layers"]], color=COLORS[0], marker="o", label="probe")
     axes.axhline(found["layers"][0]["chance"], color=_INK, linewidth=1, linestyle="--", label="chance")
     axes.set(xticks=layers, xlabel="layer (0: embeddings)")
     return _finished(axes, ylim=(0, 1.05), ylabel="languages identified")
@@ -157,13 +157,13 @@ def reliability_curves(results: Results, setup: str) -> Figure:
     for i, (language, curve) in enumerate(curves):
         points = [point for point in curve["bins"] if point["rows"] >= SMALL_BIN]
         x, y = ([point[key] for point in points] for key in ("confidence", "accuracy"))
-        axes.plot(x, y, color=COLOURS[i], marker=MARKERS[i], label=_shown(language))
+        axes.plot(x, y, color=COLORS[i], marker=MARKERS[i], label=_shown(language))
     axes.set(xlabel="confidence", xlim=(0, 1))
     return _finished(axes, "language", ylim=(0, 1.02), ylabel="accuracy", title=setup)
 
 
 def to_svg(figure: Figure, description: str) -> str:
-    """The figure as an inline SVG without a background, its text and axes in the colour of the page's text.
+    """The figure as an inline SVG without a background, its text and axes in the color of the page's text.
 
     Args:
         figure: as the functions of this module draw it.
@@ -204,14 +204,14 @@ def _bars(
     """Bars of the i-th of several names, next to those of the others from a place on, with [low, high] of each."""
     width = 0.8 / of
     places = first + np.arange(len(heights)) + (i - (of - 1) / 2) * width
-    style: dict[str, Any] = {"facecolor": COLOURS[i], "hatch": HATCHES[i], "edgecolor": _INK, "linewidth": 0.6}
+    style: dict[str, Any] = {"facecolor": COLORS[i], "hatch": HATCHES[i], "edgecolor": _INK, "linewidth": 0.6}
     axes.bar(places, heights, width, label=name and _shown(name), **style)
     if bounds is not None:
         low, high = np.array(bounds).T
         axes.errorbar(places, heights, [heights - low, high - heights], color=_INK, **caps)
 
 
-def _labelled(axes: Axes, rows: Sequence[str], columns: Sequence[Any], texts: Any, black: Any, title: str) -> Figure:
+def _labeled(axes: Axes, rows: Sequence[str], columns: Sequence[Any], texts: Any, black: Any, title: str) -> Figure:
     """A heat map with the names of its rows and columns and a text in each cell, black where it is bright."""
     axes.set_xticks(range(len(columns)), [str(name) for name in columns])
     axes.set_yticks(range(len(rows)), list(rows))

@@ -32,7 +32,7 @@ def interval(values: Sequence[float]) -> Interval:
     return {"mean": mean, "low": mean - half, "high": mean + half, "n": n}
 
 
-def summarise(seeds: Mapping[str, Metrics]) -> dict[str, Interval]:
+def summarize(seeds: Mapping[str, Metrics]) -> dict[str, Interval]:
     """Intervals over seeds of every scalar measure of `test` and `probe`, by dotted name, for those each seed has."""
     flat = [measures_of(metrics) for metrics in seeds.values()]
     return {name: interval([metrics[name] for metrics in flat]) for name in flat[0] if all(name in m for m in flat)}

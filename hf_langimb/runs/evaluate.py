@@ -132,7 +132,7 @@ def _measure(options: Namespace, folder: RunFolder, rows: Dataset) -> Results:
     require_columns(rows, {"language": "language", "label": "label"})
     rows = rows.remove_columns("label").add_column("label", match_labels(rows, names))
     spec = DataSpec(options.dataset, text_columns=columns, id_column="id" if "id" in rows.column_names else None)
-    test = spec.standardised(rows, label_names=names)
+    test = spec.standardized(rows, label_names=names)
     languages, audits = sorted(test.unique("language")), {"test/natural": JointDistribution.from_dataset(test).audit()}
     limit, explained = longest_input(tokenizer, config), sample_evenly(test, options.explain_rows)
     measured = MeasuredRows(tokenize(test, tokenizer, columns, limit), None, explained, columns, limit)

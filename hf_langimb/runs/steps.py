@@ -33,7 +33,7 @@ from hf_langimb.models.axes import read_axes
 from hf_langimb.models.loading import Trained, load_trained, new_classifier
 from hf_langimb.results.folder import PREDICTIONS, PROBE, TRAINING, RunFolder
 from hf_langimb.results.schema import SCHEMA_VERSION, Explained, Results
-from hf_langimb.results.summary import compare, summarise
+from hf_langimb.results.summary import compare, summarize
 from hf_langimb.training.arguments import LangImbTrainingArguments
 from hf_langimb.training.trainer import LangImbTrainer
 
@@ -221,13 +221,13 @@ def assemble_results(
     `setups` is {name: {plan, settings ..., seeds: {seed: METRICS}}}; `parts` are recipe, config_name, config, flags,
     languages, labels, seeds and data.
     """
-    summarised: Any = {name: {**setup, "summary": summarise(setup["seeds"])} for name, setup in setups.items()}
+    summarized: Any = {name: {**setup, "summary": summarize(setup["seeds"])} for name, setup in setups.items()}
     results: Any = {
         "schema_version": SCHEMA_VERSION,
         **json.loads(json.dumps(parts, default=str)),
-        "setups": summarised,
+        "setups": summarized,
         "noise_ceiling": noise_ceiling,
-        "comparisons": compare(summarised),
+        "comparisons": compare(summarized),
         "attributions": None,
         "explained": explained,
     }

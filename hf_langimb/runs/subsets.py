@@ -161,7 +161,7 @@ def load_data(recipe: RecipeArguments, language_column: str) -> Data:
     languages = [_plan_line(line)[0] for line in recipe.imbalanced_shares]
     source, labels = DatasetDict(), recipe.label_order
     for name, split in names.items():
-        source[name] = spec.standardised(raw[split], label_names=labels, languages=languages)
+        source[name] = spec.standardized(raw[split], label_names=labels, languages=languages)
         labels = list(source["train"].features["label"].names)
     for name in ("train", "validation") if recipe.one_language_per_item else ():
         items = keep_one_language_per_item(*arrow_columns(source[name], "language", "id"), seed=TEST_SEED)

@@ -1,6 +1,6 @@
 """The two terms of the training loss (arXiv 2402.13016): weighted cross-entropy and the masked-input entropy.
 
-Both return a value per row; the Trainer divides their sums by the number of labelled rows in the full (accumulated,
+Both return a value per row; the Trainer divides their sums by the number of labeled rows in the full (accumulated,
 all-process) batch, which is what makes them exact under gradient accumulation.
 """
 
@@ -27,14 +27,14 @@ def weighted_cross_entropy(
 
     Args:
         logits: [B, C], any floating-point type.
-        labels: int64[B]; rows labelled -100 give 0.
+        labels: int64[B]; rows labeled -100 give 0.
         language_ids: int64[B], positions on the language axis; -1 (a language unseen in training) has weight 1.
         weights: float32[L, C].
         label_smoothing: of the cross-entropy. The weight of the true label multiplies the smoothed loss; torch's own
             `weight=` would spread the weights of the other labels into it.
 
     Returns:
-        [B]. Sum it and divide by the number of labelled rows, not by the sum of weights.
+        [B]. Sum it and divide by the number of labeled rows, not by the sum of weights.
     """
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     losses = F.cross_entropy(
@@ -58,14 +58,14 @@ def negative_entropy(logits: torch.Tensor) -> torch.Tensor:
 
 
 def mean_losses(rows: torch.Tensor) -> dict[str, float]:
-    """Means of the losses of evaluated rows; rows labelled -100 are left out.
+    """Means of the losses of evaluated rows; rows labeled -100 are left out.
 
     Args:
         rows: float64[N, 4]: weighted loss, plain loss, language id and label of each row.
 
     Returns:
         `loss` (weighted) and `plain_loss`, means over rows, and `uniform_loss`, the mean over the means of
-        (language, label) cells, in nats; nan if not finite. Empty without labelled rows.
+        (language, label) cells, in nats; nan if not finite. Empty without labeled rows.
     """
     own, plain, languages, labels = rows[rows[:, 3] != IGNORED_LABEL].unbind(dim=1)
     if len(own) == 0:

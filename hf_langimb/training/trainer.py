@@ -258,16 +258,16 @@ class LangImbTrainer(PublishingTrainer):
             )
         smoothing = self.args.label_smoothing_factor
         own = losses.weighted_cross_entropy(rows, labels, self._language_ids, self.weights, smoothing)
-        labelled = (labels != IGNORED_LABEL).sum()
-        items = labelled if num_items_in_batch is None else num_items_in_batch
+        labeled = (labels != IGNORED_LABEL).sum()
+        items = labeled if num_items_in_batch is None else num_items_in_batch
         classification = own.sum() / items
         if not self.model.training:
             self._remember_evaluated(rows, labels, own)
             return classification
         entropy = classification.new_zeros(())
         if self._has_mask_row:
-            entropy = self.args.masked_entropy_weight * labelled / items * losses.negative_entropy(logits[-1])
-        self._loss_parts += torch.stack([classification, entropy, labelled / items]).detach()
+            entropy = self.args.masked_entropy_weight * labeled / items * losses.negative_entropy(logits[-1])
+        self._loss_parts += torch.stack([classification, entropy, labeled / items]).detach()
         return classification + entropy
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:

@@ -346,9 +346,9 @@ def test_bad_data_sets(dataset, tmp_path):
         JointDistribution.from_dataset(DatasetDict(train=dataset))
     with pytest.raises(ValueError, match=r"rows that are mappings.*found str: pass a datasets\.Dataset"):
         JointDistribution.from_dataset(pd.DataFrame({"language": ["fr"], "label": [0]}))
-    unlabelled = dataset.map(lambda row: {"label": -1})
+    unlabeled = dataset.map(lambda row: {"label": -1})
     with pytest.raises(ValueError, match=r"class id -1; expected 0 to 2.*Filter"):
-        JointDistribution.from_dataset(unlabelled)
+        JointDistribution.from_dataset(unlabeled)
     for empty in (dataset.select([]), [], IterableDataset.from_generator(lambda: iter(()))):
         with pytest.raises(ValueError, match="No rows to count"):
             JointDistribution.from_dataset(empty)

@@ -5,7 +5,7 @@ from conftest import write_configurations
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
 from hf_langimb import JointDistribution
-from hf_langimb.data.rows import find_text_columns, normalise_spacing
+from hf_langimb.data.rows import find_text_columns, normalize_spacing
 from hf_langimb.data.spec import DataSpec
 from hf_langimb.models.loading import tokenize
 
@@ -23,9 +23,9 @@ def rows(**changes):
     return Dataset.from_dict(ROWS | changes)
 
 
-def standardise(dataset, label_names=(), languages=(), **columns):
+def standardize(dataset, label_names=(), languages=(), **columns):
     spec = DataSpec("the data", **{"text_columns": ["text"]} | columns)
-    return spec.standardised(dataset, label_names=label_names, languages=languages)
+    return spec.standardized(dataset, label_names=label_names, languages=languages)
 
 
 def named(names=("no", "yes"), **changes):
@@ -174,7 +174,7 @@ def test_words_that_pandas_takes_for_nulls_are_values(null_words):
     assert spec.counts() == {"train": JointDistribution.from_dataset(rows)}
     assert sorted(spec.texts()["text"]) == sorted(columns["text"] * times)
     assert sorted(spec.rows(first=1)["language"]) == ["fr", "nan"]
-    assert spec.standardised(read)["language"][:] == rows["language"][:]
+    assert spec.standardized(read)["language"][:] == rows["language"][:]
 
 
 def test_empty_fields_are_nulls(null_words):
@@ -273,7 +273,7 @@ def test_text_columns():
 
 
 def test_standard_columns():
-    loaded, text = standardise(named()), Value("string")
+    loaded, text = standardize(named()), Value("string")
     assert loaded.column_names == ["text", "language", "label", "id"]
     labels = ClassLabel(names=["no", "yes"])
     assert loaded.features == Features({"text": text, "language": text, "label": labels, "id": text})
@@ -288,32 +288,32 @@ def test_labels_of_every_type():
         ([5, 1, 1], ("1", "2", "3", "4", "5"), ["1", "2", "3", "4", "5"], [4, 0, 0]),
         ([True, False, True], (), ["False", "True"], [1, 0, 1]),
     ):
-        loaded = standardise(rows(label=labels), label_names=order)
+        loaded = standardize(rows(label=labels), label_names=order)
         assert loaded.features["label"].names == names
         assert loaded["label"][:] == expected
     dataset = named(["yes", "no"])  # class labels keep their order, and follow another
-    assert standardise(dataset).features["label"].names == ["yes", "no"]
-    assert standardise(dataset, label_names=["no", "perhaps", "yes"])["label"][:] == [2, 0, 0]
+    assert standardize(dataset).features["label"].names == ["yes", "no"]
+    assert standardize(dataset, label_names=["no", "perhaps", "yes"])["label"][:] == [2, 0, 0]
 
 
 def test_languages_of_every_type_and_some_alone():
     dataset = rows(language=[0, 1, 0]).cast_column("language", ClassLabel(names=["fr", "en"]))
-    assert standardise(dataset)["language"][:] == ["fr", "en", "fr"]
-    assert standardise(rows(language=[7, 8, 7]))["language"][:] == ["7", "8", "7"]
-    loaded = standardise(rows(), languages=["fr"])
+    assert standardize(dataset)["language"][:] == ["fr", "en", "fr"]
+    assert standardize(rows(language=[7, 8, 7]))["language"][:] == ["7", "8", "7"]
+    loaded = standardize(rows(), languages=["fr"])
     assert loaded["text"][:] == ["un", "deux"]
     assert loaded.features["label"].names == ["0", "1"]
-    assert len(standardise(rows(), languages=["de", "it"])) == 0
+    assert len(standardize(rows(), languages=["de", "it"])) == 0
 
 
 def test_other_column_names_and_a_pair():
     dataset = Dataset.from_dict({"a": ["x"], "b": ["y"], "lang": ["fr"], "stars": [3], "item": [12], "more": [0]})
     columns = {"language_column": "lang", "label_column": "stars", "id_column": "item"}
-    loaded = standardise(dataset, text_columns=["b", "a"], **columns)
+    loaded = standardize(dataset, text_columns=["b", "a"], **columns)
     assert loaded.to_dict() == {"b": ["y"], "a": ["x"], "language": ["fr"], "label": [0], "id": ["12"]}
 
 
-def test_what_cannot_be_standardised():
+def test_what_cannot_be_standardized():
     for changes, settings, message in (
         ({}, {"language_column": "lang"}, "Expected a language column 'lang'.*fastText"),
         ({}, {"label_column": "stars"}, "Expected a label column 'stars', found columns"),
@@ -327,9 +327,9 @@ def test_what_cannot_be_standardised():
         ({"label": ["a", "b", "x"]}, {"label_names": ["a", "b"]}, r"Labels \['x'\] of column 'label' are not among"),
     ):
         with pytest.raises(ValueError, match=message):
-            standardise(rows(**changes), **settings)
+            standardize(rows(**changes), **settings)
     with pytest.raises(ValueError, match="-1"):  # hidden test labels
-        standardise(named().map(lambda row: {"label": -1}))
+        standardize(named().map(lambda row: {"label": -1}))
 
 
 # Tokens.
@@ -413,5 +413,5 @@ def test_spacing():
         ("e\u0301te\u0301", "été"),
         ("a - b", "a - b"),
     ):
-        assert normalise_spacing(text) == expected
-        assert normalise_spacing(expected) == expected
+        assert normalize_spacing(text) == expected
+        assert normalize_spacing(expected) == expected

@@ -202,8 +202,8 @@ def test_a_decoder_is_probed_at_its_last_token(decoder_tokenizer, tmp_path):
 
 
 def test_checkups_that_cannot_be(server, finished, texts, tmp_path, monkeypatch, refuses):
-    unlabelled = tmp_path / "unlabelled.parquet"
-    Dataset.from_dict({"premise": ["a"], "hypothesis": ["b"], "language": ["en"]}).to_parquet(unlabelled)
+    unlabeled = tmp_path / "unlabeled.parquet"
+    Dataset.from_dict({"premise": ["a"], "hypothesis": ["b"], "language": ["en"]}).to_parquet(unlabeled)
     model = finished / "balanced" / "seed-0"
     (tmp_path / "taken").mkdir()
     (tmp_path / "pickled").mkdir()
@@ -217,7 +217,7 @@ def test_checkups_that_cannot_be(server, finished, texts, tmp_path, monkeypatch,
     save_file(weights, tmp_path / "nan" / "model.safetensors", {"format": "pt"})
     for argv, message in (
         (["ann/nothing", texts], "ann/nothing does not exist, or is private"),
-        ([model, unlabelled], "Expected a label column 'label'"),
+        ([model, unlabeled], "Expected a label column 'label'"),
         ([model, texts, "--push-to-hub"], "writes to the repository of MODEL, got the folder"),
         ([model, texts, "--output-dir", tmp_path / "taken"], "contains files but no run"),
         ([model, tmp_path / "no.parquet"], "no.parquet"),

@@ -220,10 +220,10 @@ def test_calibration_of_each_language():
     probabilities = np.where(np.arange(2) == predictions[:, None], confidence[:, None], 1 - confidence[:, None])
     quality = evaluate_predictions(languages, labels, predictions, probabilities)["calibration"]
     assert quality["en"]["expected_calibration_error"] < 0.015
-    french, centres = quality["fr"], np.array([0.55, 0.65, 0.75, 0.85, 0.95])
-    assert french["expected_calibration_error"] == pytest.approx(np.abs(centres - 0.6).mean(), abs=0.01)
+    french, centers = quality["fr"], np.array([0.55, 0.65, 0.75, 0.85, 0.95])
+    assert french["expected_calibration_error"] == pytest.approx(np.abs(centers - 0.6).mean(), abs=0.01)
     assert french["mean_confidence"] == pytest.approx(0.75, abs=0.01)
-    assert [point["confidence"] for point in french["bins"]] == pytest.approx(centres, abs=0.01)
+    assert [point["confidence"] for point in french["bins"]] == pytest.approx(centers, abs=0.01)
     assert [point["accuracy"] for point in french["bins"]] == pytest.approx([0.6] * 5, abs=0.03)
     assert sum(point["rows"] for point in french["bins"]) == 20_000
 
@@ -271,7 +271,7 @@ def test_bad_input():
         ({"weights": [[1, 1]]}, r"Expected weights of shape \[2, 2\], .* got shape \[1, 2\]"),
         ({"probabilities": [[1.0, 2.0], [3.0, -1.0]]}, r"each row .* sums to 1 \(apply softmax to logits"),
         ({"probabilities": [[np.nan, 1.0], [0.5, 0.5]]}, "apply softmax"),
-        ({"labels": [0, -100]}, "Rows labelled -100 are ignored in training: leave them out"),
+        ({"labels": [0, -100]}, "Rows labeled -100 are ignored in training: leave them out"),
         ({"weights": [[np.nan, 1], [1, 1]]}, r"Expected weights .* finite, not negative"),
         ({"groups": ["a"]}, r"one entry per row in each column, .* 1 in the group column"),
         ({"groups": ["a", None]}, "group column has 1 null"),

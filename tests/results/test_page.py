@@ -252,10 +252,10 @@ def test_the_page_fits_the_screen(browser, explained_run, width, scheme):
     assert page.evaluate("document.activeElement.getAttribute('role')") == "region"
     style = "getComputedStyle(document.body)"
     ink, paper = page.evaluate(f"[{style}.color, {style}.backgroundColor]")
-    brightness = [sum(map(int, re.findall(r"\d+", colour)[:3])) for colour in (ink, paper)]
+    brightness = [sum(map(int, re.findall(r"\d+", color)[:3])) for color in (ink, paper)]
     assert (brightness[0] > brightness[1]) is (scheme == "dark")
     drawn = page.evaluate("getComputedStyle(document.querySelector('figure svg text')).fill")
-    assert drawn == ink  # figures take the colour of the page's text
+    assert drawn == ink  # figures take the color of the page's text
     context.close()
 
 

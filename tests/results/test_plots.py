@@ -1,4 +1,4 @@
-"""Figures: what they draw is what results.json says, told apart without colour, the same bytes each time."""
+"""Figures: what they draw is what results.json says, told apart without color, the same bytes each time."""
 
 import re
 from pathlib import Path
@@ -102,7 +102,7 @@ DRAWN = [("prediction_bars", ["weighted"]), ("probe_bars", []), ("reliability_cu
 
 
 @pytest.mark.parametrize(("draw", "setup"), DRAWN)
-def test_an_svg_is_the_same_each_time_and_takes_the_colour_of_the_page(results, draw, setup):
+def test_an_svg_is_the_same_each_time_and_takes_the_color_of_the_page(results, draw, setup):
     figures, described = [getattr(plots, draw)(results, *setup) for _ in range(2)], 'a "description" <of> it'
     text = plots.to_svg(figures[0], described)
     assert text == plots.to_svg(figures[0], described) == plots.to_svg(figures[1], described)

@@ -15,7 +15,7 @@ from hf_langimb import JointDistribution
 from hf_langimb.files import write_json
 from hf_langimb.results import schema
 from hf_langimb.results.schema import Results, read_results, validate, write_results
-from hf_langimb.results.summary import COMPARED, compare, interval, summarise
+from hf_langimb.results.summary import COMPARED, compare, interval, summarize
 
 KEPT = Path(hf_langimb.__file__).parents[1] / "model_cards"
 HINTS = get_type_hints(Results, include_extras=True)
@@ -37,7 +37,7 @@ def metrics(accuracy, external=None, reliance=0.5):
 def setup(*seeds, plan="balanced"):
     numbered = {str(seed): value for seed, value in enumerate(seeds)}
     settings = {"class_weighting": "none", "masked_entropy_weight": 0.0, "lora_rank": 0}
-    return {"plan": plan, **settings, "seeds": numbered, "summary": summarise(numbered)}
+    return {"plan": plan, **settings, "seeds": numbered, "summary": summarize(numbered)}
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_interval_against_scipy():
 
 
 def test_summary_has_the_measures_that_every_seed_has():
-    summary = summarise({"0": metrics(0.7, {"accuracy": 0.8}), "1": metrics(0.8, None, reliance=None)})
+    summary = summarize({"0": metrics(0.7, {"accuracy": 0.8}), "1": metrics(0.8, None, reliance=None)})
     assert summary["test.accuracy"] == interval([0.7, 0.8])
     assert summary["test.by_language.en.accuracy"] == interval([0.7, 0.8])
     assert not {"test.rows", "test.reliance", "probe.external.accuracy", "probe.test.converged"} & set(summary)

@@ -1,6 +1,6 @@
 """Tables of text from made-up results."""
 
-from hf_langimb.results.summary import compare, summarise
+from hf_langimb.results.summary import compare, summarize
 from hf_langimb.results.tables import comparisons_cells, predictions_cells, setups_cells, table
 
 
@@ -10,7 +10,7 @@ def seed(accuracy, predicted, external=True):
 
 
 def results_of(**setups):
-    entries = {name: {"seeds": seeds, "summary": summarise(seeds)} for name, seeds in setups.items()}
+    entries = {name: {"seeds": seeds, "summary": summarize(seeds)} for name, seeds in setups.items()}
     return {"languages": ["fr", "en"], "labels": ["no", "yes"], "setups": entries, "comparisons": compare(entries)}
 
 

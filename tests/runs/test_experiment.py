@@ -16,15 +16,15 @@ import torch
 import yaml
 from conftest import assert_close, unknown_keys
 from datasets import Dataset
+from peft import PeftModel
 from pyarrow.parquet import read_table, write_table
 from scipy.special import softmax
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 
 import hf_langimb
 from hf_langimb import LangImbTrainer, evaluate_predictions
 from hf_langimb.counts.distribution import JointDistribution
 from hf_langimb.measures.attribution.store import AttributionStore, stack
-from hf_langimb.models import loading
 from hf_langimb.models.loading import load_model
 from hf_langimb.results.schema import Results, read_results
 from hf_langimb.runs.experiment import run, without_tokens
@@ -369,10 +369,16 @@ def test_a_damaged_step_is_named(whole, work, tmp_path, name):
 
 def test_each_trained_checkpoint_is_loaded_once(work, tmp_path, monkeypatch):
     loaded = []
-    load = loading.load_model
-    monkeypatch.setattr(loading, "load_model", lambda name, **kw: loaded.append(str(name)) or load(name, **kw))
+    for kind in (PreTrainedModel, PeftModel):  # every way to load weights ends in one of them
+
+        def load(cls, *args, original=kind.from_pretrained.__func__, **kwargs):
+            loaded.extend(str(place) for place in args if isinstance(place, str | Path))
+            return original(cls, *args, **kwargs)
+
+        monkeypatch.setattr(kind, "from_pretrained", classmethod(load))
     folder, _ = work(tmp_path / "run", "--setups", "balanced", "imbalanced_lora")
-    assert loaded == [str(folder / setup / "seed-0") for setup in ("balanced", "imbalanced_lora")]
+    trained = [place for place in loaded if place.endswith("seed-0")]
+    assert trained == [str(folder / setup / "seed-0") for setup in ("balanced", "imbalanced_lora")]
 
 
 # Errors are reported before any work, and leave no folder behind.

@@ -58,7 +58,7 @@ def assert_same_weights(model, expected, tolerance=1e-6):
         assert (parameter - expected[name]).abs().max() < tolerance, name
 
 
-def relabelled(rows, convert, feature):
+def relabeled(rows, convert, feature):
     labels = [convert(label) for label in rows["label"]]
     feature = Value(feature) if isinstance(feature, str) else feature
     return rows.remove_columns("label").add_column("label", labels).cast_column("label", feature)
@@ -73,8 +73,8 @@ def with_null(column, number):
     return lambda rows: rows.map(lambda row, i: {column: None if i < number else row[column]}, with_indices=True)
 
 
-def relabelling(convert, feature):
-    return lambda rows: relabelled(rows, convert, feature)
+def relabeling(convert, feature):
+    return lambda rows: relabeled(rows, convert, feature)
 
 
 UNFIT = {  # what is wrong with a data set: how good rows get there
@@ -83,19 +83,19 @@ UNFIT = {  # what is wrong with a data set: how good rows get there
     "no language in a list": lambda rows: list(rows.remove_columns("language")),
     "no label in a list": lambda rows: list(rows.rename_column("label", "stars")),
     "splits": lambda rows: DatasetDict(train=rows),
-    "unlabelled rows of a ClassLabel": relabelling(lambda label: label - 1, ClassLabel(names=["a", "b", "c"])),
+    "unlabeled rows of a ClassLabel": relabeling(lambda label: label - 1, ClassLabel(names=["a", "b", "c"])),
     "stars": lambda rows: rows.rename_column("label", "stars"),
     "null language": with_null("language", 1),
     "null label": with_null("label", 2),
     "no rows": lambda rows: rows.select([]),
     "an empty list": lambda rows: [],
-    "all ignored": relabelling(lambda label: -100, "int64"),
-    "labels as strings": relabelling(lambda label: f"l{label}", "string"),
-    "labels as booleans": relabelling(bool, "bool"),
-    "labels as floats": relabelling(float, "float64"),
+    "all ignored": relabeling(lambda label: -100, "int64"),
+    "labels as strings": relabeling(lambda label: f"l{label}", "string"),
+    "labels as booleans": relabeling(bool, "bool"),
+    "labels as floats": relabeling(float, "float64"),
     "ClassLabel of other size": lambda rows: rows.cast_column("label", ClassLabel(names=["a", "b", "c", "d"])),
-    "class id too many": relabelling(lambda label: label + 1, "int64"),
-    "few classes": relabelling(lambda label: min(label, 1), "int64"),
+    "class id too many": relabeling(lambda label: label + 1, "int64"),
+    "few classes": relabeling(lambda label: min(label, 1), "int64"),
     "two label columns": lambda rows: rows.add_column("labels", [0] * len(rows)),
     "a missing cell": lambda rows: without(without(rows, "en", 2), "fr", 0),
     "unseen language": lambda rows: rows.map(

@@ -3,7 +3,7 @@
 import logging
 
 import pytest
-from by_hand import UNFIT, loss_by_hand, relabelled, row_logits, row_loss
+from by_hand import UNFIT, loss_by_hand, relabeled, row_logits, row_loss
 from datasets import ClassLabel
 
 
@@ -114,7 +114,7 @@ def test_class_ids_numbered_otherwise_or_without_output_are_refused_wherever_the
             call()
     assert trainer.evaluate(one)["eval_loss"] > 0
     with pytest.raises(ValueError, match=r"labels below 3, the outputs of the model, got .* labels up to 5"):
-        build().evaluate(relabelled(rows, lambda label: 5, "int64"))
+        build().evaluate(relabeled(rows, lambda label: 5, "int64"))
 
 
 @pytest.mark.parametrize(("own", "other"), [("own", "foreign"), ("t_en", "t")])  # the longest name selects

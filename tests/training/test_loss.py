@@ -10,7 +10,7 @@ from conftest import gradients_of
 from datasets import Dataset
 from transformers import Trainer, TrainingArguments
 
-# The gradient of an optimiser step
+# The gradient of an optimizer step
 
 
 @pytest.mark.parametrize("entropy", [0.0, 0.5])

@@ -72,7 +72,7 @@ def told_by_main() -> list[str]:
 
 
 def measure(folder: Path, batch: int, accumulation: int) -> tuple[dict, dict]:
-    """Gradients of one optimiser step, and numbers: its logged loss and parts, losses and predictions after it."""
+    """Gradients of one optimizer step, and numbers: its logged loss and parts, losses and predictions after it."""
     rows = load_from_disk(folder / "rows")
     settings = {"learning_rate": 0.01, "max_grad_norm": 0.0, "max_steps": 1, "train_sampling_strategy": "sequential"}
     settings |= {"per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulation}

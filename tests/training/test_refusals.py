@@ -13,7 +13,7 @@ BAD_DATA = {  # of UNFIT: the message
     "no language in a list": r"train_dataset: .*language column 'language', found columns .*'label'.*fastText",
     "no label in a list": r"train_dataset: .*label column 'label', got none in columns .*'stars'.*rename_column",
     "splits": r"train_dataset: .*splits \['train'\].*dataset\['train'\]",
-    "unlabelled rows of a ClassLabel": r"train_dataset: The label column has class id -1.*[Ff]ilter",
+    "unlabeled rows of a ClassLabel": r"train_dataset: The label column has class id -1.*[Ff]ilter",
     "stars": r"train_dataset: .*label column 'label', got none in columns .*'stars'.*rename_column\('stars', 'label'\)",
     "null language": r"train_dataset: The language column has 1 null entries of 21.*[Ff]ill",
     "null label": r"train_dataset: The label column has 2 null entries of 21",

@@ -29,7 +29,7 @@ CHANGEABLE = ("noun", "modifier", "verb", "object", *CIRCUMSTANCES)
 PLACE = {slot: place for place, slot in enumerate(Clause._fields)}
 CHANGES = (1, 1, 2)  # how many words of the hypothesis change in a premise
 UNRELATED = 0.1  # the chance that a neutral premise speaks of something else
-# Premises of all labels should look alike, so these compensate for what each label favours.
+# Premises of all labels should look alike, so these compensate for what each label favors.
 # By label: the chance that the premise is negated if the hypothesis is affirmed, and if it is negated (without
 # opposites, entailments agree in negation and contradictions do not); and the quantifiers to pick from.
 PREMISE_NEGATED = ((0.0, 0.7), (0.35, 0.35), (0.7, 0.0))
@@ -176,10 +176,10 @@ def load(
 
 
 def pretraining_text(items: int = 20_000) -> datasets.Dataset:
-    """Unlabelled pairs of training combinations, two per item: `premise`, `hypothesis`, `language` (the premise's).
+    """Unlabeled pairs of training combinations, two per item: `premise`, `hypothesis`, `language` (the premise's).
 
     The hypothesis is in the other language, so that a model learns what both languages express alike (as in translation
-    language modelling, arXiv 1901.07291) and can ignore the language if a task does not need it, as large models do.
+    language modeling, arXiv 1901.07291) and can ignore the language if a task does not need it, as large models do.
     """
     pairs = generate("train", items, seed=DATA_SEED + 1).select_columns(["premise", "hypothesis", "language"])
     other = np.array(pairs["hypothesis"][:], dtype=object).reshape(-1, 2)[:, ::-1].ravel()  # French and English swapped

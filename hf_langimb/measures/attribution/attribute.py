@@ -105,7 +105,7 @@ def attribute(
     if max_length is None:
         settings["max_length"] = longest_input(tokenizer, model.config)
     lengths, data_hash, truncated = _measure_rows(tokenizer, dataset, columns, settings["max_length"])
-    order = np.argsort(-np.array(lengths), kind="stable")  # neighbours of one length, the longest first
+    order = np.argsort(-np.array(lengths), kind="stable")  # neighbors of one length, the longest first
     shards = [np.sort(order[i : i + shard_size]) for i in range(0, len(order), shard_size)]
     manifest = settings | {
         "schema_version": SCHEMA_VERSION,

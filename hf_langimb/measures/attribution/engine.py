@@ -108,7 +108,7 @@ def explain(
 ) -> Iterator[tuple[Example, Attribution]]:
     """Run the generators of many examples together; yields each example with its result when it is done.
 
-    As many examples are in flight as it takes to fill a batch; neighbours of one length fill it best. Coalitions that
+    As many examples are in flight as it takes to fill a batch; neighbors of one length fill it best. Coalitions that
     differ only in special tokens are one; sequences that several examples share (the fully masked one) are evaluated
     once. The order, and so every digit, depends on the examples alone. Generators are made when their turn comes.
 

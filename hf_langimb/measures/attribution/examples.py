@@ -39,7 +39,7 @@ class Example:
         return len(self.ids)
 
     def tree(self) -> Floats:
-        """Merges of neighbouring tokens, float[T - 1, 4], as shap's text masker makes them."""
+        """Merges of neighboring tokens, float[T - 1, 4], as shap's text masker makes them."""
         from shap.maskers._text import partition_tree
 
         words: list[str] = []
