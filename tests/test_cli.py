@@ -20,7 +20,7 @@ from hf_langimb.cli import main
 from hf_langimb.runs.answers import audit_text, probe_report
 
 LABELS = ["entailment", "neutral", "contradiction"]
-XNLI = {"en": (100, 200, 300), "fr": (300, 200, 100)}  # SPEC A3's table, a hundred times
+XNLI = {"en": (100, 200, 300), "fr": (300, 200, 100)}  # the table of GOLDEN in test_distribution.py, a hundred times
 
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # by datasets, of CSV files
 

