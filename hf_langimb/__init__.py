@@ -1,4 +1,4 @@
-"""Find, train away and report labels that depend on language in multilingual classification data.
+"""Detect, mitigate and report labels that depend on language in multilingual classification data.
 
 Names are imported on first use (PEP 562): `import hf_langimb` loads neither torch nor transformers.
 """

@@ -157,6 +157,7 @@ def _picture(text: str) -> str:
 
 
 def _parser() -> ArgumentParser:
+    """All commands with their flags."""
     purpose = "Find labels that depend on language, and measure whether a model uses them."
     parser = ArgumentParser("langimb", description=purpose, allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"langimb {__version__}")
@@ -194,7 +195,7 @@ def _parser() -> ArgumentParser:
     flag = command.add_argument
     flag("model", metavar="MODEL", help="Hub id or folder of a classifier or adapter")
     add_data_flags(command)
-    flag("--output-dir", required=True, metavar="DIR", help="of the attributions; interrupted calls continue")
+    flag("--output-dir", required=True, metavar="DIR", help="output folder; a rerun continues it")
     flag("--rows", type=int, default=0, help="first rows of each language, 0 for all (default)")
     flag("--method", choices=METHODS, default="owen", help="default: %(default)s (as shap for texts)")
     flag("--masking", choices=MASKINGS, default="ids", help="default: %(default)s; string: as shap masks texts")

@@ -89,11 +89,10 @@ def _corrected(chi_squared: float, n: int, languages: int, labels: int) -> float
 
 
 def _judge(measures: Audit, counts: Counts, chi_squared: float) -> Audit:
-    """The measures with their p-value (Pearson's chi^2 test of independence), link and verdict.
+    """The measures with their p-value (Pearson's chi^2 test of independence; None if undefined), link and verdict.
 
-    The link is `strong` or `slight` if p < 0.001 (strong: the bias-corrected Cramér's V is 0.05 or more). Otherwise it
-    is `none`, or `unknown` with fewer than 5 rows per cell on average. With a single language or label it is
-    `undefined`, and p is None.
+    The link is `strong` or `slight` if p < 0.001 (strong: the bias-corrected Cramér's V is 0.05 or more), else `none`,
+    `unknown` with fewer than 5 rows per cell on average, or `undefined` with a single language or label.
     """
     languages, labels = used_axes(counts)
     if min(languages, labels) < 2:

@@ -51,7 +51,7 @@ def _reason(error: BaseException, path: Path) -> str:
         error = error.__cause__ or error
     differing = isinstance(error, datasets.table.CastError | datasets.exceptions.DatasetGenerationCastError)
     if differing or re.search("does not exist in schema|No match for FieldRef", str(error)):  # the latter of a stream
-        return "its files have different columns: name one of them."
+        return "its files have different columns: pass one of the files."
     if isinstance(error, StopIteration) or "corresponds to no data" in str(error):
         return "No rows to read: the data set is empty."
     if isinstance(error, RecursionError):

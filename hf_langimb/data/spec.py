@@ -27,9 +27,9 @@ class DataSpec:
 
     Args:
         name: Hub id, folder (also of `save_to_disk`), or path of a .parquet, .csv, .tsv, .jsonl or .json file.
-        config_names: configurations to read. Of several, each is one language: where their rows have no column
-            `language` (as in `facebook/xnli`), it becomes the configuration's name, and the column `row` the place of
-            a row in it, which is the id of a text and its translations where the configurations are parallel.
+        config_names: configurations to read. If there are several, each is one language: rows without a column
+            `language` (as in `facebook/xnli`) get the configuration's name as their language, and a column `row` with
+            their position in it, which identifies the translations of a text if the configurations are parallel.
         split: one split. None means all of them for `read` and `counts`; test, else train, else the only one for
             `rows` and `texts`.
         text_columns: one column, or two for a pair; empty takes the usual names.

@@ -175,7 +175,7 @@ def _fetch(repo_id: str, revision: str | None, token: str | None, cache_dir: str
             damaged = [
                 name for name, path in files.items() if path.is_symlink() and not is_intact(path, path.resolve().name)
             ]
-            problem = "is damaged in the cache: download it again, with the Hub"
+            problem = "is damaged in the cache: unset HF_HUB_OFFLINE and download it again"
         else:
             head = retried(lambda: Head(HfApi(token=token), repo_id, revision))
             wanted = safe_files(repo_id, head.checksums)

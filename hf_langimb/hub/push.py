@@ -26,7 +26,7 @@ from hf_langimb.models.axes import AXES_FILE, read_axes, unnamed
 from hf_langimb.models.loading import ADAPTER_FILE, BASE_MODEL, load_trained, own_start
 from hf_langimb.results.card_update import carry_evaluations, evaluation_names, refresh_card
 from hf_langimb.results.cards import render_attributions_card, render_base_card, render_card
-from hf_langimb.results.folder import FIGURES, PAGE, RunFolder
+from hf_langimb.results.folder import EVALUATED, FIGURES, PAGE, RunFolder
 from hf_langimb.results.rendering import rendered_from
 from hf_langimb.results.schema import FILE_NAME, Results, read_results
 from hf_langimb.results.summary import measured
@@ -85,7 +85,7 @@ def push_run(
             url, commits[one.repo_id] = one.publish(api, private, revision)
             urls.append(url)
             if one.logits is not None and not _same_logits(one, commits[one.repo_id], token):
-                raise ValueError(f"{one.repo_id} was pushed but gives other logits than the model of the run.")
+                raise ValueError(f"{one.repo_id} was pushed, but its logits differ from the run's: push it again.")
     if collection:
         with hub_errors(repo_id):
             owner = repo_id.partition("/")[0]
@@ -105,7 +105,7 @@ def _prepare(
     scratch: Path,
 ) -> list[Repository]:
     """The repositories of a run: a base that the run pre-trained itself, models, attributions."""
-    from hf_langimb.measures.attribution.store import AttributionStore
+    from hf_langimb.measures.attribution.store import MANIFEST, AttributionStore
 
     base, data = f"{repo_id}-base", f"{repo_id}-attributions"
     shared = _page_of(run.path, scratch)
@@ -123,8 +123,8 @@ def _prepare(
         models[-1].files |= shared
 
     def attributions_card(_: str, present: set[str]) -> str:
-        """Of the setups of this push, and of those from earlier ones."""
-        held = {*explained, *(path.partition("/")[0] for path in present if path.endswith("/manifest.json"))}
+        """The card of the setups in this push and in earlier ones."""
+        held = {*explained, *(path.partition("/")[0] for path in present if path.endswith(f"/{MANIFEST}"))}
         known = [setup for setup in results["setups"] if setup in held]
         number = next(iter(explained.values()))
         with rendered_from(run.path):
@@ -140,7 +140,7 @@ def _prepare(
 
 
 def _model(run: RunFolder, results: Results, setup: str, made: str, options: dict[str, Any]) -> Repository:
-    """The repository of one model, with the options of its card; a base that the run pre-trained will be `made`."""
+    """The repository of one model; `options` are of its card, `made` names a base that the run pre-trained."""
     folder = run.model(setup, options["seed"])
     files, trained = _model_files(folder), load_trained(folder)
     axes = read_axes(folder) or {}
@@ -226,7 +226,7 @@ def publish_evaluation(folder: Path, repo_id: str, *, token: str | None = None) 
     name, slug = evaluation_names(results)
     title = f"Evaluate by language on {name}"
     files = {f"evaluation/{slug}/{path}": file for path, file in _page_of(folder, folder).items()}
-    weights: Files = {path.name: path for path in RunFolder(folder).model("model", 0).glob(f"*{WEIGHTS}")}
+    weights: Files = {path.name: path for path in RunFolder(folder).model(*EVALUATED).glob(f"*{WEIGHTS}")}
     api = HfApi(token=token)
 
     def commit(revision: str | None = None, create_pr: bool = False) -> CommitInfo:
@@ -269,4 +269,4 @@ def require_login(repo_id: str, token: str | None = None, own: bool = True) -> N
         names = set()
     if not names or (own and repo_id.partition("/")[0] not in names):
         where = f"only in {', '.join(sorted(names))}" if names else "nowhere, it is read-only"
-        raise ValueError(f"This token cannot publish {repo_id}: it can write {where}.")
+        raise ValueError(f"This token cannot publish {repo_id}: it can write {where}. Use another token.")

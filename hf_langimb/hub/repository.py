@@ -104,7 +104,7 @@ class Repository:
         retried(lambda: api.create_branch(self.repo_id, branch=revision, repo_type=self.kind, exist_ok=True))
 
     def _commit(self, api: HfApi, revision: str | None) -> CommitInfo:
-        """One commit on the present head; older files of ours go, which would be read instead of the new ones."""
+        """One commit on the present head; deletes older files of ours that would be read instead of the new ones."""
         head = Head(api, self.repo_id, revision, self.kind)
         same = head.has({name: path for name, path in self.files.items() if name.endswith(WEIGHTS)})
         folders, gone = {name.partition("/")[0] for name in self.files}, []

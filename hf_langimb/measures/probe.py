@@ -89,7 +89,7 @@ def probe_languages(
     elif not np.isfinite(table).all():
         problem = "Features contain NaN or infinity: probe a model with finite weights."
     elif not (splits := _splits(target.tobytes(), group_ids.tobytes(), int(min(folds, apart.min())), seed)):
-        problem = "A language probe cannot keep rows of each language apart: too few groups of rows. Add more."
+        problem = "No split into folds leaves every language in the rows to fit: add more groups of rows."
     if problem:
         raise ValueError(problem)
     from threadpoolctl import threadpool_limits

@@ -66,7 +66,7 @@ def load_trained(
         vocabulary, known = model.get_input_embeddings().num_embeddings, len(tokenizer)
         if known > vocabulary or known <= len(tokenizer.all_special_ids):
             raise ValueError(
-                f"The tokenizer has {known:,} tokens, but its model {vocabulary:,}: they do not belong together."
+                f"The tokenizer has {known:,} tokens, the model {vocabulary:,}: save the model with its own tokenizer."
             )
         return Trained(model, tokenizer, tuple(untrained))
 

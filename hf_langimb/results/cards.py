@@ -134,7 +134,7 @@ def _hub_id(name: Any) -> str | None:
 
 
 def _language_codes(languages: Sequence[str]) -> list[str] | None:
-    """Those that the Hub's search knows: en, of eng_Latn eng; None where there are none."""
+    """Language codes that the Hub's search knows: en for en, eng for eng_Latn; None if there are none."""
     codes = [re.split(r"[_-]", language)[0] for language in languages]
     return list(dict.fromkeys(code for code in codes if re.fullmatch(r"[a-z]{2,3}", code))) or None
 

@@ -14,6 +14,7 @@ from hf_langimb.files import write_text
 from hf_langimb.models.loading import START
 
 PAGE, STORES, FIGURES = "report.html", "attributions", "figures"
+EVALUATED = "model", 0  # setup and seed of an evaluation
 OWN_FOLDERS = (START, STORES, FIGURES)  # names that no setup can have
 CONFIG, ENVIRONMENT = "config.yaml", "environment.json"
 PREDICTIONS, PROBE, TRAINING = "predictions.parquet", "probe.json", "training.json"  # in the folder of a trained model

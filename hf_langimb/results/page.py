@@ -42,7 +42,7 @@ def write_report(folder: str | Path, output: str | Path | None = None, *, shown:
     results = read_results(folder)
     path = Path(output) if output else Path(folder, PAGE)
     if path.suffix not in (".html", ".htm") or path.is_dir() or not path.parent.is_dir():
-        raise ValueError(f"Expected an .html file in a folder that exists as output, got {path}.")
+        raise ValueError(f"Expected output to be an .html file in an existing folder, got {path}.")
     try:
         environment = read_json(RunFolder(Path(folder)).environment, "remove it")
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Figures of a run, in color-blind-safe colors *and* hatches, so that they can be read in grey as well."""
+"""Figures of a run, in color-blind-safe colors *and* hatches, so that they can also be read in grayscale."""
 
 from __future__ import annotations
 

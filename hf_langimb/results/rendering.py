@@ -24,7 +24,7 @@ def render(template: str, **values: Any) -> str:
 
 @contextmanager
 def rendered_from(folder: str | Path) -> Iterator[None]:
-    """Say that results.json of a folder is damaged where showing it fails: the schema does not compare its values."""
+    """Report results.json as damaged if rendering it fails: the schema does not compare values with each other."""
     from jinja2 import UndefinedError
 
     try:
@@ -38,6 +38,7 @@ def rendered_from(folder: str | Path) -> Iterator[None]:
 
 @cache
 def _environment() -> Any:
+    """Jinja's environment, made once."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(

@@ -219,7 +219,7 @@ def speed_cells(folder: Path) -> Cells:
         for dtype, engine in found["engine"].items():
             speeds = f"{found['speed against shap'][dtype]:.1f} x", f"{engine['seconds / floor']:.2f} x"
             rows.append([found["data"], f"{median} ({low}-{high})", found["device"], dtype, *speeds])
-    return ["data", "tokens", "device", "type", "examples a second, shap = 1", "time, bare passes = 1"], rows
+    return ["data", "tokens", "device", "type", "examples per second, shap = 1", "time, bare passes = 1"], rows
 
 
 def hub_cells(folder: Path) -> Cells:

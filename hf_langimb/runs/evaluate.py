@@ -34,7 +34,7 @@ from hf_langimb.measures.attribution.difference import base_values, token_sums
 from hf_langimb.measures.attribution.store import AttributionStore
 from hf_langimb.models.axes import match_labels, read_axes, set_class_names, unnamed
 from hf_langimb.models.loading import ADAPTER_FILE, longest_input, tokenize
-from hf_langimb.results.folder import RunFolder
+from hf_langimb.results.folder import EVALUATED, RunFolder
 from hf_langimb.results.page import write_report
 from hf_langimb.results.rendering import render
 from hf_langimb.results.schema import Results, write_results
@@ -44,7 +44,6 @@ from hf_langimb.runs.subsets import sample_evenly
 
 logger = logging.getLogger(__name__)
 
-SETUP, SEED = "model", 0
 NOT_ASKED = ("output_dir", "push_to_hub", "batch_size")  # where, and how fast: no measure depends on them
 
 
@@ -62,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _parse(argv: Sequence[str] | None) -> Namespace:
+    """The command line, and `flags`: what was chosen that measures depend on."""
     parser = ArgumentParser(
         "accelerate launch recipes/evaluate.py",
         description="Measure a published or local classifier: quality by language, language probe, attributions.",
@@ -76,7 +76,7 @@ def _parse(argv: Sequence[str] | None) -> Namespace:
     flag("--rows", type=int, default=0, help="first rows of each language, 0 for all (default)")
     explained = "rows whose tokens are attributed; 0 none, -1 all (default: %(default)s)"
     flag("--explain-rows", type=int, default=60, help=explained)
-    flag("--batch-size", type=int, default=32, help="of a device (default: %(default)s)")
+    flag("--batch-size", type=int, default=32, help="rows per device in a forward pass (default: %(default)s)")
     flag("--push-to-hub", action="store_true", help="publish the measures and the refreshed card in MODEL's repository")
     options = parser.parse_args([with_dashes(word) for word in (sys.argv[1:] if argv is None else argv)])
     chosen = {key: value for key, value in vars(options).items() if value != parser.get_default(key)}
@@ -106,7 +106,7 @@ def check_up(options: Namespace) -> tuple[Path, Results]:
         options.split = options.split or str(rows.split or "")
     facts = {"recipe": "evaluate", "files": on_main(lambda: _checksums_of(options.model)), "data": _fingerprint(rows)}
     on_main(lambda: folder.claim(_request(options) | facts))
-    on_main(lambda: _fetch(options.model, folder.model(SETUP, SEED)))
+    on_main(lambda: _fetch(options.model, folder.model(*EVALUATED)))
     results = _measure(options, folder, rows)
     if PartialState().is_main_process:
         write_results(folder.path, results)
@@ -116,12 +116,12 @@ def check_up(options: Namespace) -> tuple[Path, Results]:
 
 def _measure(options: Namespace, folder: RunFolder, rows: Dataset) -> Results:
     """results.json of a run with one setup."""
-    place, store = folder.model(SETUP, SEED), folder.store(SETUP, SEED)
+    place, store = folder.model(*EVALUATED), folder.store(*EVALUATED)
     load = loader(place)
     trained, columns, labels = load(), find_text_columns(rows, options.text_column), options.labels
     axes, config, tokenizer = read_axes(place), trained.model.config, trained.tokenizer
     if labels:
-        own = axes["label_names"] if axes else trained.names
+        own = trained.names
         problem = "" if unnamed(own) else f"names its classes itself ({', '.join(own)}): leave --labels out"
         if not len({*labels}) == len(labels) == config.num_labels:
             problem = f"has {config.num_labels} classes: --labels needs a different name for each, got {len(labels)}"
@@ -136,7 +136,7 @@ def _measure(options: Namespace, folder: RunFolder, rows: Dataset) -> Results:
     languages, audits = sorted(test.unique("language")), {"test/natural": JointDistribution.from_dataset(test).audit()}
     limit, explained = longest_input(tokenizer, config), sample_evenly(test, options.explain_rows)
     measured = MeasuredRows(tokenize(test, tokenizer, columns, limit), None, explained, columns, limit)
-    metrics = measure(folder, SETUP, SEED, load, measured, options.batch_size)
+    metrics = measure(folder, *EVALUATED, load, measured, options.batch_size)
     setup = {"plan": "natural", "class_weighting": "none", "masked_entropy_weight": 0, "lora_rank": 0}
     if axes:
         seen = JointDistribution(tuple(axes["languages"]), tuple(names), np.array(axes["counts"]))
@@ -152,9 +152,9 @@ def _measure(options: Namespace, folder: RunFolder, rows: Dataset) -> Results:
         flags=options.flags,
         languages=languages,
         labels=names,
-        seeds=[SEED],
+        seeds=[EVALUATED[1]],
         data=audits,
-        setups={SETUP: setup | {"seeds": {str(SEED): metrics}}},
+        setups={EVALUATED[0]: setup | {"seeds": {str(EVALUATED[1]): metrics}}},
         explained=on_main(lambda: _explained(store)) if explained is not None else None,
     )
 
@@ -212,7 +212,7 @@ def _explained(store: Path) -> Any:
     return {
         "examples": len(opened),
         "truncated_share": sum(cut) / len(cut),
-        "base_values": base_values({SEED: opened}),
+        "base_values": base_values({0: opened}),
         "tokens": token_sums(opened),
     }
 

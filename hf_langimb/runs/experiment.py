@@ -20,11 +20,13 @@ from transformers.utils import logging as transformers_logging
 from hf_langimb.console import RESUMES, about, bar, ends_in_words, hidden, on_main, start_program
 from hf_langimb.data import mini_xnli
 from hf_langimb.data.rows import find_text_columns
-from hf_langimb.files import write_json
+from hf_langimb.files import write_json, write_text
 from hf_langimb.hub.push import push_run, require_login
+from hf_langimb.hub.repository import CARD
 from hf_langimb.measures.attribution.difference import base_values, compare_seeds
 from hf_langimb.models.loading import load_tokenizer, tokenize
 from hf_langimb.models.mini_bert import pretrain_mini_bert
+from hf_langimb.results.cards import render_card
 from hf_langimb.results.folder import RunFolder
 from hf_langimb.results.page import write_report
 from hf_langimb.results.rendering import render
@@ -183,7 +185,9 @@ def main(name: str, folder: Path) -> None:
 
 
 def _show(recipe: Recipe, output: Path, results: Results) -> None:
-    """Print the results, write the page, publish if asked for."""
+    """Print the results, write the page and the model cards, publish if asked for."""
+    for name, seed in ((name, int(seed)) for name, setup in results["setups"].items() for seed in setup["seeds"]):
+        write_text(RunFolder(output).model(name, seed) / CARD, render_card(results, name, seed=seed))
     print(render("recipe.txt", results=results, folder=output, page=write_report(output)), end="")
     if (training := recipe.training).push_to_hub:
         urls = push_run(

@@ -47,7 +47,7 @@ class RecipeArguments:
     train_size: int | None = HfArg(default=None, help="Training rows; default: all that plans allow.")
     validation_size: int | None = HfArg(default=None, help="Validation rows; default: all that plans allow.")
     test_size: int | None = HfArg(default=None, help="Test rows; default: all that plans allow.")
-    one_language_per_item: bool = HfArg(default=False, help="Give each item to one language: train on no translations.")
+    one_language_per_item: bool = HfArg(default=False, help="Use each item in only one language, not its translations.")
     model_name_or_path: str = HfArg(default="mini_bert", help="mini_bert (pre-trained by the recipe), Hub id, folder.")
     max_length: int | None = HfArg(default=None, help="Tokens to which longer texts are truncated.")
     pretraining_steps: int = HfArg(default=2400, help="Steps of the pre-training of mini_bert.")
@@ -56,7 +56,7 @@ class RecipeArguments:
     )
     seeds: int = HfArg(default=1, help="Number of seeds: seed, seed + 1, ...")
     probe_dataset_name: str | None = HfArg(default=None, help="External text for the probe: texts and their language.")
-    probe_config_names: list[str] = HfArg(default_factory=list, help="Its configurations.")
+    probe_config_names: list[str] = HfArg(default_factory=list, help="Configurations of the external text.")
     probe_rows: int = HfArg(default=1000, help="Rows of external text per language.")
     explain_rows: int = HfArg(
         default=60, help="Test rows whose tokens are attributed, equally many per cell; 0: none, -1: all."

@@ -82,11 +82,11 @@ def _problems(
         yield f"metric_for_best_model must be one of {', '.join(SELECTING)}, got {metric!r}."
     if missing := {*arguments.report_to} - {"none", *get_available_reporting_integrations()}:
         trackers = ", ".join(sorted(missing))
-        yield f"report_to names {trackers}, which this environment does not have: install it, or leave it out."
+        yield f"report_to names {trackers}, which is not installed: install it, or remove it from report_to."
     if twice := ", ".join(f"{key} to {values[key]!r}" for key in sorted(recipe.flags & values.keys())):
         yield (
-            f"Setup {name} sets {twice}, got the flag too: leave the flag out, or define a setup of your own in a YAML "
-            "file."
+            f"Setup {name} sets {twice}, but the flag is given too: leave the flag out, or define a setup of your own "
+            "in a YAML file."
         )
     known = [*data.plans, "natural"]
     if values["plan"] not in known:

@@ -26,6 +26,7 @@ from hf_langimb.counts.distribution import JointDistribution
 from hf_langimb.data.rows import arrow_columns
 from hf_langimb.files import read_json, replacing, write_json
 from hf_langimb.measures.attribution.attribute import attribute
+from hf_langimb.measures.attribution.store import MANIFEST
 from hf_langimb.measures.forward import extract_features, forward_rows
 from hf_langimb.measures.predictions import evaluate_predictions, join_by_id
 from hf_langimb.measures.probe import probe_languages
@@ -201,7 +202,7 @@ def _probe(name: str, rows: Dataset | None, features: np.ndarray | None, pooling
 
 def _put_aside(store: Path, rows: int) -> None:
     """Rename the store of a sample of another size to NAME.N-rows, and restore the one of this size if it exists."""
-    manifest = store / "manifest.json"
+    manifest = store / MANIFEST
     if PartialState().is_main_process and manifest.is_file():
         found = read_json(manifest, AGAIN)
         number = found.get("examples") if isinstance(found, dict) else None

@@ -90,7 +90,7 @@ class Data:
             if counts.any():
                 return JointDistribution(available.languages, available.labels, counts)
             cells = available.counts.tolist()
-            problem = f"the plans leave no rows of {cells}; each cell with a share above 0 needs some."
+            problem = f"the plans leave no rows: each cell with a share above 0 needs rows, the data have {cells}."
         except ValueError as error:
             problem = str(error)
         raise ValueError(f"{split} split, axes {self.languages} x {self.labels}: {problem}")
@@ -168,7 +168,7 @@ def load_data(recipe: RecipeArguments, language_column: str) -> Data:
         source[name] = source[name].select(items)
     present = sorted(source["train"].unique("language"))
     if languages and present != sorted(languages):
-        raise ValueError(f"The plan names the languages {sorted(languages)}, the training data have {present}.")
+        raise ValueError(f"imbalanced_shares names {sorted(languages)}, but the training data have {present}.")
     if empty := [names[name] for name, rows in source.items() if not len(rows)]:
         raise ValueError(f"No rows in the split {empty[0]!r} of {recipe.dataset_name}, languages {languages or 'all'}.")
     plans = plan_shares(recipe.imbalanced_shares, labels) if recipe.imbalanced_shares else {}

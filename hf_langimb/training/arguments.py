@@ -10,6 +10,8 @@ from typing import Any
 from transformers import TrainingArguments
 from transformers.hf_argparser import HfArg
 
+from hf_langimb.counts.weighting import MISSING_CELL_POLICIES, WEIGHTING_SCHEMES
+
 
 @dataclass
 class LangImbTrainingArguments(TrainingArguments):
@@ -29,10 +31,13 @@ class LangImbTrainingArguments(TrainingArguments):
     def __post_init__(self) -> None:
         super().__post_init__()
         sizes = ("gradient_accumulation_steps", "per_device_train_batch_size", "per_device_eval_batch_size")
-        for name in ("learning_rate", "head_learning_rate", "masked_entropy_weight", "lora_rank", *sizes):
+        for name in ("learning_rate", "head_learning_rate", "masked_entropy_weight", "lora_rank", "seed", *sizes):
             low = int(name in sizes)
             if (value := getattr(self, name)) is not None and not low <= value < math.inf:
                 raise ValueError(f"{name} must be {low} or more, got {value}.")
+        for name, known in {"class_weighting": WEIGHTING_SCHEMES, "missing_cell_policy": MISSING_CELL_POLICIES}.items():
+            if (value := getattr(self, name)) not in known:
+                raise ValueError(f"Unknown {name} {value!r}: choose one of {', '.join(known)}.")
         if not isinstance(self.lr_scheduler_kwargs, dict | None):
             raise ValueError(f"lr_scheduler_kwargs must be a dictionary, got {self.lr_scheduler_kwargs!r}.")
 

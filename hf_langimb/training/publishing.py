@@ -20,6 +20,7 @@ from hf_langimb.console import on_main
 from hf_langimb.files import write_text
 from hf_langimb.hub.errors import hub_errors, is_transient, retried, sentence_of
 from hf_langimb.models.adapters import base_model_of
+from hf_langimb.models.loading import ADAPTER_FILE
 from hf_langimb.training.arguments import LangImbTrainingArguments
 
 logger = logging.getLogger(__name__)
@@ -30,7 +31,7 @@ TRAINING_STATE = _STATE.split()  # names in a checkpoint that are not part of it
 
 
 class PublishingTrainer(Trainer):
-    """A Trainer whose model configuration has axes (`langimb`) once it knows its training data."""
+    """A Trainer that publishes the model with its card and axes, also in the background during training."""
 
     args: LangImbTrainingArguments
 
@@ -53,7 +54,7 @@ class PublishingTrainer(Trainer):
         make = super().init_hf_repo
         name = self.args.hub_model_id or Path(self.args.output_dir).absolute().name
         place = {"revision": self.args.hub_revision, "token": token or self.args.hub_token}
-        there, file, ours = "adapters", "adapter_config.json", "a full model"
+        there, file, ours = "adapters", ADAPTER_FILE, "a full model"
         if base_model_of(self.model) is not self.model:
             there, file, ours = "a full model", "config.json", "adapters"
 
@@ -136,10 +137,7 @@ class PublishingTrainer(Trainer):
     # In the background: training overwrites and removes its files, so each push uploads a copy of them
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        """Push a checkpoint in the background, with card and axes; skipped while another push is running.
-
-        The output folder then contains the model of that checkpoint, as with `Trainer`.
-        """
+        """Push a checkpoint, which the output folder then contains, in the background; not during another push."""
         args = self.args
         if not self.is_world_process_zero() or args.hub_strategy == HubStrategy.END:
             return

@@ -59,7 +59,7 @@ class LangImbTrainer(PublishingTrainer):
 
     The loss of an optimizer step is the sum over its rows of w[language, label] * CE, divided by the number of rows in
     the full (accumulated, all-process) batch, plus `masked_entropy_weight` times the negative entropy of the
-    prediction for an input of mask tokens. Takes the arguments of `Trainer`; `compute_loss_func` is its own.
+    prediction for an input of mask tokens. Takes the arguments of `Trainer`, except `compute_loss_func`.
 
     Attributes:
         distribution: counts of `train_dataset` on the axes languages x labels (without a training set, those stored
@@ -153,10 +153,7 @@ class LangImbTrainer(PublishingTrainer):
         return model
 
     def _learn_axes(self) -> None:
-        """Count the training data, else take the checkpoint's counts, else count the evaluation data; derive weights.
-
-        A model that is trained keeps both in its configuration.
-        """
+        """Count the training data, else take the checkpoint's counts, else count the evaluation data; then weights."""
         count = partial(
             count_for_model,
             classes=self.model.config.num_labels,
@@ -191,10 +188,7 @@ class LangImbTrainer(PublishingTrainer):
         model.config.langimb = axes_of(self.distribution, self.args.class_weighting, self._cell_weights, names)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-        """`Trainer`'s sampler; grouped by length, batches come shuffled and not from the longest to the shortest.
-
-        Length goes with language and label: sorted batches would drift through both.
-        """
+        """`Trainer`'s sampler; batches grouped by length are shuffled: length correlates with language and label."""
         sampler = super()._get_train_sampler(train_dataset)
         if self.args.train_sampling_strategy != "group_by_length" or sampler is None:
             return sampler
@@ -237,14 +231,12 @@ class LangImbTrainer(PublishingTrainer):
         return super().compute_loss(model, inputs, *args, **kwargs)
 
     def _draw_mask(self, inputs: dict[str, torch.Tensor]) -> dict[str, int] | None:
-        """A random row of the batch and a length from 1 to the batch's longest content; None if all texts are empty.
-
-        Drawn by Python's generator: checkpoints keep its state, and order of rows and dropout do not depend on it.
-        """
+        """A random row of the batch and a length from 1 to the batch's longest content; None if all texts are empty."""
         content = losses.is_content(inputs["input_ids"], self.processing_class).sum(dim=1)
         with_content = content.nonzero().flatten().tolist()
         if not with_content:
             return None
+        # Python's generator: checkpoints keep its state, and order of rows and dropout do not depend on it
         return {"row": random.choice(with_content), "length": random.randint(1, int(content.max()))}
 
     def _loss(self, outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:

@@ -32,9 +32,6 @@ def named(names=("no", "yes"), **changes):
     return rows(**changes).cast_column("label", ClassLabel(names=list(names)))
 
 
-# Opening.
-
-
 @pytest.mark.parametrize("suffix", ["parquet", "csv", "tsv", "jsonl", "json"])
 def test_a_file(tmp_path, suffix):
     path = tmp_path / f"rows.{suffix}"
@@ -107,7 +104,7 @@ def test_parallel_configurations_keep_translations_together_and_a_language_colum
         (lambda folder: write(folder / "a.xlsx", "?"), "Expected a .parquet, .csv, .tsv, .jsonl, .json file, found"),
         (lambda folder: write(folder / "a.parquet", "no parquet"), "a.parquet: Parquet magic bytes not found"),
         (lambda folder: write(folder / "a.jsonl", '{"text": "a"}\n{"te'), "a.jsonl: JSON parse error"),
-        (lambda folder: two_tables(folder), "empty: its files have different columns: name one of them"),
+        (lambda folder: two_tables(folder), "empty: its files have different columns: pass one of the files"),
     ],
 )
 def test_nothing_to_open(tmp_path, monkeypatch, make, message):
@@ -330,9 +327,6 @@ def test_what_cannot_be_standardized():
             standardize(rows(**changes), **settings)
     with pytest.raises(ValueError, match="-1"):  # hidden test labels
         standardize(named().map(lambda row: {"label": -1}))
-
-
-# Tokens.
 
 
 def test_tokens_of_texts_and_pairs_and_of_long_texts(bert_tokenizer):

@@ -251,7 +251,7 @@ def test_the_requested_seed_with_a_new_page(server, copy):
 def test_a_model_that_changes_during_a_push_is_reported(server, finished, monkeypatch):
     noise = iter([0, 1e-3])
     monkeypatch.setattr("hf_langimb.hub.push.logits_of", lambda model: logits_of(model) + next(noise))
-    with pytest.raises(ValueError, match="ann/one was pushed but gives other logits than the model of the run"):
+    with pytest.raises(ValueError, match="ann/one was pushed, but its logits differ from the run's: push it again"):
         push_run(finished, "ann/one", setups=["balanced"], token=TOKEN)
 
 

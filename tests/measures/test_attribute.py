@@ -11,7 +11,9 @@ import pytest
 import shap
 import torch
 from attribution_models import SENTENCES, make_model, make_tokenizer, rows
+from conftest import assert_close
 from datasets import ClassLabel, Dataset, DatasetDict
+from pyarrow.parquet import read_table
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 import hf_langimb.measures.attribution.attribute as attribute_module
@@ -207,10 +209,12 @@ def test_a_killed_call_goes_on(bert, explain, tmp_path, monkeypatch):
     files = []
     for out in ("out", "whole"):
         folder = explain(data, model, out, shard_size=4, budget=60).folder
-        files.append({path.name: path.read_bytes() for path in folder.iterdir()})
+        files.append({path.name: path for path in folder.iterdir()})
     assert written == [3, 4, 5, *range(6)]
     assert files[0].keys() == files[1].keys()
-    assert [name for name, content in files[0].items() if content != files[1][name]] == []
+    for name in files[0].keys() - {"manifest.json"}:
+        assert_close(*(read_table(made[name]).to_pydict() for made in files))
+    assert files[0]["manifest.json"].read_bytes() == files[1]["manifest.json"].read_bytes()
 
 
 def test_a_full_disk_leaves_what_is_written(explain, tmp_path, monkeypatch):
@@ -274,7 +278,7 @@ def test_a_damaged_store(explain, tmp_path):
     for name, content, message in (
         ("tokens-00000.parquet", (folder / "tokens-00000.parquet").read_bytes(), "do not contain the 12 examples"),
         ("examples-00000.parquet", b"?", "a shard that cannot be read"),
-        ("manifest.json", json.dumps(manifest | {"schema_version": 9}).encode(), "has schema_version 9, .* reads 1"),
+        ("manifest.json", json.dumps(manifest | {"schema_version": 9}).encode(), "has schema_version 9, expected 1"),
         ("manifest.json", json.dumps(manifest | {"shards": "2", "labels": None}).encode(), "no valid shards, labels: "),
         ("manifest.json", json.dumps(manifest | {"shards": 10**30}).encode(), "has 1000.* shards of 12 examples"),
         ("manifest.json", b"{", r"manifest.json is not valid JSON .*: remove the folder and run the command again"),

@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+from conftest import assert_close
 from datasets import Dataset
 from scipy.stats import t
 
@@ -82,7 +83,7 @@ def test_the_unbiased_form_is_the_result_less_the_control_and_no_model_differs_f
 def test_intervals_over_examples(stores):
     found = cumulative_difference(stores["I"], stores["A"], thresholds=(0.01,), resamples=2000)
     again = cumulative_difference(stores["I"], stores["A"], thresholds=(0.01,), resamples=2000)
-    assert found == again
+    assert_close(found, again, atol=1e-9)
     base = stack(stores["I"].examples["p"]) - stack(stores["A"].examples["p"])
     for entry in found:
         rows = np.array(stores["I"].examples["language"].to_pylist()) == entry["language"]

@@ -162,7 +162,7 @@ def test_the_command(tmp_path, capsys):
     before = (tmp_path / "results.json").read_bytes()
     for output in (tmp_path / "results.json", tmp_path / "nowhere" / "x.html", tmp_path):
         assert main(["report", str(tmp_path), "--output", str(output)]) == 1
-        assert "Expected an .html file in a folder that exists as output, got" in capsys.readouterr().err
+        assert "Expected output to be an .html file in an existing folder, got" in capsys.readouterr().err
     assert (tmp_path / "results.json").read_bytes() == before
     (tmp_path / "environment.json").write_text('{"versions": n')
     assert main(["report", str(tmp_path)]) == 0

@@ -144,6 +144,8 @@ def test_flags_are_the_words_of_the_user_alone(parse, tmp_path):
         ("[" * 5000, "mini.yaml is not valid YAML"),
         ("seeds: 0", "^mini.yaml: seeds must be 1 or more, got 0"),
         ("train_size: 100000000000000000000", "train_size must be 2147483647 or less, got 1"),
+        ("seed: -1\nclass_weighting: per_language", "^mini.yaml: seed must be 0 or more, got -1"),
+        ("class_weighting: per_langauge", "^mini.yaml: Unknown class_weighting 'per_langauge': choose one of none,"),
         ("lr_scheduler_kwargs: 3", "mini.yaml: lr_scheduler_kwargs must be a dictionary, got '3'"),
         ("gradient_accumulation_steps: 0", "mini.yaml: gradient_accumulation_steps must be 1 or more, got 0"),
         ("masked_entropy_weight: .nan", "masked_entropy_weight must be 0 or more, got nan"),

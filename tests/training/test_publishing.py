@@ -69,7 +69,7 @@ def test_the_trainer_asks_a_busy_hub_again(server, build, caplog, kind):
     assert fault.hits == 1 and "notes.json" in repo.files()
 
 
-FORBIDDEN, REFUSED = "This token may not do that with {} (403)", "The Hub refuses this for {} (400): Injected"
+FORBIDDEN, REFUSED = "This token has no permission for {} (403)", "The Hub rejected the request for {} (400): Injected"
 REFUSALS = [("every_save", "commit", FORBIDDEN), ("checkpoint", "lfs-put", REFUSED), ("checkpoint", "commit", REFUSED)]
 
 
@@ -95,7 +95,7 @@ def test_refusals_while_training_are_said_in_words(server, build):
     trainer = build()
     trainer.train()
     server.fail("commit", status=403, times=None)
-    with pytest.raises(ValueError, match=r"This token may not do that with ann/trained \(403\)"):
+    with pytest.raises(ValueError, match=r"This token has no permission for ann/trained \(403\)"):
         trainer.push_to_hub()
     del server.users[TOKEN]
     with pytest.raises(ValueError, match=r"The Hub does not accept this token \(401\)"):

@@ -60,7 +60,7 @@ def test_a_language_unseen_in_training_cannot_train(build, rows):
 
 
 def test_bad_arguments_are_refused_in_words(build, tiny_bert, rows, decoder_tokenizer, training_arguments):
-    with pytest.raises(ValueError, match="Unknown class weighting 'balanced': choose one of none, class, per_language"):
+    with pytest.raises(ValueError, match="Unknown class_weighting 'balanced': choose one of none, class, per_language"):
         build(weighting="balanced")
     with pytest.raises(ValueError, match="Unknown missing_cell_policy 'skip': choose one of error, ignore, smooth"):
         build(weighting="per_language", missing_cell_policy="skip")

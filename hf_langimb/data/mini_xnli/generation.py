@@ -17,7 +17,6 @@ from hf_langimb.data.mini_xnli.meaning import ACTIVITIES, CIRCUMSTANCES, LABELS,
 from hf_langimb.data.mini_xnli.sentences import LANGUAGES, say
 
 T = TypeVar("T")
-SPLITS = ("train", "validation", "test")
 DATA_SEED = 2024
 DISAGREEMENT = 0.15  # probability that an annotator's label is redrawn uniformly over the three labels
 ANNOTATORS = 5  # per test row, as in XNLI; rows of the other splits have one

@@ -91,6 +91,7 @@ def _subjects() -> Iterator[Subject]:
 
 
 def _frames() -> Iterator[Frame]:
+    """The verbs with the words that may go with them."""
     circumstances = [TABLES[name] for name in ("manners", "places", "times")]
     for who, verbs, objects, article, *rows in TABLES["frames"]:
         classes = tuple(OBJECTS[name] for name in objects.lstrip("?").split())
@@ -111,10 +112,7 @@ SUBJECT_OF = {noun: subject for subject in SUBJECTS for noun in subject.nouns}
 
 
 def _activities() -> dict[tuple[str, Subject], tuple[Frame, ...]]:
-    """What each family of subjects does in each split: a ninth of its verbs in validation, two ninths in the test.
-
-    The held-out verbs move on from a family to the next, so that each verb is seen in training with others.
-    """
+    """What each family of subjects does in each split; each verb is held out from some, and trained with others."""
     doers = Counter(frame for frame in FRAMES for subject in SUBJECTS if subject.who in frame.who)
     table = {}
     for index, subject in enumerate(SUBJECTS):
@@ -171,8 +169,8 @@ def relate(premise: Word | None, hypothesis: Word | None) -> str:
     return "|" if opposed else "#"
 
 
-# NEGATED[negated premise, negated hypothesis][relation of the activities] = relation of the statements. Whether
-# who does not accept a gift refuses it is open.
+# NEGATED[negated premise, negated hypothesis][relation of the activities] = relation of the statements. None: it
+# is open whether someone who does not accept a gift refuses it.
 NEGATED: dict[tuple[bool, bool], dict[str, str | None]] = {
     (False, False): {"=": "=", "<": "<", ">": ">", "|": "|", "#": "#"},
     (True, True): {"=": "=", "<": ">", ">": "<", "|": "#", "#": "#"},
@@ -205,10 +203,10 @@ def activity_relation(premise: Clause, hypothesis: Clause) -> str | None:
         return "#" if premise.frame.objects or hypothesis.frame.objects else None
     things = noun_relation(premise.object, hypothesis.object, premise.quality, hypothesis.quality)
     place, time = relate(premise.place, hypothesis.place), relate(premise.time, hypothesis.time)
-    if things is None or place == "#" or time == "#":  # does who reads in the garden read in the park?
+    if things is None or place == "#" or time == "#":  # reading in the garden: also in the park?
         return None
     verb, manner = relate(premise.verb, hypothesis.verb), relate(premise.manner, hypothesis.manner)
-    if premise.negated and manner in "<|":  # does who does not sleep well sleep?
+    if premise.negated and manner in "<|":  # if someone does not sleep well, do they sleep at all?
         return None
     if "|" not in (verb, manner, place):
         return join(verb, things, manner, place, time)

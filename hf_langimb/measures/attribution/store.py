@@ -121,7 +121,7 @@ def _read_manifest(folder: Path) -> dict[str, Any] | None:
     entries: dict[str, Any] = manifest if isinstance(manifest, dict) else {}
     problem = ""
     if (version := entries.get("schema_version")) != SCHEMA_VERSION:
-        problem = f"has schema_version {version}, this hf_langimb reads {SCHEMA_VERSION}"
+        problem = f"has schema_version {version}, expected {SCHEMA_VERSION}: {AGAIN}, or upgrade hf_langimb"
     elif wrong := [key for key, kind in FORM.items() if not isinstance(entries.get(key), kind)]:
         problem = f"has no valid {', '.join(wrong)}: {AGAIN}"
     elif not 0 < entries["shards"] <= entries["examples"]:
