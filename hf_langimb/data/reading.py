@@ -52,7 +52,9 @@ def _reason(error: BaseException, path: Path) -> str:
     differing = isinstance(error, datasets.table.CastError | datasets.exceptions.DatasetGenerationCastError)
     if differing or re.search("does not exist in schema|No match for FieldRef", str(error)):  # the latter of a stream
         return "its files have different columns: pass one of the files."
-    if isinstance(error, StopIteration) or "corresponds to no data" in str(error):
+    if unknown := re.match(r'Unknown split "(.*?)"\. Should be one of \[(.*)\]', str(error)):
+        return f"Expected the split {unknown[1]!r}, found {unknown[2].replace(chr(39), '')}: name one with split."
+    if isinstance(error, StopIteration) or re.search("corresponds to no data|BatchSize must be", str(error)):
         return "No rows to read: the data set is empty."
     if isinstance(error, RecursionError):
         return "its rows are nested too deeply."
@@ -72,17 +74,16 @@ def is_saved(name: str) -> bool:
 
 def pick(splits: Mapping[str, T], split: str | None) -> T:
     """The named split; None takes test, else train, else the only one."""
-    named = next((key for key in ("test", "train") if key in splits), None) if split is None else split
-    if named is None and len(splits) == 1:
-        named = next(iter(splits))
+    usual = [*(key for key in ("test", "train") if key in splits), *(splits if len(splits) == 1 else ())]
+    named = next(iter(usual), None) if split is None else split
     if named is None or named not in splits:
         wanted = "one split" if split is None else f"the split {split!r}"
         raise ValueError(f"Expected {wanted}, found {', '.join(map(str, splits))}: name one with split.")
     return splits[named]
 
 
-def builder_of(name: str, config_name: str | None, columns: Collection[str | None]) -> Any:
-    """The `datasets` builder of a file, folder or Hub id, with the same null words for all; `columns` are in use."""
+def builder_of(name: str, config_name: str | None, columns: Collection[Any]) -> Any:
+    """The `datasets` builder of a data set, with one set of null words; `columns` (or tuples of them) are used."""
     path = Path(name).absolute()
     source: dict[str, Any] = {"path": str(path) if path.is_dir() else name, "name": config_name}
     local = path.suffix in FILE_BUILDERS or Path(name).is_absolute() or name.startswith(".")
@@ -104,12 +105,14 @@ def builder_of(name: str, config_name: str | None, columns: Collection[str | Non
     return builder
 
 
-def _misread(file: Path, config: Any, columns: Collection[str | None]) -> str:
+def _misread(file: Path, config: Any, columns: Collection[Any]) -> str:
     """Why the libraries would crash on a text file or misread it, or nothing; other encodings than its own raise."""
-    with file.open(encoding=getattr(config, "encoding", None) or "utf-8", newline="") as lines:
+    with file.open(encoding=getattr(config, "encoding", None) or "utf-8-sig", newline="") as lines:
         if file.suffix in (".csv", ".tsv") and config.header == "infer" and config.names is None:
             header = next(filter(None, csv.reader(lines, delimiter=config.sep[:1])), [])
-            repeated = [column for column, times in Counter(header).items() if times > 1 and column in columns]
+            groups = (names for names in columns if isinstance(names, tuple) and {*names} <= {*header})
+            used = {*columns, *next(groups, ())}
+            repeated = [column for column, times in Counter(header).items() if times > 1 and column in used]
             return f"its header has {repeated[0]!r} more than once: rename one" if repeated else ""
         start = ""
         while file.suffix in (".json", ".jsonl") and (text := lines.read(1 << 20)):  # all: bad bytes may come late

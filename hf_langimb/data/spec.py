@@ -73,16 +73,13 @@ class DataSpec:
             return loaded if self.split is None else pick(splits, self.split)
         builder = self._builder(config_name)
         builder.download_and_prepare()
-        if named := re.split(r"[+\[]", self.split or "")[0]:  # of train[:100] or train+test
-            pick(builder.info.splits, named)
-        return builder.as_dataset("train" if Path(self.name).is_file() and not named else self.split)
+        return builder.as_dataset("train" if Path(self.name).is_file() and self.split is None else self.split)
 
     def _builder(self, config_name: str | None) -> Any:
         """The `datasets` builder of a configuration."""
-        texts = self.text_columns or {name for names in TEXT_COLUMNS for name in names}
-        return reading.builder_of(
-            self.name, config_name, {self.language_column, self.label_column, self.id_column, *texts}
-        )
+        ids = [self.id_column] if self.id_column else ["id", "item"]
+        used = [self.language_column, self.label_column, *ids, *(self.text_columns or TEXT_COLUMNS)]
+        return reading.builder_of(self.name, config_name, used)
 
     def counts(self) -> dict[str, JointDistribution]:
         """The joint distribution of language and label in each split; caches nothing.
@@ -114,7 +111,7 @@ class DataSpec:
                 table = file.read(columns=columns) if {*columns} <= {*schema.names} else schema.empty_table()
             rows = Dataset(datasets.table.InMemoryTable(table), fingerprint="audit")  # None would hash every row
             return {"train": rows}
-        builder = self._builder(config_name)
+        builder = reading.builder_of(self.name, config_name, columns)
         splits = builder.as_streaming_dataset()
         known = [reading.columns_of(rows) for rows in splits.values()]
         named = len(self.config_names) > 1 and columns[0] == "language" not in {*known[0]}.union(*known)
@@ -159,10 +156,11 @@ class DataSpec:
             language_columns: the first of these that the data set has, instead of `language_column`.
         """
         with readable(self.name):
-            raw, known = self._one_split(first), language_columns or (self.language_column,)
+            read = replace(self, label_column="", id_column=self.id_column or "item")
+            raw, known = read._one_split(first), language_columns or (self.language_column,)
             column = next((name for name in known if name in raw.column_names), known[-1])
             texts = find_text_columns(raw, self.text_columns)
-            require_columns(raw, {"language": column} | self._id)
+            require_columns(raw, {"language": column} | ({"id": self.id_column} if self.id_column else {}))
             found = np.array([re.sub(r"^\d{8}\.", "", name) for name in strings(raw, column, "language")], dtype=object)
             kept = first_of_each(found, first, languages)
             if missing := [language for language in languages if (found[kept] == language).sum() < 2]:
@@ -177,19 +175,17 @@ class DataSpec:
             columns = {text: [normalize_spacing(value) for value in raw[text]] for text in texts}
             return Dataset.from_dict(columns | {"language": found[kept].tolist(), "id": ids})
 
-    @property
-    def _id(self) -> dict[str, str]:
-        """The id column by its purpose, if one is named."""
-        return {"id": self.id_column} if self.id_column else {}
-
     def _one_split(self, first: int | None) -> Dataset:
         """Of several splits test, else train, else the only one; of several configurations with `first`, a stream."""
         if first is not None and first < 1:
             raise ValueError(f"Expected 1 row of each language or more, got {first}.")
         if first and len(self.config_names) > 1:
-            builders = {config: self._builder(config) for config in self._configurations()}
-            parts = {config: pick(builder.as_streaming_dataset(), self.split) for config, builder in builders.items()}
-            if not any("language" in reading.columns_of(rows) for rows in parts.values()):
+            streams = {config: self._builder(config).as_streaming_dataset() for config in self._configurations()}
+            known = all(
+                self.split is None or self.split in splits for splits in streams.values()
+            )  # else read() decides
+            parts = {config: pick(splits, self.split) for config, splits in streams.items() if known}
+            if known and not any("language" in reading.columns_of(rows) for rows in parts.values()):
                 taken = {c: Dataset.from_list([*rows.take(first)], features=rows.features) for c, rows in parts.items()}
                 return reading.stack(taken)
         raw = self.read()
@@ -206,8 +202,8 @@ class DataSpec:
             languages: keep only these; empty keeps all.
         """
         with readable(self.name):
-            columns = {"language": self.language_column, "label": self.label_column}
-            texts = find_text_columns(dataset, self.text_columns, **columns | self._id)
+            columns = {"language": self.language_column, "label": self.label_column, "id": self.id_column or ""}
+            texts = find_text_columns(dataset, self.text_columns, **{k: name for k, name in columns.items() if name})
             found = strings(dataset, self.language_column, "language")
             if languages:
                 kept = np.flatnonzero(np.isin(found, list(languages)))

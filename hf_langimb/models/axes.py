@@ -108,6 +108,8 @@ def match_labels(dataset: Dataset, names: Sequence[str]) -> pa.Array:
         ValueError: labels that the model does not have.
     """
     (column,) = arrow_columns(dataset, "label")
+    if pa.types.is_nested(column.type):
+        raise ValueError(f"The label column has values of type {column.type}: expected names or class ids.")
     column = column.combine_chunks().dictionary_encode()
     given = column.dictionary.to_pylist()
     if classes := class_label_names(dataset, "label"):
@@ -116,7 +118,7 @@ def match_labels(dataset: Dataset, names: Sequence[str]) -> pa.Array:
     known = folded if len(folded) == len(names) else {}
     ids = dict(enumerate(names))
     given = [ids.get(v, v) if isinstance(v, int) else v and known.get(str(v).casefold(), v) for v in given]
-    if unknown := sorted({str(value) for value in given if value is not None and value not in names}):
+    if unknown := sorted({str(value) or "''" for value in given if value is not None and value not in names}):
         advice = "rename them"
         if unnamed(names):
             advice += ", or say what the model's classes are (id2label in its config.json; --labels of evaluate.py)"

@@ -23,11 +23,7 @@ ADAPTER_FILE, BASE_MODEL = "adapter_config.json", "base_model_name_or_path"
 
 @dataclass(frozen=True)
 class Trained:
-    """A classifier, or the bare encoder of one, with its tokenizer.
-
-    Args:
-        untrained: parameters that the checkpoint lacks.
-    """
+    """A classifier, or the encoder of one, with its tokenizer; `untrained` parameters are not in the checkpoint."""
 
     model: Any
     tokenizer: Any
@@ -83,7 +79,7 @@ def loading(shown: str) -> Iterator[None]:
     except Exception as error:
         reason = re.sub(r"Bearer [^'\"]*", "Bearer ...", one_line(error) or type(error).__name__)
         if "ignore_mismatched_sizes" in reason:
-            reason = "its weights have other shapes than its config.json says."
+            reason = "weights have other shapes than expected (another config.json, or another number of classes)."
         reason = shorten(reason.partition("If this is a private repository")[0], 300, placeholder=" ...")
         raise ValueError(
             f"Expected a model with its tokenizer at {shown!r} (Hub id or folder; of a run RUN/SETUP/seed-N): {reason}"

@@ -22,7 +22,7 @@ from hf_langimb.training.arguments import LangImbTrainingArguments
 
 HUB = [item.name for item in fields(LangImbTrainingArguments) if item.name.startswith("hub_")]
 NOT_IN_RESULTS = {"config", "output_dir", "push_to_hub", *HUB}  # where a run lies and where it is published
-LEAST = {"seeds": 1, "probe_rows": 1, "explain_rows": -1, "max_length": 8}
+LEAST = {"seeds": 1, "probe_rows": 1, "explain_rows": -1, "max_length": 8, "pretraining_steps": 1}
 LEAST |= dict.fromkeys(["train_size", "validation_size", "test_size"], 1)
 MOST = 2**31 - 1  # of any number
 
@@ -117,7 +117,8 @@ def parse_recipe(name: str, folder: Path, argv: Sequence[str] | None = None) -> 
     )
     parser.add_argument("--config", default="mini", help=f"Name of a YAML file under {folder}, or a path.")
     path = _find(parser.parse_known_args(argv)[0].config, folder, Path())
-    values, setups = _read_yaml(path, folder, parser)
+    origins: dict[str, str] = {}
+    values, setups = _read_yaml(path, folder, parser, origins)
     defaults = vars(parser.parse_args([]))
     words = [f"--output_dir=runs/{name}-{path.stem}", "--seed=0", *_words(values, path.name, parser), *argv]
     resolved = vars(parser.parse_args(words))
@@ -126,8 +127,9 @@ def parse_recipe(name: str, folder: Path, argv: Sequence[str] | None = None) -> 
     try:
         data, training = parser.parse_args_into_dataclasses(words, look_for_args_file=False)[:2]
     except Exception as error:  # of transformers, any
-        of_file = any(re.search(rf"\b{key}\b", str(error)) for key in values.keys() - flags)
-        raise ValueError(f"{path.name}: " * of_file + one_line(error)) from error
+        named = {key for key in values.keys() | flags if re.search(rf"\b{key}\b".replace("_", "[_ ]"), str(error))}
+        file = f"{origins[min(named)]}: " if named and not named & flags else ""
+        raise ValueError(file + one_line(error)) from error
     config = {key: value for key, value in resolved.items() if value != defaults[key] and key not in NOT_IN_RESULTS}
     config |= {"seed": training.seed} | ({"setup_definitions": setups} if setups else {})
     return Recipe(name, path.stem, data, training, setups, config, flags)
@@ -143,9 +145,9 @@ def _find(config: str, folder: Path, base: Path, expected: str = "Expected") -> 
 
 
 def _read_yaml(
-    path: Path, folder: Path, parser: HfArgumentParser, below: tuple[Path, ...] = ()
+    path: Path, folder: Path, parser: HfArgumentParser, origins: dict[str, str], below: tuple[Path, ...] = ()
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Checked values of a YAML file and the setups that it defines, on top of those of the file that it extends."""
+    """Checked values of a YAML file and its setups, on those of a file that it extends; `origins` gets their files."""
     try:
         values = {**(yaml.safe_load(path.read_text(encoding="utf-8")) or {})}
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError, TypeError) as error:  # the last: no keys
@@ -156,6 +158,7 @@ def _read_yaml(
         values["setups"] = list(setups)
         definitions = {name: _check_setup(name, settings, path.name, parser) for name, settings in setups.items()}
     _words(values, path.name, parser)
+    origins.update(dict.fromkeys(values, path.name) | origins)
     if extended is None:
         return values, definitions
     if not isinstance(extended, str):
@@ -163,7 +166,7 @@ def _read_yaml(
     parent = _find(extended, folder, path.parent, f"{path}: extends: expected")
     if parent.resolve() in (known := (path.resolve(), *below)):
         raise ValueError(f"{path} extends {parent.name}, which leads back to itself: remove one `extends`.")
-    inherited, inherited_definitions = _read_yaml(parent, folder, parser, known)
+    inherited, inherited_definitions = _read_yaml(parent, folder, parser, origins, known)
     return inherited | values, (inherited_definitions if values.get("setups", True) else {}) | definitions
 
 

@@ -37,7 +37,7 @@ def plan_shares(lines: list[str], labels: list[str]) -> dict[str, np.ndarray]:
             table[language] = [float(Fraction(share)) for share in shares]
         except (ValueError, ArithmeticError):
             table[language] = []
-        if len(table[language]) != len(labels):
+        if len(table[language]) != len(labels) or not any(table[language]):
             raise ValueError(
                 f"imbalanced_shares expects a language and {len(labels)} shares ({', '.join(labels)}) such as "
                 f"'fr {' '.join(['1/' + str(len(labels))] * len(labels))}', got {line!r}."

@@ -33,12 +33,12 @@ class LangImbTrainingArguments(TrainingArguments):
         sizes = ("gradient_accumulation_steps", "per_device_train_batch_size", "per_device_eval_batch_size")
         for name in ("learning_rate", "head_learning_rate", "masked_entropy_weight", "lora_rank", "seed", *sizes):
             low = int(name in sizes)
-            if (value := getattr(self, name)) is not None and not low <= value < math.inf:
+            if isinstance(value := getattr(self, name), int | float) and not low <= value < math.inf:
                 raise ValueError(f"{name} must be {low} or more, got {value}.")
         for name, known in {"class_weighting": WEIGHTING_SCHEMES, "missing_cell_policy": MISSING_CELL_POLICIES}.items():
             if (value := getattr(self, name)) not in known:
                 raise ValueError(f"Unknown {name} {value!r}: choose one of {', '.join(known)}.")
-        if not isinstance(self.lr_scheduler_kwargs, dict | None):
+        if not hasattr(self.lr_scheduler_kwargs or {}, "keys"):
             raise ValueError(f"lr_scheduler_kwargs must be a dictionary, got {self.lr_scheduler_kwargs!r}.")
 
     def __getstate__(self) -> dict[str, Any]:

@@ -88,6 +88,7 @@ def test_configurations_are_languages(tmp_path):
 def test_parallel_configurations_keep_translations_together_and_a_language_column(tmp_path):
     texts = {config: Dataset.from_dict({"text": [f"{config} {i}" for i in range(5)]}) for config in ("en", "fr")}
     write_configurations(tmp_path, {config: {"train": rows} for config, rows in texts.items()})
+    assert len(DataSpec(str(tmp_path), ["en", "fr"], split="train[:2]").texts(first=4)) == 4
     for first in (None, 4):
         found = DataSpec(str(tmp_path), ["en", "fr"]).texts(first=first)
         assert found["id"][:] == [str(i) for i in range(first or 5)] * 2
@@ -200,7 +201,7 @@ BROKEN = {
     "nulls.json": (b"null", "its rows are not JSON objects"),
     "deep.jsonl": (b'{"a": ' * 3000 + b"1" + b"}" * 3000, "its rows are nested too deeply"),
     "latin1.jsonl": ('{"text": "été"}'.encode("latin-1"), "not UTF-8 text .*: save it as UTF-8"),
-    "twice.csv": (b"language,label,label\nfr,a,b\n", "its header has 'label' more than once: rename one"),
+    "twice.csv": (b"\xef\xbb\xbflanguage,label,language\nfr,a,b\n", "its header has 'language' more than once: rename"),
     "utf16.jsonl": ('{"language": "fr"}'.encode("utf-16"), "not UTF-8 text .*: save it as UTF-8"),
 }
 
@@ -241,9 +242,6 @@ def test_damaged_metadata_is_named(tmp_path):
         for way in (DataSpec(str(folder)).counts, DataSpec(str(folder)).read):
             with pytest.raises(ValueError, match=f"data: .*Error: .*is its .*{file}.* damaged"):
                 way()
-
-
-# Text columns.
 
 
 def test_text_columns():

@@ -152,7 +152,8 @@ def test_flags_are_the_words_of_the_user_alone(parse, tmp_path):
         ("eval_strategy: steps\nload_best_model_at_end: true\nsave_strategy: epoch", "save and eval strategy"),
         # a configuration that it extends
         ("extends: bsae", r"mini\.yaml: extends: expected a configuration at .*bsae\.yaml, found none: choose one"),
-        ("extends: bsae", r"found none: choose one of a, b, base, mini, wrong, or a YAML file"),
+        ("extends: bsae", r"found none: choose one of a, b, base, mini, wrong, zero, or a YAML file"),
+        ("extends: zero\ntest_size: 5", "^zero.yaml: seeds must be 1 or more, got 0"),
         ("extends: no", r"mini\.yaml: extends: expected the name of one configuration, got False"),
         ("extends: mini", "mini.yaml extends mini.yaml, which leads back to itself"),
         ("extends: a", "b.yaml extends a.yaml, which leads back to itself"),
@@ -171,7 +172,8 @@ def test_flags_are_the_words_of_the_user_alone(parse, tmp_path):
     ],
 )
 def test_bad_yaml(parse, tmp_path, text, message):
-    for name, content in {"base": "seeds: 3", "wrong": "lerning_rate: 1", "a": "extends: b", "b": "extends: a"}.items():
+    files = {"base": "seeds: 3", "wrong": "lerning_rate: 1", "a": "extends: b", "b": "extends: a", "zero": "seeds: 0"}
+    for name, content in files.items():
         (tmp_path / f"{name}.yaml").write_text(content)
     with pytest.raises(ValueError, match=message):
         parse(text)
