@@ -181,9 +181,7 @@ class DataSpec:
             raise ValueError(f"Expected 1 row of each language or more, got {first}.")
         if first and len(self.config_names) > 1:
             streams = {config: self._builder(config).as_streaming_dataset() for config in self._configurations()}
-            known = all(
-                self.split is None or self.split in splits for splits in streams.values()
-            )  # else read() decides
+            known = all(self.split in (None, *splits) for splits in streams.values())  # slices: by `read`
             parts = {config: pick(splits, self.split) for config, splits in streams.items() if known}
             if known and not any("language" in reading.columns_of(rows) for rows in parts.values()):
                 taken = {c: Dataset.from_list([*rows.take(first)], features=rows.features) for c, rows in parts.items()}
