@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -98,6 +99,20 @@ def _on_all_classes(counted: JointDistribution, classes: int) -> JointDistributi
         if label != IGNORED_LABEL:
             counts[:, label] = rows
     return JointDistribution(counted.languages, tuple(range(classes)), counts)
+
+
+def problem_of_optimizer(optimizer: Any, model: Any) -> str | None:
+    """Why a given optimizer does not train a model: each trainable parameter is in exactly one of its groups."""
+    held = Counter(id(parameter) for group in optimizer.param_groups for parameter in group["params"])
+    names = {name: held[id(parameter)] for name, parameter in model.named_parameters() if parameter.requires_grad}
+    wrong = [name for name, times in names.items() if times != 1]
+    if not wrong:
+        return None
+    return (
+        f"The given optimizer has {len(names) - len(wrong)} of {len(names)} trainable parameters in exactly one group, "
+        f"not {wrong[0]}: make it from the model that is trained (with lora_rank the adapters are added here: leave "
+        "optimizers out, or add them with PEFT before)."
+    )
 
 
 def selecting_datasets(eval_dataset: Any, metric_for_best_model: str | None) -> dict[str, Any]:

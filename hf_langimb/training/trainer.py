@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Iterator
 from functools import partial
+from operator import is_not
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from transformers import PreTrainedModel
 from transformers.trainer_utils import EvalLoopOutput, has_length
@@ -20,38 +21,22 @@ from hf_langimb.models.adapters import add_lora, base_model_of, head_parameters,
 from hf_langimb.models.axes import AXES_FILE, IGNORED_LABEL, axes_of, class_names, name_labels
 from hf_langimb.training import losses
 from hf_langimb.training.arguments import LangImbTrainingArguments
-from hf_langimb.training.checks import count_for_model, other_ids, selecting_datasets
+from hf_langimb.training.checks import count_for_model, other_ids, problem_of_optimizer, selecting_datasets
 from hf_langimb.training.collator import DataCollatorWithLanguage
 from hf_langimb.training.publishing import PublishingTrainer
+from hf_langimb.training.sampler import ShuffledBatches
 
 logger = logging.getLogger(__name__)
 
 
-class ShuffledBatches(torch.utils.data.Sampler[int]):
-    """The batches of a length-grouping sampler in random order, a last smaller one at the end.
+class _Counted(NamedTuple):
+    """Counts and class weights, and what they were made from."""
 
-    The order depends on seed and epoch alone: it is the same in every process, and when an epoch is resumed.
-    """
-
-    def __init__(self, sampler: Any, batch_size: int, seed: int) -> None:
-        self.sampler, self.batch_size, self.seed = sampler, batch_size, seed
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by Accelerate's data loader at the start of each epoch."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return len(self.sampler)
-
-    def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed(self.seed + self.epoch)
-        self.sampler.generator = generator
-        rows = list(self.sampler)
-        full = len(rows) // self.batch_size
-        for batch in torch.randperm(full, generator=generator).tolist():
-            yield from rows[batch * self.batch_size : (batch + 1) * self.batch_size]
-        yield from rows[full * self.batch_size :]
+    distribution: JointDistribution
+    cell_weights: np.ndarray
+    weights: torch.Tensor
+    objects: tuple[Any, ...]
+    settings: tuple[Any, ...]
 
 
 class LangImbTrainer(PublishingTrainer):
@@ -61,10 +46,8 @@ class LangImbTrainer(PublishingTrainer):
     the full (accumulated, all-process) batch, plus `masked_entropy_weight` times the negative entropy of the
     prediction for an input of mask tokens. Takes the arguments of `Trainer`, except `compute_loss_func`.
 
-    Attributes:
-        distribution: counts of `train_dataset` on the axes languages x labels (without a training set, those stored
-            in the model's configuration, else those of the evaluation set).
-        weights: float32[L, C], the class weights.
+    Counts, class weights and adapters follow the arguments, model and data of the training that runs: in each trial of
+    a hyperparameter search, and after `trainer.args` or `trainer.train_dataset` has changed.
 
     Raises:
         ValueError: data, model, tokenizer or arguments do not fit together; the message says what to do.
@@ -72,7 +55,7 @@ class LangImbTrainer(PublishingTrainer):
     """
 
     data_collator: Any
-    distribution: Any = None  # a JointDistribution once the data are counted
+    model: Any
 
     def __init__(
         self,
@@ -86,6 +69,8 @@ class LangImbTrainer(PublishingTrainer):
         **kwargs: Any,
     ) -> None:
         self.args = args or LangImbTrainingArguments()
+        self._counted: _Counted | None = None
+        self._inner_collator: Any = None  # pads what ours collates
         if not isinstance(self.args, LangImbTrainingArguments):
             raise TypeError(f"Expected args of type LangImbTrainingArguments, got {type(args).__name__}.")
         if kwargs.get("compute_loss_func", self) is None:
@@ -93,21 +78,34 @@ class LangImbTrainer(PublishingTrainer):
         model = None if model is None else self._prepared(model)
         given = (model, self.args, data_collator, train_dataset, eval_dataset, processing_class, model_init)
         super().__init__(*given, compute_loss_func=self._loss, **kwargs)
-        self._learn_axes()
-        if not isinstance(self.data_collator, DataCollatorWithLanguage):
-            names = {"languages": self.distribution.languages, "language_column": self.args.language_column}
-            self.data_collator = DataCollatorWithLanguage(self.processing_class, **names, collator=self.data_collator)
-        if problem := self._problem():
-            raise ValueError(problem)
+        self._given_optimizer = self.optimizer
+        self._fit_together()
         self._loss_parts = torch.zeros(3, device=self.args.device)  # classification, masked entropy, optimizer steps
         self._evaluated_rows: list[torch.Tensor] = []
         self._warned_of_unseen = False
+
+    def _fit_together(self) -> None:
+        """Number the languages of a batch as the weights do, record the axes, and refuse what does not fit."""
+        if not isinstance(self.data_collator, DataCollatorWithLanguage):
+            self._inner_collator = self.data_collator
+        if self._inner_collator is not None:
+            names: dict[str, Any] = {"languages": self.distribution.languages}
+            names["language_column"] = self.args.language_column
+            self.data_collator = DataCollatorWithLanguage(self.processing_class, **names, collator=self._inner_collator)
+        if problem := self._problem():
+            raise ValueError(problem)
+        if self.train_dataset is not None:  # every checkpoint contains the configuration
+            counted, config = self._present(), self.model.config
+            name_labels(config, counted.distribution.labels)
+            weighted = self.args.class_weighting, counted.cell_weights
+            config.langimb = axes_of(counted.distribution, *weighted, class_names(config))
 
     def _problem(self) -> str | None:
         """Why these arguments do not work together, and what to do; None if they do."""
         args, numbered, languages = self.args, self.data_collator.languages, self.distribution.languages
         base, head = base_model_of(self.model), list(head_parameters(self.model))
         frozen = base is not self.model and head and not any(parameter.requires_grad for parameter in head)
+        given = self.optimizer if self.optimizer is self._given_optimizer else None
         if args.n_gpu > 1:
             return (
                 f"Expected one GPU per process, got {args.n_gpu} (DataParallel), where the loss cannot be scaled "
@@ -129,6 +127,10 @@ class LangImbTrainer(PublishingTrainer):
                 f"head_learning_rate needs to know the head of {type(base).__name__}: set its base_model_prefix to the "
                 "name of its encoder, or leave head_learning_rate out."
             )
+        if given is not None and args.head_learning_rate is not None:
+            return "head_learning_rate is for the Trainer's own optimizer: leave it out, or leave optimizers out."
+        if given is not None and (problem := problem_of_optimizer(given, self.model)):
+            return problem
         if frozen and self.train_dataset is not None:
             return (
                 "The classification head of this PEFT model is frozen at its random initialization, so that the model "
@@ -141,19 +143,60 @@ class LangImbTrainer(PublishingTrainer):
 
     def _prepared(self, model: PreTrainedModel) -> PreTrainedModel:
         """A sequence classifier, with adapters if `lora_rank` asks for them."""
-        if problem := problem_of(model, self.args.lora_rank):
+        self._rank = self.args.lora_rank
+        if problem := problem_of(model, self._rank):
             raise ValueError(problem)
-        return add_lora(model, self.args.lora_rank) if self.args.lora_rank else model
+        return add_lora(model, self._rank) if self._rank else model
 
     def call_model_init(self, trial: Any = None) -> PreTrainedModel:
-        """`Trainer`'s model, prepared, with the axes: each training and each trial of a search makes it again."""
-        model = self._prepared(super().call_model_init(trial))
-        if self.distribution is not None:
-            self._write_axes(model)
-        return model
+        """`Trainer`'s model, prepared with the arguments of a trial: each training and each trial makes it again."""
+        if trial is not None:
+            self._hp_search_setup(trial)  # which `Trainer` calls after this
+        return self._prepared(super().call_model_init(trial))
 
-    def _learn_axes(self) -> None:
-        """Count the training data, else take the checkpoint's counts, else count the evaluation data; then weights."""
+    def get_train_dataloader(self) -> Any:
+        """`Trainer`'s; each training, trial and repetition with a smaller batch begins with it."""
+        if self.args.lora_rank != self._rank:
+            if self._rank:
+                raise ValueError(
+                    f"This model has adapters of rank {self._rank}, lora_rank is {self.args.lora_rank} now: pass "
+                    "model_init, or make a new LangImbTrainer."
+                )
+            self.model = self.model_wrapped = self._prepared(self.model).to(self.args.device)
+            self.optimizer = self.lr_scheduler = None
+        self._fit_together()
+        self._loss_parts.zero_()
+        return super().get_train_dataloader()
+
+    @property
+    def distribution(self) -> JointDistribution:
+        """Counts of `train_dataset` on the axes languages x labels.
+
+        Without a training set those in the model's configuration, else those of the evaluation set.
+        """
+        return self._present().distribution
+
+    @property
+    def weights(self) -> torch.Tensor:
+        """The class weights, float32[L, C]."""
+        return self._present().weights
+
+    def _present(self) -> _Counted:
+        """Counts and weights, made again where the arguments, the model or the data are others than before."""
+        args, data = self.args, self.train_dataset
+        evaluated = self.eval_dataset if data is None else None
+        objects = data, evaluated, self.model.config
+        settings = args.class_weighting, args.missing_cell_policy, args.language_column
+        known = self._counted
+        if known is None or known.settings != settings or any(map(is_not, known.objects, objects)):
+            counts = self._count()
+            table = cell_weights(counts, args.class_weighting, missing_cell_policy=args.missing_cell_policy)
+            known = _Counted(counts, table, torch.tensor(table, dtype=torch.float32), objects, settings)
+            self._counted = known
+        return known
+
+    def _count(self) -> JointDistribution:
+        """Count the training data, else take the checkpoint's counts, else count the evaluation data."""
         count = partial(
             count_for_model,
             classes=self.model.config.num_labels,
@@ -163,29 +206,18 @@ class LangImbTrainer(PublishingTrainer):
         evaluated = self.eval_dataset
         first = next(iter(evaluated.values()), None) if isinstance(evaluated, dict) else evaluated
         if self.train_dataset is not None:
-            self.distribution = count(self.train_dataset, "train_dataset")
+            counted = count(self.train_dataset, "train_dataset")
             for name, dataset in selecting_datasets(evaluated, self.args.metric_for_best_model).items():
-                count(dataset, name, trained=self.distribution)
-        elif stored := getattr(self.model.config, "langimb", None):
-            self.distribution = JointDistribution(*(stored[key] for key in ("languages", "labels", "counts")))
-        elif first is not None:
-            self.distribution = count(first, "eval_dataset")
-        else:
+                count(dataset, name, trained=counted)
+            return counted
+        if stored := getattr(self.model.config, "langimb", None):
+            return JointDistribution(*(stored[key] for key in ("languages", "labels", "counts")))
+        if first is None:
             raise ValueError(
                 "LangImbTrainer learns languages and labels from data: pass train_dataset or eval_dataset, or a model "
                 "trained with it."
             )
-        policy = self.args.missing_cell_policy
-        self._cell_weights = cell_weights(self.distribution, self.args.class_weighting, missing_cell_policy=policy)
-        self.weights = torch.tensor(self._cell_weights, dtype=torch.float32)
-        if self.train_dataset is not None:
-            self._write_axes(self.model)
-
-    def _write_axes(self, model: PreTrainedModel) -> None:
-        """Write languages, labels, counts and weights into the configuration, which every checkpoint contains."""
-        name_labels(model.config, self.distribution.labels)
-        names = class_names(model.config)
-        model.config.langimb = axes_of(self.distribution, self.args.class_weighting, self._cell_weights, names)
+        return count(first, "eval_dataset")
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         """`Trainer`'s sampler; batches grouped by length are shuffled: length correlates with language and label."""

@@ -1,6 +1,7 @@
 """Bad training data and arguments: the message says what was expected, what was got and what to do."""
 
 import pytest
+import torch
 from by_hand import UNFIT, without
 from datasets import ClassLabel
 from transformers import BertForTokenClassification, TrainingArguments
@@ -52,9 +53,13 @@ def test_languages_named_by_numbers_are_refused(build, rows):
     assert build(data=numbers).distribution.languages == ("0", "1", "2")
 
 
-def test_a_language_unseen_in_training_cannot_train(build, rows):
-    trainer = build(weighting="per_language", batch=21)
-    trainer.train_dataset = rows.map(lambda row: {"language": "de"})
+def test_a_batch_of_unknown_language_cannot_train(build, bert_tokenizer):
+    class Forgetful(DataCollatorWithLanguage):
+        def __call__(self, features):
+            return super().__call__(features) | {"language_ids": torch.full([len(features)], -1)}
+
+    collator = Forgetful(bert_tokenizer, languages=["en", "fr", "ja"])
+    trainer = build(weighting="per_language", batch=21, keywords={"data_collator": collator})
     with pytest.raises(ValueError, match="have a language that is not one of en, fr, ja"):
         trainer.train()
 

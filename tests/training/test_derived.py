@@ -1,0 +1,150 @@
+"""Weights, counts, adapters and axes belong to the training that runs, whatever the Trainer was made with."""
+
+import pytest
+import torch
+from by_hand import assert_same_weights, without
+
+from hf_langimb import LangImbTrainer, cell_weights
+
+SCHEMES = ("none", "per_language", "joint")
+
+
+@pytest.fixture
+def search(bert_tokenizer, tiny_bert, rows, training_arguments):
+    """Function (name, values, **arguments): {value: (model, axes of its configuration, logs)} of a search."""
+
+    def run(name, values, lora_rank=0, **arguments):
+        kept = {}
+
+        class Kept(LangImbTrainer):
+            def save_model(self, *args, **kwargs):
+                return None
+
+        trainer = Kept(
+            args=training_arguments(
+                eval_strategy="steps", eval_steps=30, max_steps=30, lora_rank=lora_rank, **arguments
+            ),
+            train_dataset=rows,
+            eval_dataset=rows,
+            processing_class=bert_tokenizer,
+            model_init=lambda: tiny_bert(),  # without arguments
+        )
+
+        def objective(metrics):
+            kept[getattr(trainer.args, name)] = {
+                "model": {key: value.detach().clone() for key, value in trainer.model.named_parameters()},
+                "axes": dict(trainer.model.config.langimb),
+                "loss": metrics["eval_loss"],
+            }
+            return metrics["eval_loss"]
+
+        trainer.hyperparameter_search(
+            lambda trial: {name: trial.suggest_categorical(name, list(values))},
+            objective,
+            n_trials=len(values),
+            backend="optuna",
+            direction="minimize",
+            sampler=__import__("optuna").samplers.GridSampler({name: list(values)}),
+        )
+        return kept
+
+    return run
+
+
+def alone(build, **arguments):
+    trainer = build(mask_length=None, max_steps=30, **arguments)
+    trainer.train()
+    return trainer
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [("class_weighting", SCHEMES), ("masked_entropy_weight", (0.0, 1.0)), ("head_learning_rate", (0.01, 0.05))],
+)
+def test_each_trial_of_a_search_is_the_training_alone(search, build, name, values):
+    found = search(name, values)
+    assert set(found) == set(values)
+    for value, trial in found.items():
+        single = alone(build, **{name: value})
+        assert_same_weights(single.model, trial["model"])
+        assert trial["axes"] == single.model.config.langimb
+    first, *others = found.values()
+    for other in others:
+        assert any((first["model"][key] - other["model"][key]).abs().max() > 1e-4 for key in first["model"])
+
+
+def test_a_search_over_adapters(search):
+    found = search("lora_rank", (0, 4))
+    assert any("lora" in key for key in found[4]["model"]) and not any("lora" in key for key in found[0]["model"])
+
+
+def test_a_misspelled_scheme_in_a_search_is_refused(search):
+    with pytest.raises(ValueError, match="Unknown class weighting 'per_langauge'"):
+        search("class_weighting", ("per_langauge",))
+
+
+def test_another_train_dataset(build, rows):
+    trainer = build(weighting="per_language")
+    fewer = without(rows, "ja")
+    trainer.train_dataset = fewer
+    trainer.train()
+    assert trainer.distribution.languages == ("en", "fr")
+    assert trainer.weights.tolist() == [
+        [pytest.approx(weight) for weight in row] for row in cell_weights(trainer.distribution, "per_language")
+    ]
+    assert trainer.model.config.langimb["languages"] == ["en", "fr"]
+
+
+def test_changed_arguments(build):
+    trainer = build(weighting="none", max_steps=3)
+    trainer.train()
+    assert trainer.model.config.langimb["class_weighting"] == "none"
+    trainer.args.class_weighting = "per_language"
+    trainer.train()
+    assert trainer.model.config.langimb["class_weighting"] == "per_language"
+    assert trainer.weights.max() > 1.5
+
+
+def test_given_optimizers(build, tiny_bert):
+    for number, arguments, message in (
+        (None, {"lora_rank": 4}, r"optimizer has 0 of .* trainable parameters in exactly one group"),
+        (None, {"head_learning_rate": 0.1}, "head_learning_rate is for the Trainer's own optimizer"),
+        (3, {}, r"optimizer has 3 of .* trainable"),
+    ):
+        model = tiny_bert()
+        optimizer = torch.optim.AdamW(list(model.parameters())[:number], lr=0.05)
+        with pytest.raises(ValueError, match=message):
+            build(model, keywords={"optimizers": (optimizer, None)}, **arguments)
+    model = tiny_bert()
+    before = model.classifier.weight.detach().clone()
+    build(model, keywords={"optimizers": (torch.optim.AdamW(model.parameters(), lr=0.05), None)}).train()
+    assert (model.classifier.weight != before).any()
+
+
+def test_adapters_follow_the_arguments(build):
+    trainer = build(lora_rank=0)
+    trainer.args.lora_rank = 4
+    trainer.train()
+    moved = [values.abs().max() for name, values in trainer.model.named_parameters() if "lora_B" in name]
+    assert moved and min(moved) > 0, "they start at 0"
+    trainer.args.lora_rank = 2
+    with pytest.raises(ValueError, match=r"has adapters of rank 4, lora_rank is 2 now: pass model_init"):
+        trainer.train()
+
+
+def test_a_repetition_with_a_smaller_batch(build, monkeypatch):
+    trainer = build(weighting="per_language", batch=8, max_steps=4, auto_find_batch_size=True, log_every=4)
+    step, seen = LangImbTrainer.training_step, []
+
+    def full(self, model, inputs, *args):
+        seen.append(len(inputs["labels"]))
+        if len(seen) == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return step(self, model, inputs, *args)
+
+    monkeypatch.setattr(LangImbTrainer, "training_step", full)
+    trainer.train()
+    assert seen[:2] == [8, 8] and seen[2] < 8
+    logged = [entry for entry in trainer.state.log_history if "loss" in entry]
+    for entry in logged:
+        assert entry["loss_classification"] == pytest.approx(entry["loss"], abs=1e-4)
