@@ -37,6 +37,8 @@ def encode_column(column: Any, name: str) -> tuple[tuple[Any, ...], np.ndarray]:
             f"has {array.null_count:,} null entries of {len(array):,}; every row needs one. Fill them in or filter "
             "these rows out."
         )
+    elif pa.types.is_nested(array.type):
+        problem = f"has lists ({array.type}); expected one {name} per text (several labels per text are not supported)."
     elif not any(accepts(array.type) for accepts in _ACCEPTED):
         # `datasets` reads mixed types as JSON
         kind = "mixed types" if isinstance(array.type, pa.JsonType) else f"type {array.type}"

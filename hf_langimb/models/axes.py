@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,8 @@ from hf_langimb.counts.columns import class_label_names
 from hf_langimb.counts.distribution import JointDistribution
 from hf_langimb.data.rows import arrow_columns
 from hf_langimb.files import read_json
+
+logger = logging.getLogger(__name__)
 
 AXES_FILE = "langimb.json"
 IGNORED_LABEL = -100
@@ -78,27 +82,55 @@ def set_class_names(config: Any, names: Sequence[str]) -> None:
     config.label2id = {name: i for i, name in enumerate(names)}
 
 
-def name_labels(config: Any, labels: Sequence[Any]) -> None:
-    """Write the names of a ClassLabel to a model's configuration if that still has LABEL_0, LABEL_1, ...
+def name_labels(config: Any, distribution: JointDistribution) -> None:
+    """Write the names of a ClassLabel to a model's configuration, unless it has the same names, however spelled.
 
     Raises:
-        ValueError: the configuration has the same names in another order.
+        ValueError: the configuration has some of the names for other classes, or integer labels may be ids or names.
     """
-    named = class_names(config)
-    if named != list(labels) and set(named) == set(labels):
-        ids = {name: i for i, name in enumerate(named)}
+    named, labels = class_names(config), distribution.labels
+    ours, theirs = [_folded(name) for name in named], [_folded(label) for label in labels]
+    if all(isinstance(label, str) for label in labels):
+        if ours == theirs:
+            return
+        if {*ours} & {*theirs}:
+            ids = {label: i for i, label in enumerate(labels)}
+            order = f"dataset.align_labels_with_mapping({dict(zip(named, range(len(named)), strict=True))}, column)"
+            raise ValueError(
+                f"The model's id2label has the classes {', '.join(named)}, the data have {', '.join(labels)}: "
+                f"{f'use {order}, or ' if {*ours} == {*theirs} else ''}load the model with label2id={ids}."
+            )
+        if unnamed(named):
+            set_class_names(config, labels)
+        else:
+            logger.warning("The model keeps its names %s for the labels %s of the data.", named, list(labels))
+        return
+    used = [text for text, rows in zip(theirs, distribution.counts.sum(axis=0), strict=True) if rows]
+    if ours != theirs and {*used} <= {*ours}:
         raise ValueError(
-            f"The model's id2label has the order {', '.join(named)}, the data have {', '.join(labels)}: use "
-            f"dataset.align_labels_with_mapping({ids}, column), or load the model with the id2label of the data."
+            f"The model's id2label has the classes {', '.join(named)}, so that the labels {', '.join(used)} may be "
+            "names or class ids: use a ClassLabel, or load the model with other names."
         )
-    if unnamed(named) and all(isinstance(label, str) for label in labels):
-        set_class_names(config, labels)
+
+
+def _folded(value: Any) -> str:
+    """A label without case, blanks, - and _; numbers by their value, also 1.0 and "1"."""
+    text = str(value).strip()
+    number = whole(text)
+    return re.sub(r"[\s_-]+", "", text).casefold() if number is None else str(number)
+
+
+def whole(value: Any) -> int | None:
+    """A whole number, also as text or a float; None for anything else."""
+    found = re.fullmatch(r"(-?\d+)(\.0*)?", str(int(value) if isinstance(value, bool) else value).strip())
+    return int(found[1]) if found else None
 
 
 def match_labels(dataset: Dataset, names: Sequence[str]) -> pa.Array:
-    """The label of each row by the model's name for it, ignoring case; class ids are positions among the names.
+    """The label of each row by the model's name for it, string[N]; null where a row has none.
 
-    string[N], null where a row has no label: null, or -1 in a ClassLabel.
+    All labels are names (case, blanks, - and _ do not matter; numbers, also whole floats, are compared by value), or
+    all are class ids, positions among the names. A -1 beside class ids or in a ClassLabel is no label.
 
     Args:
         dataset: rows with a column `label`.
@@ -114,16 +146,23 @@ def match_labels(dataset: Dataset, names: Sequence[str]) -> pa.Array:
     given = column.dictionary.to_pylist()
     if classes := class_label_names(dataset, "label"):
         given = [None if value < 0 else classes[value] for value in given]
-    folded = {name.casefold(): name for name in names}
-    known = folded if len(folded) == len(names) else {}
-    ids = dict(enumerate(names))
-    given = [ids.get(v, v) if isinstance(v, int) else v and known.get(str(v).casefold(), v) for v in given]
-    if unknown := sorted({str(value) or "''" for value in given if value is not None and value not in names}):
-        advice = "rename them"
-        if unnamed(names):
-            advice += ", or say what the model's classes are (id2label in its config.json; --labels of evaluate.py)"
-        raise ValueError(
-            f"Labels {', '.join(unknown)} are not among those of the model, {', '.join(names)} (class ids 0 to "
-            f"{len(names) - 1}): {advice}."
-        )
-    return pa.array(given, pa.string()).take(column.indices)
+    folded = {_folded(name): name for name in names}
+    ways: tuple[tuple[Any, Any], ...] = (
+        (folded if len(folded) == len(names) else {}, _folded),
+        (dict(enumerate(names)), whole),
+    )
+    lacking = []
+    for known, key in ways:
+        matched = [None if value is None else known.get(key(value)) for value in given]
+        pairs = [(value, name) for value, name in zip(given, matched, strict=True) if value is not None]
+        lacking.append([value for value, name in pairs if name is None and not (key is whole and whole(value) == -1)])
+        if not lacking[-1]:
+            return pa.array(matched, pa.string()).take(column.indices)
+    unknown = sorted({str(value) or "''" for value in min(lacking, key=len)})
+    advice = "rename them"
+    if unnamed(names):
+        advice += ", or say what the model's classes are (id2label in its config.json; --labels of evaluate.py)"
+    raise ValueError(
+        f"Labels {', '.join(unknown)} are not among those of the model, {', '.join(names)} (class ids 0 to "
+        f"{len(names) - 1}): {advice}."
+    )

@@ -83,6 +83,8 @@ def _misfit(names: Sequence[Any], named: bool, classes: int, column: str, all_us
         fits = lowest >= 0 and (highest == classes - 1 if all_used else highest < classes)
         found = f"labels {lowest} to {highest}"
         advice = f"load the model with num_labels={highest + 1}; if classes have no rows, declare all in a ClassLabel"
+        if lowest < 0:
+            advice = f"leave out the rows labeled {lowest}, or label them {IGNORED_LABEL}, which the loss ignores"
     else:
         fits = False
         found = f"{type(labels[0]).__name__} such as {labels[0]!r}" if labels else f"only {IGNORED_LABEL} (ignored)"

@@ -96,7 +96,7 @@ class LangImbTrainer(PublishingTrainer):
             raise ValueError(problem)
         if self.train_dataset is not None:  # every checkpoint contains the configuration
             counted, config = self._present(), self.model.config
-            name_labels(config, counted.distribution.labels)
+            name_labels(config, counted.distribution)
             weighted = self.args.class_weighting, counted.cell_weights
             config.langimb = axes_of(counted.distribution, *weighted, class_names(config))
 
@@ -275,10 +275,12 @@ class LangImbTrainer(PublishingTrainer):
         """Sum of w * CE over items of the full batch, plus the masked-input entropy; see the class."""
         logits = outputs.logits if hasattr(outputs, "logits") else outputs[0]
         rows = logits[: len(labels)]
-        if logits.dim() != 2 or (labels >= logits.shape[1]).any():
+        wrong = (labels >= logits.shape[-1]) | ((labels < 0) & (labels != IGNORED_LABEL))
+        if logits.dim() != 2 or wrong.any():
             raise ValueError(
-                f"Expected logits [rows, classes] and labels below {logits.shape[-1]}, the outputs of the model, got "
-                f"logits {list(logits.shape)} and labels up to {labels.max().item()}: one label per text."
+                f"Expected logits [rows, classes] and labels from 0 to {logits.shape[-1] - 1}, the outputs of the "
+                f"model, got logits {list(logits.shape)} and labels {labels.min().item()} to {labels.max().item()}: "
+                f"one label per text, and {IGNORED_LABEL} for rows that the loss ignores."
             )
         smoothing = self.args.label_smoothing_factor
         own = losses.weighted_cross_entropy(rows, labels, self._language_ids, self.weights, smoothing)

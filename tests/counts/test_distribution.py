@@ -321,7 +321,7 @@ def test_bad_columns():
         (["fr", "en"], [0.0, 1.0], "label column .*double; expected strings, .*cast_column"),
         (["fr", "en"], pd.Series([0.5, 1.5]).astype("category"), "double"),
         (["fr", "en"], ["a", 1], "label column mixes types"),
-        (["fr", "en"], [[1], [0, 1]], "list.*expected strings, integers or booleans"),
+        (["fr", "en"], [[1], [0, 1]], "list.*expected one label per text"),
         (["fr", "en"], np.eye(2, dtype=int), "not one-dimensional"),
         (NULL_CODED, ["a", "b"], "language column has 1 null entries of 2"),
     ):

@@ -115,7 +115,7 @@ def test_class_ids_numbered_otherwise_or_without_output_are_refused_wherever_the
         with pytest.raises(ValueError, match=message):
             call()
     assert trainer.evaluate(one)["eval_loss"] > 0
-    with pytest.raises(ValueError, match=r"labels below 3, the outputs of the model, got .* labels up to 5"):
+    with pytest.raises(ValueError, match=r"labels from 0 to 2, the outputs of the model, got .* labels 5 to 5"):
         build().evaluate(relabeled(rows, lambda label: 5, "int64"))
 
 

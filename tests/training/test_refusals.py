@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from by_hand import UNFIT, without
+from by_hand import UNFIT, relabeled, without
 from datasets import ClassLabel
 from transformers import BertForTokenClassification, TrainingArguments
 
@@ -53,6 +53,22 @@ def test_languages_named_by_numbers_are_refused(build, rows):
     assert build(data=numbers).distribution.languages == ("0", "1", "2")
 
 
+def test_rows_without_a_label_and_other_kinds_of_problems(build, rows, tiny_bert):
+    with_none = relabeled(rows, lambda label: label - 1, "int64")
+    advice = r"labels -1 to 1: leave out the rows labeled -1, or label them -100, which the loss ignores"
+    with pytest.raises(ValueError, match=advice):
+        build(data=with_none)
+    for way in ("evaluate", "predict"):
+        with pytest.raises(ValueError, match=r"labels from 0 to 2, .* labels -1 to 1: one label per text, and -100"):
+            getattr(build(batch=21, per_device_eval_batch_size=21), way)(with_none)
+    for kind in ("multi_label_classification", "regression"):
+        with pytest.raises(ValueError, match=f"problem_type '{kind}', but each text has one label: set it to 'single"):
+            build(tiny_bert(problem_type=kind))
+    with pytest.raises(ValueError, match=r"expected one label per text \(several labels per text are not supported\)"):
+        build(data=rows.map(lambda row: {"label": [0.0, 1.0, 0.0]}))
+    build(tiny_bert(problem_type="single_label_classification")).train()
+
+
 def test_a_batch_of_unknown_language_cannot_train(build, bert_tokenizer):
     class Forgetful(DataCollatorWithLanguage):
         def __call__(self, features):
@@ -87,7 +103,7 @@ def test_models_and_collators_that_do_not_fit_are_refused(build, tiny_bert, rows
     with pytest.raises(ValueError, match=r"Expected a sequence-classification model, got BertForToken.*: load it"):
         build(BertForTokenClassification(tiny_bert().config))
     model = tiny_bert(id2label={0: "b", 1: "a", 2: "c"}, label2id={"b": 0, "a": 1, "c": 2})
-    with pytest.raises(ValueError, match="id2label has the order b, a, c, the data have a, b, c"):
+    with pytest.raises(ValueError, match=r"id2label has the classes b, a, c, the data have a, b, c: use dataset.align"):
         build(model, rows.cast_column("label", ClassLabel(names=["a", "b", "c"])))
     orders = (["en", "fr", "ja"], ["fr", "en", "ja"])
     own, other = (DataCollatorWithLanguage(bert_tokenizer, languages=order) for order in orders)
