@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow.types import is_boolean, is_integer, is_large_string, is_null, is_string, is_string_view
 
-_BATCH_ROWS = 1_000_000
+_BATCH_ROWS, _TRANSFORMED_ROWS = 1_000_000, 1000
 # is_null: no rows, or only nulls, which have their own message
 _ACCEPTED = (is_integer, is_boolean, is_string, is_large_string, is_string_view, is_null)
 
@@ -120,8 +120,14 @@ def require_columns(dataset: Any, columns: dict[str, str]) -> None:
 def column_batches(dataset: Any, language_column: str, label_column: str) -> Iterable[tuple[Any, Any]]:
     """Pairs of column chunks, as Arrow where the data set can give it; see `require_columns` for errors."""
     columns = {"language": language_column, "label": label_column}
+    if getattr(dataset, "format", {}).get("type") == "custom":  # a transform, whose rows are those that are trained on
+        for first in range(0, len(dataset), _TRANSFORMED_ROWS):
+            batch = dataset[first : first + _TRANSFORMED_ROWS]
+            require_columns(batch, columns)
+            yield _plain(batch[language_column]), _plain(batch[label_column])
+        return
     declared = hasattr(dataset, "select_columns")
-    rows = [dataset] if declared else list(dataset)
+    rows = [dataset] if declared else list(_rows(dataset))
     if declared and dataset.column_names is None:
         rows = list(dataset.take(1))
     for row in rows:
@@ -130,4 +136,22 @@ def column_batches(dataset: Any, language_column: str, label_column: str) -> Ite
         for table in dataset.select_columns([*columns.values()]).with_format("arrow").iter(batch_size=_BATCH_ROWS):
             yield table[language_column], table[label_column]
     elif rows:
-        yield [row[language_column] for row in rows], [row[label_column] for row in rows]
+        yield _plain(row[language_column] for row in rows), _plain(row[label_column] for row in rows)
+
+
+def first_row(dataset: Any) -> Any:
+    """The first row of a data set as it is trained on, None where there is none."""
+    return next(iter(_rows(dataset)), None)
+
+
+def _rows(dataset: Any) -> Iterable[Any]:
+    """Rows in their order: by index where the number of rows is known, as a DataLoader reads them."""
+    if hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__") and not hasattr(dataset, "keys"):
+        return (dataset[i] for i in range(len(dataset)))
+    rows: Iterable[Any] = dataset
+    return rows
+
+
+def _plain(values: Iterable[Any]) -> list[Any]:
+    """Values without the tensor or array around each."""
+    return [value.tolist() if hasattr(value, "tolist") else value for value in values]

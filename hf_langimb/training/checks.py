@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from hf_langimb.counts.columns import class_label_names
+from hf_langimb.counts.columns import class_label_names, first_row
 from hf_langimb.counts.distribution import JointDistribution
 from hf_langimb.models.axes import IGNORED_LABEL
 
@@ -17,7 +17,7 @@ def count_for_model(
     dataset: Any,
     name: str,
     *,
-    classes: int,
+    classes: int | None,
     language_column: str,
     label_names: Sequence[str],
     trained: JointDistribution | None = None,
@@ -25,6 +25,7 @@ def count_for_model(
     """Count a data set with a language and a label column on all classes (outputs) of a model.
 
     Args:
+        classes: None where the model does not say how many it has: as many as the labels need.
         name: of the data set, for messages; "train_dataset" must use the model's highest output.
         label_names: columns that the Trainer uses as label, before `label`, `labels` and `label_ids`.
         trained: counts of the training data, where every language and label must have rows.
@@ -37,6 +38,11 @@ def count_for_model(
         column = _label_column(dataset, language_column, label_names)
         counted = JointDistribution.from_dataset(dataset, language_column, column)
         named = class_label_names(dataset, column) is not None
+        if classes is None:
+            highest = counted.labels[-1]
+            classes = (
+                len(trained.labels) if trained else len(counted.labels) if named or not _is_id(highest) else highest + 1
+            )
         problem = _misfit(counted.labels, named, classes, column, all_used=name == "train_dataset")
         if not problem:
             counted = counted if named else _on_all_classes(counted, classes)
@@ -52,7 +58,8 @@ def count_for_model(
 def _label_column(dataset: Any, language_column: str, label_names: Sequence[str]) -> str:
     """Name of the one label column."""
     names = getattr(dataset, "column_names", None)
-    present = names or next(iter(dataset), None)
+    transformed = getattr(dataset, "format", {}).get("type") == "custom"
+    present = first_row(dataset) if transformed or not names else names
     if isinstance(names, dict) or not isinstance(present, list | Mapping):  # splits, no rows: counting reports it
         return "label"
     found = [name for name in dict.fromkeys([*label_names, "label", "labels", "label_ids"]) if name in present]
@@ -78,7 +85,7 @@ def _misfit(names: Sequence[Any], named: bool, classes: int, column: str, all_us
     if named:
         fits, found = len(labels) == classes, f"{len(labels)} classes ({', '.join(labels)})"
         advice = f"load the model with num_labels={len(labels)}"
-    elif labels and type(labels[0]) is int:
+    elif labels and _is_id(labels[0]):
         lowest, highest = labels[0], labels[-1]
         fits = lowest >= 0 and (highest == classes - 1 if all_used else highest < classes)
         found = f"labels {lowest} to {highest}"
@@ -92,6 +99,11 @@ def _misfit(names: Sequence[Any], named: bool, classes: int, column: str, all_us
     if fits:
         return None
     return f"The model has outputs for labels 0 to {classes - 1}, but the column {column!r} has {found}: {advice}."
+
+
+def _is_id(label: Any) -> bool:
+    """Whether a label is an integer, which booleans are not."""
+    return type(label) is int
 
 
 def _on_all_classes(counted: JointDistribution, classes: int) -> JointDistribution:

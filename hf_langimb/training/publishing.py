@@ -107,7 +107,7 @@ class PublishingTrainer(Trainer):
 
         Takes what `Trainer.create_model_card` takes; `tasks`, `dataset` and `dataset_args` are not used.
         """
-        folder, axes = Path(self.args.output_dir), getattr(self.model.config, "langimb", None)
+        folder, axes = Path(self.args.output_dir), getattr(getattr(self.model, "config", None), "langimb", None)
         if axes is None:  # not trained with this package
             super().create_model_card(*args, **kwargs)
         elif self.is_world_process_zero():

@@ -29,6 +29,11 @@ from hf_langimb.training.sampler import ShuffledBatches
 logger = logging.getLogger(__name__)
 
 
+def _stored_axes(model: Any) -> Any:
+    """Languages, labels, counts and weights in the configuration of a trained model, None where it has none."""
+    return getattr(getattr(model, "config", None), "langimb", None)
+
+
 class _Counted(NamedTuple):
     """Counts and class weights, and what they were made from."""
 
@@ -71,6 +76,7 @@ class LangImbTrainer(PublishingTrainer):
         self.args = args or LangImbTrainingArguments()
         self._counted: _Counted | None = None
         self._inner_collator: Any = None  # pads what ours collates
+        self._axes: dict[str, Any] | None = None  # of the training data
         if not isinstance(self.args, LangImbTrainingArguments):
             raise TypeError(f"Expected args of type LangImbTrainingArguments, got {type(args).__name__}.")
         if kwargs.get("compute_loss_func", self) is None:
@@ -89,16 +95,20 @@ class LangImbTrainer(PublishingTrainer):
         if not isinstance(self.data_collator, DataCollatorWithLanguage):
             self._inner_collator = self.data_collator
         if self._inner_collator is not None:
-            names: dict[str, Any] = {"languages": self.distribution.languages}
-            names["language_column"] = self.args.language_column
-            self.data_collator = DataCollatorWithLanguage(self.processing_class, **names, collator=self._inner_collator)
+            axis: dict[str, Any] = {"languages": self.distribution.languages}
+            axis["language_column"] = self.args.language_column
+            self.data_collator = DataCollatorWithLanguage(self.processing_class, **axis, collator=self._inner_collator)
         if problem := self._problem():
             raise ValueError(problem)
         if self.train_dataset is not None:  # every checkpoint contains the configuration
-            counted, config = self._present(), self.model.config
-            name_labels(config, counted.distribution)
-            weighted = self.args.class_weighting, counted.cell_weights
-            config.langimb = axes_of(counted.distribution, *weighted, class_names(config))
+            counted, config = self._present(), getattr(self.model, "config", None)
+            names = [str(label) for label in counted.distribution.labels]
+            if config is not None:
+                name_labels(config, counted.distribution)
+                names = class_names(config)
+            self._axes = axes_of(counted.distribution, self.args.class_weighting, counted.cell_weights, names)
+            if config is not None:
+                config.langimb = self._axes
 
     def _problem(self) -> str | None:
         """Why these arguments do not work together, and what to do; None if they do."""
@@ -185,7 +195,7 @@ class LangImbTrainer(PublishingTrainer):
         """Counts and weights, made again where the arguments, the model or the data are others than before."""
         args, data = self.args, self.train_dataset
         evaluated = self.eval_dataset if data is None else None
-        objects = data, evaluated, self.model.config
+        objects = data, evaluated, getattr(self.model, "config", None)
         settings = args.class_weighting, args.missing_cell_policy, args.language_column
         known = self._counted
         if known is None or known.settings != settings or any(map(is_not, known.objects, objects)):
@@ -199,7 +209,7 @@ class LangImbTrainer(PublishingTrainer):
         """Count the training data, else take the checkpoint's counts, else count the evaluation data."""
         count = partial(
             count_for_model,
-            classes=self.model.config.num_labels,
+            classes=getattr(getattr(self.model, "config", None), "num_labels", None),
             language_column=self.args.language_column,
             label_names=self.label_names,
         )
@@ -210,7 +220,7 @@ class LangImbTrainer(PublishingTrainer):
             for name, dataset in selecting_datasets(evaluated, self.args.metric_for_best_model).items():
                 count(dataset, name, trained=counted)
             return counted
-        if stored := getattr(self.model.config, "langimb", None):
+        if stored := _stored_axes(self.model):
             return JointDistribution(*(stored[key] for key in ("languages", "labels", "counts")))
         if first is None:
             raise ValueError(
@@ -260,20 +270,31 @@ class LangImbTrainer(PublishingTrainer):
         if mask is not None:
             labels = inputs.pop("labels")
             inputs = losses.append_masked_row(inputs, self.processing_class, **mask) | {"labels": labels}
-        return super().compute_loss(model, inputs, *args, **kwargs)
+        found = super().compute_loss(model, inputs, *args, **kwargs)
+        if isinstance(found, tuple) and isinstance(found[1], tuple) and losses.logits_of(found[1]) is found[1][0]:
+            return found[0], (None, *found[1])  # `Trainer` takes the first of a tuple for a loss
+        return found
 
     def _draw_mask(self, inputs: dict[str, torch.Tensor]) -> dict[str, int] | None:
         """A random row of the batch and a length from 1 to the batch's longest content; None if all texts are empty."""
-        content = losses.is_content(inputs["input_ids"], self.processing_class).sum(dim=1)
+        ids = inputs["input_ids"]
+        content = losses.is_content(ids, self.processing_class).sum(dim=1)
         with_content = content.nonzero().flatten().tolist()
         if not with_content:
             return None
         # Python's generator: checkpoints keep its state, and order of rows and dropout do not depend on it
-        return {"row": random.choice(with_content), "length": random.randint(1, int(content.max()))}
+        row = random.choice(with_content)
+        read = (
+            inputs["attention_mask"][row]
+            if "attention_mask" in inputs
+            else ids[row] != self.processing_class.pad_token_id
+        )
+        room = ids.shape[1] - int(read.sum()) + int(content[row])  # the batch is as wide as the model reads
+        return {"row": row, "length": random.randint(1, min(int(content.max()), room))}
 
     def _loss(self, outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
         """Sum of w * CE over items of the full batch, plus the masked-input entropy; see the class."""
-        logits = outputs.logits if hasattr(outputs, "logits") else outputs[0]
+        logits = losses.logits_of(outputs)
         rows = logits[: len(labels)]
         wrong = (labels >= logits.shape[-1]) | ((labels < 0) & (labels != IGNORED_LABEL))
         if logits.dim() != 2 or wrong.any():
@@ -363,6 +384,6 @@ class LangImbTrainer(PublishingTrainer):
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """`Trainer`'s, with the axes next to the weights: a folder of adapters has no configuration for them."""
-        if self.args.should_save and (axes := getattr(self.model.config, "langimb", None)):
+        if self.args.should_save and (axes := self._axes or _stored_axes(self.model)):
             write_json(Path(output_dir or self.args.output_dir, AXES_FILE), axes)
         super().save_model(output_dir, _internal_call)
