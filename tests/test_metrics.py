@@ -95,3 +95,16 @@ def test_in_a_trainer_rows_keep_their_order(bert_tokenizer, build, tiny_dataset,
     expected = evaluate_predictions(rows["language"][:], rows["label"][:], output.predictions.argmax(-1).tolist())
     for language, part in expected["by_language"].items():
         assert found[f"eval_accuracy_{language}"] == pytest.approx(part["accuracy"])
+
+
+@pytest.mark.parametrize("column", ["predictions", "references", "languages"])
+@pytest.mark.parametrize("kind", [int, str])
+def test_nulls_are_refused(tmp_path, column, kind):
+    columns = {"predictions": [kind(1), kind(0)], "references": [kind(1), kind(1)], "languages": ["en", "fr"]}
+    columns[column] = [columns[column][0], None]
+    with pytest.raises(ValueError, match=f"The {column[:-1]} column has 1 null entries of 2"):
+        load("per_language_accuracy", tmp_path).compute(**columns)
+    if column != "references":
+        columns.pop("references")
+        with pytest.raises(ValueError, match=r"column has 1 null entries of 2|1 null"):
+            load("language_reliance", tmp_path).compute(**columns)

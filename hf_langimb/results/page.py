@@ -58,9 +58,14 @@ def write_report(folder: str | Path, output: str | Path | None = None, *, shown:
 
 def write_figures(figures: Figures, folder: Path) -> None:
     """The figures of the page as SVG files of their own."""
+    taken: set[str] = set()
     for name, svg in (item for panels in figures.values() for item in panels.items()):
+        file = file_name(name)
+        while file in taken:  # "a/b" and "a b"
+            file += "_"
+        taken.add(file)
         alone = svg.replace("<svg", '<svg style="color: #1a1a1a; background: #ffffff"', 1)
-        write_text(folder / f"{file_name(name)}.svg", alone)
+        write_text(folder / f"{file}.svg", alone)
 
 
 def render(results: Results, figures: Figures, environment: dict[str, Any], sentences: Sequence[Any] = ()) -> str:
@@ -118,7 +123,7 @@ def draw(results: Results) -> Figures:
     setups, labels, found = results["setups"], results["labels"], results["attributions"]
     probe = plots.to_svg(plots.probe_bars(results), "Accuracy of the probe. The same numbers are in its table.")
     figures: Figures = {"labels": {}, "probe": {"probe": probe}}
-    for plan in (name for name in results["data"] if name.startswith("train/")):
+    for plan in [name for name in results["data"] if name.startswith("train/")] or list(results["data"]):
         audit, rows = results["data"][plan], []
         for language, row in zip(audit["languages"], audit["row_shares"], strict=True):
             shares = [f"{label} {share or 0:.0%}" for label, share in zip(audit["labels"], row, strict=True)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import textwrap
 from collections.abc import Sequence
 from html import escape
 from typing import Any
@@ -62,11 +63,13 @@ def prediction_bars(results: Results, setup: str) -> Figure:
     }
     if len(languages) > MANY:
         return joint_heatmap(languages, labels, shares[setup], setup)
-    axes = _axes()
+    names = [_wrapped(label) for label in labels]
+    long = any("\n" in name for name in names)
+    axes = _axes(2.2 + 1.1 * len(labels) if long else 4.2)
     for i, (language, of_language) in enumerate(zip(languages, shares[setup], strict=False)):
         _bars(axes, i, len(languages), language, of_language)
     axes.axhline(1 / len(labels), color=_INK, linewidth=0.8, linestyle=":")
-    axes.set_xticks(range(len(labels)), [str(label) for label in labels], rotation=20, ha="right")
+    axes.set_xticks(range(len(labels)), names, rotation=0 if long else 20, ha="center" if long else "right")
     highest = max(float(table.max()) for table in shares.values())
     return _finished(axes, "language", ylim=(0, 1.05 * highest), ylabel="share of predictions", title=setup)
 
@@ -213,7 +216,7 @@ def _bars(
 
 def _labeled(axes: Axes, rows: Sequence[str], columns: Sequence[Any], texts: Any, black: Any, title: str) -> Figure:
     """A heat map with the names of its rows and columns and a text in each cell, black where it is bright."""
-    axes.set_xticks(range(len(columns)), [str(name) for name in columns])
+    axes.set_xticks(range(len(columns)), [_wrapped(name) for name in columns])
     axes.set_yticks(range(len(rows)), list(rows))
     for i, j in np.ndindex(black.shape):
         axes.text(j, i, texts[i][j], ha="center", va="center", color="black" if black[i, j] else "white")
@@ -230,6 +233,11 @@ def _finished(axes: Axes, names: str | None = None, **settings: Any) -> Figure:
     figure = axes.get_figure(root=True)
     assert figure
     return figure
+
+
+def _wrapped(name: Any) -> str:
+    """A name in lines that fit under a column or bars."""
+    return textwrap.fill(str(name), 16) or str(name)
 
 
 def _shown(name: Any) -> str:

@@ -17,7 +17,8 @@ from hf_langimb.counts.weighting import MISSING_CELL_POLICIES, WEIGHTING_SCHEMES
 class LangImbTrainingArguments(TrainingArguments):
     """`TrainingArguments` plus the language-aware loss.
 
-    Changed defaults of the parent: `logging_nan_inf_filter` is False (a loss that is not a number is shown).
+    Changed defaults of the parent: `logging_nan_inf_filter` is False (a loss that is not a number is shown), and
+    `dataloader_pin_memory` is False on a CPU.
     """
 
     language_column: str = HfArg(default="language", help="Column with each row's language (string or ClassLabel).")
@@ -30,6 +31,8 @@ class LangImbTrainingArguments(TrainingArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.device.type == "cpu":
+            self.dataloader_pin_memory = False  # torch would warn that there is nothing to pin it for
         sizes = ("gradient_accumulation_steps", "per_device_train_batch_size", "per_device_eval_batch_size")
         for name in ("learning_rate", "head_learning_rate", "masked_entropy_weight", "lora_rank", "seed", *sizes):
             low = int(name in sizes)

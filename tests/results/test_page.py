@@ -14,7 +14,7 @@ import hf_langimb
 from hf_langimb import attribute
 from hf_langimb.cli import main
 from hf_langimb.measures.attribution.store import AttributionStore, stack
-from hf_langimb.results.page import _verdict, draw, write_report
+from hf_langimb.results.page import _verdict, draw, write_figures, write_report
 from hf_langimb.results.page import render as render_page
 from hf_langimb.results.schema import read_results
 from hf_langimb.results.summary import compare, represented
@@ -129,6 +129,19 @@ def test_the_page_stands_alone_can_be_read_aloud_and_repeats_the_command(results
         "accelerate launch recipes/xnli.py --config mini --train_size 240 --text_columns a 'b c' "
         "--dataset_name 'my data' --seeds 5 --seed 0 --setups balanced imbalanced weighted"
     ) in Outline(render(results | {"flags": flags})).text
+
+
+def test_labels_that_differ_in_an_odd_character_have_a_file_each(tmp_path):
+    write_figures(
+        {"a": {"label-a/b": "<svg>1</svg>", "label-a b": "<svg>2</svg>"}, "b": {"label-a?b": "<svg>3</svg>"}}, tmp_path
+    )
+    assert {path.name for path in tmp_path.iterdir()} == {"label-a-b.svg", "label-a-b_.svg", "label-a-b__.svg"}
+
+
+def test_without_training_data_the_labels_of_the_test_set_are_shown(results):
+    results["data"] = {"test/natural": results["data"]["train/imbalanced"]}
+    assert list(draw(results)["labels"]) == ["labels-test-natural"]
+    assert "Heat map of test/natural" in render(results)
 
 
 def test_one_seed_few_measures_and_a_class_never_predicted(results):

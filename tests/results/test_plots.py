@@ -1,5 +1,6 @@
 """Figures: what they draw is what results.json says, told apart without color, the same bytes each time."""
 
+import itertools
 import re
 from pathlib import Path
 
@@ -28,6 +29,23 @@ def test_heat_map_shows_the_share_of_each_cell():
     assert [tick.get_text() for tick in figure.axes[0].get_yticklabels()] == ["en", "fr"]
     empty = plots.joint_heatmap(["en", "fr"], ["no", "yes"], [[3, 1], [0, 0]], "One language without rows")
     assert texts(empty.axes[0])[2:] == ["0 %", "0 %"]
+
+
+def test_long_names_of_labels_do_not_overlap(results):
+    """The boxes of neighboring tick labels, drawn."""
+    long = ["a label of forty characters, about so long", "another label of as many characters here", "a third one"]
+    results["labels"] = long
+    for figure in (
+        plots.joint_heatmap(["en", "fr"], long, np.ones((2, 3)), "Training data"),
+        plots.prediction_bars(results, "balanced"),
+    ):
+        figure.draw_without_rendering()
+        ticks = figure.axes[0].get_xticklabels()
+        assert [" ".join(tick.get_text().split()) for tick in ticks] == long
+        assert all("\n" in tick.get_text() for tick in ticks[:2])
+        if not ticks[0].get_rotation():
+            boxes = [tick.get_window_extent() for tick in ticks]
+            assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))
 
 
 def test_prediction_bars_are_the_mean_shares(results):

@@ -146,3 +146,7 @@ def test_a_mask_row_is_never_longer_than_the_model_reads(build, tiny_bert, rows,
         tiny_bert(max_position_embeddings=24), data=joined, entropy=1.0, mask_length=None, max_steps=40, batch=2
     )
     trainer.train()
+
+
+def test_memory_is_pinned_only_for_a_device(training_arguments):
+    assert training_arguments().dataloader_pin_memory is False

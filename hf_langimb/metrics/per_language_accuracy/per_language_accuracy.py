@@ -7,6 +7,8 @@ import evaluate
 import numpy as np
 import pandas as pd
 
+from hf_langimb.counts.columns import encode_columns
+
 DESCRIPTION = """\
 Accuracy over all rows, in each language, in the worst language, and in the worst cell (rows with one label in one
 language). A high accuracy over all rows can hide a low accuracy in one language, or for one label of a language.
@@ -37,6 +39,7 @@ class PerLanguageAccuracy(evaluate.Metric):
         return evaluate.MetricInfo(DESCRIPTION, citation="", features=features, inputs_description=INPUTS)
 
     def _compute(self, predictions: Any, references: Any, languages: Any) -> dict[str, float]:
+        encode_columns(prediction=predictions, reference=references, language=languages)  # refuses nulls
         right = np.asarray(predictions) == np.asarray(references)
         rows = pd.DataFrame({"right": right, "language": languages, "label": references})
         rows = rows[rows["label"] != -100]
