@@ -34,8 +34,8 @@ def test_yaml_gives_the_defaults_and_the_command_line_overrides(parse):
     assert (data.train_size, data.config_names, data.text_columns) == (50, ["fr", "en"], ["a", "b"])
     assert data.dataset_name == "mini_xnli"
     for value in ("yes", "off"):
-        recipe = parse(f"dataloader_pin_memory: {value}", "--no_dataloader_pin_memory")
-        assert recipe.training.dataloader_pin_memory is False
+        recipe = parse(f"log_on_each_node: {value}", "--no_log_on_each_node")
+        assert recipe.training.log_on_each_node is False
     assert parse("setups: [balanced, weighted]", "--setups", "imbalanced").data.setups == ["imbalanced"], "no addition"
 
 
@@ -66,8 +66,8 @@ def test_a_file_elsewhere_extends_by_name_or_by_path(parse, tmp_path):
     ("text", "expected"),
     [
         *((f"head_learning_rate: {value}", 5e-4) for value in ("5e-4", "0.0005", "'5e-4'", "5.0E-4")),
-        *((f"dataloader_pin_memory: {value}", True) for value in ("yes", "true")),
-        *((f"dataloader_pin_memory: {value}", False) for value in ("off", "'no'")),
+        *((f"log_on_each_node: {value}", True) for value in ("yes", "true")),
+        *((f"log_on_each_node: {value}", False) for value in ("off", "'no'")),
         *((f"one_language_per_item: {value}\nid_column: item", True) for value in ("yes", "true")),
         *((f"one_language_per_item: {value}", False) for value in ("off", "'no'")),
         ("train_size: null", None),
@@ -106,8 +106,8 @@ def test_a_configuration_extends_another(parse, tmp_path):
 def test_flags_are_the_words_of_the_user_alone(parse, tmp_path):
     (tmp_path / "base.yaml").write_text("learning_rate: 1e-3")
     assert parse("extends: base\ntrain_size: 100").flags == frozenset()
-    flags = parse("extends: base", "--weight-decay=0.1", "--no_dataloader_pin_memory").flags
-    assert flags == {"weight_decay", "dataloader_pin_memory"}
+    flags = parse("extends: base", "--weight-decay=0.1", "--no_log_on_each_node").flags
+    assert flags == {"weight_decay", "log_on_each_node"}
 
 
 # What does not fit.
