@@ -238,8 +238,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.getLogger("datasets.packaged_modules").setLevel(logging.CRITICAL)  # they also log what they raise
     try:
         options = _parser().parse_args([with_dashes(a) for a in (sys.argv[1:] if argv is None else argv)])
-        named = vars(options).keys() & {"model", "dataset", "run_folder", "repo_id"}
-        with ends_in_words("langimb"), about(*(getattr(options, name) for name in sorted(named, reverse=True))):
+        given = [
+            value for name, value in vars(options).items() if name in ("model", "dataset", "run_folder", "repo_id")
+        ]
+        with ends_in_words("langimb"), about(*given):
             options.run(options)
             sys.stdout.flush()
     except SystemExit as stop:  # argparse: 2 after a wrong argument, 0 after --help and --version

@@ -120,23 +120,28 @@ def require_columns(dataset: Any, columns: dict[str, str]) -> None:
 def column_batches(dataset: Any, language_column: str, label_column: str) -> Iterable[tuple[Any, Any]]:
     """Pairs of column chunks, as Arrow where the data set can give it; see `require_columns` for errors."""
     columns = {"language": language_column, "label": label_column}
-    if getattr(dataset, "format", {}).get("type") == "custom":  # a transform, whose rows are those that are trained on
-        for first in range(0, len(dataset), _TRANSFORMED_ROWS):
-            batch = dataset[first : first + _TRANSFORMED_ROWS]
+    if is_transformed(dataset):
+        for batch in dataset.iter(batch_size=_TRANSFORMED_ROWS):
             require_columns(batch, columns)
             yield _plain(batch[language_column]), _plain(batch[label_column])
-        return
-    declared = hasattr(dataset, "select_columns")
-    rows = [dataset] if declared else list(_rows(dataset))
-    if declared and dataset.column_names is None:
-        rows = list(dataset.take(1))
-    for row in rows:
-        require_columns(row, columns)
-    if declared:
+    elif hasattr(dataset, "select_columns"):
+        for row in dataset.take(1) if dataset.column_names is None else [dataset]:
+            require_columns(row, columns)
         for table in dataset.select_columns([*columns.values()]).with_format("arrow").iter(batch_size=_BATCH_ROWS):
             yield table[language_column], table[label_column]
-    elif rows:
-        yield _plain(row[language_column] for row in rows), _plain(row[label_column] for row in rows)
+    else:
+        found: list[tuple[Any, Any]] = []
+        for row in _rows(dataset):
+            require_columns(row, columns)
+            found.append((row[language_column], row[label_column]))
+        if found:
+            languages, labels = zip(*found, strict=True)
+            yield _plain(languages), _plain(labels)
+
+
+def is_transformed(dataset: Any) -> bool:
+    """Whether a `datasets` data set has a transform: its rows are trained on, not its columns."""
+    return bool(getattr(dataset, "format", {}).get("type") == "custom")
 
 
 def first_row(dataset: Any) -> Any:

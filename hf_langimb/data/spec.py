@@ -156,11 +156,11 @@ class DataSpec:
             language_columns: the first of these that the data set has, instead of `language_column`.
         """
         with readable(self.name):
-            read = replace(self, label_column="", id_column=self.id_column or "item")
+            read = replace(self, label_column="", id_column=self.id_column or "item")  # of the label nothing is read
             raw, known = read._one_split(first), language_columns or (self.language_column,)
             column = next((name for name in known if name in raw.column_names), known[-1])
             texts = find_text_columns(raw, self.text_columns)
-            require_columns(raw, {"language": column} | ({"id": self.id_column} if self.id_column else {}))
+            require_columns(raw, {"language": column} | self._id)
             found = np.array([re.sub(r"^\d{8}\.", "", name) for name in strings(raw, column, "language")], dtype=object)
             kept = first_of_each(found, first, languages)
             if missing := [language for language in languages if (found[kept] == language).sum() < 2]:
@@ -174,6 +174,11 @@ class DataSpec:
             ids = strings(raw, id_column, "id") if id_column else [str(i) for i in range(len(kept))]
             columns = {text: [normalize_spacing(value) for value in raw[text]] for text in texts}
             return Dataset.from_dict(columns | {"language": found[kept].tolist(), "id": ids})
+
+    @property
+    def _id(self) -> dict[str, str]:
+        """The id column by its purpose, if one is named."""
+        return {"id": self.id_column} if self.id_column else {}
 
     def _one_split(self, first: int | None) -> Dataset:
         """Of several splits test, else train, else the only one; of several configurations with `first`, a stream."""
@@ -200,8 +205,8 @@ class DataSpec:
             languages: keep only these; empty keeps all.
         """
         with readable(self.name):
-            columns = {"language": self.language_column, "label": self.label_column, "id": self.id_column or ""}
-            texts = find_text_columns(dataset, self.text_columns, **{k: name for k, name in columns.items() if name})
+            columns = {"language": self.language_column, "label": self.label_column}
+            texts = find_text_columns(dataset, self.text_columns, **columns | self._id)
             found = strings(dataset, self.language_column, "language")
             if languages:
                 kept = np.flatnonzero(np.isin(found, list(languages)))

@@ -128,9 +128,10 @@ def _copy(source: Path, place: Path) -> None:
     place.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".langimb-", dir=place if place.exists() else place.parent) as temporary:
         part = Path(temporary, "part")
-        for path in (path for path in source.rglob("*") if path.is_file() and path.suffix in PULLED):
-            (part / path.relative_to(source)).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(path, part / path.relative_to(source))
+        for path in source.rglob("*"):
+            if path.is_file() and path.suffix in PULLED:
+                (part / path.relative_to(source)).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(path, part / path.relative_to(source))
         if place.exists():  # perhaps the working folder, which must stay the same one
             for path in part.iterdir():
                 path.rename(place / path.name)

@@ -43,10 +43,8 @@ def problem_of(model: torch.nn.Module, rank: int) -> str | None:
             f"Expected a sequence-classification model, got {name}: load it with AutoModelForSequenceClassification "
             "(class weights per language need one label per text)."
         )
-    if (kind := getattr(getattr(base, "config", None), "problem_type", None)) not in (
-        None,
-        "single_label_classification",
-    ):
+    kind = getattr(getattr(base, "config", None), "problem_type", None)
+    if kind not in (None, "single_label_classification"):
         return (
             f"The model's configuration has problem_type {kind!r}, but each text has one label: set it to "
             "'single_label_classification'."

@@ -65,6 +65,11 @@ def read_axes(folder: str | Path) -> dict[str, Any] | None:
     return axes
 
 
+def stored_axes(model: Any) -> dict[str, Any] | None:
+    """The axes in the configuration of a model that was trained with this package; None for any other."""
+    return getattr(getattr(model, "config", None), "langimb", None)
+
+
 def class_names(config: Any) -> list[str]:
     """Names of a model's classes in their order; LABEL_0, LABEL_1, ... if its configuration has none."""
     known = config.id2label or {}
@@ -94,8 +99,8 @@ def name_labels(config: Any, distribution: JointDistribution) -> None:
         if ours == theirs:
             return
         if {*ours} & {*theirs}:
-            ids = {label: i for i, label in enumerate(labels)}
-            order = f"dataset.align_labels_with_mapping({dict(zip(named, range(len(named)), strict=True))}, column)"
+            present, ids = ({name: i for i, name in enumerate(axis)} for axis in (named, labels))
+            order = f"dataset.align_labels_with_mapping({present}, column)"
             raise ValueError(
                 f"The model's id2label has the classes {', '.join(named)}, the data have {', '.join(labels)}: "
                 f"{f'use {order}, or ' if {*ours} == {*theirs} else ''}load the model with label2id={ids}."
@@ -114,13 +119,13 @@ def name_labels(config: Any, distribution: JointDistribution) -> None:
 
 
 def _folded(value: Any) -> str:
-    """A label without case, blanks, - and _; numbers by their value, also 1.0 and "1"."""
+    """A label without case, spaces, - and _; numbers by their value, also 1.0 and "1"."""
     text = str(value).strip()
-    number = whole(text)
+    number = _whole(text)
     return re.sub(r"[\s_-]+", "", text).casefold() if number is None else str(number)
 
 
-def whole(value: Any) -> int | None:
+def _whole(value: Any) -> int | None:
     """A whole number, also as text or a float; None for anything else."""
     found = re.fullmatch(r"(-?\d+)(\.0*)?", str(int(value) if isinstance(value, bool) else value).strip())
     return int(found[1]) if found else None
@@ -129,7 +134,7 @@ def whole(value: Any) -> int | None:
 def match_labels(dataset: Dataset, names: Sequence[str]) -> pa.Array:
     """The label of each row by the model's name for it, string[N]; null where a row has none.
 
-    All labels are names (case, blanks, - and _ do not matter; numbers, also whole floats, are compared by value), or
+    All labels are names (case, spaces, - and _ do not matter; numbers, also whole floats, are compared by value), or
     all are class ids, positions among the names. A -1 beside class ids or in a ClassLabel is no label.
 
     Args:
@@ -147,17 +152,15 @@ def match_labels(dataset: Dataset, names: Sequence[str]) -> pa.Array:
     if classes := class_label_names(dataset, "label"):
         given = [None if value < 0 else classes[value] for value in given]
     folded = {_folded(name): name for name in names}
-    ways: tuple[tuple[Any, Any], ...] = (
-        (folded if len(folded) == len(names) else {}, _folded),
-        (dict(enumerate(names)), whole),
-    )
+    ids = dict(enumerate(names)) | {-1: None}  # beside class ids, -1 is no label
+    ways: tuple[tuple[Any, Any], ...] = (folded if len(folded) == len(names) else {}, _folded), (ids, _whole)
     lacking = []
     for known, key in ways:
-        matched = [None if value is None else known.get(key(value)) for value in given]
-        pairs = [(value, name) for value, name in zip(given, matched, strict=True) if value is not None]
-        lacking.append([value for value, name in pairs if name is None and not (key is whole and whole(value) == -1)])
+        keys = [None if value is None else key(value) for value in given]
+        pairs = zip(given, keys, strict=True)
+        lacking.append([value for value, found in pairs if value is not None and found not in known])
         if not lacking[-1]:
-            return pa.array(matched, pa.string()).take(column.indices)
+            return pa.array([known.get(found) for found in keys], pa.string()).take(column.indices)
     unknown = sorted({str(value) or "''" for value in min(lacking, key=len)})
     advice = "rename them"
     if unnamed(names):

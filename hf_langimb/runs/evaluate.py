@@ -212,7 +212,7 @@ def _explained(store: Path) -> Any:
     return {
         "examples": len(opened),
         "truncated_share": sum(cut) / len(cut),
-        "base_values": base_values({0: opened}),
+        "base_values": base_values({EVALUATED[1]: opened}),
         "tokens": token_sums(opened),
     }
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from hf_langimb.counts.columns import class_label_names, first_row
+from hf_langimb.counts.columns import class_label_names, first_row, is_transformed
 from hf_langimb.counts.distribution import JointDistribution
 from hf_langimb.models.axes import IGNORED_LABEL
 
@@ -39,10 +39,7 @@ def count_for_model(
         counted = JointDistribution.from_dataset(dataset, language_column, column)
         named = class_label_names(dataset, column) is not None
         if classes is None:
-            highest = counted.labels[-1]
-            classes = (
-                len(trained.labels) if trained else len(counted.labels) if named or not _is_id(highest) else highest + 1
-            )
+            classes = len(trained.labels) if trained else _needed(counted, named)
         problem = _misfit(counted.labels, named, classes, column, all_used=name == "train_dataset")
         if not problem:
             counted = counted if named else _on_all_classes(counted, classes)
@@ -58,8 +55,7 @@ def count_for_model(
 def _label_column(dataset: Any, language_column: str, label_names: Sequence[str]) -> str:
     """Name of the one label column."""
     names = getattr(dataset, "column_names", None)
-    transformed = getattr(dataset, "format", {}).get("type") == "custom"
-    present = first_row(dataset) if transformed or not names else names
+    present = first_row(dataset) if is_transformed(dataset) or not names else names
     if isinstance(names, dict) or not isinstance(present, list | Mapping):  # splits, no rows: counting reports it
         return "label"
     found = [name for name in dict.fromkeys([*label_names, "label", "labels", "label_ids"]) if name in present]
@@ -99,6 +95,12 @@ def _misfit(names: Sequence[Any], named: bool, classes: int, column: str, all_us
     if fits:
         return None
     return f"The model has outputs for labels 0 to {classes - 1}, but the column {column!r} has {found}: {advice}."
+
+
+def _needed(counted: JointDistribution, named: bool) -> int:
+    """How many classes the labels of a column, or the names of its ClassLabel, need."""
+    highest = counted.labels[-1]
+    return int(highest) + 1 if _is_id(highest) and not named else len(counted.labels)
 
 
 def _is_id(label: Any) -> bool:

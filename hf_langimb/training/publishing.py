@@ -20,6 +20,7 @@ from hf_langimb.console import on_main
 from hf_langimb.files import write_text
 from hf_langimb.hub.errors import hub_errors, is_transient, retried, sentence_of
 from hf_langimb.models.adapters import base_model_of
+from hf_langimb.models.axes import stored_axes
 from hf_langimb.models.loading import ADAPTER_FILE
 from hf_langimb.training.arguments import LangImbTrainingArguments
 
@@ -107,7 +108,7 @@ class PublishingTrainer(Trainer):
 
         Takes what `Trainer.create_model_card` takes; `tasks`, `dataset` and `dataset_args` are not used.
         """
-        folder, axes = Path(self.args.output_dir), getattr(getattr(self.model, "config", None), "langimb", None)
+        folder, axes = Path(self.args.output_dir), stored_axes(self.model)
         if axes is None:  # not trained with this package
             super().create_model_card(*args, **kwargs)
         elif self.is_world_process_zero():
@@ -161,8 +162,9 @@ class PublishingTrainer(Trainer):
     def _upload_copy(self, checkpoint: str | None, *settings: Any) -> Future[Any]:
         """Copy the output folder and a checkpoint, then upload the copies in the background and remove them."""
         output = self.args.output_dir
-        for left in Path(output).glob("_push-*") if all(job.done() for job in self._pushes) else ():  # of a killed run
-            shutil.rmtree(left, ignore_errors=True)
+        if all(job.done() for job in self._pushes):
+            for left in Path(output).glob("_push-*"):  # by a killed run
+                shutil.rmtree(left, ignore_errors=True)
         with ExitStack() as stack:
             copies = stack.enter_context(tempfile.TemporaryDirectory(prefix="_push-", dir=output))
             ignored = shutil.ignore_patterns(*NOT_PUBLISHED, ".git")

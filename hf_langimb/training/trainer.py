@@ -18,7 +18,7 @@ from hf_langimb.counts.distribution import JointDistribution
 from hf_langimb.counts.weighting import cell_weights
 from hf_langimb.files import write_json
 from hf_langimb.models.adapters import add_lora, base_model_of, head_parameters, problem_of
-from hf_langimb.models.axes import AXES_FILE, IGNORED_LABEL, axes_of, class_names, name_labels
+from hf_langimb.models.axes import AXES_FILE, IGNORED_LABEL, axes_of, class_names, name_labels, stored_axes
 from hf_langimb.training import losses
 from hf_langimb.training.arguments import LangImbTrainingArguments
 from hf_langimb.training.checks import count_for_model, other_ids, problem_of_optimizer, selecting_datasets
@@ -29,11 +29,6 @@ from hf_langimb.training.sampler import ShuffledBatches
 logger = logging.getLogger(__name__)
 
 
-def _stored_axes(model: Any) -> Any:
-    """Languages, labels, counts and weights in the configuration of a trained model, None where it has none."""
-    return getattr(getattr(model, "config", None), "langimb", None)
-
-
 class _Counted(NamedTuple):
     """Counts and class weights, and what they were made from."""
 
@@ -41,6 +36,7 @@ class _Counted(NamedTuple):
     cell_weights: np.ndarray
     weights: torch.Tensor
     objects: tuple[Any, ...]
+    columns: tuple[Any, ...]
     settings: tuple[Any, ...]
 
 
@@ -95,9 +91,12 @@ class LangImbTrainer(PublishingTrainer):
         if not isinstance(self.data_collator, DataCollatorWithLanguage):
             self._inner_collator = self.data_collator
         if self._inner_collator is not None:
-            axis: dict[str, Any] = {"languages": self.distribution.languages}
-            axis["language_column"] = self.args.language_column
-            self.data_collator = DataCollatorWithLanguage(self.processing_class, **axis, collator=self._inner_collator)
+            self.data_collator = DataCollatorWithLanguage(
+                self.processing_class,
+                languages=self.distribution.languages,
+                language_column=self.args.language_column,
+                collator=self._inner_collator,
+            )
         if problem := self._problem():
             raise ValueError(problem)
         if self.train_dataset is not None:  # every checkpoint contains the configuration
@@ -193,23 +192,30 @@ class LangImbTrainer(PublishingTrainer):
 
     def _present(self) -> _Counted:
         """Counts and weights, made again where the arguments, the model or the data are others than before."""
-        args, data = self.args, self.train_dataset
-        evaluated = self.eval_dataset if data is None else None
-        objects = data, evaluated, getattr(self.model, "config", None)
-        settings = args.class_weighting, args.missing_cell_policy, args.language_column
-        known = self._counted
-        if known is None or known.settings != settings or any(map(is_not, known.objects, objects)):
+        args, data, known = self.args, self.train_dataset, self._counted
+        objects = (data, None, None) if data is not None else (None, self.eval_dataset, stored_axes(self.model))
+        columns, settings = (args.language_column, self._classes), (args.class_weighting, args.missing_cell_policy)
+        if known is None or known.columns != columns or any(map(is_not, known.objects, objects)):
             counts = self._count()
-            table = cell_weights(counts, args.class_weighting, missing_cell_policy=args.missing_cell_policy)
-            known = _Counted(counts, table, torch.tensor(table, dtype=torch.float32), objects, settings)
-            self._counted = known
-        return known
+        elif known.settings != settings:
+            counts = known.distribution
+        else:
+            return known
+        table = cell_weights(counts, args.class_weighting, missing_cell_policy=args.missing_cell_policy)
+        weights = torch.tensor(table, dtype=torch.float32)
+        self._counted = _Counted(counts, table, weights, objects, columns, settings)
+        return self._counted
+
+    @property
+    def _classes(self) -> int | None:
+        """Number of the model's outputs; None where it does not say."""
+        return getattr(getattr(self.model, "config", None), "num_labels", None)
 
     def _count(self) -> JointDistribution:
         """Count the training data, else take the checkpoint's counts, else count the evaluation data."""
         count = partial(
             count_for_model,
-            classes=getattr(getattr(self.model, "config", None), "num_labels", None),
+            classes=self._classes,
             language_column=self.args.language_column,
             label_names=self.label_names,
         )
@@ -220,7 +226,7 @@ class LangImbTrainer(PublishingTrainer):
             for name, dataset in selecting_datasets(evaluated, self.args.metric_for_best_model).items():
                 count(dataset, name, trained=counted)
             return counted
-        if stored := _stored_axes(self.model):
+        if stored := stored_axes(self.model):
             return JointDistribution(*(stored[key] for key in ("languages", "labels", "counts")))
         if first is None:
             raise ValueError(
@@ -384,6 +390,6 @@ class LangImbTrainer(PublishingTrainer):
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """`Trainer`'s, with the axes next to the weights: a folder of adapters has no configuration for them."""
-        if self.args.should_save and (axes := self._axes or _stored_axes(self.model)):
+        if self.args.should_save and (axes := self._axes or stored_axes(self.model)):
             write_json(Path(output_dir or self.args.output_dir, AXES_FILE), axes)
         super().save_model(output_dir, _internal_call)
