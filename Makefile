@@ -18,8 +18,10 @@ PIP_INSTALL = .venv/bin/python -m pip install -c constraints.txt -e
 
 .PHONY: demo test lint readme
 
+# One process, also where there are more devices; accelerate lists in a warning what it has to choose itself.
 demo: .venv/.installed
-	.venv/bin/accelerate launch --quiet recipes/xnli.py $(ARGS)
+	.venv/bin/accelerate launch --quiet --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
+	  recipes/xnli.py $(ARGS)
 
 test: .venv/.installed-test
 	.venv/bin/python -m pytest -n 2 --dist loadfile $(ARGS)

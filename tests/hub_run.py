@@ -91,7 +91,7 @@ def finished(tmp_path_factory, mini_xnli_rows):
         model = AutoModelForSequenceClassification.from_pretrained(
             folder / "start", id2label=dict(enumerate(labels)), label2id={label: i for i, label in enumerate(labels)}
         )
-        axes = axes_of(distribution, setup["class_weighting"], weights, labels)
+        axes = axes_of(distribution, setup["class_weighting"], "error", weights, labels)
         model.config.langimb = axes
         model = add_lora(model, 2) if name.endswith("lora") else model
         model.save_pretrained(place)

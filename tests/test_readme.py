@@ -123,3 +123,16 @@ def test_a_command_with_an_unknown_argument_does_not_parse():
     for command in ("langimb audit DATA --labels x", "accelerate launch recipes/xnli.py --sedes 5", "make demos"):
         with pytest.raises((SystemExit, ValueError, AssertionError)):
             parse(command)
+
+
+def test_the_demo_passes_the_values_that_accelerate_would_warn_of(caplog, monkeypatch, tmp_path):
+    from accelerate.commands import launch
+
+    (line,) = re.findall(
+        r"accelerate launch (.*?)\$\(ARGS\)", (ROOT / "Makefile").read_text(encoding="utf-8"), re.DOTALL
+    )
+    monkeypatch.setattr(launch, "default_config_file", str(tmp_path / "none.yaml"))
+    for words, said in ((line.replace("\\", "").split(), 0), (["recipes/xnli.py"], 1)):
+        caplog.clear()
+        launch._validate_launch_command(launch.launch_command_parser().parse_args(words))
+        assert sum("had defaults used" in record.message for record in caplog.records) == said

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,17 +13,20 @@ from datasets import Dataset
 
 from hf_langimb.counts.columns import class_label_names
 from hf_langimb.counts.distribution import JointDistribution
+from hf_langimb.counts.weighting import MISSING_CELL_POLICIES
 from hf_langimb.data.rows import arrow_columns
 from hf_langimb.files import read_json
-
-logger = logging.getLogger(__name__)
 
 AXES_FILE = "langimb.json"
 IGNORED_LABEL = -100
 
 
 def axes_of(
-    distribution: JointDistribution, class_weighting: str, weights: np.ndarray, names: Sequence[str]
+    distribution: JointDistribution,
+    class_weighting: str,
+    missing_cell_policy: str,
+    weights: np.ndarray,
+    names: Sequence[str],
 ) -> dict[str, Any]:
     """What a checkpoint stores about its training data, JSON-ready: axes, label names, counts and weights."""
     return {
@@ -33,6 +35,7 @@ def axes_of(
         "label_names": list(names),
         "counts": distribution.counts.tolist(),
         "class_weighting": class_weighting,
+        "missing_cell_policy": missing_cell_policy,
         "weights": weights.tolist(),
     }
 
@@ -46,28 +49,65 @@ def read_axes(folder: str | Path) -> dict[str, Any] | None:
     path = Path(folder, AXES_FILE)
     if not path.is_file():
         return None
-    content = "languages, labels, counts and weights"
-    axes = read_json(path, f"save or download the model again, the file must contain {content}")
+    return _checked(read_json(path, f"save or download the model again, the file must contain {_CONTENT}"), str(path))
+
+
+_CONTENT = "languages, labels, counts and weights"
+
+
+def _checked(axes: Any, shown: str, classes: int | None = None) -> dict[str, Any]:
+    """Axes that have their form and fit the classes of a model, with what earlier versions left out.
+
+    `shown` is what messages call them.
+    """
     problem = ""
     try:
         names = axes.setdefault("label_names", [str(label) for label in axes["labels"]])
-        languages, labels, shape = axes["languages"], axes["labels"], np.array(axes["weights"], dtype=np.float64).shape
+        languages, labels, weights = axes["languages"], axes["labels"], np.array(axes["weights"], dtype=np.float64)
+        policy = axes.setdefault("missing_cell_policy", "ignore" if (weights == 0).any() else "error")
         if not all(isinstance(one, list) for one in (languages, labels, names)) or len(names) != len(labels):
             problem = "languages, labels and label_names must be lists, with one name per label"
         elif not all(isinstance(one, str) for one in [*languages, *names, axes["class_weighting"]]):
             problem = "a name is not a string"
-        elif JointDistribution(languages, labels, axes["counts"]).counts.shape != shape:
+        elif classes not in (None, len(labels)):
+            problem = f"{len(labels)} labels for a model with {classes} outputs"
+        elif policy not in MISSING_CELL_POLICIES:
+            problem = f"unknown missing_cell_policy {policy!r}"
+        elif JointDistribution(languages, labels, axes["counts"]).counts.shape != weights.shape:
             problem = "the weights are not languages x labels"
+        elif not ((weights >= 0) & np.isfinite(weights)).all():
+            problem = "a weight is negative or not a number"
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         problem = str(error)
     if problem:
-        raise ValueError(f"{path} must contain {content} ({problem}): save or download the model again.")
+        raise ValueError(f"{shown} must contain {_CONTENT} ({problem}): save or download the model again.")
     return axes
 
 
 def stored_axes(model: Any) -> dict[str, Any] | None:
-    """The axes in the configuration of a model that was trained with this package; None for any other."""
-    return getattr(getattr(model, "config", None), "langimb", None)
+    """The axes in the configuration of a model, or of its adapters, that was trained with this package; else None.
+
+    Raises:
+        ValueError: they are damaged.
+    """
+    found = [getattr(getattr(model, "config", None), "langimb", None)]
+    for config in (getattr(model, "peft_config", None) or {}).values():
+        found.append((getattr(config, "auto_mapping", None) or {}).get("langimb"))
+    axes = next((one for one in found if one is not None), None)
+    classes = getattr(getattr(model, "config", None), "num_labels", None)
+    return None if axes is None else _checked(axes, "The configuration of this model (langimb)", classes)
+
+
+def store_axes(model: Any, axes: dict[str, Any] | None) -> None:
+    """Write axes to the configuration of a model and of its adapters; None removes them."""
+    if (config := getattr(model, "config", None)) is not None:
+        config.langimb = axes
+        if axes is None:
+            del config.langimb
+    for adapters in (getattr(model, "peft_config", None) or {}).values():
+        # of what PEFT loads again this alone may contain anything; it is read only where task_type is missing
+        others = {key: value for key, value in (adapters.auto_mapping or {}).items() if key != "langimb"}
+        adapters.auto_mapping = others | ({} if axes is None else {"langimb": axes}) or None
 
 
 def class_names(config: Any) -> list[str]:
@@ -87,8 +127,11 @@ def set_class_names(config: Any, names: Sequence[str]) -> None:
     config.label2id = {name: i for i, name in enumerate(names)}
 
 
-def name_labels(config: Any, distribution: JointDistribution) -> None:
+def name_labels(config: Any, distribution: JointDistribution) -> str | None:
     """Write the names of a ClassLabel to a model's configuration, unless it has the same names, however spelled.
+
+    Returns:
+        A warning where the configuration has other names, which it keeps; else None.
 
     Raises:
         ValueError: the configuration has some of the names for other classes, or integer labels may be ids or names.
@@ -97,7 +140,7 @@ def name_labels(config: Any, distribution: JointDistribution) -> None:
     ours, theirs = [_folded(name) for name in named], [_folded(label) for label in labels]
     if all(isinstance(label, str) for label in labels):
         if ours == theirs:
-            return
+            return None
         if {*ours} & {*theirs}:
             present, ids = ({name: i for i, name in enumerate(axis)} for axis in (named, labels))
             order = f"dataset.align_labels_with_mapping({present}, column)"
@@ -105,17 +148,17 @@ def name_labels(config: Any, distribution: JointDistribution) -> None:
                 f"The model's id2label has the classes {', '.join(named)}, the data have {', '.join(labels)}: "
                 f"{f'use {order}, or ' if {*ours} == {*theirs} else ''}load the model with label2id={ids}."
             )
-        if unnamed(named):
-            set_class_names(config, labels)
-        else:
-            logger.warning("The model keeps its names %s for the labels %s of the data.", named, list(labels))
-        return
+        if not unnamed(named):
+            return f"The model keeps its names {', '.join(named)} for the labels {', '.join(labels)} of the data."
+        set_class_names(config, labels)
+        return None
     used = [text for text, rows in zip(theirs, distribution.counts.sum(axis=0), strict=True) if rows]
     if ours != theirs and {*used} <= {*ours}:
         raise ValueError(
             f"The model's id2label has the classes {', '.join(named)}, so that the labels {', '.join(used)} may be "
             "names or class ids: use a ClassLabel, or load the model with other names."
         )
+    return None
 
 
 def _folded(value: Any) -> str:

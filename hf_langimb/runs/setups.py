@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
+from transformers import Trainer
 from transformers.integrations import get_available_reporting_integrations
 
 from hf_langimb.console import one_line
@@ -80,6 +82,12 @@ def _problems(
     metric = f"eval_{(arguments.metric_for_best_model or 'loss').removeprefix('eval_')}"
     if metric not in SELECTING:
         yield f"metric_for_best_model must be one of {', '.join(SELECTING)}, got {metric!r}."
+    try:
+        optimizer, settings = Trainer.get_optimizer_cls_and_kwargs(arguments)
+        optimizer([torch.nn.Parameter(torch.zeros(1))], **settings)
+    except Exception as error:  # of an optimizer, any
+        kind, reason = arguments.optim.value, one_line(error)
+        yield f"Check optim_args (NAME=VALUE, ...) and adam_*, {kind} cannot be made: {reason}"
     if missing := {*arguments.report_to} - {"none", *get_available_reporting_integrations()}:
         trackers = ", ".join(sorted(missing))
         yield f"report_to names {trackers}, which is not installed: install it, or remove it from report_to."

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
+from transformers.trainer_utils import has_length
 
 from hf_langimb.counts.columns import class_label_names, first_row, is_transformed
 from hf_langimb.counts.distribution import JointDistribution
+from hf_langimb.models.adapters import base_model_of, head_parameters
 from hf_langimb.models.axes import IGNORED_LABEL
+
+COUNTED_ROWS = 1_000_000  # of a data set without a length
+GIVE_COUNTS = "pass its counts as distribution=, or set class_weighting='none'"
+OWN_LOSSES = ("loss", "plain_loss", "uniform_loss")  # of an evaluation, means over rows
 
 
 def count_for_model(
@@ -20,36 +27,56 @@ def count_for_model(
     classes: int | None,
     language_column: str,
     label_names: Sequence[str],
+    given: JointDistribution | None = None,
     trained: JointDistribution | None = None,
 ) -> JointDistribution:
     """Count a data set with a language and a label column on all classes (outputs) of a model.
+
+    A data set without a length is counted up to `COUNTED_ROWS`.
 
     Args:
         classes: None where the model does not say how many it has: as many as the labels need.
         name: of the data set, for messages; "train_dataset" must use the model's highest output.
         label_names: columns that the Trainer uses as label, before `label`, `labels` and `label_ids`.
-        trained: counts of the training data, where every language and label must have rows.
+        given: its counts, where they are known; the data set is not read.
+        trained: counts of the training data, whose class ids must mean the same.
 
     Raises:
-        ValueError: columns are missing or contain nulls, labels are not class ids of this model, or a language or label
-            is unseen in training.
+        ValueError: columns are missing or contain nulls, labels are not class ids of this model, or a stream has too
+            many rows.
     """
     try:
-        column = _label_column(dataset, language_column, label_names)
-        counted = JointDistribution.from_dataset(dataset, language_column, column)
-        named = class_label_names(dataset, column) is not None
+        if given is None:
+            column = _label_column(dataset, language_column, label_names)
+            counted = JointDistribution.from_dataset(_limited(dataset), language_column, column)
+            named = class_label_names(dataset, column) is not None
+            if counted.rows > COUNTED_ROWS and not has_length(dataset):
+                raise ValueError(f"it has no length and more than {COUNTED_ROWS:,} rows: {GIVE_COUNTS}.")
+        else:
+            column, counted, named = "label", given, all(isinstance(label, str) for label in given.labels)
         if classes is None:
             classes = len(trained.labels) if trained else _needed(counted, named)
         problem = _misfit(counted.labels, named, classes, column, all_used=name == "train_dataset")
         if not problem:
             counted = counted if named else _on_all_classes(counted, classes)
             if trained is not None:
-                problem = other_ids(dataset, language_column, trained) or _unseen(counted, trained)
+                problem = other_ids(dataset, language_column, trained)
     except ValueError as error:
         problem = str(error)
     if problem:
         raise ValueError(f"{name}: {problem}")
     return counted
+
+
+def _limited(dataset: Any) -> Any:
+    """A data set without a length as its first rows, one more than are counted; any other as it is."""
+    if has_length(dataset):
+        return dataset
+    if hasattr(dataset, "take"):
+        return dataset.take(COUNTED_ROWS + 1)
+    if iter(dataset) is iter(dataset):
+        raise ValueError(f"it can be read only once, and counting would use it up: {GIVE_COUNTS}.")
+    return islice(dataset, COUNTED_ROWS + 1)
 
 
 def _label_column(dataset: Any, language_column: str, label_names: Sequence[str]) -> str:
@@ -157,15 +184,69 @@ def other_ids(dataset: Any, language_column: str, trained: JointDistribution) ->
     return None
 
 
-def _unseen(evaluated: JointDistribution, trained: JointDistribution) -> str | None:
-    """Which languages or labels have rows in an evaluation set and none in training."""
-    axes = {"language": (trained.languages, evaluated.languages, 1), "label": (trained.labels, trained.labels, 0)}
-    for purpose, (entries, others, summed) in axes.items():
-        known = [str(entry) for entry, rows in zip(entries, trained.counts.sum(axis=summed), strict=True) if rows]
-        found = [str(entry) for entry, rows in zip(others, evaluated.counts.sum(axis=summed), strict=True) if rows]
-        if unseen := [entry for entry in found if entry not in known]:
-            return (
-                f"{purpose} {', '.join(unseen)} is not in train_dataset ({', '.join(known)}), so it has no weights and "
-                "cannot select the checkpoint: remove its rows, or evaluate them with predict."
-            )
+def problem_of_selection(metric: str | None, name: str, unseen_rows: int, rows: int) -> str | None:
+    """Why the evaluation set `name` cannot select the checkpoint by a metric; None if it can, or nothing is selected.
+
+    Args:
+        unseen_rows: number of its rows that are in cells without training rows.
+        rows: number of its labeled rows.
+    """
+    if metric is None or not unseen_rows:
+        return None
+    if metric.removeprefix("eval_").removeprefix(f"{name}_") not in OWN_LOSSES:
+        return (
+            f"{unseen_rows:,} rows in a language or a cell (language, label) without training rows would count in "
+            f"{metric}: remove them, or select by eval_loss, which leaves them out."
+        )
+    if unseen_rows == rows:
+        return (
+            f"all of its {rows:,} rows are in a language or a cell (language, label) without training rows, so that no "
+            "loss can select the checkpoint: evaluate on others."
+        )
+    return None
+
+
+def count_unseen(evaluated: JointDistribution, trained: JointDistribution) -> int:
+    """Number of rows in languages, or with labels in a language, that have no training rows."""
+    known = {language: counts > 0 for language, counts in zip(trained.languages, trained.counts, strict=True)}
+    pairs = zip(evaluated.languages, evaluated.counts, strict=True)
+    return sum(int(counts.sum() - counts[known[one]].sum() if one in known else counts.sum()) for one, counts in pairs)
+
+
+def problem_of_parts(trainer: Any, optimizer: Any) -> str | None:
+    """Why a Trainer's arguments, model, tokenizer and given optimizer do not work together, and what to do; or None."""
+    args, numbered, counts = trainer.args, trainer.data_collator.languages, trainer.distribution
+    base, head = base_model_of(trainer.model), list(head_parameters(trainer.model))
+    frozen = base is not trainer.model and head and not any(parameter.requires_grad for parameter in head)
+    if args.n_gpu > 1:
+        return (
+            f"Expected one GPU per process, got {args.n_gpu} (DataParallel), where the loss cannot be scaled "
+            "exactly: start one process per GPU with `accelerate launch`, or set CUDA_VISIBLE_DEVICES."
+        )
+    if counts is not None and numbered != counts.languages:
+        return (
+            f"data_collator numbers the languages {', '.join(numbered)}, expected {', '.join(counts.languages)} as in "
+            "the weights: leave data_collator out, or use that order."
+        )
+    if args.masked_entropy_weight and getattr(trainer.processing_class, "mask_token_id", None) is None:
+        return (
+            "masked_entropy_weight needs a tokenizer with a mask token (processing_class=...), got "
+            f"{type(trainer.processing_class).__name__}: add one (tokenizer.add_special_tokens({{'mask_token': "
+            "'<mask>'}) and model.resize_token_embeddings), or set masked_entropy_weight=0."
+        )
+    if args.head_learning_rate is not None and not head:
+        return (
+            f"head_learning_rate needs to know the head of {type(base).__name__}: set its base_model_prefix to the "
+            "name of its encoder, or leave head_learning_rate out."
+        )
+    if optimizer is not None and args.head_learning_rate is not None:
+        return "head_learning_rate is for the Trainer's own optimizer: leave it out, or leave optimizers out."
+    if optimizer is not None and (problem := problem_of_optimizer(optimizer, trainer.model)):
+        return problem
+    if frozen and trainer.train_dataset is not None:
+        return (
+            "The classification head of this PEFT model is frozen at its random initialization, so that the model "
+            "cannot learn the labels: use LoraConfig(task_type='SEQ_CLS') or modules_to_save=['classifier'], or "
+            "pass a model without adapters and set lora_rank."
+        )
     return None

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase, default_data_collator
+
+from hf_langimb.models.axes import IGNORED_LABEL
+
+IDS = "language_ids"
+LABELS = ("labels", "label", "label_ids")
 
 
 class DataCollatorWithLanguage:
@@ -15,23 +22,29 @@ class DataCollatorWithLanguage:
     Args:
         tokenizer: pads the batch; None takes rows of equal length.
         languages: the language axis (`JointDistribution.languages`); a row's id is its place on it, -1 for a language
-            that is not on it. Integers are class ids of that axis, unless the axis itself contains numbers.
+            that is not on it. Integers are class ids of that axis, unless the axis itself contains numbers. None: the
+            languages are numbered as they appear.
         language_column: name of the column; rows without it give no `language_ids`.
-        collator: pads everything else; by default `DataCollatorWithPadding(tokenizer)`.
+        collator: pads everything else; by default `DataCollatorWithPadding(tokenizer)`. It may drop, double or reorder
+            rows: their language ids stay with their labels.
+
+    Raises:
+        ValueError: in a batch whose `collator` returns labels that none of its rows has, or hides which row is where.
     """
 
     def __init__(
         self,
         tokenizer: PreTrainedTokenizerBase | None = None,
         *,
-        languages: Sequence[str],
+        languages: Sequence[str] | None,
         language_column: str = "language",
         collator: Callable[[list[dict[str, Any]]], Any] | None = None,
     ) -> None:
         self.tokenizer = tokenizer
-        self.languages = tuple(map(str, languages))
+        self.languages = tuple(map(str, languages or ()))
         self.language_column = language_column
         self.collator = collator or (DataCollatorWithPadding(tokenizer) if tokenizer else default_data_collator)
+        self._numbers_new = languages is None
         self._ids = {language: i for i, language in enumerate(self.languages)}
         if not any(language.isdigit() for language in self.languages):
             self._ids |= {str(i): i for i in range(len(self.languages))}
@@ -40,8 +53,50 @@ class DataCollatorWithLanguage:
         """Collate rows; each is a mapping with the tokenized inputs, a label and the language."""
         features = [dict(feature) for feature in features]
         languages = [feature.pop(self.language_column, None) for feature in features]
+        if all(language is None for language in languages):
+            return self.collator(features)
+        ids = [self._id(language) for language in languages]
+        for feature, one in zip(features, ids, strict=True):
+            feature[IDS] = one
+        randomness = random.getstate(), np.random.get_state(), torch.get_rng_state()
         batch = self.collator(features)
-        if any(language is not None for language in languages):
-            names = [str(name.item() if isinstance(name, torch.Tensor) else name) for name in languages]
-            batch["language_ids"] = torch.tensor([self._ids.get(name, -1) for name in names], dtype=torch.int64)
+        labels = next((batch[name] for name in LABELS if name in batch), None)
+        if not isinstance(labels, torch.Tensor) or labels.dim() != 1:  # no labels, no weights; others are refused later
+            batch.setdefault(IDS, torch.tensor(ids))
+            return batch
+        name = next((name for name in LABELS if name in features[0]), "")
+        given = [int(feature.get(name, IGNORED_LABEL)) for feature in features]
+        counted = labels != IGNORED_LABEL  # which a collator may set
+        if IDS in batch:
+            pairs, found = {*zip(ids, given, strict=True)}, zip(batch[IDS].tolist(), labels.tolist(), strict=True)
+            fits = not name or pairs.issuperset(pair for pair, one in zip(found, counted, strict=True) if one)
+        else:
+            order = self._order(features, name, randomness)
+            rows = order.clamp(0, len(ids) - 1)
+            fits = len(rows) == len(labels) and bool(
+                ((rows == order) & (torch.tensor(given)[rows] == labels))[counted].all()
+            )
+            batch[IDS] = torch.tensor(ids)[rows]
+        if not fits:
+            raise ValueError(
+                "data_collator returns labels that its rows do not have, or hides which row is where. Change labels in "
+                f"the data set, where they are counted, and let data_collator keep the column {IDS!r} of its rows."
+            )
         return batch
+
+    def _order(self, features: list[dict[str, Any]], label: str, randomness: tuple[Any, ...]) -> torch.Tensor:
+        """Which row each row of a batch is, int64[B]: collated again with numbers for labels; empty if that fails."""
+        for restore, state in zip((random.setstate, np.random.set_state, torch.set_rng_state), randomness, strict=True):
+            restore(state)
+        try:
+            batch = self.collator([{**feature, label: i} for i, feature in enumerate(features)])
+            return next(batch[name] for name in LABELS if name in batch).long()
+        except Exception:  # of a collator, any
+            return torch.empty(0, dtype=torch.int64)
+
+    def _id(self, language: Any) -> int:
+        """A language's place on the axis, -1 if it has none."""
+        name = str(language.item() if isinstance(language, torch.Tensor) else language)
+        if self._numbers_new and language is not None:
+            return self._ids.setdefault(name, len(self._ids))
+        return self._ids.get(name, -1)

@@ -15,12 +15,14 @@ from torch.nn import functional as F
 
 from hf_langimb.models.axes import IGNORED_LABEL
 
+UNKNOWN_LANGUAGE, NO_LANGUAGE = -1, -2  # ids of rows whose language is not on the axis, and of data without languages
+
 
 def weighted_cross_entropy(
     logits: torch.Tensor,
     labels: torch.Tensor,
     language_ids: torch.Tensor,
-    weights: torch.Tensor,
+    weights: torch.Tensor | None,
     label_smoothing: float = 0.0,
 ) -> torch.Tensor:
     """w_i * CE_i of each row, in nats, computed in float32 or better.
@@ -28,8 +30,8 @@ def weighted_cross_entropy(
     Args:
         logits: [B, C], any floating-point type.
         labels: int64[B]; rows labeled -100 give 0.
-        language_ids: int64[B], positions on the language axis; -1 (a language unseen in training) has weight 1.
-        weights: float32[L, C].
+        language_ids: int64[B], positions on the language axis; below 0 (a language unseen in training) has weight 1.
+        weights: float32[L, C]; None gives every row the weight 1.
         label_smoothing: of the cross-entropy. The weight of the true label multiplies the smoothed loss; torch's own
             `weight=` would spread the weights of the other labels into it.
 
@@ -40,6 +42,8 @@ def weighted_cross_entropy(
     losses = F.cross_entropy(
         logits, labels, reduction="none", ignore_index=IGNORED_LABEL, label_smoothing=label_smoothing
     )
+    if weights is None:
+        return losses
     row_weights = weights.to(losses.device)[language_ids.clamp(min=0), labels.clamp(min=0)]
     return losses * torch.where(language_ids >= 0, row_weights, 1.0)
 
@@ -67,24 +71,36 @@ def logits_of(outputs: Any) -> torch.Tensor:
     return next((one for one in tensors if one.dim() == 2), tensors[0])
 
 
-def mean_losses(rows: torch.Tensor) -> dict[str, float]:
+def mean_losses(rows: torch.Tensor, trained: torch.Tensor | None = None) -> dict[str, float]:
     """Means of the losses of evaluated rows; rows labeled -100 are left out.
 
     Args:
         rows: float64[N, 4]: weighted loss, plain loss, language id and label of each row.
+        trained: bool[L, C], cells with training rows; None where they are not known.
 
     Returns:
         `loss` (weighted) and `plain_loss`, means over rows, and `uniform_loss`, the mean over the means of
-        (language, label) cells, in nats; nan if not finite. Empty without labeled rows.
+        (language, label) cells, in nats; nan if not finite. Rows in cells without training rows are in none of them,
+        but in `unseen_rows`, their number, and `unseen_plain_loss`. What has no rows is left out, and `uniform_loss`
+        where languages are not known.
     """
-    own, plain, languages, labels = rows[rows[:, 3] != IGNORED_LABEL].unbind(dim=1)
-    if len(own) == 0:
-        return {}
-    _, cells = torch.stack([languages, labels]).unique(dim=1, return_inverse=True)
-    per_cell = torch.zeros(int(cells.max()) + 1, dtype=torch.float64).index_add_(0, cells, plain)
-    uniform = (per_cell / torch.bincount(cells)).mean()
-    losses = {"loss": own.mean(), "plain_loss": plain.mean(), "uniform_loss": uniform}
-    return {name: value.item() if math.isfinite(value.item()) else float("nan") for name, value in losses.items()}
+    rows = rows[rows[:, 3] != IGNORED_LABEL]
+    languages, labels = rows[:, 2].long(), rows[:, 3].long()
+    seen = torch.ones(len(rows), dtype=torch.bool)
+    if trained is not None:
+        seen = (languages == NO_LANGUAGE) | (languages >= 0) & trained[languages.clamp(min=0), labels]
+    own, plain, *cell = rows[seen].unbind(dim=1)
+    losses = {}
+    if len(own):
+        losses = {"loss": own.mean(), "plain_loss": plain.mean()}
+        if (cell[0] != UNKNOWN_LANGUAGE).all():
+            _, cells = torch.stack(cell).unique(dim=1, return_inverse=True)
+            per_cell = torch.zeros(int(cells.max()) + 1, dtype=torch.float64).index_add_(0, cells, plain)
+            losses["uniform_loss"] = (per_cell / torch.bincount(cells)).mean()
+    if not seen.all():
+        losses["unseen_plain_loss"] = rows[~seen, 1].mean()
+    means = {name: value.item() if math.isfinite(value.item()) else float("nan") for name, value in losses.items()}
+    return means | ({} if seen.all() else {"unseen_rows": int((~seen).sum())})
 
 
 def is_content(ids: torch.Tensor, tokenizer: Any) -> torch.Tensor:

@@ -4,40 +4,34 @@ from __future__ import annotations
 
 import logging
 import random
-from functools import partial
-from operator import is_not
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import torch
 from transformers import PreTrainedModel
 from transformers.trainer_utils import EvalLoopOutput, has_length
 
 from hf_langimb.counts.distribution import JointDistribution
-from hf_langimb.counts.weighting import cell_weights
 from hf_langimb.files import write_json
-from hf_langimb.models.adapters import add_lora, base_model_of, head_parameters, problem_of
-from hf_langimb.models.axes import AXES_FILE, IGNORED_LABEL, axes_of, class_names, name_labels, stored_axes
+from hf_langimb.models.adapters import add_lora, head_parameters, problem_of
+from hf_langimb.models.axes import (
+    AXES_FILE,
+    IGNORED_LABEL,
+    axes_of,
+    class_names,
+    name_labels,
+    store_axes,
+    stored_axes,
+)
 from hf_langimb.training import losses
 from hf_langimb.training.arguments import LangImbTrainingArguments
-from hf_langimb.training.checks import count_for_model, other_ids, problem_of_optimizer, selecting_datasets
+from hf_langimb.training.checks import other_ids, problem_of_parts, problem_of_selection
 from hf_langimb.training.collator import DataCollatorWithLanguage
+from hf_langimb.training.counting import Counted, count_again
 from hf_langimb.training.publishing import PublishingTrainer
 from hf_langimb.training.sampler import ShuffledBatches
 
 logger = logging.getLogger(__name__)
-
-
-class _Counted(NamedTuple):
-    """Counts and class weights, and what they were made from."""
-
-    distribution: JointDistribution
-    cell_weights: np.ndarray
-    weights: torch.Tensor
-    objects: tuple[Any, ...]
-    columns: tuple[Any, ...]
-    settings: tuple[Any, ...]
 
 
 class LangImbTrainer(PublishingTrainer):
@@ -48,7 +42,15 @@ class LangImbTrainer(PublishingTrainer):
     prediction for an input of mask tokens. Takes the arguments of `Trainer`, except `compute_loss_func`.
 
     Counts, class weights and adapters follow the arguments, model and data of the training that runs: in each trial of
-    a hyperparameter search, and after `trainer.args` or `trainer.train_dataset` has changed.
+    a hyperparameter search, and after `trainer.args` or `trainer.train_dataset` has changed. A model that was trained
+    with this class and is evaluated without a training set keeps the axes and weights that its checkpoint records.
+
+    Rows in a language or a (language, label) cell without training rows are in none of the losses of an evaluation, but
+    in `eval_unseen_rows` (their number) and `eval_unseen_plain_loss`.
+
+    Args:
+        distribution: counts of `train_dataset`, which is then not read before training; needed for class weights of an
+            endless stream. A data set that is assigned to `trainer.train_dataset` later is counted.
 
     Raises:
         ValueError: data, model, tokenizer or arguments do not fit together; the message says what to do.
@@ -67,14 +69,19 @@ class LangImbTrainer(PublishingTrainer):
         eval_dataset: Any = None,
         processing_class: Any = None,
         model_init: Any = None,
+        distribution: JointDistribution | None = None,
         **kwargs: Any,
     ) -> None:
         self.args = args or LangImbTrainingArguments()
-        self._counted: _Counted | None = None
+        self._counted: Counted | None = None
+        self._said: set[str] = set()
+        self.given_counts = train_dataset, distribution
         self._inner_collator: Any = None  # pads what ours collates
         self._axes: dict[str, Any] | None = None  # of the training data
         if not isinstance(self.args, LangImbTrainingArguments):
             raise TypeError(f"Expected args of type LangImbTrainingArguments, got {type(args).__name__}.")
+        if not isinstance(distribution, JointDistribution | None):
+            raise TypeError(f"Expected distribution of type JointDistribution, got {type(distribution).__name__}.")
         if kwargs.get("compute_loss_func", self) is None:
             del kwargs["compute_loss_func"]  # the default; Python refuses any other, which would come twice
         model = None if model is None else self._prepared(model)
@@ -84,7 +91,6 @@ class LangImbTrainer(PublishingTrainer):
         self._fit_together()
         self._loss_parts = torch.zeros(3, device=self.args.device)  # classification, masked entropy, optimizer steps
         self._evaluated_rows: list[torch.Tensor] = []
-        self._warned_of_unseen = False
 
     def _fit_together(self) -> None:
         """Number the languages of a batch as the weights do, record the axes, and refuse what does not fit."""
@@ -93,60 +99,34 @@ class LangImbTrainer(PublishingTrainer):
         if self._inner_collator is not None:
             self.data_collator = DataCollatorWithLanguage(
                 self.processing_class,
-                languages=self.distribution.languages,
+                languages=None if self.distribution is None else self.distribution.languages,
                 language_column=self.args.language_column,
                 collator=self._inner_collator,
             )
-        if problem := self._problem():
+        if problem := problem_of_parts(self, self.optimizer if self.optimizer is self._given_optimizer else None):
             raise ValueError(problem)
-        if self.train_dataset is not None:  # every checkpoint contains the configuration
-            counted, config = self._present(), getattr(self.model, "config", None)
-            names = [str(label) for label in counted.distribution.labels]
-            if config is not None:
-                name_labels(config, counted.distribution)
-                names = class_names(config)
-            self._axes = axes_of(counted.distribution, self.args.class_weighting, counted.cell_weights, names)
-            if config is not None:
-                config.langimb = self._axes
+        if self.train_dataset is None:
+            return
+        counts, weights = self._present()[:2]
+        config, self._axes = getattr(self.model, "config", None), None
+        if counts is None or weights is None:
+            self.say_once(
+                "The training data have no length and are not counted: the checkpoint records no axes. Pass "
+                "distribution= to have them recorded."
+            )
+        else:
+            if config is not None and (kept := name_labels(config, counts)):
+                self.say_once(kept)
+            names = [str(label) for label in counts.labels] if config is None else class_names(config)
+            scheme = self.args.class_weighting, self.args.missing_cell_policy
+            self._axes = axes_of(counts, *scheme, weights, names)
+        store_axes(self.model, self._axes)  # every checkpoint contains the configuration
 
-    def _problem(self) -> str | None:
-        """Why these arguments do not work together, and what to do; None if they do."""
-        args, numbered, languages = self.args, self.data_collator.languages, self.distribution.languages
-        base, head = base_model_of(self.model), list(head_parameters(self.model))
-        frozen = base is not self.model and head and not any(parameter.requires_grad for parameter in head)
-        given = self.optimizer if self.optimizer is self._given_optimizer else None
-        if args.n_gpu > 1:
-            return (
-                f"Expected one GPU per process, got {args.n_gpu} (DataParallel), where the loss cannot be scaled "
-                "exactly: start one process per GPU with `accelerate launch`, or set CUDA_VISIBLE_DEVICES."
-            )
-        if numbered != languages:
-            return (
-                f"data_collator numbers the languages {', '.join(numbered)}, expected {', '.join(languages)} as in the "
-                "weights: leave data_collator out, or use that order."
-            )
-        if args.masked_entropy_weight and getattr(self.processing_class, "mask_token_id", None) is None:
-            return (
-                "masked_entropy_weight needs a tokenizer with a mask token (processing_class=...), got "
-                f"{type(self.processing_class).__name__}: add one (tokenizer.add_special_tokens({{'mask_token': "
-                "'<mask>'}) and model.resize_token_embeddings), or set masked_entropy_weight=0."
-            )
-        if args.head_learning_rate is not None and not head:
-            return (
-                f"head_learning_rate needs to know the head of {type(base).__name__}: set its base_model_prefix to the "
-                "name of its encoder, or leave head_learning_rate out."
-            )
-        if given is not None and args.head_learning_rate is not None:
-            return "head_learning_rate is for the Trainer's own optimizer: leave it out, or leave optimizers out."
-        if given is not None and (problem := problem_of_optimizer(given, self.model)):
-            return problem
-        if frozen and self.train_dataset is not None:
-            return (
-                "The classification head of this PEFT model is frozen at its random initialization, so that the model "
-                "cannot learn the labels: use LoraConfig(task_type='SEQ_CLS') or modules_to_save=['classifier'], or "
-                "pass a model without adapters and set lora_rank."
-            )
-        return None
+    def say_once(self, sentence: str) -> None:
+        """Warn once."""
+        if sentence not in self._said:
+            logger.warning(sentence)
+            self._said.add(sentence)
 
     # Model and data
 
@@ -178,62 +158,22 @@ class LangImbTrainer(PublishingTrainer):
         return super().get_train_dataloader()
 
     @property
-    def distribution(self) -> JointDistribution:
-        """Counts of `train_dataset` on the axes languages x labels.
+    def distribution(self) -> JointDistribution | None:
+        """Counts of `train_dataset` on the axes languages x labels; None for a stream that is not counted.
 
         Without a training set those in the model's configuration, else those of the evaluation set.
         """
         return self._present().distribution
 
     @property
-    def weights(self) -> torch.Tensor:
-        """The class weights, float32[L, C]."""
+    def weights(self) -> torch.Tensor | None:
+        """The class weights, float32[L, C]; None for a stream that is not counted."""
         return self._present().weights
 
-    def _present(self) -> _Counted:
+    def _present(self) -> Counted:
         """Counts and weights, made again where the arguments, the model or the data are others than before."""
-        args, data, known = self.args, self.train_dataset, self._counted
-        objects = (data, None, None) if data is not None else (None, self.eval_dataset, stored_axes(self.model))
-        columns, settings = (args.language_column, self._classes), (args.class_weighting, args.missing_cell_policy)
-        if known is None or known.columns != columns or any(map(is_not, known.objects, objects)):
-            counts = self._count()
-        elif known.settings != settings:
-            counts = known.distribution
-        else:
-            return known
-        table = cell_weights(counts, args.class_weighting, missing_cell_policy=args.missing_cell_policy)
-        weights = torch.tensor(table, dtype=torch.float32)
-        self._counted = _Counted(counts, table, weights, objects, columns, settings)
+        self._counted = count_again(self, self._counted)
         return self._counted
-
-    @property
-    def _classes(self) -> int | None:
-        """Number of the model's outputs; None where it does not say."""
-        return getattr(getattr(self.model, "config", None), "num_labels", None)
-
-    def _count(self) -> JointDistribution:
-        """Count the training data, else take the checkpoint's counts, else count the evaluation data."""
-        count = partial(
-            count_for_model,
-            classes=self._classes,
-            language_column=self.args.language_column,
-            label_names=self.label_names,
-        )
-        evaluated = self.eval_dataset
-        first = next(iter(evaluated.values()), None) if isinstance(evaluated, dict) else evaluated
-        if self.train_dataset is not None:
-            counted = count(self.train_dataset, "train_dataset")
-            for name, dataset in selecting_datasets(evaluated, self.args.metric_for_best_model).items():
-                count(dataset, name, trained=counted)
-            return counted
-        if stored := stored_axes(self.model):
-            return JointDistribution(*(stored[key] for key in ("languages", "labels", "counts")))
-        if first is None:
-            raise ValueError(
-                "LangImbTrainer learns languages and labels from data: pass train_dataset or eval_dataset, or a model "
-                "trained with it."
-            )
-        return count(first, "eval_dataset")
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         """`Trainer`'s sampler; batches grouped by length are shuffled: length correlates with language and label."""
@@ -264,13 +204,16 @@ class LangImbTrainer(PublishingTrainer):
         self._language_ids = inputs.pop("language_ids", None)
         training = model.training
         if training and (self._language_ids is None or (self._language_ids < 0).any()):
+            known = (
+                self.distribution and f" or have a language that is not one of {', '.join(self.distribution.languages)}"
+            )
             raise ValueError(
-                f"A training batch has rows of unknown language: they lack the column {self.args.language_column!r} or "
-                f"have a language that is not one of {', '.join(self.distribution.languages)}, or data_collator is not "
-                "a DataCollatorWithLanguage."
+                f"A training batch has rows of unknown language: they lack the column {self.args.language_column!r}"
+                f"{known or ''}, or data_collator is not a DataCollatorWithLanguage."
             )
         if self._language_ids is None:
-            self._language_ids = torch.full_like(inputs["labels"], -1)
+            self._language_ids = torch.full_like(inputs["labels"], losses.NO_LANGUAGE)
+            self.say_once("The rows have no language, so that the loss of an evaluation is the plain loss.")
         mask = self._draw_mask(inputs) if training and self.args.masked_entropy_weight else None
         self._has_mask_row = mask is not None
         if mask is not None:
@@ -343,12 +286,7 @@ class LangImbTrainer(PublishingTrainer):
 
     def _remember_evaluated(self, logits: torch.Tensor, labels: torch.Tensor, own: torch.Tensor) -> None:
         """Keep the losses of a batch, of all processes, for the means over rows."""
-        if (self._language_ids < 0).any() and not self._warned_of_unseen:
-            logger.warning(
-                "Rows in a language unseen in training, or without one, are evaluated with weight 1 (the plain loss)."
-            )
-            self._warned_of_unseen = True
-        plain = losses.weighted_cross_entropy(logits, labels, torch.full_like(labels, -1), self.weights)
+        plain = losses.weighted_cross_entropy(logits, labels, self._language_ids, None)
         rows = torch.stack([own, plain, self._language_ids.to(own.dtype), labels.to(own.dtype)], dim=1)
         self._evaluated_rows.append(self.accelerator.gather_for_metrics(rows).cpu().double())
 
@@ -361,13 +299,24 @@ class LangImbTrainer(PublishingTrainer):
             ValueError: class ids mean other languages or labels than in training.
         """
         dataset = getattr(dataloader.dataset, "dataset", dataloader.dataset)  # a stream's, in several processes
-        if problem := other_ids(dataset, self.args.language_column, self.distribution):
-            raise ValueError(f"{metric_key_prefix}_dataset: {problem}")
+        known, prefix = self._present(), metric_key_prefix
+        if known.distribution and (problem := other_ids(dataset, self.args.language_column, known.distribution)):
+            raise ValueError(f"{prefix}_dataset: {problem}")
         self._evaluated_rows = []
-        output = super().evaluation_loop(dataloader, *args, metric_key_prefix=metric_key_prefix, **kwargs)
-        if self._evaluated_rows:
-            means = losses.mean_losses(torch.cat(self._evaluated_rows))
-            output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in means.items()})
+        output = super().evaluation_loop(dataloader, *args, metric_key_prefix=prefix, **kwargs)
+        if not self._evaluated_rows:
+            return output
+        means = losses.mean_losses(torch.cat(self._evaluated_rows), known.trained)
+        if known.distribution is None and (self.args.world_size > 1 or self.args.dataloader_num_workers):
+            means.pop("uniform_loss", None)  # each process numbers the languages that it meets
+        metric = f"eval_{(self.args.metric_for_best_model or '').removeprefix('eval_')}"
+        if self.is_in_train and metric in output.metrics:
+            unseen, rows = int(means.get("unseen_rows", 0)), output.num_samples or 0
+            if problem := problem_of_selection(metric, prefix.removeprefix("eval_"), unseen, rows):
+                raise ValueError(f"{prefix}_dataset: {problem}")
+        if "unseen_rows" in means:  # perhaps all of them
+            output.metrics.pop(f"{prefix}_loss", None)
+        output.metrics.update({f"{prefix}_{name}": value for name, value in means.items()})
         return output
 
     # Optimizer and files
@@ -390,6 +339,10 @@ class LangImbTrainer(PublishingTrainer):
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """`Trainer`'s, with the axes next to the weights: a folder of adapters has no configuration for them."""
-        if self.args.should_save and (axes := self._axes or stored_axes(self.model)):
-            write_json(Path(output_dir or self.args.output_dir, AXES_FILE), axes)
+        path = Path(output_dir or self.args.output_dir, AXES_FILE)
+        axes = self._axes if self.train_dataset is not None else stored_axes(self.model)
+        if self.args.should_save and axes is not None:
+            write_json(path, axes)
+        elif self.args.should_save:
+            path.unlink(missing_ok=True)  # of a model that is overwritten
         super().save_model(output_dir, _internal_call)

@@ -391,6 +391,8 @@ def test_each_trained_checkpoint_is_loaded_once(work, tmp_path, monkeypatch):
         (["--class_weighting", "joint"], "Setup balanced sets class_weighting to 'none', but the flag is"),
         (["--setups", "weighted_lora", "--lora_rank", "4"], "Setup weighted_lora sets lora_rank to 8, but the flag"),
         (["--metric_for_best_model", "accuracy"], "must be one of eval_loss, eval_plain_loss, eval_uniform_loss, got"),
+        (["--adam_beta1", "2"], "Check .*adamw_torch_fused cannot be made: Invalid beta parameter"),
+        (["--optim_args", "foo"], "Check optim_args .NAME=VALUE.*cannot be made: not enough values"),
         (["--report_to", "comet_ml"], "report_to names comet_ml, which is not installed: install it"),
         (["--missing_cell_policy", "hope"], "Unknown missing_cell_policy 'hope'"),
         (["--train_size", "5000"], "train split, axes .*A plan of 5,000 rows is larger than the source"),

@@ -4,7 +4,7 @@ import pytest
 import torch
 from by_hand import assert_same_weights, without
 
-import hf_langimb.training.trainer as trainer_module
+import hf_langimb.training.counting as counting
 from hf_langimb import LangImbTrainer, cell_weights
 
 SCHEMES = ("none", "per_language", "joint")
@@ -75,8 +75,8 @@ def test_each_trial_of_a_search_is_the_training_alone(search, build, name, value
 
 
 def test_a_search_counts_the_data_once(search, monkeypatch):
-    counted, count = [], trainer_module.count_for_model
-    monkeypatch.setattr(trainer_module, "count_for_model", lambda *a, **kw: counted.append(a[1]) or count(*a, **kw))
+    counted, count = [], counting.count_for_model
+    monkeypatch.setattr(counting, "count_for_model", lambda *a, **kw: counted.append(a[1]) or count(*a, **kw))
     search("class_weighting", SCHEMES)
     assert counted == ["train_dataset", "eval_dataset"]
 

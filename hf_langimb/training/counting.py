@@ -1,0 +1,91 @@
+"""Counts and class weights of a Trainer: of its training data, its checkpoint or its evaluation data."""
+
+from __future__ import annotations
+
+from functools import partial
+from operator import is_not
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from transformers.trainer_utils import has_length
+
+from hf_langimb.counts.distribution import JointDistribution
+from hf_langimb.counts.weighting import cell_weights
+from hf_langimb.models.axes import stored_axes
+from hf_langimb.training.checks import count_for_model, count_unseen, problem_of_selection, selecting_datasets
+
+
+class Counted(NamedTuple):
+    """Counts and class weights, None where they are not known, and what they were made from."""
+
+    distribution: JointDistribution | None
+    cell_weights: np.ndarray | None
+    weights: torch.Tensor | None
+    trained: torch.Tensor | None  # bool[L, C], cells with training rows
+    objects: tuple[Any, ...]
+    columns: tuple[Any, ...]
+    settings: tuple[Any, ...]
+
+
+def count_again(trainer: Any, known: Counted | None) -> Counted:
+    """What is known, or counts and weights made again where arguments, model or data are others than before."""
+    args, data = trainer.args, trainer.train_dataset
+    objects = (data, None, None) if data is not None else (None, trainer.eval_dataset, stored_axes(trainer.model))
+    columns, settings = (args.language_column, _classes(trainer)), (args.class_weighting, args.missing_cell_policy)
+    counts, table, of_training = None, None, True
+    if known is not None and known.columns == columns and not any(map(is_not, known.objects, objects)):
+        if known.settings == settings:
+            return known
+        counts = known.distribution if data is not None else None
+    if counts is None:
+        counts, table, of_training = _count(trainer)
+    if counts is not None and table is None:
+        table = cell_weights(counts, args.class_weighting, missing_cell_policy=args.missing_cell_policy)
+    weights = None if table is None else torch.tensor(table, dtype=torch.float32)
+    trained = torch.tensor(counts.counts > 0) if counts is not None and of_training else None
+    return Counted(counts, table, weights, trained, objects, columns, settings)
+
+
+def _classes(trainer: Any) -> int | None:
+    """Number of the model's outputs; None where it does not say."""
+    return getattr(getattr(trainer.model, "config", None), "num_labels", None)
+
+
+def _count(trainer: Any) -> tuple[JointDistribution | None, np.ndarray | None, bool]:
+    """Counts, class weights (None: by the arguments), and whether the counts are of training data.
+
+    They are those that were given with this data set, else counted, else the checkpoint's, else counted on the
+    evaluation data, for which the loss is plain.
+    """
+    args, data, evaluated = trainer.args, trainer.train_dataset, trainer.eval_dataset
+    columns = partial(count_for_model, language_column=args.language_column, label_names=trainer.label_names)
+    count = partial(columns, classes=_classes(trainer))
+    given_with, given = trainer.given_counts
+    given = given if data is given_with else None
+    if given is None and data is not None and args.class_weighting == "none" and not has_length(data):
+        return None, None, True
+    if data is not None or given is not None:
+        counted = count(data, "train_dataset" if given is None else "distribution", given=given)
+        metric = args.metric_for_best_model
+        for name, dataset in selecting_datasets(evaluated, metric).items():
+            if has_length(dataset):
+                found = count(dataset, name, trained=counted)
+                if problem := problem_of_selection(metric, name, count_unseen(found, counted), found.rows):
+                    raise ValueError(f"{name}: {problem}")
+        return counted, None, True
+    if stored := stored_axes(trainer.model):
+        scheme = stored["class_weighting"]
+        if args.class_weighting not in ("none", scheme):
+            trainer.say_once(f"eval_loss has the weights of the checkpoint ({scheme}), not {args.class_weighting!r}.")
+        counted = JointDistribution(*(stored[key] for key in ("languages", "labels", "counts")))
+        return counted, np.array(stored["weights"], dtype=np.float64), True
+    first = next(iter(evaluated.values()), None) if isinstance(evaluated, dict) else evaluated
+    if first is None:
+        raise ValueError(
+            "LangImbTrainer learns languages and labels from data: pass train_dataset or eval_dataset, or a model "
+            "trained with it."
+        )
+    trainer.say_once("The checkpoint records no class weights, so that eval_loss is the plain loss.")
+    counted = count(first, "eval_dataset")
+    return counted, np.ones(counted.counts.shape), False
