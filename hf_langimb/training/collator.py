@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase, default_data_collator
+from transformers import DataCollatorWithPadding, DefaultDataCollator, PreTrainedTokenizerBase, default_data_collator
 
 from hf_langimb.models.axes import IGNORED_LABEL
 
 IDS = "language_ids"
 LABELS = ("labels", "label", "label_ids")
+ROWS_IN_ORDER = (DataCollatorWithPadding, DefaultDataCollator)  # collators that keep rows and labels as they are
 
 
 class DataCollatorWithLanguage:
@@ -56,6 +57,10 @@ class DataCollatorWithLanguage:
         if all(language is None for language in languages):
             return self.collator(features)
         ids = [self._id(language) for language in languages]
+        if type(self.collator) in ROWS_IN_ORDER or self.collator is default_data_collator:
+            batch = self.collator(features)
+            batch[IDS] = torch.tensor(ids)
+            return batch
         for feature, one in zip(features, ids, strict=True):
             feature[IDS] = one
         randomness = random.getstate(), np.random.get_state(), torch.get_rng_state()
