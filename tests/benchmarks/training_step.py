@@ -1,4 +1,4 @@
-"""CPU seconds of construction, training steps and evaluation of `LangImbTrainer`, two versions of the package side by side.
+"""CPU seconds of construction, training steps and evaluation of `LangImbTrainer`, two versions side by side.
 
 python tests/benchmarks/training_step.py TREE OTHER_TREE [REPEATS]
 
