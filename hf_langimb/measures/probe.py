@@ -221,8 +221,6 @@ def probe_model(
         raise ValueError(f"Unknown protocol {protocol!r}: choose one of {', '.join(PROTOCOLS)}.")
     trained = load_trained(name, encoder=True)
     model, tokenizer, state = trained.model, trained.tokenizer, PartialState()
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token  # padding is masked: any token will do
     code = protocol == "code"
     pooling = pooling or ("pooler" if code and model.config.model_type == "bert" else "cls")
     problem, lacking = "", [parameter for parameter in trained.untrained if "pooler" not in parameter]

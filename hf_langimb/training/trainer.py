@@ -19,6 +19,7 @@ from hf_langimb.counts.weighting import cell_weights
 from hf_langimb.files import write_json
 from hf_langimb.models.adapters import add_lora, base_model_of, head_parameters, problem_of
 from hf_langimb.models.axes import AXES_FILE, IGNORED_LABEL, axes_of, class_names, name_labels, stored_axes
+from hf_langimb.models.inputs import logits_of
 from hf_langimb.training import losses
 from hf_langimb.training.arguments import LangImbTrainingArguments
 from hf_langimb.training.checks import count_for_model, other_ids, problem_of_optimizer, selecting_datasets
@@ -277,7 +278,7 @@ class LangImbTrainer(PublishingTrainer):
             labels = inputs.pop("labels")
             inputs = losses.append_masked_row(inputs, self.processing_class, **mask) | {"labels": labels}
         found = super().compute_loss(model, inputs, *args, **kwargs)
-        if isinstance(found, tuple) and isinstance(found[1], tuple) and losses.logits_of(found[1]) is found[1][0]:
+        if isinstance(found, tuple) and isinstance(found[1], tuple) and logits_of(found[1]) is found[1][0]:
             return found[0], (None, *found[1])  # `Trainer` takes the first of a tuple for a loss
         return found
 
@@ -300,7 +301,7 @@ class LangImbTrainer(PublishingTrainer):
 
     def _loss(self, outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
         """Sum of w * CE over items of the full batch, plus the masked-input entropy; see the class."""
-        logits = losses.logits_of(outputs)
+        logits = logits_of(outputs)
         rows = logits[: len(labels)]
         wrong = (labels >= logits.shape[-1]) | ((labels < 0) & (labels != IGNORED_LABEL))
         if logits.dim() != 2 or wrong.any():
