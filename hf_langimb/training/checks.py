@@ -7,10 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from transformers import DataCollatorWithPadding
 
 from hf_langimb.counts.columns import class_label_names, first_row, is_transformed
 from hf_langimb.counts.distribution import JointDistribution
+from hf_langimb.models.adapters import base_model_of
 from hf_langimb.models.axes import IGNORED_LABEL
+from hf_langimb.models.inputs import takes_last_token, token_types_of
 
 
 def count_for_model(
@@ -129,6 +132,38 @@ def problem_of_optimizer(optimizer: Any, model: Any) -> str | None:
         f"not {wrong[0]}: make it from the model that is trained (with lora_rank the adapters are added here: leave "
         "optimizers out, or add them with PEFT before)."
     )
+
+
+def fit_inputs(trainer: Any) -> str | None:
+    """Tell a decoder's head how rows are padded; why the model cannot read the batches, and what to do, else None."""
+    base, collator, args = base_model_of(trainer.model), trainer.data_collator, trainer.args
+    batch_size = max(args.train_batch_size, args.eval_batch_size)
+    tokenizer = getattr(collator.collator, "tokenizer", collator.tokenizer)
+    pad_id = getattr(tokenizer, "pad_token_id", None)
+    if pad_id is None and batch_size > 1 and isinstance(collator.collator, DataCollatorWithPadding):
+        return (
+            f"{type(tokenizer).__name__} has no padding token, and batches are padded: set tokenizer.pad_token = "
+            "tokenizer.eos_token (padding is masked, so that any token will do)."
+        )
+    if not hasattr(base, "config"):
+        return None
+    if takes_last_token(base):
+        config = base.config.get_text_config()
+        if pad_id is not None:
+            config.pad_token_id = pad_id  # as `Trainer` does when training starts
+        elif config.pad_token_id is None and batch_size > 1:
+            return f"{type(base).__name__} finds the last token of a row by its padding: set model.config.pad_token_id."
+    known = token_types_of(base)
+    evaluated = trainer.eval_dataset if isinstance(trainer.eval_dataset, dict) else {"": trainer.eval_dataset}
+    for dataset in (trainer.train_dataset, *evaluated.values()):
+        row = None if dataset is None else first_row(dataset)
+        types = row.get("token_type_ids") if isinstance(row, Mapping) else None
+        if types is not None and 0 < known <= (highest := int(max(types))):
+            return (
+                f"The data have token_type_ids up to {highest}, the model knows {known} (type_vocab_size): use "
+                "dataset.remove_columns('token_type_ids'), or tokenize with return_token_type_ids=False."
+            )
+    return None
 
 
 def selecting_datasets(eval_dataset: Any, metric_for_best_model: str | None) -> dict[str, Any]:

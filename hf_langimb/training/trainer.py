@@ -22,7 +22,7 @@ from hf_langimb.models.axes import AXES_FILE, IGNORED_LABEL, axes_of, class_name
 from hf_langimb.models.inputs import logits_of
 from hf_langimb.training import losses
 from hf_langimb.training.arguments import LangImbTrainingArguments
-from hf_langimb.training.checks import count_for_model, other_ids, problem_of_optimizer, selecting_datasets
+from hf_langimb.training.checks import count_for_model, fit_inputs, other_ids, problem_of_optimizer, selecting_datasets
 from hf_langimb.training.collator import DataCollatorWithLanguage
 from hf_langimb.training.publishing import PublishingTrainer
 from hf_langimb.training.sampler import ShuffledBatches
@@ -98,7 +98,7 @@ class LangImbTrainer(PublishingTrainer):
                 language_column=self.args.language_column,
                 collator=self._inner_collator,
             )
-        if problem := self._problem():
+        if problem := self._problem() or fit_inputs(self):
             raise ValueError(problem)
         if self.train_dataset is not None:  # every checkpoint contains the configuration
             counted, config = self._present(), getattr(self.model, "config", None)

@@ -25,7 +25,7 @@ from hf_langimb.measures.attribution.examples import Attribution, Example, encod
 from hf_langimb.measures.attribution.methods import Method, owen_values, shapley_values
 from hf_langimb.measures.attribution.store import SCHEMA_VERSION, AttributionStore, start_store, write_shard
 from hf_langimb.models.axes import class_names, match_labels
-from hf_langimb.models.inputs import longest_input, most_tokens
+from hf_langimb.models.inputs import longest_input, most_tokens, reading_whole_rows
 
 logger = logging.getLogger(__name__)
 
@@ -132,7 +132,8 @@ def attribute(
     modes = {module: module.training for module in model.modules()}
     forward.model.eval()  # the model, or its copy
     try:
-        with bar(description="Explaining", total=sum(len(shards[i]) for i in mine), unit="row") as progress:
+        progress = bar(description="Explaining", total=sum(len(shards[i]) for i in mine), unit="row")
+        with progress, reading_whole_rows(forward.model):
             for i in mine:
                 found = _explained(dataset, shards[i], tokenizer, mask_id, manifest, forward, progress)
                 write_shard(Path(out), i, *found)

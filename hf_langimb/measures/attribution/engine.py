@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from hf_langimb.measures.attribution.examples import SPECIAL, Attribution, Example, Floats
 from hf_langimb.measures.attribution.methods import Method
-from hf_langimb.models.inputs import class_logits, logits_of, reading_whole_rows, token_types_of
+from hf_langimb.models.inputs import class_logits, logits_of, token_types_of
 
 CPU_BATCH_TOKENS, GPU_BATCH_TOKENS = 1024, 65536  # of a forward pass
 
@@ -81,7 +81,7 @@ class Forward:
             inputs = {"input_ids": torch.from_numpy(ids).to(self.device)}
             if types is not None and types.max() < self.types:
                 inputs["token_type_ids"] = torch.from_numpy(types).to(self.device)
-            with torch.inference_mode(), reading_whole_rows(self.model):
+            with torch.inference_mode():
                 logits = logits_of(self.model(**inputs)).double()
                 by_class = self.several and logits.shape[-1] > 1
                 found = torch.sigmoid(logits) if by_class else torch.softmax(class_logits(logits), dim=-1)
