@@ -67,7 +67,7 @@ def extract_features(
     """
     tokenized = _tokenized(dataset, model, tokenizer, text_columns, pooling, layers)
     encoder = getattr(base_model_of(model), "base_model", model)  # adapters are inside the encoder's layers
-    if model.config.is_encoder_decoder:
+    if reads(encoder, "decoder_input_ids"):
         encoder = encoder.get_encoder()
     return _in_batches(model, encoder, tokenizer, tokenized, pooling, layers, batch_size)[-1]
 
@@ -183,6 +183,8 @@ def _pool(outputs: Any, batch: Any, pooling: str, layers: Sequence[int] | None) 
             problem = "returns no pooler: choose pooling cls, mean or last"
     elif wrong := [] if by_pooler else [i for i in layers or () if not -len(states) <= i < len(states)]:
         problem = f"has layers 0 to {len(states) - 1} (-1 is the last), got {wrong[0]}"
+    elif pooling in ("mean", "last") and states[-1].shape[1] != batch["input_ids"].shape[1]:  # Funnel
+        problem = "returns no hidden state for each token: choose pooling cls"
     if problem:
         raise ValueError(f"This model {problem}.")
     if by_pooler:

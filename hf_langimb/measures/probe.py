@@ -215,6 +215,7 @@ def probe_model(
 
     from hf_langimb.data.rows import arrow_columns
     from hf_langimb.measures.forward import extract_features
+    from hf_langimb.models.inputs import reads
     from hf_langimb.models.loading import load_trained
 
     if protocol not in PROTOCOLS:
@@ -223,7 +224,7 @@ def probe_model(
     model, tokenizer, state = trained.model, trained.tokenizer, PartialState()
     code = protocol == "code"
     pooling = pooling or ("pooler" if code and model.config.model_type == "bert" else "cls")
-    unused = ("pooler", "decoder.") if model.config.is_encoder_decoder else ("pooler",)  # by the last hidden states
+    unused = ("pooler", "decoder.") if reads(model, "decoder_input_ids") else ("pooler",)
     problem, lacking = "", [one for one in trained.untrained if not any(name in one for name in unused)]
     if lacking:
         problem = f"lacks weights of its encoder, such as {lacking[0]}: choose a complete one"

@@ -159,7 +159,7 @@ def _classes_of(folder: Path) -> int:
 
 
 def load_tokenizer(name: str) -> tuple[Any, int | None]:
-    """The tokenizer of a model to start from, and the `longest_input` of the model.
+    """The tokenizer of a model to start from, without token types that the model lacks, and its `longest_input`.
 
     Raises:
         ValueError: no such model.
@@ -167,12 +167,16 @@ def load_tokenizer(name: str) -> tuple[Any, int | None]:
     import torch
     from transformers import AutoConfig, AutoModel, AutoTokenizer
 
-    from hf_langimb.models.inputs import longest_input
+    from hf_langimb.models.inputs import longest_input, token_types_of
 
     with loading(name):
         tokenizer, config = AutoTokenizer.from_pretrained(name), AutoConfig.from_pretrained(name)
         with torch.device("meta"):  # its layers, without weights
-            return tokenizer, longest_input(tokenizer, AutoModel.from_config(config))
+            model = AutoModel.from_config(config)
+        if max(tokenizer("a", "b").get("token_type_ids", [0])) >= token_types_of(model):
+            inputs = tokenizer.model_input_names
+            tokenizer.model_input_names = [name for name in inputs if name != "token_type_ids"]
+        return tokenizer, longest_input(tokenizer, model)
 
 
 def new_classifier(name: str, names: Sequence[str]) -> Any:

@@ -137,10 +137,10 @@ def problem_of_optimizer(optimizer: Any, model: Any) -> str | None:
 def fit_inputs(trainer: Any) -> str | None:
     """Tell a decoder's head how rows are padded; why the model cannot read the batches, and what to do, else None."""
     base, collator, args = base_model_of(trainer.model), trainer.data_collator, trainer.args
-    batch_size = max(args.train_batch_size, args.eval_batch_size)
+    several = max(args.train_batch_size, args.eval_batch_size) > 1
     tokenizer = getattr(collator.collator, "tokenizer", collator.tokenizer)
     pad_id = getattr(tokenizer, "pad_token_id", None)
-    if pad_id is None and batch_size > 1 and isinstance(collator.collator, DataCollatorWithPadding):
+    if pad_id is None and isinstance(collator.collator, DataCollatorWithPadding):
         return (
             f"{type(tokenizer).__name__} has no padding token, and batches are padded: set tokenizer.pad_token = "
             "tokenizer.eos_token (padding is masked, so that any token will do)."
@@ -151,7 +151,7 @@ def fit_inputs(trainer: Any) -> str | None:
         config = base.config.get_text_config()
         if pad_id is not None:
             config.pad_token_id = pad_id  # as `Trainer` does when training starts
-        elif config.pad_token_id is None and batch_size > 1:
+        elif config.pad_token_id is None and several:
             return f"{type(base).__name__} finds the last token of a row by its padding: set model.config.pad_token_id."
     known = token_types_of(base)
     evaluated = trainer.eval_dataset if isinstance(trainer.eval_dataset, dict) else {"": trainer.eval_dataset}
