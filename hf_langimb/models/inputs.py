@@ -29,10 +29,10 @@ def token_types_of(model: Any) -> float:
 
 
 def token_embeddings(model: Any) -> Any:
-    """The embeddings of a model's tokens; None of a model that has none (CANINE hashes characters)."""
+    """The embeddings of a model's tokens; None where it names none (CANINE hashes characters)."""
     try:
         return base_model_of(model).get_input_embeddings()
-    except NotImplementedError:
+    except (AttributeError, NotImplementedError):
         return None
 
 

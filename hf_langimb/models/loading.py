@@ -159,7 +159,9 @@ def _classes_of(folder: Path) -> int:
 
 
 def load_tokenizer(name: str) -> tuple[Any, int | None]:
-    """The tokenizer of a model to start from, without token types that the model lacks, and its `longest_input`.
+    """The tokenizer of a model to start from, and its `longest_input`.
+
+    The tokenizer gets a padding token if it has none, and gives no token types that the model lacks.
 
     Raises:
         ValueError: no such model.
@@ -173,6 +175,8 @@ def load_tokenizer(name: str) -> tuple[Any, int | None]:
         tokenizer, config = AutoTokenizer.from_pretrained(name), AutoConfig.from_pretrained(name)
         with torch.device("meta"):  # its layers, without weights
             model = AutoModel.from_config(config)
+        if tokenizer.pad_token is None:
+            tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token  # padding is masked: any token will do
         if max(tokenizer("a", "b").get("token_type_ids", [0])) >= token_types_of(model):
             inputs = tokenizer.model_input_names
             tokenizer.model_input_names = [name for name in inputs if name != "token_type_ids"]

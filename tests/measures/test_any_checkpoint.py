@@ -108,6 +108,8 @@ def test_token_types_that_the_model_lacks_are_left_out(tmp_path, saved):
         np.testing.assert_allclose(stack(store.examples["p"]), softmax(expected[:2], axis=1), atol=1e-5)
         start, _ = saved(model, tokenizer, rows, f"start-{family}")
         assert "token_type_ids" not in load_tokenizer(start)[0]("w1", "w2")
+    start, _ = saved(make_classifier("gpt2"), make_tokenizer("decoder"), rows, "gpt2")
+    assert load_tokenizer(start)[0].pad_token == "</s>"
     start, _ = saved(make_classifier("bert"), tokenizer, rows)
     assert load_tokenizer(start)[0]("w1", "w2")["token_type_ids"][-1] == 1
 

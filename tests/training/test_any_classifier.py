@@ -5,6 +5,7 @@ import pytest
 import torch
 from any_checkpoint import FAMILIES, make_classifier, make_rows, make_tokenizer, row_by_row
 from conftest import gradients_of
+from datasets import concatenate_datasets
 from torch.nn.functional import cross_entropy
 from transformers import DataCollatorWithPadding
 
@@ -47,6 +48,7 @@ def test_batches_train_as_rows_alone(family, build):
 
 def test_what_batches_need_is_said_when_the_trainer_is_made(build, training_arguments):
     rows, decoder, pairs = make_rows(8), make_tokenizer("decoder"), make_rows(8, pair=True)
+    long, cut = make_rows(8, longest=100), "data have rows of up to .* the model reads {0}: .* max_length={0}"
     one_type = make_classifier("bert", type_vocab_size=1)
     no_padding = r"has no padding token, and batches are padded: set tokenizer.pad_token = tokenizer.eos_token"
     for model, tokenizer, data, message in (
@@ -61,6 +63,10 @@ def test_what_batches_need_is_said_when_the_trainer_is_made(build, training_argu
         ),
         (make_classifier("xlm-roberta", type_vocab_size=1), make_tokenizer("bert"), pairs, "token_type_ids up to 1"),
         (make_classifier("bert", 1), make_tokenizer("bert"), rows, "one output, .* load it with num_labels=2 or more"),
+        (make_classifier("xlm-roberta"), make_tokenizer("roberta"), long, cut.format(30)),
+        (make_classifier("mpnet"), make_tokenizer("roberta"), long, cut.format(30)),
+        (make_classifier("bart"), make_tokenizer("roberta"), long, cut.format(32)),
+        (make_classifier("gpt2"), make_tokenizer("decoder", pad_token="</s>"), long, cut.format(32)),
         (make_classifier("gpt2", 1), decoder, rows, "one output, .* load it with num_labels=2 or more"),
     ):
         with pytest.raises(ValueError, match=message) as refused:
@@ -82,6 +88,13 @@ def test_what_needs_nothing_of_that_trains(build, training_arguments):
     for collator in (DataCollatorWithLanguage(padded, languages=["en", "fr"]), DataCollatorWithPadding(padded)):
         trainer = build(make_classifier("gpt2"), decoder, rows, collator)
         np.testing.assert_allclose(trainer.predict(trainer.eval_dataset).predictions, expected, atol=1e-5)
+    long = make_rows(8, longest=100)
+    for family in ("t5", "xlnet"):  # whose positions have no end
+        build(make_classifier(family), make_tokenizer(FAMILIES[family][0]), long).train()
+    short = build(make_classifier("bart"), make_tokenizer("roberta"), rows)
+    mixed = concatenate_datasets([short.train_dataset, *[short.train_dataset.map(lambda row: {"input_ids": [5] * 40})]])
+    short.train_dataset = mixed.filter(lambda row: len(row["input_ids"]) < 20)
+    short.train()
     one = training_arguments(per_device_train_batch_size=1, per_device_eval_batch_size=1)
     encoded = rows.map(lambda row: decoder(row["text"]), remove_columns=["id", "text"])
     trainer = LangImbTrainer(make_classifier("gpt2"), one, None, encoded, encoded)
