@@ -95,11 +95,11 @@ def _in_batches(
     """What a part of the model returns for all rows, shared over processes: logits, if any, and features [K, N, W]."""
     names = {name for name in tokenizer.model_input_names if name in dataset.column_names and reads(part, name)}
     columns = dataset.select_columns(sorted({*names, "input_ids"})).with_format(None)[:]
-    if "token_type_ids" in columns and max(map(max, filter(None, columns["token_type_ids"]))) >= token_types_of(part):
-        del columns["token_type_ids"]
     lengths = np.array([len(ids) for ids in columns["input_ids"]])
     if (empty := np.flatnonzero(lengths == 0)).size:
         raise ValueError(f"Row {empty[0]} has no tokens: its text is empty. Filter such rows out ({empty.size:,}).")
+    if max(map(max, columns.get("token_type_ids", [[0]]))) >= token_types_of(part):
+        columns.pop("token_type_ids", None)
     if reads(part, "attention_mask") and "attention_mask" not in columns:
         columns["attention_mask"] = [[1] * length for length in lengths]
     ids = (getattr(base_model_of(model).config.get_text_config(), "pad_token_id", None), tokenizer.pad_token_id, 0)
@@ -110,7 +110,7 @@ def _in_batches(
         batch = {name: [torch.tensor(column[i]) for i in index] for name, column in columns.items()}
         fill = {"input_ids": pad_id}  # at the right, which moves no token's position
         padded = {name: pad_sequence(rows, True, fill.get(name, 0)).to(model.device) for name, rows in batch.items()}
-        outputs = part(**padded, output_hidden_states=True)
+        outputs = part(**padded, output_hidden_states=True, return_dict=True)
         logits = [class_logits(logits_of(outputs))[None]] if "logits" in outputs else []
         return [*logits, _pool(outputs, padded, pooling, layers)]
 

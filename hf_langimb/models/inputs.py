@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -37,7 +38,7 @@ def token_embeddings(model: Any) -> Any:
 
 
 def most_tokens(model: Any) -> int | None:
-    """The longest sequence that a model reads; None where its positions have no limit.
+    """The longest sequence that a model reads, or was made for; None where its positions have no limit.
 
     The RoBERTa family numbers positions from `padding_idx` + 1 on, which leaves fewer than `max_position_embeddings`.
     """
@@ -50,6 +51,12 @@ def most_tokens(model: Any) -> int | None:
     embeddings = [one for one in base.modules() if hasattr(one, "padding_idx") and hasattr(one, "weight")]
     paddings = [one.padding_idx for one in embeddings if len(one.weight) == positions and one is not tokens]
     return positions - max((index + 1 for index in paddings if index is not None), default=0)
+
+
+def has_position_table(model: Any) -> bool:
+    """Whether a model has a vector for each position, so that longer rows are an error; else they are only unusual."""
+    modules = base_model_of(model).named_modules()
+    return any(re.search(r"(pos|wpe)[^.]*$", name) for name, one in modules if hasattr(one, "padding_idx"))
 
 
 def longest_input(tokenizer: Any, model: Any) -> int | None:

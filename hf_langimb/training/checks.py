@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 from datasets import Dataset
-from transformers import DataCollatorWithPadding
+from transformers import DataCollatorWithPadding, PreTrainedModel
 
 from hf_langimb.counts.columns import class_label_names, first_row, is_transformed
 from hf_langimb.counts.distribution import JointDistribution
 from hf_langimb.models.adapters import base_model_of
 from hf_langimb.models.axes import IGNORED_LABEL
-from hf_langimb.models.inputs import most_tokens, takes_last_token, token_types_of
+from hf_langimb.models.inputs import has_position_table, most_tokens, takes_last_token, token_types_of
 
 
 def count_for_model(
@@ -148,7 +148,7 @@ def fit_inputs(trainer: Any) -> str | None:
             f"{type(tokenizer).__name__} has no padding token, and batches are padded: set tokenizer.pad_token = "
             "tokenizer.eos_token (padding is masked, so that any token will do)."
         )
-    if not hasattr(base, "config"):
+    if not isinstance(base, PreTrainedModel):
         return None
     if takes_last_token(base):
         config = base.config.get_text_config()
@@ -156,7 +156,7 @@ def fit_inputs(trainer: Any) -> str | None:
             config.pad_token_id = pad_id  # as `Trainer` does when training starts
         elif config.pad_token_id is None and several:
             return f"{type(base).__name__} finds the last token of a row by its padding: set model.config.pad_token_id."
-    known, most = token_types_of(base), most_tokens(base) or math.inf
+    known, most = token_types_of(base), (has_position_table(base) and most_tokens(base)) or math.inf
     evaluated = trainer.eval_dataset if isinstance(trainer.eval_dataset, dict) else {"": trainer.eval_dataset}
     for dataset in (trainer.train_dataset, *evaluated.values()):
         longest, highest = (0, 0) if dataset is None else _longest_and_highest(dataset, most, known)

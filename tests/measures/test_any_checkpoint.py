@@ -9,10 +9,11 @@ import pytest
 import torch
 from any_checkpoint import FAMILIES, make_classifier, make_rows, make_tokenizer, row_by_row
 from scipy.special import expit, softmax
-from transformers import ByT5Tokenizer, T5EncoderModel
+from transformers import AutoConfig, AutoModelForSequenceClassification, ByT5Tokenizer, T5EncoderModel
 
 from hf_langimb import attribute, extract_features
 from hf_langimb.cli import main
+from hf_langimb.hub.push import logits_of
 from hf_langimb.measures.attribution.store import AttributionStore, stack
 from hf_langimb.measures.forward import forward_rows
 from hf_langimb.measures.probe import probe_model
@@ -112,6 +113,20 @@ def test_token_types_that_the_model_lacks_are_left_out(tmp_path, saved):
     assert load_tokenizer(start)[0].pad_token == "</s>"
     start, _ = saved(make_classifier("bert"), tokenizer, rows)
     assert load_tokenizer(start)[0]("w1", "w2")["token_type_ids"][-1] == 1
+
+
+def test_outputs_of_every_kind():
+    """Tuples, fewer hidden states than tokens, and, for a push, rows of an encoder-decoder that end as it needs."""
+    rows, bert = make_rows(), make_tokenizer("bert")
+    model = make_classifier("bert", return_dict=False)
+    np.testing.assert_allclose(forward_rows(model, bert, rows)[0], row_by_row(model, bert, rows), atol=1e-5)
+    shape = {"d_model": 16, "n_head": 2, "d_head": 8, "d_inner": 32, "block_sizes": [1, 1], "vocab_size": 40}
+    funnel = AutoModelForSequenceClassification.from_config(AutoConfig.for_model("funnel", **shape)).eval()
+    np.testing.assert_allclose(forward_rows(funnel, bert, rows)[0], row_by_row(funnel, bert, rows), atol=1e-5)
+    with pytest.raises(ValueError, match="no hidden state for each token: choose pooling cls"):
+        extract_features(funnel, bert, rows, pooling="mean")
+    for family in FAMILIES:
+        assert logits_of(make_classifier(family, pad_token_id=0)).shape == (4, 2)
 
 
 def test_encoder_decoders_are_probed_by_their_encoder(saved):

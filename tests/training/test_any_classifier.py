@@ -89,8 +89,9 @@ def test_what_needs_nothing_of_that_trains(build, training_arguments):
         trainer = build(make_classifier("gpt2"), decoder, rows, collator)
         np.testing.assert_allclose(trainer.predict(trainer.eval_dataset).predictions, expected, atol=1e-5)
     long = make_rows(8, longest=100)
-    for family in ("t5", "xlnet"):  # whose positions have no end
-        build(make_classifier(family), make_tokenizer(FAMILIES[family][0]), long).train()
+    for family, changes in (("t5", {"n_positions": 32}), ("xlnet", {}), ("mistral", {})):  # their positions have no end
+        padding = {"pad_token": "</s>"} if family == "mistral" else {}
+        build(make_classifier(family, **changes), make_tokenizer(FAMILIES[family][0], **padding), long).train()
     short = build(make_classifier("bart"), make_tokenizer("roberta"), rows)
     mixed = concatenate_datasets([short.train_dataset, *[short.train_dataset.map(lambda row: {"input_ids": [5] * 40})]])
     short.train_dataset = mixed.filter(lambda row: len(row["input_ids"]) < 20)
