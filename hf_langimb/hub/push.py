@@ -204,9 +204,12 @@ def _same_logits(repository: Repository, oid: str, token: str | None) -> bool:
 
 
 def logits_of(model: Any) -> torch.Tensor:
-    """Logits float32[4, C] for token ids that any vocabulary has."""
+    """Logits float32[4, C] for token ids that any vocabulary has; an encoder-decoder needs one `</s>` in each row."""
     size = model.get_input_embeddings().num_embeddings
     ids = torch.arange(32).reshape(4, 8) * max(size // 32, 1) % size
+    if isinstance(end := getattr(model.config, "eos_token_id", None), int) and end < size:
+        ids[ids == end] = (end + 1) % size
+        ids[:, -1] = end
     with torch.inference_mode():
         return model.eval()(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,12 +11,16 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import reduce
 from datasets import Dataset
+from torch.nn.utils.rnn import pad_sequence
 
 from hf_langimb.console import bar
 from hf_langimb.data.rows import find_text_columns
 from hf_langimb.measures import POOLINGS
 from hf_langimb.models.adapters import base_model_of
-from hf_langimb.models.loading import longest_input, tokenize
+from hf_langimb.models.inputs import class_logits, logits_of, longest_input, reading_whole_rows, reads, token_types_of
+from hf_langimb.models.loading import tokenize
+
+Run = Callable[[np.ndarray], list[torch.Tensor]]  # rows -> tables [K, B, W]
 
 
 def forward_rows(
@@ -44,8 +49,8 @@ def extract_features(
     """Features of each row from a frozen model, in batches sorted by length; several processes share the batches.
 
     Args:
-        model: any Hugging Face model that returns hidden states; of a classifier, the encoder is run.
-        tokenizer: pads the batches, and encodes the texts if the data set has no `input_ids`.
+        model: any Hugging Face model that returns hidden states; of a classifier or encoder-decoder, the encoder runs.
+        tokenizer: encodes the texts if the data set has no `input_ids`.
         dataset: tokenized rows, or rows with texts (`text_columns`, else the usual names).
         pooling: `cls` first token, `pooler` the model's pooled output (which has no layers), `mean` over tokens,
             `last` last token.
@@ -62,6 +67,8 @@ def extract_features(
     """
     tokenized = _tokenized(dataset, model, tokenizer, text_columns, pooling, layers)
     encoder = getattr(base_model_of(model), "base_model", model)  # adapters are inside the encoder's layers
+    if reads(encoder, "decoder_input_ids"):
+        encoder = encoder.get_encoder()
     return _in_batches(model, encoder, tokenizer, tokenized, pooling, layers, batch_size)[-1]
 
 
@@ -79,20 +86,34 @@ def _tokenized(
     if "input_ids" in dataset.column_names:
         return dataset
     columns = find_text_columns(dataset, text_columns)
-    return tokenize(dataset, tokenizer, columns, longest_input(tokenizer, base_model_of(model).config))
+    return tokenize(dataset, tokenizer, columns, longest_input(tokenizer, model))
 
 
 def _in_batches(
     model: Any, part: Any, tokenizer: Any, dataset: Dataset, pooling: str, layers: Any, batch_size: int
 ) -> list[np.ndarray]:
     """What a part of the model returns for all rows, shared over processes: logits, if any, and features [K, N, W]."""
-    from transformers.data.data_collator import pad_without_fast_tokenizer_warning as pad
-
-    names = [name for name in tokenizer.model_input_names if name in dataset.column_names]
-    columns = dataset.select_columns(names).with_format(None)[:]
+    names = {name for name in tokenizer.model_input_names if name in dataset.column_names and reads(part, name)}
+    columns = dataset.select_columns(sorted({*names, "input_ids"})).with_format(None)[:]
     lengths = np.array([len(ids) for ids in columns["input_ids"]])
     if (empty := np.flatnonzero(lengths == 0)).size:
         raise ValueError(f"Row {empty[0]} has no tokens: its text is empty. Filter such rows out ({empty.size:,}).")
+    if max(map(max, columns.get("token_type_ids", [[0]]))) >= token_types_of(part):
+        columns.pop("token_type_ids", None)
+    if reads(part, "attention_mask") and "attention_mask" not in columns:
+        columns["attention_mask"] = [[1] * length for length in lengths]
+    ids = (getattr(base_model_of(model).config.get_text_config(), "pad_token_id", None), tokenizer.pad_token_id, 0)
+    pad_id = next(found for found in ids if found is not None and found >= 0)  # masked, any token will do
+
+    def run(index: np.ndarray) -> list[torch.Tensor]:
+        """Tables of some rows in one forward pass."""
+        batch = {name: [torch.tensor(column[i]) for i in index] for name, column in columns.items()}
+        fill = {"input_ids": pad_id}  # at the right, which moves no token's position
+        padded = {name: pad_sequence(rows, True, fill.get(name, 0)).to(model.device) for name, rows in batch.items()}
+        outputs = part(**padded, output_hidden_states=True, return_dict=True)
+        logits = [class_logits(logits_of(outputs))[None]] if "logits" in outputs else []
+        return [*logits, _pool(outputs, padded, pooling, layers)]
+
     order = np.argsort(-lengths, kind="stable")
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     state = PartialState()
@@ -101,14 +122,10 @@ def _in_batches(
     training = model.training
     model.eval()
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), reading_whole_rows(model):
+            by_length = _is_changed_by_padding(run, order, lengths)
             for index in bar(shared or batches[-1:], "Extracting features"):
-                rows = {name: [column[i] for i in index] for name, column in columns.items()}
-                # padding at the right moves no token's position
-                batch = pad(tokenizer, rows, padding_side="right", return_tensors="pt").to(model.device)
-                outputs = part(**batch, output_hidden_states=True)
-                tables = [outputs.logits[None]] if "logits" in outputs else []
-                tables.append(_pool(outputs, batch, pooling, layers))
+                tables = _in_parts(run, index, lengths, by_length)
                 found = found or [np.zeros((len(one), len(order), one.shape[-1]), np.float32) for one in tables]
                 for whole, one in zip(found, tables, strict=True):
                     whole[:, index] = one.float().cpu().numpy()
@@ -121,17 +138,53 @@ def _in_batches(
     return [reduce(torch.from_numpy(whole).to(state.device), reduction="sum").cpu().numpy() for whole in found]
 
 
+def _is_changed_by_padding(run: Run, order: np.ndarray, lengths: np.ndarray) -> bool:
+    """Whether padding changes what the model returns for a row, seen at the longest row that needs any.
+
+    It does where a head takes the last token (XLNet, decoders with another padding token, or none), and where
+    something else than attention mixes tokens (FNet, ConvBERT, CANINE).
+    """
+    shorter = np.flatnonzero(np.diff(lengths[order]))[:1] + 1
+    if not len(shorter):
+        return False
+    row = order[shorter]
+    try:
+        together, alone = run(np.concatenate([order[:1], row])), run(row)
+    except ValueError:
+        return True
+    pairs = ((one[:, 1:].float(), other.float()) for one, other in zip(together, alone, strict=True))
+    close = math.sqrt(torch.finfo(alone[0].dtype).eps)  # between rounding errors and another result
+    return not all((one - other).abs().max() <= close * other.abs().max() for one, other in pairs)
+
+
+def _in_parts(run: Run, index: np.ndarray, lengths: np.ndarray, by_length: bool) -> list[torch.Tensor]:
+    """Tables of a batch; in parts of rows of one length if asked for, and in halves where the model takes no batch."""
+    ends = np.flatnonzero(np.diff(lengths[index])) + 1 if by_length else np.empty(0, dtype=np.int64)
+    if not ends.size:
+        try:
+            return run(index)
+        except ValueError:  # BART takes no batch of rows with different numbers of </s>
+            if len(index) == 1:
+                raise
+            ends = np.array([len(index) // 2])
+    parts = [_in_parts(run, part, lengths, by_length) for part in np.split(index, ends)]
+    return [torch.cat(tables, dim=1) for tables in zip(*parts, strict=True)]
+
+
 def _pool(outputs: Any, batch: Any, pooling: str, layers: Sequence[int] | None) -> torch.Tensor:
     """[layers, B, H] of a batch: the pooler's output, or the first, the last or the mean token of each row."""
     by_pooler = pooling == "pooler"
-    states: Any = getattr(outputs, "pooler_output" if by_pooler else "hidden_states", None)
+    names = ("pooler_output",) if by_pooler else ("hidden_states", "encoder_hidden_states")
+    states: Any = next((found for name in names if (found := getattr(outputs, name, None)) is not None), None)
     problem = None
     if states is None:
-        problem = "returns no hidden states (an encoder-decoder?): choose an encoder or decoder"
+        problem = "returns no hidden states: choose an encoder or decoder"
         if by_pooler:
             problem = "returns no pooler: choose pooling cls, mean or last"
     elif wrong := [] if by_pooler else [i for i in layers or () if not -len(states) <= i < len(states)]:
         problem = f"has layers 0 to {len(states) - 1} (-1 is the last), got {wrong[0]}"
+    elif pooling in ("mean", "last") and states[-1].shape[1] != batch["input_ids"].shape[1]:  # Funnel
+        problem = "returns no hidden state for each token: choose pooling cls"
     if problem:
         raise ValueError(f"This model {problem}.")
     if by_pooler:

@@ -215,17 +215,17 @@ def probe_model(
 
     from hf_langimb.data.rows import arrow_columns
     from hf_langimb.measures.forward import extract_features
+    from hf_langimb.models.inputs import reads
     from hf_langimb.models.loading import load_trained
 
     if protocol not in PROTOCOLS:
         raise ValueError(f"Unknown protocol {protocol!r}: choose one of {', '.join(PROTOCOLS)}.")
     trained = load_trained(name, encoder=True)
     model, tokenizer, state = trained.model, trained.tokenizer, PartialState()
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token  # padding is masked: any token will do
     code = protocol == "code"
     pooling = pooling or ("pooler" if code and model.config.model_type == "bert" else "cls")
-    problem, lacking = "", [parameter for parameter in trained.untrained if "pooler" not in parameter]
+    unused = ("pooler", "decoder.") if reads(model, "decoder_input_ids") else ("pooler",)
+    problem, lacking = "", [one for one in trained.untrained if not any(name in one for name in unused)]
     if lacking:
         problem = f"lacks weights of its encoder, such as {lacking[0]}: choose a complete one"
     elif pooling == "pooler" and trained.untrained:
@@ -235,6 +235,9 @@ def probe_model(
     columns = list(text_columns[:1] if code else text_columns)
     model.to(state.device)
     features = extract_features(model, tokenizer, dataset, pooling=pooling, layers=layers, text_columns=columns)
+    if not np.isfinite(features).all():
+        advice = "check its weights and its type (bfloat16, float16)"
+        raise ValueError(f"The model {name!r} returns hidden states that are not finite: {advice}.")
     if not state.is_main_process:
         return None
     strength = 1e-4 if code else 1.0

@@ -111,9 +111,15 @@ def store_axes(model: Any, axes: dict[str, Any] | None) -> None:
 
 
 def class_names(config: Any) -> list[str]:
-    """Names of a model's classes in their order; LABEL_0, LABEL_1, ... if its configuration has none."""
+    """Names of a model's classes in their order; LABEL_0, LABEL_1, ... if its configuration has none.
+
+    A single output decides between two classes: its name is that of the second one.
+    """
     known = config.id2label or {}
-    return [str(known.get(i, known.get(str(i), f"LABEL_{i}"))) for i in range(config.num_labels)]
+    names = [str(known.get(i, known.get(str(i), f"LABEL_{i}"))) for i in range(config.num_labels)]
+    if len(names) > 1:
+        return names
+    return ["LABEL_0", "LABEL_1"] if unnamed(names) else [f"not {names[0]}", names[0]]
 
 
 def unnamed(names: Sequence[str]) -> bool:

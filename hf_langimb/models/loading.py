@@ -14,7 +14,7 @@ from datasets import Dataset
 
 from hf_langimb.console import one_line
 from hf_langimb.files import read_json
-from hf_langimb.models.axes import class_names, read_axes, set_class_names
+from hf_langimb.models.axes import AXES_FILE, class_names, read_axes, set_class_names
 
 START = "start"  # the model that a run pre-trains, in its folder
 SAFE = {"use_safetensors": True, "trust_remote_code": False}
@@ -51,20 +51,24 @@ def load_trained(
     """
     from transformers import AutoModel, AutoTokenizer
 
+    from hf_langimb.models.inputs import token_embeddings
+
     with loading(str(shown or name)):
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-        untrained: list[str] = []
-        if encoder and not Path(name, ADAPTER_FILE).is_file():
+        folder, untrained = _adapter_folder(name, options.get("token")), tuple[str, ...]()
+        if encoder and folder is None:
             model, found = AutoModel.from_pretrained(name, output_loading_info=True, **SAFE, **options)
-            untrained = list(found["missing_keys"])
+            untrained = tuple(found["missing_keys"])
         else:
-            model = load_model(name, **options)
-        vocabulary, known = model.get_input_embeddings().num_embeddings, len(tokenizer)
+            model = load_model(folder or name, **options)
+        model.name_or_path = str(shown or name)  # of adapters it would be their base
+        known = len(tokenizer)
+        vocabulary = getattr(token_embeddings(model), "num_embeddings", known)
         if known > vocabulary or known <= len(tokenizer.all_special_ids):
             raise ValueError(
                 f"The tokenizer has {known:,} tokens, the model {vocabulary:,}: save the model with its own tokenizer."
             )
-        return Trained(model, tokenizer, tuple(untrained))
+        return Trained(model, tokenizer, untrained)
 
 
 @contextmanager
@@ -126,6 +130,17 @@ def _load_adapter(folder: Path, options: dict[str, Any]) -> Any:
     return model
 
 
+def _adapter_folder(name: str | Path, token: str | None) -> Path | None:
+    """The folder of adapters, those of a repository in the cache, without pickles; None of a full model."""
+    from huggingface_hub import snapshot_download
+
+    folder = Path(name)
+    if not folder.is_dir():
+        wanted = [ADAPTER_FILE, "adapter_model.safetensors", AXES_FILE]
+        folder = Path(snapshot_download(str(name), token=token, allow_patterns=wanted))
+    return folder if (folder / ADAPTER_FILE).is_file() else None
+
+
 def own_start(folder: Path, base: str) -> Path | None:
     """The model that a run pre-trained, if it is the base of the adapters in the run's folder; None otherwise."""
     start = folder.absolute().parents[1] / START  # of RUN/SETUP/seed-N
@@ -144,16 +159,28 @@ def _classes_of(folder: Path) -> int:
 
 
 def load_tokenizer(name: str) -> tuple[Any, int | None]:
-    """The tokenizer of a model to start from, and the `longest_input` of the model.
+    """The tokenizer of a model to start from, and its `longest_input`.
+
+    The tokenizer gets a padding token if it has none, and gives no token types that the model lacks.
 
     Raises:
         ValueError: no such model.
     """
-    from transformers import AutoConfig, AutoTokenizer
+    import torch
+    from transformers import AutoConfig, AutoModel, AutoTokenizer
+
+    from hf_langimb.models.inputs import longest_input, token_types_of
 
     with loading(name):
-        tokenizer = AutoTokenizer.from_pretrained(name)
-        return tokenizer, longest_input(tokenizer, AutoConfig.from_pretrained(name))
+        tokenizer, config = AutoTokenizer.from_pretrained(name), AutoConfig.from_pretrained(name)
+        with torch.device("meta"):  # its layers, without weights
+            model = AutoModel.from_config(config)
+        if tokenizer.pad_token is None:
+            tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token  # padding is masked: any token will do
+        if max(tokenizer("a", "b").get("token_type_ids", [0])) >= token_types_of(model):
+            inputs = tokenizer.model_input_names
+            tokenizer.model_input_names = [name for name in inputs if name != "token_type_ids"]
+        return tokenizer, longest_input(tokenizer, model)
 
 
 def new_classifier(name: str, names: Sequence[str]) -> Any:
@@ -164,14 +191,6 @@ def new_classifier(name: str, names: Sequence[str]) -> Any:
         model = AutoModelForSequenceClassification.from_pretrained(name, num_labels=len(names))
     set_class_names(model.config, names)
     return model
-
-
-def longest_input(tokenizer: Any, config: Any) -> int | None:
-    """Maximum number of tokens, if the tokenizer does not already limit it to what the model reads; else None."""
-    positions = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
-    if not positions or tokenizer.model_max_length <= positions:
-        return None  # `truncation=True` applies it
-    return positions - 2  # some models use two positions otherwise
 
 
 def tokenize(dataset: Dataset, tokenizer: Any, text_columns: Sequence[str], max_length: int | None = None) -> Dataset:

@@ -33,13 +33,14 @@ from hf_langimb.hub.repository import Head, is_of_model, safe_files, sha256
 from hf_langimb.measures.attribution.difference import base_values, token_sums
 from hf_langimb.measures.attribution.store import AttributionStore
 from hf_langimb.models.axes import match_labels, read_axes, set_class_names, unnamed
-from hf_langimb.models.loading import ADAPTER_FILE, longest_input, tokenize
+from hf_langimb.models.inputs import longest_input
+from hf_langimb.models.loading import ADAPTER_FILE, Trained, tokenize
 from hf_langimb.results.folder import EVALUATED, RunFolder
 from hf_langimb.results.page import write_report
 from hf_langimb.results.rendering import render
 from hf_langimb.results.schema import Results, write_results
 from hf_langimb.results.tables import file_name
-from hf_langimb.runs.steps import MeasuredRows, assemble_results, loader, measure
+from hf_langimb.runs.steps import Load, MeasuredRows, assemble_results, loader, measure
 from hf_langimb.runs.subsets import sample_evenly
 
 logger = logging.getLogger(__name__)
@@ -102,39 +103,52 @@ def check_up(options: Namespace) -> tuple[Path, Results]:
         on_main(lambda: require_login(options.model, own=False))
     rows = data_spec(options).rows(options.rows or None)
     folder = RunFolder(Path(options.output_dir or f"runs/evaluate-{file_name(Path(options.model).name)}"))
+    source = on_main(lambda: _source(options.model, folder.model(*EVALUATED)))
+    load = loader(source, options.model)
+    test = _test_rows(options, load(), rows)
     if not Path(options.dataset).is_file():  # `datasets` calls any single file "train"
         options.split = options.split or str(rows.split or "")
     facts = {"recipe": "evaluate", "files": on_main(lambda: _checksums_of(options.model)), "data": _fingerprint(rows)}
     on_main(lambda: folder.claim(_request(options) | facts))
-    on_main(lambda: _fetch(options.model, folder.model(*EVALUATED)))
-    results = _measure(options, folder, rows)
+    on_main(lambda: _copy(source, folder.model(*EVALUATED)))
+    results = _measure(options, folder, load, test)
     if PartialState().is_main_process:
         write_results(folder.path, results)
     PartialState().wait_for_everyone()
     return folder.path, results
 
 
-def _measure(options: Namespace, folder: RunFolder, rows: Dataset) -> Results:
+def _test_rows(options: Namespace, trained: Trained, rows: Dataset) -> Dataset:
+    """The rows with the model's names of their labels; refuses what cannot be measured."""
+    config, own, labels = trained.model.config, trained.names, options.labels
+    kind, tokenizer = config.problem_type, type(trained.tokenizer).__name__
+    problem = ""
+    if kind == "regression" or (kind == "multi_label_classification" and config.num_labels > 1):
+        problem = f"has problem_type {kind!r}, but each text has one label: choose a classifier of single labels"
+    elif options.explain_rows and not trained.tokenizer.is_fast:
+        problem = f"has a slow tokenizer ({tokenizer}), and attributions need a fast one: add --explain-rows 0"
+    elif labels and not len({*labels}) == len(labels) == len(own):
+        problem = f"has {len(own)} classes: --labels needs a different name for each, got {len(labels)}"
+    elif labels and own != labels and not unnamed(own) and config.num_labels > 1:
+        problem = f"names its classes itself ({', '.join(own)}): leave --labels out"
+    if problem:
+        raise ValueError(f"The model {options.model} {problem}.")
+    if labels:
+        set_class_names(config, labels)
+    require_columns(rows, {"language": "language", "label": "label"})
+    columns = find_text_columns(rows, options.text_column)
+    rows = rows.remove_columns("label").add_column("label", match_labels(rows, trained.names))
+    spec = DataSpec(options.dataset, text_columns=columns, id_column="id" if "id" in rows.column_names else None)
+    return spec.standardized(rows, label_names=trained.names)
+
+
+def _measure(options: Namespace, folder: RunFolder, load: Load, test: Dataset) -> Results:
     """results.json of a run with one setup."""
     place, store = folder.model(*EVALUATED), folder.store(*EVALUATED)
-    load = loader(place)
-    trained, columns, labels = load(), find_text_columns(rows, options.text_column), options.labels
-    axes, config, tokenizer = read_axes(place), trained.model.config, trained.tokenizer
-    if labels:
-        own = trained.names
-        problem = "" if unnamed(own) else f"names its classes itself ({', '.join(own)}): leave --labels out"
-        if not len({*labels}) == len(labels) == config.num_labels:
-            problem = f"has {config.num_labels} classes: --labels needs a different name for each, got {len(labels)}"
-        if problem and own != labels:
-            raise ValueError(f"The model {options.model} {problem}.")
-        set_class_names(config, labels)
-    names = trained.names
-    require_columns(rows, {"language": "language", "label": "label"})
-    rows = rows.remove_columns("label").add_column("label", match_labels(rows, names))
-    spec = DataSpec(options.dataset, text_columns=columns, id_column="id" if "id" in rows.column_names else None)
-    test = spec.standardized(rows, label_names=names)
+    trained, columns = load(), find_text_columns(test, options.text_column)
+    axes, tokenizer, names = read_axes(place), trained.tokenizer, trained.names
     languages, audits = sorted(test.unique("language")), {"test/natural": JointDistribution.from_dataset(test).audit()}
-    limit, explained = longest_input(tokenizer, config), sample_evenly(test, options.explain_rows)
+    limit, explained = longest_input(tokenizer, trained.model), sample_evenly(test, options.explain_rows)
     measured = MeasuredRows(tokenize(test, tokenizer, columns, limit), None, explained, columns, limit)
     metrics = measure(folder, *EVALUATED, load, measured, options.batch_size)
     setup = {"plan": "natural", "class_weighting": "none", "masked_entropy_weight": 0, "lora_rank": 0}
@@ -191,12 +205,17 @@ def _fingerprint(rows: Dataset) -> str:
     return digest.hexdigest()[:16]
 
 
-def _fetch(name: str, place: Path) -> None:
-    """Copy the model into the run folder, where predictions are written next to it, never next to the user's files."""
+def _source(name: str, place: Path) -> Path:
+    """The folder of a model; one of the Hub is downloaded, or was copied to `place` before."""
+    source = Path(name) if Path(name).is_dir() else place if place.is_dir() else download(name)
+    safe_files(name, [path.name for path in source.iterdir()])
+    return source
+
+
+def _copy(source: Path, place: Path) -> None:
+    """Copy a model into the run folder, where predictions are written next to it, never next to the user's files."""
     if place.is_dir():
         return
-    source = Path(name) if Path(name).is_dir() else download(name)
-    safe_files(name, [path.name for path in source.iterdir()])
     part = place.with_suffix(".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)

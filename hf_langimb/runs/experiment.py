@@ -70,7 +70,7 @@ def run(recipe: Recipe) -> tuple[Path, Results]:
     tokenizer, limit = load_tokenizer(start)
     seeds = range(training.seed, training.seed + recipe.data.seeds)
     plans = sorted({setup.plan for setup in prepared.values()})
-    rows = data.tokenized(tokenizer, plans, seeds)
+    rows = data.tokenized(tokenizer, plans, seeds, recipe.data.max_length or limit)
     external = external and tokenize(external, tokenizer, find_text_columns(external), limit)
     explained = sample_evenly(data.subset("test", data.test_plan, TEST_SEED), recipe.data.explain_rows)
     test = rows["test", data.test_plan, TEST_SEED]

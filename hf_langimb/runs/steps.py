@@ -67,13 +67,13 @@ class MeasuredRows:
     skewed: np.ndarray | None = None
 
 
-def loader(place: Path) -> Load:
-    """A function that loads a trained model to the device of this process, once."""
+def loader(place: Path, shown: str | None = None) -> Load:
+    """A function that loads a trained model to the device of this process, once; `shown` as of `load_trained`."""
 
     @cache
     def load() -> Trained:
         """The model, tokenizer and axes, the same at each call."""
-        trained = load_trained(place)
+        trained = load_trained(place, shown=shown)
         trained.model.to(PartialState().device)
         return trained
 

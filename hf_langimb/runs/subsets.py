@@ -108,7 +108,7 @@ class Data:
         return self.source[split].select(self.rows(split, plan, seed))
 
     def tokenized(
-        self, tokenizer: Any, plans: Iterable[str], seeds: Iterable[int]
+        self, tokenizer: Any, plans: Iterable[str], seeds: Iterable[int], max_length: int | None
     ) -> dict[tuple[str, str, int], Dataset]:
         """{(split, plan, seed): rows} of the plans and of the test set; only the rows that are drawn are tokenized."""
         keys = [(split, plan, seed) for split in ("train", "validation") for plan in plans for seed in seeds]
@@ -118,7 +118,7 @@ class Data:
             of_split = {key: rows for key, rows in drawn.items() if key[0] == name}
             used = np.unique(np.concatenate([*of_split.values()]))
             kept = source if len(used) == len(source) else source.select(used)
-            encoded = tokenize(kept, tokenizer, self.text_columns, self.recipe.max_length)
+            encoded = tokenize(kept, tokenizer, self.text_columns, max_length)
             for key, rows in of_split.items():
                 found[key] = encoded if len(rows) == len(used) else encoded.select(np.searchsorted(used, rows))
         return found

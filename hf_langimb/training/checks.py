@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
+from datasets import Dataset
+from transformers import DataCollatorWithPadding, PreTrainedModel
 from transformers.trainer_utils import has_length
 
 from hf_langimb.counts.columns import class_label_names, first_row, is_transformed
 from hf_langimb.counts.distribution import JointDistribution
 from hf_langimb.models.adapters import base_model_of, head_parameters
 from hf_langimb.models.axes import IGNORED_LABEL
+from hf_langimb.models.inputs import has_position_table, most_tokens, takes_last_token, token_types_of
 
 COUNTED_ROWS = 1_000_000  # of a data set without a length
 GIVE_COUNTS = "pass its counts as distribution=, or set class_weighting='none'"
@@ -156,6 +161,63 @@ def problem_of_optimizer(optimizer: Any, model: Any) -> str | None:
         f"not {wrong[0]}: make it from the model that is trained (with lora_rank the adapters are added here: leave "
         "optimizers out, or add them with PEFT before)."
     )
+
+
+def fit_inputs(trainer: Any) -> str | None:
+    """Tell a decoder's head how rows are padded; why the model cannot read the batches, and what to do, else None."""
+    base, collator, args = base_model_of(trainer.model), trainer.data_collator, trainer.args
+    several = max(args.train_batch_size, args.eval_batch_size) > 1
+    tokenizer = getattr(collator.collator, "tokenizer", collator.tokenizer)
+    pad_id = getattr(tokenizer, "pad_token_id", None)
+    if pad_id is None and isinstance(collator.collator, DataCollatorWithPadding):
+        return (
+            f"{type(tokenizer).__name__} has no padding token, and batches are padded: set tokenizer.pad_token = "
+            "tokenizer.eos_token (padding is masked, so that any token will do)."
+        )
+    if not isinstance(base, PreTrainedModel):
+        return None
+    if takes_last_token(base):
+        config = base.config.get_text_config()
+        if pad_id is not None:
+            config.pad_token_id = pad_id  # as `Trainer` does when training starts
+        elif config.pad_token_id is None and several:
+            return f"{type(base).__name__} finds the last token of a row by its padding: set model.config.pad_token_id."
+    known, most = token_types_of(base), (has_position_table(base) and most_tokens(base)) or math.inf
+    evaluated = trainer.eval_dataset if isinstance(trainer.eval_dataset, dict) else {"": trainer.eval_dataset}
+    for dataset in (trainer.train_dataset, *evaluated.values()):
+        longest, highest = (0, 0) if not has_length(dataset) else _longest_and_highest(dataset, most, known)
+        if longest > most:
+            return (
+                f"The data have rows of up to {longest} tokens, the model reads {most}: tokenize with truncation=True, "
+                f"max_length={most}."
+            )
+        if 0 < known <= highest:
+            return (
+                f"The data have token_type_ids up to {highest}, the model knows {known} (type_vocab_size): use "
+                "dataset.remove_columns('token_type_ids'), or tokenize with return_token_type_ids=False."
+            )
+    return None
+
+
+def _longest_and_highest(dataset: Any, most: float, known: float) -> tuple[int, int]:
+    """Tokens of the longest row and the highest token type; of the first row where rows are made as they are read."""
+    names = [name for name in ("input_ids", "token_type_ids") if name in (getattr(dataset, "column_names", None) or ())]
+    if not isinstance(dataset, Dataset) or is_transformed(dataset) or "input_ids" not in names:
+        row = first_row(dataset)
+        row = row if isinstance(row, Mapping) else {}
+        return len(row.get("input_ids", ())), max(map(int, row.get("token_type_ids", ())), default=0)
+
+    def largest(table: Any) -> tuple[int, int]:
+        """Both of a table."""
+        types = pc.max(pc.list_flatten(table["token_type_ids"])).as_py() if "token_type_ids" in names else 0
+        return pc.max(pc.list_value_length(table["input_ids"])).as_py() or 0, types or 0
+
+    selected = dataset.select_columns(names).with_format("arrow")
+    longest, highest = largest(selected.data)  # also of rows that a filter left out, but fast
+    if longest > most or 0 < known <= highest:
+        exact = [largest(table) for table in selected.iter(batch_size=10_000)] or [(0, 0)]
+        longest, highest = (max(column) for column in zip(*exact, strict=True))
+    return longest, highest
 
 
 def selecting_datasets(eval_dataset: Any, metric_for_best_model: str | None) -> dict[str, Any]:

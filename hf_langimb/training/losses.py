@@ -61,16 +61,6 @@ def negative_entropy(logits: torch.Tensor) -> torch.Tensor:
     return (log_probabilities.exp() * log_probabilities).sum(dim=-1)
 
 
-def logits_of(outputs: Any) -> torch.Tensor:
-    """The logits among a model's outputs: by name, else the first tensor that has rows and columns."""
-    if isinstance(outputs, Mapping):
-        return outputs["logits"]
-    if hasattr(outputs, "logits"):
-        return outputs.logits
-    tensors = [one for one in outputs if isinstance(one, torch.Tensor) and one.dim()]
-    return next((one for one in tensors if one.dim() == 2), tensors[0])
-
-
 def mean_losses(rows: torch.Tensor, trained: torch.Tensor | None = None) -> dict[str, float]:
     """Means of the losses of evaluated rows; rows labeled -100 are left out.
 

@@ -23,9 +23,10 @@ from hf_langimb.models.axes import (
     store_axes,
     stored_axes,
 )
+from hf_langimb.models.inputs import logits_of
 from hf_langimb.training import losses
 from hf_langimb.training.arguments import LangImbTrainingArguments
-from hf_langimb.training.checks import other_ids, problem_of_parts, problem_of_selection
+from hf_langimb.training.checks import fit_inputs, other_ids, problem_of_parts, problem_of_selection
 from hf_langimb.training.collator import DataCollatorWithLanguage
 from hf_langimb.training.counting import Counted, count_again
 from hf_langimb.training.publishing import PublishingTrainer
@@ -103,7 +104,8 @@ class LangImbTrainer(PublishingTrainer):
                 language_column=self.args.language_column,
                 collator=self._inner_collator,
             )
-        if problem := problem_of_parts(self, self.optimizer if self.optimizer is self._given_optimizer else None):
+        given = self.optimizer if self.optimizer is self._given_optimizer else None
+        if problem := problem_of_parts(self, given) or fit_inputs(self):
             raise ValueError(problem)
         if self.train_dataset is None:
             return
@@ -220,7 +222,7 @@ class LangImbTrainer(PublishingTrainer):
             labels = inputs.pop("labels")
             inputs = losses.append_masked_row(inputs, self.processing_class, **mask) | {"labels": labels}
         found = super().compute_loss(model, inputs, *args, **kwargs)
-        if isinstance(found, tuple) and isinstance(found[1], tuple) and losses.logits_of(found[1]) is found[1][0]:
+        if isinstance(found, tuple) and isinstance(found[1], tuple) and logits_of(found[1]) is found[1][0]:
             return found[0], (None, *found[1])  # `Trainer` takes the first of a tuple for a loss
         return found
 
@@ -243,7 +245,7 @@ class LangImbTrainer(PublishingTrainer):
 
     def _loss(self, outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
         """Sum of w * CE over items of the full batch, plus the masked-input entropy; see the class."""
-        logits = losses.logits_of(outputs)
+        logits = logits_of(outputs)
         rows = logits[: len(labels)]
         wrong = (labels >= logits.shape[-1]) | ((labels < 0) & (labels != IGNORED_LABEL))
         if logits.dim() != 2 or wrong.any():

@@ -164,14 +164,13 @@ def test_labels_by_other_names(finished, texts, tmp_path, refuses):
     (model / "config.json").write_text(json.dumps(config | numbered))
     out = tmp_path / "out"
     refuses(r"or say what the model's classes are .*--labels of evaluate.py", model, texts, "--output-dir", out)
-    shutil.rmtree(out)
     wrong = "model has 3 classes: --labels needs a different name for each, got 2"
     refuses(wrong, model, texts, "--output-dir", out, "--labels", "a", "b")
     refuses("batch_size must be 1 or more, got 0", model, texts, "--output-dir", out, "--batch-size", "0")
     named, order = finished / "balanced" / "seed-0", ["neutral", "entailment", "contradiction"]
     wrong = r"names its classes itself \(entailment, neutral, contradiction\): leave --labels out"
     refuses(wrong, named, texts, "--output-dir", tmp_path / "named", "--labels", *order)
-    shutil.rmtree(out)
+    assert not out.exists() and not (tmp_path / "named").exists(), "refused before any file is written"
     shouted = ["Entailment", "NEUTRAL", "contradiction"]
     check(model, texts, "--output-dir", out, "--labels", *shouted)
     results = json.loads((out / "results.json").read_text())

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import re
 import shutil
 from pathlib import Path
 from unittest import mock
@@ -9,13 +10,16 @@ from unittest import mock
 import pytest
 import torch
 from conftest import TOKEN
+from datasets import Dataset
 from hub_run import assert_same_logits, refused
 from huggingface_hub import HfApi, constants
+from safetensors.torch import load, save
 
 from hf_langimb import load_run, push_run
 from hf_langimb.cli import main
 from hf_langimb.hub.pull import pull
 from hf_langimb.hub.push import logits_of
+from hf_langimb.measures.attribution.store import AttributionStore, stack
 from hf_langimb.models.loading import load_model
 
 
@@ -114,6 +118,32 @@ def test_the_base_of_adapters_is_checked_too(server, finished):
     refused("ann/lora", "ann/lora contains adapters and a full model: remove adapter_config.json or config.json")
     write("/home/ann/start", **{"config.json": None})
     refused("ann/lora", r"ann/lora contains adapters whose base '/home/ann/start' is not a full model on the Hub")
+
+
+def test_adapters_on_the_hub_are_explained_and_probed(server, finished, texts, tmp_path, capsys):
+    """As those in a folder are; also plain ones of PEFT, without langimb.json."""
+    push_run(finished, "ann/lora", setups=["weighted_lora"], token=TOKEN)
+    files = server.repos["ann/lora"].files()
+    server.add_repo("ann/plain")
+    server.write("ann/plain", {name: content for name, content in files.items() if name != "langimb.json"})
+    found, unlabeled = [], tmp_path / "unlabeled.parquet"
+    Dataset.from_parquet(str(texts)).remove_columns("label").to_parquet(unlabeled)
+    for number, name in enumerate((str(finished / "weighted_lora" / "seed-0"), "ann/lora", "ann/plain")):
+        out = str(tmp_path / str(number))
+        assert main(["explain", name, str(unlabeled), "--output-dir", out, "--rows", "2", "--budget", "8"]) == 0
+        capsys.readouterr()
+        assert main(["probe", name, str(texts), "--json"]) == 0
+        probed = json.loads(capsys.readouterr().out)["layers"][0]["bits_below_chance"]
+        found.append((stack(AttributionStore(out).examples["p"]), probed))
+    for probabilities, probed in found[1:]:
+        torch.testing.assert_close(probabilities, found[0][0], atol=1e-5, rtol=0)
+        assert probed == pytest.approx(found[0][1], abs=1e-2)
+    weights = load(files["adapter_model.safetensors"])
+    broken = {name: values * float("nan") for name, values in weights.items()}
+    server.write("ann/plain", {"adapter_model.safetensors": save(broken, {"format": "pt"})})
+    for command in (["probe"], ["explain", "--output-dir", str(tmp_path / "nan")]):
+        assert main([command[0], "ann/plain", str(unlabeled), *command[1:]]) == 1
+        assert re.search("The model '?ann/plain'? returns .* that are not finite", capsys.readouterr().err)
 
 
 NOT_A_MODEL = "Expected a model with its tokenizer at 'ann/one'"

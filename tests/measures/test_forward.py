@@ -152,6 +152,7 @@ def test_features_of_bad_input(bert_tokenizer, tiny_bert):
         ({"text": ["w1"]}, {"layers": None, "pooling": "pooler"}, "The pooler has no layers"),
         ({"text": ["w1"]}, {"text_columns": ["text", "text"]}, "one text column or two different ones"),
         ({"input_ids": [[1], []]}, {}, "Row 1 has no tokens: its text is empty"),
+        ({"input_ids": [[]], "token_type_ids": [[]]}, {}, "Row 0 has no tokens: its text is empty"),
     ):
         with pytest.raises(ValueError, match=message):
             extract_features(tiny_bert(), bert_tokenizer, Dataset.from_dict(columns), **settings)

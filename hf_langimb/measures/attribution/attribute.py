@@ -25,7 +25,7 @@ from hf_langimb.measures.attribution.examples import Attribution, Example, encod
 from hf_langimb.measures.attribution.methods import Method, owen_values, shapley_values
 from hf_langimb.measures.attribution.store import SCHEMA_VERSION, AttributionStore, start_store, write_shard
 from hf_langimb.models.axes import class_names, match_labels
-from hf_langimb.models.loading import longest_input
+from hf_langimb.models.inputs import longest_input, most_tokens, reading_whole_rows
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +93,7 @@ def attribute(
     if mask_id is None:  # as in shap
         mask_id = next(iter(tokenizer.encode("...", add_special_tokens=False)), None)
     given = settings | {"batch_tokens": batch_tokens}
-    if problem := next(_problems(given, mask_id, model.config, tokenizer, pair=len(columns) == 2), None):
+    if problem := next(_problems(given, mask_id, model, tokenizer, pair=len(columns) == 2), None):
         raise ValueError(problem)
     for column in {"language", "id"} & {*dataset.column_names}:
         if classes := class_label_names(dataset, column):
@@ -103,7 +103,7 @@ def attribute(
     if "label" in dataset.column_names:
         dataset = dataset.remove_columns("label").add_column("label", match_labels(dataset, names))
     if max_length is None:
-        settings["max_length"] = longest_input(tokenizer, model.config)
+        settings["max_length"] = longest_input(tokenizer, model)
     lengths, data_hash, truncated = _measure_rows(tokenizer, dataset, columns, settings["max_length"])
     order = np.argsort(-np.array(lengths), kind="stable")  # neighbors of one length, the longest first
     shards = [np.sort(order[i : i + shard_size]) for i in range(0, len(order), shard_size)]
@@ -132,7 +132,8 @@ def attribute(
     modes = {module: module.training for module in model.modules()}
     forward.model.eval()  # the model, or its copy
     try:
-        with bar(description="Explaining", total=sum(len(shards[i]) for i in mine), unit="row") as progress:
+        progress = bar(description="Explaining", total=sum(len(shards[i]) for i in mine), unit="row")
+        with progress, reading_whole_rows(forward.model):
             for i in mine:
                 found = _explained(dataset, shards[i], tokenizer, mask_id, manifest, forward, progress)
                 write_shard(Path(out), i, *found)
@@ -176,9 +177,13 @@ def _explained(
 
 
 def _problems(
-    settings: dict[str, Any], mask_id: int | None, config: Any, tokenizer: Any, *, pair: bool
+    settings: dict[str, Any], mask_id: int | None, model: Any, tokenizer: Any, *, pair: bool
 ) -> Iterator[str]:
-    """What is wrong with the settings or the model, as messages."""
+    """What is wrong with the settings, the model or its tokenizer, as messages."""
+    if not tokenizer.is_fast:
+        kind = type(tokenizer).__name__
+        yield f"Attributions need a fast tokenizer, which knows where in the text a token is, got {kind}."
+        return
     for name, known in CHOICES.items():
         if settings[name] not in known:
             yield f"Unknown {name} {settings[name]!r}: choose one of {', '.join(known)}."
@@ -187,7 +192,7 @@ def _problems(
     if settings["masking"] == "string" and pair:
         yield "masking='string' would make one text of a pair: use masking='ids', or one text column."
     least = tokenizer.num_special_tokens_to_add(pair) + 1
-    most = longest_input(tokenizer, config) or getattr(config, "max_position_embeddings", None) or math.inf
+    most = most_tokens(model) or math.inf
     for name, low, high, words in (
         ("shard_size", 1, math.inf, "1 or more"),
         ("seed", 0, math.inf, "0 or more"),
@@ -200,6 +205,7 @@ def _problems(
             yield f"{name} must be {words}, got {value!r}."
     if mask_id is None:
         yield "This tokenizer has no mask token, and no token for '...' either: set tokenizer.mask_token."
+    config = model.config
     names, regression = class_names(config), config.problem_type == "regression"
     if regression or len({*names}) < len(names) or "None" in names:
         found = "a regression (problem_type)" if regression else f"id2label {config.id2label}"

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from hf_langimb.measures.attribution.examples import SPECIAL, Attribution, Example, Floats
 from hf_langimb.measures.attribution.methods import Method
+from hf_langimb.models.inputs import class_logits, logits_of, token_types_of
 
 CPU_BATCH_TOKENS, GPU_BATCH_TOKENS = 1024, 65536  # of a forward pass
 
@@ -69,21 +70,23 @@ class Forward:
         self.model = model if kinds == {wanted} else copy.deepcopy(model).to(wanted)
         self.device = next(model.parameters()).device
         self.batch_tokens = batch_tokens or (CPU_BATCH_TOKENS if self.device.type == "cpu" else GPU_BATCH_TOKENS)
-        config = model.config
-        single = config.num_labels == 1 or config.problem_type == "multi_label_classification"
-        self.activation = torch.sigmoid if single else (lambda logits: torch.softmax(logits, dim=-1))
+        self.name = str(getattr(model, "name_or_path", "") or type(model).__name__)
+        self.types = token_types_of(model)
+        self.several = model.config.problem_type == "multi_label_classification"
 
     def __call__(self, ids: Ids, types: Ids | None) -> Floats:
         """float64[n, C] of n sequences of one length."""
         can_split = (torch.OutOfMemoryError, ValueError) if len(ids) > 1 else ()
         try:
             inputs = {"input_ids": torch.from_numpy(ids).to(self.device)}
-            if types is not None:
+            if types is not None and types.max() < self.types:
                 inputs["token_type_ids"] = torch.from_numpy(types).to(self.device)
             with torch.inference_mode():
-                logits = self.model(**inputs).logits.double()
-                return np.asarray(self.activation(logits).cpu().numpy())
-        except can_split as error:  # ValueError: some models take no batch without a padding token
+                logits = logits_of(self.model(**inputs)).double()
+                by_class = self.several and logits.shape[-1] > 1
+                found = torch.sigmoid(logits) if by_class else torch.softmax(class_logits(logits), dim=-1)
+                return np.asarray(found.cpu().numpy())
+        except can_split as error:  # ValueError: BART takes no batch of rows with different numbers of </s>
             if isinstance(error, torch.OutOfMemoryError):
                 torch.cuda.empty_cache()
                 self.batch_tokens = max(self.batch_tokens // 2, ids.shape[1])
@@ -151,7 +154,7 @@ def explain(
         found = forward(np.stack(ids), None if types[0] is None else np.stack(types))
         if not np.isfinite(found).all():
             advice = "check its weights and its type (bfloat16, float16)"
-            raise ValueError(f"The model returns probabilities that are not finite: {advice}.")
+            raise ValueError(f"The model {forward.name} returns probabilities that are not finite: {advice}.")
         ready = []
         for (key, (_, waiting)), row in zip(batch.items(), found, strict=True):
             for state, bits in waiting:

@@ -1,0 +1,99 @@
+"""What any classifier reads and returns: how many tokens, which token types, and the logits of its classes."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from hf_langimb.models.adapters import base_model_of
+
+NO_TOKEN = -1  # an id that no token has
+
+
+def reads(model: Any, name: str) -> bool:
+    """Whether the forward pass of a model, or of the model inside adapters, names an input."""
+    return name in inspect.signature(base_model_of(model).forward).parameters
+
+
+def token_types_of(model: Any) -> float:
+    """How many token types a model knows: 0 if it reads none, infinity if its configuration does not limit them."""
+    if not reads(model, "token_type_ids"):
+        return 0
+    known = getattr(base_model_of(model).config, "type_vocab_size", None)
+    return math.inf if known is None else known
+
+
+def token_embeddings(model: Any) -> Any:
+    """The embeddings of a model's tokens; None where it names none (CANINE hashes characters)."""
+    try:
+        return base_model_of(model).get_input_embeddings()
+    except (AttributeError, NotImplementedError):
+        return None
+
+
+def most_tokens(model: Any) -> int | None:
+    """The longest sequence that a model reads, or was made for; None where its positions have no limit.
+
+    The RoBERTa family numbers positions from `padding_idx` + 1 on, which leaves fewer than `max_position_embeddings`.
+    """
+    names = ("max_encoder_position_embeddings", "max_position_embeddings", "n_positions", "max_seq_len")
+    base = base_model_of(model)
+    config, tokens = base.config.get_text_config(), token_embeddings(base)
+    positions = next((found for name in names if (found := getattr(config, name, None))), -1)
+    if positions < 1:  # XLNet has -1
+        return None
+    embeddings = [one for one in base.modules() if hasattr(one, "padding_idx") and hasattr(one, "weight")]
+    paddings = [one.padding_idx for one in embeddings if len(one.weight) == positions and one is not tokens]
+    return positions - max((index + 1 for index in paddings if index is not None), default=0)
+
+
+def has_position_table(model: Any) -> bool:
+    """Whether a model has a vector for each position, so that longer rows are an error; else they are only unusual."""
+    modules = base_model_of(model).named_modules()
+    return any(re.search(r"(pos|wpe)[^.]*$", name) for name, one in modules if hasattr(one, "padding_idx"))
+
+
+def longest_input(tokenizer: Any, model: Any) -> int | None:
+    """Maximum number of tokens, if the tokenizer does not already limit it to what the model reads; else None."""
+    most = most_tokens(model)
+    return None if most is None or tokenizer.model_max_length <= most else most  # `truncation=True` applies it
+
+
+def logits_of(outputs: Any) -> torch.Tensor:
+    """The logits among a model's outputs: by name, else the first tensor that has rows and columns."""
+    if isinstance(outputs, Mapping):
+        return outputs["logits"]
+    if hasattr(outputs, "logits"):
+        return outputs.logits
+    tensors = [one for one in outputs if isinstance(one, torch.Tensor) and one.dim()]
+    return next((one for one in tensors if one.dim() == 2), tensors[0])
+
+
+def class_logits(logits: torch.Tensor) -> torch.Tensor:
+    """Logits [B, C] of the classes; of a single logit z those of two, 0 and z: its sigmoid is the softmax of both."""
+    return torch.cat([torch.zeros_like(logits), logits], dim=-1) if logits.shape[-1] == 1 else logits
+
+
+def takes_last_token(model: Any) -> bool:
+    """Whether a model's head finds the last token of each row by the configuration's padding token, as decoders do."""
+    return "pad_token_id" in inspect.unwrap(type(base_model_of(model)).forward).__code__.co_names
+
+
+@contextmanager
+def reading_whole_rows(model: Any) -> Iterator[None]:
+    """Let a decoder without padding token read several rows of one length; its head takes the last token of each."""
+    config = base_model_of(model).config.get_text_config()
+    lacking = getattr(config, "pad_token_id", NO_TOKEN) is None
+    try:
+        if lacking:
+            config.pad_token_id = NO_TOKEN
+        yield
+    finally:
+        if lacking:
+            config.pad_token_id = None
