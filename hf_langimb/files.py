@@ -1,14 +1,35 @@
-"""Files: JSON and atomic writes. A killed program leaves the old file or the new one, never a part of it."""
+"""Files: JSON, atomic writes, records of checksums, and a lock on a folder.
+
+A killed program leaves the old file or the new one, never a part of it. A step of a program that has ended has a record
+with the checksums of what it wrote, which later steps compare before they read.
+"""
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import json
+import logging
 import math
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import re
+import shutil
+import socket
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
+
+logger = logging.getLogger(__name__)
+
+AGAIN = "remove it and run the recipe again"
+RECORD, LOCK = "checksums.json", ".lock"
+MODEL = "model"  # the step that writes a model, in a record
+_ENDINGS = "html|json|lock|md|parquet|svg|txt|yaml"  # of the files that `replacing` writes
+_PART = re.compile(rf"\..+\.({_ENDINGS})\.\d+|\.tmp[A-Za-z0-9]{{6}}|[\w-]+\.part")  # the second by safetensors
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
+_NATIVE = r"os error (?P<number>\d+)|enforce fail at inline_container"  # as Rust and torch report an error of the disk
 
 
 @contextmanager
@@ -18,10 +39,207 @@ def replacing(path: str | Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        yield part
-        part.replace(path)
+        with names_the_file(path):
+            yield part
+            part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def is_own_part(path: Path) -> bool:
+    """Whether a file or folder is what a killed program left of an unfinished one, or its lock."""
+    return path.name == LOCK or _PART.fullmatch(path.name) is not None
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove what killed programs left of unfinished files and folders; nobody else may write to the folder."""
+    for path in [path for path in folder.rglob("*") if is_own_part(path) and path.name != LOCK]:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+@contextmanager
+def names_the_file(place: Path) -> Iterator[None]:
+    """Report any library's error of a full or damaged disk as one sentence with the file at or below `place`.
+
+    Raises:
+        DiskError: says which file, why, and what to do.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, DiskError) or (reason := _reason_of(error)) is None:
+            raise
+        file = _file_of(error, place) or place
+        advice = "make sure that its disk has space and can be written, and run the same command again"
+        raise DiskError(f"{file} could not be written ({reason}): {advice}.") from error
+
+
+class DiskError(OSError):
+    """A file could not be written; the message says which, why, and what to do."""
+
+
+def _reason_of(error: BaseException | None) -> str | None:
+    """What is wrong with the disk according to an error or its causes; None where they are of another kind."""
+    while error is not None:
+        number = error.errno if isinstance(error, OSError) else None
+        if number is None and (found := re.search(_NATIVE, str(error))):
+            number = int(found["number"] or errno.ENOSPC)
+        if number in _DISK:
+            return os.strerror(number)
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return None
+
+
+def _file_of(error: BaseException, place: Path) -> Path | None:
+    """The file that a library was writing: the innermost variable of the traceback that is a path below a place."""
+    found, trace = None, error.__traceback__
+    while trace is not None:
+        for value in trace.tb_frame.f_locals.values():
+            if isinstance(value, str | Path) and Path(value) != place and Path(value).is_relative_to(place):
+                found = Path(value)
+        trace = trace.tb_next
+    return found
+
+
+@contextmanager
+def locked(folder: Path, advice: str) -> Iterator[None]:
+    """Keep other processes out of a folder, which is made if it is missing.
+
+    The lock is the kernel's and ends with its process, however that ends; host and process id are for the message.
+
+    Raises:
+        ValueError: another process has the lock; says which, and `advice`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = _acquire(folder, advice)
+    try:
+        yield
+    finally:
+        with suppress(FileNotFoundError):
+            (folder / LOCK).unlink()
+        _locks.discard(lock)
+        os.close(lock)
+
+
+def _close_locks() -> None:
+    """Close the descriptors of locks in a forked process: one that survives its parent would keep the locks."""
+    while _locks:
+        os.close(_locks.pop())
+
+
+_locks: set[int] = set()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_close_locks)
+
+
+def _acquire(folder: Path, advice: str) -> int:
+    """The descriptor of a folder's lock."""
+    while True:
+        lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            from fcntl import LOCK_EX, LOCK_NB, flock  # not on Windows
+
+            flock(lock, LOCK_EX | LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(lock, 300).decode(errors="replace") or "just started"
+            os.close(lock)
+            raise ValueError(f"Another process ({holder}) is running in {folder}: {advice}.") from None
+        except (ImportError, OSError) as error:
+            logger.warning("%s cannot be locked (%s): run one process in it at a time.", folder, error)
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(lock), os.stat(folder / LOCK)):  # not removed by its last holder meanwhile
+                break
+        os.close(lock)
+    _locks.add(lock)
+    os.truncate(lock, 0)
+    os.write(lock, f"{os.getpid()} on {socket.gethostname()}".encode())
+    return lock
+
+
+# Records of checksums
+
+
+class Damaged(ValueError):
+    """A file is not what was recorded when it was written."""
+
+
+def sha256(path: Path) -> str:
+    """The checksum of a file, which may be larger than the memory; computed once while the file stays the same."""
+    stat = path.stat()
+    return _sha256(path, stat.st_ino, stat.st_size, stat.st_mtime_ns)
+
+
+@cache
+def _sha256(path: Path, *_: int) -> str:
+    with path.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def checksums(folder: Path, names: Iterable[str]) -> dict[str, str]:
+    """{name: checksum} of files of a folder."""
+    return {name: sha256(folder / name) for name in sorted(names)}
+
+
+def check(folder: Path, recorded: Mapping[str, str], advice: str = AGAIN) -> None:
+    """Compare files of a folder with their checksums.
+
+    Raises:
+        Damaged: a file differs, or is missing; names it and says what to do.
+    """
+    for name, checksum in recorded.items():
+        path, problem = folder / name, ""
+        if not path.is_file():
+            problem = "is missing"
+        elif sha256(path) != checksum:
+            problem = "is damaged (its checksum differs from the one recorded when it was written)"
+        if problem:
+            raise Damaged(f"{path} {problem}: {advice}.")
+
+
+def read_record(folder: Path) -> dict[str, dict[str, str]]:
+    """{step: {name: checksum}} of the finished steps whose files a folder has; empty where none are recorded."""
+    path = folder / RECORD
+    if not path.is_file():
+        return {}
+    found = read_json(path, AGAIN)
+    if not isinstance(found, dict) or not all(isinstance(step, dict) for step in found.values()):
+        raise Damaged(f"{path} has no checksums of files by step: {AGAIN}.")
+    return found
+
+
+def record(folder: Path, step: str, names: Iterable[str]) -> None:
+    """Record that a step has ended and what it wrote; a new model undoes the steps after it."""
+    before, written = read_record(folder), checksums(folder, names)
+    if before.get(step) != written:
+        write_json(folder / RECORD, ({} if step == MODEL else before) | {step: written})
+
+
+def is_done(folder: Path, step: str) -> bool:
+    """Whether a step has ended and its files are there, as they were written.
+
+    Raises:
+        Damaged: a file differs from what was written.
+    """
+    recorded = read_record(folder).get(step)
+    if recorded is None:
+        return False
+    missing = [name for name in recorded if not (folder / name).is_file()]
+    check(folder, {name: checksum for name, checksum in recorded.items() if name not in missing})
+    if missing:
+        logger.warning("%s is missing and made again.", folder / missing[0])
+    return not missing
+
+
+def check_model(folder: Path) -> None:
+    """Compare the files of a model with its record, where it has one.
+
+    Raises:
+        Damaged: a file differs, or is missing.
+    """
+    check(folder, read_record(folder).get(MODEL, {}))
 
 
 def write_text(path: str | Path, text: str) -> None:

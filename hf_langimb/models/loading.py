@@ -13,7 +13,7 @@ from typing import Any
 from datasets import Dataset
 
 from hf_langimb.console import one_line
-from hf_langimb.files import read_json
+from hf_langimb.files import Damaged, check_model, read_json
 from hf_langimb.models.axes import class_names, read_axes, set_class_names
 
 START = "start"  # the model that a run pre-trains, in its folder
@@ -52,6 +52,7 @@ def load_trained(
     from transformers import AutoModel, AutoTokenizer
 
     with loading(str(shown or name)):
+        check_model(Path(name))
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
         untrained: list[str] = []
         if encoder and not Path(name, ADAPTER_FILE).is_file():
@@ -76,6 +77,8 @@ def loading(shown: str) -> Iterator[None]:
     logging.set_verbosity_error()
     try:
         yield
+    except Damaged:
+        raise
     except Exception as error:
         reason = re.sub(r"Bearer [^'\"]*", "Bearer ...", one_line(error) or type(error).__name__)
         if "ignore_mismatched_sizes" in reason:
@@ -116,6 +119,7 @@ def _load_adapter(folder: Path, options: dict[str, Any]) -> Any:
     if not isinstance(config, dict) or config.get("task_type") != "SEQ_CLS":
         raise ValueError(f"{ADAPTER_FILE} is not of a sequence classifier (task_type SEQ_CLS).")
     if (start := own_start(folder, str(config.get(BASE_MODEL)))) is not None:
+        check_model(start)
         model = AutoModelForSequenceClassification.from_pretrained(start, **SAFE, **options)
         model = PeftModelForSequenceClassification.from_pretrained(model, folder)
     else:
