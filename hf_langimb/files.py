@@ -27,7 +27,7 @@ AGAIN = "remove it and run the recipe again"
 RECORD, LOCK = "checksums.json", ".lock"
 MODEL = "model"  # the step that writes a model, in a record
 _ENDINGS = "html|json|lock|md|parquet|svg|txt|yaml"  # of the files that `replacing` writes
-_PART = re.compile(rf"\..+\.({_ENDINGS})\.\d+|\.tmp[A-Za-z0-9]{{6}}|[\w-]+\.part")  # the second by safetensors
+_PART = re.compile(rf"\..+\.({_ENDINGS})\.(\d+|part)|\.tmp[A-Za-z0-9]{{6}}|[\w-]+\.part")  # the second by safetensors
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
 _NATIVE = r"os error (?P<number>\d+)|enforce fail at inline_container"  # as Rust and torch report an error of the disk
 
@@ -70,7 +70,7 @@ def names_the_file(place: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if isinstance(error, DiskError) or (reason := _reason_of(error)) is None:
+        if isinstance(error, DiskError) or (reason := disk_reason(error)) is None:
             raise
         file = _file_of(error, place) or place
         advice = "make sure that its disk has space and can be written, and run the same command again"
@@ -81,7 +81,7 @@ class DiskError(OSError):
     """A file could not be written; the message says which, why, and what to do."""
 
 
-def _reason_of(error: BaseException | None) -> str | None:
+def disk_reason(error: BaseException | None) -> str | None:
     """What is wrong with the disk according to an error or its causes; None where they are of another kind."""
     while error is not None:
         number = error.errno if isinstance(error, OSError) else None

@@ -247,13 +247,13 @@ def _put_aside(store: Path, rows: int) -> None:
     """Rename the store of a sample of another size to NAME.N-rows, and restore the one of this size if it exists."""
     manifest = store / MANIFEST
     if PartialState().is_main_process and manifest.is_file():
-        found = read_json(manifest, AGAIN)
+        found = read_json(manifest, f"remove {store} and run the recipe again")
         number = found.get("examples") if isinstance(found, dict) else None
         if isinstance(number, int) and number != rows:  # a damaged manifest is refused when the store is opened
             store.rename(store.with_name(f"{store.name}.{number}-rows"))
-            before = store.with_name(f"{store.name}.{rows}-rows")
-            if before.is_dir():
-                before.rename(store)
+        before = store.with_name(f"{store.name}.{rows}-rows")
+        if before.is_dir() and not store.exists():
+            before.rename(store)
     PartialState().wait_for_everyone()
 
 
