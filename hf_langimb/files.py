@@ -60,9 +60,16 @@ def remove_parts(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
+class DiskError(OSError):
+    """A file could not be written; the message says which, why, and what to do."""
+
+
 @contextmanager
 def names_the_file(place: Path) -> Iterator[None]:
-    """Report any library's error of a full or damaged disk as one sentence with the file at or below `place`.
+    """Report any library's error of a full, damaged or read-only disk as one sentence with the file.
+
+    Args:
+        place: what was written to, a file or a folder, where the error does not say.
 
     Raises:
         DiskError: says which file, why, and what to do.
@@ -72,36 +79,57 @@ def names_the_file(place: Path) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, DiskError) or (reason := disk_reason(error)) is None:
             raise
-        file = _file_of(error, place) or place
+        file, cache = _file_of(error, place), _cache_folder()
         advice = "make sure that its disk has space and can be written, and run the same command again"
+        if file.is_relative_to(cache) or cache.is_relative_to(file):
+            advice = "the cache of downloads and data sets is there; set HF_HOME to a folder that can be written"
         raise DiskError(f"{file} could not be written ({reason}): {advice}.") from error
-
-
-class DiskError(OSError):
-    """A file could not be written; the message says which, why, and what to do."""
 
 
 def disk_reason(error: BaseException | None) -> str | None:
     """What is wrong with the disk according to an error or its causes; None where they are of another kind."""
-    while error is not None:
-        number = error.errno if isinstance(error, OSError) else None
-        if number is None and (found := re.search(_NATIVE, str(error))):
+    for cause in _causes(error):
+        number = cause.errno if isinstance(cause, OSError) else None
+        if number is None and (found := re.search(_NATIVE, str(cause))):
             number = int(found["number"] or errno.ENOSPC)
-        if number in _DISK:
+        denied = number in (errno.EACCES, errno.EPERM) and _cache_folder().is_relative_to(_named(cause) or "-")
+        if number is not None and (number in _DISK or denied):
             return os.strerror(number)
-        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return None
 
 
-def _file_of(error: BaseException, place: Path) -> Path | None:
-    """The file that a library was writing: the innermost variable of the traceback that is a path below a place."""
-    found, trace = None, error.__traceback__
-    while trace is not None:
-        for value in trace.tb_frame.f_locals.values():
-            if isinstance(value, str | Path) and Path(value) != place and Path(value).is_relative_to(place):
-                found = Path(value)
-        trace = trace.tb_next
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, and those behind it."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+
+
+def _named(error: BaseException) -> str:
+    """The file that an error names."""
+    return str(getattr(error, "filename", None) or "")
+
+
+def _file_of(error: BaseException, place: Path) -> Path:
+    """The file that a library was writing: the one that an error names, or the innermost path of the traceback."""
+    found = place
+    for cause in _causes(error):
+        if name := _named(cause):
+            return Path(name)
+        trace = cause.__traceback__
+        while trace is not None:
+            for value in trace.tb_frame.f_locals.values():
+                if isinstance(value, str | Path) and Path(value) != place and Path(value).is_relative_to(place):
+                    found = Path(value)
+            trace = trace.tb_next
     return found
+
+
+def _cache_folder() -> Path:
+    """Where the libraries keep what they download and convert."""
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HOME).absolute()
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 An operation creates, writes, renames, removes or truncates. `fault_arm` begins to count them and writes each to a log,
 as "KIND PATH" lines. Modes: 0 count only, 1 kill before it, 2 kill in the middle of a write, 3 the disk is full from it
-on, 4 the same in the middle of a write. */
+on, 4 the same in the middle of a write, 5 kill after a write (safetensors renames by a system call of its own). */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -40,6 +40,10 @@ static int below(int folder, const char *path, char *full) {
     return strncmp(full, root, strlen(root)) == 0;
 }
 
+static void stop_after(ssize_t done) {
+    if (mode == 5 && count == target + 1 && done >= 0) kill(getpid(), SIGKILL);
+}
+
 /* 0 do it, 1 write half of it and then stop, -1 the disk is full */
 static int operation(const char *kind, const char *full, int grows) {
     char line[PATH_MAX + 400];
@@ -49,7 +53,7 @@ static int operation(const char *kind, const char *full, int grows) {
     if (mode == 1 && number == target) kill(getpid(), SIGKILL);
     if (mode == 2 && number == target) return 1;
     if (mode == 4 && number == target) return 1;
-    if (mode >= 3 && number >= target && grows) return -1;
+    if ((mode == 3 || mode == 4) && number >= target && grows) return -1;
     return 0;
 }
 
@@ -101,7 +105,7 @@ static ssize_t allowed(int file, size_t size) {
 #define WRITE(name, type, call, size, half)                                                                            \
     ssize_t part = allowed(file, size);                                                                                \
     if (part < 0 || (part == 0 && size && mode == 4)) { errno = ENOSPC; return -1; }                                   \
-    if ((size_t)part == (size_t)(size)) return call;                                                                   \
+    if ((size_t)part == (size_t)(size)) { ssize_t all = call; stop_after(all); return all; }                           \
     ssize_t done = part ? half : 0;                                                                                    \
     STOPPED(done, size);                                                                                               \
     return done
