@@ -29,7 +29,7 @@ MODEL = "model"  # the step that writes a model, in a record
 _ENDINGS = "html|json|lock|md|parquet|svg|txt|yaml"  # of the files that `replacing` writes
 _PART = re.compile(rf"\..+\.({_ENDINGS})\.(\d+|part)|\.tmp[A-Za-z0-9]{{6}}|[\w-]+\.part")  # the second by safetensors
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
-_NATIVE = r"os error (?P<number>\d+)|enforce fail at inline_container"  # as Rust and torch report an error of the disk
+_NATIVE = r"os error (?P<number>\d+)|enforce fail at inline_container|iostream error"  # the disk, in Rust and torch
 
 
 @contextmanager
@@ -69,7 +69,7 @@ def names_the_file(place: Path) -> Iterator[None]:
     """Report any library's error of a full, damaged or read-only disk as one sentence with the file.
 
     Args:
-        place: what was written to, a file or a folder, where the error does not say.
+        place: the file or folder that is written to, for errors that do not say.
 
     Raises:
         DiskError: says which file, why, and what to do.
@@ -77,13 +77,18 @@ def names_the_file(place: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if isinstance(error, DiskError) or (reason := disk_reason(error)) is None:
-            raise
-        file, cache = _file_of(error, place), _cache_folder()
-        advice = "make sure that its disk has space and can be written, and run the same command again"
-        if file.is_relative_to(cache) or cache.is_relative_to(file):
-            advice = "the cache of downloads and data sets is there; set HF_HOME to a folder that can be written"
-        raise DiskError(f"{file} could not be written ({reason}): {advice}.") from error
+        reason = None if isinstance(error, DiskError) else disk_reason(error)
+        named = reason and DiskError(_sentence(_file_of(error, place), reason))
+        raise (named or error) from (error if named else error.__cause__)
+
+
+def _sentence(file: Path, reason: str) -> str:
+    """Which file could not be written, why, and what to do."""
+    file = file.with_name(re.sub(r"^\.(.+)\.\d+$", r"\1", file.name))  # the one that `replacing` writes
+    advice, cache = "make sure that its disk has space and can be written, and run the same command again", _cache()
+    if file.is_relative_to(cache) or cache.is_relative_to(file):
+        advice = "downloads and data sets are cached there; set HF_HOME to a folder that can be written"
+    return f"{file} could not be written ({reason}): {advice}."
 
 
 def disk_reason(error: BaseException | None) -> str | None:
@@ -92,7 +97,7 @@ def disk_reason(error: BaseException | None) -> str | None:
         number = cause.errno if isinstance(cause, OSError) else None
         if number is None and (found := re.search(_NATIVE, str(cause))):
             number = int(found["number"] or errno.ENOSPC)
-        denied = number in (errno.EACCES, errno.EPERM) and _cache_folder().is_relative_to(_named(cause) or "-")
+        denied = number in (errno.EACCES, errno.EPERM) and _cache().is_relative_to(_named(cause) or "-")
         if number is not None and (number in _DISK or denied):
             return os.strerror(number)
     return None
@@ -125,7 +130,7 @@ def _file_of(error: BaseException, place: Path) -> Path:
     return found
 
 
-def _cache_folder() -> Path:
+def _cache() -> Path:
     """Where the libraries keep what they download and convert."""
     from huggingface_hub import constants
 
@@ -190,10 +195,6 @@ def _acquire(folder: Path, advice: str) -> int:
 # Records of checksums
 
 
-class Damaged(ValueError):
-    """A file is not what was recorded when it was written."""
-
-
 def sha256(path: Path) -> str:
     """The checksum of a file, which may be larger than the memory; computed once while the file stays the same."""
     stat = path.stat()
@@ -202,6 +203,7 @@ def sha256(path: Path) -> str:
 
 @cache
 def _sha256(path: Path, *_: int) -> str:
+    """The checksum of the file that is this one at present."""
     with path.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
@@ -211,31 +213,25 @@ def checksums(folder: Path, names: Iterable[str]) -> dict[str, str]:
     return {name: sha256(folder / name) for name in sorted(names)}
 
 
-def check(folder: Path, recorded: Mapping[str, str], advice: str = AGAIN) -> None:
-    """Compare files of a folder with their checksums.
+def are_there(folder: Path, recorded: Mapping[str, str], advice: str = AGAIN) -> bool:
+    """Whether a folder has all files of {name: checksum}.
 
     Raises:
-        Damaged: a file differs, or is missing; names it and says what to do.
+        ValueError: a file that is there is not what was recorded; names it, and `advice`.
     """
-    for name, checksum in recorded.items():
-        path, problem = folder / name, ""
-        if not path.is_file():
-            problem = "is missing"
-        elif sha256(path) != checksum:
-            problem = "is damaged (its checksum differs from the one recorded when it was written)"
-        if problem:
-            raise Damaged(f"{path} {problem}: {advice}.")
+    there = [name for name in recorded if (folder / name).is_file()]
+    if damaged := next((name for name in there if sha256(folder / name) != recorded[name]), None):
+        problem = "is damaged (its checksum differs from the one recorded when it was written)"
+        raise ValueError(f"{folder / damaged} {problem}: {advice}.")
+    return len(there) == len(recorded)
 
 
 def read_record(folder: Path) -> dict[str, dict[str, str]]:
     """{step: {name: checksum}} of the finished steps whose files a folder has; empty where none are recorded."""
     path = folder / RECORD
-    if not path.is_file():
-        return {}
-    found = read_json(path, AGAIN)
-    if not isinstance(found, dict) or not all(isinstance(step, dict) for step in found.values()):
-        raise Damaged(f"{path} has no checksums of files by step: {AGAIN}.")
-    return found
+    found = read_json(path, AGAIN) if path.is_file() else {}
+    steps = found.items() if isinstance(found, dict) else ()
+    return {step: names for step, names in steps if isinstance(names, dict)}
 
 
 def record(folder: Path, step: str, names: Iterable[str]) -> None:
@@ -246,28 +242,26 @@ def record(folder: Path, step: str, names: Iterable[str]) -> None:
 
 
 def is_done(folder: Path, step: str) -> bool:
-    """Whether a step has ended and its files are there, as they were written.
+    """Whether a step has ended and its files are there; a step of which one was removed is done again.
 
     Raises:
-        Damaged: a file differs from what was written.
+        ValueError: a file is damaged.
     """
     recorded = read_record(folder).get(step)
-    if recorded is None:
-        return False
-    missing = [name for name in recorded if not (folder / name).is_file()]
-    check(folder, {name: checksum for name, checksum in recorded.items() if name not in missing})
-    if missing:
-        logger.warning("%s is missing and made again.", folder / missing[0])
-    return not missing
+    return recorded is not None and are_there(folder, recorded)
 
 
-def check_model(folder: Path) -> None:
-    """Compare the files of a model with its record, where it has one.
+def check_model(folder: Path) -> bool:
+    """Compare the files of a model with its record; whether it has one.
 
     Raises:
-        Damaged: a file differs, or is missing.
+        ValueError: a file is damaged or missing.
     """
-    check(folder, read_record(folder).get(MODEL, {}))
+    recorded = read_record(folder).get(MODEL, {})
+    if not are_there(folder, recorded):
+        missing = next(name for name in recorded if not (folder / name).is_file())
+        raise ValueError(f"{folder / missing} is missing: run the recipe again, which makes it again.")
+    return bool(recorded)
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -16,6 +16,7 @@ import hashlib
 import itertools
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -167,6 +168,7 @@ def main() -> None:
         wanted = trials(journal)
         if options.sample:
             wanted = [wanted[i * len(wanted) // options.sample] for i in range(options.sample)]
+        random.Random(0).shuffle(wanted)  # what is done first is of all kinds
         shutil.copy(work / "journal", options.record.with_suffix(".journal"))
         print(
             f"{len(journal)} operations, {len(wanted)} trials, results.json", hashlib.sha256(expected).hexdigest()[:8]

@@ -89,7 +89,7 @@ def load_run(
             problem = f"has no {AXES_FILE}: it was not trained with hf_langimb. Load it with AutoModelFor"
             problem += "SequenceClassification; recipes/evaluate.py measures any classifier"
         raise ValueError(f"{name} {problem}.")
-    trained = load_trained(folder, shown=name, token=token)
+    trained = load_trained(folder, shown=folder if Path(name).is_dir() else name, token=token)
     weights = np.array(axes["weights"])
     return Run(trained.model.eval(), trained.tokenizer, axes["languages"], axes["labels"], weights, results)
 

@@ -102,7 +102,7 @@ class AttributionStore:
         if found:
             raise ValueError(f"Expected complete attributions in {self.folder}, got {found}.")
         recorded = self.manifest.get(FILES, {})
-        files.check(self.folder, {name: recorded[name] for name in recorded if name.startswith(kind)}, SHARD_AGAIN)
+        files.are_there(self.folder, {name: recorded[name] for name in recorded if name.startswith(kind)}, SHARD_AGAIN)
         return table
 
 
@@ -180,7 +180,7 @@ def start_store(folder: Path, manifest: dict[str, Any]) -> list[int]:
         problem = f"contains other attributions ({differing}): choose another folder, or remove it"
     if problem:  # in every process, so that all end alike
         raise ValueError(f"{folder} {problem}.")
-    files.check(folder, {name: recorded[name] for name in recorded if (folder / name).is_file()}, SHARD_AGAIN)
+    files.are_there(folder, recorded, SHARD_AGAIN)
     state.wait_for_everyone()
     if state.is_main_process:
         files.remove_parts(folder)
