@@ -46,7 +46,7 @@ def shown(name: Any) -> str:
 def escaped(text: str, brackets: str = r"\](?=[(\[])") -> str:
     """Text without Markdown's marks and HTML; of brackets only links, as intervals contain others."""
     text = re.sub(r"<(?=[A-Za-z/!?])", "&lt;", re.sub(r"&(?=#?\w+;)", "&amp;", text))
-    return re.sub(rf"\\(?=[!-/:-@\[-`{{-~])|[`*~]|(?<!\w)_|_(?!\w)|{brackets}", r"\\\g<0>", text)
+    return re.sub(rf"\\(?=[!-/:-@\[-`{{-~])|[`*~]|(?<![^\W_])_|_(?![^\W_])|{brackets}", r"\\\g<0>", text)
 
 
 def grid_cells(rows: Sequence[Sequence[Any]], languages: Sequence[str], columns: Iterable[Any], form: str) -> Cells:
