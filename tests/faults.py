@@ -40,6 +40,7 @@ model_name_or_path: mini_bert
 pretraining_steps: 1
 probe_rows: 6
 explain_rows: 6
+max_length: 10
 learning_rate: 3.0e-3
 per_device_train_batch_size: 12
 num_train_epochs: 3
