@@ -11,8 +11,11 @@ evenly chosen. Each trial is a fork of one process that has imported everything.
 
 import argparse
 import collections
+import contextlib
 import ctypes
+import gc
 import hashlib
+import importlib
 import itertools
 import json
 import os
@@ -86,6 +89,7 @@ def attempt(work: Path, operation: int = -1, fault: int = 0) -> tuple[int, str]:
             from hf_langimb.runs.experiment import main
 
             main("xnli", work)
+            (work / "modules").write_text("\n".join(sys.modules))
         except SystemExit as stop:
             os._exit(int(stop.code or 0))
         except BaseException:
@@ -149,10 +153,7 @@ def main() -> None:
     options = parser.parse_args()
     if "FAULTS_LIBRARY" not in os.environ:
         preload()
-    import matplotlib.backends.backend_svg  # noqa: F401  the imports of all trials
-    import sklearn.linear_model  # noqa: F401
-
-    import hf_langimb.runs.experiment  # noqa: F401
+    import hf_langimb.runs.experiment  # noqa: F401  its imports, once
     from hf_langimb.data import mini_xnli
 
     few = mini_xnli.load(train_items=40, validation_items=20, test_items=40), mini_xnli.pretraining_text(60)
@@ -165,6 +166,10 @@ def main() -> None:
         code, text = attempt(work)
         if code:
             sys.exit(text)
+        for module in (work / "modules").read_text().split():  # what the recipe imports later on
+            with contextlib.suppress(Exception):
+                importlib.import_module(module)
+        gc.freeze()  # the Trainer collects garbage often
         expected, journal = (work / "run" / "results.json").read_bytes(), (work / "journal").read_text().splitlines()
         wanted = trials(journal)
         if options.sample:
