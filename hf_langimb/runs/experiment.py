@@ -76,17 +76,8 @@ def _run_in(
     """Run every step that is not done in a folder, on checked data and setups."""
     training, seeds = recipe.training, range(recipe.training.seed, recipe.training.seed + recipe.data.seeds)
     trainings = [(seed, name, setup) for seed in seeds for name, setup in prepared.items()]
-    batch = {"processes": PartialState().num_processes, "total_batch": total_batch(training)}
-    config = {"recipe": recipe.name, "config_name": recipe.config_name, **recipe.config, **batch}
-    begun = on_main(lambda: folder.claim(config, FREE))
-    begun = {key: begun[key] for key in batch}
-    pretrained = recipe.data.model_name_or_path != "mini_bert" or on_main(lambda: is_done(folder.start, MODEL))
-    trained = on_main(lambda: [is_done(folder.model(name, seed), MODEL) for seed, name, _ in trainings])
-    if begun != batch and not (pretrained and all(trained)):
-        raise ValueError(
-            f"{folder.path} was begun with {_batch_text(**begun)}, and trainings are still to do, which would differ "
-            f"with {_batch_text(**batch)}: start as many processes as before, or choose another --output_dir."
-        )
+    models = [folder.model(name, seed) for seed, name, _ in trainings]
+    processes = on_main(lambda: _begin(recipe, folder, models))
     start = _start_checkpoint(recipe, folder)
     tokenizer, limit = load_tokenizer(start)
     plans = sorted({setup.plan for setup in prepared.values()})
@@ -107,7 +98,7 @@ def _run_in(
             facts = train(arguments, start, tokenizer, *subsets)
             found = measure(folder, name, seed, loader(place), measured, arguments.per_device_eval_batch_size)
             metrics[name][str(seed)] = found | {"training": facts}
-    results = _results_of(recipe, data, prepared, metrics)
+    results = _results_of(recipe, data, prepared, metrics, processes)
     if PartialState().is_main_process:
         if explained is not None:
             results["attributions"] = _compare_attributions(folder, list(prepared), seeds)
@@ -117,27 +108,44 @@ def _run_in(
     return results
 
 
-def total_batch(arguments: LangImbTrainingArguments) -> int:
-    """Rows of an optimizer step, over all processes."""
-    rows = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps
-    return rows * PartialState().num_processes
+def _begin(recipe: Recipe, folder: RunFolder, models: Sequence[Path]) -> int:
+    """Begin or continue the run of a folder; the number of processes with which its trainings began.
+
+    Raises:
+        ValueError: the folder has another run, a damaged model, or trainings to do that another number began.
+    """
+    now = PartialState().num_processes
+    batch = {"processes": now, "total_batch": _total_batch(recipe.training, now)}
+    config = {"recipe": recipe.name, "config_name": recipe.config_name, **recipe.config, **batch}
+    before = folder.claim(config, FREE)
+    places = [*models, *([folder.start] if recipe.data.model_name_or_path == "mini_bert" else [])]
+    done = [is_done(place, MODEL) for place in places]
+    if not all(done) and any(before[key] != batch[key] for key in batch):
+        words = "(processes: {processes}, total batch: {total_batch} rows)"
+        raise ValueError(
+            f"{folder.path} was begun with {words.format_map(before)}, got {words.format_map(batch)} for the trainings "
+            "that are still to do: start as many processes as before, or choose another --output_dir."
+        )
+    return int(before["processes"])
 
 
-def _batch_text(processes: int, total_batch: int) -> str:
-    """The number of processes and the total batch in words."""
-    return f"{processes} process{'es' if processes > 1 else ''} and a total batch of {total_batch} rows"
+def _total_batch(arguments: LangImbTrainingArguments, processes: int) -> int:
+    """Rows of an optimizer step."""
+    return arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps * processes
 
 
-def _results_of(recipe: Recipe, data: Data, setups: Mapping[str, Setup], metrics: Mapping[str, Any]) -> Results:
+def _results_of(
+    recipe: Recipe, data: Data, setups: Mapping[str, Setup], metrics: Mapping[str, Any], processes: int
+) -> Results:
     """results.json of a recipe, without the comparison of attributions."""
     audits = {"test/balanced": data.distribution("test", data.test_plan).audit()}
     for plan in dict.fromkeys(setup.plan for setup in setups.values()):
         for split in ("train", "validation"):
             audits[f"{split}/{plan}"] = data.distribution(split, plan).audit("per_language")
     shown = {name: {key: getattr(setup.arguments, key) for key in SHOWN_SETTINGS} for name, setup in setups.items()}
-    batch = total_batch(recipe.training)
+    batch = _total_batch(recipe.training, processes)
     for name, setup in setups.items():
-        if (own := total_batch(setup.arguments)) != batch:
+        if (own := _total_batch(setup.arguments, processes)) != batch:
             shown[name]["total_batch"] = own
     return assemble_results(
         recipe=recipe.name,
