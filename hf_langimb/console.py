@@ -8,7 +8,10 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
+
+from hf_langimb.files import names_the_file
 
 
 def one_line(text: Any) -> str:
@@ -42,7 +45,8 @@ def ends_in_words(program: str, interrupted: str = "interrupted") -> Iterator[No
     LANGIMB_DEBUG=1 shows the traceback of an error.
     """
     try:
-        yield
+        with names_the_file(Path(program)):
+            yield
     except KeyboardInterrupt:
         print(f"{program}: {interrupted}", file=sys.stderr)
         sys.exit(130)

@@ -4,7 +4,10 @@ accelerate launch recipes/evaluate.py MODEL DATASET                  # prints ta
 accelerate launch recipes/evaluate.py MODEL DATASET --push_to_hub    # also updates the model's card, in one commit
 """
 
-from hf_langimb.runs.evaluate import main
+from hf_langimb.console import RESUMES, ends_in_words
 
 if __name__ == "__main__":
-    main()
+    with ends_in_words("evaluate.py", RESUMES):
+        from hf_langimb.runs.evaluate import main  # takes seconds, in which a user may press Ctrl-C
+
+        main()

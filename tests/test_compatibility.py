@@ -125,3 +125,16 @@ def test_the_recipe_continues_the_run(tmp_path):
     _, results = run(parse_recipe("xnli", RECIPES, argv))
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")} == before
     assert_close(results, json.loads((RUN / "results.json").read_text(encoding="utf-8")))
+
+
+def test_a_folder_without_records_is_continued_and_says_so(tmp_path, caplog):
+    folder = shutil.copytree(RUN, tmp_path / "run")
+    recipe = parse_recipe("xnli", RECIPES, ["--config", str(FIXTURES / "old.yaml"), "--output_dir", str(folder)])
+    run(recipe)
+    assert "was begun by an earlier version: its finished steps are kept and recorded now" in caplog.text
+    records = {path.parent.relative_to(folder).as_posix() for path in folder.rglob("checksums.json")}
+    assert records == {"start", *(f"{setup}/seed-{seed}" for setup, seed in MODELS)}
+    weights = folder / "balanced" / "seed-1" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4] + b"else")
+    with pytest.raises(ValueError, match=rf"{weights} is damaged"):
+        run(recipe)

@@ -15,7 +15,7 @@ import numpy as np
 from huggingface_hub import HfApi, constants, snapshot_download
 from huggingface_hub.utils import validate_repo_id
 
-from hf_langimb.files import read_json, write_text
+from hf_langimb.files import check_model, read_json, write_text
 from hf_langimb.hub.errors import hub_errors, retried
 from hf_langimb.hub.repository import PULLED, Head, is_intact, safe_files
 from hf_langimb.models.axes import AXES_FILE, read_axes
@@ -80,6 +80,7 @@ def load_run(
     else:
         path = folder = download(f"{name}-{setup}" if setup else name, revision=revision, token=token)
     results = read_results(path) if (path / FILE_NAME).is_file() else None
+    check_model(folder)
     axes = read_axes(folder)
     both = (folder / ADAPTER_FILE).is_file() and (folder / "config.json").is_file()
     if axes is None or both:
@@ -88,7 +89,7 @@ def load_run(
             problem = f"has no {AXES_FILE}: it was not trained with hf_langimb. Load it with AutoModelFor"
             problem += "SequenceClassification; recipes/evaluate.py measures any classifier"
         raise ValueError(f"{name} {problem}.")
-    trained = load_trained(folder, shown=name, token=token)
+    trained = load_trained(folder, shown=folder if Path(name).is_dir() else name, token=token)
     weights = np.array(axes["weights"])
     return Run(trained.model.eval(), trained.tokenizer, axes["languages"], axes["labels"], weights, results)
 

@@ -18,7 +18,7 @@ from huggingface_hub import CommitInfo, HfApi
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils import validate_repo_id
 
-from hf_langimb.files import read_json
+from hf_langimb.files import is_done, read_json
 from hf_langimb.hub.errors import hub_errors, retried
 from hf_langimb.hub.pull import download
 from hf_langimb.hub.repository import OURS, WEIGHTS, Files, Head, Repository, safe_files
@@ -26,7 +26,7 @@ from hf_langimb.models.axes import AXES_FILE, read_axes, unnamed
 from hf_langimb.models.loading import ADAPTER_FILE, BASE_MODEL, load_trained, own_start
 from hf_langimb.results.card_update import carry_evaluations, evaluation_names, refresh_card
 from hf_langimb.results.cards import render_attributions_card, render_base_card, render_card
-from hf_langimb.results.folder import EVALUATED, FIGURES, PAGE, RunFolder
+from hf_langimb.results.folder import EVALUATED, FIGURES, PAGE, PROBE, RunFolder
 from hf_langimb.results.rendering import rendered_from
 from hf_langimb.results.schema import FILE_NAME, Results, read_results
 from hf_langimb.results.summary import measured
@@ -142,6 +142,7 @@ def _prepare(
 def _model(run: RunFolder, results: Results, setup: str, made: str, options: dict[str, Any]) -> Repository:
     """The repository of one model; `options` are of its card, `made` names a base that the run pre-trained."""
     folder = run.model(setup, options["seed"])
+    is_done(folder, PROBE)  # which is published, and not damaged
     files, trained = _model_files(folder), load_trained(folder)
     axes = read_axes(folder) or {}
     of_run = [axes.get("languages"), axes.get("label_names")] == [results["languages"], results["labels"]]

@@ -10,8 +10,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi, constants
-from huggingface_hub.utils.sha import git_hash, sha_fileobj
+from huggingface_hub.utils.sha import git_hash
 
+from hf_langimb.files import RECORD, sha256
 from hf_langimb.hub import errors
 from hf_langimb.hub.errors import hub_errors, retried
 from hf_langimb.results.folder import FIGURES, PAGE, PROBE
@@ -123,15 +124,9 @@ def is_intact(path: Path, checksum: str | None) -> bool:
     return checksum == (sha256(path) if len(checksum) == 64 else git_hash(path.read_bytes()))
 
 
-def sha256(path: Path) -> str:
-    """The checksum of a file, which may be larger than the memory."""
-    with path.open("rb") as opened:
-        return sha_fileobj(opened).hex()
-
-
 def is_of_model(file: str) -> bool:
     """Whether a file at the top of a model's folder decides what the model does."""
-    return "/" not in file and file.endswith(MODEL_FILES) and file not in (PROBE, FILE_NAME)
+    return "/" not in file and file.endswith(MODEL_FILES) and file not in (PROBE, FILE_NAME, RECORD)
 
 
 def safe_files(name: str, files: Iterable[str]) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Any
 from datasets import Dataset
 
 from hf_langimb.console import one_line
-from hf_langimb.files import read_json
+from hf_langimb.files import check_model, read_json
 from hf_langimb.models.axes import AXES_FILE, class_names, read_axes, set_class_names
 
 START = "start"  # the model that a run pre-trains, in its folder
@@ -53,6 +53,9 @@ def load_trained(
 
     from hf_langimb.models.inputs import token_embeddings
 
+    check_model(Path(name))
+    if Path(name, ADAPTER_FILE).is_file():
+        check_model(Path(name).absolute().parents[1] / START)
     with loading(str(shown or name)):
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
         folder, untrained = _adapter_folder(name, options.get("token")), tuple[str, ...]()
@@ -84,12 +87,32 @@ def loading(shown: str) -> Iterator[None]:
         reason = re.sub(r"Bearer [^'\"]*", "Bearer ...", one_line(error) or type(error).__name__)
         if "ignore_mismatched_sizes" in reason:
             reason = "weights have other shapes than expected (another config.json, or another number of classes)."
+        elif damaged := _damaged_file(Path(shown)):
+            reason = f"{damaged} is damaged: save or download the model again ({reason})"
         reason = shorten(reason.partition("If this is a private repository")[0], 300, placeholder=" ...")
         raise ValueError(
             f"Expected a model with its tokenizer at {shown!r} (Hub id or folder; of a run RUN/SETUP/seed-N): {reason}"
         ) from error
     finally:
         logging.set_verbosity(verbosity)
+
+
+def _damaged_file(folder: Path) -> str | None:
+    """The file of a model's folder that cannot be read; None where all can."""
+    from safetensors import safe_open
+    from tokenizers import Tokenizer
+
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        try:
+            if path.suffix == ".safetensors":
+                safe_open(path, "pt")
+            elif path.name == "tokenizer.json":
+                Tokenizer.from_file(str(path))
+            elif path.suffix == ".json":
+                read_json(path, "")
+        except Exception:  # tokenizers raises nothing more special
+            return path.name
+    return None
 
 
 def load_model(name: str | Path, **options: Any) -> Any:

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+import logging
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from hf_langimb.files import write_text
+from hf_langimb import files
+from hf_langimb.console import on_main
+from hf_langimb.files import AGAIN, MODEL, RECORD, read_json
 from hf_langimb.models.loading import START
+
+logger = logging.getLogger(__name__)
 
 PAGE, STORES, FIGURES = "report.html", "attributions", "figures"
 EVALUATED = "model", 0  # setup and seed of an evaluation
 OWN_FOLDERS = (START, STORES, FIGURES)  # names that no setup can have
 CONFIG, ENVIRONMENT = "config.yaml", "environment.json"
 PREDICTIONS, PROBE, TRAINING = "predictions.parquet", "probe.json", "training.json"  # in the folder of a trained model
+BEGUN = ("processes", "total_batch")  # of the trainings: in config.yaml, kept where a run is continued
 
 
 @dataclass(frozen=True)
@@ -44,36 +51,100 @@ class RunFolder:
         """The attributions of a trained model."""
         return self.path / STORES / f"{setup}-seed-{seed}"
 
-    def claim(self, config: Mapping[str, Any], free: Collection[str] = ()) -> None:
-        """Make the folder, or continue the run that it contains, and record the configuration.
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """Work in the folder, which the main process locks; errors of the disk name the file.
+
+        Raises:
+            ValueError: the folder contains other files, or another process is working in it.
+            OSError: the disk is full or damaged.
+        """
+        advice = "wait until it ends, or choose another --output_dir"
+
+        def lock() -> None:
+            """Nothing is written to a folder that is not a run's."""
+            self._refuse(self._foreign())
+            held.enter_context(files.locked(self.path, advice))
+
+        with files.names_the_file(self.path), ExitStack() as held:
+            on_main(lock)
+            yield
+
+    def claim(self, config: Mapping[str, Any], free: Collection[str] = ()) -> dict[str, Any]:
+        """Begin a run in the folder, or continue the one that it contains, and record the configuration.
+
+        What killed processes left is removed. The finished steps of a run by a version without records are recorded.
 
         Args:
-            config: everything that the results depend on.
+            config: everything that the results depend on, and `BEGUN`.
             free: keys that may differ from those of the run that is continued.
+
+        Returns:
+            The recorded configuration, with `BEGUN` of the run that is continued.
 
         Raises:
             ValueError: the folder contains other files, or a run with another configuration (names what differs).
         """
-        config = json.loads(json.dumps(config, default=str))  # as it is read back
-        if problem := self._conflict(config, free):
-            raise ValueError(f"{self.path} {problem}: choose another --output_dir, or empty the folder.")
-        write_text(self.path / CONFIG, yaml.safe_dump(config, sort_keys=True, allow_unicode=True))
-
-    def _conflict(self, config: Mapping[str, Any], free: Collection[str]) -> str | None:
-        """Why the folder cannot take a run of this configuration."""
+        config = dict(json.loads(json.dumps(config, default=str)))  # as it is read back
+        self._refuse(self._foreign() or self._conflict(config, {*free, *BEGUN}))
+        files.remove_parts(self.path)
         path = self.path / CONFIG
+        if self._others() not in ([], [path]):  # more was done than to record a configuration
+            before = yaml.safe_load(path.read_text(encoding="utf-8"))
+            if BEGUN[0] not in before:
+                self._record_all()
+            config = {**config, **{key: before[key] for key in BEGUN if key in before}}
+        files.write_text(path, yaml.safe_dump(config, sort_keys=True, allow_unicode=True))
+        return config
+
+    def _refuse(self, problem: str | None) -> None:
+        """Raise ValueError if the folder has a problem."""
+        if problem:
+            raise ValueError(f"{self.path} {problem}: choose another --output_dir, or empty the folder.")
+
+    def _others(self) -> list[Path]:
+        """What is in the folder, without the lock and what killed processes left."""
+        return [path for path in self.path.iterdir() if not files.is_own_part(path)] if self.path.is_dir() else []
+
+    def _foreign(self) -> str | None:
+        """Why the folder is not a run's."""
         if self.path.exists() and not self.path.is_dir():
             return "is not a folder"
-        others = [file for file in self.path.iterdir() if file != path] if self.path.is_dir() else []
-        if not path.is_file():
-            return f"contains files but no run (no {CONFIG})" if others else None
+        if self._others() and not (self.path / CONFIG).is_file():
+            return f"contains files but no run (no {CONFIG})"
+        return None
+
+    def _conflict(self, config: Mapping[str, Any], free: Collection[str]) -> str | None:
+        """Why the run in the folder cannot be continued with this configuration."""
+        path, others = self.path / CONFIG, self._others()
         try:
-            before = {**yaml.safe_load(path.read_text(encoding="utf-8"))}
+            before = {**yaml.safe_load(path.read_text(encoding="utf-8"))} if others else {}
         except (yaml.YAMLError, TypeError, UnicodeDecodeError):
             return f"contains a run whose {CONFIG} is damaged"
         keys = [key for key in sorted({*before, *config} - {*free}) if before.get(key) != config.get(key)]
         changed = "; ".join(f"{key} was {before.get(key)!r:.60}, is {config.get(key)!r:.60}" for key in keys[:4])
         changed += f"; and {len(keys) - 4} more" if len(keys) > 4 else ""
-        if changed and others:  # more was done than to record a configuration
+        if changed and others not in ([], [path]):
             return f"contains a run with another configuration ({changed})"
         return None
+
+    def _record_all(self) -> None:
+        """Record the finished steps of a run that an earlier version began, which did not."""
+        trained = [path.parent for path in self.path.glob(f"*/seed-*/{TRAINING}")]
+        models = [*trained, self.model(*EVALUATED), self.start]
+        for place in (path for path in models if path.is_dir() and not (path / RECORD).exists()):
+            files.record(place, MODEL, model_files(place))
+            for step in (PREDICTIONS, PROBE):
+                if (place / step).is_file():
+                    files.record(place, step, [step])
+        for state in self.path.glob("*/seed-*/checkpoint-*/trainer_state.json"):  # written last
+            with suppress(ValueError):
+                read_json(state, AGAIN)
+                files.record(state.parent, MODEL, model_files(state.parent))
+        logger.warning("%s was begun by an earlier version: its finished steps are kept and recorded now.", self.path)
+
+
+def model_files(place: Path) -> list[str]:
+    """Names of the files in the folder of a trained model that later steps read, and of its facts."""
+    names = [path.name for path in place.iterdir() if path.is_file() and not files.is_own_part(path)]
+    return [name for name in names if name not in (PREDICTIONS, PROBE, RECORD, "README.md")]

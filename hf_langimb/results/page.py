@@ -15,7 +15,7 @@ from hf_langimb.results import plots, rendering
 from hf_langimb.results.folder import FIGURES, PAGE, RunFolder
 from hf_langimb.results.schema import FORMS, Results, read_results
 from hf_langimb.results.summary import compared_pair, represented
-from hf_langimb.results.tables import difference_text, file_name, interval_text, shown_entries
+from hf_langimb.results.tables import difference_text, file_names, interval_text, shown, shown_entries
 
 logger = logging.getLogger(__name__)
 
@@ -58,13 +58,9 @@ def write_report(folder: str | Path, output: str | Path | None = None, *, shown:
 
 def write_figures(figures: Figures, folder: Path) -> None:
     """The figures of the page as SVG files of their own."""
-    taken: set[str] = set()
-    for name, svg in (item for panels in figures.values() for item in panels.items()):
-        file = file_name(name)
-        while file in taken:  # "a/b" and "a b"
-            file += "_"
-        taken.add(file)
-        alone = svg.replace("<svg", '<svg style="color: #1a1a1a; background: #ffffff"', 1)
+    drawn = {name: svg for panels in figures.values() for name, svg in panels.items()}
+    for name, file in file_names(drawn).items():
+        alone = drawn[name].replace("<svg", '<svg style="color: #1a1a1a; background: #ffffff"', 1)
         write_text(folder / f"{file}.svg", alone)
 
 
@@ -110,7 +106,7 @@ def _neutral(results: Results) -> tuple[str, str]:
     cells = [e for e in shown_entries(found, "unbiased") if marks.get((e["label"], e["language"])) == 1]
     if not cells:
         return "not measured", "no language is over-represented"
-    texts = [f"{entry['label']}, {entry['language']}: {difference_text(entry, 'neutral')}" for entry in cells]
+    texts = [f"{shown(e['label'])}, {shown(e['language'])}: {difference_text(e, 'neutral')}" for e in cells]
     detail = f"{found['setup']} - {found['reference']}, {'; '.join(texts)}"
     lows = [entry["seed_intervals"]["neutral"][0] for entry in cells if entry["seed_intervals"]]
     if len(lows) < len(cells):
@@ -126,15 +122,17 @@ def draw(results: Results) -> Figures:
     for plan in [name for name in results["data"] if name.startswith("train/")] or list(results["data"]):
         audit, rows = results["data"][plan], []
         for language, row in zip(audit["languages"], audit["row_shares"], strict=True):
-            shares = [f"{label} {share or 0:.0%}" for label, share in zip(audit["labels"], row, strict=True)]
-            rows.append(f"{language}: {', '.join(shares)}")
+            shares = [f"{shown(label)} {share or 0:.0%}" for label, share in zip(audit["labels"], row, strict=True)]
+            rows.append(f"{shown(language)}: {', '.join(shares)}")
         drawn = plots.joint_heatmap(audit["languages"], audit["labels"], audit["counts"], plan)
         described = f"Heat map of {plan}. {'; '.join(rows)}."
         figures["labels"][f"labels-{plan.replace('/', '-')}"] = plots.to_svg(drawn, described)
 
     def add(kind: str, plot: Callable[..., Any], names: Iterable[str], described: str) -> None:
         """A panel for each name."""
-        figures[kind] = {f"{kind}-{name}": plots.to_svg(plot(results, name), described.format(name)) for name in names}
+        figures[kind] = {
+            f"{kind}-{name}": plots.to_svg(plot(results, name), described.format(shown(name))) for name in names
+        }
 
     same = "The same numbers are in"
     add("predictions", plots.prediction_bars, setups, f"Predicted labels of {{}}. {same} the table Predicted labels.")

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from hf_langimb.measures.attribution import SETS
 from hf_langimb.results.schema import FORMS, TEXTS, Form, Results
 from hf_langimb.results.summary import represented
-from hf_langimb.results.tables import shown_entries, shown_interval
+from hf_langimb.results.tables import shown, shown_entries, shown_interval
 
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")  # Okabe and Ito
 HATCHES = ("", "///", "...", "xxx", "---", "\\\\\\")
@@ -217,7 +217,7 @@ def _bars(
 def _labeled(axes: Axes, rows: Sequence[str], columns: Sequence[Any], texts: Any, black: Any, title: str) -> Figure:
     """A heat map with the names of its rows and columns and a text in each cell, black where it is bright."""
     axes.set_xticks(range(len(columns)), [_wrapped(name) for name in columns])
-    axes.set_yticks(range(len(rows)), list(rows))
+    axes.set_yticks(range(len(rows)), [shown(name) for name in rows])
     for i, j in np.ndindex(black.shape):
         axes.text(j, i, texts[i][j], ha="center", va="center", color="black" if black[i, j] else "white")
     axes.tick_params(length=0)
@@ -237,9 +237,9 @@ def _finished(axes: Axes, names: str | None = None, **settings: Any) -> Figure:
 
 def _wrapped(name: Any) -> str:
     """A name in lines that fit under a column or bars."""
-    return textwrap.fill(str(name), 16) or str(name)
+    return textwrap.fill(shown(name), 16)
 
 
 def _shown(name: Any) -> str:
     """A name that matplotlib lists in a legend also if it begins with an underscore."""
-    return f"\u200b{name}" if str(name).startswith("_") else str(name)
+    return f"\u200b{shown(name)}" if str(name).startswith("_") else shown(name)

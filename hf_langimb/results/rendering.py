@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -58,9 +57,9 @@ def _environment() -> Any:
         "grid": lambda rows, names, columns, form=",": tables.table(*tables.grid_cells(rows, names, columns, form)),
         "one_line": one_line,
         "quoted": repr,
-        "plain": lambda name: re.sub(r"([\\`*<\[\]])", r"\\\1", one_line(name)),  # without Markdown's marks
+        "shown": tables.shown,
+        "plain": lambda name: tables.escaped(tables.shown(name), brackets=r"[\[\]]"),
         "json": partial(json.dumps, ensure_ascii=False),
-        "file_name": tables.file_name,
         "command": _command,
     }
     return environment

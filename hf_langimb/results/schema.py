@@ -119,12 +119,16 @@ class Metrics(TypedDict):
 
 
 class Setup(TypedDict):
-    """One setup of a run: settings, METRICS by seed, and intervals over seeds by dotted name."""
+    """One setup of a run: settings, METRICS by seed, and intervals over seeds by dotted name.
+
+    `total_batch` is that of a setup which changes the run's.
+    """
 
     plan: str
     class_weighting: str
     masked_entropy_weight: float
     lora_rank: int
+    total_batch: NotRequired[int]
     seeds: Filled[dict[str, Metrics]]
     summary: dict[str, Interval]
 
@@ -192,12 +196,13 @@ class Explained(TypedDict):
 
 
 class Results(TypedDict):
-    """results.json."""
+    """results.json. `total_batch`: rows of an optimizer step over all processes; version 0.1 did not write it."""
 
     schema_version: int
     recipe: str
     config_name: str
     config: dict[str, Any]
+    total_batch: NotRequired[int]
     flags: NotRequired[dict[str, Any]]
     languages: Filled[list[str]]
     labels: Filled[list[str]]

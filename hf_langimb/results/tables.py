@@ -27,7 +27,7 @@ Cells = tuple[list[str], list[list[str]]]  # header, rows
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table, padded so that it reads as plain text too; all columns but the first are right-aligned."""
-    lines = [[one_line(cell).replace("|", "\\|").replace("<!--", "&lt;!--") for cell in row] for row in (header, *rows)]
+    lines = [[escaped(one_line(cell)).replace("|", "\\|") for cell in row] for row in (header, *rows)]
     first, *rest = (max(map(len, column)) for column in zip(*lines, strict=True))
     padded = [
         [row[0].ljust(first), *(cell.rjust(width) for cell, width in zip(row[1:], rest, strict=True))] for row in lines
@@ -37,10 +37,22 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([text[0], rule, *text[1:]])
 
 
+def shown(name: Any) -> str:
+    r"""A name of a language or label, in which what cannot be seen is an escape (\n, \u202e): no two look alike."""
+    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(name))
+    return re.sub(r"^ | $|(?<= ) ", r"\\x20", text)
+
+
+def escaped(text: str, brackets: str = r"\](?=[(\[])") -> str:
+    """Text without Markdown's marks and HTML; of brackets only links, as intervals contain others."""
+    text = re.sub(r"<(?=[A-Za-z/!?])", "&lt;", re.sub(r"&(?=#?\w+;)", "&amp;", text))
+    return re.sub(rf"\\(?=[!-/:-@\[-`{{-~])|[`*~]|(?<![^\W_])_|_(?![^\W_])|{brackets}", r"\\\g<0>", text)
+
+
 def grid_cells(rows: Sequence[Sequence[Any]], languages: Sequence[str], columns: Iterable[Any], form: str) -> Cells:
     """Numbers of each language by label, each as `form` formats it; rows without a language are left out."""
-    cells = [[name, *(format(value, form) for value in row)] for name, row in zip(languages, rows, strict=False)]
-    return ["language", *map(str, columns)], cells
+    cells = [[shown(name), *(format(value, form) for value in row)] for name, row in zip(languages, rows, strict=False)]
+    return ["language", *map(shown, columns)], cells
 
 
 def interval_text(value: Any, bounds: Sequence[float | None] | None = None, form: str = ".3f") -> str:
@@ -55,7 +67,18 @@ def interval_text(value: Any, bounds: Sequence[float | None] | None = None, form
 
 def file_name(text: str) -> str:
     """A name of a setup, label or data set as part of a file's name."""
-    return re.sub(r"[^\w.-]+", "-", text).strip("-.") or "unnamed"
+    return re.sub(r"[^\w.-]+", "-", text)[:60].strip("-.") or "unnamed"  # in bytes at most a file system's 255
+
+
+def file_names(names: Iterable[str], kind: str = "") -> dict[str, str]:
+    """{name: file name of `kind` and the name}, all different, also where a file system takes A for a."""
+    files: dict[str, str] = {}
+    for name in names:
+        file = file_name(kind + name)
+        while file.casefold() in {known.casefold() for known in files.values()}:  # "a/b" and "a b"
+            file += "_"
+        files[name] = file
+    return files
 
 
 def setups_cells(results: Results) -> Cells:
@@ -75,8 +98,10 @@ def predictions_cells(results: Results) -> Cells:
         for i, language in enumerate(results["languages"]):
             counts = [metrics["test"]["predicted"][i] for metrics in setup["seeds"].values()]
             shares = [[count / (sum(row) or 1) for count in row] for row in counts]
-            rows.append([name, language, *(interval_text(_mean(column)) for column in zip(*shares, strict=True))])
-    return ["setup", "language", *map(str, results["labels"])], rows
+            rows.append(
+                [name, shown(language), *(interval_text(_mean(column)) for column in zip(*shares, strict=True))]
+            )
+    return ["setup", "language", *map(shown, results["labels"])], rows
 
 
 def comparisons_cells(results: Results, setup: str | None = None) -> Cells:
@@ -110,9 +135,9 @@ def attributions_cells(results: Results) -> Cells:
     for label in results["labels"]:
         for language in sorted({cell[1] for entries in forms for cell in entries if cell[0] == label}):
             cell = label, language
-            name = language + {1: " (over)", -1: " (under)", 0: ""}[marks.get(cell, 0)]
+            name = shown(language) + {1: " (over)", -1: " (under)", 0: ""}[marks.get(cell, 0)]
             for tokens in SETS:
-                rows.append([label, name, tokens, *(difference_text(form.get(cell), tokens) for form in forms)])
+                rows.append([shown(label), name, tokens, *(difference_text(form.get(cell), tokens) for form in forms)])
     return ["label", "language", "tokens", *FORMS], rows
 
 
@@ -131,7 +156,11 @@ def tokens_cells(results: Results) -> Cells:
     found = results["explained"]
     assert found
     rows = [
-        [e["label"], e["language"], *(f"{e[tokens]:+.3f} ({e['token_shares'][tokens]:.3f})" for tokens in SETS)]
+        [
+            shown(e["label"]),
+            shown(e["language"]),
+            *(f"{e[tokens]:+.3f} ({e['token_shares'][tokens]:.3f})" for tokens in SETS),
+        ]
         for e in found["tokens"]
     ]
     return ["label", "language", *(f"{tokens} (share)" for tokens in SETS)], rows
@@ -144,7 +173,7 @@ def base_values_cells(results: Results) -> Cells:
     for name, values in results["attributions"]["base_values"].items():
         spreads = (interval_text(value, form=".4f") for value in (values["over_seeds"], values["over_examples"]))
         rows.append([name, *(f"{values['mean'][label]:.3f}" for label in results["labels"]), *spreads])
-    return ["setup", *results["labels"], "SD over seeds", "SD over texts"], rows
+    return ["setup", *map(shown, results["labels"]), "SD over seeds", "SD over texts"], rows
 
 
 def probes_cells(results: Results) -> Cells:
@@ -179,15 +208,16 @@ def languages_cells(results: Results) -> Cells:
     for name, setup in results["setups"].items():
         models, summary = list(setup["seeds"].values()), setup["summary"]
         tests = [metrics["test"] for metrics in models]
-        for language, *cells in quality_cells(models[0])[1]:
-            if len(tests) > 1 and language in tests[0]["by_language"]:
+        languages = [*tests[0]["by_language"], None]  # the last row is of all
+        for language, (row, *cells) in zip(languages, quality_cells(models[0])[1], strict=True):
+            if len(tests) > 1 and language is not None:
                 measures = (f"test.by_language.{language}.{measure}" for measure in ("accuracy", "macro_f1"))
                 curves = [test["calibration"][language] for test in tests if test["calibration"]]
                 error = interval_text(_mean(curve["expected_calibration_error"] for curve in curves))
                 cells = [*(interval_text(summary.get(measure)) for measure in measures), error]
             elif len(tests) > 1:
                 cells[0] = interval_text(summary.get("test.worst_cell_accuracy"))
-            rows.append([name, language, *cells])
+            rows.append([name, row, *cells])
     return ["setup", "language", *QUALITY], rows
 
 
@@ -199,7 +229,7 @@ def quality_cells(metrics: Metrics) -> Cells:
     for language, values in test["by_language"].items():
         interval, curve = bounds.get(language, {}), (test["calibration"] or {}).get(language)
         accuracy, f1 = (interval_text(values[key], interval.get(key)) for key in ("accuracy", "macro_f1"))
-        rows.append([language, accuracy, f1, interval_text(curve and curve["expected_calibration_error"])])
+        rows.append([shown(language), accuracy, f1, interval_text(curve and curve["expected_calibration_error"])])
     rows.append(["worst label of a language", f"{test['worst_cell_accuracy']:.3f}", "-", "-"])
     return ["language", *QUALITY], rows
 

@@ -25,17 +25,17 @@ from hf_langimb.counts.distribution import JointDistribution
 from hf_langimb.data.flags import add_data_flags, data_spec
 from hf_langimb.data.rows import find_text_columns
 from hf_langimb.data.spec import DataSpec
-from hf_langimb.files import read_json
+from hf_langimb.files import MODEL, check_model, is_done, read_json, read_record, record, sha256
 from hf_langimb.hub.errors import hub_errors, retried
 from hf_langimb.hub.pull import download
 from hf_langimb.hub.push import publish_evaluation, require_login
-from hf_langimb.hub.repository import Head, is_of_model, safe_files, sha256
+from hf_langimb.hub.repository import Head, is_of_model, safe_files
 from hf_langimb.measures.attribution.difference import base_values, token_sums
 from hf_langimb.measures.attribution.store import AttributionStore
 from hf_langimb.models.axes import match_labels, read_axes, set_class_names, unnamed
 from hf_langimb.models.inputs import longest_input
 from hf_langimb.models.loading import ADAPTER_FILE, Trained, tokenize
-from hf_langimb.results.folder import EVALUATED, RunFolder
+from hf_langimb.results.folder import EVALUATED, RunFolder, model_files
 from hf_langimb.results.page import write_report
 from hf_langimb.results.rendering import render
 from hf_langimb.results.schema import Results, write_results
@@ -109,12 +109,14 @@ def check_up(options: Namespace) -> tuple[Path, Results]:
     if not Path(options.dataset).is_file():  # `datasets` calls any single file "train"
         options.split = options.split or str(rows.split or "")
     facts = {"recipe": "evaluate", "files": on_main(lambda: _checksums_of(options.model)), "data": _fingerprint(rows)}
-    on_main(lambda: folder.claim(_request(options) | facts))
-    on_main(lambda: _copy(source, folder.model(*EVALUATED)))
-    results = _measure(options, folder, load, test)
-    if PartialState().is_main_process:
-        write_results(folder.path, results)
-    PartialState().wait_for_everyone()
+    with folder.working():
+        request = _request(options) | facts | {"processes": PartialState().num_processes}
+        on_main(lambda: folder.claim(request))
+        on_main(lambda: _copy(source, folder.model(*EVALUATED)))
+        results = _measure(options, folder, load, test)
+        if PartialState().is_main_process:
+            write_results(folder.path, results)
+        PartialState().wait_for_everyone()
     return folder.path, results
 
 
@@ -207,20 +209,24 @@ def _fingerprint(rows: Dataset) -> str:
 
 def _source(name: str, place: Path) -> Path:
     """The folder of a model; one of the Hub is downloaded, or was copied to `place` before."""
-    source = Path(name) if Path(name).is_dir() else place if place.is_dir() else download(name)
+    copied = place.is_dir() and (is_done(place, MODEL) or not read_record(place))
+    source = Path(name) if Path(name).is_dir() else place if copied else download(name)
     safe_files(name, [path.name for path in source.iterdir()])
+    check_model(source)
     return source
 
 
 def _copy(source: Path, place: Path) -> None:
     """Copy a model into the run folder, where predictions are written next to it, never next to the user's files."""
-    if place.is_dir():
+    if is_done(place, MODEL):
         return
     part = place.with_suffix(".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     for path in _model_files(source):
         shutil.copy(path, part)
+    record(part, MODEL, model_files(part))
+    shutil.rmtree(place, ignore_errors=True)  # of which a file was missing
     part.rename(place)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import platform
 import re
+import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -20,14 +21,14 @@ from transformers.utils import logging as transformers_logging
 from hf_langimb.console import RESUMES, about, bar, ends_in_words, hidden, on_main, start_program
 from hf_langimb.data import mini_xnli
 from hf_langimb.data.rows import find_text_columns
-from hf_langimb.files import write_json, write_text
+from hf_langimb.files import MODEL, is_done, record, write_json, write_text
 from hf_langimb.hub.push import push_run, require_login
 from hf_langimb.hub.repository import CARD
 from hf_langimb.measures.attribution.difference import base_values, compare_seeds
 from hf_langimb.models.loading import load_tokenizer, tokenize
 from hf_langimb.models.mini_bert import pretrain_mini_bert
 from hf_langimb.results.cards import render_card
-from hf_langimb.results.folder import RunFolder
+from hf_langimb.results.folder import RunFolder, model_files
 from hf_langimb.results.page import write_report
 from hf_langimb.results.rendering import render
 from hf_langimb.results.schema import Results, write_results
@@ -36,6 +37,7 @@ from hf_langimb.runs.recipe import Recipe, parse_recipe
 from hf_langimb.runs.setups import Setup, prepare_setups, resolve_setup
 from hf_langimb.runs.steps import MeasuredRows, assemble_results, loader, measure, train
 from hf_langimb.runs.subsets import TEST_SEED, Data, external_text, load_data, sample_evenly
+from hf_langimb.training.arguments import LangImbTrainingArguments
 
 logger = logging.getLogger(__name__)
 
@@ -64,11 +66,20 @@ def run(recipe: Recipe) -> tuple[Path, Results]:
     prepared = prepare_setups(recipe, settings, data)
     external = external_text(recipe.data, data.languages, training.language_column)
     folder = RunFolder(Path(training.output_dir))
-    record = {"recipe": recipe.name, "config_name": recipe.config_name, **recipe.config}
-    on_main(lambda: folder.claim(record, FREE))
+    with folder.working():
+        return folder.path, _run_in(folder, recipe, data, prepared, external, began)
+
+
+def _run_in(
+    folder: RunFolder, recipe: Recipe, data: Data, prepared: dict[str, Setup], external: Any, began: float
+) -> Results:
+    """Run every step that is not done in a folder, on checked data and setups."""
+    training, seeds = recipe.training, range(recipe.training.seed, recipe.training.seed + recipe.data.seeds)
+    trainings = [(seed, name, setup) for seed in seeds for name, setup in prepared.items()]
+    models = [folder.model(name, seed) for seed, name, _ in trainings]
+    processes = on_main(lambda: _begin(recipe, folder, models))
     start = _start_checkpoint(recipe, folder)
     tokenizer, limit = load_tokenizer(start)
-    seeds = range(training.seed, training.seed + recipe.data.seeds)
     plans = sorted({setup.plan for setup in prepared.values()})
     rows = data.tokenized(tokenizer, plans, seeds, recipe.data.max_length or limit)
     external = external and tokenize(external, tokenizer, find_text_columns(external), limit)
@@ -77,7 +88,6 @@ def run(recipe: Recipe) -> tuple[Path, Results]:
     skewed = data.distribution("train", "imbalanced").counts if data.plans else None
     measured = MeasuredRows(test, external, explained, data.text_columns, recipe.data.max_length, skewed)
     metrics: dict[str, dict[str, Any]] = {name: {} for name in prepared}
-    trainings = [(seed, name, setup) for seed in seeds for name, setup in prepared.items()]
     with logging_redirect_tqdm(), bar(trainings, unit="training") as progress:
         for seed, name, setup in progress:
             progress.set_description(f"{name}, seed {seed}")
@@ -88,26 +98,60 @@ def run(recipe: Recipe) -> tuple[Path, Results]:
             facts = train(arguments, start, tokenizer, *subsets)
             found = measure(folder, name, seed, loader(place), measured, arguments.per_device_eval_batch_size)
             metrics[name][str(seed)] = found | {"training": facts}
-    results = _results_of(recipe, data, prepared, metrics)
+    results = _results_of(recipe, data, prepared, metrics, processes)
     if PartialState().is_main_process:
         if explained is not None:
             results["attributions"] = _compare_attributions(folder, list(prepared), seeds)
         write_results(folder.path, results)
         write_json(folder.environment, environment(began))
-    return folder.path, results
+    PartialState().wait_for_everyone()  # the main process has the lock
+    return results
 
 
-def _results_of(recipe: Recipe, data: Data, setups: Mapping[str, Setup], metrics: Mapping[str, Any]) -> Results:
+def _begin(recipe: Recipe, folder: RunFolder, models: Sequence[Path]) -> int:
+    """Begin or continue the run of a folder; the number of processes with which its trainings began.
+
+    Raises:
+        ValueError: the folder has another run, a damaged model, or trainings to do that another number began.
+    """
+    now = PartialState().num_processes
+    batch = {"processes": now, "total_batch": _total_batch(recipe.training, now)}
+    config = {"recipe": recipe.name, "config_name": recipe.config_name, **recipe.config, **batch}
+    before = folder.claim(config, FREE)
+    places = [*models, *([folder.start] if recipe.data.model_name_or_path == "mini_bert" else [])]
+    done = [is_done(place, MODEL) for place in places]
+    if not all(done) and any(before[key] != batch[key] for key in batch):
+        words = "(processes: {processes}, total batch: {total_batch} rows)"
+        raise ValueError(
+            f"{folder.path} was begun with {words.format_map(before)}, got {words.format_map(batch)} for the trainings "
+            "that are still to do: start as many processes as before, or choose another --output_dir."
+        )
+    return int(before["processes"])
+
+
+def _total_batch(arguments: LangImbTrainingArguments, processes: int) -> int:
+    """Rows of an optimizer step."""
+    return arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps * processes
+
+
+def _results_of(
+    recipe: Recipe, data: Data, setups: Mapping[str, Setup], metrics: Mapping[str, Any], processes: int
+) -> Results:
     """results.json of a recipe, without the comparison of attributions."""
     audits = {"test/balanced": data.distribution("test", data.test_plan).audit()}
     for plan in dict.fromkeys(setup.plan for setup in setups.values()):
         for split in ("train", "validation"):
             audits[f"{split}/{plan}"] = data.distribution(split, plan).audit("per_language")
     shown = {name: {key: getattr(setup.arguments, key) for key in SHOWN_SETTINGS} for name, setup in setups.items()}
+    batch = _total_batch(recipe.training, processes)
+    for name, setup in setups.items():
+        if (own := _total_batch(setup.arguments, processes)) != batch:
+            shown[name]["total_batch"] = own
     return assemble_results(
         recipe=recipe.name,
         config_name=recipe.config_name,
         config=recipe.config,
+        total_batch=batch,
         flags={key: recipe.config[key] for key in sorted(recipe.flags & recipe.config.keys() - SHOWN_APART)},
         languages=data.languages,
         labels=data.labels,
@@ -123,12 +167,13 @@ def _start_checkpoint(recipe: Recipe, folder: RunFolder) -> str:
     if recipe.data.model_name_or_path != "mini_bert":
         return recipe.data.model_name_or_path
     start, part = folder.start, folder.start.with_suffix(".part")
-    if not start.is_dir():
-        PartialState().wait_for_everyone()  # all have seen that there is none; all train it together
+    if not on_main(lambda: is_done(start, MODEL)):  # all train it together
         pretrain_mini_bert(mini_xnli.pretraining_text(), part, steps=recipe.data.pretraining_steps)
         PartialState().wait_for_everyone()
         if PartialState().is_main_process:
             (part / "training_args.bin").unlink(missing_ok=True)  # a pickle
+            record(part, MODEL, model_files(part))
+            shutil.rmtree(start, ignore_errors=True)  # of which a file was missing
             part.rename(start)
         PartialState().wait_for_everyone()
     return str(start)

@@ -20,11 +20,12 @@ import pyarrow.parquet as pq
 from accelerate import PartialState
 from datasets import Dataset
 from scipy.special import softmax
-from transformers import set_seed
+from transformers import TrainerCallback, set_seed
 
+from hf_langimb.console import on_main
 from hf_langimb.counts.distribution import JointDistribution
 from hf_langimb.data.rows import arrow_columns
-from hf_langimb.files import read_json, replacing, write_json
+from hf_langimb.files import AGAIN, MODEL, is_done, read_json, record, replacing, write_json
 from hf_langimb.measures.attribution.attribute import attribute
 from hf_langimb.measures.attribution.store import MANIFEST
 from hf_langimb.measures.forward import extract_features, forward_rows
@@ -32,7 +33,7 @@ from hf_langimb.measures.predictions import evaluate_predictions, join_by_id
 from hf_langimb.measures.probe import probe_languages
 from hf_langimb.models.axes import read_axes
 from hf_langimb.models.loading import Trained, load_trained, new_classifier
-from hf_langimb.results.folder import PREDICTIONS, PROBE, TRAINING, RunFolder
+from hf_langimb.results.folder import PREDICTIONS, PROBE, TRAINING, RunFolder, model_files
 from hf_langimb.results.schema import SCHEMA_VERSION, Explained, Results
 from hf_langimb.results.summary import compare, summarize
 from hf_langimb.training.arguments import LangImbTrainingArguments
@@ -41,7 +42,6 @@ from hf_langimb.training.trainer import LangImbTrainer
 logger = logging.getLogger(__name__)
 
 BATCH_SIZE = 64  # rows in a forward pass at most, as in `extract_features`: the same features to the last bit
-AGAIN = "remove it and run the recipe again"
 PREDICTED = ["id", "language", "label", "prediction", "logits"]  # columns of the predictions
 Load = Callable[[], Trained]
 
@@ -89,32 +89,72 @@ def train(
         Facts of the training: the step that was chosen and whether another loss would have chosen another.
     """
     place = Path(arguments.output_dir)
-    done = place / TRAINING
-    if done.exists():
-        return read_json(done, AGAIN)
+    if on_main(lambda: is_done(place, MODEL)):
+        facts = read_json(place / TRAINING, AGAIN)
+        on_main(lambda: _remove_checkpoints(place))  # of a process that was killed while it did
+        return facts
     set_seed(arguments.seed)
     model = new_classifier(start, rows.features["label"].names)
     trainer = LangImbTrainer(model, arguments, train_dataset=rows, eval_dataset=validation, processing_class=tokenizer)
-    trainer.train(resume_from_checkpoint=_last_checkpoint(place))
+    trainer.add_callback(_Checkpoints(place))
+    trainer.train(resume_from_checkpoint=on_main(lambda: _last_checkpoint(place)))
     trainer.save_model()
     facts = _chosen_step(trainer.state)
     if trainer.is_world_process_zero():
         (place / "training_args.bin").unlink(missing_ok=True)  # a pickle; config.yaml has the same in words
-        write_json(done, facts)
-        for checkpoint in place.glob("checkpoint-*"):
-            shutil.rmtree(checkpoint)
+        write_json(place / TRAINING, facts)
+        record(place, MODEL, model_files(place))
+        _remove_checkpoints(place)
     PartialState().wait_for_everyone()
     return facts
 
 
+class _Checkpoints(TrainerCallback):
+    """Records each checkpoint when it is complete, and finds the best one in a folder that was moved."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """The path of the best checkpoint was written before the folder was moved."""
+        if state.best_global_step:
+            state.best_model_checkpoint = str(self.place / f"checkpoint-{state.best_global_step}")
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """All processes have saved their part."""
+        PartialState().wait_for_everyone()
+        if PartialState().is_main_process:
+            checkpoint = self.place / f"checkpoint-{state.global_step}"
+            record(checkpoint, MODEL, model_files(checkpoint))
+
+
 def _last_checkpoint(place: Path) -> str | None:
-    """The newest checkpoint that is complete: the Trainer writes its state last."""
-    complete = [
-        state.parent
-        for state in place.glob("checkpoint-*/trainer_state.json")
-        if any(state.parent.glob("*model*.safetensors"))
-    ]
-    return str(max(complete, key=lambda path: int(path.name.rpartition("-")[2]))) if complete else None
+    """The newest checkpoint that is complete, as is the best one before it; others are removed."""
+    found = sorted(place.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
+    intact = [checkpoint for checkpoint in found if _is_intact(checkpoint)]
+    best = {one: read_json(one / "trainer_state.json", AGAIN)["best_global_step"] for one in intact}
+    usable = [one for one in intact if best[one] is None or place / f"checkpoint-{best[one]}" in intact]
+    if usable != found:
+        names, goes_on = [one.name for one in found if one not in usable], usable[0].name if usable else "its start"
+        words = "%s: %s is damaged or incomplete, the training continues from %s."
+        logger.warning(words, place, ", ".join(names), goes_on)
+    for checkpoint in {*found} - {*usable}:
+        shutil.rmtree(checkpoint)
+    return str(usable[0]) if usable else None
+
+
+def _is_intact(checkpoint: Path) -> bool:
+    """Whether a checkpoint is complete and as it was written."""
+    try:
+        return is_done(checkpoint, MODEL)
+    except ValueError:
+        return False
+
+
+def _remove_checkpoints(place: Path) -> None:
+    """Remove the checkpoints of a finished training."""
+    for checkpoint in place.glob("checkpoint-*"):
+        shutil.rmtree(checkpoint)
 
 
 def _chosen_step(state: Any) -> dict[str, Any]:
@@ -160,26 +200,29 @@ def measure(
 def _predict_and_probe(place: Path, load: Load, rows: MeasuredRows, batch_size: int) -> tuple[pa.Table, dict[str, Any]]:
     """Predictions on the test set, and probes on it and on external text; the test set is read once."""
     predictions, probes, test = place / PREDICTIONS, place / PROBE, rows.test
-    if not predictions.exists() or not probes.exists():
+    predicted, probed = on_main(lambda: [is_done(place, step) for step in (PREDICTIONS, PROBE)])
+    if not predicted or not probed:
         model, tokenizer = load().model, load().tokenizer
         pooling = "cls" if tokenizer.mask_token_id is not None else "last"  # a decoder's first token sees nothing
         size = min(batch_size, BATCH_SIZE)
         logits, features = forward_rows(model, tokenizer, test, pooling=pooling, batch_size=size)
         if not np.isfinite(logits).all():
             raise ValueError(f"The model in {place} gives logits that are not finite: has its training diverged?")
-        if not predictions.exists() and PartialState().is_main_process:
+        if not predicted and PartialState().is_main_process:
             columns = test.select_columns(PREDICTED[:3]).with_format("arrow")[:]
             columns = columns.append_column("prediction", pa.array(logits.argmax(axis=1)))
             columns = columns.append_column("logits", pa.array(list(logits), pa.list_(pa.float32())))
             with replacing(predictions) as part:
                 pq.write_table(columns.replace_schema_metadata(), part)
-        if not probes.exists():
+            record(place, PREDICTIONS, [PREDICTIONS])
+        if not probed:
             found = {"test": (test, features), "external": (None, None)}
             if rows.external is not None:
                 features = extract_features(model, tokenizer, rows.external, pooling=pooling)
                 found["external"] = (rows.external, features)
             if PartialState().is_main_process:
                 write_json(probes, {name: _probe(name, *text, pooling) for name, text in found.items()})
+                record(place, PROBE, [PROBE])
         PartialState().wait_for_everyone()
     try:
         return pq.read_table(predictions, columns=PREDICTED), read_json(probes, AGAIN)
@@ -204,13 +247,13 @@ def _put_aside(store: Path, rows: int) -> None:
     """Rename the store of a sample of another size to NAME.N-rows, and restore the one of this size if it exists."""
     manifest = store / MANIFEST
     if PartialState().is_main_process and manifest.is_file():
-        found = read_json(manifest, AGAIN)
+        found = read_json(manifest, f"remove {store} and run the recipe again")
         number = found.get("examples") if isinstance(found, dict) else None
         if isinstance(number, int) and number != rows:  # a damaged manifest is refused when the store is opened
             store.rename(store.with_name(f"{store.name}.{number}-rows"))
-            before = store.with_name(f"{store.name}.{rows}-rows")
-            if before.is_dir():
-                before.rename(store)
+        before = store.with_name(f"{store.name}.{rows}-rows")
+        if before.is_dir() and not store.exists():
+            before.rename(store)
     PartialState().wait_for_everyone()
 
 

@@ -23,7 +23,14 @@ from hf_langimb.measures.attribution import BUDGET_UNITS, DTYPES, MASKINGS, METH
 from hf_langimb.measures.attribution.engine import Forward, explain, id_masker, string_masker
 from hf_langimb.measures.attribution.examples import Attribution, Example, encode
 from hf_langimb.measures.attribution.methods import Method, owen_values, shapley_values
-from hf_langimb.measures.attribution.store import SCHEMA_VERSION, AttributionStore, start_store, write_shard
+from hf_langimb.measures.attribution.store import (
+    SCHEMA_VERSION,
+    AttributionStore,
+    finish_store,
+    start_store,
+    working,
+    write_shard,
+)
 from hf_langimb.models.axes import class_names, match_labels
 from hf_langimb.models.inputs import longest_input, most_tokens, reading_whole_rows
 
@@ -121,27 +128,33 @@ def attribute(
         "shards": len(shards),
     }
     forward = Forward(model, dtype, batch_tokens)
-    mine = start_store(Path(out), manifest)
-    if PartialState().is_main_process:
-        if truncated:
-            logger.warning("%s of %s texts are longer than the model and were truncated.", truncated, len(dataset))
-        if dtype == "bfloat16":
-            logger.warning("bfloat16 moves probabilities by some thousandths: compare only with stores of this type.")
-        if tokenizer.mask_token_id is None:
-            logger.warning("This tokenizer has no mask token: %r is used instead.", manifest["mask_token"])
-    modes = {module: module.training for module in model.modules()}
-    forward.model.eval()  # the model, or its copy
-    try:
-        progress = bar(description="Explaining", total=sum(len(shards[i]) for i in mine), unit="row")
-        with progress, reading_whole_rows(forward.model):
-            for i in mine:
-                found = _explained(dataset, shards[i], tokenizer, mask_id, manifest, forward, progress)
-                write_shard(Path(out), i, *found)
-    finally:
-        for module, training in modes.items():
-            module.training = training
-    PartialState().wait_for_everyone()
+    with working(Path(out)):
+        mine = start_store(Path(out), manifest)
+        if PartialState().is_main_process:
+            _warn(manifest, dtype)
+        modes = {module: module.training for module in model.modules()}
+        forward.model.eval()  # the model, or its copy
+        try:
+            progress = bar(description="Explaining", total=sum(len(shards[i]) for i in mine), unit="row")
+            with progress, reading_whole_rows(forward.model):
+                for i in mine:
+                    found = _explained(dataset, shards[i], tokenizer, mask_id, manifest, forward, progress)
+                    write_shard(Path(out), i, *found)
+        finally:
+            for module, training in modes.items():
+                module.training = training
+        finish_store(Path(out), manifest)
     return AttributionStore(out)
+
+
+def _warn(manifest: dict[str, Any], dtype: str) -> None:
+    """Report what makes these attributions differ from others."""
+    if truncated := manifest["truncated_texts"]:
+        logger.warning("%s of %s texts are longer than the model and were truncated.", truncated, manifest["examples"])
+    if dtype == "bfloat16":
+        logger.warning("bfloat16 moves probabilities by some thousandths: compare only with stores of this type.")
+    if manifest["mask_token_is_substitute"]:
+        logger.warning("This tokenizer has no mask token: %r is used instead.", manifest["mask_token"])
 
 
 def _explained(

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 from accelerate import PartialState
 from numpy.typing import NDArray
 
+from hf_langimb import files
+from hf_langimb.console import on_main
 from hf_langimb.files import read_json, replacing, write_json
 from hf_langimb.measures.attribution.examples import Attribution, Example
 
 MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1
 AGAIN = "remove the folder and run the command again"
+SHARD_AGAIN = "remove it and run the command again, which makes it again"
+FILES = "files"  # in the manifest of complete attributions: the checksum of each shard
 COLUMNS = {  # of every shard
     "examples": ("example", "id", "language", "label", "p", "base", "evaluations", "forwards", "truncated"),
     "tokens": ("example", "position", "token_id", "segment", "piece", "S"),
@@ -82,17 +86,23 @@ class AttributionStore:
         elif written < shards:
             found = f"{written} of {shards} shards: run the same command again to continue"
         else:
+            paths, tables = [_shard(self.folder, kind, i) for i in range(shards)], []
             try:
-                table = pa.concat_tables([pq.read_table(_shard(self.folder, kind, i)) for i in range(shards)])
+                for path in paths:
+                    tables.append(pq.read_table(path))
+                table = pa.concat_tables(tables)
                 rows, lacking = np.sort(table["example"].to_numpy()), {*COLUMNS[kind]} - {*table.column_names}
                 if lacking:
                     found = f"shards without {', '.join(sorted(lacking))}: {AGAIN}"
                 elif not np.array_equal(rows if kind == "examples" else np.unique(rows), np.arange(number)):
                     found = f"shards that do not contain the {number} examples of {MANIFEST}, each once: {AGAIN}"
             except (pa.ArrowInvalid, KeyError, OSError) as error:  # KeyError: a column is missing
-                found = f"a shard that cannot be read ({error}): {AGAIN}"
+                damaged = paths[min(len(tables), shards - 1)]
+                found = f"a shard that cannot be read ({damaged}: {error}): {SHARD_AGAIN}"
         if found:
             raise ValueError(f"Expected complete attributions in {self.folder}, got {found}.")
+        recorded = self.manifest.get(FILES, {})
+        files.are_there(self.folder, {name: recorded[name] for name in recorded if name.startswith(kind)}, SHARD_AGAIN)
         return table
 
 
@@ -124,6 +134,8 @@ def _read_manifest(folder: Path) -> dict[str, Any] | None:
         problem = f"has schema_version {version}, expected {SCHEMA_VERSION}: {AGAIN}, or upgrade hf_langimb"
     elif wrong := [key for key, kind in FORM.items() if not isinstance(entries.get(key), kind)]:
         problem = f"has no valid {', '.join(wrong)}: {AGAIN}"
+    elif not isinstance(entries.get(FILES, {}), dict):
+        problem = f"has no valid {FILES}: {AGAIN}"
     elif not 0 < entries["shards"] <= entries["examples"]:
         problem = f"has {entries['shards']} shards of {entries['examples']} examples: {AGAIN}"
     if problem:
@@ -131,16 +143,36 @@ def _read_manifest(folder: Path) -> dict[str, Any] | None:
     return entries
 
 
+@contextmanager
+def working(folder: Path) -> Iterator[None]:
+    """Write attributions to a folder, which the main process locks.
+
+    Raises:
+        ValueError: the folder is a file, or another process writes attributions to it.
+    """
+
+    def lock() -> None:
+        """The lock of a new folder, or of one that exists."""
+        if folder.exists() and not folder.is_dir():
+            raise ValueError(f"{folder} is a file: name a folder for the attributions.")
+        held.enter_context(files.locked(folder, "wait until it ends, or choose another folder"))
+
+    with files.names_the_file(folder), ExitStack() as held:
+        on_main(lock)
+        yield
+        PartialState().wait_for_everyone()
+
+
 def start_store(folder: Path, manifest: dict[str, Any]) -> list[int]:
     """Make or continue a store; the shards that this process computes.
 
     Raises:
-        ValueError: the folder contains attributions of something else (names what differs), or other files.
+        ValueError: the folder contains attributions of something else (names what differs), other files, or a shard
+            that is damaged.
     """
     state, before, problem = PartialState(), _read_manifest(folder), None
-    if folder.exists() and not folder.is_dir():
-        problem = "is a file: name a folder for the attributions"
-    elif before is None and folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir()):
+    recorded = before.pop(FILES, {}) if before else {}
+    if before is None and any(not files.is_own_part(path) for path in folder.iterdir()):
         problem = "contains files but no attributions: choose another folder, or empty it"
     elif before not in (None, manifest) and any(folder.glob("*.parquet")):
         pairs = {key: (before.get(key), manifest.get(key)) for key in sorted({*before, *manifest})}
@@ -148,18 +180,26 @@ def start_store(folder: Path, manifest: dict[str, Any]) -> list[int]:
         problem = f"contains other attributions ({differing}): choose another folder, or remove it"
     if problem:  # in every process, so that all end alike
         raise ValueError(f"{folder} {problem}.")
+    files.are_there(folder, recorded, SHARD_AGAIN)
     state.wait_for_everyone()
     if state.is_main_process:
+        files.remove_parts(folder)
         if before != manifest:
             write_json(folder / MANIFEST, manifest)
-        for part in folder.glob(".*.parquet.*"):  # what killed calls have left, named by their process
-            process = part.suffix.removeprefix(".")
-            if not process.isdecimal() or not psutil.pid_exists(int(process)):
-                part.unlink(missing_ok=True)
-    state.wait_for_everyone()
     missing = _missing(folder, manifest["shards"])
     state.wait_for_everyone()  # all have seen the same shards; now they write
     return missing[state.process_index :: state.num_processes]
+
+
+def finish_store(folder: Path, manifest: dict[str, Any]) -> None:
+    """Record the checksums of all shards, in the main process, when all are written."""
+    PartialState().wait_for_everyone()
+    if PartialState().is_main_process:
+        shards = [_shard(folder, kind, i).name for i in range(manifest["shards"]) for kind in COLUMNS]
+        complete = manifest | {FILES: files.checksums(folder, shards)}
+        if _read_manifest(folder) != complete:
+            write_json(folder / MANIFEST, complete)
+    PartialState().wait_for_everyone()
 
 
 def write_shard(
@@ -194,9 +234,9 @@ def write_shard(
             with replacing(_shard(folder, kind, number)) as part:
                 pq.write_table(pa.table(columns), part)
         except OSError as error:
-            reason = error.strerror or error
-            message = f"Shard {number} of {folder} could not be written ({reason}): run the same command again."
-            raise OSError(message) from error
+            reason = files.disk_reason(error) or error
+            advice = "make room on its disk, and run the same command again"
+            raise files.DiskError(f"Shard {number} of {folder} could not be written ({reason}): {advice}.") from error
 
 
 def _lists(values: Any) -> pa.Array:
