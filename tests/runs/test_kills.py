@@ -395,7 +395,8 @@ def test_a_full_disk_names_the_file_and_the_remedy(tmp_path):
 
 @pytest.mark.parametrize("recipe", ["xnli.py", "evaluate.py"])
 def test_an_interrupt_during_the_imports_is_one_sentence(tmp_path, recipe):
-    hook = "import signal, sys\nsignal.signal(signal.SIGINT, signal.default_int_handler)\nclass Hook:\n  def find_spec(self, name, *_):\n    if name == 'torch': "
+    hook = "import signal, sys\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    hook += "class Hook:\n  def find_spec(self, name, *_):\n    if name == 'torch': "
     hook += "signal.raise_signal(signal.SIGINT)\nsys.meta_path.insert(0, Hook())"
     (tmp_path / "sitecustomize.py").write_text(hook)
     done = subprocess.run(
