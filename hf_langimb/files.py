@@ -124,8 +124,9 @@ def _file_of(error: BaseException, place: Path) -> Path:
         trace = cause.__traceback__
         while trace is not None:
             for value in trace.tb_frame.f_locals.values():
-                if isinstance(value, str | Path) and Path(value) != place and Path(value).is_relative_to(place):
-                    found = Path(value)
+                path = Path(value) if isinstance(value, str | Path) else place
+                if path != place and path.absolute().is_relative_to(place.absolute()):
+                    found = path
             trace = trace.tb_next
     return found
 
@@ -179,7 +180,7 @@ def _acquire(folder: Path, advice: str) -> int:
         except BlockingIOError:
             holder = os.read(lock, 300).decode(errors="replace") or "just started"
             os.close(lock)
-            raise ValueError(f"Another process ({holder}) is running in {folder}: {advice}.") from None
+            raise ValueError(f"another process ({holder}) is running in {folder}: {advice}.") from None
         except (ImportError, OSError) as error:
             logger.warning("%s cannot be locked (%s): run one process in it at a time.", folder, error)
         with suppress(FileNotFoundError):

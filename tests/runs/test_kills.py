@@ -274,7 +274,7 @@ def test_files_of_the_user_are_not_removed(work, tmp_path, name):
 
 def test_a_folder_is_locked_while_a_run_works_in_it(work, whole, copy):
     config = (copy / "config.yaml").read_bytes()
-    words = rf"^Another process \({os.getpid()} on .*\) is running in {copy}: wait"
+    words = rf"^another process \({os.getpid()} on .*\) is running in {copy}: wait"
     with locked(copy, "wait"):
         for argv in ([], ["--learning_rate", 1e-4], ["--seeds", 2]):
             with pytest.raises(ValueError, match=words):
@@ -303,7 +303,7 @@ def test_a_lock_ends_with_its_process_even_if_a_child_survives(tmp_path, forked)
         [sys.executable, "-c", HOLD, tmp_path, *forked], stdout=subprocess.PIPE, text=True, start_new_session=True
     ) as process:
         assert process.stdout.readline() == "locked\n"
-        with pytest.raises(ValueError, match=rf"Another process \({process.pid} on "), locked(tmp_path, "wait"):
+        with pytest.raises(ValueError, match=rf"another process \({process.pid} on "), locked(tmp_path, "wait"):
             pass
         process.send_signal(signal.SIGKILL)
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
@@ -395,12 +395,14 @@ def test_a_full_disk_names_the_file_and_the_remedy(tmp_path):
 
 @pytest.mark.parametrize("recipe", ["xnli.py", "evaluate.py"])
 def test_an_interrupt_during_the_imports_is_one_sentence(tmp_path, recipe):
-    hook = "import signal, sys\nclass Hook:\n  def find_spec(self, name, *_):\n    if name == 'torch': "
+    hook = "import signal, sys\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    hook += "class Hook:\n  def find_spec(self, name, *_):\n    if name == 'torch': "
     hook += "signal.raise_signal(signal.SIGINT)\nsys.meta_path.insert(0, Hook())"
     (tmp_path / "sitecustomize.py").write_text(hook)
     done = subprocess.run(
         [sys.executable, ROOT / "recipes" / recipe],
         env=os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
+        cwd=tmp_path,
         capture_output=True,
         text=True,
     )

@@ -172,7 +172,7 @@ def start_store(folder: Path, manifest: dict[str, Any]) -> list[int]:
     """
     state, before, problem = PartialState(), _read_manifest(folder), None
     recorded = before.pop(FILES, {}) if before else {}
-    if before is None and any(not files.is_own_part(path) for path in folder.iterdir()):
+    if before is None and any(not path.name.startswith(".") for path in folder.iterdir()):
         problem = "contains files but no attributions: choose another folder, or empty it"
     elif before not in (None, manifest) and any(folder.glob("*.parquet")):
         pairs = {key: (before.get(key), manifest.get(key)) for key in sorted({*before, *manifest})}
