@@ -131,7 +131,8 @@ def _measure(options: Namespace, folder: RunFolder, rows: Dataset) -> Results:
     names = trained.names
     require_columns(rows, {"language": "language", "label": "label"})
     rows = rows.remove_columns("label").add_column("label", match_labels(rows, names))
-    spec = DataSpec(options.dataset, text_columns=columns, id_column="id" if "id" in rows.column_names else None)
+    id_column = "id" if "id" in rows.column_names else None
+    spec = DataSpec(options.dataset, text_columns=columns, id_column=id_column, drop_null=options.drop_null)
     test = spec.standardized(rows, label_names=names)
     languages, audits = sorted(test.unique("language")), {"test/natural": JointDistribution.from_dataset(test).audit()}
     limit, explained = longest_input(tokenizer, config), sample_evenly(test, options.explain_rows)
