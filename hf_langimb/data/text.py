@@ -233,7 +233,7 @@ def _quote_of(file: DataFile) -> str | bool:
         return '"'
     unquoted, _ = _fault(file, False)
     if fault and not unquoted:
-        say_once(f"{file.name}: quotes are part of its text: read as with --quoting none ({fault} otherwise).")
+        say_once(f"{file.name}: quotes are part of its text: read as with --quoting none.")
         return False
     if fault or not unquoted:
         reason = fault or f"line {line} ends within quotes, but every row fits without them too"
