@@ -137,6 +137,21 @@ def test_several_configurations_are_languages(tmp_path, audit):
         assert (found["languages"], found["counts"]) == (["en", "fr"], [[300, 100, 200], [100, 300, 200]])
 
 
+def test_flags_of_files_and_what_is_said_about_them(tmp_path, langimb, caplog):
+    for code, rows in {"am": "a;1\n b;2\n", "ha": "\xe9;1\nc;\n"}.items():
+        (tmp_path / "data" / code).mkdir(parents=True)
+        (tmp_path / "data" / code / "train.csv").write_bytes(f'te"xt;label\n{rows}'.encode("latin-1"))
+    flags = ("--separator", ";", "--encoding=latin-1", "--quoting=none", "--drop_null", "--language_from", "folder")
+    code, out, _ = langimb("audit", tmp_path / "data", *flags, "--json")
+    found = json.loads(out)
+    assert (code, found["languages"], found["labels"], found["null_labels"]) == (0, ["am", "ha"], [1, 2], {"ha": 1})
+    assert caplog.text.count("the language is taken from the folder (am, ha).") == 1
+    code, out, _ = langimb("audit", tmp_path / "data", *flags)
+    assert "Rows without a label, not counted: ha 1.\n" in out
+    (tmp_path / "rows.csv").write_text("language,label\nfr,a\n,b\n,a\n")
+    assert "Rows without a language, not counted: 2.\n" in langimb("audit", tmp_path / "rows.csv")[1]
+
+
 @pytest.mark.parametrize("name", ["rows.parquet", "folder"])
 def test_of_parquet_the_two_columns_alone_are_read(name, tmp_path, audit):
     """A file whose text is overwritten with zeros is audited all the same."""
@@ -321,11 +336,11 @@ def test_help_and_version_are_0(langimb):
     [
         ("rows.csv", "lang,label\nfr,a\n", "Expected a language column 'language', found columns ['label', 'lang']"),
         ("rows.csv", "language,sentiment\nfr,a\n", "Expected a label column 'label'"),
-        ("rows.csv", "language,label\nfr,a\n,b\n", "The language column has 1 null entries of 2"),
+        ("rows.csv", "language,label\nfr,\nen,\n", "The label column has 2 null entries of 2"),
         ("rows.csv", "language,label\n", "No rows to count"),
-        ("rows.jsonl", "", "No rows to read"),
+        ("rows.jsonl", "", "No rows to count"),
         ("rows.jsonl", '{"language": "fr", "label": 1}\n{"language": "fr", label\n', "JSON parse error"),
-        ("rows.csv", 'language,label\nfr,"a\n', "EOF inside string"),
+        ("rows.csv", 'language,label\nfr,"a\nb,c,d\n', "unexpected end of data in line 3: choose --quoting minimal"),
         ("rows.parquet", "PAR?", "Parquet"),
         ("rows.txt", "fr a", "Expected a .parquet, .csv, .tsv, .jsonl, .json file, found rows.txt."),
         ("rows.csv", "text,label\na,0\n", "found columns ['label', 'text']"),

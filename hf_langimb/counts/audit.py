@@ -38,6 +38,8 @@ class Audit(TypedDict):
     small_cells: list[list[Any]]  # with some rows, but fewer than `SMALL_CELL`: [language, label, rows]
     weighting: str
     weights: list[list[float]]
+    null_languages: NotRequired[int]  # rows without a language, which are not counted; missing in earlier files
+    null_labels: NotRequired[dict[str, int]]  # rows of each language without a label, likewise
     p_value: NotRequired[float | None]  # these three are missing in files of earlier versions
     link: NotRequired[Link]
     verdict: NotRequired[str]
@@ -75,6 +77,8 @@ def audit(table: JointDistribution, weighting: str) -> Audit:
         "small_cells": [[table.languages[i], table.labels[j], int(counts[i, j])] for i, j in small],
         "weighting": weighting,
         "weights": weights.tolist(),
+        "null_languages": table.null_languages,
+        "null_labels": dict(table.null_labels),
     }
     return _judge(measures, counts, chi_squared)
 

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyarrow.types import is_boolean, is_integer, is_large_string, is_null, is_string, is_string_view
+from pyarrow.types import (
+    is_boolean,
+    is_float32,
+    is_float64,
+    is_integer,
+    is_large_string,
+    is_null,
+    is_string,
+    is_string_view,
+)
 
 _BATCH_ROWS, _TRANSFORMED_ROWS = 1_000_000, 1000
 # is_null: no rows, or only nulls, which have their own message
@@ -30,34 +40,53 @@ def encode_column(column: Any, name: str) -> tuple[tuple[Any, ...], np.ndarray]:
         array = column if isinstance(column, pa.Array | pa.ChunkedArray) else pa.array(column, from_pandas=True)
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         array, problem = pa.nulls(0), f"mixes types or is not one-dimensional: {error}"
-    if pa.types.is_dictionary(array.type):  # its dictionary may hold nulls, repeats and values that no row has
+    if isinstance(array, pa.ChunkedArray) and array.num_chunks == 1:
+        array = array.chunk(0)
+    if pa.types.is_dictionary(array.type) and (isinstance(array, pa.ChunkedArray) or array.dictionary.null_count):
         array = array.cast(array.type.value_type)
-    if array.null_count:  # before the type: a blank turns a CSV file's integers into floats
+    kind = array.type.value_type if pa.types.is_dictionary(array.type) else array.type
+    if array.null_count:
         problem = (
             f"has {array.null_count:,} null entries of {len(array):,}; every row needs one. Fill them in or filter "
-            "these rows out."
+            "these rows out (commands: --drop-null)."
         )
-    elif pa.types.is_nested(array.type):
-        problem = f"has lists ({array.type}); expected one {name} per text (several labels per text are not supported)."
-    elif not any(accepts(array.type) for accepts in _ACCEPTED):
+    elif pa.types.is_nested(kind):
+        problem = f"has lists ({kind}); expected one {name} per text (several labels per text are not supported)."
+    elif not any(accepts(kind) for accepts in _ACCEPTED):
         # `datasets` reads mixed types as JSON
-        kind = "mixed types" if isinstance(array.type, pa.JsonType) else f"type {array.type}"
+        found = "mixed types" if isinstance(kind, pa.JsonType) else f"type {kind}"
         problem = (
-            f"has values of {kind}; expected strings, integers or booleans. Convert or cast it first, for example "
+            f"has values of {found}; expected strings, integers or booleans. Convert or cast it first, for example "
             "dataset.cast_column(column, Value('int64'))."
         )
     if problem:
         raise ValueError(f"The {name} column {problem}")
     if isinstance(array, pa.ChunkedArray):  # selected rows are a chunk each: one dictionary, not thousands
         array = (array.cast(pa.large_string()) if is_string(array.type) else array).combine_chunks()
-    array = pc.dictionary_encode(array)
-    values = array.dictionary.to_pylist()
+    if not pa.types.is_dictionary(array.type):
+        array = pc.dictionary_encode(array)
+    values, indices = array.dictionary.to_pylist(), array.indices.to_numpy(zero_copy_only=False)
+    used = np.flatnonzero(np.bincount(indices, minlength=len(values)))  # a dictionary may hold what no row has
     if name == "language":
         values = [str(value) for value in values]
-    axis = sorted(values)
+    axis = sorted({values[i] for i in used})
     position = {value: i for i, value in enumerate(axis)}
-    lookup = np.array([position[value] for value in values], dtype=np.int64)
-    return tuple(axis), lookup[array.indices.to_numpy(zero_copy_only=False)]
+    lookup = np.array([position.get(value, 0) for value in values], dtype=np.int64)
+    return tuple(axis), lookup[indices] if len(indices) else indices.astype(np.int64)
+
+
+def whole_floats(column: Any) -> Any:
+    """A column of Arrow as integers if it has whole floats (a null among integers makes floats of them), else as is."""
+    if not (is_float32(column.type) or is_float64(column.type)):
+        return column
+    whole = pc.and_(pc.equal(column, pc.round(column)), pc.less(pc.abs(column), 2.0**53))
+    return column.cast(pa.int64()) if pc.all(whole).as_py() else column
+
+
+def whole_number(value: Any) -> int | None:
+    """A whole number, also as text or a float (1.0); None for anything else."""
+    found = re.fullmatch(r"\s*(-?\d{1,18})(\.0*)?\s*", str(int(value) if isinstance(value, bool) else value))
+    return int(found[1]) if found else None
 
 
 def encode_columns(**columns: Any) -> list[tuple[tuple[Any, ...], np.ndarray]]:

@@ -6,14 +6,17 @@ that is counted differs. Needs numpy, scipy and Arrow, not torch.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow.compute as pc
 
 from hf_langimb.counts.audit import Audit, audit, expected_counts, ratio, used_axes
-from hf_langimb.counts.columns import class_label_names, column_batches, encode_columns
+from hf_langimb.counts.columns import class_label_names, column_batches, encode_column, encode_columns, whole_floats
 from hf_langimb.counts.weighting import Counts, Floats
 
 
@@ -25,6 +28,8 @@ class JointDistribution:
         languages: L distinct names, as strings.
         labels: C distinct labels as they are in the data (strings, integers or booleans; the names of a ClassLabel).
         counts: int64[L, C], rows in each cell.
+        null_languages: rows without a language, which are in no cell.
+        null_labels: rows of each language without a label, likewise.
 
     Raises:
         ValueError: the shape does not fit the axes, a name is repeated on its axis, or a count is not a whole number.
@@ -33,6 +38,8 @@ class JointDistribution:
     languages: tuple[str, ...]
     labels: tuple[Any, ...]
     counts: Counts
+    null_languages: int = 0
+    null_labels: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         counts = whole_counts(self.counts)
@@ -75,14 +82,55 @@ class JointDistribution:
         Raises:
             ValueError: a column is missing (the message names the existing ones), nulls, or no rows.
         """
-        batches = iter(column_batches(dataset, language_column, label_column))
-        total = cls.from_columns(*next(batches, ([], [])))
-        for languages, labels in batches:
-            total += cls.from_columns(languages, labels)
         names = [class_label_names(dataset, column) for column in (language_column, label_column)]
-        named, counts = _on_class_axis(total.languages, names[0], total.counts, "language")
-        labels, counts = _on_class_axis(total.labels, names[1], counts.T, "label")
-        return cls(named, labels, counts.T)
+        return cls.from_batches(column_batches(dataset, language_column, label_column), *names)
+
+    @classmethod
+    def from_batches(
+        cls,
+        batches: Iterable[tuple[Any, Any]],
+        language_names: list[str] | None = None,
+        label_names: list[str] | None = None,
+        *,
+        count_nulls: bool = False,
+    ) -> JointDistribution:
+        """Count pairs of columns, batch by batch.
+
+        Args:
+            batches: languages and labels of the same rows, as `from_columns` takes them.
+            language_names, label_names: of class ids, in order; those without rows are on the axis too.
+            count_nulls: count rows without a language or label (of Arrow columns) instead of refusing them.
+
+        Raises:
+            ValueError: what `from_columns` raises.
+        """
+        total, refused = None, tuple[Any, Any](([], []))
+        null_languages, null_labels = 0, Counter[str]()
+        for languages, labels in batches:
+            labels = whole_floats(labels) if count_nulls else labels
+            if count_nulls and (languages.null_count or labels.null_count):
+                refused = languages, labels
+                null_languages += languages.null_count
+                axis, ids = encode_column(languages.filter(labels.is_null()).drop_null(), "language")
+                named = axis if language_names is None else [language_names[int(value)] for value in axis]
+                null_labels.update({name: int((ids == i).sum()) for i, name in enumerate(named)})
+                complete = pc.and_(languages.is_valid(), labels.is_valid())
+                languages, labels = languages.filter(complete), labels.filter(complete)
+            if len(languages) or len(labels):
+                part = cls.from_columns(languages, labels)
+                total = part if total is None else total + part
+        total = total or cls.from_columns(*refused)  # which raises
+        named, counts = _on_class_axis(total.languages, language_names, total.counts, "language")
+        labels, counts = _on_class_axis(total.labels, label_names, counts.T, "label")
+        return cls(named, labels, counts.T, null_languages, dict(sorted(null_labels.items())))
+
+    def relabeled(self, names: Mapping[Any, Any]) -> JointDistribution:
+        """The same rows with a new name for each label, sorted; labels that get the same name become one."""
+        found = [names[label] for label in self.labels]
+        labels = tuple(sorted({*found}))
+        counts = np.zeros((len(labels), len(self.languages)), dtype=np.int64)
+        np.add.at(counts, [labels.index(name) for name in found], self.counts.T)
+        return JointDistribution(self.languages, labels, counts.T, self.null_languages, self.null_labels)
 
     def __add__(self, other: JointDistribution) -> JointDistribution:
         """Counts of two data sets together; an axis that both share stays, otherwise the two are merged."""
@@ -92,7 +140,9 @@ class JointDistribution:
         counts = np.zeros((len(languages), len(labels)), dtype=np.int64)
         for part in (self, other):
             counts[np.ix_([*map(languages.index, part.languages)], [*map(labels.index, part.labels)])] += part.counts
-        return JointDistribution(languages, labels, counts)
+        without = Counter(self.null_labels) + Counter(other.null_labels)
+        nulls = self.null_languages + other.null_languages, dict(sorted(without.items()))
+        return JointDistribution(languages, labels, counts, *nulls)
 
     def __eq__(self, other: object) -> bool:
         return (

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import csv
+import glob
 import json
 import re
-from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 import datasets
 from datasets import Dataset, IterableDataset
 
 from hf_langimb.console import one_line
+from hf_langimb.data.text import not_utf8
 
 T = TypeVar("T")
 FILE_BUILDERS = {".parquet": "parquet", ".csv": "csv", ".tsv": "csv", ".jsonl": "json", ".json": "json"}
-NULLS = {"keep_default_na": False, "na_values": [""]}  # else pandas takes the language nan and the label None for nulls
 METADATA = ("state.json", "dataset_dict.json", "dataset_info.json", "README.md")  # the first two: of `save_to_disk`
 
 NOT_FOUND = (FileNotFoundError, ConnectionError, RuntimeError, datasets.exceptions.DatasetNotFoundError)
@@ -34,7 +33,7 @@ def readable(name: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # the libraries raise errors of any type
-        message = f"{name}: {_reason(error, Path(name))}"
+        message = f"{name}: {_reason(error, Path(name)).removeprefix(f'{Path(name).name}: ')}"
         if isinstance(error, _NamedError):
             message = str(error)
         elif isinstance(error, NOT_FOUND) and not isinstance(error, RecursionError):
@@ -50,7 +49,7 @@ def _reason(error: BaseException, path: Path) -> str:
     if isinstance(error, datasets.exceptions.DatasetGenerationError):
         error = error.__cause__ or error
     differing = isinstance(error, datasets.table.CastError | datasets.exceptions.DatasetGenerationCastError)
-    if differing or re.search("does not exist in schema|No match for FieldRef", str(error)):  # the latter of a stream
+    if differing or re.search("does not exist in schema|No match for FieldRef|is not in list", str(error)):
         return "its files have different columns: pass one of the files."
     if unknown := re.match(r'Unknown split "(.*?)"\. Should be one of \[(.*)\]', str(error)):
         return f"Expected the split {unknown[1]!r}, found {unknown[2].replace(chr(39), '')}: name one with split."
@@ -59,7 +58,7 @@ def _reason(error: BaseException, path: Path) -> str:
     if isinstance(error, RecursionError):
         return "its rows are nested too deeply."
     if isinstance(error, UnicodeDecodeError):
-        return f"not UTF-8 text ({error}): save it as UTF-8."
+        return f"{not_utf8(error)}."
     if isinstance(error, ValueError | OSError) and not isinstance(error, json.JSONDecodeError):
         return one_line(error)
     present = [file for file in METADATA if (path / file).is_file()]
@@ -82,42 +81,24 @@ def pick(splits: Mapping[str, T], split: str | None) -> T:
     return splits[named]
 
 
-def builder_of(name: str, config_name: str | None, columns: Collection[Any]) -> Any:
-    """The `datasets` builder of a data set, with one set of null words; `columns` (or tuples of them) are used."""
+def builder_of(name: str, config_name: str | None) -> Any:
+    """The `datasets` builder of a data set, which knows its files."""
     path = Path(name).absolute()
     source: dict[str, Any] = {"path": str(path) if path.is_dir() else name, "name": config_name}
-    local = path.suffix in FILE_BUILDERS or Path(name).is_absolute() or name.startswith(".")
+    suffix = suffix_of(name)
+    local = suffix in FILE_BUILDERS or Path(name).is_absolute() or name.startswith(".")
     if not name or not path.name or (local and not path.exists()):
         raise FileNotFoundError("no such file or data folder")  # the Hub is not asked
     if path.is_file():
-        if path.suffix not in FILE_BUILDERS:
+        if suffix not in FILE_BUILDERS:
             raise ValueError(f"Expected a {', '.join(FILE_BUILDERS)} file, found {path.name}.")
-        source = {"path": FILE_BUILDERS[path.suffix], "data_files": str(path)}
-        if path.suffix == ".tsv":
-            source["sep"] = "\t"
-    builder = datasets.load_dataset_builder(**source)
-    if hasattr(builder.config, "keep_default_na"):
-        builder = datasets.load_dataset_builder(**source, **NULLS)
-    files = [Path(file) for group in (builder.config.data_files or {}).values() for file in group]
-    for file in filter(Path.is_file, files):
-        if problem := _misread(file, builder.config, columns):
-            raise ValueError(f"{file.name}: {problem}." if path.is_dir() else f"{problem}.")
-    return builder
+        source = {"path": FILE_BUILDERS[suffix], "data_files": glob.escape(str(path))}
+    return datasets.load_dataset_builder(**source)
 
 
-def _misread(file: Path, config: Any, columns: Collection[Any]) -> str:
-    """Why the libraries would crash on a text file or misread it, or nothing; other encodings than its own raise."""
-    with file.open(encoding=getattr(config, "encoding", None) or "utf-8-sig", newline="") as lines:
-        if file.suffix in (".csv", ".tsv") and config.header == "infer" and config.names is None:
-            header = next(filter(None, csv.reader(lines, delimiter=config.sep[:1])), [])
-            groups = (names for names in columns if isinstance(names, tuple) and {*names} <= {*header})
-            used = {*columns, *next(groups, ())}
-            repeated = [column for column, times in Counter(header).items() if times > 1 and column in used]
-            return f"its header has {repeated[0]!r} more than once: rename one" if repeated else ""
-        start = ""
-        while file.suffix in (".json", ".jsonl") and (text := lines.read(1 << 20)):  # all: bad bytes may come late
-            start = start or text.lstrip("\ufeff \t\r\n")[:1]
-        return "its rows are not JSON objects" if start not in "{[" else ""  # on null pyarrow crashes
+def suffix_of(path: str) -> str:
+    """How a file's name ends, before .gz."""
+    return PurePosixPath(path.removesuffix(".gz")).suffix
 
 
 def stack(parts: Mapping[Any, Dataset]) -> Dataset:

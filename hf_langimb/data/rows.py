@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from datasets import ClassLabel, Dataset
 
-from hf_langimb.counts.columns import encode_column, require_columns
+from hf_langimb.counts.columns import encode_column, require_columns, whole_floats
 
 TEXT_COLUMNS = (("premise", "hypothesis"), ("sentence1", "sentence2"), ("text", "text_pair"), ("text",))
 
@@ -35,7 +35,9 @@ def find_text_columns(dataset: Dataset, text_columns: Sequence[str] = (), **othe
         require_columns(dataset, {f"text {i}": name for i, name in enumerate(columns, 1)} | others)
         for column, texts in zip(columns, arrow_columns(dataset, *columns), strict=True):
             if texts.null_count:
-                problem = f"The text column {column!r} has {texts.null_count:,} null entries: remove these rows."
+                problem = (
+                    f"The text column {column!r} has {texts.null_count:,} null entries: remove these (--drop-null)."
+                )
             elif len(texts) and not (pa.types.is_string(texts.type) or pa.types.is_large_string(texts.type)):
                 problem = f"The text column {column!r} has values of type {texts.type}, expected strings."
     if problem:
@@ -64,7 +66,7 @@ def arrow_columns(dataset: Dataset, *columns: str) -> list[Any]:
 def encoded(dataset: Dataset, column: str, purpose: str) -> tuple[list[str], np.ndarray]:
     """Distinct values of a column in order (2 before 10), as text, class ids as names; and each row's position."""
     (values,) = arrow_columns(dataset, column)
-    axis, positions = encode_column(values, purpose)
+    axis, positions = encode_column(whole_floats(values), purpose)
     feature = dataset.features[column]
     return [feature.int2str(int(v)) if isinstance(feature, ClassLabel) else str(v) for v in axis], positions
 

@@ -11,14 +11,26 @@ from typing import Any
 import datasets
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from datasets import ClassLabel, Dataset, DatasetDict, Value
 
-from hf_langimb.counts.columns import class_label_names, require_columns
+from hf_langimb.counts.columns import class_label_names, column_batches, require_columns
 from hf_langimb.counts.distribution import JointDistribution
 from hf_langimb.data import reading
 from hf_langimb.data.reading import pick, readable
-from hf_langimb.data.rows import TEXT_COLUMNS, encoded, find_text_columns, first_of_each, normalize_spacing, strings
+from hf_langimb.data.rows import (
+    TEXT_COLUMNS,
+    arrow_columns,
+    encoded,
+    find_text_columns,
+    first_of_each,
+    normalize_spacing,
+    strings,
+)
+from hf_langimb.data.sources import files_of
+from hf_langimb.data.tables import Tables, names_in, table_builder, tables
+from hf_langimb.data.text import QUOTES, say_once, typed
+
+COUNTED_ROWS = 1 << 20  # of a Parquet file that are in memory at once
 
 
 @dataclass(frozen=True)
@@ -26,15 +38,22 @@ class DataSpec:
     """A data set and what is read of it. Its methods raise ValueErrors that name the data set and what to do.
 
     Args:
-        name: Hub id, folder (also of `save_to_disk`), or path of a .parquet, .csv, .tsv, .jsonl or .json file.
+        name: Hub id, folder (also of `save_to_disk`), or path of a .parquet, .csv, .tsv, .jsonl or .json file (also
+            .gz). Of text files text, language and id are read as strings, and labels as integers if all of them are
+            whole numbers (also 1.0), else as strings. An empty field of a csv file is null, and no word is.
         config_names: configurations to read. If there are several, each is one language: rows without a column
             `language` (as in `facebook/xnli`) get the configuration's name as their language, and a column `row` with
             their position in it, which identifies the translations of a text if the configurations are parallel.
         split: one split. None means all of them for `read` and `counts`; test, else train, else the only one for
             `rows` and `texts`.
         text_columns: one column, or two for a pair; empty takes the usual names.
-        language_column, label_column: string, integer, boolean or ClassLabel columns.
+        language_column, label_column: string, integer, boolean or ClassLabel columns. Without a language column, the
+            language is taken from folders or files that are named like language codes, or from the keys of texts.
         id_column: has the same value for translations of one text.
+        quoting: of csv files: "minimal" (quotes enclose fields), "none" (they are text); None finds it out.
+        separator, encoding: of text files; None takes the usual ones (a byte order mark decides).
+        language_from: take the language from "folder", "file" or "key" (of texts), whatever it is called.
+        drop_null: leave out rows without text, language or label instead of refusing them.
     """
 
     name: str
@@ -44,17 +63,38 @@ class DataSpec:
     language_column: str = "language"
     label_column: str = "label"
     id_column: str | None = None
+    quoting: str | None = None
+    separator: str | None = None
+    encoding: str | None = None
+    language_from: str | None = None
+    drop_null: bool = False
+
+    def __post_init__(self) -> None:
+        separator = {"\\t": "\t", "tab": "\t"}.get(self.separator or "", self.separator)
+        object.__setattr__(self, "separator", separator)
+        expected = {"quoting": [None, *QUOTES], "language_from": [None, "folder", "file", "key"]}
+        wrong = [name for name, values in expected.items() if getattr(self, name) not in values]
+        problem = f"{wrong[0]} {' or '.join(map(str, expected[wrong[0]][1:]))}" if wrong else ""
+        if separator is not None and (len(separator) != 1 or not separator.isascii() or separator in '"\r\n'):
+            problem, wrong = "one character as separator, such as ';' or '\\t'", ["separator"]
+        if problem:
+            raise ValueError(f"Expected {problem}, got {getattr(self, wrong[0])!r}.")
 
     def read(self) -> DatasetDict | Dataset:
-        """All splits with all columns, or the split that is named; a file is a single `Dataset`."""
+        """All splits, or the split that is named, with the columns that are used; a file is a single `Dataset`."""
+        return self._read()
+
+    def _read(self, languages: Sequence[str] = ()) -> DatasetDict | Dataset:
+        """As `read`; the first of `languages` that is there is the language column."""
         with readable(self.name):
-            parts = {config: self._load(config) for config in self._configurations()}
+            parts = self._parts(languages)
             if len(parts) == 1:
-                return parts.popitem()[1]
+                return self._complete(parts.popitem()[1])
             if self.split is not None:
-                return reading.stack(parts)
+                return self._complete(reading.stack(parts))
             splits = sorted(reading.shared_splits([*parts.values()]))
-            return DatasetDict({key: reading.stack({c: part[key] for c, part in parts.items()}) for key in splits})
+            stacked = {key: reading.stack({c: part[key] for c, part in parts.items()}) for key in splits}
+            return self._complete(DatasetDict(stacked))
 
     def _configurations(self) -> Sequence[str | None]:
         """The names of configurations; None where a data set has no names for them."""
@@ -65,62 +105,118 @@ class DataSpec:
             )
         return self.config_names or (None,)
 
-    def _load(self, config_name: str | None) -> Any:
-        """One configuration, cached."""
+    def _parts(self, languages: Sequence[str] = ()) -> dict[str | None, Any]:
+        """Each configuration, cached: the split that is named, else a dictionary of all, of a file its rows."""
         if reading.is_saved(self.name):
             loaded = datasets.load_from_disk(self.name)
             splits = loaded if isinstance(loaded, dict) else {str(loaded.split or "train"): loaded}
-            return loaded if self.split is None else pick(splits, self.split)
-        builder = self._builder(config_name)
-        builder.download_and_prepare()
-        return builder.as_dataset("train" if Path(self.name).is_file() and self.split is None else self.split)
+            return {None: loaded if self.split is None else pick(splits, self.split)}
+        builders = {config: self._builder(config, languages) for config in self._configurations()}
+        parts, found, kind = {}, set[Any](), ""
+        for config, builder in builders.items():
+            builder.download_and_prepare()
+            kind = builder.first.kind if isinstance(builder, Tables) else ""
+            every = builder.as_dataset()
+            parts[config] = every if self.split is None else builder.as_dataset(self.split)
+            if Path(self.name).is_file() and self.split is None:
+                parts[config] = every["train"]
+            text = kind in ("csv", "json") and self.label_column in builder.config.features
+            found.update(*(rows.unique(self.label_column) for rows in every.values() if text))
+        names = typed(found - {None}, kind)
+        return {config: self._typed(part, kind, names) for config, part in parts.items()}
 
-    def _builder(self, config_name: str | None) -> Any:
-        """The `datasets` builder of a configuration."""
-        ids = [self.id_column] if self.id_column else ["id", "item"]
-        used = [self.language_column, self.label_column, *ids, *(self.text_columns or TEXT_COLUMNS)]
-        return reading.builder_of(self.name, config_name, used)
+    def _typed(self, part: Any, kind: str, names: dict[str, Any]) -> Any:
+        """Rows of text files, or splits of them, with labels of one type; without columns that no JSON row has."""
+        if isinstance(part, dict):
+            return DatasetDict({split: self._typed(rows, kind, names) for split, rows in part.items()})
+        if kind == "json":
+            columns = zip(part.column_names, arrow_columns(part, *part.column_names), strict=True)
+            part = part.remove_columns([name for name, values in columns if values.null_count == len(values) > 0])
+        if self.label_column not in part.column_names or all(name == value for name, value in names.items()):
+            return part
+        (labels,) = arrow_columns(part, self.label_column)
+        labels = labels.combine_chunks().dictionary_encode()
+        kind = pa.int64() if all(isinstance(value, int) for value in names.values()) else pa.string()
+        values = pa.array([names.get(name) for name in labels.dictionary.to_pylist()], kind).take(labels.indices)
+        return part.remove_columns(self.label_column).add_column(self.label_column, values)
+
+    def _complete(self, part: Any) -> Any:
+        """Rows, or splits of them; with `drop_null` those that have texts, language and label, and says how many."""
+        if isinstance(part, dict):
+            return DatasetDict({split: self._complete(rows) for split, rows in part.items()})
+        texts = self.text_columns or next((names for names in TEXT_COLUMNS if {*names} <= {*part.column_names}), ())
+        used = [name for name in (*texts, self.language_column, self.label_column) if name in part.column_names]
+        if not self.drop_null or not used:
+            return part
+        valid = [column.is_valid().to_numpy() for column in arrow_columns(part, *used)]
+        kept = np.flatnonzero(np.all(valid, axis=0))
+        if len(kept) == len(part):
+            return part
+        say_once(
+            f"{self.name}: {len(part) - len(kept):,} of {len(part):,} rows lack text, language or label: left out."
+        )
+        return part.select(kept)
+
+    def _builder(self, config_name: str | None, languages: Sequence[str] = ()) -> Any:
+        """The `datasets` builder of a configuration; for files that `tables` reads, of our own."""
+        builder = reading.builder_of(self.name, config_name)
+        files = files_of(self, builder, config_name, languages)
+        return table_builder(builder, files) if files else builder
 
     def counts(self) -> dict[str, JointDistribution]:
-        """The joint distribution of language and label in each split; caches nothing.
+        """The joint distribution of language and label in each split, and rows that lack either; caches nothing.
 
         From Parquet files only two columns are read, on the Hub too; from other formats, complete rows.
         """
         with readable(self.name):
             parts = [self._two_columns(config) for config in self._configurations()]
-            splits = {str(split): [part[split] for part in parts] for split in reading.shared_splits(parts)}
-            if self.split is not None:
-                splits = {self.split: pick(splits, self.split)}
+            splits = {split: [part[split] for part in parts] for split in reading.shared_splits(parts)}
+            named = {} if self.split is None else {self.split: pick(splits, self.split)}
+            kinds = {source[0].kind for sources in splits.values() for source in sources if isinstance(source, list)}
+            kind = "".join(kinds - {"parquet"})
             counted = {}
-            for split, tables in splits.items():
+            for split, sources in splits.items() if kind or not named else named.items():
                 several = f"{self.name}, split {split!r} (choose one with split)"
                 with readable(several if len(splits) > 1 else self.name):
-                    found = [JointDistribution.from_dataset(t, self.language_column, self.label_column) for t in tables]
+                    found = [self._count(source) for source in sources]
                 counted[split] = sum(found[1:], found[0])
-            return counted
+            if kind:  # a label is typed by those of all splits
+                names = typed({label for table in counted.values() for label in table.labels}, kind)
+                counted = {split: table.relabeled(names) for split, table in counted.items()}
+            return {split: counted[split] for split in named or splits}
 
     def _two_columns(self, config_name: str | None) -> dict[str, Any]:
-        """Splits of a configuration, each something that `JointDistribution.from_dataset` reads and checks."""
-        path, columns = Path(self.name), [self.language_column, self.label_column]
+        """Splits of a configuration, each a list of files or a data set, for `_count`."""
         if reading.is_saved(self.name):
-            opened = replace(self, split=None)._load(config_name)
+            opened = replace(self, split=None)._parts()[None]
             return opened if isinstance(opened, dict) else {"train": opened}
-        if path.is_file() and path.suffix == ".parquet":  # in memory: half the time of a stream, which imports torch
-            with pq.ParquetFile(path) as file:
-                schema = file.schema_arrow
-                table = file.read(columns=columns) if {*columns} <= {*schema.names} else schema.empty_table()
-            rows = Dataset(datasets.table.InMemoryTable(table), fingerprint="audit")  # None would hash every row
-            return {"train": rows}
-        builder = reading.builder_of(self.name, config_name, columns)
-        splits = builder.as_streaming_dataset()
-        known = [reading.columns_of(rows) for rows in splits.values()]
-        named = len(self.config_names) > 1 and columns[0] == "language" not in {*known[0]}.union(*known)
-        if named:
-            del columns[0]
-        if hasattr(builder.config, "columns") and all({*columns} <= {*names} for names in known):  # of Parquet
-            builder.config.columns = columns
-            splits = builder.as_streaming_dataset()
-        return {key: _with_language(rows, config_name) for key, rows in splits.items()} if named else splits
+        builder = reading.builder_of(self.name, config_name)
+        if files := files_of(self, builder, config_name, counted=True):
+            return dict(files)
+        splits = {str(split): rows for split, rows in builder.as_streaming_dataset().items()}
+        known = {*()}.union(*(reading.columns_of(rows) for rows in splits.values()))
+        if config_name and len(self.config_names) > 1 and self.language_column == "language" not in known:
+            return {split: _with_language(rows, config_name) for split, rows in splits.items()}
+        return splits
+
+    def _count(self, source: Any) -> JointDistribution:
+        """The joint distribution of language and label in a data set or a list of files."""
+        columns = self.language_column, self.label_column
+        if isinstance(source, list):
+            read = (table for file in source for table in tables(file, COUNTED_ROWS, dictionaries=True))
+            batches: Any = ((table[columns[0]], table[columns[1]]) for table in read)
+            features = source[0].features
+        else:
+            batches, features = column_batches(source, *columns), source.features or {}
+        found = (features.get(column) for column in columns)
+        names = [list(feature.names) if isinstance(feature, ClassLabel) else None for feature in found]
+        try:
+            return JointDistribution.from_batches(batches, *names, count_nulls=True)
+        except ValueError:
+            if isinstance(source, list) and source[0].kind == "json":  # is a column missing in all rows?
+                present = [*names_in(source[0]), *([columns[0]] if source[0].language is not None else [])]
+                require_columns(present, dict(zip(("language", "label"), columns, strict=True)))
+            raise
 
     def rows(self, first: int | None = None) -> Dataset:
         """Unchanged texts, and the columns `language`, `label` and `id` where the data set has them.
@@ -156,8 +252,8 @@ class DataSpec:
             language_columns: the first of these that the data set has, instead of `language_column`.
         """
         with readable(self.name):
-            read = replace(self, label_column="", id_column=self.id_column or "item")  # of the label nothing is read
-            raw, known = read._one_split(first), language_columns or (self.language_column,)
+            known = language_columns or (self.language_column,)
+            raw = replace(self, label_column="")._one_split(first, known)  # of the label nothing is read
             column = next((name for name in known if name in raw.column_names), known[-1])
             texts = find_text_columns(raw, self.text_columns)
             require_columns(raw, {"language": column} | self._id)
@@ -180,19 +276,32 @@ class DataSpec:
         """The id column by its purpose, if one is named."""
         return {"id": self.id_column} if self.id_column else {}
 
-    def _one_split(self, first: int | None) -> Dataset:
-        """Of several splits test, else train, else the only one; of several configurations with `first`, a stream."""
+    def _one_split(self, first: int | None, languages: Sequence[str] = ()) -> Dataset:
+        """Of several splits test, else train, else the only one; of several configurations with `first`, a stream.
+
+        Args:
+            first: rows of each configuration to read, where that is possible; None reads all.
+            languages: the first of these that is there is the language column, instead of `language_column`.
+        """
         if first is not None and first < 1:
             raise ValueError(f"Expected 1 row of each language or more, got {first}.")
-        if first and len(self.config_names) > 1:
-            streams = {config: self._builder(config).as_streaming_dataset() for config in self._configurations()}
+        if first and len(self.config_names) > 1 and not self.drop_null:
+            builders = {config: self._builder(config, languages) for config in self._configurations()}
+            streams = {config: builder.as_streaming_dataset() for config, builder in builders.items()}
             known = all(self.split in (None, *splits) for splits in streams.values())  # slices: by `read`
             parts = {config: pick(splits, self.split) for config, splits in streams.items() if known}
-            if known and not any("language" in reading.columns_of(rows) for rows in parts.values()):
+            if known and all(self._streams(builders[config], rows) for config, rows in parts.items()):
                 taken = {c: Dataset.from_list([*rows.take(first)], features=rows.features) for c, rows in parts.items()}
-                return reading.stack(taken)
-        raw = self.read()
+                return self._complete(reading.stack(taken))
+        raw = self._read(languages)
         return pick(raw, None) if isinstance(raw, dict) else raw
+
+    def _streams(self, builder: Any, rows: Any) -> bool:
+        """Whether the first rows of a configuration are read as all of them are: its name is the language of each."""
+        if not isinstance(builder, Tables):
+            return "language" not in reading.columns_of(rows)
+        typed_later = builder.first.kind != "parquet" and self.label_column in builder.config.features
+        return bool(builder.first.language) and not self.language_from and not typed_later
 
     def standardized(
         self, dataset: Dataset, *, label_names: Sequence[str] = (), languages: Sequence[str] = ()
@@ -205,7 +314,7 @@ class DataSpec:
             languages: keep only these; empty keeps all.
         """
         with readable(self.name):
-            columns = {"language": self.language_column, "label": self.label_column}
+            dataset, columns = self._complete(dataset), {"language": self.language_column, "label": self.label_column}
             texts = find_text_columns(dataset, self.text_columns, **columns | self._id)
             found = strings(dataset, self.language_column, "language")
             if languages:

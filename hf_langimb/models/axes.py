@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from datasets import Dataset
 
-from hf_langimb.counts.columns import class_label_names
+from hf_langimb.counts.columns import class_label_names, whole_number
 from hf_langimb.counts.distribution import JointDistribution
 from hf_langimb.counts.weighting import MISSING_CELL_POLICIES
 from hf_langimb.data.rows import arrow_columns
@@ -170,14 +170,8 @@ def name_labels(config: Any, distribution: JointDistribution) -> str | None:
 def _folded(value: Any) -> str:
     """A label without case, spaces, - and _; numbers by their value, also 1.0 and "1"."""
     text = str(value).strip()
-    number = _whole(text)
+    number = whole_number(text)
     return re.sub(r"[\s_-]+", "", text).casefold() if number is None else str(number)
-
-
-def _whole(value: Any) -> int | None:
-    """A whole number, also as text or a float; None for anything else."""
-    found = re.fullmatch(r"(-?\d+)(\.0*)?", str(int(value) if isinstance(value, bool) else value).strip())
-    return int(found[1]) if found else None
 
 
 def match_labels(dataset: Dataset, names: Sequence[str]) -> pa.Array:
@@ -202,7 +196,7 @@ def match_labels(dataset: Dataset, names: Sequence[str]) -> pa.Array:
         given = [None if value < 0 else classes[value] for value in given]
     folded = {_folded(name): name for name in names}
     ids = dict(enumerate(names)) | {-1: None}  # beside class ids, -1 is no label
-    ways: tuple[tuple[Any, Any], ...] = (folded if len(folded) == len(names) else {}, _folded), (ids, _whole)
+    ways: tuple[tuple[Any, Any], ...] = (folded if len(folded) == len(names) else {}, _folded), (ids, whole_number)
     lacking = []
     for known, key in ways:
         keys = [None if value is None else key(value) for value in given]

@@ -140,7 +140,8 @@ def _test_rows(options: Namespace, trained: Trained, rows: Dataset) -> Dataset:
     require_columns(rows, {"language": "language", "label": "label"})
     columns = find_text_columns(rows, options.text_column)
     rows = rows.remove_columns("label").add_column("label", match_labels(rows, trained.names))
-    spec = DataSpec(options.dataset, text_columns=columns, id_column="id" if "id" in rows.column_names else None)
+    id_column = "id" if "id" in rows.column_names else None
+    spec = DataSpec(options.dataset, text_columns=columns, id_column=id_column, drop_null=options.drop_null)
     return spec.standardized(rows, label_names=trained.names)
 
 

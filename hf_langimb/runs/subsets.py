@@ -151,6 +151,11 @@ def load_data(recipe: RecipeArguments, language_column: str) -> Data:
         language_column=language_column,
         label_column=recipe.label_column,
         id_column=recipe.id_column,
+        quoting=recipe.quoting,
+        separator=recipe.separator,
+        encoding=recipe.encoding,
+        language_from=recipe.language_from,
+        drop_null=recipe.drop_null,
     )
     raw: Any = mini_xnli.load() if embedded else spec.read()
     names = {name: getattr(recipe, f"{name}_split") for name in ("train", "validation", "test")}
