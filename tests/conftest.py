@@ -151,6 +151,20 @@ def server(monkeypatch):
         yield hub
 
 
+@pytest.fixture(scope="session")
+def browser():
+    """Chromium; tests that need it are skipped where it is missing, or fail if LANGIMB_REQUIRE_BROWSER is set."""
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None and not os.environ.get("LANGIMB_REQUIRE_BROWSER"):
+        pytest.skip("needs Chromium (Debian: apt install chromium)")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
 def assert_close(found, expected, atol=1e-5, where=""):
     """Nested values are equal, floats to `atol`; keys that only `found` has are no difference."""
     if isinstance(expected, dict):

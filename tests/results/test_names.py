@@ -5,6 +5,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from markdown_it import MarkdownIt
 
 from hf_langimb.results.card_update import refresh_card
 from hf_langimb.results.cards import render_card, render_trained_card
@@ -98,9 +99,8 @@ def collapsed(text):
 
 def markdown(text):
     """A card without its metadata as HTML, as the Hub renders it, with HTML enabled."""
-    markdown_it = pytest.importorskip("markdown_it")
     body = re.sub(r"^---\n.*?\n---\n", "", text, count=1, flags=re.DOTALL)
-    return markdown_it.MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"]).render(body)
+    return MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"]).render(body)
 
 
 @pytest.mark.parametrize("names", FOURS)
@@ -122,6 +122,27 @@ def test_cards_and_page_show_names_as_they_are(names):
     seen = Seen(render(results, draw(results), {}))
     assert shown_names <= {collapsed(cell) for cell in seen.cells}
     assert not {"script", "img", "b"} & {*seen.tags}
+
+
+def test_a_browser_runs_and_fetches_nothing_of_a_name(browser, tmp_path):
+    page = browser.new_page()
+    said, requests = [], []
+    page.on("dialog", lambda dialog: (said.append(dialog.message), dialog.dismiss()))
+    page.on("console", lambda message: said.append(message.text))
+    page.on("request", lambda request: requests.append(request.url))
+    for i, names in enumerate(FOURS[:3]):  # those with tags
+        results = renamed(
+            read_results(KEPT), dict(zip(("en", "fr", "entailment", "contradiction"), names, strict=True))
+        )
+        card = re.sub('<img src="figures/[^>]*>', "", markdown(render_card(results, "weighted")))  # its own figures
+        for kind, text in (("page", render(results, draw(results), {})), ("card", f"<meta charset=utf-8>{card}")):
+            path = tmp_path / f"{kind}-{i}.html"
+            path.write_text(text, encoding="utf-8")
+            page.goto(path.as_uri())
+            assert requests.pop() == path.as_uri() and not requests + said
+            cells = {collapsed(cell) for cell in page.locator("td, th").all_text_contents()}
+            assert {collapsed(shown(name)) for name in names} <= cells
+    page.close()
 
 
 def test_all_names_are_shown_differently_and_have_files_of_their_own(tmp_path):

@@ -1,7 +1,6 @@
 """The page of a run: what it says, that it stands alone, and how a real browser shows it."""
 
 import json
-import os
 import re
 import shutil
 from html.parser import HTMLParser
@@ -228,19 +227,6 @@ def test_sentences_show_what_their_tokens_add(explained_run):
 
 
 # In a real browser.
-
-
-@pytest.fixture(scope="module")
-def browser():
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    if chromium is None and not os.environ.get("LANGIMB_REQUIRE_BROWSER"):
-        pytest.skip("needs Chromium (Debian: apt install chromium)")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield started
-        started.close()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
