@@ -192,6 +192,12 @@ def check(made):
         try:
             (table,) = spec.counts().values()
         except ValueError as error:
+            if writer not in BY_HAND and "but every row fits without them too: choose --quoting minimal" in str(error):
+                REFUSED["either way"] += 1  # without quotes the same bytes are other rows: only the writer knows
+                spec = replace(spec, quoting="minimal")
+                (table,) = spec.counts().values()
+                compare(table, replace(spec, drop_null=True), times, *known(writer, rows))
+                return
             assert writer in BY_HAND - {"unquoted"}, (writer, str(error))
             assert "\n" not in str(error)
             assert str(error).startswith(name)
