@@ -209,12 +209,12 @@ def _longest_and_highest(dataset: Any, most: float, known: float) -> tuple[int, 
 
     def largest(table: Any) -> tuple[int, int]:
         """Both of a table."""
-        types = pc.max(pc.list_flatten(table["token_type_ids"])).as_py() if "token_type_ids" in names else 0
-        return pc.max(pc.list_value_length(table["input_ids"])).as_py() or 0, types or 0
+        types = pc.max(pc.list_flatten(table.column("token_type_ids"))).as_py() if "token_type_ids" in names else 0
+        return pc.max(pc.list_value_length(table.column("input_ids"))).as_py() or 0, types or 0
 
-    selected = dataset.select_columns(names).with_format("arrow")
-    longest, highest = largest(selected.data)  # also of rows that a filter left out, but fast
+    longest, highest = largest(dataset.data)  # also of rows that a filter left out, but fast
     if longest > most or 0 < known <= highest:
+        selected = dataset.select_columns(names).with_format("arrow")
         exact = [largest(table) for table in selected.iter(batch_size=10_000)] or [(0, 0)]
         longest, highest = (max(column) for column in zip(*exact, strict=True))
     return longest, highest
