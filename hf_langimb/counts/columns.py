@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -104,6 +105,14 @@ def encode_columns(**columns: Any) -> list[tuple[tuple[Any, ...], np.ndarray]]:
 
 def class_label_names(dataset: Any, column: str) -> list[str] | None:
     """Names of a ClassLabel column of a `datasets` data set, in order; None for any other column."""
+    if type(dataset).__module__ == "torch.utils.data.dataset":
+        if type(dataset).__name__ == "Subset":
+            return class_label_names(dataset.dataset, column)
+        if type(dataset).__name__ == "ConcatDataset":
+            first, *others = (class_label_names(part, column) for part in dataset.datasets)
+            if any(other != first for other in others):
+                raise ValueError(f"The parts of the data set have different class names in the column {column!r}.")
+            return first
     feature: Any = (getattr(dataset, "features", None) or {}).get(column)
     return list(feature.names) if hasattr(feature, "int2str") else None
 
@@ -180,7 +189,9 @@ def first_row(dataset: Any) -> Any:
 
 def _rows(dataset: Any) -> Iterable[Any]:
     """Rows in their order: by index where the number of rows is known, as a DataLoader reads them."""
-    if hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__") and not hasattr(dataset, "keys"):
+    torch = sys.modules.get("torch.utils.data")  # whose streams inherit __getitem__
+    stream = (torch is not None and isinstance(dataset, torch.IterableDataset)) or hasattr(dataset, "keys")
+    if hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__") and not stream:
         return (dataset[i] for i in range(len(dataset)))
     rows: Iterable[Any] = dataset
     return rows

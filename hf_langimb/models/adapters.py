@@ -51,7 +51,7 @@ def problem_of(model: torch.nn.Module, rank: int) -> str | None:
         )
     if getattr(getattr(base, "config", None), "num_labels", None) == 1:
         return "The model has one output, and the loss needs one for each label: load it with num_labels=2 or more."
-    if rank and base is not model:
+    if rank and (base is not model or getattr(model, "_hf_peft_config_loaded", False)):
         return "lora_rank needs a model without adapters, got one with adapters: set lora_rank=0."
     if rank and not _linear_layers(base):
         return (

@@ -90,12 +90,18 @@ def stored_axes(model: Any) -> dict[str, Any] | None:
     Raises:
         ValueError: they are damaged.
     """
-    found = [getattr(getattr(model, "config", None), "langimb", None)]
-    for config in (getattr(model, "peft_config", None) or {}).values():
-        found.append((getattr(config, "auto_mapping", None) or {}).get("langimb"))
-    axes = next((one for one in found if one is not None), None)
+    axes = (getattr(_active_adapter(model), "auto_mapping", None) or {}).get("langimb")
+    if axes is None:
+        axes = getattr(getattr(model, "config", None), "langimb", None)
     classes = getattr(getattr(model, "config", None), "num_labels", None)
     return None if axes is None else _checked(axes, "The configuration of this model (langimb)", classes)
+
+
+def _active_adapter(model: Any) -> Any:
+    """The PEFT configuration of a model's active adapter, the only one or the first; None without adapters."""
+    configs = getattr(model, "peft_config", None) or {}
+    active: Any = getattr(model, "active_adapter", None)
+    return configs.get(active if isinstance(active, str) else next(iter(configs), None))
 
 
 def store_axes(model: Any, axes: dict[str, Any] | None) -> None:
@@ -104,7 +110,7 @@ def store_axes(model: Any, axes: dict[str, Any] | None) -> None:
         config.langimb = axes
         if axes is None:
             del config.langimb
-    for adapters in (getattr(model, "peft_config", None) or {}).values():
+    if (adapters := _active_adapter(model)) is not None:
         # of what PEFT loads again this alone may contain anything; it is read only where task_type is missing
         others = {key: value for key, value in (adapters.auto_mapping or {}).items() if key != "langimb"}
         adapters.auto_mapping = others | ({} if axes is None else {"langimb": axes}) or None
@@ -143,7 +149,7 @@ def name_labels(config: Any, distribution: JointDistribution) -> str | None:
         ValueError: the configuration has some of the names for other classes, or integer labels may be ids or names.
     """
     named, labels = class_names(config), distribution.labels
-    ours, theirs = [_folded(name) for name in named], [_folded(label) for label in labels]
+    ours, theirs = [folded(name) for name in named], [folded(label) for label in labels]
     if all(isinstance(label, str) for label in labels):
         if ours == theirs:
             return None
@@ -167,11 +173,13 @@ def name_labels(config: Any, distribution: JointDistribution) -> str | None:
     return None
 
 
-def _folded(value: Any) -> str:
+def folded(value: Any) -> str:
     """A label without case, spaces, - and _; numbers by their value, also 1.0 and "1"."""
     text = str(value).strip()
-    number = whole_number(text)
-    return re.sub(r"[\s_-]+", "", text).casefold() if number is None else str(number)
+    if (number := whole_number(text)) is not None:
+        return str(number)
+    bare = re.sub(r"[\s_-]+", "", text)
+    return (bare if bare and whole_number(bare) is None else text).casefold()  # 1-2 is not 12
 
 
 def match_labels(dataset: Dataset, names: Sequence[str]) -> pa.Array:
@@ -194,9 +202,10 @@ def match_labels(dataset: Dataset, names: Sequence[str]) -> pa.Array:
     given = column.dictionary.to_pylist()
     if classes := class_label_names(dataset, "label"):
         given = [None if value < 0 else classes[value] for value in given]
-    folded = {_folded(name): name for name in names}
+    spelled = {folded(name): name for name in names}
     ids = dict(enumerate(names)) | {-1: None}  # beside class ids, -1 is no label
-    ways: tuple[tuple[Any, Any], ...] = (folded if len(folded) == len(names) else {}, _folded), (ids, whole_number)
+    ways: tuple[tuple[Any, Any], ...] = ({name: name for name in names}, str), (ids, whole_number)
+    ways = ways[0], (spelled if len(spelled) == len(names) else {}, folded), ways[1]
     lacking = []
     for known, key in ways:
         keys = [None if value is None else key(value) for value in given]

@@ -65,14 +65,15 @@ def longest_input(tokenizer: Any, model: Any) -> int | None:
     return None if most is None or tokenizer.model_max_length <= most else most  # `truncation=True` applies it
 
 
-def logits_of(outputs: Any) -> torch.Tensor:
-    """The logits among a model's outputs: by name, else the first tensor that has rows and columns."""
+def logits_of(outputs: Any, classes: int | None = None) -> torch.Tensor:
+    """The logits among a model's outputs: by name, else the first tensor with rows and a column for each class."""
     if isinstance(outputs, Mapping):
         return outputs["logits"]
     if hasattr(outputs, "logits"):
         return outputs.logits
     tensors = [one for one in outputs if isinstance(one, torch.Tensor) and one.dim()]
-    return next((one for one in tensors if one.dim() == 2), tensors[0])
+    tables = [one for one in tensors if one.dim() == 2]
+    return next((one for one in tables if one.shape[1] == classes), (tables or tensors)[0])
 
 
 def class_logits(logits: torch.Tensor) -> torch.Tensor:

@@ -12,12 +12,12 @@ import numpy as np
 import pyarrow.compute as pc
 from datasets import Dataset
 from transformers import DataCollatorWithPadding, PreTrainedModel
-from transformers.trainer_utils import has_length
+from transformers.trainer_utils import default_compute_objective, has_length
 
 from hf_langimb.counts.columns import class_label_names, first_row, is_transformed
 from hf_langimb.counts.distribution import JointDistribution
 from hf_langimb.models.adapters import base_model_of, head_parameters
-from hf_langimb.models.axes import IGNORED_LABEL
+from hf_langimb.models.axes import IGNORED_LABEL, folded, unnamed
 from hf_langimb.models.inputs import has_position_table, most_tokens, takes_last_token, token_types_of
 
 COUNTED_ROWS = 1_000_000  # of a data set without a length
@@ -55,10 +55,14 @@ def count_for_model(
             column = _label_column(dataset, language_column, label_names)
             counted = JointDistribution.from_dataset(_limited(dataset), language_column, column)
             named = class_label_names(dataset, column) is not None
-            if counted.rows > COUNTED_ROWS and not has_length(dataset):
-                raise ValueError(f"it has no length and more than {COUNTED_ROWS:,} rows: {GIVE_COUNTS}.")
+            if not has_length(dataset) and (counted.rows > COUNTED_ROWS or first_row(dataset) is None):
+                what = (
+                    "has no length and more than" if counted.rows > COUNTED_ROWS else "can be read only once, and has"
+                )
+                raise ValueError(f"it {what} {min(counted.rows, COUNTED_ROWS):,} rows: {GIVE_COUNTS}.")
         else:
             column, counted, named = "label", given, all(isinstance(label, str) for label in given.labels)
+            trained = given  # of this data set
         if classes is None:
             classes = len(trained.labels) if trained else _needed(counted, named)
         problem = _misfit(counted.labels, named, classes, column, all_used=name == "train_dataset")
@@ -79,8 +83,6 @@ def _limited(dataset: Any) -> Any:
         return dataset
     if hasattr(dataset, "take"):
         return dataset.take(COUNTED_ROWS + 1)
-    if iter(dataset) is iter(dataset):
-        raise ValueError(f"it can be read only once, and counting would use it up: {GIVE_COUNTS}.")
     return islice(dataset, COUNTED_ROWS + 1)
 
 
@@ -220,6 +222,18 @@ def _longest_and_highest(dataset: Any, most: float, known: float) -> tuple[int, 
     return longest, highest
 
 
+def optimized(model: Any, args: Any) -> tuple[Any, ...]:
+    """The parameters that an optimizer trains, and its settings: with others it is made again."""
+    trained = (id(parameter) for parameter in model.parameters() if parameter.requires_grad)
+    return (*trained, args.optim, args.optim_args, args.learning_rate, args.head_learning_rate, args.weight_decay)
+
+
+def objective(metrics: dict[str, float]) -> float:
+    """`Trainer`'s objective of a search: the sum of the metrics of `compute_metrics`, else eval_loss."""
+    own = ("_plain_loss", "_uniform_loss", "_unseen_rows")
+    return default_compute_objective({name: value for name, value in metrics.items() if not name.endswith(own)})
+
+
 def selecting_datasets(eval_dataset: Any, metric_for_best_model: str | None) -> dict[str, Any]:
     """The evaluation set that selects the checkpoint: the only one, or the one in the metric's name."""
     if not isinstance(eval_dataset, dict):
@@ -229,15 +243,24 @@ def selecting_datasets(eval_dataset: Any, metric_for_best_model: str | None) -> 
     return {name: eval_dataset[name] for name in sorted(named, key=len)[-1:]}
 
 
-def other_ids(dataset: Any, language_column: str, trained: JointDistribution) -> str | None:
-    """How the class ids of a data set mean other languages or labels than in training, and what to do; else None."""
+def other_ids(dataset: Any, language_column: str, trained: JointDistribution, names: Sequence[str] = ()) -> str | None:
+    """How the class ids of a data set mean other languages or labels than in training, and what to do; else None.
+
+    `names` are the model's for its classes.
+    """
     label = next((column for column in ("labels", "label_ids") if class_label_names(dataset, column)), "label")
+    known = (
+        []
+        if unnamed(names) or not {*map(folded, names)} & {*map(folded, class_label_names(dataset, label) or ())}
+        else [names]
+    )
     for purpose, column, expected in (
         ("language", language_column, trained.languages),
-        ("label", label, trained.labels),
+        *(("label", label, one) for one in (trained.labels, *known)),
     ):
-        found = class_label_names(dataset, column)
-        if found and isinstance(expected[0], str) and tuple(found[: len(expected)]) != tuple(expected):
+        found, spelling = class_label_names(dataset, column), folded if purpose == "label" else str
+        start = [spelling(name) for name in (found or ())[: len(expected)]]
+        if found and isinstance(expected[0], str) and start != [spelling(name) for name in expected]:
             ids = {entry: i for i, entry in enumerate(expected)}
             return (
                 f"its {purpose} column is a ClassLabel with the order {', '.join(found)}, expected "
@@ -277,18 +300,13 @@ def count_unseen(evaluated: JointDistribution, trained: JointDistribution) -> in
 
 def problem_of_parts(trainer: Any, optimizer: Any) -> str | None:
     """Why a Trainer's arguments, model, tokenizer and given optimizer do not work together, and what to do; or None."""
-    args, numbered, counts = trainer.args, trainer.data_collator.languages, trainer.distribution
+    args = trainer.args
     base, head = base_model_of(trainer.model), list(head_parameters(trainer.model))
     frozen = base is not trainer.model and head and not any(parameter.requires_grad for parameter in head)
     if args.n_gpu > 1:
         return (
             f"Expected one GPU per process, got {args.n_gpu} (DataParallel), where the loss cannot be scaled "
             "exactly: start one process per GPU with `accelerate launch`, or set CUDA_VISIBLE_DEVICES."
-        )
-    if counts is not None and numbered != counts.languages:
-        return (
-            f"data_collator numbers the languages {', '.join(numbered)}, expected {', '.join(counts.languages)} as in "
-            "the weights: leave data_collator out, or use that order."
         )
     if args.masked_entropy_weight and getattr(trainer.processing_class, "mask_token_id", None) is None:
         return (
@@ -305,10 +323,15 @@ def problem_of_parts(trainer: Any, optimizer: Any) -> str | None:
         return "head_learning_rate is for the Trainer's own optimizer: leave it out, or leave optimizers out."
     if optimizer is not None and (problem := problem_of_optimizer(optimizer, trainer.model)):
         return problem
+    if getattr(trainer.model, "_hf_peft_config_loaded", False) and trainer.train_dataset is not None:
+        return (
+            "Adapters of model.add_adapter are saved without the classification head: use peft.get_peft_model with "
+            "LoraConfig(task_type='SEQ_CLS'), or pass a model without adapters and set lora_rank."
+        )
     if frozen and trainer.train_dataset is not None:
         return (
             "The classification head of this PEFT model is frozen at its random initialization, so that the model "
-            "cannot learn the labels: use LoraConfig(task_type='SEQ_CLS') or modules_to_save=['classifier'], or "
-            "pass a model without adapters and set lora_rank."
+            "cannot learn the labels: use LoraConfig(task_type='SEQ_CLS') or modules_to_save=['classifier'] (of "
+            "trained adapters: load them with is_trainable=True), or pass a model without adapters and set lora_rank."
         )
     return None

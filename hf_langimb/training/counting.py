@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from transformers.trainer_utils import has_length
 
+from hf_langimb.counts.columns import class_label_names
 from hf_langimb.counts.distribution import JointDistribution
 from hf_langimb.counts.weighting import cell_weights
-from hf_langimb.models.axes import stored_axes
+from hf_langimb.models.axes import name_labels, stored_axes
 from hf_langimb.training.checks import count_for_model, count_unseen, problem_of_selection, selecting_datasets
 
 
@@ -45,6 +46,18 @@ def count_again(trainer: Any, known: Counted | None) -> Counted:
     weights = None if table is None else torch.tensor(table, dtype=torch.float32)
     trained = torch.tensor(counts.counts > 0) if counts is not None and of_training else None
     return Counted(counts, table, weights, trained, objects, columns, settings)
+
+
+def name_uncounted(trainer: Any) -> str | None:
+    """`name_labels` with the names of classes that a stream declares, where it is not counted."""
+    columns = [*trainer.label_names, "label", "labels"]
+    names = next((found for column in columns if (found := class_label_names(trainer.train_dataset, column))), None)
+    if names is None:
+        return None
+    one_each = JointDistribution(("",), tuple(names), np.ones((1, len(names)), dtype=np.int64))
+    settings: dict[str, Any] = {"language_column": "", "label_names": (), "classes": _classes(trainer)}
+    count_for_model(None, "train_dataset", given=one_each, **settings)
+    return name_labels(trainer.model.config, one_each)
 
 
 def _classes(trainer: Any) -> int | None:

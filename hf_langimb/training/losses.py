@@ -7,6 +7,7 @@ all-process) batch, which is what makes them exact under gradient accumulation.
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Mapping
 from typing import Any
 
@@ -44,8 +45,9 @@ def weighted_cross_entropy(
     )
     if weights is None:
         return losses
-    row_weights = weights.to(losses.device)[language_ids.clamp(min=0), labels.clamp(min=0)]
-    return losses * torch.where(language_ids >= 0, row_weights, 1.0)
+    known = (language_ids >= 0) & (labels < weights.shape[1])  # of a model that does not say how many classes it has
+    row_weights = weights.to(losses.device)[language_ids.clamp(min=0), labels.clamp(0, weights.shape[1] - 1)]
+    return losses * torch.where(known, row_weights, 1.0)
 
 
 def negative_entropy(logits: torch.Tensor) -> torch.Tensor:
@@ -78,7 +80,9 @@ def mean_losses(rows: torch.Tensor, trained: torch.Tensor | None = None) -> dict
     languages, labels = rows[:, 2].long(), rows[:, 3].long()
     seen = torch.ones(len(rows), dtype=torch.bool)
     if trained is not None:
-        seen = (languages == NO_LANGUAGE) | (languages >= 0) & trained[languages.clamp(min=0), labels]
+        known = (languages >= 0) & (labels < trained.shape[1])
+        cells = trained[languages.clamp(min=0), labels.clamp(max=trained.shape[1] - 1)]
+        seen = (languages == NO_LANGUAGE) | known & cells
     own, plain, *cell = rows[seen].unbind(dim=1)
     losses = {}
     if len(own):
@@ -97,6 +101,20 @@ def is_content(ids: torch.Tensor, tokenizer: Any) -> torch.Tensor:
     """Which token ids are content, not special tokens, bool; unknown words and masks are content."""
     special = {*tokenizer.all_special_ids} - {tokenizer.mask_token_id, tokenizer.unk_token_id}
     return ~torch.isin(ids, torch.tensor(sorted(special), device=ids.device))
+
+
+def draw_mask(inputs: Mapping[str, torch.Tensor], tokenizer: Any) -> dict[str, int] | None:
+    """A random row of the batch and a length from 1 to the batch's longest content; None if all texts are empty."""
+    ids = inputs["input_ids"]
+    content = is_content(ids, tokenizer).sum(dim=1)
+    with_content = content.nonzero().flatten().tolist()
+    if not with_content:
+        return None
+    # Python's generator: checkpoints keep its state, and order of rows and dropout do not depend on it
+    row = random.choice(with_content)
+    read = inputs["attention_mask"][row] if "attention_mask" in inputs else ids[row] != tokenizer.pad_token_id
+    room = ids.shape[1] - int(read.sum()) + int(content[row])  # the batch is as wide as the model reads
+    return {"row": row, "length": random.randint(1, min(int(content.max()), room))}
 
 
 def append_masked_row(

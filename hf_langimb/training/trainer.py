@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import random
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +25,16 @@ from hf_langimb.models.axes import (
 from hf_langimb.models.inputs import logits_of
 from hf_langimb.training import losses
 from hf_langimb.training.arguments import LangImbTrainingArguments
-from hf_langimb.training.checks import fit_inputs, other_ids, problem_of_parts, problem_of_selection
+from hf_langimb.training.checks import (
+    fit_inputs,
+    objective,
+    optimized,
+    other_ids,
+    problem_of_parts,
+    problem_of_selection,
+)
 from hf_langimb.training.collator import DataCollatorWithLanguage
-from hf_langimb.training.counting import Counted, count_again
+from hf_langimb.training.counting import Counted, count_again, name_uncounted
 from hf_langimb.training.publishing import PublishingTrainer
 from hf_langimb.training.sampler import ShuffledBatches
 
@@ -60,6 +66,8 @@ class LangImbTrainer(PublishingTrainer):
 
     data_collator: Any
     model: Any
+    model_wrapped: Any
+    optimizer: Any
 
     def __init__(
         self,
@@ -88,24 +96,18 @@ class LangImbTrainer(PublishingTrainer):
         model = None if model is None else self._prepared(model)
         given = (model, self.args, data_collator, train_dataset, eval_dataset, processing_class, model_init)
         super().__init__(*given, compute_loss_func=self._loss, **kwargs)
-        self._given_optimizer = self.optimizer
+        self._own_optimizer: Any = None  # as `Trainer` made it, and for what
+        self._made_for: Any = None
         self._fit_together()
         self._loss_parts = torch.zeros(3, device=self.args.device)  # classification, masked entropy, optimizer steps
         self._evaluated_rows: list[torch.Tensor] = []
 
     def _fit_together(self) -> None:
         """Number the languages of a batch as the weights do, record the axes, and refuse what does not fit."""
-        if not isinstance(self.data_collator, DataCollatorWithLanguage):
-            self._inner_collator = self.data_collator
-        if self._inner_collator is not None:
-            self.data_collator = DataCollatorWithLanguage(
-                self.processing_class,
-                languages=None if self.distribution is None else self.distribution.languages,
-                language_column=self.args.language_column,
-                collator=self._inner_collator,
-            )
-        given = self.optimizer if self.optimizer is self._given_optimizer else None
-        if problem := problem_of_parts(self, given) or fit_inputs(self):
+        self._counted = count_again(self, self._counted)
+        self._number_languages()
+        held = getattr(self.optimizer, "optimizer", self.optimizer)  # of Accelerate, after a training
+        if problem := problem_of_parts(self, None if held is self._own_optimizer else held) or fit_inputs(self):
             raise ValueError(problem)
         if self.train_dataset is None:
             return
@@ -116,6 +118,8 @@ class LangImbTrainer(PublishingTrainer):
                 "The training data have no length and are not counted: the checkpoint records no axes. Pass "
                 "distribution= to have them recorded."
             )
+            if config is not None and (kept := name_uncounted(self)):
+                self.say_once(kept)
         else:
             if config is not None and (kept := name_labels(config, counts)):
                 self.say_once(kept)
@@ -123,6 +127,24 @@ class LangImbTrainer(PublishingTrainer):
             scheme = self.args.class_weighting, self.args.missing_cell_policy
             self._axes = axes_of(counts, *scheme, weights, names)
         store_axes(self.model, self._axes)  # every checkpoint contains the configuration
+
+    def _number_languages(self) -> None:
+        """Let the collator number the languages of a batch as the weights do."""
+        counts = self.distribution
+        if not isinstance(self.data_collator, DataCollatorWithLanguage):
+            self._inner_collator = self.data_collator
+        if self._inner_collator is not None:
+            self.data_collator = DataCollatorWithLanguage(
+                self.processing_class,
+                languages=None if counts is None else counts.languages,
+                language_column=self.args.language_column,
+                collator=self._inner_collator,
+            )
+        elif counts is not None and (numbered := self.data_collator.languages) != counts.languages:
+            raise ValueError(
+                f"data_collator numbers the languages {', '.join(numbered)}, expected {', '.join(counts.languages)} as "
+                "in the weights: leave data_collator out, or use that order."
+            )
 
     def say_once(self, sentence: str) -> None:
         """Warn once."""
@@ -153,11 +175,28 @@ class LangImbTrainer(PublishingTrainer):
                     f"This model has adapters of rank {self._rank}, lora_rank is {self.args.lora_rank} now: pass "
                     "model_init, or make a new LangImbTrainer."
                 )
-            self.model = self.model_wrapped = self._prepared(self.model).to(self.args.device)
-            self.optimizer = self.lr_scheduler = None
+            self.model = self._prepared(self.model)
+        if self.accelerator.unwrap_model(self.model_wrapped, keep_torch_compile=False) is not self.model:
+            self.model_wrapped = self.model.to(self.args.device)
+        if self._own_optimizer is not None and self._made_for != optimized(self.model, self.args):
+            self.optimizer = self._own_optimizer = None
         self._fit_together()
         self._loss_parts.zero_()
         return super().get_train_dataloader()
+
+    def get_eval_dataloader(self, *args: Any, **kwargs: Any) -> Any:
+        """`Trainer`'s; model or data may be others than those of the last training."""
+        self._number_languages()
+        return super().get_eval_dataloader(*args, **kwargs)
+
+    def get_test_dataloader(self, *args: Any, **kwargs: Any) -> Any:
+        """`Trainer`'s; see `get_eval_dataloader`."""
+        self._number_languages()
+        return super().get_test_dataloader(*args, **kwargs)
+
+    def hyperparameter_search(self, hp_space: Any = None, compute_objective: Any = None, **kwargs: Any) -> Any:
+        """`Trainer`'s; its usual objective does not add up the losses that only this class reports."""
+        return super().hyperparameter_search(hp_space, compute_objective or objective, **kwargs)
 
     @property
     def distribution(self) -> JointDistribution | None:
@@ -173,8 +212,12 @@ class LangImbTrainer(PublishingTrainer):
         return self._present().weights
 
     def _present(self) -> Counted:
-        """Counts and weights, made again where the arguments, the model or the data are others than before."""
-        self._counted = count_again(self, self._counted)
+        """Counts and weights, made again where the arguments, the model or the data are others than before.
+
+        During a training they stay as they were recorded at its start.
+        """
+        if self._counted is None or not self.is_in_train:
+            self._counted = count_again(self, self._counted)
         return self._counted
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
@@ -227,32 +270,20 @@ class LangImbTrainer(PublishingTrainer):
         return found
 
     def _draw_mask(self, inputs: dict[str, torch.Tensor]) -> dict[str, int] | None:
-        """A random row of the batch and a length from 1 to the batch's longest content; None if all texts are empty."""
-        ids = inputs["input_ids"]
-        content = losses.is_content(ids, self.processing_class).sum(dim=1)
-        with_content = content.nonzero().flatten().tolist()
-        if not with_content:
-            return None
-        # Python's generator: checkpoints keep its state, and order of rows and dropout do not depend on it
-        row = random.choice(with_content)
-        read = (
-            inputs["attention_mask"][row]
-            if "attention_mask" in inputs
-            else ids[row] != self.processing_class.pad_token_id
-        )
-        room = ids.shape[1] - int(read.sum()) + int(content[row])  # the batch is as wide as the model reads
-        return {"row": row, "length": random.randint(1, min(int(content.max()), room))}
+        """`losses.draw_mask` for the tokenizer."""
+        return losses.draw_mask(inputs, self.processing_class)
 
     def _loss(self, outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
         """Sum of w * CE over items of the full batch, plus the masked-input entropy; see the class."""
-        logits = logits_of(outputs)
+        logits = logits_of(outputs, None if self.weights is None else self.weights.shape[1])
         rows = logits[: len(labels)]
         wrong = (labels >= logits.shape[-1]) | ((labels < 0) & (labels != IGNORED_LABEL))
-        if logits.dim() != 2 or wrong.any():
+        if logits.dim() != 2 or labels.dim() != 1 or labels.dtype != torch.int64 or wrong.any():
             raise ValueError(
                 f"Expected logits [rows, classes] and labels from 0 to {logits.shape[-1] - 1}, the outputs of the "
-                f"model, got logits {list(logits.shape)} and labels {labels.min().item()} to {labels.max().item()}: "
-                f"one label per text, and {IGNORED_LABEL} for rows that the loss ignores."
+                f"model, got logits {list(logits.shape)} and {list(labels.shape)} {labels.dtype} labels "
+                f"{labels.min().item()} to {labels.max().item()}: one label per text (int64), and {IGNORED_LABEL} for "
+                "rows that the loss ignores."
             )
         smoothing = self.args.label_smoothing_factor
         own = losses.weighted_cross_entropy(rows, labels, self._language_ids, self.weights, smoothing)
@@ -301,20 +332,30 @@ class LangImbTrainer(PublishingTrainer):
             ValueError: class ids mean other languages or labels than in training.
         """
         dataset = getattr(dataloader.dataset, "dataset", dataloader.dataset)  # a stream's, in several processes
-        known, prefix = self._present(), metric_key_prefix
-        if known.distribution and (problem := other_ids(dataset, self.args.language_column, known.distribution)):
+        known, prefix, config = self._present(), metric_key_prefix, getattr(self.model, "config", None)
+        names = class_names(config) if hasattr(config, "id2label") else ()
+        problem = (
+            other_ids(dataset, self.args.language_column, known.distribution, names) if known.distribution else None
+        )
+        if problem:
             raise ValueError(f"{prefix}_dataset: {problem}")
         self._evaluated_rows = []
         output = super().evaluation_loop(dataloader, *args, metric_key_prefix=prefix, **kwargs)
         if not self._evaluated_rows:
             return output
-        means = losses.mean_losses(torch.cat(self._evaluated_rows), known.trained)
+        rows, dataset = torch.cat(self._evaluated_rows), dataloader.dataset
+        if has_length(dataset) and not self.args.dataloader_drop_last and len(rows) != len(dataset):
+            raise ValueError(
+                f"{prefix}_dataset: data_collator returned {len(rows):,} rows of {len(dataset):,}: to be evaluated, "
+                "each must be there once."
+            )
+        means = losses.mean_losses(rows, known.trained)
         if known.distribution is None and (self.args.world_size > 1 or self.args.dataloader_num_workers):
             means.pop("uniform_loss", None)  # each process numbers the languages that it meets
         metric = f"eval_{(self.args.metric_for_best_model or '').removeprefix('eval_')}"
         if self.is_in_train and metric in output.metrics:
-            unseen, rows = int(means.get("unseen_rows", 0)), output.num_samples or 0
-            if problem := problem_of_selection(metric, prefix.removeprefix("eval_"), unseen, rows):
+            unseen = int(means.get("unseen_rows", 0))
+            if problem := problem_of_selection(metric, prefix.removeprefix("eval_"), unseen, len(rows)):
                 raise ValueError(f"{prefix}_dataset: {problem}")
         if "unseen_rows" in means:  # perhaps all of them
             output.metrics.pop(f"{prefix}_loss", None)
@@ -327,6 +368,8 @@ class LangImbTrainer(PublishingTrainer):
         """`Trainer`'s optimizer; with `head_learning_rate` each of its groups is split into encoder and head."""
         created = self.optimizer is None
         optimizer = super().create_optimizer(model)
+        if created:
+            self._own_optimizer, self._made_for = optimizer, optimized(self.model, self.args)
         if self.args.head_learning_rate is None or not created:
             return optimizer
         head = {id(parameter) for parameter in head_parameters(self.model)}

@@ -37,6 +37,7 @@ def matched(labels, names, feature=None):
         ([True, False], ["True", "False"], ["True", "False"]),
         ([None, None], NLI, [None, None]),
         (["LABEL_1", "label_0"], UNNAMED, ["LABEL_1", "LABEL_0"]),
+        (["a", "b"], ["A", "a", "b"], ["a", "b"]),
     ],
 )
 def test_labels_are_names_or_class_ids(labels, names, expected):
@@ -56,7 +57,9 @@ def test_names_of_a_class_label():
         (["entailment", "other"], NLI, "Labels other are not among those of the model, CONTRADICTION, NEUTRAL, ENT"),
         ([0.5, 1.0], UNNAMED, "Labels 0.5 are not among"),
         ([0, 1, 3], NLI, "Labels 3 are not among"),
-        (["a", "b"], ["A", "a", "b"], "Labels a, b are not among"),  # which of the two?
+        (["a", "B"], ["A", "a", "b"], "Labels B are not among"),  # a is one of two, B is none
+        (["", "neutral"], ["-", "neutral"], "Labels '' are not among"),
+        (["1-2", "a"], ["12", "a"], "Labels 1-2 are not among"),
         (["", "NEUTRAL"], NLI, "Labels '' are not among"),
         ([[0], [1]], NLI, "values of type list<"),
     ],

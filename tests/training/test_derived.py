@@ -3,9 +3,11 @@
 import pytest
 import torch
 from by_hand import assert_same_weights, without
+from transformers import TrainerCallback
 
 import hf_langimb.training.counting as counting
 from hf_langimb import LangImbTrainer, cell_weights
+from hf_langimb.training.checks import objective
 
 SCHEMES = ("none", "per_language", "joint")
 
@@ -156,3 +158,66 @@ def test_a_repetition_with_a_smaller_batch(build, monkeypatch):
     logged = [entry for entry in trainer.state.log_history if "loss" in entry]
     for entry in logged:
         assert entry["loss_classification"] == pytest.approx(entry["loss"], abs=1e-4)
+
+
+# Between two trainings.
+
+
+def test_evaluation_after_another_data_set_numbers_languages_anew(build, tiny_bert, rows):
+    trainer = build(weighting="per_language")
+    trainer.train_dataset = without(rows, "en")
+    metrics = trainer.evaluate(rows)
+    assert metrics["eval_unseen_rows"] == sum(language == "en" for language in rows["language"])
+    expected = build(data=without(rows, "en"), weighting="per_language").evaluate(rows)
+    assert metrics["eval_loss"] == pytest.approx(expected["eval_loss"], rel=1e-6)
+
+
+def test_another_model_or_rate_has_another_optimizer(build, tiny_bert):
+    trainer = build(max_steps=1, head_learning_rate=0.0)
+    trainer.train()
+    head = trainer.model.classifier.weight.detach().clone()
+    trainer.train()
+    assert torch.equal(trainer.model.classifier.weight, head)
+    trainer.args.head_learning_rate = 0.5
+    trainer.train()
+    assert not torch.equal(trainer.model.classifier.weight, head)
+    other = tiny_bert(seed=1)
+    before = other.classifier.weight.detach().clone()
+    trainer.model = other
+    trainer.train()
+    assert not torch.equal(other.classifier.weight, before)
+
+
+def test_a_given_optimizer_is_checked_before_every_training(build, tiny_bert):
+    model, other = tiny_bert(), tiny_bert(seed=1)
+    model.bert.requires_grad_(False)
+    head = torch.optim.SGD([one for one in model.parameters() if one.requires_grad], lr=0.1)
+    trainer = build(model, keywords={"optimizers": (head, None)}, max_steps=1)
+    trainer.train()
+    model.bert.requires_grad_(True)
+    with pytest.raises(ValueError, match=r"The given optimizer has 2 of \d+ trainable parameters"):
+        trainer.train()
+    trainer.optimizer = torch.optim.SGD(other.parameters(), lr=0.1)
+    with pytest.raises(ValueError, match=r"The given optimizer has 0 of \d+ trainable parameters"):
+        trainer.train()
+
+
+def test_what_a_callback_changes_during_a_training_is_not_used_but_recorded_no_more_than_used(build):
+    class Change(TrainerCallback):
+        def on_step_begin(self, args, state, control, **kwargs):
+            args.class_weighting = "joint"
+
+    trainer = build(weighting="per_language", max_steps=2, keywords={"callbacks": [Change()]})
+    before = trainer.weights
+    seen = []
+    trainer.model.register_forward_hook(lambda *_: seen.append(trainer.weights))
+    trainer.train()
+    assert all(torch.equal(weights, before) for weights in seen)
+    assert trainer.model.config.langimb["class_weighting"] == "per_language"
+
+
+def test_the_objective_of_a_search_is_that_of_the_trainer():
+    losses = {"eval_loss": 0.5, "eval_plain_loss": 3.0, "eval_uniform_loss": 4.0, "epoch": 1.0}
+    unseen = {"eval_unseen_rows": 9, "eval_unseen_plain_loss": 7.0}
+    assert objective(losses) == objective(losses | unseen) == 0.5
+    assert objective(losses | unseen | {"eval_accuracy": 0.25}) == 0.25

@@ -59,7 +59,9 @@ def test_rows_without_a_label_and_other_kinds_of_problems(build, rows, tiny_bert
     with pytest.raises(ValueError, match=advice):
         build(data=with_none)
     for way in ("evaluate", "predict"):
-        with pytest.raises(ValueError, match=r"labels from 0 to 2, .* labels -1 to 1: one label per text, and -100"):
+        with pytest.raises(
+            ValueError, match=r"labels from 0 to 2, .* labels -1 to 1: one label per text .int64., and -100"
+        ):
             getattr(build(batch=21, per_device_eval_batch_size=21), way)(with_none)
     for kind in ("multi_label_classification", "regression"):
         with pytest.raises(ValueError, match=f"problem_type '{kind}', but each text has one label: set it to 'single"):

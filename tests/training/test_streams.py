@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from by_hand import assert_same_weights
-from datasets import IterableDataset
+from datasets import ClassLabel, IterableDataset
 
 import hf_langimb.training.checks as checks
 from hf_langimb import JointDistribution, cell_weights
@@ -161,8 +161,10 @@ def test_what_can_be_read_once_is_not_used_up_by_counting(build, rows):
         def __iter__(self):
             return self.iterator
 
-    with pytest.raises(ValueError, match=r"read only once.*distribution="):
-        build(data=Once(rows), weighting="per_language", **STEPS)
+    left = iter(list(rows))
+    for once in (Once(rows), IterableDataset.from_generator(lambda: left)):
+        with pytest.raises(ValueError, match=r"read only once.*distribution="):
+            build(data=once, weighting="per_language", **STEPS)
     trainer = build(data=Once(rows), weighting="per_language", keywords={"distribution": counted(rows)}, **STEPS)
     trainer.train()
     assert trainer.train_dataset.read == 21
@@ -173,3 +175,42 @@ def test_a_search_counts_a_stream_once_a_weighting_needs_it(build, rows):
     assert trainer.weights is None
     trainer.args.class_weighting = "joint"
     assert trainer.weights.tolist() == weights_of(counted(rows), "joint")
+
+
+def test_class_names_of_a_stream_are_those_of_the_model_or_refused(build, rows, tiny_bert):
+    named = rows.cast_column("label", ClassLabel(names=["a", "b", "c"]))
+    trainer = build(data=named.to_iterable_dataset(), **STEPS)
+    assert trainer.model.config.id2label == {0: "a", 1: "b", 2: "c"}
+    other = tiny_bert(id2label={0: "b", 1: "a", 2: "c"}, label2id={"b": 0, "a": 1, "c": 2})
+    with pytest.raises(ValueError, match=r"id2label has the classes b, a, c, the data have a, b, c"):
+        build(other, data=named.to_iterable_dataset(), **STEPS)
+    four = rows.cast_column("label", ClassLabel(names=["a", "b", "c", "d"]))
+    with pytest.raises(ValueError, match="has 4 classes"):
+        build(data=four.to_iterable_dataset(), **STEPS)
+
+
+def test_given_counts_in_another_order_than_the_class_names_are_refused(build, rows):
+    named = rows.cast_column("label", ClassLabel(names=["c", "b", "a"]))
+    given = JointDistribution(("en", "fr", "ja"), ("a", "b", "c"), counted(rows).counts)
+    with pytest.raises(ValueError, match=r"its label column is a ClassLabel with the order c, b, a, expected a, b, c"):
+        build(data=named, weighting="joint", keywords={"distribution": given}, **STEPS)
+
+
+class Sized(Stream):
+    def __len__(self):
+        return len(self.rows)
+
+
+def test_a_stream_with_a_length_is_counted_in_its_order(build, rows):
+    assert build(data=Sized(rows), weighting="joint", **STEPS).distribution == counted(rows)
+
+
+def test_parts_of_a_data_set_keep_its_names(build, rows):
+    named = rows.cast_column("language", ClassLabel(names=["en", "fr", "ja"]))
+    part = torch.utils.data.Subset(named, range(len(named)))
+    assert build(data=part, weighting="joint").distribution == counted(rows)
+    both = torch.utils.data.ConcatDataset([part, named])
+    assert build(data=both).distribution.languages == ("en", "fr", "ja")
+    other = rows.cast_column("language", ClassLabel(names=["ja", "fr", "en"]))
+    with pytest.raises(ValueError, match="have different class names in the column 'language'"):
+        build(data=torch.utils.data.ConcatDataset([named, other]))
