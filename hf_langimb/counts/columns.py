@@ -86,7 +86,7 @@ def whole_floats(column: Any) -> Any:
 
 def whole_number(value: Any) -> int | None:
     """A whole number, also as text or a float (1.0); None for anything else."""
-    found = re.fullmatch(r"\s*(-?\d{1,18})(\.0*)?\s*", str(int(value) if isinstance(value, bool) else value))
+    found = re.fullmatch(r"\s*(-?\d{1,18})(\.0*)?\s*", str(int(value) if isinstance(value, bool) else value), re.ASCII)
     return int(found[1]) if found else None
 
 

@@ -104,12 +104,12 @@ class JointDistribution:
         Raises:
             ValueError: what `from_columns` raises.
         """
-        total, refused = None, tuple[Any, Any](([], []))
+        total = None
         null_languages, null_labels = 0, Counter[str]()
         for languages, labels in batches:
-            labels = whole_floats(labels) if count_nulls else labels
+            if count_nulls:
+                languages, labels = whole_floats(languages), whole_floats(labels)
             if count_nulls and (languages.null_count or labels.null_count):
-                refused = languages, labels
                 null_languages += languages.null_count
                 axis, ids = encode_column(languages.filter(labels.is_null()).drop_null(), "language")
                 named = axis if language_names is None else [language_names[int(value)] for value in axis]
@@ -119,7 +119,11 @@ class JointDistribution:
             if len(languages) or len(labels):
                 part = cls.from_columns(languages, labels)
                 total = part if total is None else total + part
-        total = total or cls.from_columns(*refused)  # which raises
+        if total is None and (null_languages or null_labels):
+            nothing = np.zeros((len(language_names or ()), len(label_names or ())), dtype=np.int64)
+            nulls = null_languages, dict(sorted(null_labels.items()))
+            return cls(tuple(language_names or ()), tuple(label_names or ()), nothing, *nulls)
+        total = total or cls.from_columns([], [])  # which raises
         named, counts = _on_class_axis(total.languages, language_names, total.counts, "language")
         labels, counts = _on_class_axis(total.labels, label_names, counts.T, "label")
         return cls(named, labels, counts.T, null_languages, dict(sorted(null_labels.items())))

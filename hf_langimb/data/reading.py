@@ -18,7 +18,14 @@ from hf_langimb.data.text import not_utf8
 
 T = TypeVar("T")
 FILE_BUILDERS = {".parquet": "parquet", ".csv": "csv", ".tsv": "csv", ".jsonl": "json", ".json": "json"}
-METADATA = ("state.json", "dataset_dict.json", "dataset_info.json", "README.md")  # the first two: of `save_to_disk`
+NULLS = {"keep_default_na": False, "na_values": [""]}  # of csv that its README describes in other ways than we read
+METADATA = (
+    "state.json",
+    "dataset_dict.json",
+    "dataset_info.json",
+    "dataset_infos.json",
+    "README.md",
+)  # the first two: of `save_to_disk`
 
 NOT_FOUND = (FileNotFoundError, ConnectionError, RuntimeError, datasets.exceptions.DatasetNotFoundError)
 
@@ -93,7 +100,8 @@ def builder_of(name: str, config_name: str | None) -> Any:
         if suffix not in FILE_BUILDERS:
             raise ValueError(f"Expected a {', '.join(FILE_BUILDERS)} file, found {path.name}.")
         source = {"path": FILE_BUILDERS[suffix], "data_files": glob.escape(str(path))}
-    return datasets.load_dataset_builder(**source)
+    builder = datasets.load_dataset_builder(**source)
+    return datasets.load_dataset_builder(**source, **NULLS) if hasattr(builder.config, "keep_default_na") else builder
 
 
 def suffix_of(path: str) -> str:

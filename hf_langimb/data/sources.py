@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import csv
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from datasets import TranslationVariableLanguages
+from datasets import ClassLabel, TranslationVariableLanguages
 
 from hf_langimb.counts.columns import require_columns
-from hf_langimb.data.reading import FILE_BUILDERS, suffix_of
+from hf_langimb.data.reading import FILE_BUILDERS, METADATA, suffix_of
 from hf_langimb.data.rows import TEXT_COLUMNS
 from hf_langimb.data.tables import names_in
 from hf_langimb.data.text import DataFile, say_once
@@ -20,7 +21,8 @@ from hf_langimb.data.text import DataFile, say_once
 if TYPE_CHECKING:
     from hf_langimb.data.spec import DataSpec
 
-READ_OPTIONS = {"name", "version", "description", "data_dir", "data_files", "features"}  # of builders, that are ours
+READ_OPTIONS = {"keep_default_na", "na_values"}  # which we set
+READ_OPTIONS |= {"name", "version", "description", "data_dir", "data_files", "features"}  # of builders, that are ours
 READ_OPTIONS |= {"sep", "delimiter", "names", "column_names", "header", "encoding", "quoting", "field"}
 SPLITS = "train|training|validation|valid|val|dev|test|testing|eval|evaluation"
 CODE = "[a-z]{2,3}([-_]([A-Z][a-z]{3}|hans|hant))?([-_]([A-Z]{2}|[a-z]{2}|[0-9]{3}))?"
@@ -48,10 +50,11 @@ def files_of(
     known = languages or (spec.language_column,)
     column = next((name for name in known if name in present), known[-1])
     found: list[str | None] = [None] * len(every)
-    if len(spec.config_names) > 1 and not spec.language_from and column == "language" not in present:
+    samples = {name: present[name] for name in texts if name in present}
+    keyed = bool(samples) and all(_is_keyed(sample, None) for sample in samples.values())
+    if len(spec.config_names) > 1 and not (spec.language_from or keyed) and column == "language" not in present:
         found = [config_name] * len(every)
     elif spec.language_from or column not in present:
-        samples = {name: present[name] for name in texts if name in present}
         found = _languages(spec, builder, every, samples) or found
     ids = [spec.id_column] if spec.id_column else [name for name in ("id", "item") if name in present]
     needed = [*(texts if found[0] == "" or not counted else ()), *([] if counted else ids)]
@@ -66,12 +69,32 @@ def files_of(
     if found[0] is not None:
         columns.pop(column, None)
     declared = (builder.info.features or present) if every[0].kind == "parquet" else {}
+    for name in (column, spec.label_column):
+        if isinstance(declared.get(name), ClassLabel):
+            _same_classes(every, name, declared[name].names)
     settings: dict[str, Any] = {"columns": tuple(columns), "language_column": column, "texts": texts}
     settings |= {"label_column": spec.label_column, "features": {name: declared.get(name) for name in columns}}
     sources = iter(found)
     return {
         split: [replace(file, language=next(sources), **settings) for file in files] for split, files in splits.items()
     }
+
+
+def _others(folder: Path, kind: str) -> list[str]:
+    """Names of data files of other kinds in a folder, which `datasets` leaves out."""
+    names = sorted(path.name for path in folder.glob("**/*") if path.name not in METADATA)
+    return [name for name in names if FILE_BUILDERS.get(suffix_of(name), kind) != kind]
+
+
+def _same_classes(files: Sequence[DataFile], column: str, names: Sequence[str]) -> None:
+    """Refuse Parquet files whose class ids mean other names than those of the data set."""
+    for file in files:
+        found = getattr(names_in(file).get(column), "names", names)
+        if list(found) != list(names):
+            raise ValueError(
+                f"{file.name}: its column {column!r} has the class names {', '.join(found)}, expected "
+                f"{', '.join(names)} as in the other files: write them with the same ClassLabel."
+            )
 
 
 def _files(spec: DataSpec, builder: Any) -> dict[str, list[DataFile]] | None:
@@ -83,8 +106,16 @@ def _files(spec: DataSpec, builder: Any) -> dict[str, list[DataFile]] | None:
     usual = vars(type(config)())
     other = {key for key, value in vars(config).items() if value != usual.get(key)} - READ_OPTIONS
     names = getattr(config, "names", None) or ()
-    if kind not in FILE_BUILDERS.values() or other or (getattr(config, "header", "infer") != "infer" and not names):
+    declared = [(builder.info.features or {}).get(name) for name in (spec.language_column, spec.label_column)]
+    classes = kind != "parquet" and any(isinstance(feature, ClassLabel) for feature in declared)
+    headless = getattr(config, "header", "infer") != "infer" and not names
+    if kind not in FILE_BUILDERS.values() or other or headless or classes:
+        if given := [f"--{name}" for name in ("separator", "encoding", "quoting") if getattr(spec, name)]:
+            raise ValueError(f"its README says how its files are read: leave {' and '.join(given)} out.")
         return None
+
+    if config.name == "default" and (left := _others(Path(spec.name), kind)):
+        say_once(f"{spec.name}: only its {kind} files are read, not {', '.join(left[:5])}.")
 
     def read(path: str) -> DataFile:
         """One file."""
@@ -146,7 +177,7 @@ def languages_of(paths: Sequence[str], root: str, how: str | None) -> tuple[str,
     for kind in [how] if how else ["folder", "file"]:
         found = []
         for path in paths:
-            inner = PurePosixPath(path.removeprefix(str(root)).lstrip("/"))
+            inner = PurePosixPath(_below(path, root))
             stem = inner.name.removesuffix(
                 "".join(inner.suffixes[-2:] if path.endswith(".gz") else inner.suffixes[-1:])
             )
@@ -159,6 +190,13 @@ def languages_of(paths: Sequence[str], root: str, how: str | None) -> tuple[str,
         if found and all(found):
             return str(kind), found
     return None
+
+
+def _below(path: str, root: str) -> str:
+    """A path from the root of a data set, which may contain links and ..; the file's name where it is not below."""
+    known = (root, os.path.normpath(root), os.path.realpath(root))
+    start = next((one for one in known if path.startswith(f"{one.rstrip('/')}/")), None)
+    return PurePosixPath(path).name if start is None else path[len(start) :].lstrip("/")
 
 
 def is_code(name: str) -> bool:

@@ -180,10 +180,20 @@ class DataSpec:
                 with readable(several if len(splits) > 1 else self.name):
                     found = [self._count(source) for source in sources]
                 counted[split] = sum(found[1:], found[0])
+            if empty := [split for split, table in counted.items() if not table.rows]:
+                if len(empty) == len(counted) or self.split in empty:
+                    table = counted[empty[0]]
+                    labels, languages = sum(table.null_labels.values()), table.null_languages
+                    raise ValueError(
+                        f"The {'label' if labels else 'language'} column has {labels or languages:,} null entries of "
+                        f"{labels + languages:,}: no row of split {empty[0]!r} has both a language and a label."
+                    )
+                say_once(f"{self.name}: no row of {', '.join(empty)} has both a language and a label: left out.")
+                counted = {split: table for split, table in counted.items() if split not in empty}
             if kind:  # a label is typed by those of all splits
                 names = typed({label for table in counted.values() for label in table.labels}, kind)
                 counted = {split: table.relabeled(names) for split, table in counted.items()}
-            return {split: counted[split] for split in named or splits}
+            return {split: counted[split] for split in named or splits if split in counted}
 
     def _two_columns(self, config_name: str | None) -> dict[str, Any]:
         """Splits of a configuration, each a list of files or a data set, for `_count`."""
@@ -231,6 +241,7 @@ class DataSpec:
             texts = find_text_columns(raw, self.text_columns, **given)
             if not self.id_column:
                 free = [name for name in ("id", "item") if name in {*raw.column_names} - {*texts, *given.values()}]
+                free = [name for name in free if not arrow_columns(raw, name)[0].null_count]  # nobody asked for it
                 given |= dict(zip(["id"], free, strict=False))
             if first is not None and "language" in given:
                 raw = raw.select(np.sort(first_of_each(strings(raw, given["language"], "language"), first)))

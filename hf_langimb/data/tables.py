@@ -46,6 +46,10 @@ def names_in(file: DataFile) -> dict[str, Any]:
         for i, field in enumerate(schema):
             if pa.types.is_dictionary(field.type):  # pandas' categories
                 schema = schema.set(i, field.with_type(field.type.value_type))
+            try:
+                datasets.Features.from_arrow_schema(pa.schema([field]))
+            except ValueError:  # a type that `datasets` lacks, such as pandas' periods
+                schema = schema.set(i, field.with_type(pa.null()))
         return dict(datasets.Features.from_arrow_schema(schema))
     if file.kind == "csv":
         return dict.fromkeys(header_of(file, QUOTES[file.quoting or "minimal"])[0])

@@ -163,14 +163,16 @@ def _csv_rows(file: DataFile, quote: str | bool, lines: Iterable[str], strict: b
     return csv.reader(lines, delimiter=file.separator, quoting=quoting, strict=strict)
 
 
-def header_of(file: DataFile, quote: str | bool) -> tuple[list[str], int]:
-    """The columns of a csv file, and how many fields its first row has.
+def header_of(file: DataFile, quote: str | bool) -> tuple[list[str], int, int]:
+    """The columns of a csv file, how many fields its first row has, and how many empty lines are before its header.
 
     Raises:
         ValueError: a column that is read occurs twice, or the separator is another one.
     """
     with _text(file, "") as lines:
-        start = list(islice(filter(None, _csv_rows(file, quote, islice(lines, 1000))), 2))
+        first = list(_csv_rows(file, quote, islice(lines, 1000)))
+    start = list(filter(None, first))[:2]
+    empty = next((i for i, row in enumerate(first) if row), 0)
     if not start:
         raise ValueError(f"{file.name}: No columns to parse from file.")
     header = list(file.names) or start[0]
@@ -181,19 +183,23 @@ def header_of(file: DataFile, quote: str | bool) -> tuple[list[str], int]:
         problem = f"its header is one column, {header[0]!r}: name the separator, such as --separator {others[0]}"
     if problem:
         raise ValueError(f"{file.name}: {problem}.")
-    return header, len(start[-1])
+    return header, len(start[-1]), empty
 
 
 def csv_tables(file: DataFile, rows: int, dictionaries: bool) -> Iterator[pa.Table]:
     """Columns of a csv file as strings, an empty field as null."""
     quote = _quote_of(file)
-    header, width = header_of(file, quote)
+    header, width, empty = header_of(file, quote)
     names = [str(i) for i in range(max(width, len(header)))]  # names may repeat; fields past the header must be empty
     used = {str(header.index(column)): column for column in file.columns}
     kind = pa.dictionary(pa.int32(), pa.string()) if dictionaries else pa.string()
     options = {
         "read_options": pa.csv.ReadOptions(
-            use_threads=False, block_size=BLOCK, column_names=names, skip_rows_after_names=not file.names
+            use_threads=False,
+            block_size=BLOCK,
+            skip_rows=empty,
+            column_names=names,
+            skip_rows_after_names=not file.names,
         ),
         "parse_options": pa.csv.ParseOptions(
             delimiter=file.separator, quote_char=quote, newlines_in_values=bool(quote)

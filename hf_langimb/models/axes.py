@@ -99,9 +99,9 @@ def stored_axes(model: Any) -> dict[str, Any] | None:
 
 def _active_adapter(model: Any) -> Any:
     """The PEFT configuration of a model's active adapter, the only one or the first; None without adapters."""
-    configs = getattr(model, "peft_config", None) or {}
-    active: Any = getattr(model, "active_adapter", None)
-    return configs.get(active if isinstance(active, str) else next(iter(configs), None))
+    configs: dict[Any, Any] = getattr(model, "peft_config", None) or {}
+    active = getattr(model, "active_adapter", None)
+    return configs.get(active) if isinstance(active, str) else next(iter(configs.values()), None)
 
 
 def store_axes(model: Any, axes: dict[str, Any] | None) -> None:
@@ -204,8 +204,9 @@ def match_labels(dataset: Dataset, names: Sequence[str]) -> pa.Array:
         given = [None if value < 0 else classes[value] for value in given]
     spelled = {folded(name): name for name in names}
     ids = dict(enumerate(names)) | {-1: None}  # beside class ids, -1 is no label
-    ways: tuple[tuple[Any, Any], ...] = ({name: name for name in names}, str), (ids, whole_number)
-    ways = ways[0], (spelled if len(spelled) == len(names) else {}, folded), ways[1]
+    exact = {name: name for name in names}
+    ways: list[tuple[Any, Any]] = [(exact, str), (spelled if len(spelled) == len(names) else {}, folded)]
+    ways.append((ids, whole_number))
     lacking = []
     for known, key in ways:
         keys = [None if value is None else key(value) for value in given]

@@ -13,7 +13,7 @@ import pyarrow.csv
 import pyarrow.json
 import pyarrow.parquet as pq
 import pytest
-from datasets import Dataset, Features, Translation, TranslationVariableLanguages, Value
+from datasets import ClassLabel, Dataset, Features, Translation, TranslationVariableLanguages, Value
 
 from hf_langimb.data.sources import is_code, languages_of
 from hf_langimb.data.spec import DataSpec
@@ -454,3 +454,99 @@ def test_a_recipe_reads_with_the_same_flags(tmp_path):
     data = load_data(replace(recipe, drop_null=True), "language")
     assert (data.languages, data.labels) == (["en", "fr"], ["1", "2"])
     assert sorted(data.source["test"]["text"]) == ['"b', '"b', "\xe9", "\xe9"]
+
+
+# Found by trying to break it.
+
+
+def write(folder, **files):
+    """Text files by their names, in which _ is a dot."""
+    folder.mkdir(exist_ok=True)
+    for name, text in files.items():
+        (folder / name.replace("_", ".")).write_text(text, encoding="utf-8", newline="")
+    return str(folder)
+
+
+DECLARED = """---
+dataset_info:
+  features:
+  - {name: text, dtype: string}
+  - {name: language, dtype: string}
+  - {name: label, dtype: {class_label: {names: {'0': pos, '1': neg}}}}
+---
+"""
+
+
+def test_class_names_that_a_readme_declares_are_kept(tmp_path):
+    name = write(tmp_path / "d", test_csv="text,language,label\na,en,0\nNA,NA,1\n", README_md=DECLARED)
+    (table,) = DataSpec(name).counts().values()
+    assert (table.languages, table.labels, table.counts.tolist()) == (("NA", "en"), ("pos", "neg"), [[0, 1], [1, 0]])
+    assert DataSpec(name).rows().features["label"].names == ["pos", "neg"]
+    with pytest.raises(ValueError, match=r"its README says how its files are read: leave --separator out"):
+        DataSpec(name, separator=";").counts()
+
+
+@pytest.mark.parametrize("start", ["\n", "\r\n", "\ufeff\n", "\n\n\n"])
+def test_empty_lines_before_a_header_are_no_rows(tmp_path, start):
+    write(tmp_path, rows_csv=f"{start}text,language,label\na,fr,1\nb,en,2\n")
+    assert counted(DataSpec(str(tmp_path / "rows.csv"))) == {"en": {2: 1}, "fr": {1: 1}}
+
+
+def test_languages_are_not_looked_for_above_the_data_set(tmp_path, monkeypatch):
+    for name, files in (("tmp", {"en_csv": "text,label\na,1\n", "fr_csv": "text,label\na,0\n"}), ("abc", {})):
+        write(tmp_path / name, **files)
+    write(tmp_path / "abc" / "data", train_csv="text,label\na,1\n")
+    (tmp_path / "abc" / "link").symlink_to(tmp_path / "tmp")
+    monkeypatch.chdir(tmp_path / "abc")
+    for name in ("../tmp", "link", "../abc/../tmp"):
+        assert counted(DataSpec(name)) == {"en": {1: 1}, "fr": {0: 1}}
+    for name in ("data", "../abc/data"):
+        with pytest.raises(ValueError, match="Expected a language column"):
+            DataSpec(name).counts()
+
+
+def test_class_ids_of_two_files_mean_the_same_or_are_refused(tmp_path):
+    rows = Dataset.from_dict({"text": ["a", "b"], "language": ["en", "fr"], "label": [0, 1]})
+    for split, names in (("train", ["x", "y"]), ("test", ["y", "x"])):
+        rows.cast_column("label", ClassLabel(names=names)).to_parquet(tmp_path / "d" / f"{split}.parquet")
+    for way in (DataSpec.counts, DataSpec.rows):
+        with pytest.raises(ValueError, match="the class names y, x, expected x, y as in the other files"):
+            way(DataSpec(str(tmp_path / "d")))
+
+
+def test_unneeded_columns_may_have_any_type(tmp_path):
+    frame = pd.DataFrame({"text": ["a", "b"], "language": ["en", "fr"], "label": [0, 1]})
+    frame.assign(when=pd.period_range("2020", periods=2, freq="M")).to_parquet(tmp_path / "rows.parquet")
+    assert counted(DataSpec(str(tmp_path / "rows.parquet"))) == {"en": {0: 1}, "fr": {1: 1}}
+
+
+def test_a_split_without_labels_leaves_the_others(tmp_path, caplog):
+    rows = "text,language,label\na,en,{}\nb,fr,{}\n"
+    name = write(tmp_path / "d", train_csv=rows.format(0, 1), test_csv=rows.format("", ""))
+    assert [*DataSpec(name).counts()] == [*DataSpec(name, split="train").counts()] == ["train"]
+    assert "no row of test has both" in caplog.text
+    with pytest.raises(ValueError, match=r"null entries of 2: no row of split 'test' has both a language and a label"):
+        DataSpec(name, split="test").counts()
+
+
+def test_ids_that_nobody_asked_for_may_be_missing(tmp_path):
+    write(tmp_path, rows_csv="text,language,label,id\na,en,0,1\nb,fr,1,\n")
+    assert "id" not in DataSpec(str(tmp_path / "rows.csv")).rows().column_names
+
+
+def test_files_of_another_kind_are_named(tmp_path, caplog):
+    name = write(tmp_path / "d", en_csv="text,label\na,1\n", fr_jsonl='{"text": "a", "label": 1}\n')
+    DataSpec(name).counts()
+    assert "files are read, not " in caplog.text
+
+
+def test_texts_of_configurations_may_be_keyed_by_language(tmp_path):
+    lines = '{"text": {"en": "a", "fr": "b"}, "label": 1}\n'
+    config = "- config_name: {0}\n  data_files: {0}.jsonl\n"
+    readme = f"---\nconfigs:\n{config.format('a')}{config.format('b')}---\n"
+    name = write(tmp_path / "d", a_jsonl=lines, b_jsonl=lines, README_md=readme)
+    assert counted(DataSpec(name, ["a", "b"])) == {"en": {1: 2}, "fr": {1: 2}}
+
+
+def test_numbers_are_written_in_ascii():
+    assert typed({"1", "\uff11"}, "csv") == {"1": "1", "\uff11": "\uff11"}
