@@ -65,11 +65,11 @@ class DiskError(OSError):
 
 
 @contextmanager
-def names_the_file(place: Path) -> Iterator[None]:
+def names_the_file(place: Path | None) -> Iterator[None]:
     """Report any library's error of a full, damaged or read-only disk as one sentence with the file.
 
     Args:
-        place: the file or folder that is written to, for errors that do not say.
+        place: the file or folder that is written to, for errors that do not say; None where it is not known.
 
     Raises:
         DiskError: says which file, why, and what to do.
@@ -82,10 +82,15 @@ def names_the_file(place: Path) -> Iterator[None]:
         raise (named or error) from (error if named else error.__cause__)
 
 
-def _sentence(file: Path, reason: str) -> str:
+def _sentence(file: Path | None, reason: str) -> str:
     """Which file could not be written, why, and what to do."""
+    if file is None:
+        return (
+            f"A file could not be written ({reason}): free space in the output folder and in the cache ({_cache()}; "
+            "HF_HOME names another), then run the same command again."
+        )
     file = file.with_name(re.sub(r"^\.(.+)\.\d+$", r"\1", file.name))  # the one that `replacing` writes
-    advice, cache = "make sure that its disk has space and can be written, and run the same command again", _cache()
+    advice, cache = "free space on its disk or make it writable, then run the same command again", _cache()
     if file.is_relative_to(cache) or cache.is_relative_to(file):
         advice = "downloads and data sets are cached there; set HF_HOME to a folder that can be written"
     return f"{file} could not be written ({reason}): {advice}."
@@ -112,17 +117,17 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 def _named(error: BaseException) -> str:
     """The file that an error names."""
-    return str(getattr(error, "filename", None) or "")
+    return str(getattr(error, "filename2", None) or getattr(error, "filename", None) or "")  # of a copy, its target
 
 
-def _file_of(error: BaseException, place: Path) -> Path:
+def _file_of(error: BaseException, place: Path | None) -> Path | None:
     """The file that a library was writing: the one that an error names, or the innermost path of the traceback."""
     found = place
     for cause in _causes(error):
         if name := _named(cause):
             return Path(name)
         trace = cause.__traceback__
-        while trace is not None:
+        while trace is not None and place is not None:
             for value in trace.tb_frame.f_locals.values():
                 path = Path(value) if isinstance(value, str | Path) else place
                 if path != place and path.absolute().is_relative_to(place.absolute()):

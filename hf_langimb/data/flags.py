@@ -14,18 +14,22 @@ def add_data_flags(parser: ArgumentParser) -> None:
     flag: Any = parser.add_argument
     column = {"metavar": "COLUMN"}
     several: dict[str, Any] = {"nargs": "+", "default": []}
-    flag("dataset", metavar="DATASET", help="Hub id, folder, or a .parquet, .csv or .jsonl file (also .gz)")
+    flag("dataset", metavar="DATASET", help="Hub id, folder, or a .parquet, .csv, .tsv, .json or .jsonl file")
     configurations = "configurations of the data set; of several, each is one language (write them after DATASET)"
     flag("--config-name", **several, action="extend", metavar="NAME", help=configurations)
     flag("--split", help="one split (default: all of them for audit, else test or train)")
-    flag("--language-column", **column, default="language", help="default: %(default)s, else as --language-from finds")
+    flag(
+        "--language-column", **column, default="language", help="default: %(default)s; without it, see --language-from"
+    )
     flag("--label-column", **column, default="label", help="default: %(default)s")
     flag("--text-column", **column, **several, help="one, or two for a pair (not used by audit)")
     flag("--id-column", **column, help="has one value for translations of one text (not used by audit)")
-    flag("--language-from", choices=("folder", "file", "key"), help="take it from folders, file names or keys of texts")
-    flag("--quoting", choices=("minimal", "none"), help="in csv, quotes enclose fields, or are text (default: as fits)")
-    flag("--separator", metavar="CHARACTER", help="of csv files (default: , and of .tsv \\t)")
-    flag("--encoding", help="of text files, such as latin-1 (default: utf-8, or by the byte order mark)")
+    source = "take the language from folder names, file names or the keys of {language: text} (default: automatic)"
+    flag("--language-from", choices=("folder", "file", "key"), help=source)
+    quotes = "quotes in CSV files enclose fields (minimal) or are part of the text (none); default: detected"
+    flag("--quoting", choices=("minimal", "none"), help=quotes)
+    flag("--separator", metavar="CHARACTER", help="field separator of CSV files (default: comma; tab for .tsv)")
+    flag("--encoding", help="of text files, such as latin-1 (default: the byte order mark, else utf-8)")
     dropped = "leave out rows without text, language or label (audit counts them; else they are refused)"
     flag("--drop-null", action="store_true", help=dropped)
 

@@ -180,7 +180,7 @@ def header_of(file: DataFile, quote: str | bool) -> tuple[list[str], int, int]:
     problem = f"its header has {repeated[0]!r} more than once: rename one" if repeated else ""
     others = [name for mark, name in SEPARATORS.items() if mark in header[0] and mark != file.separator]
     if len(header) == 1 and others:
-        problem = f"its header is one column, {header[0]!r}: name the separator, such as --separator {others[0]}"
+        problem = f"its header is one column, {header[0]!r}: pass the separator, for example --separator {others[0]}"
     if problem:
         raise ValueError(f"{file.name}: {problem}.")
     return header, len(start[-1]), empty
@@ -239,7 +239,7 @@ def _quote_of(file: DataFile) -> str | bool:
         return '"'
     unquoted, _ = _fault(file, False)
     if fault and not unquoted:
-        say_once(f"{file.name}: quotes are part of its text: read as with --quoting none.")
+        say_once(f"{file.name}: read with --quoting none, because its quotes are part of the text.")
         return False
     if fault or not unquoted:
         reason = fault or f"line {line} ends within quotes, but every row fits without them too"

@@ -12,7 +12,7 @@ from hf_langimb.counts.audit import SMALL_CELL, Audit
 from hf_langimb.models.axes import read_axes
 from hf_langimb.results.rendering import render
 from hf_langimb.results.schema import FILE_NAME, Attributions, Results, read_results
-from hf_langimb.results.tables import Cells, interval_text
+from hf_langimb.results.tables import Cells, interval_text, shown
 
 SHOWN_LANGUAGES, SHOWN_LABELS = 12, 8  # in the table of an audit; its JSON has all
 
@@ -67,8 +67,8 @@ def _audit_cells(audit: Audit, rows: list[int], columns: list[int], marks: np.nd
             for j, mark, width in zip(columns, marked, widths, strict=True)
         ]
         divergences = audit["kl_divergence_bits"][i], audit["total_variation"][i]
-        lines.append([audit["languages"][i], f"{sum(counts):,}", *cells, *map(interval_text, divergences)])
-    return ["language", "rows", *(str(audit["labels"][j]) for j in columns), "KL (bits)", "TV"], lines
+        lines.append([shown(audit["languages"][i]), f"{sum(counts):,}", *cells, *map(interval_text, divergences)])
+    return ["language", "rows", *(shown(audit["labels"][j]) for j in columns), "KL (bits)", "TV"], lines
 
 
 def probe_report(found: dict[str, Any]) -> str:

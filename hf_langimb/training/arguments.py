@@ -33,6 +33,14 @@ class LangImbTrainingArguments(TrainingArguments):
         super().__post_init__()
         if self.device.type == "cpu":
             self.dataloader_pin_memory = False  # torch would warn that there is nothing to pin it for
+        self.check()
+
+    def check(self) -> None:
+        """Refuse values out of range, when they are made and before each training.
+
+        Raises:
+            ValueError: names the argument and what it can be.
+        """
         sizes = ("gradient_accumulation_steps", "per_device_train_batch_size", "per_device_eval_batch_size")
         for name in ("learning_rate", "head_learning_rate", "masked_entropy_weight", "lora_rank", "seed", *sizes):
             low = int(name in sizes)

@@ -61,32 +61,27 @@ class DataCollatorWithLanguage:
             batch = self.collator(features)
             batch[IDS] = torch.tensor(ids)
             return batch
-        for feature, one in zip(features, ids, strict=True):
-            feature[IDS] = one
+        for number, feature in enumerate(features):
+            feature[IDS] = number
         randomness = random.getstate(), np.random.get_state(), torch.get_rng_state()
         batch = self.collator(features)
         labels = next((batch[name] for name in LABELS if name in batch), None)
+        rows = batch[IDS].long() if IDS in batch else None
         if not isinstance(labels, torch.Tensor) or labels.dim() != 1:  # no labels, no weights; others are refused later
-            batch.setdefault(IDS, torch.tensor(ids))
+            batch[IDS] = torch.tensor(ids) if rows is None else torch.tensor(ids)[rows]
             return batch
         name = next((name for name in LABELS if name in features[0]), "")
-        given = [int(feature.get(name, IGNORED_LABEL)) for feature in features]
-        counted = labels != IGNORED_LABEL  # which a collator may set
-        if IDS in batch:
-            pairs, found = {*zip(ids, given, strict=True)}, zip(batch[IDS].tolist(), labels.tolist(), strict=True)
-            fits = not name or pairs.issuperset(pair for pair, one in zip(found, counted, strict=True) if one)
-        else:
-            order = self._order(features, name, randomness, batch)
-            rows = order.clamp(0, len(ids) - 1)
-            fits = len(rows) == len(labels) and bool(
-                ((rows == order) & (torch.tensor(given)[rows] == labels))[counted].all()
-            )
-            batch[IDS] = torch.tensor(ids)[rows]
-        if not fits:
+        if rows is None:
+            rows = self._order(features, name, randomness, batch)
+        given = torch.tensor([int(feature.get(name, IGNORED_LABEL)) for feature in features])
+        inside, counted = rows.clamp(0, len(ids) - 1), labels != IGNORED_LABEL  # which a collator may set
+        fits = len(rows) == len(labels) and bool(((inside == rows) & (given[inside] == labels))[counted].all())
+        if name and not fits:
             raise ValueError(
-                "data_collator returns labels that its rows do not have, or hides which row is where. Change labels in "
-                f"the data set, where they are counted, and let data_collator keep the column {IDS!r} of its rows."
+                "data_collator changes labels, or its rows cannot be traced to the data set. Change labels in the data "
+                f"set, where they are counted, and keep the column {IDS!r} in the batch."
             )
+        batch[IDS] = torch.tensor(ids)[inside]
         return batch
 
     def _order(

@@ -33,7 +33,14 @@ def count_again(trainer: Any, known: Counted | None) -> Counted:
     """What is known, or counts and weights made again where arguments, model or data are others than before."""
     args, data = trainer.args, trainer.train_dataset
     objects = (data, None, None) if data is not None else (None, trainer.eval_dataset, stored_axes(trainer.model))
-    columns, settings = (args.language_column, _classes(trainer)), (args.class_weighting, args.missing_cell_policy)
+    state = (
+        str(getattr(data, "format", "")),
+        getattr(data, "_fingerprint", ""),
+    )  # of `datasets`, which can change in place
+    columns, settings = (
+        (args.language_column, _classes(trainer), state),
+        (args.class_weighting, args.missing_cell_policy),
+    )
     counts, table, of_training = None, None, True
     if known is not None and known.columns == columns and not any(map(is_not, known.objects, objects)):
         if known.settings == settings:
@@ -90,7 +97,9 @@ def _count(trainer: Any) -> tuple[JointDistribution | None, np.ndarray | None, b
     if stored := stored_axes(trainer.model):
         scheme = stored["class_weighting"]
         if args.class_weighting not in ("none", scheme):
-            trainer.say_once(f"eval_loss has the weights of the checkpoint ({scheme}), not {args.class_weighting!r}.")
+            trainer.say_once(
+                f"eval_loss uses the class weights of the checkpoint ({scheme}); {args.class_weighting!r} is ignored."
+            )
         counted = JointDistribution(*(stored[key] for key in ("languages", "labels", "counts")))
         return counted, np.array(stored["weights"], dtype=np.float64), True
     first = next(iter(evaluated.values()), None) if isinstance(evaluated, dict) else evaluated
@@ -99,6 +108,8 @@ def _count(trainer: Any) -> tuple[JointDistribution | None, np.ndarray | None, b
             "LangImbTrainer learns languages and labels from data: pass train_dataset or eval_dataset, or a model "
             "trained with it."
         )
-    trainer.say_once("The checkpoint records no class weights, so that eval_loss is the plain loss.")
-    counted = count(first, "eval_dataset")
+    trainer.say_once("No class weights are recorded in the model's configuration: eval_loss is the plain loss.")
+    counted, config = count(first, "eval_dataset"), getattr(trainer.model, "config", None)
+    if hasattr(config, "id2label") and not isinstance(counted.labels[0], str):
+        name_labels(config, counted)  # are they names?
     return counted, np.ones(counted.counts.shape), False

@@ -104,6 +104,7 @@ class LangImbTrainer(PublishingTrainer):
 
     def _fit_together(self) -> None:
         """Number the languages of a batch as the weights do, record the axes, and refuse what does not fit."""
+        self.args.check()
         self._counted = count_again(self, self._counted)
         self._number_languages()
         held = getattr(self.optimizer, "optimizer", self.optimizer)  # of Accelerate, after a training
@@ -115,8 +116,8 @@ class LangImbTrainer(PublishingTrainer):
         config, self._axes = getattr(self.model, "config", None), None
         if counts is None or weights is None:
             self.say_once(
-                "The training data have no length and are not counted: the checkpoint records no axes. Pass "
-                "distribution= to have them recorded."
+                "The training data have no length and are not counted, so the checkpoint will not record languages, "
+                "labels and weights: pass distribution= to record them."
             )
             if config is not None and (kept := name_uncounted(self)):
                 self.say_once(kept)
@@ -258,7 +259,7 @@ class LangImbTrainer(PublishingTrainer):
             )
         if self._language_ids is None:
             self._language_ids = torch.full_like(inputs["labels"], losses.NO_LANGUAGE)
-            self.say_once("The rows have no language, so that the loss of an evaluation is the plain loss.")
+            self.say_once("The evaluated rows have no language: their loss is the plain loss.")
         mask = self._draw_mask(inputs) if training and self.args.masked_entropy_weight else None
         self._has_mask_row = mask is not None
         if mask is not None:

@@ -291,8 +291,8 @@ import os, sys, time
 from pathlib import Path
 from hf_langimb.files import locked
 with locked(Path(sys.argv[1]), "wait"):
-    child = os.fork() if len(sys.argv) > 2 else 1
-    if child: print("locked", flush=True)
+    child = os.fork() if len(sys.argv) > 2 else 0
+    if not child: print("locked", flush=True)  # a fork, when it has closed its descriptor
     time.sleep(60)
 """
 
@@ -379,7 +379,7 @@ def test_a_full_disk_names_the_file_and_the_remedy(tmp_path):
         OSError(27, "File too large", str(path)),
     ]
     for error in (numbered, wrapped, *native):
-        words = rf"^{path} could not be written \(.*\): make sure that its disk has space"
+        words = rf"^{path} could not be written \(.*\): free space on its disk"
         with pytest.raises(OSError, match=words), files.names_the_file(tmp_path):
             save(error)
     with pytest.raises(ValueError, match=r"^of another kind$"), files.names_the_file(tmp_path):

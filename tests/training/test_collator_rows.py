@@ -74,8 +74,9 @@ def test_labels_that_a_collator_changes_are_not_those_that_were_counted(bert_tok
         return {**batch, "labels": torch.tensor([CHANGED[change](label) for label in batch["labels"].tolist()])}
 
     english = [row for row in rows if row["language"] == "en" and row["label"] == 0]
-    with pytest.raises(ValueError, match=r"labels .*data set"):
-        DataCollatorWithLanguage(bert_tokenizer, languages=AXIS, collator=inner)(english)
+    for batch in (english, list(rows)):
+        with pytest.raises(ValueError, match=r"labels .*data set"):
+            DataCollatorWithLanguage(bert_tokenizer, languages=AXIS, collator=inner)(batch)
 
 
 def test_a_collator_may_leave_rows_out_of_the_loss(bert_tokenizer, rows):

@@ -89,7 +89,7 @@ def test_a_search_over_adapters(search):
 
 
 def test_a_misspelled_scheme_in_a_search_is_refused(search):
-    with pytest.raises(ValueError, match="Unknown class weighting 'per_langauge'"):
+    with pytest.raises(ValueError, match="Unknown class_weighting 'per_langauge'"):
         search("class_weighting", ("per_langauge",))
 
 

@@ -62,7 +62,7 @@ def test_without_a_weighting_nothing_is_read_before_training_nor_recorded(build,
         assert getattr(trainer.train_dataset, "read", 0) == 0
         assert trainer.distribution is None and trainer.weights is None
         trainer.train()
-    assert sum("no axes" in record.message for record in caplog.records) == 1
+    assert sum("will not record" in record.message for record in caplog.records) == 1
     assert "distribution=" in caplog.text
     trainer.save_model(tmp_path)
     assert not (tmp_path / "langimb.json").exists()
