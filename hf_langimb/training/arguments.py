@@ -41,16 +41,21 @@ class LangImbTrainingArguments(TrainingArguments):
         Raises:
             ValueError: names the argument and what it can be.
         """
-        sizes = ("gradient_accumulation_steps", "per_device_train_batch_size", "per_device_eval_batch_size")
+        sizes, problem = (
+            ("gradient_accumulation_steps", "per_device_train_batch_size", "per_device_eval_batch_size"),
+            "",
+        )
         for name in ("learning_rate", "head_learning_rate", "masked_entropy_weight", "lora_rank", "seed", *sizes):
             low = int(name in sizes)
             if isinstance(value := getattr(self, name), int | float) and not low <= value < math.inf:
-                raise ValueError(f"{name} must be {low} or more, got {value}.")
+                problem = problem or f"{name} must be {low} or more, got {value}."
         for name, known in {"class_weighting": WEIGHTING_SCHEMES, "missing_cell_policy": MISSING_CELL_POLICIES}.items():
             if (value := getattr(self, name)) not in known:
-                raise ValueError(f"Unknown {name} {value!r}: choose one of {', '.join(known)}.")
+                problem = problem or f"Unknown {name} {value!r}: choose one of {', '.join(known)}."
         if not hasattr(self.lr_scheduler_kwargs or {}, "keys"):
-            raise ValueError(f"lr_scheduler_kwargs must be a dictionary, got {self.lr_scheduler_kwargs!r}.")
+            problem = problem or f"lr_scheduler_kwargs must be a dictionary, got {self.lr_scheduler_kwargs!r}."
+        if problem:
+            raise ValueError(problem)
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the token: the Trainer pickles its arguments next to the weights, and publishes them."""
