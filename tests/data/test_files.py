@@ -162,7 +162,7 @@ def test_a_separator_is_named_by_its_flag(tmp_path, separator):
     for way in (DataSpec(str(path)).counts, DataSpec(str(path)).texts):
         with pytest.raises(ValueError, match="one column") as caught:
             way()
-        assert str(caught.value).endswith(f"name the separator, such as --separator '{shown}'.")
+        assert str(caught.value).endswith(f"pass the separator, for example --separator '{shown}'.")
     for given in (separator, shown):
         assert counted(DataSpec(str(path), separator=given)) == SAME
     for wrong in ("", ";;", "\n", '"', "é"):
