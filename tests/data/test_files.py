@@ -91,7 +91,9 @@ def test_quotes_that_are_text_are_kept_and_said_once(tmp_path, case, caplog):
     assert found == {"fr": {0: 1, 1: 1}, "en": {0: 1}}
     texts = DataSpec(str(tmp_path / "rows.tsv")).rows()["text"][:]
     assert texts == [line.split("\t")[0] for line in UNQUOTED[case].splitlines()[1:]]
-    said = [record.message for record in caplog.records if record.message.startswith("rows.tsv: quotes are part")]
+    said = [
+        record.message for record in caplog.records if record.message.startswith("rows.tsv: read with --quoting none")
+    ]
     assert len(said) == 1
 
 
