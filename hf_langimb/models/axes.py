@@ -186,7 +186,7 @@ def match_labels(dataset: Dataset, names: Sequence[str]) -> pa.Array:
     """The label of each row by the model's name for it, string[N]; null where a row has none.
 
     All labels are names (case, spaces, - and _ do not matter; numbers, also whole floats, are compared by value), or
-    all are class ids, positions among the names. A -1 beside class ids or in a ClassLabel is no label.
+    all are class ids, positions among the names. A -1 among class ids or in a ClassLabel is no label.
 
     Args:
         dataset: rows with a column `label`.
@@ -203,7 +203,7 @@ def match_labels(dataset: Dataset, names: Sequence[str]) -> pa.Array:
     if classes := class_label_names(dataset, "label"):
         given = [None if value < 0 else classes[value] for value in given]
     spelled = {folded(name): name for name in names}
-    ids = dict(enumerate(names)) | {-1: None}  # beside class ids, -1 is no label
+    ids = dict(enumerate(names)) | {-1: None}  # among class ids, -1 is no label
     exact = {name: name for name in names}
     ways: list[tuple[Any, Any]] = [(exact, str), (spelled if len(spelled) == len(names) else {}, folded)]
     ways.append((ids, whole_number))

@@ -276,7 +276,8 @@ class LangImbTrainer(PublishingTrainer):
 
     def _loss(self, outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
         """Sum of w * CE over items of the full batch, plus the masked-input entropy; see the class."""
-        logits = logits_of(outputs, None if self.weights is None else self.weights.shape[1])
+        weights = self.weights
+        logits = logits_of(outputs, None if weights is None else weights.shape[1])
         rows = logits[: len(labels)]
         wrong = (labels >= logits.shape[-1]) | ((labels < 0) & (labels != IGNORED_LABEL))
         if logits.dim() != 2 or labels.dim() != 1 or labels.dtype != torch.int64 or wrong.any():
@@ -287,7 +288,7 @@ class LangImbTrainer(PublishingTrainer):
                 "rows that the loss ignores."
             )
         smoothing = self.args.label_smoothing_factor
-        own = losses.weighted_cross_entropy(rows, labels, self._language_ids, self.weights, smoothing)
+        own = losses.weighted_cross_entropy(rows, labels, self._language_ids, weights, smoothing)
         labeled = (labels != IGNORED_LABEL).sum()
         items = labeled if num_items_in_batch is None else num_items_in_batch
         classification = own.sum() / items
