@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
 from datasets import Dataset
 from torch.nn import functional as F
 from transformers import (
@@ -74,6 +75,7 @@ def pretrain_mini_bert(pairs: Dataset, folder: str | Path, *, steps: int) -> Non
     settings = {"warmup_steps": 0.06, "weight_decay": 0.01, "train_sampling_strategy": "group_by_length"}
     settings |= {"per_device_train_batch_size": 32, "learning_rate": 2e-3, "max_steps": steps, "seed": 0}
     quiet = {"save_strategy": "no", "report_to": "none", "disable_tqdm": hidden(), "dataloader_pin_memory": False}
+    quiet["use_cpu"] = PartialState().device.type == "cpu"  # as the recipe decided
     arguments = TrainingArguments(str(folder), logging_steps=max(steps // 6, 1), **settings, **quiet)
     encoded = tokenize(pairs.select_columns(["premise", "hypothesis"]), tokenizer, ["premise", "hypothesis"])
     collator = DataCollatorForLanguageModeling(tokenizer, mlm_probability=MASKED_SHARE)

@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from accelerate.utils import parse_flag_from_env
 from transformers import TrainingArguments
 from transformers.hf_argparser import HfArg
 
@@ -30,6 +31,7 @@ class LangImbTrainingArguments(TrainingArguments):
     logging_nan_inf_filter: bool = HfArg(default=False, help="Hide losses that are not finite from the log.")
 
     def __post_init__(self) -> None:
+        self.use_cpu |= parse_flag_from_env("ACCELERATE_USE_CPU")  # launch --cpu, which the parent takes by half
         super().__post_init__()
         if self.device.type == "cpu":
             self.dataloader_pin_memory = False  # torch would warn that there is nothing to pin it for

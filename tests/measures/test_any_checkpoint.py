@@ -151,7 +151,7 @@ def test_commands_on_models_without_padding_token(saved, tmp_path, capsys):
         name, data = saved(model, tokenizer, rows, family)
         evaluate.main([name, data, "--output-dir", str(tmp_path / f"run-{family}"), "--explain-rows", "4"])
         _, logits = measured(tmp_path / f"run-{family}")
-        np.testing.assert_allclose(logits, row_by_row(model, tokenizer, rows), atol=1e-5)
+        np.testing.assert_allclose(logits, row_by_row(model, tokenizer, rows), atol=1e-4)
         assert main(["probe", name, data]) == 0
         assert main(["explain", name, data, "--output-dir", str(tmp_path / f"out-{family}"), "--budget", "8"]) == 0
     capsys.readouterr()

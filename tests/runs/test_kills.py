@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import assert_close
+from faults import SMALL
 from transformers import Trainer
 
 import hf_langimb
@@ -23,32 +24,7 @@ from hf_langimb.runs.experiment import run
 from hf_langimb.runs.recipe import parse_recipe
 
 ROOT = Path(hf_langimb.__file__).parents[1]
-RECIPE = """
-dataset_name: mini_xnli
-text_columns: [premise, hypothesis]
-id_column: item
-label_order: [entailment, neutral, contradiction]
-imbalanced_shares: [fr 1/2 1/3 1/6, en 1/6 1/3 1/2]
-train_size: 24
-validation_size: 12
-test_size: 24
-probe_rows: 6
-explain_rows: 6
-model_name_or_path: mini_bert
-pretraining_steps: 2
-learning_rate: 3.0e-3
-per_device_train_batch_size: 8
-num_train_epochs: 3
-eval_strategy: epoch
-save_strategy: epoch
-load_best_model_at_end: true
-metric_for_best_model: eval_loss
-logging_strategy: "no"
-report_to: none
-use_cpu: true
-disable_tqdm: true
-setups: {balanced: {}, imbalanced: {lora_rank: 2}}
-"""
+RECIPE = SMALL.replace("train_batch_size: 12", "train_batch_size: 8")  # three steps in an epoch
 PLACES = {  # a file of each kind that a later step reads
     "weights": "balanced/seed-0/model.safetensors",
     "adapters": "imbalanced/seed-0/adapter_model.safetensors",

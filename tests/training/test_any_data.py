@@ -150,3 +150,11 @@ def test_a_mask_row_is_never_longer_than_the_model_reads(build, tiny_bert, rows,
 
 def test_memory_is_pinned_only_for_a_device(training_arguments):
     assert training_arguments().dataloader_pin_memory is False
+
+
+def test_launching_on_the_cpu_trains_there(training_arguments, monkeypatch):
+    """`accelerate launch --cpu`, which TrainingArguments takes for the state and not for its own device."""
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    assert training_arguments(use_cpu=False).use_cpu
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "false")
+    assert not training_arguments(use_cpu=False).use_cpu
