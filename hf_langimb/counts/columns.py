@@ -21,6 +21,7 @@ from pyarrow.types import (
     is_string_view,
 )
 
+NO_LABEL = -1  # the class id of rows without a label, as in test splits whose labels are kept back
 _BATCH_ROWS, _TRANSFORMED_ROWS = 1_000_000, 1000
 # is_null: no rows, or only nulls, which have their own message
 _ACCEPTED = (is_integer, is_boolean, is_string, is_large_string, is_string_view, is_null)
@@ -77,9 +78,13 @@ def encode_column(column: Any, name: str) -> tuple[tuple[Any, ...], np.ndarray]:
 
 
 def whole_floats(column: Any) -> Any:
-    """A column of Arrow as integers if it has whole floats (a null among integers makes floats of them), else as is."""
+    """A column of Arrow as integers if it has whole floats (a null among integers makes floats of them), else as is.
+
+    What is not a number is null.
+    """
     if not (is_float32(column.type) or is_float64(column.type)):
         return column
+    column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
     whole = pc.and_(pc.equal(column, pc.round(column)), pc.less(pc.abs(column), 2.0**53))
     return column.cast(pa.int64()) if pc.all(whole).as_py() else column
 

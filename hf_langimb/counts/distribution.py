@@ -13,10 +13,18 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from hf_langimb.counts.audit import Audit, audit, expected_counts, ratio, used_axes
-from hf_langimb.counts.columns import class_label_names, column_batches, encode_column, encode_columns, whole_floats
+from hf_langimb.counts.columns import (
+    NO_LABEL,
+    class_label_names,
+    column_batches,
+    encode_column,
+    encode_columns,
+    whole_floats,
+)
 from hf_langimb.counts.weighting import Counts, Floats
 
 
@@ -99,7 +107,8 @@ class JointDistribution:
         Args:
             batches: languages and labels of the same rows, as `from_columns` takes them.
             language_names, label_names: of class ids, in order; those without rows are on the axis too.
-            count_nulls: count rows without a language or label (of Arrow columns) instead of refusing them.
+            count_nulls: count rows without a language or label (of Arrow columns; also class id -1) instead of
+                refusing them.
 
         Raises:
             ValueError: what `from_columns` raises.
@@ -109,6 +118,8 @@ class JointDistribution:
         for languages, labels in batches:
             if count_nulls:
                 languages, labels = whole_floats(languages), whole_floats(labels)
+                if label_names is not None:
+                    labels = pc.if_else(pc.equal(labels, NO_LABEL), pa.scalar(None, labels.type), labels)
             if count_nulls and (languages.null_count or labels.null_count):
                 null_languages += languages.null_count
                 axis, ids = encode_column(languages.filter(labels.is_null()).drop_null(), "language")
@@ -238,7 +249,7 @@ def _on_class_axis(
     if wrong := [number for number in ids if not 0 <= number < len(names)]:
         raise ValueError(
             f"The {what} column has class id {wrong[0]}; expected 0 to {len(names) - 1}, the {len(names)} names of its "
-            f"ClassLabel. Filter these rows out (-1 marks rows without a {what})."
+            f"ClassLabel. Filter these rows out (-1 marks rows without a {what}; commands: --drop-null)."
         )
     table = np.zeros((len(names), counts.shape[1]), dtype=np.int64)
     table[ids] = counts

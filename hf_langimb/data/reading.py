@@ -106,7 +106,7 @@ def builder_of(name: str, config_name: str | None) -> Any:
 
 def suffix_of(path: str) -> str:
     """How a file's name ends, before .gz."""
-    return PurePosixPath(path.removesuffix(".gz")).suffix
+    return PurePosixPath(path.removesuffix(".gz")).suffix.lower()
 
 
 def stack(parts: Mapping[Any, Dataset]) -> Dataset:

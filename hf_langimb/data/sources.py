@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 READ_OPTIONS = {"keep_default_na", "na_values"}  # which we set
 READ_OPTIONS |= {"name", "version", "description", "data_dir", "data_files", "features"}  # of builders, that are ours
 READ_OPTIONS |= {"sep", "delimiter", "names", "column_names", "header", "encoding", "quoting", "field"}
+LANGUAGE_COLUMNS = ("lang", "locale", "language_code", "lang_code")  # which may be meant where none is `language`
 SPLITS = "train|training|validation|valid|val|dev|test|testing|eval|evaluation"
 CODE = "[a-z]{2,3}([-_]([A-Z][a-z]{3}|hans|hant))?([-_]([A-Z]{2}|[a-z]{2}|[0-9]{3}))?"
 
@@ -41,6 +42,7 @@ def files_of(
         counted: read language and label alone, and demand them.
     """
     splits = _files(spec, builder)
+    splits = splits and _labeled(spec, splits)
     every = [file for files in (splits or {}).values() for file in files]
     if splits is None or not every:
         return None
@@ -54,7 +56,7 @@ def files_of(
     keyed = bool(samples) and all(_is_keyed(sample, None) for sample in samples.values())
     if len(spec.config_names) > 1 and not (spec.language_from or keyed) and column == "language" not in present:
         found = [config_name] * len(every)
-    elif spec.language_from or column not in present:
+    elif spec.language_from or not {column, *LANGUAGE_COLUMNS} & {*present}:
         found = _languages(spec, builder, every, samples) or found
     ids = [spec.id_column] if spec.id_column else [name for name in ("id", "item") if name in present]
     needed = [*(texts if found[0] == "" or not counted else ()), *([] if counted else ids)]
@@ -78,6 +80,19 @@ def files_of(
     return {
         split: [replace(file, language=next(sources), **settings) for file in files] for split, files in splits.items()
     }
+
+
+def _labeled(spec: DataSpec, splits: dict[str, list[DataFile]]) -> dict[str, list[DataFile]]:
+    """The split that is named, of Parquet files, else those with a label column if some have none; says so once."""
+    if spec.split in splits and splits[spec.split][:1] and splits[spec.split][0].kind == "parquet":
+        return {spec.split: splits[spec.split]}
+    lacking = [split for split, files in splits.items() if files and spec.label_column not in names_in(files[0])]
+    if not spec.label_column or len(lacking) == len(splits) or not lacking:
+        return splits
+    if spec.split in lacking:
+        return {spec.split: splits[spec.split]}
+    say_once(f"{spec.name}: no column {spec.label_column!r} in {', '.join(lacking)}: left out.")
+    return {split: files for split, files in splits.items() if split not in lacking}
 
 
 def _others(folder: Path, kind: str) -> list[str]:
@@ -110,7 +125,7 @@ def _files(spec: DataSpec, builder: Any) -> dict[str, list[DataFile]] | None:
     classes = kind != "parquet" and any(isinstance(feature, ClassLabel) for feature in declared)
     headless = getattr(config, "header", "infer") != "infer" and not names
     if kind not in FILE_BUILDERS.values() or other or headless or classes:
-        if given := [f"--{name}" for name in ("separator", "encoding", "quoting") if getattr(spec, name)]:
+        if given := spec.flags:
             raise ValueError(f"its README says how its files are read: leave {' and '.join(given)} out.")
         return None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,9 +12,10 @@ from typing import Any
 import datasets
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from datasets import ClassLabel, Dataset, DatasetDict, Value
 
-from hf_langimb.counts.columns import class_label_names, column_batches, require_columns
+from hf_langimb.counts.columns import NO_LABEL, class_label_names, column_batches, require_columns, whole_floats
 from hf_langimb.counts.distribution import JointDistribution
 from hf_langimb.data import reading
 from hf_langimb.data.reading import pick, readable
@@ -98,20 +100,36 @@ class DataSpec:
 
     def _configurations(self) -> Sequence[str | None]:
         """The names of configurations; None where a data set has no names for them."""
-        if self.config_names and (Path(self.name).is_file() or reading.is_saved(self.name)):
+        saved, repeated = (
+            reading.is_saved(self.name),
+            [n for n, times in Counter(self.config_names).items() if times > 1],
+        )
+        problem = ""
+        if self.config_names and (saved or Path(self.name).is_file()):
             given = ", ".join(self.config_names)
-            raise ValueError(
-                f"files and saved data sets have no configurations, got config_names {given}: leave them out."
-            )
+            problem = f"files and saved data sets have no configurations, got config_names {given}: leave them out."
+        elif repeated:
+            problem = f"Expected different configurations, got {repeated[0]!r} more than once."
+        elif saved and self.flags:
+            problem = f"a saved data set is read as it was saved: leave {' and '.join(self.flags)} out."
+        if problem:
+            raise ValueError(problem)
         return self.config_names or (None,)
+
+    @property
+    def flags(self) -> list[str]:
+        """Flags that say how files are read."""
+        names = ("separator", "encoding", "quoting", "language_from")
+        return [f"--{name.replace('_', '-')}" for name in names if getattr(self, name)]
 
     def _parts(self, languages: Sequence[str] = ()) -> dict[str | None, Any]:
         """Each configuration, cached: the split that is named, else a dictionary of all, of a file its rows."""
+        configurations = self._configurations()
         if reading.is_saved(self.name):
             loaded = datasets.load_from_disk(self.name)
             splits = loaded if isinstance(loaded, dict) else {str(loaded.split or "train"): loaded}
             return {None: loaded if self.split is None else pick(splits, self.split)}
-        builders = {config: self._builder(config, languages) for config in self._configurations()}
+        builders = {config: self._builder(config, languages) for config in configurations}
         parts, found, kind = {}, set[Any](), ""
         for config, builder in builders.items():
             builder.download_and_prepare()
@@ -148,7 +166,10 @@ class DataSpec:
         used = [name for name in (*texts, self.language_column, self.label_column) if name in part.column_names]
         if not self.drop_null or not used:
             return part
-        valid = [column.is_valid().to_numpy() for column in arrow_columns(part, *used)]
+        columns = dict(zip(used, map(whole_floats, arrow_columns(part, *used)), strict=True))
+        valid = [column.is_valid().to_numpy() for column in columns.values()]
+        if class_label_names(part, self.label_column):
+            valid.append(pc.not_equal(columns[self.label_column], NO_LABEL).fill_null(False).to_numpy())
         kept = np.flatnonzero(np.all(valid, axis=0))
         if len(kept) == len(part):
             return part
@@ -169,6 +190,8 @@ class DataSpec:
         From Parquet files only two columns are read, on the Hub too; from other formats, complete rows.
         """
         with readable(self.name):
+            if self.split is not None and re.search(r"[\[+]", self.split):  # part of a split, or several
+                return {self.split: self._count(replace(self, drop_null=False)._read())}
             parts = [self._two_columns(config) for config in self._configurations()]
             splits = {split: [part[split] for part in parts] for split in reading.shared_splits(parts)}
             named = {} if self.split is None else {self.split: pick(splits, self.split)}
@@ -214,19 +237,17 @@ class DataSpec:
         columns = self.language_column, self.label_column
         if isinstance(source, list):
             read = (table for file in source for table in tables(file, COUNTED_ROWS, dictionaries=True))
-            batches: Any = ((table[columns[0]], table[columns[1]]) for table in read)
-            features = source[0].features
+            features = source[0].features or {}
+            batches: Any = (tuple(_of_kind(table[name], features.get(name)) for name in columns) for table in read)
         else:
             batches, features = column_batches(source, *columns), source.features or {}
         found = (features.get(column) for column in columns)
         names = [list(feature.names) if isinstance(feature, ClassLabel) else None for feature in found]
-        try:
-            return JointDistribution.from_batches(batches, *names, count_nulls=True)
-        except ValueError:
-            if isinstance(source, list) and source[0].kind == "json":  # is a column missing in all rows?
-                present = [*names_in(source[0]), *([columns[0]] if source[0].language is not None else [])]
-                require_columns(present, dict(zip(("language", "label"), columns, strict=True)))
-            raise
+        counted = JointDistribution.from_batches(batches, *names, count_nulls=True)
+        if not counted.rows and isinstance(source, list) and source[0].kind == "json":  # which lack a column?
+            present = [*names_in(source[0]), *([columns[0]] if source[0].language is not None else [])]
+            require_columns(present, dict(zip(("language", "label"), columns, strict=True)))
+        return counted
 
     def rows(self, first: int | None = None) -> Dataset:
         """Unchanged texts, and the columns `language`, `label` and `id` where the data set has them.
@@ -243,8 +264,9 @@ class DataSpec:
                 free = [name for name in ("id", "item") if name in {*raw.column_names} - {*texts, *given.values()}]
                 free = [name for name in free if not arrow_columns(raw, name)[0].null_count]  # nobody asked for it
                 given |= dict(zip(["id"], free, strict=False))
-            if first is not None and "language" in given:
-                raw = raw.select(np.sort(first_of_each(strings(raw, given["language"], "language"), first)))
+            found = strings(raw, given["language"], "language") if "language" in given else None
+            if first is not None and found is not None:
+                raw = raw.select(np.sort(first_of_each(found, first)))
             elif first is not None:
                 raw = raw.select(range(min(first, len(raw))))
             raw = raw.select_columns([*texts, *given.values()])
@@ -344,6 +366,13 @@ class DataSpec:
                 .add_column("label", labels, feature=ClassLabel(names=names))
                 .add_column("id", ids, feature=Value("string"))
             )
+
+
+def _of_kind(column: Any, feature: Any) -> Any:
+    """A column of a file in the type of the data set, whose other files may have another one."""
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    expected = feature.pa_type if isinstance(feature, Value) else kind
+    return column if kind == expected else column.cast(expected)
 
 
 def _with_language(rows: datasets.IterableDataset, language: str | None) -> datasets.IterableDataset:

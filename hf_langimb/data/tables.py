@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
@@ -16,7 +17,7 @@ from datasets.table import table_cast
 from datasets.utils.file_utils import xopen
 
 from hf_langimb import __version__
-from hf_langimb.data.text import QUOTES, DataFile, csv_tables, header_of, json_rows, json_tables, table_of
+from hf_langimb.data.text import QUOTES, DataFile, csv_tables, header_of, json_rows, json_tables, not_utf8, table_of
 
 
 def tables(file: DataFile, rows: int, dictionaries: bool = False) -> Iterator[pa.Table]:
@@ -31,11 +32,22 @@ def tables(file: DataFile, rows: int, dictionaries: bool = False) -> Iterator[pa
         ValueError: the file cannot be read in one way only; says where and what to do.
     """
     read = {"csv": csv_tables, "json": json_tables, "parquet": _parquet_tables}[file.kind]
-    for table in read(file, rows, dictionaries):
-        if file.language:
-            constant = pa.DictionaryArray.from_arrays(np.zeros(len(table), np.int32), [file.language])
-            table = table.append_column(file.language_column, constant if dictionaries else constant.cast(pa.string()))
-        yield table
+    with _decoded(file):
+        for table in read(file, rows, dictionaries):
+            if file.language:
+                constant = pa.DictionaryArray.from_arrays(np.zeros(len(table), np.int32), [file.language])
+                constant = constant if dictionaries else constant.cast(pa.string())
+                table = table.append_column(file.language_column, constant)
+            yield table
+
+
+@contextmanager
+def _decoded(file: DataFile) -> Iterator[None]:
+    """Name the file whose bytes are no text."""
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file.name}: {not_utf8(error)}.") from None
 
 
 def names_in(file: DataFile) -> dict[str, Any]:
@@ -51,10 +63,12 @@ def names_in(file: DataFile) -> dict[str, Any]:
             except ValueError:  # a type that `datasets` lacks, such as pandas' periods
                 schema = schema.set(i, field.with_type(pa.null()))
         return dict(datasets.Features.from_arrow_schema(schema))
-    if file.kind == "csv":
-        return dict.fromkeys(header_of(file, QUOTES[file.quoting or "minimal"])[0])
     found: dict[str, Any] = {}
-    for row in islice(json_rows(file), 1000):
+    with _decoded(file):
+        if file.kind == "csv":
+            return dict.fromkeys(header_of(file, QUOTES[file.quoting or "minimal"])[0])
+        rows = [*islice(json_rows(file), 1000)]
+    for row in rows:
         found |= {key: value for key, value in row.items() if value is not None or key not in found}
     return found
 

@@ -368,6 +368,11 @@ def _by_language(file: DataFile, row: Mapping[str, Any]) -> Iterator[dict[str, A
     texts = {}
     for name in file.texts:
         value = row.get(name) or {}
+        if not isinstance(value, dict):
+            raise ValueError(
+                f"{file.name}: The column {name!r} has texts by language in some rows, and {type(value).__name__} such "
+                f"as {str(value)[:40]!r} in others: write all rows in one way."
+            )
         if {*value} == {"language", "translation"}:
             value = dict(zip(value["language"], value["translation"], strict=True))
         texts[name] = value

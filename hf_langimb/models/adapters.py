@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 from transformers import PreTrainedModel
@@ -43,6 +43,8 @@ def problem_of(model: torch.nn.Module, rank: int) -> str | None:
             f"Expected a sequence-classification model, got {name}: load it with AutoModelForSequenceClassification "
             "(class weights per language need one label per text)."
         )
+    if isinstance(getattr(base, "config", None), Mapping):
+        return f"{name} has a dictionary as config, which Trainer takes for a configuration of Transformers: rename it."
     kind = getattr(getattr(base, "config", None), "problem_type", None)
     if kind not in (None, "single_label_classification"):
         return (
@@ -53,7 +55,7 @@ def problem_of(model: torch.nn.Module, rank: int) -> str | None:
         return "The model has one output, and the loss needs one for each label: load it with num_labels=2 or more."
     if rank and (base is not model or getattr(model, "_hf_peft_config_loaded", False)):
         return "lora_rank needs a model without adapters, got one with adapters: set lora_rank=0."
-    if rank and not _linear_layers(base):
+    if rank and not (isinstance(base, PreTrainedModel) and _linear_layers(base)):
         return (
             f"Found no linear layers to adapt in the encoder of {name}: set lora_rank=0, or add the adapters with PEFT "
             "before training."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -92,8 +92,8 @@ def stored_axes(model: Any) -> dict[str, Any] | None:
     """
     axes = (getattr(_active_adapter(model), "auto_mapping", None) or {}).get("langimb")
     if axes is None:
-        axes = getattr(getattr(model, "config", None), "langimb", None)
-    classes = getattr(getattr(model, "config", None), "num_labels", None)
+        axes = getattr(config_of(model), "langimb", None)
+    classes = getattr(config_of(model), "num_labels", None)
     return None if axes is None else _checked(axes, "The configuration of this model (langimb)", classes)
 
 
@@ -106,7 +106,7 @@ def _active_adapter(model: Any) -> Any:
 
 def store_axes(model: Any, axes: dict[str, Any] | None) -> None:
     """Write axes to the configuration of a model and of its adapters; None removes them."""
-    if (config := getattr(model, "config", None)) is not None:
+    if (config := config_of(model)) is not None:
         config.langimb = axes
         if axes is None:
             del config.langimb
@@ -114,6 +114,12 @@ def store_axes(model: Any, axes: dict[str, Any] | None) -> None:
         # of what PEFT loads again this alone may contain anything; it is read only where task_type is missing
         others = {key: value for key, value in (adapters.auto_mapping or {}).items() if key != "langimb"}
         adapters.auto_mapping = others | ({} if axes is None else {"langimb": axes}) or None
+
+
+def config_of(model: Any) -> Any:
+    """The configuration of a model of Transformers; None for a module without one, or with one of another kind."""
+    config = getattr(model, "config", None)
+    return config if hasattr(config, "id2label") else None
 
 
 def class_names(config: Any) -> list[str]:
@@ -149,28 +155,48 @@ def name_labels(config: Any, distribution: JointDistribution) -> str | None:
         ValueError: the configuration has some of the names for other classes, or integer labels may be ids or names.
     """
     named, labels = class_names(config), distribution.labels
-    ours, theirs = [folded(name) for name in named], [folded(label) for label in labels]
-    if all(isinstance(label, str) for label in labels):
-        if ours == theirs:
-            return None
-        if {*ours} & {*theirs}:
-            present, ids = ({name: i for i, name in enumerate(axis)} for axis in (named, labels))
-            order = f"dataset.align_labels_with_mapping({present}, column)"
-            raise ValueError(
-                f"The model's id2label has the classes {', '.join(named)}, the data have {', '.join(labels)}: "
-                f"{f'use {order}, or ' if {*ours} == {*theirs} else ''}load the model with label2id={ids}."
-            )
-        if not unnamed(named):
-            return f"The model keeps its names {', '.join(named)} for the labels {', '.join(labels)} of the data."
-        set_class_names(config, labels)
-        return None
-    used = [text for text, rows in zip(theirs, distribution.counts.sum(axis=0), strict=True) if rows]
-    if ours != theirs and {*used} <= {*ours}:
-        raise ValueError(
-            f"The model's id2label has the classes {', '.join(named)}, so that the labels {', '.join(used)} may be "
-            "names or class ids: use a ClassLabel, or load the model with other names."
+    spelling = spelling_of(named, labels)
+    ours, theirs = [spelling(name) for name in named], [spelling(label) for label in labels]
+    problem: str | None = None
+    if not all(isinstance(label, str) for label in labels):
+        used = [label for label, rows in zip(labels, distribution.counts.sum(axis=0), strict=True) if rows]
+        problem = names_or_ids(named, used)
+    elif ours != theirs and {*ours} & {*theirs}:
+        present, ids = ({name: i for i, name in enumerate(axis)} for axis in (named, labels))
+        order = f"dataset.align_labels_with_mapping({present}, column)"
+        problem = (
+            f"The model's id2label has the classes {', '.join(named)}, the data have {', '.join(labels)}: "
+            f"{f'use {order}, or ' if {*ours} == {*theirs} else ''}load the model with label2id={ids}."
         )
+    elif ours != theirs and not unnamed(named):
+        return f"The model keeps its names {', '.join(named)} for the labels {', '.join(labels)} of the data."
+    elif ours != theirs:
+        set_class_names(config, labels)
+    if problem:
+        raise ValueError(problem)
     return None
+
+
+def names_or_ids(named: Sequence[str], labels: Iterable[int]) -> str | None:
+    """Why integer labels may be the model's names for its classes, or their ids; None if they can only be ids."""
+    used = [str(label) for label in sorted(labels)]
+    ours = [folded(name) for name in named]
+    if not {*used} <= {*ours} or all(ours[int(label)] == label for label in used if 0 <= int(label) < len(ours)):
+        return None
+    return _unclear(named, used)
+
+
+def _unclear(named: Sequence[str], labels: Sequence[Any]) -> str:
+    """The message about labels that may be names or ids."""
+    return (
+        f"The model's id2label has the classes {', '.join(named)}, so that the labels {', '.join(map(str, labels))} "
+        "may be names or class ids: use a ClassLabel, or load the model with other names."
+    )
+
+
+def spelling_of(*axes: Sequence[Any]) -> Callable[[Any], str]:
+    """How names are compared: `folded`, or as they are where folded ones of an axis are no longer different."""
+    return folded if all(len({*map(folded, axis)}) == len(axis) for axis in axes) else str
 
 
 def folded(value: Any) -> str:
@@ -182,7 +208,7 @@ def folded(value: Any) -> str:
     return (bare if bare and whole_number(bare) is None else text).casefold()  # 1-2 is not 12
 
 
-def match_labels(dataset: Dataset, names: Sequence[str]) -> pa.Array:
+def match_labels(dataset: Dataset, names: Sequence[str], axes: dict[str, Any] | None = None) -> pa.Array:
     """The label of each row by the model's name for it, string[N]; null where a row has none.
 
     All labels are names (case, spaces, - and _ do not matter; numbers, also whole floats, are compared by value), or
@@ -191,9 +217,10 @@ def match_labels(dataset: Dataset, names: Sequence[str]) -> pa.Array:
     Args:
         dataset: rows with a column `label`.
         names: what the model calls its classes, in their order.
+        axes: of the model; if it was trained on class ids, integers are ids.
 
     Raises:
-        ValueError: labels that the model does not have.
+        ValueError: labels that the model does not have, or that may be names or ids.
     """
     (column,) = arrow_columns(dataset, "label")
     if pa.types.is_nested(column.type):
@@ -206,13 +233,18 @@ def match_labels(dataset: Dataset, names: Sequence[str]) -> pa.Array:
     ids = dict(enumerate(names)) | {-1: None}  # among class ids, -1 is no label
     exact = {name: name for name in names}
     ways: list[tuple[Any, Any]] = [(exact, str), (spelled if len(spelled) == len(names) else {}, folded)]
-    ways.append((ids, whole_number))
+    of_ids = axes is not None and isinstance(axes["labels"][0], int) and not classes
+    of_ids = of_ids and pa.types.is_integer(column.dictionary.type)
+    ways.insert(0 if of_ids else len(ways), (ids, whole_number))
     lacking = []
     for known, key in ways:
         keys = [None if value is None else key(value) for value in given]
         pairs = zip(given, keys, strict=True)
         lacking.append([value for value, found in pairs if value is not None and found not in known])
         if not lacking[-1]:
+            used = {found for found in keys if found is not None} - {-1}
+            if known is ids and -1 in keys and ("-1" in spelled or (not of_ids and names_or_ids(names, used))):
+                break
             return pa.array([known.get(found) for found in keys], pa.string()).take(column.indices)
     unknown = sorted({str(value) or "''" for value in min(lacking, key=len)})
     advice = "rename them"
@@ -221,4 +253,6 @@ def match_labels(dataset: Dataset, names: Sequence[str]) -> pa.Array:
     raise ValueError(
         f"Labels {', '.join(unknown)} are not among those of the model, {', '.join(names)} (class ids 0 to "
         f"{len(names) - 1}): {advice}."
+        if unknown
+        else _unclear(names, given)
     )

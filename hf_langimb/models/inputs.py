@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -55,8 +55,20 @@ def most_tokens(model: Any) -> int | None:
 
 def has_position_table(model: Any) -> bool:
     """Whether a model has a vector for each position, so that longer rows are an error; else they are only unusual."""
+    return bool(_position_tables(model))
+
+
+def numbers_padding(model: Any) -> bool:
+    """Whether the positions of a model's table are counted from the first token on, be it padding or not."""
+    positions = getattr(base_model_of(model).config.get_text_config(), "max_position_embeddings", None)
+    of_mask = any("attention_mask" in inspect.signature(one.forward).parameters for one in _position_tables(model))
+    return bool(positions) and has_position_table(model) and most_tokens(model) == positions and not of_mask
+
+
+def _position_tables(model: Any) -> list[Any]:
+    """The modules with a vector for each position."""
     modules = base_model_of(model).named_modules()
-    return any(re.search(r"(pos|wpe)[^.]*$", name) for name, one in modules if hasattr(one, "padding_idx"))
+    return [one for name, one in modules if hasattr(one, "padding_idx") and re.search(r"(pos|wpe)[^.]*$", name)]
 
 
 def longest_input(tokenizer: Any, model: Any) -> int | None:
@@ -67,13 +79,22 @@ def longest_input(tokenizer: Any, model: Any) -> int | None:
 
 def logits_of(outputs: Any, classes: int | None = None) -> torch.Tensor:
     """The logits among a model's outputs: by name, else the first tensor with rows and a column for each class."""
-    if isinstance(outputs, Mapping):
+    if isinstance(outputs, Mapping) and "logits" in outputs:
         return outputs["logits"]
     if hasattr(outputs, "logits"):
         return outputs.logits
-    tensors = [one for one in outputs if isinstance(one, torch.Tensor) and one.dim()]
+    found = outputs if isinstance(outputs, Sequence) else ()
+    tensors = [one for one in found if isinstance(one, torch.Tensor) and one.dim()]
     tables = [one for one in tensors if one.dim() == 2]
-    return next((one for one in tables if one.shape[1] == classes), (tables or tensors)[0])
+    fitting = [one for one in tables if one.shape[1] == classes]
+    if not tensors or len(fitting) > 1:
+        content = f" with {sorted(outputs)}" if isinstance(outputs, Mapping) else ""
+        content = f" with {len(fitting)} tensors that could be the logits" if fitting else content
+        raise ValueError(
+            "Expected the model to return a ModelOutput, a dictionary with 'logits' or a tuple with the logits, got "
+            f"{type(outputs).__name__}{content}."
+        )
+    return (fitting or tables or tensors)[0]
 
 
 def class_logits(logits: torch.Tensor) -> torch.Tensor:

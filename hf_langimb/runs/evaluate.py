@@ -32,7 +32,7 @@ from hf_langimb.hub.push import publish_evaluation, require_login
 from hf_langimb.hub.repository import Head, is_of_model, safe_files
 from hf_langimb.measures.attribution.difference import base_values, token_sums
 from hf_langimb.measures.attribution.store import AttributionStore
-from hf_langimb.models.axes import match_labels, read_axes, set_class_names, unnamed
+from hf_langimb.models.axes import match_labels, read_axes, set_class_names, stored_axes, unnamed
 from hf_langimb.models.inputs import longest_input
 from hf_langimb.models.loading import ADAPTER_FILE, Trained, tokenize
 from hf_langimb.results.folder import EVALUATED, RunFolder, model_files
@@ -139,7 +139,8 @@ def _test_rows(options: Namespace, trained: Trained, rows: Dataset) -> Dataset:
         set_class_names(config, labels)
     require_columns(rows, {"language": "language", "label": "label"})
     columns = find_text_columns(rows, options.text_column)
-    rows = rows.remove_columns("label").add_column("label", match_labels(rows, trained.names))
+    matched = match_labels(rows, trained.names, stored_axes(trained.model))
+    rows = rows.remove_columns("label").add_column("label", matched)
     id_column = "id" if "id" in rows.column_names else None
     spec = DataSpec(options.dataset, text_columns=columns, id_column=id_column, drop_null=options.drop_null)
     return spec.standardized(rows, label_names=trained.names)

@@ -17,8 +17,15 @@ from transformers.trainer_utils import default_compute_objective, has_length
 from hf_langimb.counts.columns import class_label_names, first_row, is_transformed
 from hf_langimb.counts.distribution import JointDistribution
 from hf_langimb.models.adapters import base_model_of, head_parameters
-from hf_langimb.models.axes import IGNORED_LABEL, folded, unnamed
-from hf_langimb.models.inputs import has_position_table, most_tokens, takes_last_token, token_types_of
+from hf_langimb.models.axes import IGNORED_LABEL, config_of, folded, names_or_ids, spelling_of, unnamed
+from hf_langimb.models.inputs import (
+    has_position_table,
+    most_tokens,
+    numbers_padding,
+    reads,
+    takes_last_token,
+    token_types_of,
+)
 
 COUNTED_ROWS = 1_000_000  # of a data set without a length
 GIVE_COUNTS = "pass its counts as distribution=, or set class_weighting='none'"
@@ -34,6 +41,7 @@ def count_for_model(
     label_names: Sequence[str],
     given: JointDistribution | None = None,
     trained: JointDistribution | None = None,
+    names: Sequence[str] = (),
 ) -> JointDistribution:
     """Count a data set with a language and a label column on all classes (outputs) of a model.
 
@@ -45,6 +53,7 @@ def count_for_model(
         label_names: columns that the Trainer uses as label, before `label`, `labels` and `label_ids`.
         given: its counts, where they are known; the data set is not read.
         trained: counts of the training data, whose class ids must mean the same.
+        names: the model's, of its classes.
 
     Raises:
         ValueError: columns are missing or contain nulls, labels are not class ids of this model, or a stream has too
@@ -55,17 +64,16 @@ def count_for_model(
             column = _label_column(dataset, language_column, label_names)
             counted = JointDistribution.from_dataset(_limited(dataset), language_column, column)
             named = class_label_names(dataset, column) is not None
-            if not has_length(dataset) and (counted.rows > COUNTED_ROWS or first_row(dataset) is None):
-                what = (
-                    "has no length and more than" if counted.rows > COUNTED_ROWS else "can be read only once, and has"
-                )
-                raise ValueError(f"it {what} {min(counted.rows, COUNTED_ROWS):,} rows: {GIVE_COUNTS}.")
+            endless = not has_length(dataset) and counted.rows > COUNTED_ROWS
+            if endless or (not has_length(dataset) and first_row(dataset) is None):
+                what = f"has no length and more than {COUNTED_ROWS:,} rows" if endless else "can be read only once"
+                raise ValueError(f"it {what}: {GIVE_COUNTS}.")
         else:
             column, counted, named = "label", given, all(isinstance(label, str) for label in given.labels)
             trained = given  # of this data set
         if classes is None:
             classes = len(trained.labels) if trained else _needed(counted, named)
-        problem = _misfit(counted.labels, named, classes, column, all_used=name == "train_dataset")
+        problem = _misfit(counted.labels, named, classes, column, names, all_used=name == "train_dataset")
         if not problem:
             counted = counted if named else _on_all_classes(counted, classes)
             if trained is not None:
@@ -109,9 +117,11 @@ def _label_column(dataset: Any, language_column: str, label_names: Sequence[str]
     return found[0]
 
 
-def _misfit(names: Sequence[Any], named: bool, classes: int, column: str, all_used: bool) -> str | None:
+def _misfit(
+    axis: Sequence[Any], named: bool, classes: int, column: str, names: Sequence[str], all_used: bool
+) -> str | None:
     """How the sorted labels of a column, or the names of its ClassLabel, differ from the outputs of a model."""
-    labels = [label for label in names if label != IGNORED_LABEL]
+    labels = [label for label in axis if label != IGNORED_LABEL]
     if named:
         fits, found = len(labels) == classes, f"{len(labels)} classes ({', '.join(labels)})"
         advice = f"load the model with num_labels={len(labels)}"
@@ -128,6 +138,8 @@ def _misfit(names: Sequence[Any], named: bool, classes: int, column: str, all_us
         advice = f"use dataset.class_encode_column({column!r}), cast the column to int64, or use predict without labels"
     if fits:
         return None
+    if not named and labels and _is_id(labels[0]) and (problem := names_or_ids(names, labels)):
+        return problem
     return f"The model has outputs for labels 0 to {classes - 1}, but the column {column!r} has {found}: {advice}."
 
 
@@ -184,6 +196,17 @@ def fit_inputs(trainer: Any) -> str | None:
             config.pad_token_id = pad_id  # as `Trainer` does when training starts
         elif config.pad_token_id is None and several:
             return f"{type(base).__name__} finds the last token of a row by its padding: set model.config.pad_token_id."
+    attended = "attention_mask" in getattr(tokenizer, "model_input_names", ["attention_mask"])
+    shifts = getattr(tokenizer, "padding_side", "right") == "left" and numbers_padding(base)
+    if several and (shifts or not attended) and reads(base, "attention_mask"):
+        trainer.say_once(
+            f"Outputs depend on the padding of a batch: {type(tokenizer).__name__} "
+            + (
+                "pads on the left, where this model counts positions: set tokenizer.padding_side='right'."
+                if shifts
+                else "makes no attention_mask: add it to tokenizer.model_input_names."
+            )
+        )
     known, most = token_types_of(base), (has_position_table(base) and most_tokens(base)) or math.inf
     evaluated = trainer.eval_dataset if isinstance(trainer.eval_dataset, dict) else {"": trainer.eval_dataset}
     for dataset in (trainer.train_dataset, *evaluated.values()):
@@ -225,7 +248,8 @@ def _longest_and_highest(dataset: Any, most: float, known: float) -> tuple[int, 
 def optimized(model: Any, args: Any) -> tuple[Any, ...]:
     """The parameters that an optimizer trains, and its settings: with others it is made again."""
     trained = (id(parameter) for parameter in model.parameters() if parameter.requires_grad)
-    return (*trained, args.optim, args.optim_args, args.learning_rate, args.head_learning_rate, args.weight_decay)
+    rates = args.learning_rate, args.head_learning_rate, args.weight_decay
+    return (*trained, args.optim, args.optim_args, *rates, args.adam_beta1, args.adam_beta2, args.adam_epsilon)
 
 
 def objective(metrics: dict[str, float]) -> float:
@@ -254,11 +278,14 @@ def other_ids(dataset: Any, language_column: str, trained: JointDistribution, na
         if unnamed(names) or not {*map(folded, names)} & {*map(folded, class_label_names(dataset, label) or ())}
         else [names]
     )
+    if getattr((getattr(dataset, "features", None) or {}).get(label), "dtype", None) == "string":
+        return f"its column {label!r} has strings, expected class ids: use dataset.class_encode_column({label!r})."
     for purpose, column, expected in (
         ("language", language_column, trained.languages),
         *(("label", label, one) for one in (trained.labels, *known)),
     ):
-        found, spelling = class_label_names(dataset, column), folded if purpose == "label" else str
+        found = class_label_names(dataset, column)
+        spelling = spelling_of(expected, found or ()) if purpose == "label" else str
         start = [spelling(name) for name in (found or ())[: len(expected)]]
         if found and isinstance(expected[0], str) and start != [spelling(name) for name in expected]:
             ids = {entry: i for i, entry in enumerate(expected)}
@@ -267,6 +294,34 @@ def other_ids(dataset: Any, language_column: str, trained: JointDistribution, na
                 f"{', '.join(expected)} as in train_dataset: use dataset.align_labels_with_mapping({ids}, column)."
             )
     return None
+
+
+def problem_of_collator(collator: Any, language_column: str, counts: JointDistribution | None) -> str | None:
+    """Why a given `DataCollatorWithLanguage` does not number languages as the weights do; None if it does."""
+    if collator.language_column != language_column:
+        return (
+            f"data_collator reads the language from {collator.language_column!r}, and language_column is "
+            f"{language_column!r}: make them the same."
+        )
+    if counts is not None and collator.languages != counts.languages:
+        return (
+            f"data_collator numbers the languages {', '.join(collator.languages)}, expected "
+            f"{', '.join(counts.languages)} as in the weights: leave data_collator out, or use that order."
+        )
+    return None
+
+
+def problem_of_numerals(
+    dataset: Any, names: Sequence[str], trained: JointDistribution | None, labels: Any
+) -> str | None:
+    """Why the labels of evaluated rows, float64[N], may be the model's names or class ids; None if they are ids.
+
+    They are ids where a ClassLabel, or integer labels in training, say so.
+    """
+    declared = any(class_label_names(dataset, column) for column in ("label", "labels", "label_ids"))
+    if declared or not names or (trained is not None and not isinstance(trained.labels[0], str)):
+        return None
+    return names_or_ids(names, {int(label) for label in labels.unique().tolist()} - {IGNORED_LABEL})
 
 
 def problem_of_selection(metric: str | None, name: str, unseen_rows: int, rows: int) -> str | None:
@@ -302,6 +357,12 @@ def problem_of_parts(trainer: Any, optimizer: Any) -> str | None:
     """Why a Trainer's arguments, model, tokenizer and given optimizer do not work together, and what to do; or None."""
     args = trainer.args
     base, head = base_model_of(trainer.model), list(head_parameters(trainer.model))
+    kind = type(getattr(base, "config", None)).__name__
+    if config_of(base) is None and kind != "NoneType" and trainer.processing_class is not None:
+        return (
+            f"{type(base).__name__} has a {kind} as config, which Trainer takes for a configuration of Transformers: "
+            "rename it, or leave processing_class out."
+        )
     frozen = base is not trainer.model and head and not any(parameter.requires_grad for parameter in head)
     if args.n_gpu > 1:
         return (

@@ -13,7 +13,7 @@ from transformers.trainer_utils import has_length
 from hf_langimb.counts.columns import class_label_names
 from hf_langimb.counts.distribution import JointDistribution
 from hf_langimb.counts.weighting import cell_weights
-from hf_langimb.models.axes import name_labels, stored_axes
+from hf_langimb.models.axes import class_names, config_of, name_labels, stored_axes
 from hf_langimb.training.checks import count_for_model, count_unseen, problem_of_selection, selecting_datasets
 
 
@@ -69,7 +69,7 @@ def name_uncounted(trainer: Any) -> str | None:
 
 def _classes(trainer: Any) -> int | None:
     """Number of the model's outputs; None where it does not say."""
-    return getattr(getattr(trainer.model, "config", None), "num_labels", None)
+    return getattr(config_of(trainer.model), "num_labels", None)
 
 
 def _count(trainer: Any) -> tuple[JointDistribution | None, np.ndarray | None, bool]:
@@ -80,7 +80,8 @@ def _count(trainer: Any) -> tuple[JointDistribution | None, np.ndarray | None, b
     """
     args, data, evaluated = trainer.args, trainer.train_dataset, trainer.eval_dataset
     columns = partial(count_for_model, language_column=args.language_column, label_names=trainer.label_names)
-    count = partial(columns, classes=_classes(trainer))
+    config = config_of(trainer.model)
+    count = partial(columns, classes=_classes(trainer), names=() if config is None else class_names(config))
     given_with, given = trainer.given_counts
     given = given if data is given_with else None
     if given is None and data is not None and args.class_weighting == "none" and not has_length(data):
@@ -109,7 +110,7 @@ def _count(trainer: Any) -> tuple[JointDistribution | None, np.ndarray | None, b
             "trained with it."
         )
     trainer.say_once("No class weights are recorded in the model's configuration: eval_loss is the plain loss.")
-    counted, config = count(first, "eval_dataset"), getattr(trainer.model, "config", None)
-    if hasattr(config, "id2label") and not isinstance(counted.labels[0], str):
+    counted = count(first, "eval_dataset")
+    if config is not None and not isinstance(counted.labels[0], str):
         name_labels(config, counted)  # are they names?
     return counted, np.ones(counted.counts.shape), False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from transformers import PreTrainedModel
 from transformers.trainer_utils import EvalLoopOutput, has_length
 
+from hf_langimb.counts.columns import is_transformed
 from hf_langimb.counts.distribution import JointDistribution
 from hf_langimb.files import write_json
 from hf_langimb.models.adapters import add_lora, head_parameters, problem_of
@@ -18,6 +20,7 @@ from hf_langimb.models.axes import (
     IGNORED_LABEL,
     axes_of,
     class_names,
+    config_of,
     name_labels,
     store_axes,
     stored_axes,
@@ -30,18 +33,20 @@ from hf_langimb.training.checks import (
     objective,
     optimized,
     other_ids,
+    problem_of_collator,
+    problem_of_numerals,
     problem_of_parts,
     problem_of_selection,
 )
 from hf_langimb.training.collator import DataCollatorWithLanguage
 from hf_langimb.training.counting import Counted, count_again, name_uncounted
-from hf_langimb.training.publishing import PublishingTrainer
+from hf_langimb.training.resuming import ResumingTrainer
 from hf_langimb.training.sampler import ShuffledBatches
 
 logger = logging.getLogger(__name__)
 
 
-class LangImbTrainer(PublishingTrainer):
+class LangImbTrainer(ResumingTrainer):
     """Trains a sequence classifier whose loss knows the language of each row (arXiv 2402.13016).
 
     The loss of an optimizer step is the sum over its rows of w[language, label] * CE, divided by the number of rows in
@@ -113,7 +118,7 @@ class LangImbTrainer(PublishingTrainer):
         if self.train_dataset is None:
             return
         counts, weights = self._present()[:2]
-        config, self._axes = getattr(self.model, "config", None), None
+        config, self._axes = config_of(self.model), None
         if counts is None or weights is None:
             self.say_once(
                 "The training data have no length and are not counted, so the checkpoint will not record languages, "
@@ -141,11 +146,8 @@ class LangImbTrainer(PublishingTrainer):
                 language_column=self.args.language_column,
                 collator=self._inner_collator,
             )
-        elif counts is not None and (numbered := self.data_collator.languages) != counts.languages:
-            raise ValueError(
-                f"data_collator numbers the languages {', '.join(numbered)}, expected {', '.join(counts.languages)} as "
-                "in the weights: leave data_collator out, or use that order."
-            )
+        elif problem := problem_of_collator(self.data_collator, self.args.language_column, counts):
+            raise ValueError(problem)
 
     def say_once(self, sentence: str) -> None:
         """Warn once."""
@@ -181,6 +183,8 @@ class LangImbTrainer(PublishingTrainer):
             self.model_wrapped = self.model.to(self.args.device)
         if self._own_optimizer is not None and self._made_for != optimized(self.model, self.args):
             self.optimizer = self._own_optimizer = None
+        if not hasattr(self.train_dataset, "_fingerprint") or is_transformed(self.train_dataset):
+            self._counted = None  # rows may have changed in place
         self._fit_together()
         self._loss_parts.zero_()
         return super().get_train_dataloader()
@@ -237,10 +241,10 @@ class LangImbTrainer(PublishingTrainer):
 
     def _set_signature_columns_if_needed(self) -> None:
         """`Trainer`'s columns, and the language, which would be dropped silently."""
+        if self.args.language_column not in (self._signature_columns or ()):
+            self._signature_columns: Any = None  # language_column has changed
         super()._set_signature_columns_if_needed()
-        for column in (self.args.language_column, "language_ids"):
-            if column not in self._signature_columns:
-                self._signature_columns.append(column)
+        self._signature_columns += {self.args.language_column, "language_ids"} - {*self._signature_columns}
 
     # The loss
 
@@ -266,8 +270,8 @@ class LangImbTrainer(PublishingTrainer):
             labels = inputs.pop("labels")
             inputs = losses.append_masked_row(inputs, self.processing_class, **mask) | {"labels": labels}
         found = super().compute_loss(model, inputs, *args, **kwargs)
-        if isinstance(found, tuple) and isinstance(found[1], tuple) and logits_of(found[1]) is found[1][0]:
-            return found[0], (None, *found[1])  # `Trainer` takes the first of a tuple for a loss
+        if isinstance(found, tuple) and not isinstance(found[1], Mapping):  # what `Trainer` cannot evaluate
+            return found[0], {"logits": logits_of(found[1], None if self.weights is None else self.weights.shape[1])}
         return found
 
     def _draw_mask(self, inputs: dict[str, torch.Tensor]) -> dict[str, int] | None:
@@ -334,18 +338,18 @@ class LangImbTrainer(PublishingTrainer):
             ValueError: class ids mean other languages or labels than in training.
         """
         dataset = getattr(dataloader.dataset, "dataset", dataloader.dataset)  # a stream's, in several processes
-        known, prefix, config = self._present(), metric_key_prefix, getattr(self.model, "config", None)
-        names = class_names(config) if hasattr(config, "id2label") else ()
-        problem = (
-            other_ids(dataset, self.args.language_column, known.distribution, names) if known.distribution else None
-        )
-        if problem:
+        known, prefix, config = self._present(), metric_key_prefix, config_of(self.model)
+        names = () if config is None else class_names(config)
+        if known.distribution and (problem := other_ids(dataset, self.args.language_column, known.distribution, names)):
             raise ValueError(f"{prefix}_dataset: {problem}")
         self._evaluated_rows = []
         output = super().evaluation_loop(dataloader, *args, metric_key_prefix=prefix, **kwargs)
         if not self._evaluated_rows:
             return output
-        rows, dataset = torch.cat(self._evaluated_rows), dataloader.dataset
+        rows = torch.cat(self._evaluated_rows)
+        if problem := problem_of_numerals(dataset, names, known.distribution, rows[:, 3]):
+            raise ValueError(f"{prefix}_dataset: {problem}")
+        dataset = dataloader.dataset
         if has_length(dataset) and not self.args.dataloader_drop_last and len(rows) != len(dataset):
             raise ValueError(
                 f"{prefix}_dataset: data_collator returned {len(rows):,} rows of {len(dataset):,}: to be evaluated, "

@@ -3,8 +3,8 @@
 python tests/benchmarks/training_step.py TREE OTHER_TREE [REPEATS]
 
 Each tree is a checkout. Its measurements run in their own processes, interleaved; prints JSON with medians and ratios.
-On a CPU the model is tiny and CPU seconds are measured; where there is a GPU, a BERT of base size trains in bf16 on rows
-of 128 tokens, and the time on the clock is measured. "stock" is `Trainer` of Transformers.
+On a CPU the model is tiny and CPU seconds are measured; where there is a GPU, a BERT of base size trains in bf16 on
+rows of 128 tokens, and the time on the clock is measured. "stock" is `Trainer` of Transformers.
 """
 
 import json

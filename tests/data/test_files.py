@@ -552,3 +552,120 @@ def test_texts_of_configurations_may_be_keyed_by_language(tmp_path):
 
 def test_numbers_are_written_in_ascii():
     assert typed({"1", "\uff11"}, "csv") == {"1": "1", "\uff11": "\uff11"}
+
+
+# Splits, configurations and labels that differ
+
+
+def split_files(folder, suffix, **splits):
+    folder.mkdir(exist_ok=True)
+    for split, columns in splits.items():
+        frame = pd.DataFrame(columns)
+        frame.to_csv(folder / f"{split}.csv", index=False) if suffix == "csv" else frame.to_parquet(
+            folder / f"{split}.parquet"
+        )
+    return str(folder)
+
+
+TEXTS = {"text": ["a", "b", "c"], "language": ["en", "fr", "fr"]}
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_a_split_without_labels_is_left_out_and_can_be_read_alone(tmp_path, suffix, caplog):
+    name = split_files(tmp_path / "d", suffix, train=TEXTS | {"label": [0, 1, 1]}, test=TEXTS)
+    (table,) = DataSpec(name).counts().values()
+    assert table.counts.tolist() == [[1, 0], [0, 2]] and "no column 'label' in test: left out" in caplog.text
+    assert DataSpec(name, split="train").counts()["train"] == table
+    assert list(DataSpec(name).read()) == ["train"] and DataSpec(name).rows()["label"] == [0, 1, 1]
+    assert DataSpec(name, split="train").read()["label"] == [0, 1, 1]
+    assert sorted(DataSpec(name, split="test").rows().column_names) == ["language", "text"]
+    assert DataSpec(name, split="test").texts()["text"] == ["a", "b", "c"]
+    with pytest.raises(ValueError, match="a label column 'label', found columns"):
+        DataSpec(name, split="test").counts()
+
+
+@pytest.mark.parametrize("labels", [([0, 1, 1], ["0", "1", "1"]), (["0", "1", "1"], [0, 1, 1])])
+def test_parquet_files_whose_labels_differ_in_type(tmp_path, labels):
+    (tmp_path / "d").mkdir()
+    for name, values in zip("ab", labels, strict=True):
+        pd.DataFrame(TEXTS | {"label": values}).to_parquet(tmp_path / "d" / f"{name}.parquet")
+    zero, one = sorted({*labels[0]})
+    assert counted(DataSpec(str(tmp_path / "d"), split="train")) == {"en": {zero: 2}, "fr": {one: 4}}
+
+
+def test_class_id_minus_one_is_no_label(tmp_path):
+    """As in test splits whose labels are kept back."""
+    features = Features(text=Value("string"), language=Value("string"), label=ClassLabel(names=["x", "y"]))
+    rows = Dataset.from_dict(TEXTS | {"label": [0, -1, 1]}, features=features)
+    rows.to_parquet(tmp_path / "one.parquet")
+    rows.save_to_disk(tmp_path / "saved")
+    for name in ("one.parquet", "saved"):
+        spec = DataSpec(str(tmp_path / name))
+        (table,) = spec.counts().values()
+        assert table.counts.tolist() == [[1, 0], [0, 1]] and table.null_labels == {"fr": 1}
+        with pytest.raises(ValueError, match="-1"):
+            spec.standardized(spec._one_split(None))
+        spec = replace(spec, drop_null=True)
+        assert spec.standardized(spec._one_split(None))["label"][:] == [0, 1]
+    rows.map(lambda row: {"label": -1}).to_parquet(tmp_path / "none.parquet")
+    with pytest.raises(ValueError, match="The label column has 3 null entries of 3"):
+        DataSpec(str(tmp_path / "none.parquet")).counts()
+
+
+@pytest.mark.parametrize("split", ["train[1:]", "train[:2]", "train[:1]+train[2:]"])
+def test_parts_of_a_split_are_audited_as_they_are_read(tmp_path, split):
+    name = split_files(tmp_path / "d", "csv", train=TEXTS | {"label": [0, 1, 1]}, test=TEXTS | {"label": [1, 1, 0]})
+    spec = DataSpec(name, split=split)
+    table = spec.counts()[split]
+    assert table.rows == 2 and table.languages == tuple(sorted({*spec.read()["language"]}))
+
+
+def test_not_a_number_is_null(tmp_path):
+    arrow = pa.table({"text": ["a", "b"], "language": ["en", "fr"], "label": [1.0, float("nan")]})
+    pq.write_table(arrow, tmp_path / "one.parquet")
+    (table,) = DataSpec(str(tmp_path / "one.parquet")).counts().values()
+    assert (table.labels, table.null_labels) == ((1,), {"fr": 1})
+    assert DataSpec(str(tmp_path / "one.parquet"), drop_null=True).rows()["text"] == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("files", "settings", "message"),
+    [
+        ({"a.jsonl": '{"text": "a", "label": 1}\n'}, {}, "Expected a language column 'language', found columns"),
+        ({"a.jsonl": '{"text": "a", "language": "fr"}\n'}, {}, "Expected a label column 'label', found columns"),
+        ({"a.jsonl": '{"lang": "fr", "label": 1}\n'}, {"language_column": "lag"}, "Expected a language column 'lag'"),
+        (
+            {"a.jsonl": '{"text": {"en": "a", "fr": "b"}, "label": 1}\n' * 1000 + '{"text": "c", "label": 1}\n'},
+            {},
+            "a.jsonl: The column 'text' has texts by language in some rows, and str such as 'c' in others",
+        ),
+        ({"fr.csv": "text,lang,label\na,en,1\n"}, {}, "Expected a language column 'language', found columns"),
+        (
+            {"b.csv": b"text,language,label\n\xe9t\xe9,fr,1\n", "a.csv": "text,language,label\na,fr,1\n"},
+            {},
+            "b.csv: not UTF-8",
+        ),
+        ({"a.csv": "text,language,label\na,fr,1\n"}, {"config_names": ["default", "default"]}, "'default' more than"),
+    ],
+)
+def test_what_is_missing_or_mixed_is_named(tmp_path, files, settings, message):
+    (tmp_path / "d").mkdir()
+    for name, content in files.items():
+        (tmp_path / "d" / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(ValueError, match=message):
+        DataSpec(str(tmp_path / "d"), **settings).counts()
+
+
+def test_flags_that_a_data_set_cannot_follow_are_refused(tmp_path):
+    Dataset.from_dict(TEXTS | {"label": [0, 1, 1]}).save_to_disk(tmp_path / "saved")
+    for settings in ({"language_from": "folder"}, {"separator": ";"}, {"quoting": "none"}):
+        for way in ("counts", "read", "rows"):
+            with pytest.raises(ValueError, match=r"a saved data set is read as it was saved: leave --.* out"):
+                getattr(DataSpec(str(tmp_path / "saved"), **settings), way)()
+
+
+def test_rows_without_a_language_are_refused_and_file_names_may_be_upper_case(tmp_path):
+    (tmp_path / "ROWS.CSV").write_text("text,language,label\na,fr,1\nb,,1\n")
+    with pytest.raises(ValueError, match=r"The language column has 1 null entries of 2.*--drop-null"):
+        DataSpec(str(tmp_path / "ROWS.CSV")).rows()
+    assert DataSpec(str(tmp_path / "ROWS.CSV"), drop_null=True).rows()["language"] == ["fr"]

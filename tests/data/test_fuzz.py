@@ -220,12 +220,14 @@ def compare(table, spec, times, cells, languages, labels, complete):
     assert found == {cell: n * times for cell, n in cells.items()}
     nulls = {language: n * times for language, n in labels.items()}
     assert (table.null_languages, dict(table.null_labels)) == (languages * times, nulls)
+    texts = replace(spec, drop_null=True).texts()  # of the probe
     rows, trained = spec.rows(), spec.standardized(spec._one_split(None))
     assert len(rows) == len(trained) == complete * times
     pairs = Counter(zip(rows["language"], rows["label"], strict=True))
     names = map(trained.features["label"].int2str, trained["label"])
     assert Counter(zip(trained["language"], names, strict=True)) == {(a, str(b)): n for (a, b), n in pairs.items()}
     assert {*pairs} <= {*found}
+    assert {*rows["language"]} <= {*texts["language"]} and len(texts) >= len(rows)
 
 
 def test_every_file_is_read_as_its_writer_knows_or_refused_in_one_sentence(capfd):

@@ -219,7 +219,7 @@ def test_the_best_checkpoint_must_be_intact_and_is_found_in_a_moved_folder(work,
     assert bytes_of(tmp_path / "new") == bytes_of(whole)
 
 
-PARTS = [".config.yaml.4711", "start.part/model.safetensors", ".results.json.2", ".lock"]
+PARTS = [".config.yaml.4711", "config.part", "start.part/model.safetensors", ".results.json.2", ".lock"]
 OF_STEPS = ["checkpoint-3/optimizer.pt", ".tmpAbC123", ".predictions.parquet.1", ".checksums.json.7"]
 OF_STEPS = [f"balanced/seed-0/{name}" for name in OF_STEPS]
 OF_STEPS += ["attributions/balanced-seed-0/.tokens-00000.parquet.99", "figures/.probe.svg.17"]

@@ -31,7 +31,7 @@ from hf_langimb.measures.attribution.store import (
     working,
     write_shard,
 )
-from hf_langimb.models.axes import class_names, match_labels
+from hf_langimb.models.axes import class_names, match_labels, stored_axes
 from hf_langimb.models.inputs import longest_input, most_tokens, reading_whole_rows
 
 logger = logging.getLogger(__name__)
@@ -108,7 +108,8 @@ def attribute(
             dataset = dataset.remove_columns(column).add_column(column, named)
     names = class_names(model.config)
     if "label" in dataset.column_names:
-        dataset = dataset.remove_columns("label").add_column("label", match_labels(dataset, names))
+        labels = match_labels(dataset, names, stored_axes(model))
+        dataset = dataset.remove_columns("label").add_column("label", labels)
     if max_length is None:
         settings["max_length"] = longest_input(tokenizer, model)
     lengths, data_hash, truncated = _measure_rows(tokenizer, dataset, columns, settings["max_length"])

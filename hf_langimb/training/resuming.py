@@ -1,0 +1,48 @@
+"""Trainings that go on from a checkpoint: with the adapters and learning rates that it was trained with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hf_langimb.files import read_json
+from hf_langimb.models.adapters import base_model_of
+from hf_langimb.training.publishing import PublishingTrainer
+
+
+class ResumingTrainer(PublishingTrainer):
+    """Refuses a checkpoint of other arguments, which `Trainer` would ignore or fail on in the middle of loading."""
+
+    lr_scheduler: Any
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
+        """`Trainer`'s, for adapters of the same rank."""
+        path = Path(resume_from_checkpoint, "adapter_config.json")
+        found = read_json(path, "choose another checkpoint").get("r", 0) if path.is_file() else 0
+        given_adapters = not self.args.lora_rank and base_model_of(self.model) is not self.model
+        if Path(resume_from_checkpoint).is_dir() and found != self.args.lora_rank and not given_adapters:
+            raise ValueError(
+                f"{resume_from_checkpoint} was trained with lora_rank={found}, got {self.args.lora_rank}: use the same "
+                "rank, or begin a new training."
+            )
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """`Trainer`'s, for the same learning rates: those of the checkpoint would be used in silence."""
+        path = Path(checkpoint or "", "scheduler.pt")
+        expected = getattr(self.lr_scheduler, "base_lrs", None)
+        if checkpoint and expected and path.is_file():
+            found = torch.load(path, weights_only=True).get("base_lrs", expected)
+            if sorted({*found}) != sorted({*expected}):
+                raise ValueError(
+                    f"{checkpoint} was trained with learning rates {_listed(found)}, got {_listed(expected)}: use the "
+                    "same learning_rate and head_learning_rate, or begin a new training."
+                )
+        super()._load_optimizer_and_scheduler(checkpoint)
+
+
+def _listed(rates: list[float]) -> str:
+    """Different rates."""
+    return " and ".join(f"{rate:g}" for rate in dict.fromkeys(rates))
