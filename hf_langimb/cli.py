@@ -170,7 +170,7 @@ def _parser() -> ArgumentParser:
         return command
 
     json_flag: dict[str, Any] = {"action": "store_true", "help": "print only JSON"}
-    run_folder: dict[str, Any] = {"metavar": "RUN", "help": "run folder of a recipe, or Hub id of a model of one"}
+    run_folder: dict[str, Any] = {"metavar": "RUN", "help": "run folder of a recipe, or Hub id of a model from one"}
 
     command = add(audit, "do labels depend on language in a data set?")
     add_data_flags(command)
@@ -183,9 +183,9 @@ def _parser() -> ArgumentParser:
     flag = command.add_argument
     flag("model", metavar="MODEL", help="Hub id or folder of an encoder, classifier or adapter")
     add_data_flags(command)
-    flag("--rows", type=int, default=1000, help="first rows of each language, 0 for all (default: %(default)s)")
+    flag("--rows", type=int, default=1000, help="use the first N rows of each language; 0: all (default: %(default)s)")
     flag("--pooling", choices=POOLINGS, help="default: cls (--protocol code: pooler for BERT)")
-    flag("--layer", type=_number_or("all"), default=-1, help="0 the embeddings, -1 the last (default), or all")
+    flag("--layer", type=_number_or("all"), default=-1, help="0: embeddings, -1: last layer (default), or all")
     protocols = "text: as in the paper (default); code: as in its code (C = 1e-4, pooler for BERT, first text only)"
     flag("--protocol", choices=PROTOCOLS, default="text", help=protocols)
     flag("--figure", type=_picture, metavar="FILE", help="draw accuracy by layer (.svg, .png or .pdf)")
@@ -196,7 +196,7 @@ def _parser() -> ArgumentParser:
     flag("model", metavar="MODEL", help="Hub id or folder of a classifier or adapter")
     add_data_flags(command)
     flag("--output-dir", required=True, metavar="DIR", help="output folder; a rerun continues it")
-    flag("--rows", type=int, default=0, help="first rows of each language, 0 for all (default)")
+    flag("--rows", type=int, default=0, help="use the first N rows of each language; 0: all (default)")
     flag("--method", choices=METHODS, default="owen", help="default: %(default)s (as shap for texts)")
     flag("--masking", choices=MASKINGS, default="ids", help="default: %(default)s; string: as shap masks texts")
     budget = "evaluations per example, or full (default: %(default)s)"

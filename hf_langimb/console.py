@@ -26,7 +26,7 @@ def with_dashes(argument: str) -> str:
     return flag.replace("_", "-") + equals + value
 
 
-RESUMES = "interrupted; the same command continues after the finished steps"
+RESUMES = "interrupted; run the same command again to continue after the finished steps"
 
 
 def hidden() -> bool:

@@ -87,7 +87,7 @@ def _sentence(file: Path | None, reason: str) -> str:
     if file is None:
         return (
             f"A file could not be written ({reason}): free space in the output folder and in the cache ({_cache()}; "
-            "HF_HOME names another), then run the same command again."
+            "set HF_HOME to move it), then run the same command again."
         )
     file = file.with_name(re.sub(r"^\.(.+)\.\d+$", r"\1", file.name))  # the one that `replacing` writes
     advice, cache = "free space on its disk or make it writable, then run the same command again", _cache()
@@ -185,7 +185,7 @@ def _acquire(folder: Path, advice: str) -> int:
         except BlockingIOError:
             holder = os.read(lock, 300).decode(errors="replace") or "just started"
             os.close(lock)
-            raise ValueError(f"another process ({holder}) is running in {folder}: {advice}.") from None
+            raise ValueError(f"another process ({holder}) is using {folder}: {advice}.") from None
         except (ImportError, OSError) as error:
             logger.warning("%s cannot be locked (%s): run one process in it at a time.", folder, error)
         with suppress(FileNotFoundError):
@@ -266,7 +266,7 @@ def check_model(folder: Path) -> bool:
     recorded = read_record(folder).get(MODEL, {})
     if not are_there(folder, recorded):
         missing = next(name for name in recorded if not (folder / name).is_file())
-        raise ValueError(f"{folder / missing} is missing: run the recipe again, which makes it again.")
+        raise ValueError(f"{folder / missing} is missing: run the recipe again to recreate it.")
     return bool(recorded)
 
 

@@ -109,7 +109,7 @@ def test_splits_one_by_one_or_one_alone(tmp_path, langimb, audit):
     assert [line for line in out.splitlines() if line.startswith("## ")] == ["## train", "## test"]
     assert out.count("Next: ") == 2
     for split in ("dev", ""):
-        expected = f"langimb: {folder}: Expected the split {split!r}, found train, test: name one with split.\n"
+        expected = f"langimb: {folder}: Expected the split {split!r}, found train, test: choose one with split.\n"
         assert langimb("audit", folder, "--split", split) == (1, "", expected)
 
 
@@ -145,7 +145,7 @@ def test_flags_of_files_and_what_is_said_about_them(tmp_path, langimb, caplog):
     code, out, _ = langimb("audit", tmp_path / "data", *flags, "--json")
     found = json.loads(out)
     assert (code, found["languages"], found["labels"], found["null_labels"]) == (0, ["am", "ha"], [1, 2], {"ha": 1})
-    assert caplog.text.count("the language is taken from the folder (am, ha).") == 1
+    assert caplog.text.count("the language is taken from the folder names (am, ha).") == 1
     code, out, _ = langimb("audit", tmp_path / "data", *flags)
     assert "Rows without a label, not counted: ha 1.\n" in out
     (tmp_path / "rows.csv").write_text("language,label\nfr,a\n,b\n,a\n")
@@ -195,7 +195,7 @@ Cells: rows, share of the language. KL, TV: divergence and total variation from 
 
 - mutual information: 0.126 bits, 7.9 % of the label's entropy (chance alone: 0.0012 on average)
 - Cramér's V: 0.408, bias-corrected 0.406 (0 independent, 1 determined)
-- accuracy from language alone: 50.0 % (always the same label: 33.3 %)
+- accuracy from language alone: 50.0 % (always predicting the same label: 33.3 %)
 - effective sample size under class_weighting 'per_language': 81.8 % (982 rows)
 
 Class weights, per_language
@@ -229,8 +229,8 @@ CANNOT = ": labels cannot depend on language here"
         ),
         (
             {"en": (800, 100, 100), "fr": (500, 400, 100)},
-            "labels depend on language: 0.095 bits; knowing only the language scores no more than always the same "
-            "label (65.0 %)",
+            "labels depend on language: 0.095 bits; knowing only the language scores no more than always "
+            "predicting the same label (65.0 %)",
             "class_weighting='independence'",
         ),
         (

@@ -131,7 +131,7 @@ def test_a_folder_without_records_is_continued_and_says_so(tmp_path, caplog):
     folder = shutil.copytree(RUN, tmp_path / "run")
     recipe = parse_recipe("xnli", RECIPES, ["--config", str(FIXTURES / "old.yaml"), "--output_dir", str(folder)])
     run(recipe)
-    assert "was begun by an earlier version: its finished steps are kept and recorded now" in caplog.text
+    assert "was started by an earlier version: its finished steps are kept and now recorded" in caplog.text
     records = {path.parent.relative_to(folder).as_posix() for path in folder.rglob("checksums.json")}
     assert records == {"start", *(f"{setup}/seed-{seed}" for setup, seed in MODELS)}
     weights = folder / "balanced" / "seed-1" / "model.safetensors"

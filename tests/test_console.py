@@ -35,7 +35,11 @@ def test_bars_are_for_those_who_look_on(monkeypatch, bert_tokenizer, tiny_bert, 
         (ValueError("no such\n  file \x1b[2J"), 1, "xnli.py: no such file [2J\n"),
         (KeyError("weights"), 1, "xnli.py: KeyError: 'weights' (LANGIMB_DEBUG=1 shows the traceback)\n"),
         (AssertionError(), 1, "xnli.py: AssertionError: (LANGIMB_DEBUG=1 shows the traceback)\n"),
-        (KeyboardInterrupt(), 130, "xnli.py: interrupted; the same command continues after the finished steps\n"),
+        (
+            KeyboardInterrupt(),
+            130,
+            "xnli.py: interrupted; run the same command again to continue after the finished steps\n",
+        ),
     ],
 )
 def test_a_program_ends_without_a_traceback_unless_it_is_asked_for(capsys, monkeypatch, error, code, said):

@@ -49,7 +49,7 @@ def encode_column(column: Any, name: str) -> tuple[tuple[Any, ...], np.ndarray]:
     kind = array.type.value_type if pa.types.is_dictionary(array.type) else array.type
     if array.null_count:
         problem = (
-            f"has {array.null_count:,} null entries of {len(array):,}; every row needs one. Fill them in or filter "
+            f"has {array.null_count:,} null entries of {len(array):,}; every row needs a value. Fill them in or filter "
             "these rows out (commands: --drop-null)."
         )
     elif pa.types.is_nested(kind):

@@ -212,7 +212,7 @@ def whole_counts(counts: Any) -> Counts:
     wrong = ~(np.isfinite(table) & (table >= 0) & (table == np.floor(table)))
     if wrong.any():
         advice = " (hf_langimb.allocate turns shares into counts)" if table.ndim else ""
-        raise ValueError(f"Counts of rows must be whole numbers from 0 up, got {table[wrong][0]}{advice}.")
+        raise ValueError(f"Counts of rows must be whole numbers of 0 or more, got {table[wrong][0]}{advice}.")
     return table.astype(np.int64)
 
 

@@ -15,7 +15,7 @@ def add_data_flags(parser: ArgumentParser) -> None:
     column = {"metavar": "COLUMN"}
     several: dict[str, Any] = {"nargs": "+", "default": []}
     flag("dataset", metavar="DATASET", help="Hub id, folder, or a .parquet, .csv, .tsv, .json or .jsonl file")
-    configurations = "configurations of the data set; of several, each is one language (write them after DATASET)"
+    configurations = "configurations of the data set; if several, one for each language (write them after DATASET)"
     flag("--config-name", **several, action="extend", metavar="NAME", help=configurations)
     flag("--split", help="one split (default: all of them for audit, else test or train)")
     flag(
@@ -23,7 +23,7 @@ def add_data_flags(parser: ArgumentParser) -> None:
     )
     flag("--label-column", **column, default="label", help="default: %(default)s")
     flag("--text-column", **column, **several, help="one, or two for a pair (not used by audit)")
-    flag("--id-column", **column, help="has one value for translations of one text (not used by audit)")
+    flag("--id-column", **column, help="has the same value for all translations of a text (not used by audit)")
     source = "take the language from folder names, file names or the keys of {language: text} (default: automatic)"
     flag("--language-from", choices=("folder", "file", "key"), help=source)
     quotes = "quotes in CSV files enclose fields (minimal) or are part of the text (none); default: detected"

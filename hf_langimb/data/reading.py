@@ -57,9 +57,9 @@ def _reason(error: BaseException, path: Path) -> str:
         error = error.__cause__ or error
     differing = isinstance(error, datasets.table.CastError | datasets.exceptions.DatasetGenerationCastError)
     if differing or re.search("does not exist in schema|No match for FieldRef|is not in list", str(error)):
-        return "its files have different columns: pass one of the files."
+        return "its files have different columns: pass a single file."
     if unknown := re.match(r'Unknown split "(.*?)"\. Should be one of \[(.*)\]', str(error)):
-        return f"Expected the split {unknown[1]!r}, found {unknown[2].replace(chr(39), '')}: name one with split."
+        return f"Expected the split {unknown[1]!r}, found {unknown[2].replace(chr(39), '')}: choose one with split."
     if isinstance(error, StopIteration) or re.search("corresponds to no data|BatchSize must be", str(error)):
         return "No rows to read: the data set is empty."
     if isinstance(error, RecursionError):
@@ -84,7 +84,7 @@ def pick(splits: Mapping[str, T], split: str | None) -> T:
     named = next(iter(usual), None) if split is None else split
     if named is None or named not in splits:
         wanted = "one split" if split is None else f"the split {split!r}"
-        raise ValueError(f"Expected {wanted}, found {', '.join(map(str, splits))}: name one with split.")
+        raise ValueError(f"Expected {wanted}, found {', '.join(map(str, splits))}: choose one with split.")
     return splits[named]
 
 

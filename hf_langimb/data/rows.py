@@ -36,7 +36,7 @@ def find_text_columns(dataset: Dataset, text_columns: Sequence[str] = (), **othe
         for column, texts in zip(columns, arrow_columns(dataset, *columns), strict=True):
             if texts.null_count:
                 problem = (
-                    f"The text column {column!r} has {texts.null_count:,} null entries: remove these (--drop-null)."
+                    f"The text column {column!r} has {texts.null_count:,} null entries: drop such rows (--drop-null)."
                 )
             elif len(texts) and not (pa.types.is_string(texts.type) or pa.types.is_large_string(texts.type)):
                 problem = f"The text column {column!r} has values of type {texts.type}, expected strings."

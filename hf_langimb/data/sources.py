@@ -164,13 +164,13 @@ def _languages(spec: DataSpec, builder: Any, files: list[DataFile], texts: dict[
         return [""] * len(files)
     found = None if how == "key" else languages_of([file.path for file in files], str(root), how)
     if found is None and how:
-        where = "texts that are {language: text}" if how == "key" else f"each {how} to be named like its language"
+        where = "texts that are {language: text}" if how == "key" else f"{how}s named after their languages"
         raise ValueError(f"Expected {where}, found none: leave --language-from out, or add a language column.")
     if found is None:
         return None
     names = sorted({*found[1]})
     more = ", ..." if len(names) > 5 else ""
-    say_once(f"{spec.name}: the language is taken from the {found[0]} ({', '.join(names[:5])}{more}).")
+    say_once(f"{spec.name}: the language is taken from the {found[0]} names ({', '.join(names[:5])}{more}).")
     return found[1]
 
 

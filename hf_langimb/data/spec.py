@@ -42,7 +42,7 @@ class DataSpec:
     Args:
         name: Hub id, folder (also of `save_to_disk`), or path of a .parquet, .csv, .tsv, .jsonl or .json file (also
             .gz). Of text files text, language and id are read as strings, and labels as integers if all of them are
-            whole numbers (also 1.0), else as strings. An empty field of a csv file is null, and no word is.
+            whole numbers (also 1.0), else as strings. An empty CSV field is null; words such as NA are not.
         config_names: configurations to read. If there are several, each is one language: rows without a column
             `language` (as in `facebook/xnli`) get the configuration's name as their language, and a column `row` with
             their position in it, which identifies the translations of a text if the configurations are parallel.
@@ -211,7 +211,7 @@ class DataSpec:
                         f"The {'label' if labels else 'language'} column has {labels or languages:,} null entries of "
                         f"{labels + languages:,}: no row of split {empty[0]!r} has both a language and a label."
                     )
-                say_once(f"{self.name}: no row of {', '.join(empty)} has both a language and a label: left out.")
+                say_once(f"{self.name}: {', '.join(empty)} left out: no row has both a language and a label.")
                 counted = {split: table for split, table in counted.items() if split not in empty}
             if kind:  # a label is typed by those of all splits
                 names = typed({label for table in counted.values() for label in table.labels}, kind)
@@ -317,7 +317,7 @@ class DataSpec:
             languages: the first of these that is there is the language column, instead of `language_column`.
         """
         if first is not None and first < 1:
-            raise ValueError(f"Expected 1 row of each language or more, got {first}.")
+            raise ValueError(f"Expected at least 1 row of each language, got {first}.")
         if first and len(self.config_names) > 1 and not self.drop_null:
             builders = {config: self._builder(config, languages) for config in self._configurations()}
             streams = {config: builder.as_streaming_dataset() for config, builder in builders.items()}

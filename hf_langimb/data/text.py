@@ -242,8 +242,8 @@ def _quote_of(file: DataFile) -> str | bool:
         say_once(f"{file.name}: read with --quoting none, because its quotes are part of the text.")
         return False
     if fault or not unquoted:
-        reason = fault or f"line {line} ends within quotes, but every row fits without them too"
-        raise ValueError(f"{file.name}: {reason}: choose --quoting minimal (quotes enclose fields) or none (are text).")
+        reason = fault or f"line {line} ends within quotes, but all rows are also valid if quotes are plain text"
+        raise ValueError(f"{file.name}: {reason}: choose --quoting minimal (quoted fields) or none (quotes are text).")
     return '"'
 
 

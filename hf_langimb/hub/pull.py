@@ -74,7 +74,7 @@ def load_run(
     elif path.is_dir():
         run = read_results(path)
         if setup is None and len(run["setups"]) > 1:
-            raise ValueError(f"{path} is a run of several setups: choose setup= among {', '.join(run['setups'])}.")
+            raise ValueError(f"{path} is a run of several setups: set setup= to one of {', '.join(run['setups'])}.")
         setup = setup or next(iter(run["setups"]))
         folder = RunFolder(path).model(setup, measured(run, setup, seed)[0])
     else:
@@ -190,7 +190,7 @@ def _fetch(repo_id: str, revision: str | None, token: str | None, cache_dir: str
                     (folder / name).unlink(missing_ok=True)
                 if not damaged:
                     break
-            problem = "arrived damaged twice (its checksum differs): it was removed; try again, over another network"
+            problem = "was damaged in two downloads (its checksum differs) and was removed: try another network"
             if revision != head.oid and not damaged:
                 with suppress(OSError):  # the client finds a branch offline by this file, and writes none for a commit
                     write_text(folder.parents[1] / "refs" / (revision or "main"), head.oid)

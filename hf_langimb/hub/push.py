@@ -160,7 +160,7 @@ def _model(run: RunFolder, results: Results, setup: str, made: str, options: dic
             )
     if not of_run or not (trained.names == results["labels"] or unnamed(trained.names)):
         problem = (
-            f"and {run.path / FILE_NAME} are of different runs: {AXES_FILE} or config.json has other languages or "
+            f"and {run.path / FILE_NAME} belong to different runs: {AXES_FILE} or config.json has other languages or "
             "labels, or is missing. Remove the model and run the recipe again"
         )
     if not logits.isfinite().all():
@@ -176,7 +176,7 @@ def _model(run: RunFolder, results: Results, setup: str, made: str, options: dic
 def _model_files(folder: Path) -> Files:
     """Weights, configuration and tokenizer of a model's folder; no pickles, no checkpoints."""
     if not folder.is_dir():
-        raise ValueError(f"Expected a trained model at {folder}, found none: run the recipe again, which trains it.")
+        raise ValueError(f"Expected a trained model at {folder}, found none: run the recipe again to train it.")
     files = {path.name: path for path in folder.glob("*") if path.is_file() and OURS.fullmatch(path.name)}
     safe = safe_files(str(folder), files)
     return {name: files[name] for name in safe if name != "config.json" or ADAPTER_FILE not in files}
@@ -272,5 +272,5 @@ def require_login(repo_id: str, token: str | None = None, own: bool = True) -> N
     if user.get("auth", {}).get("accessToken", {}).get("role") == "read":
         names = set()
     if not names or (own and repo_id.partition("/")[0] not in names):
-        where = f"only in {', '.join(sorted(names))}" if names else "nowhere, it is read-only"
+        where = f"only in {', '.join(sorted(names))}" if names else "nowhere (it is read-only)"
         raise ValueError(f"This token cannot publish {repo_id}: it can write {where}. Use another token.")

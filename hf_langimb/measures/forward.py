@@ -97,7 +97,7 @@ def _in_batches(
     columns = dataset.select_columns(sorted({*names, "input_ids"})).with_format(None)[:]
     lengths = np.array([len(ids) for ids in columns["input_ids"]])
     if (empty := np.flatnonzero(lengths == 0)).size:
-        raise ValueError(f"Row {empty[0]} has no tokens: its text is empty. Filter such rows out ({empty.size:,}).")
+        raise ValueError(f"Row {empty[0]} has no tokens: its text is empty. Remove such rows ({empty.size:,} found).")
     if max(map(max, columns.get("token_type_ids", [[0]]))) >= token_types_of(part):
         columns.pop("token_type_ids", None)
     if reads(part, "attention_mask") and "attention_mask" not in columns:

@@ -130,9 +130,9 @@ def join_by_id(predictions: pa.Table, ids: Sequence[Any], languages: Sequence[An
     if (missing := np.flatnonzero(places < 0)).size:
         found = f"none for {missing.size:,} (first: id {ids[int(missing[0])]}, language {languages[int(missing[0])]})"
     elif differing := np.count_nonzero(np.asarray(joined["label"]) != np.asarray(labels[:])):
-        found = f"{differing:,} rows with another label than when they were predicted"
+        found = f"{differing:,} rows whose label has changed since the prediction"
     if found:
-        raise ValueError(f"Expected predictions for each of {len(places):,} rows, got {found}: they are of other data.")
+        raise ValueError(f"Expected predictions for each of {len(places):,} rows, got {found}: the data differ.")
     return joined
 
 

@@ -81,15 +81,15 @@ def probe_languages(
         problem = f"C must be above 0, folds and shuffles must be 2 or more, got {found}."
     elif len(axis) < 2 or apart.min() < 2:
         single = ", ".join(axis[i] for i in np.flatnonzero(apart < 2))
-        found = f"only {', '.join(axis)}" if len(axis) < 2 else f"one of {single}"
-        needs = f"two {'rows' if groups is None else 'groups of rows'} of each language and two languages or more"
+        found = f"only {', '.join(axis)}" if len(axis) < 2 else f"only one of {single}"
+        needs = f"at least two languages with two {'rows' if groups is None else 'groups of rows'} each"
         problem = f"A language probe needs {needs}, got {found}: add rows, or leave such languages out."
     elif table.ndim != 2 or len(table) != len(target):
         problem = f"Expected features of shape [{len(target)}, H] for {len(target)} languages, got {list(table.shape)}."
     elif not np.isfinite(table).all():
         problem = "Features contain NaN or infinity: probe a model with finite weights."
     elif not (splits := _splits(target.tobytes(), group_ids.tobytes(), int(min(folds, apart.min())), seed)):
-        problem = "No split into folds leaves every language in the rows to fit: add more groups of rows."
+        problem = "No split into folds has every language in each training part: add more groups of rows."
     if problem:
         raise ValueError(problem)
     from threadpoolctl import threadpool_limits

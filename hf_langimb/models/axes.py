@@ -165,7 +165,7 @@ def name_labels(config: Any, distribution: JointDistribution) -> str | None:
         present, ids = ({name: i for i, name in enumerate(axis)} for axis in (named, labels))
         order = f"dataset.align_labels_with_mapping({present}, column)"
         problem = (
-            f"The model's id2label has the classes {', '.join(named)}, the data have {', '.join(labels)}: "
+            f"The model's id2label has the classes {', '.join(named)}, but the data have {', '.join(labels)}: "
             f"{f'use {order}, or ' if {*ours} == {*theirs} else ''}load the model with label2id={ids}."
         )
     elif ours != theirs and not unnamed(named):
@@ -189,8 +189,8 @@ def names_or_ids(named: Sequence[str], labels: Iterable[int]) -> str | None:
 def _unclear(named: Sequence[str], labels: Sequence[Any]) -> str:
     """The message about labels that may be names or ids."""
     return (
-        f"The model's id2label has the classes {', '.join(named)}, so that the labels {', '.join(map(str, labels))} "
-        "may be names or class ids: use a ClassLabel, or load the model with other names."
+        f"The model's id2label has the classes {', '.join(named)}, so the labels {', '.join(map(str, labels))} "
+        "may be class names or class ids: use a ClassLabel, or load the model with other class names."
     )
 
 
@@ -249,7 +249,7 @@ def match_labels(dataset: Dataset, names: Sequence[str], axes: dict[str, Any] | 
     unknown = sorted({str(value) or "''" for value in min(lacking, key=len)})
     advice = "rename them"
     if unnamed(names):
-        advice += ", or say what the model's classes are (id2label in its config.json; --labels of evaluate.py)"
+        advice += ", or name the model's classes (id2label in its config.json; --labels of evaluate.py)"
     raise ValueError(
         f"Labels {', '.join(unknown)} are not among those of the model, {', '.join(names)} (class ids 0 to "
         f"{len(names) - 1}): {advice}."

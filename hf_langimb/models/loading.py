@@ -86,12 +86,12 @@ def loading(shown: str) -> Iterator[None]:
     except Exception as error:
         reason = re.sub(r"Bearer [^'\"]*", "Bearer ...", one_line(error) or type(error).__name__)
         if "ignore_mismatched_sizes" in reason:
-            reason = "weights have other shapes than expected (another config.json, or another number of classes)."
+            reason = "weights have unexpected shapes (its config.json is of another model or number of classes)."
         elif damaged := _damaged_file(Path(shown)):
             reason = f"{damaged} is damaged: save or download the model again ({reason})"
         reason = shorten(reason.partition("If this is a private repository")[0], 300, placeholder=" ...")
         raise ValueError(
-            f"Expected a model with its tokenizer at {shown!r} (Hub id or folder; of a run RUN/SETUP/seed-N): {reason}"
+            f"Expected a model with its tokenizer at {shown!r} (Hub id or folder; in a run: RUN/SETUP/seed-N): {reason}"
         ) from error
     finally:
         logging.set_verbosity(verbosity)
@@ -141,7 +141,7 @@ def _load_adapter(folder: Path, options: dict[str, Any]) -> Any:
     options = options | {"num_labels": len(axes["labels"]) if axes else _classes_of(folder)}
     config = read_json(folder / ADAPTER_FILE, "repair or replace it")
     if not isinstance(config, dict) or config.get("task_type") != "SEQ_CLS":
-        raise ValueError(f"{ADAPTER_FILE} is not of a sequence classifier (task_type SEQ_CLS).")
+        raise ValueError(f"{ADAPTER_FILE} does not describe a sequence classifier (task_type SEQ_CLS).")
     if (start := own_start(folder, str(config.get(BASE_MODEL)))) is not None:
         model = AutoModelForSequenceClassification.from_pretrained(start, **SAFE, **options)
         model = PeftModelForSequenceClassification.from_pretrained(model, folder)

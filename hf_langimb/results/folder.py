@@ -141,7 +141,7 @@ class RunFolder:
             with suppress(ValueError):
                 read_json(state, AGAIN)
                 files.record(state.parent, MODEL, model_files(state.parent))
-        logger.warning("%s was begun by an earlier version: its finished steps are kept and recorded now.", self.path)
+        logger.warning("%s was started by an earlier version: its finished steps are kept and now recorded.", self.path)
 
 
 def model_files(place: Path) -> list[str]:

@@ -157,7 +157,7 @@ def _sentences(folder: Path, results: Results) -> list[dict[str, Any]]:
     try:
         stores = [AttributionStore(path) for path in folders]
     except ValueError as error:
-        logger.warning("The page has no sentences: %s", error)
+        logger.warning("The page shows no example sentences: %s", error)
         return []
     tokens, examples = stores[0].tokens, stores[0].examples
     probabilities = np.array([stack(store.examples["p"]) for store in stores])  # [2, N, C]

@@ -71,10 +71,10 @@ def _parse(argv: Sequence[str] | None) -> Namespace:
     flag = parser.add_argument
     flag("model", metavar="MODEL", help="Hub id or folder of a classifier or adapter")
     add_data_flags(parser)
-    labels = "the model's classes in its order, where its configuration calls them LABEL_0, LABEL_1, ..."
+    labels = "names of the model's classes, in order, if its configuration calls them LABEL_0, LABEL_1, ..."
     flag("--labels", nargs="+", default=[], metavar="NAME", help=labels)
     flag("--output-dir", metavar="DIR", help="default: runs/evaluate-MODEL")
-    flag("--rows", type=int, default=0, help="first rows of each language, 0 for all (default)")
+    flag("--rows", type=int, default=0, help="use the first N rows of each language; 0: all (default)")
     explained = "rows whose tokens are attributed; 0 none, -1 all (default: %(default)s)"
     flag("--explain-rows", type=int, default=60, help=explained)
     flag("--batch-size", type=int, default=32, help="rows per device in a forward pass (default: %(default)s)")
@@ -99,7 +99,7 @@ def check_up(options: Namespace) -> tuple[Path, Results]:
             raise ValueError(f"{name} must be {least} or more, got {value}.")
     if options.push_to_hub:
         if Path(options.model).is_dir():
-            raise ValueError(f"--push_to_hub writes to the repository of MODEL, got the folder {options.model}.")
+            raise ValueError(f"--push_to_hub needs a Hub id as MODEL, got the folder {options.model}.")
         on_main(lambda: require_login(options.model, own=False))
     rows = data_spec(options).rows(options.rows or None)
     folder = RunFolder(Path(options.output_dir or f"runs/evaluate-{file_name(Path(options.model).name)}"))
@@ -126,7 +126,7 @@ def _test_rows(options: Namespace, trained: Trained, rows: Dataset) -> Dataset:
     kind, tokenizer = config.problem_type, type(trained.tokenizer).__name__
     problem = ""
     if kind == "regression" or (kind == "multi_label_classification" and config.num_labels > 1):
-        problem = f"has problem_type {kind!r}, but each text has one label: choose a classifier of single labels"
+        problem = f"has problem_type {kind!r}, but each text has one label: choose a single-label classifier"
     elif options.explain_rows and not trained.tokenizer.is_fast:
         problem = f"has a slow tokenizer ({tokenizer}), and attributions need a fast one: add --explain-rows 0"
     elif labels and not len({*labels}) == len(labels) == len(own):

@@ -121,10 +121,10 @@ def _begin(recipe: Recipe, folder: RunFolder, models: Sequence[Path]) -> int:
     places = [*models, *([folder.start] if recipe.data.model_name_or_path == "mini_bert" else [])]
     done = [is_done(place, MODEL) for place in places]
     if not all(done) and any(before[key] != batch[key] for key in batch):
-        words = "(processes: {processes}, total batch: {total_batch} rows)"
+        words = "{processes} process(es) and a total batch of {total_batch} rows"
         raise ValueError(
-            f"{folder.path} was begun with {words.format_map(before)}, got {words.format_map(batch)} for the trainings "
-            "that are still to do: start as many processes as before, or choose another --output_dir."
+            f"{folder.path} was run with {words.format_map(before)}, got {words.format_map(batch)} for the remaining "
+            "trainings: start as many processes as before, or choose another --output_dir."
         )
     return int(before["processes"])
 

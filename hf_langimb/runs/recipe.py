@@ -32,7 +32,7 @@ class RecipeArguments:
     """Data, plans, model and measurements of a recipe."""
 
     dataset_name: str = HfArg(default="mini_xnli", help="mini_xnli (embedded), a Hub id, a folder or a file.")
-    config_names: list[str] = HfArg(default_factory=list, help="Configurations; of several, each is one language.")
+    config_names: list[str] = HfArg(default_factory=list, help="Configurations; if several, one for each language.")
     text_columns: list[str] = HfArg(default_factory=list, help="One text column, or two for a pair.")
     label_column: str = HfArg(default="label", help="Column of the label.")
     id_column: str | None = HfArg(default=None, help="Column with one value for all translations of a text.")
@@ -181,7 +181,7 @@ def _check_setup(name: Any, settings: Any, file: str, parser: HfArgumentParser) 
     common = {item.name for item in fields(RecipeArguments)} | {"seed", "language_column", *NOT_IN_RESULTS}
     problem = ""
     if not isinstance(name, str) or not re.fullmatch(r"[a-z0-9_]+", name) or name in OWN_FOLDERS:
-        problem = f"a setup's name has the letters a-z, 0-9 and _ (not {', '.join(OWN_FOLDERS)}), got {name!r}"
+        problem = f"a setup name may contain only a-z, 0-9 and _ (and is not {', '.join(OWN_FOLDERS)}), got {name!r}"
     elif not isinstance(settings, dict):
         problem = f"expected a plan and training arguments, got {settings!r}"
     elif wrong := ", ".join(key for key in settings if key in common):

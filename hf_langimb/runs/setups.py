@@ -87,13 +87,13 @@ def _problems(
         optimizer([torch.nn.Parameter(torch.zeros(1))], **settings)
     except Exception as error:  # of an optimizer, any
         kind, reason = arguments.optim.value, one_line(error)
-        yield f"Check optim_args (NAME=VALUE, ...) and adam_*, {kind} cannot be made: {reason}"
+        yield f"The optimizer {kind} cannot be created ({reason}): check optim_args (NAME=VALUE, ...) and adam_*."
     if missing := {*arguments.report_to} - {"none", *get_available_reporting_integrations()}:
         trackers = ", ".join(sorted(missing))
         yield f"report_to names {trackers}, which is not installed: install it, or remove it from report_to."
     if twice := ", ".join(f"{key} to {values[key]!r}" for key in sorted(recipe.flags & values.keys())):
         yield (
-            f"Setup {name} sets {twice}, but the flag is given too: leave the flag out, or define a setup of your own "
+            f"Setup {name} sets {twice}, but the command line sets it too: remove the flag, or define your own setup "
             "in a YAML file."
         )
     known = [*data.plans, "natural"]

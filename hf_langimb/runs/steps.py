@@ -135,8 +135,8 @@ def _last_checkpoint(place: Path) -> str | None:
     best = {one: read_json(one / "trainer_state.json", AGAIN)["best_global_step"] for one in intact}
     usable = [one for one in intact if best[one] is None or place / f"checkpoint-{best[one]}" in intact]
     if usable != found:
-        names, goes_on = [one.name for one in found if one not in usable], usable[0].name if usable else "its start"
-        words = "%s: %s is damaged or incomplete, the training continues from %s."
+        names, goes_on = [one.name for one in found if one not in usable], usable[0].name if usable else "the start"
+        words = "%s: removing %s (damaged or incomplete); training continues from %s."
         logger.warning(words, place, ", ".join(names), goes_on)
     for checkpoint in {*found} - {*usable}:
         shutil.rmtree(checkpoint)

@@ -172,8 +172,8 @@ def problem_of_optimizer(optimizer: Any, model: Any) -> str | None:
         return None
     return (
         f"The given optimizer has {len(names) - len(wrong)} of {len(names)} trainable parameters in exactly one group, "
-        f"not {wrong[0]}: make it from the model that is trained (with lora_rank the adapters are added here: leave "
-        "optimizers out, or add them with PEFT before)."
+        f"but not {wrong[0]}: create it from the model that you train (lora_rank adds adapters only afterwards: leave "
+        "optimizers out, or add the adapters with PEFT first)."
     )
 
 
@@ -185,8 +185,8 @@ def fit_inputs(trainer: Any) -> str | None:
     pad_id = getattr(tokenizer, "pad_token_id", None)
     if pad_id is None and isinstance(collator.collator, DataCollatorWithPadding):
         return (
-            f"{type(tokenizer).__name__} has no padding token, and batches are padded: set tokenizer.pad_token = "
-            "tokenizer.eos_token (padding is masked, so that any token will do)."
+            f"{type(tokenizer).__name__} has no padding token, but batches are padded: set tokenizer.pad_token = "
+            "tokenizer.eos_token (padding is masked, so any token works)."
         )
     if not isinstance(base, PreTrainedModel):
         return None
@@ -213,12 +213,12 @@ def fit_inputs(trainer: Any) -> str | None:
         longest, highest = (0, 0) if not has_length(dataset) else _longest_and_highest(dataset, most, known)
         if longest > most:
             return (
-                f"The data have rows of up to {longest} tokens, the model reads {most}: tokenize with truncation=True, "
-                f"max_length={most}."
+                f"The data have rows of up to {longest} tokens, but the model reads {most}: tokenize with "
+                f"truncation=True, max_length={most}."
             )
         if 0 < known <= highest:
             return (
-                f"The data have token_type_ids up to {highest}, the model knows {known} (type_vocab_size): use "
+                f"The data have token_type_ids up to {highest}, but the model knows {known} (type_vocab_size): use "
                 "dataset.remove_columns('token_type_ids'), or tokenize with return_token_type_ids=False."
             )
     return None
@@ -306,7 +306,7 @@ def problem_of_collator(collator: Any, language_column: str, counts: JointDistri
     if counts is not None and collator.languages != counts.languages:
         return (
             f"data_collator numbers the languages {', '.join(collator.languages)}, expected "
-            f"{', '.join(counts.languages)} as in the weights: leave data_collator out, or use that order."
+            f"{', '.join(counts.languages)} as in the weights: leave data_collator out, or use their order."
         )
     return None
 
@@ -336,12 +336,12 @@ def problem_of_selection(metric: str | None, name: str, unseen_rows: int, rows: 
     if metric.removeprefix("eval_").removeprefix(f"{name}_") not in OWN_LOSSES:
         return (
             f"{unseen_rows:,} rows in a language or a cell (language, label) without training rows would count in "
-            f"{metric}: remove them, or select by eval_loss, which leaves them out."
+            f"{metric}: remove them, or set metric_for_best_model='eval_loss', which leaves them out."
         )
     if unseen_rows == rows:
         return (
             f"all of its {rows:,} rows are in a language or a cell (language, label) without training rows, so that no "
-            "loss can select the checkpoint: evaluate on others."
+            "loss can select the checkpoint: evaluate on other rows."
         )
     return None
 

@@ -26,7 +26,7 @@ class DataCollatorWithLanguage:
             that is not on it. Integers are class ids of that axis, unless the axis itself contains numbers. None: the
             languages are numbered as they appear.
         language_column: name of the column; rows without it give no `language_ids`.
-        collator: pads everything else; by default `DataCollatorWithPadding(tokenizer)`. It may drop, double or reorder
+        collator: pads everything else; by default `DataCollatorWithPadding(tokenizer)`. It may drop, repeat or reorder
             rows: their language ids stay with their labels.
 
     Raises:

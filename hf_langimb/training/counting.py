@@ -109,7 +109,7 @@ def _count(trainer: Any) -> tuple[JointDistribution | None, np.ndarray | None, b
             "LangImbTrainer learns languages and labels from data: pass train_dataset or eval_dataset, or a model "
             "trained with it."
         )
-    trainer.say_once("No class weights are recorded in the model's configuration: eval_loss is the plain loss.")
+    trainer.say_once("No class weights are recorded in the model's configuration: eval_loss is not weighted.")
     counted = count(first, "eval_dataset")
     if config is not None and not isinstance(counted.labels[0], str):
         name_labels(config, counted)  # are they names?

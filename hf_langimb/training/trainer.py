@@ -57,8 +57,8 @@ class LangImbTrainer(ResumingTrainer):
     a hyperparameter search, and after `trainer.args` or `trainer.train_dataset` has changed. A model that was trained
     with this class and is evaluated without a training set keeps the axes and weights that its checkpoint records.
 
-    Rows in a language or a (language, label) cell without training rows are in none of the losses of an evaluation, but
-    in `eval_unseen_rows` (their number) and `eval_unseen_plain_loss`.
+    Rows in a language or a (language, label) cell without training rows are left out of the evaluation losses and
+    reported in `eval_unseen_rows` (their number) and `eval_unseen_plain_loss`.
 
     Args:
         distribution: counts of `train_dataset`, which is then not read before training; needed for class weights of an
@@ -175,8 +175,8 @@ class LangImbTrainer(ResumingTrainer):
         if self.args.lora_rank != self._rank:
             if self._rank:
                 raise ValueError(
-                    f"This model has adapters of rank {self._rank}, lora_rank is {self.args.lora_rank} now: pass "
-                    "model_init, or make a new LangImbTrainer."
+                    f"This model has adapters of rank {self._rank}, but lora_rank is now {self.args.lora_rank}: pass "
+                    "model_init, or create a new LangImbTrainer."
                 )
             self.model = self._prepared(self.model)
         if self.accelerator.unwrap_model(self.model_wrapped, keep_torch_compile=False) is not self.model:
@@ -263,7 +263,7 @@ class LangImbTrainer(ResumingTrainer):
             )
         if self._language_ids is None:
             self._language_ids = torch.full_like(inputs["labels"], losses.NO_LANGUAGE)
-            self.say_once("The evaluated rows have no language: their loss is the plain loss.")
+            self.say_once("The evaluated rows have no language: their loss is not weighted.")
         mask = self._draw_mask(inputs) if training and self.args.masked_entropy_weight else None
         self._has_mask_row = mask is not None
         if mask is not None:
@@ -352,8 +352,8 @@ class LangImbTrainer(ResumingTrainer):
         dataset = dataloader.dataset
         if has_length(dataset) and not self.args.dataloader_drop_last and len(rows) != len(dataset):
             raise ValueError(
-                f"{prefix}_dataset: data_collator returned {len(rows):,} rows of {len(dataset):,}: to be evaluated, "
-                "each must be there once."
+                f"{prefix}_dataset: data_collator returned {len(rows):,} rows, expected {len(dataset):,}: it must "
+                "return every row exactly once in an evaluation."
             )
         means = losses.mean_losses(rows, known.trained)
         if known.distribution is None and (self.args.world_size > 1 or self.args.dataloader_num_workers):

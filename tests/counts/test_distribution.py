@@ -368,8 +368,8 @@ def test_bad_tables():
         (["en", "en"], "ab", TWICE, r"each name once.*languages \['en', 'en'\]"),
         (["en", "fr"], "aa", TWICE, r"each name once.*labels \['a', 'a'\]"),
         (["en", "en"], "ab", [[1, 2]], r"shape \(2, 2\)"),  # the language is counted once
-        (["en"], "ab", [[1, -2]], "whole numbers from 0 up, got -2"),
-        (["en"], "ab", [[0.5, 0.5]], "whole numbers from 0 up, got 0.5.*allocate"),
+        (["en"], "ab", [[1, -2]], "whole numbers of 0 or more, got -2"),
+        (["en"], "ab", [[0.5, 0.5]], "whole numbers of 0 or more, got 0.5.*allocate"),
         (["en"], "ab", [[1, np.nan]], "got nan"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -121,7 +121,7 @@ def test_plans_that_do_not_fit_say_which_cells_and_what_fits():
         ([[9, -1], [9, 9]], None, "-1 "),
         (quarters, None, "0.25 "),
     ):
-        with pytest.raises(ValueError, match=f"whole numbers from 0 up, got {found}"):
+        with pytest.raises(ValueError, match=f"whole numbers of 0 or more, got {found}"):
             allocate(available, quarters, size)
 
 
@@ -185,7 +185,7 @@ def test_bad_draws():
     for labels, counts, message in (
         ([0, 1, 0, 1], [[1, 1], [1, 2]], r"Cell \(fr, 1\) needs 2 rows, the source has 1"),
         ([0, 1, 0, 1], [[1, 1]], r"2 languages and 2 labels, .*got shape \(1, 2\)"),
-        ([0, 1, 0, 1], [[1, 1], [1, -1]], "whole numbers from 0 up, got -1"),
+        ([0, 1, 0, 1], [[1, 1], [1, -1]], "whole numbers of 0 or more, got -1"),
         ([0, 1, 0, 1], [[0.25, 0.25]] * 2, "got 0.25.*hf_langimb.allocate"),
         ([0, 1, 0], [[1, 1], [1, 1]], "found 4 in the language column, 3 in the label"),
         ([0], [[1], [1]], "found 4 in the language column, 1 in the label"),

@@ -192,7 +192,10 @@ def check(made):
         try:
             (table,) = spec.counts().values()
         except ValueError as error:
-            if writer not in BY_HAND and "but every row fits without them too: choose --quoting minimal" in str(error):
+            if (
+                writer not in BY_HAND
+                and "but all rows are also valid if quotes are plain text: choose --quoting minimal" in str(error)
+            ):
                 REFUSED["either way"] += 1  # without quotes the same bytes are other rows: only the writer knows
                 spec = replace(spec, quoting="minimal")
                 (table,) = spec.counts().values()

@@ -105,7 +105,7 @@ def test_parallel_configurations_keep_translations_together_and_a_language_colum
         (lambda folder: write(folder / "a.xlsx", "?"), "Expected a .parquet, .csv, .tsv, .jsonl, .json file, found"),
         (lambda folder: write(folder / "a.parquet", "no parquet"), "a.parquet: Parquet magic bytes not found"),
         (lambda folder: write(folder / "a.jsonl", '{"text": "a"}\n{"te'), "a.jsonl: JSON parse error"),
-        (lambda folder: two_tables(folder), "empty: its files have different columns: pass one of the files"),
+        (lambda folder: two_tables(folder), "empty: its files have different columns: pass a single file"),
     ],
 )
 def test_nothing_to_open(tmp_path, monkeypatch, make, message):
@@ -319,7 +319,7 @@ def test_what_cannot_be_standardized():
         ({}, {"text_columns": ["body"]}, "Expected a text column 'body'"),
         ({"label": [0, None, 1]}, {}, "label column has 1 null entries of 3"),
         ({"language": ["fr", None, None]}, {}, "language column has 2 null entries of 3"),
-        ({"text": ["un", None, "deux"]}, {}, "text column 'text' has 1 null entries: remove"),
+        ({"text": ["un", None, "deux"]}, {}, "text column 'text' has 1 null entries: drop"),
         ({"text": [1, 2, 3]}, {}, "text column 'text' has values of type int64, expected strings"),
         ({"label": [0.5, 1.0, 1.5]}, {}, "label column has values of type double"),
         ({"label": ["a", "b", "x"]}, {"label_names": ["a", "b"]}, r"Labels \['x'\] of column 'label' are not among"),
@@ -375,7 +375,7 @@ def test_pairs_and_splits(tmp_path):
     found = DataSpec(str(tmp_path / "both"), split="validation").texts()
     assert found.column_names == ["premise", "hypothesis", "language", "id"]
     DatasetDict(a=Dataset.from_dict(pairs), b=Dataset.from_dict(pairs)).save_to_disk(tmp_path / "others")
-    with pytest.raises(ValueError, match=r"others: Expected one split, found a, b: name one with split"):
+    with pytest.raises(ValueError, match=r"others: Expected one split, found a, b: choose one with split"):
         DataSpec(str(tmp_path / "others")).texts()
 
 

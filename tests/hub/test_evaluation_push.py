@@ -163,7 +163,7 @@ def test_labels_by_other_names(finished, texts, tmp_path, refuses):
     (model / "langimb.json").write_text(json.dumps({name: axes[name] for name in axes if name != "label_names"}))
     (model / "config.json").write_text(json.dumps(config | numbered))
     out = tmp_path / "out"
-    refuses(r"or say what the model's classes are .*--labels of evaluate.py", model, texts, "--output-dir", out)
+    refuses(r"or name the model's classes .*--labels of evaluate.py", model, texts, "--output-dir", out)
     wrong = "model has 3 classes: --labels needs a different name for each, got 2"
     refuses(wrong, model, texts, "--output-dir", out, "--labels", "a", "b")
     refuses("batch_size must be 1 or more, got 0", model, texts, "--output-dir", out, "--batch-size", "0")
@@ -218,7 +218,7 @@ def test_checkups_that_cannot_be(server, finished, texts, tmp_path, monkeypatch,
     for argv, message in (
         (["ann/nothing", texts], "ann/nothing does not exist, or is private"),
         ([model, unlabeled], "Expected a label column 'label'"),
-        ([model, texts, "--push-to-hub"], "writes to the repository of MODEL, got the folder"),
+        ([model, texts, "--push-to-hub"], "needs a Hub id as MODEL, got the folder"),
         ([model, texts, "--output-dir", tmp_path / "taken"], "contains files but no run"),
         ([model, tmp_path / "no.parquet"], "no.parquet"),
         ([tmp_path / "pickled", texts], "contains only pickled weights"),

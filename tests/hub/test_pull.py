@@ -53,7 +53,7 @@ def test_a_published_run_is_compared_and_shown(server, finished, tmp_path, capsy
 def test_a_run_folder_is_loaded_too(finished):
     assert load_run(finished, setup="weighted", seed=0).weights.max() > 1.5
     for wanted, message in (
-        ({}, "several setups: choose setup= among balanced, imbalanced"),
+        ({}, "several setups: set setup= to one of balanced, imbalanced"),
         ({"setup": "best"}, "no setup 'best': choose one of balanced"),
         ({"setup": "weighted", "seed": 3}, "Setup weighted has no seed 3: choose one of 0"),
     ):
@@ -194,7 +194,7 @@ def test_damaged_downloads(server, finished, monkeypatch):
         assert fault.hits == 1, "fetched again"
         shutil.rmtree(constants.HF_HUB_CACHE)
         server.corrupt(path=name, times=None)
-        refused("ann/one", f"{name} of ann/one arrived damaged twice .*: it was removed; try again")
+        refused("ann/one", f"{name} of ann/one was damaged in two downloads .* and was removed: try another")
         server.faults.clear()
         assert load_run("ann/one").languages == ["en", "fr"]
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)

@@ -168,7 +168,7 @@ def without_entries(text):
 
 
 NO_MODEL = r"Expected a model with its tokenizer at '.*{}'"
-OTHER_RUN = "are of different runs: langimb.json or config.json has other languages or labels, or is missing."
+OTHER_RUN = "belong to different runs: langimb.json or config.json has other languages or labels, or is missing."
 
 
 @pytest.mark.parametrize(

@@ -58,13 +58,13 @@ def test_bad_input(bert, explain, tmp_path):
         (rows(2), {"batch_tokens": 0}, "batch_tokens must be 1 or more, or None, got 0"),
         (rows(2), {"seed": None}, "seed must be 0 or more, got None"),
         (rows(2), {"method": "shapley", "budget_unit": "forwards"}, "is for method='owen' only"),
-        (rows(2, pair=True), {"masking": "string"}, "would make one text of a pair"),
+        (rows(2, pair=True), {"masking": "string"}, "would merge the two texts of a pair"),
         (rows(2).select([]), {}, "Expected a datasets.Dataset with rows to explain, got an empty one"),
         ([{"text": "a"}], {}, r"Expected a datasets.Dataset .*, got list"),
         (DatasetDict({"test": rows(2)}), {}, "got DatasetDict: name one split"),
         (Dataset.from_dict({"text": ["It rains.", None]}), {}, "has 1 null entries"),
         (rows(2, label=[0, 7]), {}, r"Labels 7 are not among .* LABEL_0, LABEL_1.* \(class ids 0 to 2\)"),
-        (rows(2, label=["x", "LABEL_0"]), {}, "Labels x are not among those of .* or say what the model's classes are"),
+        (rows(2, label=["x", "LABEL_0"]), {}, "Labels x are not among those of .* or name the model's classes"),
         (rows(2).rename_column("text", "body"), {}, "Found no text column"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -318,7 +318,7 @@ def test_the_command(tmp_path, capsys):
     for wrong, message in (
         (["--rows", "3"], "contains other attributions"),
         (["--label-column", "mark"], "Expected a label column 'mark'"),
-        (pair, "would make one text of a pair"),
+        (pair, "would merge the two texts of a pair"),
     ):
         assert main([*command, "--rows", "2", *wrong]) == 1
         error = capsys.readouterr().err

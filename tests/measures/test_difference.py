@@ -104,7 +104,7 @@ def test_what_cannot_be_compared(stores, tmp_path, bert_tokenizer, roberta_token
             cumulative_difference(other, stores["A"])
     nameless = texts.remove_columns("language")
     store = attribute(tiny_bert(), bert_tokenizer, nameless, out=tmp_path / "nameless", budget=60)
-    with pytest.raises(ValueError, match="need a column language"):
+    with pytest.raises(ValueError, match="need a language column"):
         cumulative_difference(store, AttributionStore(tmp_path / "nameless"))
     for thresholds in ([], [float("nan")], [-0.01], ["a"], None):
         message = r"thresholds must be one or more values of S, each 0 or above|could not convert string to float: 'a'"

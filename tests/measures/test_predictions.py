@@ -243,7 +243,7 @@ def test_predictions_are_joined_by_id_and_language():
     for ids, labels, message in (
         (["a", "x", "y"], [0, 1, 2], r"each of 3 rows, got none for 2 \(first: id x, language en\)"),
         (["a", "a", "b"], [0, 1, 1], r"got none for 1 \(first: id a"),
-        (["a", "b", "c"], [0, 2, 1], "each of 3 rows, got 2 rows with another label than when they were predicted"),
+        (["a", "b", "c"], [0, 2, 1], "each of 3 rows, got 2 rows whose label has changed since the prediction"),
     ):
         with pytest.raises(ValueError, match=message):
             join_by_id(table, ids, ["en"] * 3, labels)

@@ -94,7 +94,7 @@ def test_every_language_is_among_the_rows_to_fit_of_few_groups():
         result = probe_languages(noise(9), list("aaabbbccc"), groups=[0, 1, 2, 0, 0, 1, 1, 1, 2], seed=seed)
         assert result.bits_below_chance > -10
         assert 2 <= result.folds <= 5
-    with pytest.raises(ValueError, match="No split into folds leaves every language in the rows to fit"):
+    with pytest.raises(ValueError, match="No split into folds has every language in each training part"):
         probe_languages(noise(6), list("aabbcc"), groups=[0, 1, 0, 2, 1, 2], folds=2)
     for seed in range(4):
         assert 0 <= probe_languages(noise(4), ["en", "fr"] * 2, groups=[0, 0, 1, 1], seed=seed).control <= 1
@@ -124,8 +124,8 @@ RANGES = "C must be above 0, folds and shuffles must be 2 or more"
 
 def test_bad_input():
     for features, languages, settings, message in (
-        (noise(4), ["en"] * 4, {}, "two languages or more, got only en"),
-        (noise(4), ["en", "en", "en", "fr"], {}, "two rows of each language and two languages .*, got one of fr: add"),
+        (noise(4), ["en"] * 4, {}, "at least two languages .*, got only en"),
+        (noise(4), ["en", "en", "en", "fr"], {}, "at least two languages with two rows each, got only one of fr: add"),
         (noise(4), ["en", "en", "fr", "fr"], {"groups": [0, 1, 2, 2]}, "two groups of rows .*, got one of fr"),
         (noise(6), EN_FR, {}, r"shape \[4, H\] for 4 languages, got \[6, 4\]"),
         (noise(4)[:, 0], EN_FR, {}, r"shape \[4, H\] for 4 languages, got \[4\]"),
@@ -175,7 +175,7 @@ def test_what_cannot_be_probed(checkpoint, tmp_path, bert_tokenizer, tiny_bert):
     size = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
     masked = hf.BertForMaskedLM(hf.BertConfig(vocab_size=40, **size))
     for name, model, message in (
-        ("nothing", None, r"Expected a model with its tokenizer at '.*nothing' \(Hub id or folder; of a run "),
+        ("nothing", None, r"Expected a model with its tokenizer at '.*nothing' \(Hub id or folder; in a run: "),
         ("masked", masked, "has no trained pooler: choose pooling cls, mean or last"),
         ("deeper", masked, "lacks weights of its encoder, such as .*layer.1"),
         ("small", tiny_bert(vocab_size=10), "has 29 tokens, the model 10: save the model with its own tokenizer"),
@@ -192,7 +192,7 @@ def test_what_cannot_be_probed(checkpoint, tmp_path, bert_tokenizer, tiny_bert):
             probe_model(str(tmp_path / name), two_texts(), text_columns=["text"], pooling=pooling)
     with pytest.raises(ValueError, match="Unknown protocol 'paper': choose one of text, code"):
         probe_model(checkpoint, two_texts(), text_columns=["text"], protocol="paper")
-    with pytest.raises(ValueError, match="two languages or more, got only en"):
+    with pytest.raises(ValueError, match="at least two languages .*, got only en"):
         only = two_texts().filter(lambda row: row["language"] == "en")
         probe_model(checkpoint, only, text_columns=["text"])
 
@@ -235,7 +235,7 @@ def test_the_command(checkpoint, tmp_path, capsys):
         (["--figure", str(tmp_path / "no/layers.svg")], 2, figure),
         (["--layer", "last"], 2, "expected a number or all, got 'last'"),
         (["--language-column", "tongue"], 1, "Expected a language column 'tongue'"),
-        (["--split", "nope"], 1, "texts.parquet: Expected the split 'nope', found train: name one with"),
+        (["--split", "nope"], 1, "texts.parquet: Expected the split 'nope', found train: choose one with"),
     ):
         assert main([*command, *flags]) == code
         assert message in capsys.readouterr().err

@@ -49,7 +49,7 @@ def test_integers_are_ids_for_a_model_that_was_trained_on_ids():
     assert matched([0, 1], signs, axes=ids) == ["-1", "0"] and matched([0, 1], signs) == ["0", "1"]
     assert matched([1, 2], STARS, axes=ids) == ["2", "3"] and matched(["1", "2"], STARS, axes=ids) == ["1", "2"]
     assert matched([0, 1], STARS, ClassLabel(names=["1", "2"]), ids) == ["1", "2"]
-    with pytest.raises(ValueError, match="-1, 0 may be names or class ids"):
+    with pytest.raises(ValueError, match="-1, 0 may be class names or class ids"):
         matched([-1, 0], signs, axes=ids)
 
 
@@ -63,7 +63,11 @@ def test_names_of_a_class_label():
     ("labels", "names", "message"),
     [
         ([1, 2, 4], STARS, r"Labels 4 are not among .* 1, 2, 3 \(class ids 0 to 2\)"),
-        ([1, 2, -1], STARS, "the labels 1, 2, -1 may be names or class ids"),  # -1 is no star, the others may be ids
+        (
+            [1, 2, -1],
+            STARS,
+            "the labels 1, 2, -1 may be class names or class ids",
+        ),  # -1 is no star, the others may be ids
         (["entailment", "other"], NLI, "Labels other are not among those of the model, CONTRADICTION, NEUTRAL, ENT"),
         ([0.5, 1.0], UNNAMED, "Labels 0.5 are not among"),
         ([0, 1, 3], NLI, "Labels 3 are not among"),
@@ -109,8 +113,8 @@ def test_names_are_recorded_in_training():
         (NLI, ["Contradiction", "neutral", "other"], None, "the data have Contradiction, neutral, other"),
         (["A", "a"], ["a", "A"], None, "the data have a, A: use dataset.align_labels"),
         (["ab", "a-b", "c"], ["a-b", "ab", "c"], None, "the data have a-b, ab, c: use dataset.align_labels"),
-        (STARS, [0, 1, 2], [[0, 3, 1], [0, 2, 2]], "the labels 1, 2 may be names or class ids"),
-        (["-1", "0", "1"], [0, 1, 2], [[1, 3, 0], [1, 2, 0]], "the labels 0, 1 may be names or class ids"),
+        (STARS, [0, 1, 2], [[0, 3, 1], [0, 2, 2]], "the labels 1, 2 may be class names or class ids"),
+        (["-1", "0", "1"], [0, 1, 2], [[1, 3, 0], [1, 2, 0]], "the labels 0, 1 may be class names or class ids"),
     ],
 )
 def test_names_that_are_unclear_are_refused_in_training(names, labels, counts, message):

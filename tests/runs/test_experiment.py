@@ -388,11 +388,14 @@ def test_each_trained_checkpoint_is_loaded_once(work, tmp_path, monkeypatch):
     ("argv", "message"),
     [
         (["--setups", "balanced", "wieghted"], "Unknown setup 'wieghted': choose among balanced, imbalanced, weighted"),
-        (["--class_weighting", "joint"], "Setup balanced sets class_weighting to 'none', but the flag is"),
-        (["--setups", "weighted_lora", "--lora_rank", "4"], "Setup weighted_lora sets lora_rank to 8, but the flag"),
+        (["--class_weighting", "joint"], "Setup balanced sets class_weighting to 'none', but the command line sets"),
+        (
+            ["--setups", "weighted_lora", "--lora_rank", "4"],
+            "Setup weighted_lora sets lora_rank to 8, but the command line",
+        ),
         (["--metric_for_best_model", "accuracy"], "must be one of eval_loss, eval_plain_loss, eval_uniform_loss, got"),
-        (["--adam_beta1", "2"], "Check .*adamw_torch_fused cannot be made: Invalid beta parameter"),
-        (["--optim_args", "foo"], "Check optim_args .NAME=VALUE.*cannot be made: not enough values"),
+        (["--adam_beta1", "2"], "The optimizer .*adamw_torch_fused cannot be created .Invalid beta parameter"),
+        (["--optim_args", "foo"], "The optimizer .* cannot be created .not enough values.*: check optim_args"),
         (["--report_to", "comet_ml"], "report_to names comet_ml, which is not installed: install it"),
         (["--missing_cell_policy", "hope"], "Unknown missing_cell_policy 'hope'"),
         (["--train_size", "5000"], "train split, axes .*A plan of 5,000 rows is larger than the source"),
@@ -471,7 +474,7 @@ def test_the_recipe_from_the_command_line_writes_the_same_bytes_twice(tmp_path):
         r"\| imbalanced_entropy +\| 0\.\d{3} \[",
         "Differences between setups, paired by seed",
         "All numbers: runs/xnli-mini/results.json",
-        "To look at: runs/xnli-mini/report.html",
+        "Report: runs/xnli-mini/report.html",
     ):
         assert re.search(pattern, done.stdout), pattern
     assert (run_folder / "report.html").read_text().startswith("<!doctype html>")

@@ -197,7 +197,7 @@ def test_a_checkpoint_counts_when_it_is_complete(work, whole, tmp_path, monkeypa
     steps = stop_at(monkeypatch, 0)
     work(folder)
     assert steps[0] == (3 if damage else 6)
-    words = "checkpoint-6 is damaged or incomplete, the training continues from checkpoint-3"
+    words = "removing checkpoint-6 (damaged or incomplete); training continues from checkpoint-3"
     assert (words in caplog.text) is bool(damage)
     assert bytes_of(folder) == bytes_of(whole)
     assert not left(folder)
@@ -250,7 +250,7 @@ def test_files_of_the_user_are_not_removed(work, tmp_path, name):
 
 def test_a_folder_is_locked_while_a_run_works_in_it(work, whole, copy):
     config = (copy / "config.yaml").read_bytes()
-    words = rf"^another process \({os.getpid()} on .*\) is running in {copy}: wait"
+    words = rf"^another process \({os.getpid()} on .*\) is using {copy}: wait"
     with locked(copy, "wait"):
         for argv in ([], ["--learning_rate", 1e-4], ["--seeds", 2]):
             with pytest.raises(ValueError, match=words):
@@ -310,7 +310,7 @@ def test_trainings_to_do_with_another_number_of_processes_are_refused(work, whol
     work(copy)  # predictions and probe take any number
     assert_close(read_results(copy), read_results(whole) | {"total_batch": 16}, atol=1e-6)  # it was trained with
     assert yaml.safe_load((copy / "config.yaml").read_text())["processes"] == 2
-    words = r"begun with \(processes: 2, total batch: 16 rows\), got \(processes: 1, total batch: 8 rows\) for the"
+    words = r"run with 2 process\(es\) and a total batch of 16 rows, got 1 process\(es\) and a total batch of 8 rows for the"
     for argv, gone in ((["--seeds", 2], None), ([], "balanced/seed-0"), ([], "start")):
         if gone:
             shutil.rmtree(copy / gone)
@@ -383,7 +383,7 @@ def test_an_interrupt_during_the_imports_is_one_sentence(tmp_path, recipe):
         text=True,
     )
     assert done.returncode == 130
-    assert done.stderr == f"{recipe}: interrupted; the same command continues after the finished steps\n"
+    assert done.stderr == f"{recipe}: interrupted; run the same command again to continue after the finished steps\n"
 
 
 # The fault test, of which the whole is python tests/faults.py RECORD

@@ -160,9 +160,9 @@ def test_flags_are_the_words_of_the_user_alone(parse, tmp_path):
         ("extends: base\nlerning_rate: 1", "mini.yaml: unknown key 'lerning_rate'"),
         ("extends: wrong", "wrong.yaml: unknown key 'lerning_rate'; did you mean 'learning_rate'"),
         # definitions of setups
-        ("setups: {Bad-Name: }", "a setup's name has the letters a-z, 0-9 and _ .*, got 'Bad-Name'"),
-        ("setups: {1: }", "a setup's name .*, got 1"),
-        ("setups: {start: }", r"\(not start, attributions, figures\), got 'start'"),
+        ("setups: {Bad-Name: }", "a setup name may contain only a-z, 0-9 and _ .*, got 'Bad-Name'"),
+        ("setups: {1: }", "a setup name .*, got 1"),
+        ("setups: {start: }", r"\(and is not start, attributions, figures\), got 'start'"),
         ("setups: {a: imbalanced}", "setup a: expected a plan and training arguments, got 'imbalanced'"),
         ("setups: {a: {lerning_rate: 1}}", "mini.yaml, setup a: unknown key 'lerning_rate'; did you mean"),
         ("setups: {a: {learning_rate: no}}", "mini.yaml, setup a: learning_rate: expected text or a number, got False"),

@@ -50,7 +50,7 @@ def test_what_batches_need_is_said_when_the_trainer_is_made(build, training_argu
     rows, decoder, pairs = make_rows(8), make_tokenizer("decoder"), make_rows(8, pair=True)
     long, cut = make_rows(8, longest=100), "data have rows of up to .* the model reads {0}: .* max_length={0}"
     one_type = make_classifier("bert", type_vocab_size=1)
-    no_padding = r"has no padding token, and batches are padded: set tokenizer.pad_token = tokenizer.eos_token"
+    no_padding = r"has no padding token, but batches are padded: set tokenizer.pad_token = tokenizer.eos_token"
     for model, tokenizer, data, message in (
         (make_classifier("gpt2"), decoder, rows, no_padding),
         (make_classifier("mistral"), decoder, rows, no_padding),
@@ -59,7 +59,7 @@ def test_what_batches_need_is_said_when_the_trainer_is_made(build, training_argu
             one_type,
             make_tokenizer("bert"),
             pairs,
-            r"token_type_ids up to 1, the model knows 1 \(type_vocab_size\): use",
+            r"token_type_ids up to 1, but the model knows 1 \(type_vocab_size\): use",
         ),
         (make_classifier("xlm-roberta", type_vocab_size=1), make_tokenizer("bert"), pairs, "token_type_ids up to 1"),
         (make_classifier("bert", 1), make_tokenizer("bert"), rows, "one output, .* load it with num_labels=2 or more"),

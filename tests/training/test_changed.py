@@ -98,9 +98,11 @@ def test_integers_are_no_ids_for_a_model_that_learned_numerals(build, rows):
     loaded = LangImbTrainer(trainer.model, trainer.args, eval_dataset=stars, processing_class=trainer.processing_class)
     for one in (trainer, loaded):
         for way in (one.evaluate, one.predict):
-            with pytest.raises(ValueError, match=r"classes 1, 2, 3, .* labels 1, 2 may be names or class ids"):
+            with pytest.raises(ValueError, match=r"classes 1, 2, 3, .* labels 1, 2 may be class names or class ids"):
                 way(numbers)
-    with pytest.raises(ValueError, match="labels 1, 2, 3 may be names or class ids"):  # before: load it with 4 labels
+    with pytest.raises(
+        ValueError, match="labels 1, 2, 3 may be class names or class ids"
+    ):  # before: load it with 4 labels
         build(trainer.model, data=rows.map(lambda row: {"label": row["label"] + 1}))
 
 

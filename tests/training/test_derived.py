@@ -138,7 +138,7 @@ def test_adapters_follow_the_arguments(build):
     moved = [values.abs().max() for name, values in trainer.model.named_parameters() if "lora_B" in name]
     assert moved and min(moved) > 0, "they start at 0"
     trainer.args.lora_rank = 2
-    with pytest.raises(ValueError, match=r"has adapters of rank 4, lora_rank is 2 now: pass model_init"):
+    with pytest.raises(ValueError, match=r"has adapters of rank 4, but lora_rank is now 2: pass model_init"):
         trainer.train()
 
 

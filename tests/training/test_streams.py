@@ -182,7 +182,7 @@ def test_class_names_of_a_stream_are_those_of_the_model_or_refused(build, rows, 
     trainer = build(data=named.to_iterable_dataset(), **STEPS)
     assert trainer.model.config.id2label == {0: "a", 1: "b", 2: "c"}
     other = tiny_bert(id2label={0: "b", 1: "a", 2: "c"}, label2id={"b": 0, "a": 1, "c": 2})
-    with pytest.raises(ValueError, match=r"id2label has the classes b, a, c, the data have a, b, c"):
+    with pytest.raises(ValueError, match=r"id2label has the classes b, a, c, but the data have a, b, c"):
         build(other, data=named.to_iterable_dataset(), **STEPS)
     four = rows.cast_column("label", ClassLabel(names=["a", "b", "c", "d"]))
     with pytest.raises(ValueError, match="has 4 classes"):

@@ -151,9 +151,9 @@ def attribute(
 def _warn(manifest: dict[str, Any], dtype: str) -> None:
     """Report what makes these attributions differ from others."""
     if truncated := manifest["truncated_texts"]:
-        logger.warning("%s of %s texts are longer than the model and were truncated.", truncated, manifest["examples"])
+        logger.warning("%s of %s texts exceed the maximum length and were truncated.", truncated, manifest["examples"])
     if dtype == "bfloat16":
-        logger.warning("bfloat16 moves probabilities by some thousandths: compare only with stores of this type.")
+        logger.warning("bfloat16 changes probabilities by a few thousandths: compare only with other bfloat16 runs.")
     if manifest["mask_token_is_substitute"]:
         logger.warning("This tokenizer has no mask token: %r is used instead.", manifest["mask_token"])
 
@@ -204,7 +204,7 @@ def _problems(
     if settings["method"] == "shapley" and settings["budget_unit"] == "forwards":
         yield "budget_unit='forwards' is for method='owen' only: leave it out."
     if settings["masking"] == "string" and pair:
-        yield "masking='string' would make one text of a pair: use masking='ids', or one text column."
+        yield "masking='string' would merge the two texts of a pair: use masking='ids', or one text column."
     least = tokenizer.num_special_tokens_to_add(pair) + 1
     most = most_tokens(model) or math.inf
     for name, low, high, words in (

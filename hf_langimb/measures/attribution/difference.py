@@ -136,8 +136,8 @@ class _Sums:
             problem = f"thresholds must be one or more values of S, each 0 or above, got {thresholds!r}."
         elif without := first.examples["language"].null_count:
             problem = (
-                f"Attributions by language need a column language in the data; {without:,} of {len(first):,} examples "
-                "have none: explain them again with one."
+                f"Attributions by language need a language column in the data; {without:,} of {len(first):,} examples "
+                "have no language: add the column and explain them again."
             )
         if problem:
             raise ValueError(problem)

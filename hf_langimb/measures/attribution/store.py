@@ -22,7 +22,7 @@ from hf_langimb.measures.attribution.examples import Attribution, Example
 MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1
 AGAIN = "remove the folder and run the command again"
-SHARD_AGAIN = "remove it and run the recipe or `langimb explain` again, which writes it again"
+SHARD_AGAIN = "remove it and run the recipe or `langimb explain` again to recreate it"
 FILES = "files"  # in the manifest of complete attributions: the checksum of each shard
 COLUMNS = {  # of every shard
     "examples": ("example", "id", "language", "label", "p", "base", "evaluations", "forwards", "truncated"),
