@@ -310,7 +310,7 @@ def test_trainings_to_do_with_another_number_of_processes_are_refused(work, whol
     work(copy)  # predictions and probe take any number
     assert_close(read_results(copy), read_results(whole) | {"total_batch": 16}, atol=1e-6)  # it was trained with
     assert yaml.safe_load((copy / "config.yaml").read_text())["processes"] == 2
-    words = r"run with 2 process\(es\) and a total batch of 16 rows, got 1 process\(es\) and a total batch of 8 rows for the"
+    words = r"run with 2 process\(es\) and a total batch of 16 rows, got 1 process\(es\) and a total batch of 8"
     for argv, gone in ((["--seeds", 2], None), ([], "balanced/seed-0"), ([], "start")):
         if gone:
             shutil.rmtree(copy / gone)
