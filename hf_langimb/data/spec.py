@@ -185,7 +185,9 @@ class DataSpec:
         return table_builder(builder, files) if files else builder
 
     def counts(self) -> dict[str, JointDistribution]:
-        """The joint distribution of language and label in each split, and rows that lack either; caches nothing.
+        """The joint distribution of language and label in each split, and rows that lack either.
+
+        Caches nothing but parts of splits.
 
         From Parquet files only two columns are read, on the Hub too; from other formats, complete rows.
         """

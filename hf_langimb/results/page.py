@@ -15,7 +15,7 @@ from hf_langimb.results import plots, rendering
 from hf_langimb.results.folder import FIGURES, PAGE, RunFolder
 from hf_langimb.results.schema import FORMS, Results, read_results
 from hf_langimb.results.summary import compared_pair, represented
-from hf_langimb.results.tables import difference_text, file_names, interval_text, shown, shown_entries
+from hf_langimb.results.tables import difference_text, file_names, interval_text, probes_cells, shown, shown_entries
 
 logger = logging.getLogger(__name__)
 
@@ -118,7 +118,7 @@ def draw(results: Results) -> Figures:
     """The panels of each kind of figure; each has a description for those who do not see it."""
     setups, labels, found = results["setups"], results["labels"], results["attributions"]
     probe = plots.to_svg(plots.probe_bars(results), "Accuracy of the probe. The same numbers are in its table.")
-    figures: Figures = {"labels": {}, "probe": {"probe": probe}}
+    figures: Figures = {"labels": {}, "probe": {"probe": probe} if probes_cells(results)[1] else {}}
     for plan in [name for name in results["data"] if name.startswith("train/")] or list(results["data"]):
         audit, rows = results["data"][plan], []
         for language, row in zip(audit["languages"], audit["row_shares"], strict=True):

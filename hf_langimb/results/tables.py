@@ -97,6 +97,8 @@ def predictions_cells(results: Results) -> Cells:
     for name, setup in results["setups"].items():
         for i, language in enumerate(results["languages"]):
             counts = [metrics["test"]["predicted"][i] for metrics in setup["seeds"].values()]
+            if not any(map(sum, counts)):
+                continue  # a language of the training data alone
             shares = [[count / (sum(row) or 1) for count in row] for row in counts]
             rows.append(
                 [name, shown(language), *(interval_text(_mean(column)) for column in zip(*shares, strict=True))]

@@ -58,3 +58,8 @@ def test_setups_with_one_seed_and_without_external_text():
     assert balanced[1] == "0.700"
     assert header[-1] == "probe, external"
     assert (balanced[-1], other[-1]) == ("-", "1.000")
+
+
+def test_a_language_without_test_rows_has_no_shares():
+    results = results_of(one={"0": seed(0.7, [[0, 0], [1, 3]])})
+    assert predictions_cells(results)[1] == [["one", "en", "0.250", "0.750"]]
