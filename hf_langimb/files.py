@@ -102,7 +102,7 @@ def disk_reason(error: BaseException | None) -> str | None:
         number = cause.errno if isinstance(cause, OSError) else None
         if number is None and (found := re.search(_NATIVE, str(cause))):
             number = int(found["number"] or errno.ENOSPC)
-        denied = number in (errno.EACCES, errno.EPERM) and _cache().is_relative_to(_named(cause) or "-")
+        denied = number in (errno.EACCES, errno.EPERM, errno.ENOTDIR) and _cache().is_relative_to(_named(cause) or "-")
         if number is not None and (number in _DISK or denied):
             return os.strerror(number)
     return None

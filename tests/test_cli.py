@@ -2,6 +2,7 @@
 
 import gc
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 import hf_langimb
 from hf_langimb import JointDistribution
 from hf_langimb.cli import main
+from hf_langimb.data.spec import DataSpec
 from hf_langimb.runs.answers import audit_text, probe_report
 
 LABELS = ["entailment", "neutral", "contradiction"]
@@ -407,3 +409,29 @@ def test_installed_script(tmp_path):
         stopped.stdout.close()  # as head does
         assert stopped.stderr.read() == ""
     assert stopped.returncode == 0
+
+
+def test_a_home_that_cannot_be_written_is_one_sentence_before_the_work(tmp_path):
+    (tmp_path / "rows.csv").write_text("text,language,label\na,fr,1\nb,en,0\n")
+    cache = ("HF_HOME", "HF_DATASETS_CACHE", "HF_HUB_CACHE", "XDG_CACHE_HOME")
+    environment = {name: value for name, value in os.environ.items() if name not in cache} | {"HOME": "/dev/null"}
+    command = [sys.executable, "-m", "hf_langimb", "audit", "rows.csv"]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert "/dev/null/.cache" in done.stderr and "set HF_HOME to a folder that can be written" in done.stderr
+
+
+def test_an_audit_holds_few_rows_of_a_parquet_file_at_once(tmp_path, monkeypatch):
+    """Of a file with one row group of 100 rows never more than ten."""
+    table = pa.table({"language": ["en", "fr"] * 50, "label": ["a", "b", "b", "b"] * 25})
+    pq.write_table(table, tmp_path / "rows.parquet", row_group_size=100)
+    monkeypatch.setattr("hf_langimb.data.spec.COUNTED_ROWS", 10)
+    seen, count = [], JointDistribution.from_columns.__func__
+
+    def counted(cls, languages, labels):
+        seen.append(len(labels))
+        return count(cls, languages, labels)
+
+    monkeypatch.setattr(JointDistribution, "from_columns", classmethod(counted))
+    (found,) = DataSpec(str(tmp_path / "rows.parquet")).counts().values()
+    assert found.counts.tolist() == [[25, 25], [0, 50]] and max(seen) <= 10 and sum(seen) == 100

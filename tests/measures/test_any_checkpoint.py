@@ -181,6 +181,24 @@ def test_one_logit_decides_between_two_classes(saved, tmp_path, capsys):
     capsys.readouterr()
 
 
+def test_names_that_are_numerals_are_read_alike_from_every_file(saved, tmp_path, capsys):
+    """Labels 1 and 2 of a model of three stars: class ids 1 and 2 would be the stars 2 and 3."""
+    rows, found = make_rows(40), []
+    rows = rows.map(lambda row: {"label": row["label"] + 1})
+    model = make_classifier("bert", num_labels=3)
+    model.config.id2label = {0: "1", 1: "2", 2: "3"}
+    folder, data = saved(model, make_tokenizer(FAMILIES["bert"][0]), rows)
+    rows.to_csv(tmp_path / "rows.csv")
+    rows.map(lambda row: {"label": str(row["label"])}, features=None).to_json(tmp_path / "rows.jsonl")
+    for number, file in enumerate([data, str(tmp_path / "rows.csv"), str(tmp_path / "rows.jsonl")]):
+        evaluate.main([folder, file, "--output-dir", str(tmp_path / f"run-{number}"), "--explain-rows", "0"])
+        results, logits = measured(tmp_path / f"run-{number}")
+        found.append(results["setups"]["model"]["seeds"]["0"]["test"]["accuracy"])
+    right = (logits.argmax(axis=1) + 1 == np.array(rows["label"])).mean()
+    assert found == pytest.approx([right] * 3)
+    capsys.readouterr()
+
+
 def test_what_cannot_be_is_said_before_any_file(saved, tmp_path, capsys):
     rows = make_rows(20)
     byte = ByT5Tokenizer()

@@ -131,12 +131,14 @@ def test_without_a_record_the_damaged_file_is_named_too(copy, name, kept):
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"model": 3}', "\x00"])
-def test_a_damaged_record_does_not_hide_what_is_there(work, copy, content):
+def test_a_damaged_record_does_not_hide_what_is_there(work, whole, copy, content):
     (copy / "balanced" / "seed-0" / "checksums.json").write_text(content)
     try:
         work(copy)
     except ValueError as error:
         assert re.search(r"checksums.json is not valid JSON .*: remove it and run the recipe again", str(error))
+    else:
+        assert bytes_of(copy) == bytes_of(whole)
 
 
 def test_a_damaged_manifest_is_named_with_the_right_advice(work, whole, copy):
