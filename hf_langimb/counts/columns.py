@@ -118,7 +118,8 @@ def class_label_names(dataset: Any, column: str) -> list[str] | None:
             if any(other != first for other in others):
                 raise ValueError(f"The parts of the data set have different class names in the column {column!r}.")
             return first
-    feature: Any = (getattr(dataset, "features", None) or {}).get(column)
+    features = getattr(getattr(dataset, "_info", dataset), "features", None)  # without the copy that `datasets` gives
+    feature: Any = (features or {}).get(column)
     return list(feature.names) if hasattr(feature, "int2str") else None
 
 
