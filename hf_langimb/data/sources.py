@@ -84,8 +84,11 @@ def files_of(
 
 def _labeled(spec: DataSpec, splits: dict[str, list[DataFile]]) -> dict[str, list[DataFile]]:
     """The split that is named, of Parquet files, else those with a label column if some have none; says so once."""
-    if spec.split in splits and splits[spec.split][:1] and splits[spec.split][0].kind == "parquet":
+    kinds = {file.kind for files in splits.values() for file in files}
+    if spec.split in splits and kinds == {"parquet"}:
         return {spec.split: splits[spec.split]}
+    if "json" in kinds:  # where a column may come late
+        return splits
     lacking = [split for split, files in splits.items() if files and spec.label_column not in names_in(files[0])]
     if not spec.label_column or len(lacking) == len(splits) or not lacking:
         return splits

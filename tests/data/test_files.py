@@ -671,3 +671,15 @@ def test_rows_without_a_language_are_refused_and_file_names_may_be_upper_case(tm
     with pytest.raises(ValueError, match=r"The language column has 1 null entries of 2.*--drop-null"):
         DataSpec(str(tmp_path / "ROWS.CSV")).rows()
     assert DataSpec(str(tmp_path / "ROWS.CSV"), drop_null=True).rows()["language"] == ["fr"]
+
+
+def test_a_label_that_comes_late_in_a_split_of_json_is_counted(tmp_path):
+    (tmp_path / "d").mkdir()
+    row = '{"text": "a", "language": "fr", "label": 1}\n'
+    (tmp_path / "d" / "train.jsonl").write_text(row * 3)
+    (tmp_path / "d" / "test.jsonl").write_text('{"text": "a", "language": "fr"}\n' * 1500 + row)
+    found = DataSpec(str(tmp_path / "d")).counts()
+    assert {split: (table.rows, table.null_labels) for split, table in found.items()} == {
+        "train": (3, {}),
+        "test": (1, {"fr": 1500}),
+    }
