@@ -249,7 +249,8 @@ def _on_class_axis(
     if wrong := [number for number in ids if not 0 <= number < len(names)]:
         raise ValueError(
             f"The {what} column has class id {wrong[0]}; expected 0 to {len(names) - 1}, the {len(names)} names of its "
-            f"ClassLabel. Filter these rows out (-1 marks rows without a {what}; commands: --drop-null)."
+            f"ClassLabel. Filter these rows out (-1 marks rows without a {what}"
+            f"{'; commands: --drop-null' if what == 'label' else ''})."
         )
     table = np.zeros((len(names), counts.shape[1]), dtype=np.int64)
     table[ids] = counts

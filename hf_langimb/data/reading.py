@@ -58,6 +58,8 @@ def _reason(error: BaseException, path: Path) -> str:
     differing = isinstance(error, datasets.table.CastError | datasets.exceptions.DatasetGenerationCastError)
     if differing or re.search("does not exist in schema|No match for FieldRef|is not in list", str(error)):
         return "its files have different columns: pass a single file."
+    if re.search("Failed to parse string|was truncated converting", str(error)):
+        return "its files have different types in one column: write all of them with the same type."
     if unknown := re.match(r'Unknown split "(.*?)"\. Should be one of \[(.*)\]', str(error)):
         return f"Expected the split {unknown[1]!r}, found {unknown[2].replace(chr(39), '')}: choose one with split."
     if isinstance(error, StopIteration) or re.search("corresponds to no data|BatchSize must be", str(error)):

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 READ_OPTIONS = {"keep_default_na", "na_values"}  # which we set
 READ_OPTIONS |= {"name", "version", "description", "data_dir", "data_files", "features"}  # of builders, that are ours
 READ_OPTIONS |= {"sep", "delimiter", "names", "column_names", "header", "encoding", "quoting", "field"}
-LANGUAGE_COLUMNS = ("lang", "locale", "language_code", "lang_code")  # which may be meant where none is `language`
+LANGUAGE_COLUMNS = ("lang", "locale", "language_code", "lang_code")  # not the name of the only file
 SPLITS = "train|training|validation|valid|val|dev|test|testing|eval|evaluation"
 CODE = "[a-z]{2,3}([-_]([A-Z][a-z]{3}|hans|hant))?([-_]([A-Z]{2}|[a-z]{2}|[0-9]{3}))?"
 
@@ -56,7 +56,7 @@ def files_of(
     keyed = bool(samples) and all(_is_keyed(sample, None) for sample in samples.values())
     if len(spec.config_names) > 1 and not (spec.language_from or keyed) and column == "language" not in present:
         found = [config_name] * len(every)
-    elif spec.language_from or not {column, *LANGUAGE_COLUMNS} & {*present}:
+    elif spec.language_from or keyed or not {column, *(LANGUAGE_COLUMNS if len(every) == 1 else ())} & {*present}:
         found = _languages(spec, builder, every, samples) or found
     ids = [spec.id_column] if spec.id_column else [name for name in ("id", "item") if name in present]
     needed = [*(texts if found[0] == "" or not counted else ()), *([] if counted else ids)]

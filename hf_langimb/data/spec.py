@@ -328,8 +328,15 @@ class DataSpec:
             if known and all(self._streams(builders[config], rows) for config, rows in parts.items()):
                 taken = {c: Dataset.from_list([*rows.take(first)], features=rows.features) for c, rows in parts.items()}
                 return self._complete(reading.stack(taken))
-        raw = self._read(languages)
+        raw = replace(self, split=self.split or self._usual_split())._read(languages)
         return pick(raw, None) if isinstance(raw, dict) else raw
+
+    def _usual_split(self) -> str | None:
+        """The split that `rows` and `texts` take of a folder, be it one without labels; None where it is not known."""
+        if reading.is_saved(self.name) or Path(self.name).is_file():
+            return None
+        files = reading.builder_of(self.name, self._configurations()[0]).config.data_files or {}
+        return str(pick({split: split for split in files}, None)) if files else None
 
     def _streams(self, builder: Any, rows: Any) -> bool:
         """Whether the first rows of a configuration are read as all of them are: its name is the language of each."""

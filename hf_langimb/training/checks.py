@@ -17,7 +17,7 @@ from transformers.trainer_utils import default_compute_objective, has_length
 from hf_langimb.counts.columns import class_label_names, first_row, is_transformed
 from hf_langimb.counts.distribution import JointDistribution
 from hf_langimb.models.adapters import base_model_of, head_parameters
-from hf_langimb.models.axes import IGNORED_LABEL, config_of, folded, names_or_ids, spelling_of, unnamed
+from hf_langimb.models.axes import IGNORED_LABEL, folded, names_or_ids, spelling_of, unnamed
 from hf_langimb.models.inputs import (
     has_position_table,
     most_tokens,
@@ -278,8 +278,6 @@ def other_ids(dataset: Any, language_column: str, trained: JointDistribution, na
         if unnamed(names) or not {*map(folded, names)} & {*map(folded, class_label_names(dataset, label) or ())}
         else [names]
     )
-    if getattr((getattr(dataset, "features", None) or {}).get(label), "dtype", None) == "string":
-        return f"its column {label!r} has strings, expected class ids: use dataset.class_encode_column({label!r})."
     for purpose, column, expected in (
         ("language", language_column, trained.languages),
         *(("label", label, one) for one in (trained.labels, *known)),
@@ -357,11 +355,11 @@ def problem_of_parts(trainer: Any, optimizer: Any) -> str | None:
     """Why a Trainer's arguments, model, tokenizer and given optimizer do not work together, and what to do; or None."""
     args = trainer.args
     base, head = base_model_of(trainer.model), list(head_parameters(trainer.model))
-    kind = type(getattr(base, "config", None)).__name__
-    if config_of(base) is None and kind != "NoneType" and trainer.processing_class is not None:
+    known = not hasattr(base, "config") or hasattr(base.config, "get_text_config")
+    if not known and trainer.processing_class is not None:
         return (
-            f"{type(base).__name__} has a {kind} as config, which Trainer takes for a configuration of Transformers: "
-            "rename it, or leave processing_class out."
+            f"{type(base).__name__} has a {type(base.config).__name__} as config, which Trainer takes for a configuration "
+            "of Transformers: rename it, or leave processing_class out."
         )
     frozen = base is not trainer.model and head and not any(parameter.requires_grad for parameter in head)
     if args.n_gpu > 1:

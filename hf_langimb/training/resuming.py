@@ -35,7 +35,7 @@ class ResumingTrainer(PublishingTrainer):
         expected = getattr(self.lr_scheduler, "base_lrs", None)
         if checkpoint and expected and path.is_file():
             found = torch.load(path, weights_only=True).get("base_lrs", expected)
-            if sorted({*found}) != sorted({*expected}):
+            if list(found) != list(expected):
                 raise ValueError(
                     f"{checkpoint} was trained with learning rates {_listed(found)}, got {_listed(expected)}: use the "
                     "same learning_rate and head_learning_rate, or begin a new training."

@@ -72,6 +72,7 @@ class LangImbTrainer(ResumingTrainer):
     data_collator: Any
     model: Any
     model_wrapped: Any
+    _signed: str | None = None  # the language column among the columns that are read
     optimizer: Any
 
     def __init__(
@@ -155,8 +156,6 @@ class LangImbTrainer(ResumingTrainer):
             logger.warning(sentence)
             self._said.add(sentence)
 
-    # Model and data
-
     def _prepared(self, model: PreTrainedModel) -> PreTrainedModel:
         """A sequence classifier, with adapters if `lora_rank` asks for them."""
         self._rank = self.args.lora_rank
@@ -183,7 +182,7 @@ class LangImbTrainer(ResumingTrainer):
             self.model_wrapped = self.model.to(self.args.device)
         if self._own_optimizer is not None and self._made_for != optimized(self.model, self.args):
             self.optimizer = self._own_optimizer = None
-        if not hasattr(self.train_dataset, "_fingerprint") or is_transformed(self.train_dataset):
+        if has_length(data := self.train_dataset) and (not hasattr(data, "_fingerprint") or is_transformed(data)):
             self._counted = None  # rows may have changed in place
         self._fit_together()
         self._loss_parts.zero_()
@@ -241,8 +240,9 @@ class LangImbTrainer(ResumingTrainer):
 
     def _set_signature_columns_if_needed(self) -> None:
         """`Trainer`'s columns, and the language, which would be dropped silently."""
-        if self.args.language_column not in (self._signature_columns or ()):
-            self._signature_columns: Any = None  # language_column has changed
+        if self._signed not in (None, self.args.language_column):
+            self._signature_columns: Any = None
+        self._signed = self.args.language_column
         super()._set_signature_columns_if_needed()
         self._signature_columns += {self.args.language_column, "language_ids"} - {*self._signature_columns}
 

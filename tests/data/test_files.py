@@ -513,9 +513,11 @@ def test_class_ids_of_two_files_mean_the_same_or_are_refused(tmp_path):
     rows = Dataset.from_dict({"text": ["a", "b"], "language": ["en", "fr"], "label": [0, 1]})
     for split, names in (("train", ["x", "y"]), ("test", ["y", "x"])):
         rows.cast_column("label", ClassLabel(names=names)).to_parquet(tmp_path / "d" / f"{split}.parquet")
-    for way in (DataSpec.counts, DataSpec.rows):
+    for way in (DataSpec.counts, DataSpec.read):
         with pytest.raises(ValueError, match="the class names y, x, expected x, y as in the other files"):
             way(DataSpec(str(tmp_path / "d")))
+    rows = DataSpec(str(tmp_path / "d")).rows()  # of test alone
+    assert [rows.features["label"].int2str(i) for i in rows["label"]] == ["y", "x"]
 
 
 def test_unneeded_columns_may_have_any_type(tmp_path):
@@ -578,7 +580,8 @@ def test_a_split_without_labels_is_left_out_and_can_be_read_alone(tmp_path, suff
     (table,) = DataSpec(name).counts().values()
     assert table.counts.tolist() == [[1, 0], [0, 2]] and "no column 'label' in test: left out" in caplog.text
     assert DataSpec(name, split="train").counts()["train"] == table
-    assert list(DataSpec(name).read()) == ["train"] and DataSpec(name).rows()["label"] == [0, 1, 1]
+    assert list(DataSpec(name).read()) == ["train"]
+    assert sorted(DataSpec(name).rows().column_names) == ["language", "text"]  # of test, as ever
     assert DataSpec(name, split="train").read()["label"] == [0, 1, 1]
     assert sorted(DataSpec(name, split="test").rows().column_names) == ["language", "text"]
     assert DataSpec(name, split="test").texts()["text"] == ["a", "b", "c"]
@@ -656,6 +659,28 @@ def test_what_is_missing_or_mixed_is_named(tmp_path, files, settings, message):
         (tmp_path / "d" / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(ValueError, match=message):
         DataSpec(str(tmp_path / "d"), **settings).counts()
+
+
+def test_a_column_that_may_be_the_language_counts_more_than_the_name_of_a_single_file(tmp_path):
+    (tmp_path / "d").mkdir()
+    for code in ("en", "fr"):
+        (tmp_path / "d" / f"{code}.jsonl").write_text('{"text": "a", "locale": "x", "label": 1}\n')
+    (tmp_path / "a.jsonl").write_text('{"text": {"en": "a", "fr": "b"}, "locale": "x", "label": 1}\n')
+    assert counted(DataSpec(str(tmp_path / "a.jsonl"))) == {"en": {1: 1}, "fr": {1: 1}}
+    assert counted(DataSpec(str(tmp_path / "d"))) == {"en": {1: 1}, "fr": {1: 1}}
+    one = str(tmp_path / "d" / "en.jsonl")
+    with pytest.raises(ValueError, match="Expected a language column 'language'"):
+        DataSpec(one).counts()
+    assert counted(DataSpec(one, language_from="file")) == {"en": {1: 1}}
+
+
+def test_types_that_no_cast_unites_are_one_sentence(tmp_path):
+    (tmp_path / "d").mkdir()
+    for name, values in (("a", [0, 1, 1]), ("b", ["x", "y", "y"])):
+        pd.DataFrame(TEXTS | {"label": values}).to_parquet(tmp_path / "d" / f"{name}.parquet")
+    for way in ("counts", "read", "rows"):
+        with pytest.raises(ValueError, match="its files have different types in one column"):
+            getattr(DataSpec(str(tmp_path / "d")), way)()
 
 
 def test_flags_that_a_data_set_cannot_follow_are_refused(tmp_path):

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from datasets import ClassLabel, Value
+from datasets import ClassLabel
 from test_any_data import Module
 
 from hf_langimb import DataCollatorWithLanguage, LangImbTrainer
@@ -71,6 +71,11 @@ def test_settings_of_the_optimizer_follow_the_arguments(build):
     [
         ({"head_learning_rate": 0.1}, {"head_learning_rate": 0.9}, "learning rates 0.01 and 0.1, got 0.01 and 0.9"),
         ({}, {"head_learning_rate": 0.1}, "learning rates 0.01, got 0.01 and 0.1"),
+        (
+            {"learning_rate": 0.1, "head_learning_rate": 0.01},
+            {"learning_rate": 0.01, "head_learning_rate": 0.1},
+            "learning rates 0.1 and 0.01, got 0.01 and 0.1",
+        ),
         ({}, {"learning_rate": 0.5}, "learning rates 0.01, got 0.5: use the same"),
         ({"lora_rank": 2}, {"lora_rank": 4}, "lora_rank=2, got 4"),
         ({"lora_rank": 2}, {}, "lora_rank=2, got 0"),
@@ -106,12 +111,14 @@ def test_integers_are_no_ids_for_a_model_that_learned_numerals(build, rows):
         build(trainer.model, data=rows.map(lambda row: {"label": row["label"] + 1}))
 
 
-def test_labels_that_are_strings_are_refused_in_evaluation(build, rows):
-    trainer = build(**WEIGHTED)
+def test_strings_that_a_transform_makes_ids_of_are_evaluated(build, rows):
+    def ids(batch):
+        return batch | {"label": ["abc".index(name) for name in batch["label"]]}
+
+    named = rows.map(lambda row: {"label": "abc"[row["label"]]}, features=None).with_transform(ids)
+    trainer = build(data=named, eval_dataset=named, remove_unused_columns=False, **WEIGHTED)
     trainer.train()
-    named = rows.cast_column("label", Value("string"))
-    with pytest.raises(ValueError, match=r"'label' has strings, expected class ids: use dataset.class_encode"):
-        trainer.evaluate(named)
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(trainer.evaluate(rows)["eval_loss"], abs=1e-6)
 
 
 def test_a_collator_of_another_language_column_is_refused(build, rows, bert_tokenizer):
@@ -161,6 +168,10 @@ def test_configurations_that_are_not_of_transformers(build, tiny_bert, rows, tra
     assert trainer.train().training_loss > 0
     with pytest.raises(ValueError, match="Module has a SimpleNamespace as config"):
         build(module(SimpleNamespace(x=1)))
+    without = module(None)
+    without.config = None
+    with pytest.raises(ValueError, match="Module has a NoneType as config"):
+        build(without)
     with pytest.raises(ValueError, match="Module has a dictionary as config"):
         build(module({"x": 1}))
     with pytest.raises(ValueError, match="Found no linear layers to adapt in the encoder of Module"):
