@@ -358,8 +358,8 @@ def problem_of_parts(trainer: Any, optimizer: Any) -> str | None:
     known = not hasattr(base, "config") or hasattr(base.config, "get_text_config")
     if not known and trainer.processing_class is not None:
         return (
-            f"{type(base).__name__} has a {type(base.config).__name__} as config, which Trainer takes for a configuration "
-            "of Transformers: rename it, or leave processing_class out."
+            f"{type(base).__name__} has a {type(base.config).__name__} as config, which Trainer takes for that "
+            "of a Transformers model: rename it, or leave processing_class out."
         )
     frozen = base is not trainer.model and head and not any(parameter.requires_grad for parameter in head)
     if args.n_gpu > 1:
