@@ -335,8 +335,9 @@ class DataSpec:
         """The split that `rows` and `texts` take of a folder, be it one without labels; None where it is not known."""
         if reading.is_saved(self.name) or Path(self.name).is_file():
             return None
-        files = reading.builder_of(self.name, self._configurations()[0]).config.data_files or {}
-        return str(pick({split: split for split in files}, None)) if files else None
+        parts = [reading.builder_of(self.name, name).config.data_files or {} for name in self._configurations()]
+        shared = reading.shared_splits(parts)
+        return str(pick({split: split for split in shared}, None)) if shared else None
 
     def _streams(self, builder: Any, rows: Any) -> bool:
         """Whether the first rows of a configuration are read as all of them are: its name is the language of each."""

@@ -13,6 +13,7 @@ import pyarrow.csv
 import pyarrow.json
 import pyarrow.parquet as pq
 import pytest
+from conftest import write_configurations
 from datasets import ClassLabel, Dataset, Features, Translation, TranslationVariableLanguages, Value
 
 from hf_langimb.data.sources import is_code, languages_of
@@ -708,3 +709,10 @@ def test_a_label_that_comes_late_in_a_split_of_json_is_counted(tmp_path):
         "train": (3, {}),
         "test": (1, {"fr": 1500}),
     }
+
+
+def test_the_usual_split_is_one_that_all_configurations_have(tmp_path):
+    rows = Dataset.from_dict(TEXTS | {"label": [0, 1, 1]}).remove_columns("language")
+    parts = {"en": {"train": rows, "test": rows.select([0])}, "fr": {"train": rows}}
+    spec = DataSpec(write_configurations(tmp_path / "d", parts), ["en", "fr"])
+    assert spec.rows()["language"] == ["en"] * 3 + ["fr"] * 3 == spec.texts()["language"][:]
