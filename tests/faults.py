@@ -62,6 +62,22 @@ setups:
 """
 
 
+def few() -> dict[str, object]:
+    """What the functions of `mini_xnli` give in place of all of its rows."""
+    from hf_langimb.data import mini_xnli
+
+    text = mini_xnli.pretraining_text(60)
+    return {"load": mini_xnli.load(train_items=40, validation_items=20, test_items=40), "pretraining_text": text}
+
+
+def use_few() -> None:
+    """Let recipes of this process read few rows."""
+    from hf_langimb.data import mini_xnli
+
+    for name, value in few().items():
+        setattr(mini_xnli, name, lambda value=value: value)
+
+
 def preload() -> None:
     """Start this program again with the library preloaded, in one thread."""
     library = Path(tempfile.mkdtemp(prefix="faults-"), "faults.so")
@@ -154,10 +170,8 @@ def main() -> None:
     if "FAULTS_LIBRARY" not in os.environ:
         preload()
     import hf_langimb.runs.experiment  # noqa: F401  its imports, once
-    from hf_langimb.data import mini_xnli
 
-    few = mini_xnli.load(train_items=40, validation_items=20, test_items=40), mini_xnli.pretraining_text(60)
-    mini_xnli.load, mini_xnli.pretraining_text = (lambda: few[0]), (lambda: few[1])
+    use_few()
     options.record.touch()
     done = {(line["operation"], line["fault"]): line for line in map(json.loads, options.record.open())}
     with tempfile.TemporaryDirectory(prefix="faults-") as folder:

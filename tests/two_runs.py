@@ -19,10 +19,9 @@ START = """
 from pathlib import Path
 from hf_langimb.console import RESUMES, ends_in_words
 with ends_in_words("xnli.py", RESUMES):
-    from hf_langimb.data import mini_xnli
+    from faults import use_few
     from hf_langimb.runs.experiment import main
-    few = mini_xnli.load(train_items=40, validation_items=20, test_items=40), mini_xnli.pretraining_text(60)
-    mini_xnli.load, mini_xnli.pretraining_text = (lambda: few[0]), (lambda: few[1])
+    use_few()
     main("xnli", Path.cwd())
 """
 OTHER = ["--learning_rate", "1e-4"]
@@ -31,7 +30,7 @@ REFUSED = r"Another process|another process|another configuration"
 
 def start(folder: Path, argv: list[str]) -> subprocess.Popen:
     """The recipe in a process of its own."""
-    path = os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")]))
+    path = os.pathsep.join(filter(None, [*map(str, Path(__file__).parents[:2]), os.environ.get("PYTHONPATH")]))
     environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, "-c", START, "--config", "mini.yaml", "--output_dir", folder, *argv]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}

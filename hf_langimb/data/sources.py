@@ -87,10 +87,10 @@ def _labeled(spec: DataSpec, splits: dict[str, list[DataFile]]) -> dict[str, lis
     kinds = {file.kind for files in splits.values() for file in files}
     if spec.split in splits and kinds == {"parquet"}:
         return {spec.split: splits[spec.split]}
-    if "json" in kinds:  # where a column may come late
+    if len(splits) < 2 or not spec.label_column or "json" in kinds:  # where a column may come late
         return splits
     lacking = [split for split, files in splits.items() if files and spec.label_column not in names_in(files[0])]
-    if not spec.label_column or len(lacking) == len(splits) or not lacking:
+    if len(lacking) == len(splits) or not lacking:
         return splits
     if spec.split in lacking:
         return {spec.split: splits[spec.split]}

@@ -100,10 +100,8 @@ class DataSpec:
 
     def _configurations(self) -> Sequence[str | None]:
         """The names of configurations; None where a data set has no names for them."""
-        saved, repeated = (
-            reading.is_saved(self.name),
-            [n for n, times in Counter(self.config_names).items() if times > 1],
-        )
+        saved = reading.is_saved(self.name)
+        repeated = [name for name, times in Counter(self.config_names).items() if times > 1]
         problem = ""
         if self.config_names and (saved or Path(self.name).is_file()):
             given = ", ".join(self.config_names)

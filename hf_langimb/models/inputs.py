@@ -60,9 +60,10 @@ def has_position_table(model: Any) -> bool:
 
 def numbers_padding(model: Any) -> bool:
     """Whether the positions of a model's table are counted from the first token on, be it padding or not."""
+    tables = _position_tables(model)
     positions = getattr(base_model_of(model).config.get_text_config(), "max_position_embeddings", None)
-    of_mask = any("attention_mask" in inspect.signature(one.forward).parameters for one in _position_tables(model))
-    return bool(positions) and has_position_table(model) and most_tokens(model) == positions and not of_mask
+    of_mask = any("attention_mask" in inspect.signature(one.forward).parameters for one in tables)
+    return bool(tables and positions) and most_tokens(model) == positions and not of_mask
 
 
 def _position_tables(model: Any) -> list[Any]:

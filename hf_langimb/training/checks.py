@@ -26,6 +26,7 @@ from hf_langimb.models.inputs import (
     takes_last_token,
     token_types_of,
 )
+from hf_langimb.training.collator import LABELS
 
 COUNTED_ROWS = 1_000_000  # of a data set without a length
 GIVE_COUNTS = "pass its counts as distribution=, or set class_weighting='none'"
@@ -316,7 +317,7 @@ def problem_of_numerals(
 
     They are ids where a ClassLabel, or integer labels in training, say so.
     """
-    declared = any(class_label_names(dataset, column) for column in ("label", "labels", "label_ids"))
+    declared = any(class_label_names(dataset, column) for column in LABELS)
     if declared or not names or (trained is not None and not isinstance(trained.labels[0], str)):
         return None
     return names_or_ids(names, {int(label) for label in labels.unique().tolist()} - {IGNORED_LABEL})

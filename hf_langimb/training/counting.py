@@ -33,10 +33,7 @@ def count_again(trainer: Any, known: Counted | None) -> Counted:
     """What is known, or counts and weights made again where arguments, model or data are others than before."""
     args, data = trainer.args, trainer.train_dataset
     objects = (data, None, None) if data is not None else (None, trainer.eval_dataset, stored_axes(trainer.model))
-    state = (
-        str(getattr(data, "format", "")),
-        getattr(data, "_fingerprint", ""),
-    )  # of `datasets`, which can change in place
+    state = str(getattr(data, "format", "")), getattr(data, "_fingerprint", "")  # of `datasets`, which change in place
     columns, settings = (
         (args.language_column, _classes(trainer), state),
         (args.class_weighting, args.missing_cell_policy),

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import assert_close
-from faults import SMALL
+from faults import SMALL, few
 from transformers import Trainer
 
 import hf_langimb
@@ -46,18 +46,10 @@ def work(tmp_path_factory):
     """Function (output folder, *argv): run the recipe on few rows of the embedded data, its results."""
     folder = tmp_path_factory.mktemp("recipe")
     (folder / "mini.yaml").write_text(RECIPE)
-    few = _few()
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in few.items():
+        for name, value in few().items():
             patch.setattr(f"hf_langimb.data.mini_xnli.{name}", lambda value=value: value)
         yield lambda output, *argv: run(parse_recipe("xnli", folder, ["--output_dir", str(output), *map(str, argv)]))[1]
-
-
-def _few():
-    from hf_langimb.data import mini_xnli
-
-    text = mini_xnli.pretraining_text(60)
-    return {"load": mini_xnli.load(train_items=40, validation_items=20, test_items=40), "pretraining_text": text}
 
 
 @pytest.fixture(scope="module")
