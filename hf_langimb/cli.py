@@ -13,7 +13,7 @@ from typing import Any
 from hf_langimb import __version__
 from hf_langimb.console import about, ends_in_words, hide_bars, start_program, with_dashes
 from hf_langimb.counts.weighting import WEIGHTING_SCHEMES
-from hf_langimb.data.flags import add_data_flags, data_spec
+from hf_langimb.data.flags import AUTO, TOLERANCE, TOLERANCE_HELP, above_zero, add_data_flags, data_spec, rows_or_auto
 from hf_langimb.measures import POOLINGS, PROTOCOLS
 from hf_langimb.measures.attribution import DTYPES, MASKINGS, METHODS
 
@@ -55,22 +55,22 @@ def explain(options: Namespace) -> None:
     from hf_langimb.measures.attribution.attribute import attribute
     from hf_langimb.models.loading import load_trained
     from hf_langimb.runs.answers import explained_report
+    from hf_langimb.runs.explaining import explain_rows
 
     state = start_program()
     logging.basicConfig(format="langimb: %(message)s")
-    rows = data_spec(options).rows(options.rows or None)
+    auto = options.rows == AUTO
+    rows = data_spec(options).rows(None if auto else options.rows or None)
     trained = load_trained(options.model)
-    settings = {name: getattr(options, name) for name in ("method", "masking", "budget", "dtype")}
-    store = attribute(
-        trained.model.to(state.device),
-        trained.tokenizer,
-        rows,
-        out=options.output_dir,
-        text_columns=options.text_column,
-        **settings,
-    )
+    settings = {name: getattr(options, name) for name in ("method", "masking", "budget", "dtype", "orders")}
+    settings |= {"text_columns": options.text_column}
+    model, folder, used = trained.model.to(state.device), options.output_dir, None
+    if auto:
+        store, used = explain_rows(model, trained.tokenizer, rows, folder, options.tolerance, **settings)
+    else:
+        store = attribute(model, trained.tokenizer, rows, out=folder, **settings)
     if state.is_main_process:
-        print(explained_report(store.manifest, store.examples, store.folder))
+        print(explained_report(store.manifest, store.examples, store.folder, used))
 
 
 def compare(options: Namespace) -> None:
@@ -196,10 +196,15 @@ def _parser() -> ArgumentParser:
     flag("model", metavar="MODEL", help="Hub id or folder of a classifier or adapter")
     add_data_flags(command)
     flag("--output-dir", required=True, metavar="DIR", help="output folder; a rerun continues it")
-    flag("--rows", type=int, default=0, help="use the first N rows of each language; 0: all (default)")
-    flag("--method", choices=METHODS, default="owen", help="default: %(default)s (as shap for texts)")
+    number = "use the first N rows of each language; 0: all (default); auto: batches of rows until sums are precise"
+    flag("--rows", type=rows_or_auto, default=0, metavar="N|auto", help=number)
+    flag("--tolerance", type=above_zero, default=TOLERANCE, metavar="X", help=f"{TOLERANCE_HELP}; default: %(default)s")
+    methods = "default: %(default)s (Owen values without bias); owen: as shap for texts; shapley: Shapley values"
+    flag("--method", choices=METHODS, default=METHODS[0], help=methods)
+    orders = "orders of the tokens, a power of two from 4 up (default: the most that the budget allows, up to 64)"
+    flag("--orders", type=int, metavar="N", help=orders)
     flag("--masking", choices=MASKINGS, default="ids", help="default: %(default)s; string: as shap masks texts")
-    budget = "evaluations per example, or full (default: %(default)s)"
+    budget = "forward passes (owen, shapley: evaluations) per example, or full (default: %(default)s)"
     flag("--budget", type=_number_or("full"), default=500, help=budget)
     flag("--dtype", choices=DTYPES, default="float32", help="default: %(default)s")
 

@@ -99,7 +99,7 @@ def finished(tmp_path_factory, mini_xnli_rows):
         write_json(place / AXES_FILE, axes)
         (place / "probe.json").write_text("{}\n")
         attribute(
-            model, tokenizer, mini_xnli_rows.select(range(4)), out=folder / "attributions" / f"{name}-seed-0", budget=20
+            model, tokenizer, mini_xnli_rows.select(range(4)), out=folder / "attributions" / f"{name}-seed-0", orders=4
         )
     write_results(folder, results | {"seeds": [0]})
     write_report(folder)

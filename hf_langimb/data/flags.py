@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, Namespace
+import math
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hf_langimb.data.spec import DataSpec
+
+AUTO = "auto"  # in place of a number of rows: as many as it takes
+TOLERANCE = 0.01  # with `AUTO`
+TOLERANCE_HELP = "auto stops when each interval over rows is at most plus or minus X (a probability)"
 
 
 def add_data_flags(parser: ArgumentParser) -> None:
@@ -41,3 +47,18 @@ def data_spec(options: Namespace) -> DataSpec:
     names = ["dataset", "config_name", "split", "text_column", "language_column", "label_column", "id_column"]
     names += ["quoting", "separator", "encoding", "language_from", "drop_null"]
     return DataSpec(*(getattr(options, name) for name in names))
+
+
+def rows_or_auto(text: str) -> int | str:
+    """The type of a flag that is a number of rows, or `AUTO`."""
+    if text != AUTO and not text.removeprefix("-").isdecimal():
+        raise ArgumentTypeError(f"expected a number or {AUTO}, got {text!r}")
+    return text if text == AUTO else int(text)
+
+
+def above_zero(text: str) -> float:
+    """The type of a flag that is a number above 0."""
+    with suppress(ValueError):
+        if 0 < float(text) < math.inf:
+            return float(text)
+    raise ArgumentTypeError(f"expected a number above 0, got {text!r}")

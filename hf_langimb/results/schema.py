@@ -163,6 +163,25 @@ class TokenSums(TypedDict):
     examples: NotRequired[int]
 
 
+class Widest(TypedDict):
+    """The widest interval over rows: of which sum, and half of its width."""
+
+    language: str
+    label: str
+    set: str
+    half_width: float
+
+
+class ExplainedRows(TypedDict):
+    """How many of the available rows were explained, and why no more: `precise`, or `rows ended`."""
+
+    used: int
+    available: int
+    stopped: Literal["precise", "rows ended"]
+    tolerance: float
+    widest: Widest
+
+
 class Difference(TokenSums):
     """The same of the difference between two models, with 95 % intervals [low, high] by name."""
 
@@ -170,6 +189,8 @@ class Difference(TokenSums):
     probability_difference: float
     intervals: dict[str, list[float]] | None
     seed_intervals: dict[str, list[float]] | None
+    method: NotRequired[Literal["regression", "mean"]]
+    variance_ratio: NotRequired[dict[str, float] | None]
 
 
 class Attributions(TypedDict):
@@ -184,6 +205,8 @@ class Attributions(TypedDict):
     examples: int
     truncated_share: float
     base_values: Filled[dict[str, BaseValues]]
+    method: NotRequired[str]
+    rows: NotRequired[ExplainedRows]
 
 
 class Explained(TypedDict):
@@ -193,6 +216,8 @@ class Explained(TypedDict):
     truncated_share: float
     base_values: BaseValues
     tokens: list[TokenSums]
+    method: NotRequired[str]
+    rows: NotRequired[ExplainedRows]
 
 
 class Results(TypedDict):

@@ -11,7 +11,7 @@ import numpy as np
 from hf_langimb.counts.audit import SMALL_CELL, Audit
 from hf_langimb.models.axes import read_axes
 from hf_langimb.results.rendering import render
-from hf_langimb.results.schema import FILE_NAME, Attributions, Results, read_results
+from hf_langimb.results.schema import FILE_NAME, Attributions, ExplainedRows, Results, read_results
 from hf_langimb.results.tables import Cells, interval_text, shown
 
 SHOWN_LANGUAGES, SHOWN_LABELS = 12, 8  # in the table of an audit; its JSON has all
@@ -85,10 +85,10 @@ def probe_report(found: dict[str, Any]) -> str:
     return _answer("probe", found=found, best=best, cells=(header, rows))
 
 
-def explained_report(manifest: dict[str, Any], examples: Any, folder: Path) -> str:
+def explained_report(manifest: dict[str, Any], examples: Any, folder: Path, rows: ExplainedRows | None = None) -> str:
     """What `langimb explain` wrote, for people: how much of it, what was cut short, what to do next."""
     forwards, cut = (sum(examples[name].to_pylist()) / len(examples) for name in ("forwards", "truncated"))
-    values = {"manifest": manifest, "examples": len(examples), "forwards": forwards, "cut": cut}
+    values = {"manifest": manifest, "examples": len(examples), "forwards": forwards, "cut": cut, "rows": rows}
     return _answer("explain", folder=str(folder), **values)
 
 

@@ -22,7 +22,7 @@ from huggingface_hub import HfApi, constants
 from hf_langimb.console import RESUMES, about, ends_in_words, on_main, start_program, with_dashes
 from hf_langimb.counts.columns import require_columns
 from hf_langimb.counts.distribution import JointDistribution
-from hf_langimb.data.flags import add_data_flags, data_spec
+from hf_langimb.data.flags import AUTO, TOLERANCE, TOLERANCE_HELP, above_zero, add_data_flags, data_spec, rows_or_auto
 from hf_langimb.data.rows import find_text_columns
 from hf_langimb.data.spec import DataSpec
 from hf_langimb.files import MODEL, check_model, is_done, read_json, read_record, record, sha256
@@ -35,13 +35,13 @@ from hf_langimb.measures.attribution.store import AttributionStore
 from hf_langimb.models.axes import match_labels, read_axes, set_class_names, stored_axes, unnamed
 from hf_langimb.models.inputs import longest_input
 from hf_langimb.models.loading import ADAPTER_FILE, Trained, tokenize
-from hf_langimb.results.folder import EVALUATED, RunFolder, model_files
+from hf_langimb.results.folder import EVALUATED, PREDICTIONS, RunFolder, model_files
 from hf_langimb.results.page import write_report
 from hf_langimb.results.rendering import render
-from hf_langimb.results.schema import Results, write_results
+from hf_langimb.results.schema import ExplainedRows, Results, write_results
 from hf_langimb.results.tables import file_name
+from hf_langimb.runs.explaining import explain_models
 from hf_langimb.runs.steps import Load, MeasuredRows, assemble_results, loader, measure
-from hf_langimb.runs.subsets import sample_evenly
 
 logger = logging.getLogger(__name__)
 
@@ -75,8 +75,9 @@ def _parse(argv: Sequence[str] | None) -> Namespace:
     flag("--labels", nargs="+", default=[], metavar="NAME", help=labels)
     flag("--output-dir", metavar="DIR", help="default: runs/evaluate-MODEL")
     flag("--rows", type=int, default=0, help="use the first N rows of each language; 0: all (default)")
-    explained = "rows whose tokens are attributed; 0 none, -1 all (default: %(default)s)"
-    flag("--explain-rows", type=int, default=60, help=explained)
+    explained = "rows whose tokens are attributed; 0: none, -1: all, auto: as many as needed (default: %(default)s)"
+    flag("--explain-rows", type=rows_or_auto, default=60, metavar="N|auto", help=explained)
+    flag("--explain-tolerance", type=above_zero, default=TOLERANCE, metavar="X", help=TOLERANCE_HELP)
     flag("--batch-size", type=int, default=32, help="rows per device in a forward pass (default: %(default)s)")
     flag("--push-to-hub", action="store_true", help="publish the measures and the refreshed card in MODEL's repository")
     options = parser.parse_args([with_dashes(word) for word in (sys.argv[1:] if argv is None else argv)])
@@ -95,7 +96,7 @@ def check_up(options: Namespace) -> tuple[Path, Results]:
         ValueError: no such model or data, or labels that the model does not have; says what to do.
     """
     for name, least in (("batch_size", 1), ("explain_rows", -1)):
-        if (value := getattr(options, name)) < least:
+        if (value := getattr(options, name)) != AUTO and value < least:
             raise ValueError(f"{name} must be {least} or more, got {value}.")
     if options.push_to_hub:
         if Path(options.model).is_dir():
@@ -148,13 +149,16 @@ def _test_rows(options: Namespace, trained: Trained, rows: Dataset) -> Dataset:
 
 def _measure(options: Namespace, folder: RunFolder, load: Load, test: Dataset) -> Results:
     """results.json of a run with one setup."""
-    place, store = folder.model(*EVALUATED), folder.store(*EVALUATED)
+    place, wanted = folder.model(*EVALUATED), options.explain_rows
     trained, columns = load(), find_text_columns(test, options.text_column)
     axes, tokenizer, names = read_axes(place), trained.tokenizer, trained.names
     languages, audits = sorted(test.unique("language")), {"test/natural": JointDistribution.from_dataset(test).audit()}
-    limit, explained = longest_input(tokenizer, trained.model), sample_evenly(test, options.explain_rows)
-    measured = MeasuredRows(tokenize(test, tokenizer, columns, limit), None, explained, columns, limit)
+    limit = longest_input(tokenizer, trained.model)
+    measured = MeasuredRows(tokenize(test, tokenizer, columns, limit), test, None, columns, limit)
     metrics = measure(folder, *EVALUATED, load, measured, options.batch_size)
+    stores, used = None, None
+    if wanted != 0:
+        stores, used = explain_models(folder, {EVALUATED: load}, measured, wanted, options.explain_tolerance)
     setup = {"plan": "natural", "class_weighting": "none", "masked_entropy_weight": 0, "lora_rank": 0}
     if axes:
         seen = JointDistribution(tuple(axes["languages"]), tuple(names), np.array(axes["counts"]))
@@ -173,13 +177,15 @@ def _measure(options: Namespace, folder: RunFolder, load: Load, test: Dataset) -
         seeds=[EVALUATED[1]],
         data=audits,
         setups={EVALUATED[0]: setup | {"seeds": {str(EVALUATED[1]): metrics}}},
-        explained=on_main(lambda: _explained(store)) if explained is not None else None,
+        explained=_explained(stores[EVALUATED], place, used) if stores else None,
     )
 
 
 def _request(options: Namespace) -> dict[str, Any]:
     """What was asked for, without the places of folder, repository and data on this machine."""
     kept = {key: value for key, value in vars(options).items() if key not in (*NOT_ASKED, "flags")}
+    if options.explain_rows != AUTO:
+        del kept["explain_tolerance"]
     if Path(options.dataset).exists():
         kept["dataset"] = Path(options.dataset).resolve().name
     return kept
@@ -232,16 +238,16 @@ def _copy(source: Path, place: Path) -> None:
     part.rename(place)
 
 
-def _explained(store: Path) -> Any:
+def _explained(store: AttributionStore, place: Path, rows: ExplainedRows | None) -> Any:
     """`explained` of results.json: a summary of one model's attributions."""
-    opened = AttributionStore(store)
-    cut = opened.examples["truncated"].to_pylist()
+    cut = store.examples["truncated"].to_pylist()
     return {
-        "examples": len(opened),
+        "examples": len(store),
         "truncated_share": sum(cut) / len(cut),
-        "base_values": base_values({EVALUATED[1]: opened}),
-        "tokens": token_sums(opened),
-    }
+        "base_values": base_values({EVALUATED[1]: store}),
+        "tokens": token_sums(store, predictions=place / PREDICTIONS),
+        "method": store.manifest["method"],
+    } | ({"rows": rows} if rows else {})
 
 
 def _show(folder: Path, results: Results, options: Namespace) -> None:

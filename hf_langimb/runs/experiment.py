@@ -24,7 +24,6 @@ from hf_langimb.data.rows import find_text_columns
 from hf_langimb.files import MODEL, is_done, record, write_json, write_text
 from hf_langimb.hub.push import push_run, require_login
 from hf_langimb.hub.repository import CARD
-from hf_langimb.measures.attribution.difference import base_values, compare_seeds
 from hf_langimb.models.loading import load_tokenizer, tokenize
 from hf_langimb.models.mini_bert import pretrain_mini_bert
 from hf_langimb.results.cards import render_card
@@ -33,16 +32,18 @@ from hf_langimb.results.page import write_report
 from hf_langimb.results.rendering import render
 from hf_langimb.results.schema import Results, write_results
 from hf_langimb.results.summary import compared_pair
+from hf_langimb.runs.explaining import compared, explain_models
 from hf_langimb.runs.recipe import Recipe, parse_recipe
 from hf_langimb.runs.setups import Setup, prepare_setups, resolve_setup
 from hf_langimb.runs.steps import MeasuredRows, assemble_results, loader, measure, train
-from hf_langimb.runs.subsets import TEST_SEED, Data, external_text, load_data, sample_evenly
+from hf_langimb.runs.subsets import TEST_SEED, Data, external_text, load_data
 from hf_langimb.training.arguments import LangImbTrainingArguments
 
 logger = logging.getLogger(__name__)
 
 # A run may be continued with other values of these.
-FREE = ("seeds", "setups", "seed", "logging_steps", "report_to", "disable_tqdm", "license", "explain_rows")
+FREE = ["seeds", "setups", "seed", "logging_steps", "report_to", "disable_tqdm", "license"]
+FREE += ["explain_rows", "explain_tolerance", "control_seed"]
 SHOWN_SETTINGS = ("class_weighting", "masked_entropy_weight", "lora_rank")  # of a setup in results.json
 SHOWN_APART = {"seeds", "seed", "setups"}  # flags that results.json has as keys of their own
 
@@ -76,32 +77,44 @@ def _run_in(
     """Run every step that is not done in a folder, on checked data and setups."""
     training, seeds = recipe.training, range(recipe.training.seed, recipe.training.seed + recipe.data.seeds)
     trainings = [(seed, name, setup) for seed in seeds for name, setup in prepared.items()]
-    models = [folder.model(name, seed) for seed, name, _ in trainings]
-    processes = on_main(lambda: _begin(recipe, folder, models))
+    reference = compared_pair(prepared)[1]
+    if (
+        recipe.data.control_seed
+        and recipe.data.explain_rows != 0
+        and len(seeds) == 1
+        and {*compared_pair(prepared)} <= {*prepared}
+    ):
+        trainings.append((training.seed + 1, reference, prepared[reference]))
+    places = {(name, seed): folder.model(name, seed) for seed, name, _ in trainings}
+    processes = on_main(lambda: _begin(recipe, folder, [*places.values()]))
     start = _start_checkpoint(recipe, folder)
     tokenizer, limit = load_tokenizer(start)
     plans = sorted({setup.plan for setup in prepared.values()})
-    rows = data.tokenized(tokenizer, plans, seeds, recipe.data.max_length or limit)
+    rows = data.tokenized(tokenizer, plans, sorted({seed for seed, _, _ in trainings}), recipe.data.max_length or limit)
     external = external and tokenize(external, tokenizer, find_text_columns(external), limit)
-    explained = sample_evenly(data.subset("test", data.test_plan, TEST_SEED), recipe.data.explain_rows)
+    texts = data.subset("test", data.test_plan, TEST_SEED)
     test = rows["test", data.test_plan, TEST_SEED]
     skewed = data.distribution("train", "imbalanced").counts if data.plans else None
-    measured = MeasuredRows(test, external, explained, data.text_columns, recipe.data.max_length, skewed)
+    measured = MeasuredRows(test, texts, external, data.text_columns, recipe.data.max_length, skewed)
     metrics: dict[str, dict[str, Any]] = {name: {} for name in prepared}
     with logging_redirect_tqdm(), bar(trainings, unit="training") as progress:
         for seed, name, setup in progress:
             progress.set_description(f"{name}, seed {seed}")
             logger.info("Setup %s, seed %d", name, seed)
-            place, tracked = folder.model(name, seed), training.run_name or f"{name}-seed-{seed}"
+            place, tracked = places[name, seed], training.run_name or f"{name}-seed-{seed}"
             arguments = replace(setup.arguments, output_dir=str(place), seed=seed, run_name=tracked)
             subsets = (rows[split, setup.plan, seed] for split in ("train", "validation"))
             facts = train(arguments, start, tokenizer, *subsets)
             found = measure(folder, name, seed, loader(place), measured, arguments.per_device_eval_batch_size)
-            metrics[name][str(seed)] = found | {"training": facts}
+            if seed in seeds:  # not that of the control
+                metrics[name][str(seed)] = found | {"training": facts}
     results = _results_of(recipe, data, prepared, metrics, processes)
+    explained, used = None, None
+    if (wanted := recipe.data.explain_rows) != 0:
+        loads = {model: lambda place=place: loader(place)() for model, place in places.items()}  # type: ignore[misc]
+        explained, used = explain_models(folder, loads, measured, wanted, recipe.data.explain_tolerance)
     if PartialState().is_main_process:
-        if explained is not None:
-            results["attributions"] = _compare_attributions(folder, list(prepared), seeds)
+        results["attributions"] = compared(folder, explained, used) if explained else None
         write_results(folder.path, results)
         write_json(folder.environment, environment(began))
     PartialState().wait_for_everyone()  # the main process has the lock
@@ -177,17 +190,6 @@ def _start_checkpoint(recipe: Recipe, folder: RunFolder) -> str:
             part.rename(start)
         PartialState().wait_for_everyone()
     return str(start)
-
-
-def _compare_attributions(folder: RunFolder, setups: Sequence[str], seeds: Sequence[int]) -> Any:
-    """Cumulative difference of imbalanced and balanced, and base values; null where the run has not both setups."""
-    setup, reference = compared_pair(setups)
-    if setup not in setups or reference not in setups:
-        return None
-    stores = {name: {seed: folder.store(name, seed) for seed in seeds} for name in setups}
-    bases = {name: base_values(of_setup) for name, of_setup in stores.items()}
-    compared = compare_seeds(stores[setup], stores[reference])
-    return {"setup": setup, "reference": reference, "base_values": bases} | compared
 
 
 def environment(began: float) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 import re
 import sys
 from argparse import Action, ArgumentError
@@ -17,6 +18,7 @@ from transformers import HfArgumentParser
 from transformers.hf_argparser import HfArg, string_to_bool
 
 from hf_langimb.console import one_line
+from hf_langimb.data.flags import TOLERANCE, TOLERANCE_HELP, rows_or_auto
 from hf_langimb.results.folder import OWN_FOLDERS
 from hf_langimb.training.arguments import LangImbTrainingArguments
 
@@ -63,8 +65,13 @@ class RecipeArguments:
     probe_dataset_name: str | None = HfArg(default=None, help="External text for the probe: texts and their language.")
     probe_config_names: list[str] = HfArg(default_factory=list, help="Configurations of the external text.")
     probe_rows: int = HfArg(default=1000, help="Rows of external text per language.")
-    explain_rows: int = HfArg(
-        default=60, help="Test rows whose tokens are attributed, equally many per cell; 0: none, -1: all."
+    explain_rows: int | str = HfArg(
+        default=60,
+        help="Test rows whose tokens are attributed, equally many per cell; 0: none, -1: all, auto: as many as needed.",
+    )
+    explain_tolerance: float = HfArg(default=TOLERANCE, help=TOLERANCE_HELP)
+    control_seed: bool = HfArg(
+        default=False, help="With one seed, train balanced with a second one as well: the control of attributions."
     )
     license: str | None = HfArg(default=None, help="License of the models, for their cards: apache-2.0, mit, ...")
 
@@ -74,6 +81,8 @@ class RecipeArguments:
             if isinstance(value, int) and not low <= value <= MOST:
                 bound = f"{low} or more" if value < low else f"{MOST} or less"
                 raise ValueError(f"{name} must be {bound}, got {value}.")
+        if not 0 < self.explain_tolerance < math.inf:
+            raise ValueError(f"explain_tolerance must be above 0, got {self.explain_tolerance}.")
         if self.one_language_per_item and not self.id_column:
             raise ValueError("one_language_per_item needs id_column: the column that translations of a text share.")
 
@@ -120,6 +129,7 @@ def parse_recipe(name: str, folder: Path, argv: Sequence[str] | None = None) -> 
         allow_abbrev=False,
         usage=f"{program} [--config STEM|FILE.yaml] [--option value ...] (--help lists the options)",
     )
+    next(action for action in parser._actions if action.dest == "explain_rows").type = rows_or_auto
     parser.add_argument("--config", default="mini", help=f"Name of a YAML file under {folder}, or a path.")
     path = _find(parser.parse_known_args(argv)[0].config, folder, Path())
     origins: dict[str, str] = {}

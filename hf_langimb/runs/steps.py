@@ -1,4 +1,4 @@
-"""The steps of one trained model: train -> predict and probe -> explain.
+"""The steps of one trained model: train -> predict and probe. Attributions follow in `explaining`.
 
 Each step writes its output to the run folder and is skipped if the output exists.
 """
@@ -26,8 +26,9 @@ from hf_langimb.console import on_main
 from hf_langimb.counts.distribution import JointDistribution
 from hf_langimb.data.rows import arrow_columns
 from hf_langimb.files import AGAIN, MODEL, is_done, read_json, record, replacing, write_json
-from hf_langimb.measures.attribution.attribute import attribute
-from hf_langimb.measures.attribution.store import MANIFEST
+from hf_langimb.measures.attribution.fingerprints import hash_model, hash_rows
+from hf_langimb.measures.attribution.masked import base_of_rows
+from hf_langimb.measures.attribution.regression import FINGERPRINTS
 from hf_langimb.measures.forward import extract_features, forward_rows
 from hf_langimb.measures.predictions import evaluate_predictions, join_by_id
 from hf_langimb.measures.probe import probe_languages
@@ -52,16 +53,16 @@ class MeasuredRows:
 
     Args:
         test: tokenized rows with `id`, `language` and `label`.
+        texts: the same rows, with their texts.
         external: tokenized rows with `id` and `language` for the probe, or None.
-        explained: rows with texts whose tokens are attributed, or None.
-        text_columns, max_length: of `explained`.
+        text_columns, max_length: of `texts`.
         skewed: int64[L, C], the training counts that reliance and skew transfer compare with; None takes those of each
             model's own training data, or even ones where they are not known.
     """
 
     test: Dataset
+    texts: Dataset
     external: Dataset | None
-    explained: Dataset | None
     text_columns: Sequence[str]
     max_length: int | None
     skewed: np.ndarray | None = None
@@ -170,16 +171,12 @@ def _chosen_step(state: Any) -> dict[str, Any]:
 def measure(
     folder: RunFolder, setup: str, seed: int, load: Load, rows: MeasuredRows, batch_size: int
 ) -> dict[str, Any]:
-    """METRICS of the trained model that `load` gives; the run folder gets its predictions, probes and attributions.
+    """METRICS of the trained model that `load` gives; the run folder gets its predictions and probes.
 
     `batch_size` rows in a forward pass fit the device.
     """
-    place, store, test = folder.model(setup, seed), folder.store(setup, seed), rows.test
+    place, test = folder.model(setup, seed), rows.test
     predictions, probes = _predict_and_probe(place, load, rows, batch_size)
-    if (texts := rows.explained) is not None:
-        _put_aside(store, len(texts))
-        trained, columns, limit = load(), rows.text_columns, rows.max_length
-        attribute(trained.model, trained.tokenizer, texts, out=store, text_columns=columns, max_length=limit)
     joined = join_by_id(predictions, test["id"], test["language"], test["label"])
     logits = np.array(joined["logits"].to_pylist(), dtype=np.float64)
     axes = read_axes(place) or {"languages": sorted(test.unique("language"))}
@@ -200,7 +197,7 @@ def measure(
 def _predict_and_probe(place: Path, load: Load, rows: MeasuredRows, batch_size: int) -> tuple[pa.Table, dict[str, Any]]:
     """Predictions on the test set, and probes on it and on external text; the test set is read once."""
     predictions, probes, test = place / PREDICTIONS, place / PROBE, rows.test
-    predicted, probed = on_main(lambda: [is_done(place, step) for step in (PREDICTIONS, PROBE)])
+    predicted, probed = on_main(lambda: [_is_predicted(predictions), is_done(place, PROBE)])
     if not predicted or not probed:
         model, tokenizer = load().model, load().tokenizer
         pooling = "cls" if tokenizer.mask_token_id is not None else "last"  # a decoder's first token sees nothing
@@ -211,9 +208,13 @@ def _predict_and_probe(place: Path, load: Load, rows: MeasuredRows, batch_size: 
         if not predicted and PartialState().is_main_process:
             columns = test.select_columns(PREDICTED[:3]).with_format("arrow")[:]
             columns = columns.append_column("prediction", pa.array(logits.argmax(axis=1)))
-            columns = columns.append_column("logits", pa.array(list(logits), pa.list_(pa.float32())))
+            base = base_of_rows(model, tokenizer, rows.texts, rows.text_columns, rows.max_length)
+            for name, values in (("logits", logits), ("base", base)):
+                lists = [None] * len(test) if values is None else list(values)
+                columns = columns.append_column(name, pa.array(lists, pa.list_(pa.float32())))
+            marks = {"model": hash_model(model), "data": hash_rows(rows.texts, rows.text_columns)}
             with replacing(predictions) as part:
-                pq.write_table(columns.replace_schema_metadata(), part)
+                pq.write_table(columns.replace_schema_metadata({FINGERPRINTS: json.dumps(marks)}), part)
             record(place, PREDICTIONS, [PREDICTIONS])
         if not probed:
             found = {"test": (test, features), "external": (None, None)}
@@ -230,6 +231,15 @@ def _predict_and_probe(place: Path, load: Load, rows: MeasuredRows, batch_size: 
         raise ValueError(f"{predictions} cannot be read ({error}): {AGAIN}.") from None
 
 
+def _is_predicted(path: Path) -> bool:
+    """Whether a model's predictions are written, with the base values that earlier versions did not write.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    return is_done(path.parent, path.name) and "base" in pq.read_schema(path).names
+
+
 def _probe(name: str, rows: Dataset | None, features: np.ndarray | None, pooling: str) -> dict[str, Any] | None:
     """The language probe on features of rows; None without rows, or where no probe is possible."""
     if rows is None:
@@ -241,20 +251,6 @@ def _probe(name: str, rows: Dataset | None, features: np.ndarray | None, pooling
         logger.warning("No language probe on %s text: %s", name, error)
         return None
     return found.to_dict() | {"pooling": pooling, "layer": -1, "C": 1.0}
-
-
-def _put_aside(store: Path, rows: int) -> None:
-    """Rename the store of a sample of another size to NAME.N-rows, and restore the one of this size if it exists."""
-    manifest = store / MANIFEST
-    if PartialState().is_main_process and manifest.is_file():
-        found = read_json(manifest, f"remove {store} and run the recipe again")
-        number = found.get("examples") if isinstance(found, dict) else None
-        if isinstance(number, int) and number != rows:  # a damaged manifest is refused when the store is opened
-            store.rename(store.with_name(f"{store.name}.{number}-rows"))
-        before = store.with_name(f"{store.name}.{rows}-rows")
-        if before.is_dir() and not store.exists():
-            before.rename(store)
-    PartialState().wait_for_everyone()
 
 
 def assemble_results(

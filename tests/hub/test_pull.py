@@ -130,7 +130,7 @@ def test_adapters_on_the_hub_are_explained_and_probed(server, finished, texts, t
     Dataset.from_parquet(str(texts)).remove_columns("label").to_parquet(unlabeled)
     for number, name in enumerate((str(finished / "weighted_lora" / "seed-0"), "ann/lora", "ann/plain")):
         out = str(tmp_path / str(number))
-        assert main(["explain", name, str(unlabeled), "--output-dir", out, "--rows", "2", "--budget", "8"]) == 0
+        assert main(["explain", name, str(unlabeled), "--output-dir", out, "--rows", "2", "--orders", "4"]) == 0
         capsys.readouterr()
         assert main(["probe", name, str(texts), "--json"]) == 0
         probed = json.loads(capsys.readouterr().out)["layers"][0]["bits_below_chance"]

@@ -64,7 +64,7 @@ def test_rows_in_batches_get_what_each_gets_alone(family, pair, tmp_path):
     if family != "longformer":  # whose classifier attends to the first token globally
         encoded = extract_features(model, tokenizer, rows, pooling="last", batch_size=7)
         np.testing.assert_allclose(encoded, features, atol=1e-5)
-    store = attribute(model, tokenizer, rows.select(range(4)).remove_columns("label"), out=tmp_path / "out", budget=8)
+    store = attribute(model, tokenizer, rows.select(range(4)).remove_columns("label"), out=tmp_path / "out", method="owen", budget=8)
     np.testing.assert_allclose(stack(store.examples["p"]), softmax(expected[:4], axis=1), atol=1e-5)
 
 
@@ -78,7 +78,7 @@ def test_long_texts_are_cut_at_what_the_model_reads(family, limit, tmp_path):
     logits, _ = forward_rows(model, tokenizer, rows)
     drop = ("attention_mask",) if family == "fnet" else ("token_type_ids",) if family == "distilbert" else ()
     np.testing.assert_allclose(logits, row_by_row(model, tokenizer, rows, most or limit, drop), atol=1e-5)
-    store = attribute(model, tokenizer, rows.select([0]).remove_columns("label"), out=tmp_path / "out", budget=4)
+    store = attribute(model, tokenizer, rows.select([0]).remove_columns("label"), out=tmp_path / "out", method="owen", budget=4)
     np.testing.assert_allclose(stack(store.examples["p"])[0], softmax(logits[0]), atol=1e-5)
 
 
@@ -105,7 +105,7 @@ def test_token_types_that_the_model_lacks_are_left_out(tmp_path, saved):
         drop = ["token_type_ids", *(["attention_mask"] if family == "fnet" else [])]
         expected = row_by_row(model, tokenizer, rows, drop=drop)
         np.testing.assert_allclose(forward_rows(model, tokenizer, rows)[0], expected, atol=1e-5)
-        store = attribute(model, tokenizer, rows.select([0, 1]), out=tmp_path / family, budget=4)
+        store = attribute(model, tokenizer, rows.select([0, 1]), out=tmp_path / family, method="owen", budget=4)
         np.testing.assert_allclose(stack(store.examples["p"]), softmax(expected[:2], axis=1), atol=1e-5)
         start, _ = saved(model, tokenizer, rows, f"start-{family}")
         assert "token_type_ids" not in load_tokenizer(start)[0]("w1", "w2")
@@ -153,7 +153,7 @@ def test_commands_on_models_without_padding_token(saved, tmp_path, capsys):
         _, logits = measured(tmp_path / f"run-{family}")
         np.testing.assert_allclose(logits, row_by_row(model, tokenizer, rows), atol=1e-4)
         assert main(["probe", name, data]) == 0
-        assert main(["explain", name, data, "--output-dir", str(tmp_path / f"out-{family}"), "--budget", "8"]) == 0
+        assert main(["explain", name, data, "--output-dir", str(tmp_path / f"out-{family}"), "--orders", "4"]) == 0
     capsys.readouterr()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
 import zlib
@@ -11,10 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from accelerate import PartialState
 from datasets import Dataset
-from tokenizers import Tokenizer
 
 from hf_langimb.console import bar
 from hf_langimb.counts.columns import class_label_names
@@ -22,7 +19,10 @@ from hf_langimb.data.rows import find_text_columns
 from hf_langimb.measures.attribution import BUDGET_UNITS, DTYPES, MASKINGS, METHODS
 from hf_langimb.measures.attribution.engine import Forward, explain, id_masker, string_masker
 from hf_langimb.measures.attribution.examples import Attribution, Example, encode
+from hf_langimb.measures.attribution.fingerprints import KNOWN, hash_model, hash_tokenizer, measure_rows
+from hf_langimb.measures.attribution.masked import mask_id_of
 from hf_langimb.measures.attribution.methods import Method, owen_values, shapley_values
+from hf_langimb.measures.attribution.orders import DESIGN, owen_orders
 from hf_langimb.measures.attribution.store import (
     SCHEMA_VERSION,
     AttributionStore,
@@ -37,9 +37,6 @@ from hf_langimb.models.inputs import longest_input, most_tokens, reading_whole_r
 logger = logging.getLogger(__name__)
 
 SHARD = 256  # examples that are written together
-KNOWN = ("id", "language", "label")  # columns of the data set that a store keeps
-NOT_OF_THE_FUNCTION = {"_name_or_path", "transformers_version", "dtype", "torch_dtype"}
-NOT_OF_THE_FUNCTION |= {"langimb", "id2label", "label2id", "use_cache"}
 CHOICES = {"method": METHODS, "masking": MASKINGS, "budget_unit": BUDGET_UNITS, "dtype": DTYPES}
 
 
@@ -49,16 +46,19 @@ def attribute(
     dataset: Any,
     *,
     out: str | Path,
-    method: str = "owen",
+    method: str = "owen_orders",
     masking: str = "ids",
+    orders: int | None = None,
+    halves: int = 2,
     budget: int | None = 500,
-    budget_unit: str = "evaluations",
+    budget_unit: str | None = None,
     dtype: str = "float32",
     text_columns: Sequence[str] = (),
     max_length: int | None = None,
     batch_tokens: int | None = None,
     shard_size: int = SHARD,
     seed: int = 0,
+    first_example: int = 0,
 ) -> AttributionStore:
     """Attribute the probabilities of all classes to the tokens of each row; several processes share the work.
 
@@ -70,18 +70,27 @@ def attribute(
         tokenizer: its fast tokenizer.
         dataset: rows with texts; `id`, `language` and `label` are kept if the rows have them.
         out: folder of the store.
-        method: `owen` (shap's Partition explainer) or `shapley` (paired KernelSHAP, with standard errors).
+        method: `owen_orders` (Owen values, unbiased at any budget), `owen` (the same values as shap's Partition
+            explainer computes them: biased where the budget cuts the tree of a long text) or `shapley` (paired
+            KernelSHAP, with standard errors).
         masking: `ids` puts the mask token in a token's place; `string` masks the text and tokenizes it again, as shap
             does by default (single texts only). A tokenizer without mask token masks with "...", as shap does.
-        budget: evaluations of each example, those of the empty and the full text included; None takes all there are.
-            `shapley` takes at least four per token.
-        budget_unit: `evaluations` as shap counts them, or `forwards`: different sequences.
+        orders: of `owen_orders`: a power of two from 4 up; more are more precise. None takes the largest of 4, 8, 16,
+            32 and 64 that the budget allows. All orders are taken, and the values are exact, where that needs no more
+            forward passes.
+        halves: of `owen_orders`: 2 draws the orders as two independent halves, which `cumulative_difference` needs to
+            select tokens without bias; 1 does not, and is slightly more precise for the same number of orders.
+        budget: evaluations or forward passes of each example, those of the empty and the full text included; None takes
+            all there are. `shapley` takes at least four per token. Not used where `orders` is given.
+        budget_unit: `evaluations` as shap counts them, or `forwards`: different sequences. None takes `forwards` for
+            `owen_orders`, where nothing else is possible, and `evaluations` for other methods.
         dtype: float32, float64 or bfloat16 (which moves probabilities by some thousandths, and warns).
         text_columns: one, or two for a pair; empty takes the usual names.
         max_length: in tokens; None takes the tokenizer's. Longer texts are truncated, and counted.
         batch_tokens: of a forward pass; None takes what suits the device. Halved when memory runs out.
         shard_size: examples that are computed and written together.
         seed: of the draws, and of the order of equally large effects.
+        first_example: number of the first row, where the rows continue those of another store.
 
     Raises:
         ValueError: unknown settings, no rows or text, a row without tokens, a label that the model does not have, a
@@ -94,12 +103,12 @@ def attribute(
         raise ValueError(f"Expected a datasets.Dataset with rows to explain, got {kind}: {advice}.")
     dataset = dataset.with_format(None)
     columns = find_text_columns(dataset, [text_columns] if isinstance(text_columns, str) else text_columns)
-    settings: dict[str, Any] = {"method": method, "masking": masking, "budget": budget, "budget_unit": budget_unit}
+    by_orders = method == "owen_orders"
+    unit = budget_unit or ("forwards" if by_orders else "evaluations")
+    settings: dict[str, Any] = {"method": method, "masking": masking, "budget": budget, "budget_unit": unit}
     settings |= {"dtype": dtype, "seed": seed, "shard_size": shard_size, "max_length": max_length}
-    mask_id: Any = tokenizer.mask_token_id
-    if mask_id is None:  # as in shap
-        mask_id = next(iter(tokenizer.encode("...", add_special_tokens=False)), None)
-    given = settings | {"batch_tokens": batch_tokens}
+    mask_id: Any = mask_id_of(tokenizer)
+    given = settings | {"batch_tokens": batch_tokens, "orders": orders, "halves": halves}
     if problem := next(_problems(given, mask_id, model, tokenizer, pair=len(columns) == 2), None):
         raise ValueError(problem)
     for column in {"language", "id"} & {*dataset.column_names}:
@@ -110,9 +119,13 @@ def attribute(
     if "label" in dataset.column_names:
         labels = match_labels(dataset, names, stored_axes(model))
         dataset = dataset.remove_columns("label").add_column("label", labels)
+    if by_orders:
+        settings |= {"orders": orders, "halves": halves, "design": DESIGN, "budget": None if orders else budget}
+    if first_example:
+        settings["first_example"] = first_example
     if max_length is None:
         settings["max_length"] = longest_input(tokenizer, model)
-    lengths, data_hash, truncated = _measure_rows(tokenizer, dataset, columns, settings["max_length"])
+    lengths, data_hash, truncated = measure_rows(tokenizer, dataset, columns, settings["max_length"])
     order = np.argsort(-np.array(lengths), kind="stable")  # neighbors of one length, the longest first
     shards = [np.sort(order[i : i + shard_size]) for i in range(0, len(order), shard_size)]
     manifest = settings | {
@@ -121,8 +134,8 @@ def attribute(
         "text_columns": columns,
         "mask_token": tokenizer.convert_ids_to_tokens(mask_id),
         "mask_token_is_substitute": tokenizer.mask_token_id is None,
-        "model": _hash_model(model),
-        "tokenizer": _hash_tokenizer(tokenizer),
+        "model": hash_model(model),
+        "tokenizer": hash_tokenizer(tokenizer),
         "data": data_hash,
         "examples": len(dataset),
         "truncated_texts": truncated,
@@ -169,8 +182,11 @@ def _explained(
         if settings["method"] == "owen":
             forwards = settings["budget_unit"] == "forwards"
             return owen_values(example.tree(), budget=budget, maskable=content, count_forwards=forwards, seed=seed)
-        players = [i for i in range(len(example)) if content >> i & 1]
         draws = (seed, zlib.crc32(example.ids.tobytes()))  # differ between texts: errors do not add up
+        if settings["method"] == "owen_orders":
+            of_orders = {name: settings[name] for name in ("orders", "halves", "budget")}
+            return owen_orders(example.tree(), maskable=content, seed=draws, **of_orders)
+        players = [i for i in range(len(example)) if content >> i & 1]
         return shapley_values(players, len(example), budget=budget, seed=draws)
 
     chosen, max_length = dataset.select(rows), settings["max_length"]
@@ -183,7 +199,7 @@ def _explained(
     for example, result in explain(ordered, map(method, ordered), mask, forward):
         found[example.index] = result
         progress.update()
-    known: dict[str, list[Any]] = {"example": rows.tolist()}
+    known: dict[str, list[Any]] = {"example": (rows + settings.get("first_example", 0)).tolist()}
     for name in KNOWN:
         given = chosen[name][:] if name in chosen.column_names else [None] * len(chosen)
         known[name] = [None if value is None else str(value) for value in given]
@@ -201,8 +217,15 @@ def _problems(
     for name, known in CHOICES.items():
         if settings[name] not in known:
             yield f"Unknown {name} {settings[name]!r}: choose one of {', '.join(known)}."
-    if settings["method"] == "shapley" and settings["budget_unit"] == "forwards":
-        yield "budget_unit='forwards' is for method='owen' only: leave it out."
+    method, orders = settings["method"], settings["orders"]
+    if method != "owen" and settings["budget_unit"] != ("forwards" if method == "owen_orders" else "evaluations"):
+        yield f"budget_unit={settings['budget_unit']!r} is not for method={method!r}: leave it out."
+    if orders is not None and method != "owen_orders":
+        yield f"orders are for method='owen_orders' only, got method={method!r}: leave them out."
+    elif orders is not None and not (type(orders) is int and orders >= 4 and orders.bit_count() == 1):
+        yield f"orders must be a power of two from 4 up (4, 8, 16, ...), or None, got {orders!r}."
+    if type(settings["halves"]) is not int or settings["halves"] not in (1, 2):
+        yield f"halves must be 1 or 2, got {settings['halves']!r}."
     if settings["masking"] == "string" and pair:
         yield "masking='string' would merge the two texts of a pair: use masking='ids', or one text column."
     least = tokenizer.num_special_tokens_to_add(pair) + 1
@@ -210,7 +233,7 @@ def _problems(
     for name, low, high, words in (
         ("shard_size", 1, math.inf, "1 or more"),
         ("seed", 0, math.inf, "0 or more"),
-        ("budget", 4, math.inf, "4 evaluations or more, or None"),
+        ("budget", 4, math.inf, f"4 {settings['budget_unit']} or more, or None"),
         ("batch_tokens", 1, math.inf, "1 or more, or None"),
         ("max_length", least, most, f"{least} tokens or more, up to {most}, or None".replace(", up to inf", "")),
     ):
@@ -224,44 +247,3 @@ def _problems(
     if regression or len({*names}) < len(names) or "None" in names:
         found = "a regression (problem_type)" if regression else f"id2label {config.id2label}"
         yield f"Attributions need a classifier with a distinct name for each class, got {found}."
-
-
-def _measure_rows(
-    tokenizer: Any, dataset: Dataset, columns: Sequence[str], max_length: int | None
-) -> tuple[list[int], str, int]:
-    """Length of each row in tokens, a hash of all rows, and how many were truncated."""
-    lengths: list[int] = []
-    digest = hashlib.sha256()
-    truncated = 0
-    kept = [name for name in KNOWN if name in dataset.column_names]
-    for rows in dataset.iter(1000):
-        examples = encode(tokenizer, [rows[column] for column in columns], first=len(lengths), max_length=max_length)
-        lengths += [len(example) for example in examples]
-        truncated += sum(example.truncated for example in examples)
-        for example in examples:
-            digest.update(repr((len(example), example.ids.tolist(), example.segments.tolist())).encode())
-        digest.update(repr([rows[name] for name in (*columns, *kept)]).encode())
-    return lengths, digest.hexdigest()[:16], truncated
-
-
-def _hash_model(model: Any) -> str:
-    """A hash of all that a prediction depends on: weights, configuration, and the active adapters."""
-    kept = {key: value for key, value in model.config.to_dict().items() if key not in NOT_OF_THE_FUNCTION}
-    digest = hashlib.sha256(repr((type(model).__name__, sorted(kept.items(), key=str))).encode())
-    for name, module in model.named_modules():
-        if hasattr(module, "active_adapters") and hasattr(module, "scaling"):
-            state = module.active_adapters, sorted(module.scaling.items()), getattr(module, "disable_adapters", False)
-            digest.update(repr((name, *state)).encode())
-    for name, tensor in sorted(model.state_dict().items()):
-        if ".original_module." not in name:  # a head that PEFT has replaced: random, and not used
-            digest.update(name.encode())
-            digest.update(np.asarray(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)).tobytes())
-    return digest.hexdigest()[:16]
-
-
-def _hash_tokenizer(tokenizer: Any) -> str:
-    """A hash of a fast tokenizer, without what a call changes (truncation and padding)."""
-    plain = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
-    plain.no_truncation()
-    plain.no_padding()
-    return hashlib.sha256(plain.to_str().encode()).hexdigest()[:16]

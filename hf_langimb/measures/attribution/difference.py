@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import permutations, product
+from itertools import chain, permutations, product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hf_langimb.counts.columns import encode_column
 from hf_langimb.measures.attribution import SETS
+from hf_langimb.measures.attribution.regression import (
+    ROWS_A_COLUMN,
+    Population,
+    Predictions,
+    of_stores,
+    population,
+    regress,
+    regressors,
+)
 from hf_langimb.measures.attribution.store import AttributionStore, stack
-from hf_langimb.measures.intervals import Floats, bootstrap_mean, jackknife_interval
+from hf_langimb.measures.intervals import Floats, bootstrap_mean, jackknife_interval, student
 
 THRESHOLDS = (0.001, 0.01, 0.05)
 PARTS = (*SETS, "base_difference", "probability_difference")
-SETTINGS = ("tokenizer", "data", "labels", "method", "masking", "budget", "budget_unit", "mask_token", "dtype")
+SETTINGS = ["tokenizer", "data", "labels", "method", "masking", "budget", "budget_unit", "mask_token", "dtype"]
+SETTINGS += ["orders", "halves", "design"]
 Store = AttributionStore | str | Path
-Choice = tuple[int, int, int]  # places of the stores other, reference and selection
 Bools = NDArray[np.bool_]
 
 
@@ -31,6 +40,7 @@ def cumulative_difference(
     thresholds: Sequence[float] = THRESHOLDS,
     resamples: int = 1000,
     seed: int = 0,
+    predictions: Mapping[str, Predictions] | None = None,
 ) -> list[dict[str, Any]]:
     """Sum over tokens of S_other - S_reference, by the sign of the token, averaged over the examples of a language.
 
@@ -57,8 +67,10 @@ def cumulative_difference(
     Raises:
         ValueError: the stores differ in data, tokenizer or settings, or the data have no languages.
     """
-    stores = [other, reference, reference if selection is None else selection]
-    return _Sums(stores, thresholds, resamples, seed).compare([(0, 1, 2)])
+    stores = {"other": other, "reference": reference} | ({} if selection is None else {"selection": selection})
+    known = of_stores(predictions, dict.fromkeys(stores))
+    sums = _Sums([*stores.values()], thresholds, resamples, seed, known)
+    return sums.compare([Choice(0, 1, len(stores) - 1, ((0, 1),))])
 
 
 def compare_seeds(
@@ -68,10 +80,15 @@ def compare_seeds(
     thresholds: Sequence[float] = THRESHOLDS,
     resamples: int = 1000,
     seed: int = 0,
+    predictions: Mapping[str, Mapping[Any, Predictions]] | None = None,
 ) -> dict[str, Any]:
     """Result, control and unbiased form of two setups, averaged over all ordered tuples of different seeds.
 
-    `other` and `reference` are by seed; the seeds of both are used.
+    Args:
+        other, reference: stores by seed, with at least one seed in common. All seeds are used: one of `other` and two$
+            of `reference` give a control.
+        thresholds, resamples, seed: as of `cumulative_difference`.
+        predictions: {"other": {seed: P}, "reference": {seed: P}}, as of `cumulative_difference`.
 
     Returns:
         JSON-ready: `result`, `control`, `unbiased` (entries as above, with `seed_intervals`: 95 % t intervals by the
@@ -82,20 +99,15 @@ def compare_seeds(
     Raises:
         ValueError: no common seed, or as `cumulative_difference`.
     """
-    seeds = [number for number in other if number in reference]
-    if not seeds:
+    if not (seeds := [number for number in other if number in reference]):
         raise ValueError(f"The setups must have a common seed, got {list(other)} and {list(reference)}.")
-    stores, count = [setup[number] for setup in (other, reference) for number in seeds], len(seeds)
-    sums = _Sums(stores, thresholds, resamples, seed)
-    pairs = list(permutations(range(count), 2)) or [(0, 0)]
-    forms = {
-        "result": [(i, count + a, count + a) for i, a in pairs],
-        "control": [(count + b, count + a, count + a) for b, a in pairs if b != a],
-        "unbiased": [(i, count + b, count + a) for i, b, a in permutations(range(count), 3)],
-    }
-    entries = {form: sums.compare(choices, count) if choices else [] for form, choices in forms.items()}
+    known = of_stores(predictions, {"other": other, "reference": reference})
+    sums = _Sums([*other.values(), *reference.values()], thresholds, resamples, seed, known)
+    forms, every = _forms([*other], [*reference]), [*other, *reference]
+    entries = {form: sums.compare(choices, every) if choices else [] for form, choices in forms.items()}
     cut = np.mean([np.asarray(store.examples["truncated"]).mean() for store in sums.stores])
-    return {**entries, "seeds": seeds, "examples": len(sums.stores[0]), "truncated_share": float(cut)}
+    facts = {"method": sums.stores[0].manifest["method"], "examples": len(sums.stores[0])}
+    return {**entries, "seeds": seeds, **facts, "truncated_share": float(cut)}
 
 
 def base_values(stores: Mapping[Any, Store]) -> dict[str, Any]:
@@ -115,20 +127,82 @@ def base_values(stores: Mapping[Any, Store]) -> dict[str, Any]:
     return {"mean": means, "over_seeds": spreads[0], "over_examples": spreads[1]}
 
 
-def token_sums(store: Store) -> list[dict[str, Any]]:
+def token_sums(store: Store, *, resamples: int = 0, predictions: Predictions | None = None) -> list[dict[str, Any]]:
     """Shares of positive, neutral and negative tokens of one model and the sums of their S, mean over examples.
 
-    JSON-ready, by language and label: `positive`, `neutral`, `negative`, `token_shares`, `examples`.
+    JSON-ready, by language and label: `positive`, `neutral`, `negative`, `token_shares`, `examples`; with `resamples`
+    or `predictions` (as of `cumulative_difference`) also `intervals`, 95 % over rows.
     """
-    sums = _Sums([store], 0.01)
-    entries = sums.entries(sums.over(0, 0), [0])
-    return [{name: value for name, value in entry.items() if "intervals" not in name} for entry in entries]
+    entries = _Sums([store], 0.01, resamples, predictions=None if predictions is None else [predictions]).compare(
+        [Choice(0, None, 0)]
+    )
+    for entry in entries:
+        bounds = entry.pop("intervals")
+        del entry["seed_intervals"], entry["base_difference"], entry["probability_difference"]
+        if bounds:
+            entry["intervals"] = {name: bounds[name] for name in SETS}
+    return entries
+
+
+def _forms(other: Sequence[Any], reference: Sequence[Any]) -> dict[str, list[Choice]]:
+    """All choices of models of different seeds, given the seeds of the stores of each setup.
+
+    The three forms of a choice are regressed on the same values, so the unbiased form is result - control there too.
+    """
+    ours = [*enumerate(other)]
+    theirs = [*enumerate(reference, start=len(ours))]
+    pairs = [(i, a) for (i, one), (a, seed) in product(ours, theirs) if one != seed]
+    controls = [(b, a) for (b, _), (a, _) in permutations(theirs, 2)]
+    triples = [
+        (i, b, a)
+        for (i, one), ((b, second), (a, third)) in product(ours, permutations(theirs, 2))
+        if one not in (second, third)
+    ]
+    known = [((i, a), (b, a)) for i, b, a in triples]
+    if triples:
+        return {
+            "result": [Choice(i, a, a, of) for (i, _, a), of in zip(triples, known, strict=True)],
+            "control": [Choice(b, a, a, of) for (_, b, a), of in zip(triples, known, strict=True)],
+            "unbiased": [Choice(i, b, a, of) for (i, b, a), of in zip(triples, known, strict=True)],
+        }
+    result = [Choice(i, a, a, ((i, a),)) for i, a in pairs or [(0, len(ours))]]
+    return {"result": result, "control": [Choice(b, a, a, ((b, a),)) for b, a in controls], "unbiased": []}
+
+
+class Choice(NamedTuple):
+    """Places of the stores that are compared, and the pairs of models whose differences are regressed on."""
+
+    other: int
+    reference: int | None  # None: the sums of `other` alone
+    selection: int
+    known: tuple[tuple[int, int], ...] = ()
+
+    def places(self) -> set[int]:
+        """Of all stores that take part."""
+        reference = () if self.reference is None else (self.reference,)
+        return {self.other, *reference, self.selection, *chain.from_iterable(self.known)}
+
+
+class _Estimates(NamedTuple):
+    """What was estimated for each threshold, language and class: of each choice, and its intervals."""
+
+    by_choice: Floats  # [choices, thresholds, L, C, 5]
+    intervals: Floats | None  # [2, thresholds, L, C, 5]
+    ratios: Floats | None = None  # [thresholds, L, C, 3]: variance of the regression over that of the plain mean
+    regressed: Any = None  # bool[L]
 
 
 class _Sums:
     """Sums of S over the tokens that a store selects, for all examples, classes and thresholds of several stores."""
 
-    def __init__(self, stores: Sequence[Store], thresholds: Any, resamples: int = 0, seed: int = 0) -> None:
+    def __init__(
+        self,
+        stores: Sequence[Store],
+        thresholds: Any,
+        resamples: int = 0,
+        seed: int = 0,
+        predictions: Sequence[Predictions] | None = None,
+    ) -> None:
         self.stores, self.resamples, self.seed = _opened(stores), resamples, seed
         self.thresholds = np.atleast_1d(np.asarray(thresholds, dtype=np.float64)).tolist()
         first, problem = self.stores[0], None
@@ -142,60 +216,123 @@ class _Sums:
         if problem:
             raise ValueError(problem)
         self.names, self.languages = encode_column(first.examples["language"], "language")
-        self.examples = first.tokens["example"].to_numpy()  # of each token
-        self.starts = np.flatnonzero(np.diff(self.examples, prepend=-1))
+        self.population = None if predictions is None else population(predictions, self.stores, self.names)
+        begins = np.diff(first.tokens["example"].to_numpy(), prepend=-1) != 0
+        self.starts, self.examples = np.flatnonzero(begins), np.cumsum(begins) - 1  # of each token
         self.values = [_doubles(store.tokens["S"]) for store in self.stores]
         ends = ("base", "p")
-        self.ends = [np.stack([_doubles(store.examples[end]) for end in ends], axis=-1) for store in self.stores]
+        self.ends = np.stack([np.stack([_doubles(one.examples[end]) for end in ends], axis=-1) for one in self.stores])
         self._over: dict[tuple[int, int], Floats] = {}
 
     def _sets(self, selection: int, threshold: float) -> Bools:
-        """[3, tokens, C]: which tokens of a store are positive, neutral and negative."""
-        signs = self.values[selection]
-        return np.stack([signs > threshold, np.abs(signs) <= threshold, signs < -threshold])
+        """[halves, 3, tokens, C]: which tokens are positive, neutral and negative by each half of a store's values."""
+        store = self.stores[selection]
+        signs = store.halves.astype(np.float64) if store.has_halves else self.values[selection][None]
+        return np.stack([signs > threshold, np.abs(signs) <= threshold, signs < -threshold], axis=1)
 
     def over(self, store: int, selection: int) -> Floats:
-        """[thresholds, N, C, 3]: sums of a store's S over another's positive, neutral and negative tokens."""
+        """[thresholds, N, C, 3]: sums of a store's S over another's positive, neutral and negative tokens.
+
+        The mean over the halves that select: one half alone selects tokens by errors that the mean of both contains.
+        """
         if (store, selection) not in self._over:
-            chosen = (self._sets(selection, threshold) for threshold in self.thresholds)
-            sums = [np.add.reduceat(np.where(of, self.values[store], 0.0), self.starts, axis=1) for of in chosen]
+            sums = []
+            for threshold in self.thresholds:
+                halves = [np.where(chosen, self.values[store], 0.0) for chosen in self._sets(selection, threshold)]
+                sums.append(np.mean([np.add.reduceat(half, self.starts, axis=1) for half in halves], axis=0))
             self._over[store, selection] = np.moveaxis(np.array(sums), 1, -1)
         return self._over[store, selection]
 
-    def _parts(self, choices: Sequence[Choice]) -> Floats:
-        """[thresholds, N, C, 5], the mean over choices."""
-        total: Any = 0.0
-        for other, reference, selection in choices:
-            moved = self.over(other, selection) - self.over(reference, selection)
-            ends = np.broadcast_to(self.ends[other] - self.ends[reference], (*moved.shape[:-1], 2))
-            total = total + np.concatenate([moved, ends], axis=-1)
-        return np.asarray(total / len(choices))
+    def _parts(self, choice: Choice) -> Floats:
+        """[thresholds, N, C, 5] of a choice of stores."""
+        moved, ends = self.over(choice.other, choice.selection), self.ends[choice.other]
+        if choice.reference is not None:
+            moved = moved - self.over(choice.reference, choice.selection)
+            ends = ends - self.ends[choice.reference]
+        return np.concatenate([moved, np.broadcast_to(ends, (*moved.shape[:-1], 2))], axis=-1)
 
-    def compare(self, choices: Sequence[Choice], seeds: int = 1) -> list[dict[str, Any]]:
-        """Entries with intervals; a store's place modulo `seeds` is the place of its seed."""
-        parts, left_out = self._parts(choices), None
-        if seeds > 3:
-            left = [[one for one in choices if i not in {place % seeds for place in one}] for i in range(seeds)]
-            left_out = np.stack([self._parts(fewer) for fewer in left])
-        return self.entries(parts, sorted({selection for _, _, selection in choices}), left_out)
-
-    def entries(self, parts: Floats, selections: Sequence[int], left_out: Any = None) -> list[dict[str, Any]]:
-        """One for each threshold, language and label, from parts [thresholds, N, C, K], also without each seed."""
-        found = []
+    def compare(self, choices: Sequence[Choice], seeds: Sequence[Any] = ()) -> list[dict[str, Any]]:
+        """Entries with intervals; `seeds` are those of the stores, of which four give an interval over seeds."""
+        found = self._by_means(choices) if self.population is None else self._by_regression(choices, self.population)
+        means, left_out = found.by_choice.mean(axis=0), None
+        if len(different := dict.fromkeys(seeds)) > 3:
+            used = [{seeds[place] for place in one.places()} for one in choices]
+            left = [[i for i, seen in enumerate(used) if seed not in seen] for seed in different]
+            left_out = jackknife_interval(means, np.stack([found.by_choice[fewer].mean(axis=0) for fewer in left]))
+        selections = sorted({one.selection for one in choices})
+        entries = []
         for (i, threshold), (k, language) in product(enumerate(self.thresholds), enumerate(self.names)):
-            rows, inside = np.flatnonzero(self.languages == k), self.languages[self.examples] == k
-            means = parts[i, rows].mean(axis=0)  # [C, K]
-            bounds: dict[str, Floats | None] = {"intervals": None, "seed_intervals": None}  # [2, C, K] each
-            if self.resamples:
-                bounds["intervals"] = bootstrap_mean(parts[i, rows], self.resamples, self.seed)
-            if left_out is not None:
-                bounds["seed_intervals"] = jackknife_interval(means, left_out[:, i, rows].mean(axis=1))
-            shares = np.mean([self._sets(one, threshold)[:, inside].mean(axis=1) for one in selections], axis=0)
+            inside, rows = self.languages[self.examples] == k, int((self.languages == k).sum())
+            halves = [self._sets(one, threshold)[:, :, inside].mean(axis=(0, 2)) for one in selections]
+            shares = np.mean(halves, axis=0)
             for j, label in enumerate(self.stores[0].labels):
-                entry = {"threshold": threshold, "language": language, "label": label} | _named(PARTS, means[j])
-                entry |= {name: pair if pair is None else _named(PARTS, pair[:, j].T) for name, pair in bounds.items()}
-                found.append(entry | {"token_shares": _named(SETS, shares[:, j]), "examples": len(rows)})
-        return found
+                place = i, k, j
+                entry = {"threshold": threshold, "language": language, "label": label} | _named(PARTS, means[place])
+                for name, bounds in (("intervals", found.intervals), ("seed_intervals", left_out)):
+                    entry[name] = None if bounds is None else _named(PARTS, bounds[:, *place].T)
+                entry |= {"token_shares": _named(SETS, shares[:, j]), "examples": rows}
+                if found.ratios is not None:
+                    regressed = found.regressed[k]
+                    ratios = _named(SETS, found.ratios[place]) if regressed else None
+                    entry |= {"method": "regression" if regressed else "mean", "variance_ratio": ratios}
+                entries.append(entry)
+        return entries
+
+    def _by_means(self, choices: Sequence[Choice]) -> _Estimates:
+        """Means over the examples of each language, with bootstrap intervals."""
+        rows = [np.flatnonzero(self.languages == k) for k in range(len(self.names))]
+        total: Any = 0.0
+        by_choice = []
+        for choice in choices:
+            parts = self._parts(choice)
+            by_choice.append(np.stack([parts[:, here].mean(axis=1) for here in rows], axis=1))
+            total = total + parts
+        bounds = None
+        if self.resamples:
+            parts = np.asarray(total / len(choices))
+            resampled = [[bootstrap_mean(of[here], self.resamples, self.seed) for here in rows] for of in parts]
+            bounds = np.moveaxis(np.array(resampled), 2, 0)
+        return _Estimates(np.array(by_choice), bounds)
+
+    def _by_regression(self, choices: Sequence[Choice], everything: Population) -> _Estimates:
+        """Means over all predicted rows of each language, with intervals of leave-one-out residuals."""
+        shape = len(self.thresholds), len(self.names), len(self.stores[0].labels)
+        by_choice, intervals = np.zeros((len(choices), *shape, 5)), np.zeros((2, *shape, 5))
+        ratios, regressed = np.zeros((*shape, 3)), np.zeros(shape[1], dtype=bool)
+        for k in range(shape[1]):
+            here, there = np.flatnonzero(self.languages == k), np.flatnonzero(everything.languages == k)
+            columns = 2 + 2 * len(choices[0].known)
+            regressed[k] = len(here) >= ROWS_A_COLUMN * columns
+            columns = columns if regressed[k] else 1
+            influence: Any = 0.0
+            plain: Any = 0.0
+            fitted: Any = 0.0
+            weights, ends = everything.weights[here], everything.ends[:, there]
+            for number, choice in enumerate(choices):
+                values = self._parts(choice)[:, here].transpose(2, 1, 0, 3)  # [C, n, thresholds, 5]
+                values = values.reshape(*values.shape[:2], -1)
+                effects = [of[..., 1] - of[..., 0] for of in (self.ends[:, here], ends)]
+                ours, all_rows = (regressors(of, choice.selection, choice.known)[..., :columns] for of in effects)
+                found = regress(values, ours, all_rows.mean(axis=1), weights)
+                estimate, influences = (of.reshape(*of.shape[:-1], -1, 5) for of in (found.estimate, found.influence))
+                fit = (all_rows @ found.coefficients).reshape(shape[2], len(there), -1, 5)
+                if regressed[k]:  # both ends are known of all rows
+                    moved = ends[choice.other] - (0.0 if choice.reference is None else ends[choice.reference])
+                    fit[..., 3:] = moved.transpose(1, 0, 2)[:, :, None]
+                    estimate[..., 3:], influences[..., 3:] = fit[..., 3:].mean(axis=1), 0.0
+                by_choice[number, :, k] = estimate.transpose(1, 0, 2)
+                influence, fitted = influence + influences, fitted + fit
+                alone = np.ones_like(ours[..., :1])
+                plain = plain + regress(values, alone, alone[:, 0], weights).influence.reshape(influences.shape)
+            count = len(choices)
+            variance, plain_variance = (((of / count) ** 2).sum(axis=1) for of in (influence, plain))
+            spread = variance + (fitted / count).var(axis=1) / len(there)
+            half = student(max(len(here) - columns, 1) + 1) * np.sqrt(spread).transpose(1, 0, 2)
+            mean = by_choice[:, :, k].mean(axis=0)
+            intervals[:, :, k] = mean - half, mean + half
+            both = variance[..., :3], plain_variance[..., :3]
+            ratios[:, k] = np.divide(*both, out=np.ones_like(both[0]), where=both[1] > 0).transpose(1, 0, 2)
+        return _Estimates(by_choice, intervals, ratios, regressed)
 
 
 def _named(names: Iterable[str], values: Floats) -> dict[str, Any]:
@@ -212,7 +349,7 @@ def _opened(stores: Iterable[Store]) -> list[AttributionStore]:
     """Stores of the same rows, explained with the same settings."""
     opened = [store if isinstance(store, AttributionStore) else AttributionStore(store) for store in stores]
     first = opened[0]
-    names = (*SETTINGS, "seed") if first.manifest["method"] == "shapley" else SETTINGS
+    names = SETTINGS if first.manifest["method"] == "owen" else [*SETTINGS, "seed"]  # draws of others differ
     for store, name in product(opened[1:], names):
         ours, theirs = first.manifest.get(name), store.manifest.get(name)
         if ours != theirs:

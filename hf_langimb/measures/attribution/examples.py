@@ -61,6 +61,8 @@ class Attribution:
     truncated: bool = False  # whether the budget ended before the tree was opened completely
     errors: Floats | None = None  # [T, C], standard errors of the values; None without sampling
     forwards: int = 0  # different sequences that were evaluated
+    orders: int | None = None  # of `owen_orders`, 0 if all were taken; None for other methods
+    half_difference: Floats | None = None  # [T, C], of `owen_orders` with halves: they are values +- this
 
 
 def encode(

@@ -24,6 +24,17 @@ SCHEMA_VERSION = 1
 AGAIN = "remove the folder and run the command again"
 SHARD_AGAIN = "remove it and run the recipe or `langimb explain` again to recreate it"
 FILES = "files"  # in the manifest of complete attributions: the checksum of each shard
+EXACT = "exact_share"  # there as well, of `owen_orders`: the share of examples of which all orders were taken
+BATCH = "batch-"  # folders of stores that are read as one
+OF_ROWS = (
+    "examples",
+    "shards",
+    "truncated_texts",
+    "data",
+    "first_example",
+    FILES,
+    EXACT,
+)  # of a batch, in its manifest
 COLUMNS = {  # of every shard
     "examples": ("example", "id", "language", "label", "p", "base", "evaluations", "forwards", "truncated"),
     "tokens": ("example", "position", "token_id", "segment", "piece", "S"),
@@ -38,18 +49,25 @@ class AttributionStore:
     float32[C], evaluations, forwards, truncated: its tree was not opened completely, text_truncated), and `tokens`, one
     row per token (example, position, token_id, start, end: characters, segment: 0, 1 or -1 for special tokens, piece:
     the text of the token, S float32[C], standard_error float32[C] with the method shapley). In each example base + the
-    sum of S is p.
+    sum of S is p. With the method owen_orders, `examples` also has orders (0: all were taken, the values are exact),
+    and `tokens` half_difference float32[C] if there are two halves, which are S + and - half_difference.
 
     Args:
-        folder: with manifest.json, examples-*.parquet and tokens-*.parquet.
+        folder: with manifest.json, examples-*.parquet and tokens-*.parquet, or with a folder batch-000, batch-001, ...
+            for each batch of rows, which are read as one store.
+        batches: how many batches are read; None reads all.
 
     Raises:
         ValueError: no store, or one that is not complete, of another version, or damaged.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, *, batches: int | None = None) -> None:
         self.folder = Path(folder)
+        found = sorted(path for path in self.folder.glob(f"{BATCH}*") if path.is_dir())
+        self.batches = [AttributionStore(path) for path in found[:batches]]
         self.manifest = _read_manifest(self.folder) or {"shards": 0, "examples": 0, "labels": []}
+        if self.batches:
+            self.manifest = _joined([one.manifest for one in self.batches], self.folder)
         self.labels: list[str] = list(self.manifest["labels"])  # names of the classes, in the order of S
         self.examples = self._read("examples").sort_by("example")
 
@@ -61,12 +79,33 @@ class AttributionStore:
     def __len__(self) -> int:
         return len(self.examples)
 
+    @property
+    def has_halves(self) -> bool:
+        """Whether the orders were drawn as two independent halves."""
+        return "half_difference" in self.tokens.column_names
+
+    @property
+    def halves(self) -> NDArray[np.float32]:
+        """float32[2, tokens, C]: the values of the two halves of the orders; exact values are both.
+
+        Raises:
+            ValueError: the attributions were not computed in halves.
+        """
+        if not self.has_halves:
+            method = self.manifest["method"]
+            raise ValueError(
+                f"Attributions in {self.folder} have no halves (method {method!r}): explain the rows again with "
+                "method='owen_orders' and halves=2."
+            )
+        difference = stack(self.tokens["half_difference"])
+        return stack(self.tokens["S"]) + np.stack([difference, -difference])
+
     def to_explanation(self, examples: Sequence[int] | None = None) -> Any:
         """A `shap.Explanation` of some examples (all by default), for shap's own plots."""
         import shap
 
         rows = np.arange(len(self))[slice(None) if examples is None else list(examples)]
-        ends = np.searchsorted(self.tokens["example"].to_numpy(), np.arange(1, len(self)))
+        ends = np.searchsorted(self.tokens["example"].to_numpy(), self.examples["example"].to_numpy()[1:])
         pieces = np.array(self.tokens["piece"].to_pylist(), dtype=object)
         values, names = np.split(stack(self.tokens["S"]), ends), np.split(pieces, ends)
         return shap.Explanation(
@@ -79,7 +118,10 @@ class AttributionStore:
 
     def _read(self, kind: str) -> pa.Table:
         """The table of a kind, with rows of each example."""
+        if self.batches:
+            return pa.concat_tables([getattr(one, kind) for one in self.batches])
         number, shards, found = self.manifest["examples"], self.manifest["shards"], ""
+        numbers = np.arange(number) + self.manifest.get("first_example", 0)
         written = min(len([*self.folder.glob(f"{name}-*.parquet")]) for name in COLUMNS)
         if not shards:
             found = f"no {MANIFEST}: run `langimb explain` first"
@@ -94,7 +136,7 @@ class AttributionStore:
                 rows, lacking = np.sort(table["example"].to_numpy()), {*COLUMNS[kind]} - {*table.column_names}
                 if lacking:
                     found = f"shards without {', '.join(sorted(lacking))}: {AGAIN}"
-                elif not np.array_equal(rows if kind == "examples" else np.unique(rows), np.arange(number)):
+                elif not np.array_equal(rows if kind == "examples" else np.unique(rows), numbers):
                     found = f"shards that do not contain the {number} examples of {MANIFEST}, each once: {AGAIN}"
             except (pa.ArrowInvalid, KeyError, OSError) as error:  # KeyError: a column is missing
                 damaged = paths[min(len(tables), shards - 1)]
@@ -143,6 +185,20 @@ def _read_manifest(folder: Path) -> dict[str, Any] | None:
     return entries
 
 
+def _joined(manifests: Sequence[dict[str, Any]], folder: Path) -> dict[str, Any]:
+    """The manifest of several batches as one."""
+    same, *others = ({key: of[key] for key in of if key not in OF_ROWS} for of in manifests)
+    first = 0
+    for batch in manifests:
+        if any(other != same for other in others) or batch.get("first_example", 0) != first:
+            raise ValueError(f"The batches in {folder} do not belong together: {AGAIN}.")
+        first += batch["examples"]
+    sums = {key: sum(batch[key] for batch in manifests) for key in ("examples", "shards", "truncated_texts")}
+    if EXACT in manifests[0]:
+        sums[EXACT] = sum(batch[EXACT] * batch["examples"] for batch in manifests) / first
+    return same | sums | {"data": " ".join(batch["data"] for batch in manifests)}
+
+
 @contextmanager
 def working(folder: Path) -> Iterator[None]:
     """Write attributions to a folder, which the main process locks.
@@ -172,6 +228,7 @@ def start_store(folder: Path, manifest: dict[str, Any]) -> list[int]:
     """
     state, before, problem = PartialState(), _read_manifest(folder), None
     recorded = before.pop(FILES, {}) if before else {}
+    (before or {}).pop(EXACT, None)
     if before is None and any(not path.name.startswith(".") for path in folder.iterdir()):
         problem = "contains files but no attributions: choose another folder, or empty it"
     elif before not in (None, manifest) and any(folder.glob("*.parquet")):
@@ -197,6 +254,9 @@ def finish_store(folder: Path, manifest: dict[str, Any]) -> None:
     if PartialState().is_main_process:
         shards = [_shard(folder, kind, i).name for i in range(manifest["shards"]) for kind in COLUMNS]
         complete = manifest | {FILES: files.checksums(folder, shards)}
+        if manifest["method"] == "owen_orders":
+            taken = [pq.read_table(_shard(folder, "examples", i))["orders"] for i in range(manifest["shards"])]
+            complete[EXACT] = float(np.mean(pa.chunked_array(taken).to_numpy() == 0))
         if _read_manifest(folder) != complete:
             write_json(folder / MANIFEST, complete)
     PartialState().wait_for_everyone()
@@ -221,14 +281,17 @@ def write_shard(
         "piece": pa.array([piece for example in examples for piece in example.pieces], pa.string()),
         "S": _lists(np.concatenate([result.values for result in found])),
     }
-    if errors := [result.errors for result in found if result.errors is not None]:
-        tokens["standard_error"] = _lists(np.concatenate(errors))
+    for name, of in (("standard_error", "errors"), ("half_difference", "half_difference")):
+        if parts := [part for result in found if (part := getattr(result, of)) is not None]:
+            tokens[name] = _lists(np.concatenate(parts))
     rows = {"example": pa.array(known["example"], pa.int64())}
     rows |= {name: pa.array(known[name], pa.string()) for name in ("id", "language", "label")}
     rows |= {"p": _lists([result.full for result in found]), "base": _lists([result.base for result in found])}
     for name in ("evaluations", "forwards", "truncated"):
         rows[name] = pa.array([getattr(result, name) for result in found])
     rows["text_truncated"] = pa.array([example.truncated for example in examples])
+    if found[0].orders is not None:
+        rows["orders"] = pa.array([result.orders for result in found])
     for kind, columns in (("tokens", tokens), ("examples", rows)):
         try:
             with replacing(_shard(folder, kind, number)) as part:

@@ -1,0 +1,217 @@
+"""Attributions of the models of a run: on a given number of rows, or on batches of rows until they are precise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from accelerate import PartialState
+from datasets import Dataset
+
+from hf_langimb.console import on_main
+from hf_langimb.counts.columns import encode_columns
+from hf_langimb.data.flags import AUTO
+from hf_langimb.files import read_json
+from hf_langimb.measures.attribution import METHODS, SETS
+from hf_langimb.measures.attribution.attribute import attribute
+from hf_langimb.measures.attribution.difference import base_values, compare_seeds, token_sums
+from hf_langimb.measures.attribution.store import BATCH, MANIFEST, AttributionStore
+from hf_langimb.results.folder import PREDICTIONS, RunFolder
+from hf_langimb.results.schema import Attributions, ExplainedRows, Widest
+from hf_langimb.results.summary import compared_pair
+from hf_langimb.runs.steps import Load, MeasuredRows
+from hf_langimb.runs.subsets import TEST_SEED, sample_evenly
+
+BATCH_ROWS = 20  # of each language and label
+RESAMPLES = 1000  # of the bootstrap, where there are no predictions to regress on
+ORDERS = 16  # more precise than a tree cut at shap's budget of 500, for no more forward passes
+STOPPED = 0.01  # the threshold of S of the sums that must be precise
+
+Model = tuple[str, int]  # setup and seed
+Cells = Sequence[Mapping[str, Any]]
+
+
+def batches(languages: Any, labels: Any = None) -> list[np.ndarray]:
+    """Numbers of rows, batch by batch: up to `BATCH_ROWS` of each language and label, in an order that a seed draws."""
+    cells = [ids for _, ids in encode_columns(language=languages, **({} if labels is None else {"label": labels}))]
+    shuffled = np.random.default_rng(TEST_SEED).permutation(len(cells[0]))
+    order = shuffled[np.lexsort([of[shuffled] for of in cells])]  # by cell; within a cell as it was drawn
+    begins = np.flatnonzero(np.any([np.diff(of[order], prepend=-1) for of in cells], axis=0))
+    ranks = np.arange(len(order)) - np.repeat(begins, np.diff([*begins, len(order)]))
+    return [np.sort(order[ranks // BATCH_ROWS == i]) for i in range(ranks.max() // BATCH_ROWS + 1)]
+
+
+def until_precise(
+    texts: Dataset,
+    explain: Callable[[Dataset, str, int], None],
+    cells: Callable[[int], Cells],
+    tolerance: float,
+) -> tuple[int, ExplainedRows]:
+    """Explain batch after batch until all intervals over rows are narrow enough, or the rows end.
+
+    Args:
+        texts: all rows, with languages, and labels if they are known.
+        explain: explains some rows, given the name of their store and the number of the first row.
+        cells: entries with `intervals` of the token sums, given how many batches have been explained.
+        tolerance: of the half-width of an interval. Where an entry has intervals over seeds, half of their half-width
+            is enough: more rows could not make the noise of training smaller.
+
+    Returns:
+        The number of batches, and `rows` of results.json.
+    """
+    labels = texts["label"][:] if "label" in texts.column_names else None
+    planned = batches(texts["language"][:], labels)
+    used, precise, widest = 0, False, None
+    for number, rows in enumerate(planned):
+        explain(texts.select(rows), f"{BATCH}{number:03d}", used)
+        used += len(rows)
+        precise, widest = on_main(lambda: _widest(cells(number + 1), tolerance))  # noqa: B023
+        if precise:
+            break
+    assert widest
+    return number + 1, {
+        "used": used,
+        "available": len(texts),
+        "stopped": "precise" if precise else "rows ended",
+        "tolerance": tolerance,
+        "widest": widest,
+    }
+
+
+def _widest(cells: Cells, tolerance: float) -> tuple[bool, Widest]:
+    """Whether every interval over rows is narrow enough, and the widest one."""
+    widest, precise = [], True
+    for cell, name in product(cells, SETS):
+        half, over_seeds = (_half_width(cell.get(kind), name) for kind in ("intervals", "seed_intervals"))
+        precise &= half <= max(tolerance, over_seeds / 2)
+        widest.append((half, {"language": cell["language"], "label": cell["label"], "set": name, "half_width": half}))
+    return precise, max(widest, key=lambda one: one[0])[1]  # type: ignore[return-value]
+
+
+def _half_width(intervals: Mapping[str, Sequence[float]] | None, name: str) -> float:
+    """Of an interval, 0 without it."""
+    return (intervals[name][1] - intervals[name][0]) / 2 if intervals else 0.0
+
+
+def explain_rows(
+    model: Any, tokenizer: Any, rows: Dataset, out: str | Path, tolerance: float, **settings: Any
+) -> tuple[AttributionStore, ExplainedRows]:
+    """Attributions of one model on batches of rows until its token sums are precise; what is there is kept.
+
+    Args:
+        model, tokenizer, settings: as of `attribute`.
+        rows: with the column language, and with label if batches shall have equally many of each.
+        out: folder of the batches.
+        tolerance: as of `until_precise`.
+
+    Raises:
+        ValueError: no languages, or other files in the folder; and as `attribute`.
+    """
+    folder, problem = Path(out), ""
+    if not folder.is_dir():
+        problem = "is a file: name a folder for the attributions" if folder.exists() else ""
+    elif any(not path.name.startswith((".", BATCH)) for path in folder.iterdir()):
+        problem = "contains something else than batches of attributions: choose another folder, or empty it"
+    if "language" not in rows.column_names:
+        problem = f"is for rows with languages, which these have not: leave --rows {AUTO} out, or add a column language"
+    if problem:
+        raise ValueError(f"{folder} {problem}.")
+
+    def explain(texts: Dataset, batch: str, first: int) -> None:
+        """The attributions of some rows."""
+        attribute(model, tokenizer, texts, out=folder / batch, first_example=first, **settings)
+
+    def cells(number: int) -> Cells:
+        """The intervals that must be narrow."""
+        return token_sums(AttributionStore(folder, batches=number), resamples=RESAMPLES)
+
+    number, used = until_precise(rows, explain, cells, tolerance)
+    return AttributionStore(folder, batches=number), used
+
+
+def explain_models(
+    folder: RunFolder, models: Mapping[Model, Load], rows: MeasuredRows, wanted: int | str, tolerance: float
+) -> tuple[dict[Model, AttributionStore], ExplainedRows | None]:
+    """Attributions of all models of a run on the same test rows; what is there is not computed again.
+
+    Args:
+        folder: with the models and their predictions.
+        models: by setup and seed, what loads them; the intervals of `AUTO` are those of the setups that
+            `compared_pair` names, or without them those of each model.
+        rows: the test rows.
+        wanted: their number, equally many for each language and label (-1: all), or `AUTO`.
+        tolerance: as of `until_precise`.
+
+    Returns:
+        The store of each model, in the main process, and with `AUTO` how many rows were used and why it stopped.
+    """
+
+    def explain(texts: Dataset, batch: str = "", first: int = 0) -> None:
+        """The attributions of some rows by every model."""
+        for model, load in models.items():
+            trained, out = load(), folder.store(*model) / batch
+            options: Any = {"text_columns": rows.text_columns, "max_length": rows.max_length, "first_example": first}
+            attribute(trained.model, trained.tokenizer, texts, out=out, orders=ORDERS, **options)
+
+    def opened(number: int | None = None) -> dict[Model, AttributionStore]:
+        """The stores, of some batches."""
+        return {model: AttributionStore(folder.store(*model), batches=number) for model in models}
+
+    def cells(number: int) -> Cells:
+        """The intervals that must be narrow."""
+        stores = opened(number)
+        if found := compared(folder, stores, None, thresholds=(STOPPED,)):
+            return found["unbiased"] or found["result"]
+        sums = (token_sums(store, predictions=folder.model(*model) / PREDICTIONS) for model, store in stores.items())
+        return [cell for of_model in sums for cell in of_model]
+
+    texts = None if wanted == AUTO else sample_evenly(rows.texts, int(wanted))
+    for model in models:
+        on_main(lambda: _put_aside(folder.store(*model), AUTO if texts is None else f"{len(texts)}-rows"))  # noqa: B023
+    number, used = None, None
+    if texts is None:
+        number, used = until_precise(rows.texts, explain, cells, tolerance)
+    else:
+        explain(texts)
+    return opened(number) if PartialState().is_main_process else {}, used
+
+
+def compared(
+    folder: RunFolder, stores: Mapping[Model, AttributionStore], used: ExplainedRows | None, **options: Any
+) -> Attributions | None:
+    """`attributions` of results.json, with the predictions of the models; None without the setups that are compared."""
+    pair = compared_pair(name for name, _ in stores)
+    by_setup = {of: {seed: stores[name, seed] for name, seed in stores if name == of} for of, _ in stores}
+    if not {*pair} <= {*by_setup}:
+        return None
+    roles = dict(zip(("other", "reference"), pair, strict=True))
+    predictions = {
+        role: {seed: folder.model(of, seed) / PREDICTIONS for seed in by_setup[of]} for role, of in roles.items()
+    }
+    found: Any = compare_seeds(*(by_setup[of] for of in pair), predictions=predictions, **options)
+    found |= {"setup": pair[0], "reference": pair[1]} | ({"rows": used} if used else {})
+    return found | {"base_values": {name: base_values(of) for name, of in by_setup.items()}}
+
+
+def _put_aside(store: Path, kind: str) -> None:
+    """Rename a store of other rows to NAME.KIND, and restore the one of this kind if there is one."""
+    found = _kind(store)
+    if found not in (None, kind):
+        store.rename(store.with_name(f"{store.name}.{found}"))
+    before = store.with_name(f"{store.name}.{kind}")
+    if _kind(before) == kind and not store.exists():
+        before.rename(store)
+
+
+def _kind(store: Path) -> str | None:
+    """Which rows were explained, and by which method if it is not that of recipes; None without a store."""
+    first = next(iter(sorted(store.glob(f"{BATCH}*"))), store)
+    if not (first / MANIFEST).is_file():
+        return None
+    manifest = read_json(first / MANIFEST, f"remove {store} and run the recipe again")
+    entries = manifest if isinstance(manifest, dict) else {}
+    rows = AUTO if first != store else f"{entries.get('examples')}-rows"
+    return rows if entries.get("method", METHODS[0]) == METHODS[0] else f"{rows}-{entries['method']}"
