@@ -22,6 +22,7 @@ _HOMES = {
     "attribute": "measures.attribution.attribute",
     "AttributionStore": "measures.attribution.store",
     "cumulative_difference": "measures.attribution.difference",
+    "compare_seeds": "measures.attribution.difference",
     "push_run": "hub.push",
     "load_run": "hub.pull",
     "Run": "hub.pull",

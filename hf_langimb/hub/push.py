@@ -116,7 +116,8 @@ def _prepare(
         options: dict[str, Any] = {"seed": number, "repo_id": name, "revision": revision}
         if (store := run.store(setup, number)).is_dir():
             len(AttributionStore(store).tokens)  # reads every file
-            rows |= {f"{setup}/{path.name}": path for path in store.iterdir() if path.suffix in (".json", ".parquet")}
+            files = (path for path in store.rglob("*") if path.suffix in (".json", ".parquet"))
+            rows |= {f"{setup}/{path.relative_to(store).as_posix()}": path for path in files}
             explained[setup] = number
             options["attributions"] = data
         models.append(_model(run, results, setup, base, options))

@@ -102,7 +102,9 @@ def _evaluations_cells(evaluations: Sequence[dict[str, Any]]) -> Cells:
 def render_attributions_card(results: Results, setups: Sequence[str], seed: int, repo_id: str) -> str:
     """README.md of the data set with the attributions of single tokens, a configuration for each setup and table."""
     stored = [(setup, kind) for setup in setups for kind in ("tokens", "examples")]
-    configs = [{"config_name": f"{setup}-{kind}", "data_files": f"{setup}/{kind}-*.parquet"} for setup, kind in stored]
+    configs = [
+        {"config_name": f"{setup}-{kind}", "data_files": f"{setup}/**/{kind}-*.parquet"} for setup, kind in stored
+    ]
     metadata = _shared_metadata(results, tags=[*TAGS, "shap"], configs=configs)
     values = {"results": results, "setups": setups, "seed": seed, "repo_id": repo_id}
     return render("attributions_card.md", metadata=metadata, **values)

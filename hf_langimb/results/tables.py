@@ -10,7 +10,17 @@ from typing import Any
 from hf_langimb.console import one_line
 from hf_langimb.files import read_json
 from hf_langimb.measures.attribution import SETS, TokenSet
-from hf_langimb.results.schema import FORMS, TEXTS, Attributions, Difference, Form, Metrics, Results, read_results
+from hf_langimb.results.schema import (
+    FORMS,
+    TEXTS,
+    Attributions,
+    Difference,
+    Explained,
+    Form,
+    Metrics,
+    Results,
+    read_results,
+)
 from hf_langimb.results.summary import represented
 
 COLUMNS = (
@@ -166,6 +176,32 @@ def tokens_cells(results: Results) -> Cells:
         for e in found["tokens"]
     ]
     return ["label", "language", *(f"{tokens} (share)" for tokens in SETS)], rows
+
+
+def explained_text(found: Attributions | Explained) -> str:
+    """How many rows were explained and why no more, and what a budget cut, in sentences; often none."""
+    sentences = []
+    if rows := found.get("rows"):
+        widest, tolerance = rows["widest"], rows["tolerance"]
+        where = f"{widest['set']} tokens for {shown(widest['label'])} in {shown(widest['language'])}"
+        half, number = f"{widest['half_width']:.3f}", f"{rows['used']:,} of {rows['available']:,} rows were explained"
+        if rows["stopped"] == "precise":
+            seeds = "" if widest["half_width"] <= tolerance else ", or within half of that over seeds"
+            sentences.append(
+                f"{number}. No more are needed: every interval over rows is within +/-{tolerance:g}{seeds} (the widest, "
+                f"{where}: +/-{half})."
+            )
+        else:
+            sentences.append(
+                f"{number}. That is not enough for the tolerance of {tolerance:g}: the widest interval over rows is "
+                f"+/-{half} ({where}). Only more test rows can make it narrower."
+            )
+    if cut := found["truncated_share"]:
+        sentences.append(
+            f"{100 * cut:.1f} % of the examples needed more than the budget; what it left unopened is shared equally "
+            "among neighboring tokens."
+        )
+    return " ".join(sentences)
 
 
 def base_values_cells(results: Results) -> Cells:

@@ -12,7 +12,7 @@ from hf_langimb.counts.audit import SMALL_CELL, Audit
 from hf_langimb.models.axes import read_axes
 from hf_langimb.results.rendering import render
 from hf_langimb.results.schema import FILE_NAME, Attributions, ExplainedRows, Results, read_results
-from hf_langimb.results.tables import Cells, interval_text, shown
+from hf_langimb.results.tables import Cells, explained_text, interval_text, shown
 
 SHOWN_LANGUAGES, SHOWN_LABELS = 12, 8  # in the table of an audit; its JSON has all
 
@@ -88,8 +88,9 @@ def probe_report(found: dict[str, Any]) -> str:
 def explained_report(manifest: dict[str, Any], examples: Any, folder: Path, rows: ExplainedRows | None = None) -> str:
     """What `langimb explain` wrote, for people: how much of it, what was cut short, what to do next."""
     forwards, cut = (sum(examples[name].to_pylist()) / len(examples) for name in ("forwards", "truncated"))
-    values = {"manifest": manifest, "examples": len(examples), "forwards": forwards, "cut": cut, "rows": rows}
-    return _answer("explain", folder=str(folder), **values)
+    found: Any = {"truncated_share": cut} | ({"rows": rows} if rows else {})
+    values = {"manifest": manifest, "examples": len(examples), "forwards": forwards, "cut": cut}
+    return _answer("explain", folder=str(folder), text=explained_text(found), **values)
 
 
 def pulled_report(folder: Path) -> str:

@@ -2,7 +2,7 @@
 
 python tests/benchmarks/attributions.py MODEL DATA.parquet [--rows 64] [--reference 64] [--budget 500] [--device cpu]
 
-The same budget on both sides; shap explains the same rows, or `--reference` of them where it takes too long (every
+The same budget on both sides (`--method owen`), and `--orders` designed orders; shap explains the same rows, or `--reference` of them where it takes too long (every
 k-th, so of all lengths). Times are CPU seconds on a CPU (one thread), wall seconds on another device. The floor is the
 same different sequences, sorted by length, in full batches through the same model, with nothing around it. Values are
 compared in float32 (strings, the rows that were timed) and, for `--exact` rows, in float64 with shap's default pipeline
@@ -32,7 +32,7 @@ NARROW = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2, 
 
 
 def attribute(model, tokenizer, rows, **settings):
-    return hf_langimb.attribute(model, tokenizer, rows, out=tempfile.mkdtemp(), **settings)
+    return hf_langimb.attribute(model, tokenizer, rows, out=tempfile.mkdtemp(), **{"method": "owen"} | settings)
 
 
 def load(name):
@@ -107,8 +107,9 @@ def measure_memory(tokenizer, rows):
     return {"examples": len(rows), "GB above the model": risen / 1e6}
 
 
-def measure_engine(model, tokenizer, rows, dtype, options):
+def measure_engine(model, tokenizer, rows, dtype, options, **settings):
     """Seconds of the engine and of the floor, the same sequences in full batches of one length."""
+    settings = settings or {"budget": options.budget}
     sequences = []  # what the engine evaluates
 
     class Recorded(Forward):
@@ -118,7 +119,7 @@ def measure_engine(model, tokenizer, rows, dtype, options):
 
     module.Forward = Recorded
     began = clock(options.device)
-    attribute(model, tokenizer, rows, budget=options.budget, dtype=dtype, text_columns=["text"])
+    attribute(model, tokenizer, rows, dtype=dtype, text_columns=["text"], **settings)
     seconds = clock(options.device) - began
     module.Forward = Forward
     forward = Forward(model, dtype)
@@ -144,14 +145,18 @@ def main():
     parser = ArgumentParser()
     parser.add_argument("model")
     parser.add_argument("data")
-    for name, default in {"rows": 64, "reference": 64, "exact": 4, "budget": 500, "memory": 0}.items():
+    for name, default in {"rows": 64, "reference": 64, "exact": 4, "budget": 500, "orders": 16, "memory": 0}.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--languages", nargs="+", default=["eng_Latn", "fra_Latn", "jpn_Jpan", "zho_Hans"])
     parser.add_argument("--text-column", default="text")
     parser.add_argument("--name", default="", help="of the data, kept with the results")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
-    parser.add_argument("--base", action="store_true", help="12 layers x 768 with random weights in the model's place")
+    parser.add_argument(
+        "--base",
+        action="store_true",
+        help="12 layers x 768 with random weights (mBERT's size without its vocabulary); of MODEL only the tokenizer",
+    )
     options = parser.parse_args()
     torch.set_num_threads(1)
     tokenizer, budget = AutoTokenizer.from_pretrained(options.model), options.budget
@@ -160,14 +165,15 @@ def main():
     data = Dataset.from_dict({"text": data[options.text_column][:], "language": data["language"][:]})
     if options.memory:
         return measure_memory(tokenizer, spread(data, options.memory))
-    model = load(options.model)
-    if options.base:  # mBERT's size without its vocabulary
-        model = random_model(model.config.vocab_size, **WIDE)
+    model = random_model(len(tokenizer), **WIDE) if options.base else load(options.model)
     model = model.to(options.device).eval()
     rows = spread(data, options.rows)
     reference = spread(rows, options.reference)
     attribute(model, tokenizer, rows.select(range(2)), budget=20)  # warm
     engine = {dtype: measure_engine(model, tokenizer, rows, dtype, options) for dtype in options.dtypes}
+    orders = {"method": "owen_orders", "orders": options.orders}
+    for dtype in options.dtypes:
+        engine[f"{dtype}, {options.orders} orders"] = measure_engine(model, tokenizer, rows, dtype, options, **orders)
     lengths = [len(ids) for ids in tokenizer(rows["text"][:], truncation=True)["input_ids"]]
     explainer, texts = shap_explainer(model, tokenizer, options.device), reference["text"][:]
     explainer(texts[:1], max_evals=10, silent=True)  # numba compiles at the first call
@@ -186,7 +192,9 @@ def main():
         "shap": {"rows": len(texts), "seconds": seconds, "examples a second": len(texts) / seconds},
         "speed against shap": {name: of["examples a second"] * seconds / len(texts) for name, of in engine.items()},
         "differences in float32": largest_differences(strings, expected),
-        "differences in float64": exact_differences(model, tokenizer, spread(rows, options.exact), budget),
+        "differences in float64": exact_differences(model, tokenizer, spread(rows, options.exact), budget)
+        if options.exact
+        else {},
     }
 
 

@@ -103,7 +103,7 @@ def main(tree, other, repeats=3):
         for place in (tree, other) if i % 2 else (other, tree):
             done = subprocess.run(
                 [sys.executable, __file__],
-                env=os.environ | {"PYTHONPATH": place},
+                env=os.environ | {"PYTHONPATH": os.pathsep.join([place, *sys.path[1:]])},
                 capture_output=True,
                 text=True,
                 check=True,

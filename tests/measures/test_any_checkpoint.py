@@ -64,7 +64,9 @@ def test_rows_in_batches_get_what_each_gets_alone(family, pair, tmp_path):
     if family != "longformer":  # whose classifier attends to the first token globally
         encoded = extract_features(model, tokenizer, rows, pooling="last", batch_size=7)
         np.testing.assert_allclose(encoded, features, atol=1e-5)
-    store = attribute(model, tokenizer, rows.select(range(4)).remove_columns("label"), out=tmp_path / "out", method="owen", budget=8)
+    store = attribute(
+        model, tokenizer, rows.select(range(4)).remove_columns("label"), out=tmp_path / "out", method="owen", budget=8
+    )
     np.testing.assert_allclose(stack(store.examples["p"]), softmax(expected[:4], axis=1), atol=1e-5)
 
 
@@ -78,7 +80,9 @@ def test_long_texts_are_cut_at_what_the_model_reads(family, limit, tmp_path):
     logits, _ = forward_rows(model, tokenizer, rows)
     drop = ("attention_mask",) if family == "fnet" else ("token_type_ids",) if family == "distilbert" else ()
     np.testing.assert_allclose(logits, row_by_row(model, tokenizer, rows, most or limit, drop), atol=1e-5)
-    store = attribute(model, tokenizer, rows.select([0]).remove_columns("label"), out=tmp_path / "out", method="owen", budget=4)
+    store = attribute(
+        model, tokenizer, rows.select([0]).remove_columns("label"), out=tmp_path / "out", method="owen", budget=4
+    )
     np.testing.assert_allclose(stack(store.examples["p"])[0], softmax(logits[0]), atol=1e-5)
 
 

@@ -29,7 +29,9 @@ def explain(bert, tmp_path):
     """Function (data, model=BERT, out="store", **settings): attributions in a folder of the test."""
 
     def make(data, model=None, out="store", **settings):
-        return attribute(model or bert[0], bert[1], data, out=tmp_path / out, **{"method": "owen", "budget": 8} | settings)
+        return attribute(
+            model or bert[0], bert[1], data, out=tmp_path / out, **{"method": "owen", "budget": 8} | settings
+        )
 
     return make
 

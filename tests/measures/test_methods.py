@@ -106,7 +106,9 @@ def test_strings_equal_shap_s_default_pipeline(family, tmp_path, dtype):
     explainer = shap.Explainer(whole, seed=0)
     texts = SENTENCES[1::2]  # one of each language
     rows = Dataset.from_dict({"text": texts})
-    store = attribute(model, tokenizer, rows, out=tmp_path / "store", masking="string", dtype=dtype, method="owen", budget=100)
+    store = attribute(
+        model, tokenizer, rows, out=tmp_path / "store", masking="string", dtype=dtype, method="owen", budget=100
+    )
     values = store.to_explanation()
     differences = []
     for i, text in enumerate(texts):

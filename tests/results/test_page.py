@@ -207,7 +207,9 @@ def explained_run(tmp_path_factory, bert_tokenizer, tiny_bert):
     rows = Dataset.from_dict(columns | {"label": [0, 1, 2] * 2})
     for seed, setup in enumerate(("balanced", "imbalanced")):
         model = tiny_bert(seed=seed)
-        attribute(model, bert_tokenizer, rows, out=folder / "attributions" / f"{setup}-seed-0", method="owen", budget=30)
+        attribute(
+            model, bert_tokenizer, rows, out=folder / "attributions" / f"{setup}-seed-0", method="owen", budget=30
+        )
     return folder
 
 
