@@ -3,10 +3,11 @@
 python tests/benchmarks/attributions_errors.py MODEL DATA [--name NAME] [--save FOLDER] [--model FOLDER]
 
 MODEL is a pretrained encoder, DATA a folder with train.parquet and test.parquet (text, language, label). The encoder is
-fine-tuned on the labels of twelve languages for one epoch. Then the values of three groups of test sentences are compared
-with the full tree: 64 of 38 to 46 tokens, 64 short ones (full tree below 300 forward passes), and 32 of 60 to 96 tokens,
-whose reference is 64 other orders. Sentences are explained eight at a time by one method after another, so that all
-methods meet the same load of the machine; CPU seconds, one thread. Prints JSON after each group.
+fine-tuned on the labels of twelve languages for one epoch. Then the values of three groups of test sentences are
+compared with the full tree: 64 of 38 to 46 tokens, 64 short ones (full tree below 300 forward passes), and 32 of 60 to
+96 tokens, whose reference is 64 other orders. Sentences are explained eight at a time by one method after another, so
+that all methods meet the same load of the machine; CPU seconds, one thread (of no meaning on another `--device`).
+`--save` keeps the fine-tuned model, and takes it where it is kept. Prints JSON after each group.
 """
 
 import json
@@ -81,7 +82,7 @@ def accuracy(model, tokenizer, rows):
     right = 0
     with torch.inference_mode():
         for batch in rows.iter(64):
-            inputs = tokenizer(batch["text"], truncation=True, padding=True, return_tensors="pt")
+            inputs = tokenizer(batch["text"], truncation=True, padding=True, return_tensors="pt").to(model.device)
             found = model(**inputs).logits.argmax(-1).tolist()
             right += sum(model.config.id2label[one] == label for one, label in zip(found, batch["label"], strict=True))
     return right / len(rows)
@@ -133,13 +134,15 @@ def main():
     parser.add_argument("data", type=Path)
     parser.add_argument("--name", default="", help="of the data, kept with the results")
     parser.add_argument("--save", type=Path, default=Path(tempfile.gettempdir()) / "attributions-errors")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--groups", nargs="+", default=list(GROUPS))
     options = parser.parse_args()
     torch.set_num_threads(1)
-    files = {split: str(options.data / f"{split}.parquet") for split in ("train", "test")}
-    data = load_dataset("parquet", data_files=files)
+    splits = ["test"] if options.save.is_dir() else ["train", "test"]
+    data = load_dataset("parquet", data_files={split: str(options.data / f"{split}.parquet") for split in splits})
     data = data.filter(lambda language: language in LANGUAGES.split(), input_columns="language")
     model, tokenizer = train(options.model, data, options.save)
+    model = model.float().to(options.device)
     results = {
         "data": options.name or str(options.data),
         "accuracy": accuracy(model, tokenizer, data["test"]),
