@@ -148,7 +148,6 @@ def explain_models(
     Returns:
         The store of each model, in the main process, and with `AUTO` how many rows were used and why it stopped.
     """
-
     longest = max(map(len, rows.test["input_ids"]))  # of which four orders must fit the budget
 
     def explain(texts: Dataset, batch: str = "", first: int = 0) -> None:

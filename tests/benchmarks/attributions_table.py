@@ -4,9 +4,10 @@ python tests/benchmarks/attributions_table.py --collect RUN [--rows 1200]    exp
 python tests/benchmarks/attributions_table.py                                measures on the sums that are kept
 
 `--collect` explains the same test rows with the full tree, with shap's budget of 500, with 8 and 16 orders in two
-halves, and with those and nodes of the tree for the budget of recipes, for five seeds of balanced and imbalanced, and keeps the sums over tokens at the threshold 0.01 of every pair of
-models (float16, so that they take less than 5 MB). Everything else draws rows from these sums and calls the estimators
-that `compare_seeds` calls. The truth is the mean over all rows of the full trees. Prints JSON.
+halves, and with the budget of recipes, for five seeds of balanced and imbalanced, and keeps the sums over tokens at the
+threshold 0.01 of every pair of models (float16, so that they take less than 5 MB). Everything else draws rows from
+these sums and calls the estimators that `compare_seeds` calls. The truth is the mean over all rows of the full trees.
+Prints JSON.
 """
 
 import json
