@@ -20,9 +20,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from datasets import load_dataset
+from sklearn.linear_model import LogisticRegression
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from hf_langimb import LangImbTrainer, LangImbTrainingArguments, attribute
+from hf_langimb import LangImbTrainer, LangImbTrainingArguments, attribute, extract_features
 from hf_langimb.measures.attribution.examples import encode
 from hf_langimb.measures.attribution.store import stack
 
@@ -59,34 +60,36 @@ CHUNK = 8  # sentences that one method explains before the next one
 
 
 def train(name, data, folder, whole):
-    """The encoder, `whole` or its head trained on the labels; from `folder` where it was saved."""
+    """The encoder with a head fitted to its features, or with `whole` all layers trained; from `folder` if it is there."""
     if folder.is_dir():
         return AutoModelForSequenceClassification.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(name)
-    labels = sorted(data["train"].unique("label"))
     rows = data["train"].class_encode_column("label")
+    labels = dict(enumerate(rows.features["label"].names))
+    torch.manual_seed(0)
+    options = {"num_labels": len(labels), "id2label": labels, "label2id": {label: i for i, label in labels.items()}}
+    model = AutoModelForSequenceClassification.from_pretrained(name, **options)
     rows = rows.map(
         lambda of: tokenizer(of["text"], truncation=True, max_length=128), batched=True, remove_columns=["text"]
     )
-    torch.manual_seed(0)
-    model = AutoModelForSequenceClassification.from_pretrained(
-        name,
-        num_labels=len(labels),
-        id2label=dict(enumerate(labels)),
-        label2id={label: i for i, label in enumerate(labels)},
-    )
-    model.base_model.requires_grad_(whole)
-    arguments = LangImbTrainingArguments(
-        tempfile.mkdtemp(),
-        num_train_epochs=3 if whole else 5,
-        learning_rate=2e-5 if whole else 1e-2,
-        per_device_train_batch_size=32,
-        train_sampling_strategy="group_by_length",
-        save_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-    )
-    LangImbTrainer(model, arguments, train_dataset=rows, processing_class=tokenizer).train()
+    if whole:
+        arguments = LangImbTrainingArguments(
+            tempfile.mkdtemp(),
+            num_train_epochs=3,
+            learning_rate=2e-5,
+            per_device_train_batch_size=32,
+            train_sampling_strategy="group_by_length",
+            save_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+        )
+        LangImbTrainer(model, arguments, train_dataset=rows, processing_class=tokenizer).train()
+    else:
+        features = extract_features(model, tokenizer, rows, pooling="pooler")[0]
+        fitted = LogisticRegression(max_iter=1000).fit(features, rows["label"][:])
+        with torch.no_grad():
+            model.classifier.weight.copy_(torch.from_numpy(fitted.coef_))
+            model.classifier.bias.copy_(torch.from_numpy(fitted.intercept_))
     model.eval().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return model, tokenizer
