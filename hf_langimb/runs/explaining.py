@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 from pathlib import Path
@@ -198,10 +199,14 @@ def compared(
 
 def _put_aside(store: Path, kind: str) -> None:
     """Rename a store of other rows to NAME.KIND, and restore the one of this kind if there is one."""
-    found = _kind(store)
-    if found not in (None, kind):
-        store.rename(store.with_name(f"{store.name}.{found}"))
-    before = store.with_name(f"{store.name}.{kind}")
+    found, before = _kind(store), store.with_name(f"{store.name}.{kind}")
+    if found is None and not any(path.is_file() and not path.name.startswith(".") for path in store.rglob("*")):
+        shutil.rmtree(store, ignore_errors=True)  # a killed process had only begun it
+    elif found not in (None, kind):
+        aside = store.with_name(f"{store.name}.{found}")
+        if aside.exists():  # by an earlier version, which did not name the method
+            aside.rename(store.with_name(f"{store.name}.{_kind(aside)}"))
+        store.rename(aside)
     if _kind(before) == kind and not store.exists():
         before.rename(store)
 
