@@ -34,7 +34,10 @@ if "HF_TOKEN" in os.environ:  # for the opt-in test alone; parallel workers inhe
     os.environ["LANGIMB_LIVE_TOKEN"] = os.environ.pop("HF_TOKEN")
 LIVE_TOKEN = os.environ.get("LANGIMB_LIVE_TOKEN")
 
-pytest_plugins = ["hub_run"]  # a conftest.py in tests/hub would hide this one from `from conftest import ...`
+pytest_plugins = [
+    "hub_run",
+    "toy_run",
+]  # a conftest.py in tests/hub would hide this one from `from conftest import ...`
 
 TOKEN = "hf_ThisIsTheSecretOfAnn"  # of the Hub on this machine
 

@@ -16,11 +16,13 @@ from conftest import HUB_PORT, assert_close
 from datasets import Dataset
 from hub_server import HubServer
 from huggingface_hub import ModelCard
+from pyarrow.parquet import read_schema
 from scipy.special import log_softmax
 
 import hf_langimb
-from hf_langimb import LangImbTrainer, cumulative_difference, load_run, push_run
+from hf_langimb import AttributionStore, LangImbTrainer, cumulative_difference, load_run, push_run
 from hf_langimb.cli import main
+from hf_langimb.results.schema import FORMS
 from hf_langimb.runs.experiment import run
 from hf_langimb.runs.recipe import parse_recipe
 
@@ -40,6 +42,11 @@ def logits_of(loaded):
     batch = loaded.tokenizer(*texts(), padding=True, return_tensors="pt")
     with torch.no_grad():
         return loaded.model(**batch).logits.numpy()
+
+
+def sums_of(entries):
+    """Cumulative differences without what other methods do not share."""
+    return [{key: entry[key] for key in entry if "intervals" not in key and key != "token_shares"} for entry in entries]
 
 
 def test_the_fixture_is_small_and_names_no_machine():
@@ -118,13 +125,26 @@ def test_push():
 
 
 def test_the_recipe_continues_the_run(tmp_path):
-    """Nothing is left to do: results.json is assembled again from what each step wrote."""
+    """Models and probes are kept, predictions get base values; the old attributions are put aside for unbiased ones."""
     folder = shutil.copytree(RUN, tmp_path / "run")
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")}
+    stores = folder / "attributions"
+    (stores / "balanced-seed-0").rename(stores / "balanced-seed-0.12-rows")  # as an earlier version put it aside
     argv = ["--config", str(FIXTURES / "old.yaml"), "--output_dir", str(folder)]
     _, results = run(parse_recipe("xnli", RECIPES, argv))
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")} == before
-    assert_close(results, json.loads((RUN / "results.json").read_text(encoding="utf-8")))
+    expected = json.loads((RUN / "results.json").read_text(encoding="utf-8"))
+    found, owen = results.pop("attributions"), expected.pop("attributions")
+    assert_close(results, expected)
+    assert found["method"] == "owen_orders" and found["base_values"].keys() == owen["base_values"].keys()
+    assert_close({form: found[form] for form in FORMS}, {form: sums_of(owen[form]) for form in FORMS}, atol=0.003)
+    run(parse_recipe("xnli", RECIPES, [*argv, "--explain_rows", "6"]))
+    for setup, seed in MODELS:
+        name = f"{setup}-seed-{seed}"
+        assert "base" in read_schema(folder / setup / f"seed-{seed}" / "predictions.parquet").names
+        kept = {path.name: path.read_bytes() for path in (stores / f"{name}.12-rows-owen").glob("*.parquet")}
+        assert kept and kept == {path.name: path.read_bytes() for path in (RUN / stores.name / name).glob("*.parquet")}
+        assert AttributionStore(stores / f"{name}.12-rows").manifest["method"] == "owen_orders"
 
 
 def test_a_folder_without_records_is_continued_and_says_so(tmp_path, caplog):

@@ -105,18 +105,20 @@ def _prepare(
     scratch: Path,
 ) -> list[Repository]:
     """The repositories of a run: a base that the run pre-trained itself, models, attributions."""
-    from hf_langimb.measures.attribution.store import MANIFEST, AttributionStore
+    from hf_langimb.measures.attribution.store import MANIFEST, AttributionStore, first_batches
 
     base, data = f"{repo_id}-base", f"{repo_id}-attributions"
     shared = _page_of(run.path, scratch)
     rows: Files = {}
-    models, explained = [], {}
+    models, explained, found = [], {}, results["attributions"]
     for setup, name in names.items():
         number, _ = measured(results, setup, seed)
         options: dict[str, Any] = {"seed": number, "repo_id": name, "revision": revision}
         if (store := run.store(setup, number)).is_dir():
-            len(AttributionStore(store).tokens)  # reads every file
-            files = (path for path in store.rglob("*") if path.suffix in (".json", ".parquet"))
+            opened = first_batches(store, found["examples"]) if found else AttributionStore(store)
+            len(opened.tokens)  # reads every file
+            files = (path for part in opened.batches or [opened] for path in part.folder.iterdir())
+            files = (path for path in files if path.suffix in (".json", ".parquet"))
             rows |= {f"{setup}/{path.relative_to(store).as_posix()}": path for path in files}
             explained[setup] = number
             options["attributions"] = data

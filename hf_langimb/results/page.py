@@ -147,15 +147,15 @@ def draw(results: Results) -> Figures:
 
 def _sentences(folder: Path, results: Results) -> list[dict[str, Any]]:
     """Of each language the examples whose prediction differs most between the compared setups, of the first seed."""
-    from hf_langimb.measures.attribution.store import AttributionStore, stack
+    from hf_langimb.measures.attribution.store import first_batches, stack
 
     found = results["attributions"]
     names = [found["reference"], found["setup"]] if found else []
     folders = [RunFolder(folder).store(name, found["seeds"][0]) for name in names if found]
-    if not folders or not all(path.is_dir() for path in folders):
+    if not found or not all(path.is_dir() for path in folders):
         return []  # a page of results.json alone
     try:
-        stores = [AttributionStore(path) for path in folders]
+        stores = [first_batches(path, found["examples"]) for path in folders]
     except ValueError as error:
         logger.warning("The page shows no example sentences: %s", error)
         return []

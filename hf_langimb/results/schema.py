@@ -161,6 +161,14 @@ class TokenSums(TypedDict):
     negative: float
     token_shares: NotRequired[dict[str, float]]
     examples: NotRequired[int]
+    method: NotRequired[Literal["regression", "mean"]]
+    variance_ratio: NotRequired[dict[str, float] | None]
+
+
+class ModelSums(TokenSums):
+    """The same of one model, with 95 % intervals [low, high] by name."""
+
+    intervals: NotRequired[dict[str, list[float]]]
 
 
 class Widest(TypedDict):
@@ -189,8 +197,6 @@ class Difference(TokenSums):
     probability_difference: float
     intervals: dict[str, list[float]] | None
     seed_intervals: dict[str, list[float]] | None
-    method: NotRequired[Literal["regression", "mean"]]
-    variance_ratio: NotRequired[dict[str, float] | None]
 
 
 class Attributions(TypedDict):
@@ -215,7 +221,7 @@ class Explained(TypedDict):
     examples: int
     truncated_share: float
     base_values: BaseValues
-    tokens: list[TokenSums]
+    tokens: list[ModelSums]
     method: NotRequired[str]
     rows: NotRequired[ExplainedRows]
 

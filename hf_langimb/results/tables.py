@@ -188,8 +188,8 @@ def explained_text(found: Attributions | Explained) -> str:
         if rows["stopped"] == "precise":
             seeds = "" if widest["half_width"] <= tolerance else ", or within half of that over seeds"
             sentences.append(
-                f"{number}. No more are needed: every interval over rows is within +/-{tolerance:g}{seeds} (the "
-                f"widest, {where}: +/-{half})."
+                f"{number}. No more are needed: every interval over rows is within +/-{tolerance:g}{seeds} "
+                f"(the widest, {where}: +/-{half})."
             )
         else:
             sentences.append(

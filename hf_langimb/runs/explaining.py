@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 from pathlib import Path
@@ -115,10 +116,9 @@ def explain_rows(
         problem = "is a file: name a folder for the attributions" if folder.exists() else ""
     elif any(not path.name.startswith((".", BATCH)) for path in folder.iterdir()):
         problem = "contains something else than batches of attributions: choose another folder, or empty it"
-    if "language" not in rows.column_names:
-        problem = f"is for rows with languages, which these have not: leave --rows {AUTO} out, or add a column language"
-    if problem:
-        raise ValueError(f"{folder} {problem}.")
+    if problem or "language" not in rows.column_names:
+        lacking = f"Batches need rows with languages, and these have none: leave {AUTO} out, or name their column."
+        raise ValueError(f"{folder} {problem}." if problem else lacking)
 
     def explain(texts: Dataset, batch: str, first: int) -> None:
         """The attributions of some rows."""
@@ -199,10 +199,14 @@ def compared(
 
 def _put_aside(store: Path, kind: str) -> None:
     """Rename a store of other rows to NAME.KIND, and restore the one of this kind if there is one."""
-    found = _kind(store)
-    if found not in (None, kind):
-        store.rename(store.with_name(f"{store.name}.{found}"))
-    before = store.with_name(f"{store.name}.{kind}")
+    found, before = _kind(store), store.with_name(f"{store.name}.{kind}")
+    if found is None and not any(path.is_file() and not path.name.startswith(".") for path in store.rglob("*")):
+        shutil.rmtree(store, ignore_errors=True)  # a killed process had only begun it
+    elif found not in (None, kind):
+        aside = store.with_name(f"{store.name}.{found}")
+        if aside.exists():  # by an earlier version, which did not name the method
+            aside.rename(store.with_name(f"{store.name}.{_kind(aside)}"))
+        store.rename(aside)
     if _kind(before) == kind and not store.exists():
         before.rename(store)
 

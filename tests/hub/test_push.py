@@ -13,15 +13,16 @@ import pytest
 import torch
 from conftest import LIVE_TOKEN, TOKEN
 from hub_run import SETUPS, assert_same_logits, stamps, whole
-from huggingface_hub import HfApi, constants
+from huggingface_hub import DatasetCard, HfApi, constants
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification
 
-from hf_langimb import AttributionStore, load_run, push_run
+from hf_langimb import AttributionStore, attribute, load_run, push_run
 from hf_langimb.data import mini_xnli
 from hf_langimb.hub.pull import pull
 from hf_langimb.hub.push import logits_of
 from hf_langimb.models.loading import load_model
+from hf_langimb.results.schema import read_results, write_results
 from hf_langimb.runs.experiment import run
 from hf_langimb.runs.recipe import parse_recipe
 
@@ -84,6 +85,35 @@ def test_others_load_it_without_this_package(server, finished):
     rows = load_dataset("ann/xnli-attributions", "balanced-tokens", split="train")
     store = AttributionStore(finished / "attributions" / "balanced-seed-0")
     assert len(rows) == len(store.tokens) and rows["piece"][:] == store.tokens["piece"].to_pylist()
+
+
+def test_batches_of_attributions_are_published_and_read_as_one_store(server, copy, tmp_path, mini_xnli_rows):
+    """Those of the results alone: a larger tolerance, or another seed, may have needed fewer than there are."""
+    from datasets import load_dataset
+    from huggingface_hub import snapshot_download
+
+    place, loaded = copy / "attributions" / "balanced-seed-0", load_run(copy, setup="balanced")
+    push_run(copy, "ann/x", setups=["balanced"], token=TOKEN)
+    shutil.rmtree(place)
+    for number, rows in enumerate((range(3), range(3, 5), range(5, 6))):
+        options = {"out": place / f"batch-{number:03d}", "first_example": rows[0], "orders": 4}
+        attribute(loaded.model, loaded.tokenizer, mini_xnli_rows.select(rows), **options)
+    next((place / "batch-002").glob("tokens-*")).unlink()  # killed when it explained more
+    results = read_results(copy)
+    write_results(copy, results | {"attributions": results["attributions"] | {"examples": 5}})
+    push_run(copy, "ann/x", setups=["balanced"], token=TOKEN)
+    place, kinds = AttributionStore(place, batches=2), ("tokens", "examples")
+    folder = Path(snapshot_download("ann/x-attributions", repo_type="dataset", cache_dir=tmp_path / "cache"))
+    found = AttributionStore(folder / "balanced")
+    assert len(found.batches) == 2 and found.manifest == place.manifest
+    assert found.tokens.equals(place.tokens) and found.examples.equals(place.examples)
+    configs = {one["config_name"]: one["data_files"] for one in DatasetCard.load(folder / "README.md").data.configs}
+    files = {kind: {path for path in folder.rglob("*.parquet") if path.name.startswith(kind)} for kind in kinds}
+    assert {name: {*folder.glob(pattern)} for name, pattern in configs.items()} == {
+        f"balanced-{kind}": files[kind] for kind in kinds
+    }
+    rows = load_dataset("ann/x-attributions", "balanced-tokens", split="train")
+    assert rows["piece"][:] == found.tokens["piece"].to_pylist()
 
 
 def test_the_same_push_twice_changes_nothing_and_another_model_takes_the_place(server, finished):

@@ -1,5 +1,6 @@
 """Attributions of data sets: settings, rows and models; the store, continued, refused or damaged; the command."""
 
+import copy
 import json
 import shutil
 import signal
@@ -20,6 +21,7 @@ import hf_langimb.measures.attribution.attribute as attribute_module
 import hf_langimb.measures.attribution.store as store_module
 from hf_langimb import attribute
 from hf_langimb.measures.attribution.examples import SPECIAL
+from hf_langimb.measures.attribution.masked import base_of_rows
 from hf_langimb.measures.attribution.store import AttributionStore, stack
 from hf_langimb.models.adapters import add_lora
 
@@ -44,6 +46,18 @@ def test_texts_that_are_hardly_any(explain):
     assert np.isfinite(values).all()
     assert (values[store.tokens["example"].to_numpy() == 0] == 0).all()
     assert store.examples["language"].to_pylist() == [None] * 4
+
+
+def test_base_values_of_many_rows_are_those_of_their_attributions(bert, tmp_path):
+    """Texts are cut where the model ends, if the tokenizer has no limit."""
+    model, tokenizer = bert[0], copy.deepcopy(bert[1])
+    tokenizer.model_max_length = 10**30
+    singles = Dataset.from_dict({"text": ["", "It rains.", "It rains. " * 80, "It snows.", "Why?"]})
+    for name, data in {"singles": singles, "pairs": rows(5, pair=True)}.items():
+        store = attribute(model, tokenizer, data, out=tmp_path / name, orders=4)
+        columns = store.manifest["text_columns"]
+        found = base_of_rows(model, tokenizer, data, columns, None)
+        np.testing.assert_allclose(found, stack(store.examples["base"]), atol=1e-5)
 
 
 def test_bad_input(bert, explain, tmp_path):

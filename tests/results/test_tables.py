@@ -1,7 +1,16 @@
 """Tables of text from made-up results."""
 
+from pathlib import Path
+
+import pytest
+
+import hf_langimb
+from hf_langimb.results.cards import render_card
+from hf_langimb.results.page import render
+from hf_langimb.results.rendering import render as render_text
+from hf_langimb.results.schema import read_results
 from hf_langimb.results.summary import compare, summarize
-from hf_langimb.results.tables import comparisons_cells, predictions_cells, setups_cells, table
+from hf_langimb.results.tables import comparisons_cells, explained_text, predictions_cells, setups_cells, table
 
 
 def seed(accuracy, predicted, external=True):
@@ -63,3 +72,43 @@ def test_setups_with_one_seed_and_without_external_text():
 def test_a_language_without_test_rows_has_no_shares():
     results = results_of(one={"0": seed(0.7, [[0, 0], [1, 3]])})
     assert predictions_cells(results)[1] == [["one", "en", "0.250", "0.750"]]
+
+
+ROWS = {"used": 1200, "available": 3000, "stopped": "precise", "tolerance": 0.01}
+ROWS["widest"] = {"language": "fr", "label": "yes", "set": "neutral", "half_width": 0.0123}
+WIDEST = "neutral tokens for yes in fr"
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        (
+            {},
+            "1,200 of 3,000 rows were explained. No more are needed: every interval over rows is within +/-0.01, or "
+            f"within half of that over seeds (the widest, {WIDEST}: +/-0.012).",
+        ),
+        (
+            {"widest": ROWS["widest"] | {"half_width": 0.0087}},
+            "1,200 of 3,000 rows were explained. No more are needed: every interval over rows is within +/-0.01 (the "
+            f"widest, {WIDEST}: +/-0.009).",
+        ),
+        (
+            {"stopped": "rows ended", "used": 3000},
+            "3,000 of 3,000 rows were explained. That is not enough for the tolerance of 0.01: the widest interval "
+            f"over rows is +/-0.012 ({WIDEST}). Only more test rows can make it narrower.",
+        ),
+    ],
+)
+def test_page_cards_and_terminal_say_how_many_rows_were_explained(changes, text):
+    found = {"rows": ROWS | changes, "truncated_share": 0.0}
+    assert explained_text(found) == text
+    assert explained_text(found | {"truncated_share": 0.25}).startswith(f"{text} 25.0 % of the examples needed more")
+    assert explained_text({"truncated_share": 0.0}) == ""
+    results = read_results(Path(hf_langimb.__file__).parents[1] / "model_cards" / "xnli-mini")
+    results["attributions"] |= found
+    drawn = {"labels": {}, "predictions": {}, "probe": {}}
+    drawn |= {f"attributions-{form}": {} for form in ("result", "control", "unbiased")}
+    assert f"<p>{text}</p>" in render(results, drawn, {})
+    assert f"\n\n{text}\n\n" in render_card(results, "balanced")
+    for name in ("recipe.txt", "compare.txt"):
+        assert f"\n\n{text}\n\n" in render_text(name, results=results, folder="", page="")

@@ -15,10 +15,10 @@ import pytest
 import torch
 import yaml
 from conftest import assert_close, unknown_keys
-from datasets import Dataset
 from peft import PeftModel
 from pyarrow.parquet import read_table, write_table
 from scipy.special import softmax
+from toy_run import LABELS, TINY, texts, write_splits
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 
 import hf_langimb
@@ -31,53 +31,7 @@ from hf_langimb.runs.experiment import run, without_tokens
 from hf_langimb.runs.recipe import parse_recipe
 
 REPOSITORY = Path(hf_langimb.__file__).parents[1]
-LABELS = ["no", "perhaps", "yes"]  # words w0-w7, w8-w15, w16-w23 are likelier with each
 SETUPS = ["balanced", "imbalanced", "weighted", "weighted_lora", "imbalanced_entropy"]
-TINY = (Path(__file__).parent / "toy.yaml").read_text()
-
-
-def texts(rows, seed, languages=("fr", "en")):
-    """Rows of each language and label, of six to nine words; `item` is shared by the languages."""
-    rng = np.random.default_rng(seed)
-    table = []
-    for i, (label, name) in itertools.product(range(rows), enumerate(LABELS)):
-        any_words, own_words = rng.integers(0, 24, 3 + i % 4), rng.integers(8 * label, 8 * label + 8, 3)
-        words = [f"w{word}" for word in (*any_words, *own_words)]
-        for language in languages:
-            row = {"text": " ".join(rng.permutation(words)), "label": name, "language": language}
-            table.append(row | {"item": f"{i}-{label}"})
-    return Dataset.from_list(table)
-
-
-def write_splits(folder, splits):
-    """The rows of each split as a CSV file of a new folder."""
-    folder.mkdir()
-    for split, rows in splits.items():
-        rows.to_csv(folder / f"{split}.csv", index=False)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def workshop(tmp_path_factory, bert_tokenizer, tiny_bert):
-    """A folder with data (CSV), external text, a model to start from and the YAML of the recipe `toy`."""
-    folder = tmp_path_factory.mktemp("workshop")
-    write_splits(folder / "data", {"train": texts(20, 0), "validation": texts(10, 1), "test": texts(12, 2)})
-    texts(8, 3).to_parquet(folder / "external.parquet")
-    tiny_bert().save_pretrained(folder / "model")
-    bert_tokenizer.save_pretrained(folder / "model")
-    text = f"dataset_name: {folder / 'data'}\nmodel_name_or_path: {folder / 'model'}\n{TINY}"
-    (folder / "mini.yaml").write_text(text)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def work(workshop):
-    """Function (output folder, *argv): run the recipe, (folder, results)."""
-
-    def run_toy(output, *argv):
-        return run(parse_recipe("toy", workshop, ["--output_dir", str(output), *map(str, argv)]))
-
-    return run_toy
 
 
 @pytest.fixture(scope="module")
@@ -203,7 +157,7 @@ def test_results_are_those_of_the_contract(whole):
 def test_results_are_those_of_the_predictions(whole, setup, seed):
     folder, results, _ = whole
     table = read_table(folder / setup / f"seed-{seed}" / "predictions.parquet")
-    assert table.column_names == ["id", "language", "label", "prediction", "logits"]
+    assert table.column_names == ["id", "language", "label", "prediction", "logits", "base"]
     found = results["setups"][setup]["seeds"][seed]["test"]
     weighted = setup.startswith("weighted")
     again = evaluate_predictions(
@@ -367,7 +321,7 @@ def test_a_damaged_step_is_named(whole, work, tmp_path, name):
         work(copy, *argv)
 
 
-def test_each_trained_checkpoint_is_loaded_once(work, tmp_path, monkeypatch):
+def test_each_trained_checkpoint_is_loaded_once_to_predict_and_once_to_explain(work, tmp_path, monkeypatch):
     loaded = []
     for kind in (PreTrainedModel, PeftModel):  # every way to load weights ends in one of them
 
@@ -378,7 +332,7 @@ def test_each_trained_checkpoint_is_loaded_once(work, tmp_path, monkeypatch):
         monkeypatch.setattr(kind, "from_pretrained", classmethod(load))
     folder, _ = work(tmp_path / "run", "--setups", "balanced", "imbalanced_lora")
     trained = [place for place in loaded if place.endswith("seed-0")]
-    assert trained == [str(folder / setup / "seed-0") for setup in ("balanced", "imbalanced_lora")]
+    assert trained == 2 * [str(folder / setup / "seed-0") for setup in ("balanced", "imbalanced_lora")]
 
 
 # Errors are reported before any work, and leave no folder behind.

@@ -39,6 +39,14 @@ def test_yaml_gives_the_defaults_and_the_command_line_overrides(parse):
     assert parse("setups: [balanced, weighted]", "--setups", "imbalanced").data.setups == ["imbalanced"], "no addition"
 
 
+def test_rows_to_explain_are_a_number_or_as_many_as_needed(parse):
+    data = parse("explain_rows: auto\nexplain_tolerance: 5e-3\ncontrol_seed: true").data
+    assert (data.explain_rows, data.explain_tolerance, data.control_seed) == ("auto", 0.005, True)
+    recipe = parse("explain_rows: auto", "--explain_rows", "-1")
+    assert (recipe.data.explain_rows, recipe.config["explain_rows"], recipe.data.control_seed) == (-1, -1, False)
+    assert parse("explain_rows: 6", "--explain-rows", "auto").config["explain_rows"] == "auto"
+
+
 def test_names_and_places(parse):
     recipe = parse("")
     assert (recipe.name, recipe.config_name) == ("toy", "mini")
@@ -143,6 +151,11 @@ def test_flags_are_the_words_of_the_user_alone(parse, tmp_path):
         ("seeds: 1".encode("utf-16"), "mini.yaml is not valid YAML with keys and values, in UTF-8: 'utf-8' codec"),
         ("[" * 5000, "mini.yaml is not valid YAML"),
         ("seeds: 0", "^mini.yaml: seeds must be 1 or more, got 0"),
+        ("explain_rows: many", "^mini.yaml: explain_rows: expected a number or auto, got 'many'"),
+        ("explain_rows: 1.5", "explain_rows: expected a number or auto, got '1.5'"),
+        ("explain_rows: -2", "explain_rows must be -1 or more, got -2"),
+        ("explain_tolerance: 0", "^mini.yaml: explain_tolerance must be above 0, got 0.0"),
+        ("explain_tolerance: .nan", "explain_tolerance must be above 0, got nan"),
         ("train_size: 100000000000000000000", "train_size must be 2147483647 or less, got 1"),
         ("seed: -1\nclass_weighting: per_language", "^mini.yaml: seed must be 0 or more, got -1"),
         ("class_weighting: per_langauge", "^mini.yaml: Unknown class_weighting 'per_langauge': choose one of none,"),
@@ -195,6 +208,7 @@ def test_unknown_configuration(parse, config, message):
     ("argv", "message"),
     [
         (["--train_size", "many"], "argument --train_size/--train-size: invalid int value: 'many'"),
+        (["--explain-rows", "many"], "argument --explain_rows/--explain-rows: expected a number or auto, got 'many'"),
         (["--no_such_flag", "1"], "no_such_flag"),
         (["--setups"], "expected at least one argument"),
     ],

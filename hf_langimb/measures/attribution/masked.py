@@ -12,7 +12,7 @@ from datasets import Dataset
 from hf_langimb.console import bar
 from hf_langimb.measures.attribution.engine import Forward
 from hf_langimb.measures.attribution.examples import Floats
-from hf_langimb.models.inputs import reading_whole_rows
+from hf_langimb.models.inputs import longest_input, reading_whole_rows
 
 
 def mask_id_of(tokenizer: Any) -> int | None:
@@ -32,6 +32,7 @@ def base_of_rows(
     if (mask_id := mask_id_of(tokenizer)) is None or not tokenizer.is_fast:
         return None
     forward = Forward(model)
+    max_length = longest_input(tokenizer, model) if max_length is None else max_length
     forms: dict[tuple[bytes, bytes], tuple[Any, Any]] = {}
     rows_of: defaultdict[tuple[bytes, bytes], list[int]] = defaultdict(list)
     for rows in dataset.select_columns(list(text_columns)).iter(1000):

@@ -26,15 +26,7 @@ SHARD_AGAIN = "remove it and run the recipe or `langimb explain` again to recrea
 FILES = "files"  # in the manifest of complete attributions: the checksum of each shard
 EXACT = "exact_share"  # there as well, of `owen_orders`: the share of examples of which all orders were taken
 BATCH = "batch-"  # folders of stores that are read as one
-OF_ROWS = (
-    "examples",
-    "shards",
-    "truncated_texts",
-    "data",
-    "first_example",
-    FILES,
-    EXACT,
-)  # of a batch, in its manifest
+OF_ROWS = ("examples", "shards", "truncated_texts", "data", "first_example", FILES, EXACT)  # in a batch's manifest
 COLUMNS = {  # of every shard
     "examples": ("example", "id", "language", "label", "p", "base", "evaluations", "forwards", "truncated"),
     "tokens": ("example", "position", "token_id", "segment", "piece", "S"),
@@ -148,6 +140,13 @@ class AttributionStore:
         return table
 
 
+def first_batches(folder: Path, examples: int) -> AttributionStore:
+    """The store in a folder, of batches only those of the first examples: a killed process may have begun more."""
+    manifests = (_read_manifest(path) for path in sorted(folder.glob(f"{BATCH}*")))
+    ends = np.cumsum([found["examples"] if found else 0 for found in manifests])
+    return AttributionStore(folder, batches=int((ends < examples).sum()) + 1)
+
+
 def stack(column: pa.ChunkedArray) -> NDArray[np.float32]:
     """float32[N, C] from a column of lists of one length."""
     whole = column.combine_chunks()
@@ -194,7 +193,7 @@ def _joined(manifests: Sequence[dict[str, Any]], folder: Path) -> dict[str, Any]
             raise ValueError(f"The batches in {folder} do not belong together: {AGAIN}.")
         first += batch["examples"]
     sums = {key: sum(batch[key] for batch in manifests) for key in ("examples", "shards", "truncated_texts")}
-    if EXACT in manifests[0]:
+    if all(EXACT in batch for batch in manifests):
         sums[EXACT] = sum(batch[EXACT] * batch["examples"] for batch in manifests) / first
     return same | sums | {"data": " ".join(batch["data"] for batch in manifests)}
 
