@@ -1,6 +1,8 @@
 # make demo    install, then train and compare the setups on the embedded mini-XNLI (offline once installed)
 # make test    install with the test tools, then run the whole suite in two processes (one: ARGS="-n 0")
 # make lint    ruff and mypy
+# make kept    run mini-XNLI with five seeds in all three configurations, in runs/, and keep the results (an hour on a CPU;
+#              a killed command continues where it was)
 # make readme  render model cards, figures and the tables of the pages from the results kept under model_cards/
 #
 # Each works alone on a machine with Python 3.11 or newer (make PYTHON=python3.12 names another), make and a package
@@ -16,12 +18,13 @@ PYTHON ?= python3
 ARGS ?=
 PIP_INSTALL = .venv/bin/python -m pip install -c constraints.txt -e
 
-.PHONY: demo test lint readme
+LAUNCH = .venv/bin/accelerate launch --quiet --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no
+
+.PHONY: demo test lint kept readme
 
 # One process, also where there are more devices; accelerate lists in a warning what it has to choose itself.
 demo: .venv/.installed
-	.venv/bin/accelerate launch --quiet --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
-	  recipes/xnli.py $(ARGS)
+	$(LAUNCH) recipes/xnli.py $(ARGS)
 
 test: .venv/.installed-test
 	.venv/bin/python -m pytest -n 2 --dist loadfile $(ARGS)
@@ -30,6 +33,14 @@ lint: .venv/.installed-test
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy hf_langimb
+
+# The folder under model_cards/ of a configuration: mini-lora -> xnli-mini/lora.
+kept: .venv/.installed
+	for config in mini mini-entropy mini-lora; do \
+	  $(LAUNCH) recipes/xnli.py --config $$config --seeds 5 --explain_rows auto --output_dir runs/xnli-$$config && \
+	  cp runs/xnli-$$config/results.json model_cards/xnli-$$(echo $$config | sed 's/mini-/mini\//')/ || exit 1; \
+	done
+	$(MAKE) readme
 
 readme: .venv/.installed
 	.venv/bin/python -m hf_langimb.results.readme model_cards README.md model_cards/README.md

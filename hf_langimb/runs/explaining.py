@@ -28,7 +28,7 @@ from hf_langimb.runs.subsets import TEST_SEED, sample_evenly
 
 BATCH_ROWS = 20  # of each language and label
 RESAMPLES = 1000  # of the bootstrap, where there are no predictions to regress on
-ORDERS = 16  # more precise than a tree cut at shap's budget of 500, for no more forward passes
+BUDGET = 200  # forward passes of a row, or what a longer row needs: little enough for many rows, and without bias
 STOPPED = 0.01  # the threshold of S of the sums that must be precise
 
 Model = tuple[str, int]  # setup and seed
@@ -116,10 +116,9 @@ def explain_rows(
         problem = "is a file: name a folder for the attributions" if folder.exists() else ""
     elif any(not path.name.startswith((".", BATCH)) for path in folder.iterdir()):
         problem = "contains something else than batches of attributions: choose another folder, or empty it"
-    if "language" not in rows.column_names:
-        problem = f"is for rows with languages, which these have not: leave --rows {AUTO} out, or add a column language"
-    if problem:
-        raise ValueError(f"{folder} {problem}.")
+    if problem or "language" not in rows.column_names:
+        lacking = f"Batches need rows with languages, and these have none: leave {AUTO} out, or name their column."
+        raise ValueError(f"{folder} {problem}." if problem else lacking)
 
     def explain(texts: Dataset, batch: str, first: int) -> None:
         """The attributions of some rows."""
@@ -149,13 +148,14 @@ def explain_models(
     Returns:
         The store of each model, in the main process, and with `AUTO` how many rows were used and why it stopped.
     """
+    longest = max(map(len, rows.test["input_ids"]))  # of which four orders must fit the budget
 
     def explain(texts: Dataset, batch: str = "", first: int = 0) -> None:
         """The attributions of some rows by every model."""
         for model, load in models.items():
             trained, out = load(), folder.store(*model) / batch
             options: Any = {"text_columns": rows.text_columns, "max_length": rows.max_length, "first_example": first}
-            attribute(trained.model, trained.tokenizer, texts, out=out, orders=ORDERS, **options)
+            attribute(trained.model, trained.tokenizer, texts, out=out, budget=max(BUDGET, 4 * longest), **options)
 
     def opened(number: int | None = None) -> dict[Model, AttributionStore]:
         """The stores, of some batches."""
