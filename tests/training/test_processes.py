@@ -10,6 +10,7 @@ import subprocess
 import sys
 from io import BytesIO
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ from datasets import Dataset, load_from_disk
 from pyarrow.parquet import read_table
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from hf_langimb import LangImbTrainer, LangImbTrainingArguments, attribute, extract_features
+from hf_langimb import AttributionStore, LangImbTrainer, LangImbTrainingArguments, attribute, extract_features
 from hf_langimb.console import on_main
 from hf_langimb.runs.evaluate import _parse, check_up
 
@@ -89,7 +90,9 @@ def measure(folder: Path, batch: int, accumulation: int) -> tuple[dict, dict]:
     store = folder / f"store-{trainer.args.world_size}"
     attribute(model, trainer.processing_class, texts, out=store, shard_size=4)
     argv = [folder / "model", folder / "texts.parquet", "--output-dir", folder / f"checkup-{trainer.args.world_size}"]
-    _, checked = check_up(_parse([*map(str, argv), "--explain-rows", "5", "--batch-size", "4"]))
+    argv += ["--explain-rows", "auto", "--explain-tolerance", "1e-6", "--batch-size", "4"]
+    with patch("hf_langimb.runs.explaining.BATCH_ROWS", 3):
+        _, checked = check_up(_parse([*map(str, argv)]))
     found = checked["setups"]["model"]["seeds"]["0"]
     return gradients, numbers | {
         "checked": [found["test"]["predicted"], found["probe"]["test"]["rows"]],
@@ -130,7 +133,9 @@ def test_two_processes_compute_what_one_computes(tmp_path, bert_tokenizer, tiny_
     assert_close(measured.pop("checked"), expected.pop("checked"))
     explained = [json.loads((tmp_path / f"checkup-{n}" / "results.json").read_text())["explained"] for n in (1, 2)]
     assert_close(*explained)
-    assert explained[0]["examples"] == explained[1]["examples"] == 6
+    assert explained[0]["rows"]["used"] == explained[1]["examples"] == 30
+    stores = [AttributionStore(tmp_path / f"checkup-{n}" / "attributions" / "model-seed-0") for n in (1, 2)]
+    assert [len(store.batches) for store in stores] == [2, 2]
     words = "from 0: the main process's own words"
     assert (measured.pop("told"), expected.pop("told")) == ([words, "from 0: exit 1"], [words])
     for name in ("predictions", "features"):
