@@ -290,6 +290,33 @@ def speed_cells(folder: Path) -> Cells:
     return ["data", "tokens", "device", "type", "examples per second, shap = 1", "time, bare passes = 1"], rows
 
 
+def error_cells(folder: Path) -> Cells:
+    """Of the kept benchmarks of errors: each method on each group of sentences, against the full tree."""
+    rows = []
+    for path in sorted(folder.glob("attribution-errors*.json")):
+        found = read_json(path, "run the benchmark again")
+        for group, of_group in found["groups"].items():
+            for method, of in of_group["methods"].items():
+                if method != "reference":
+                    values = f"{of['mean_error']:.5f}", f"{100 * of['same_category']:.1f} %", f"{of['cpu_seconds']:.0f}"
+                    rows.append([found["trained"], group, method, f"{of['forwards']:.0f}", *values])
+    return ["trained", "sentences", "method", "forward passes", "mean error", "same sign", "CPU (s)"], rows
+
+
+def cost_cells(folder: Path) -> Cells:
+    """Of the kept benchmark of the table: forward passes for intervals of one width, and bias, by form and method."""
+    found = read_json(folder / "attribution-table.json", "run the benchmark again")
+    rows = []
+    for form, methods in found["forms"].items():
+        for method, of in methods.items():
+            costs = (of.get(f"forwards for the same width{which}", 1.0) for which in (", without regression", ""))
+            passes = f"{found['forwards of a row'][method]:.0f}"
+            shown_costs = ["1.00", f"{of['regression']:.2f}"] if "regression" in of else [f"{x:.2f}" for x in costs]
+            rows.append([form, method, passes, *shown_costs, f"{of['mean bias']:.4f}", f"{of['largest bias']:.4f}"])
+    header = ["form", "method", "passes a row", "passes for a width", "with regression", "mean bias", "largest bias"]
+    return header, rows
+
+
 def hub_cells(folder: Path) -> Cells:
     """Of the kept benchmark of publishing: seconds of a push and pull of all setups of a run over loopback."""
     found = read_json(folder / "hub.json", "run the benchmark again")
@@ -300,7 +327,7 @@ def hub_cells(folder: Path) -> Cells:
 
 TABLES = {"predictions": predictions_cells, "setups": setups_cells, "comparisons": comparisons_cells}
 TABLES |= {"attributions": attributions_cells, "base_values": base_values_cells}
-BENCHMARKS = {"attributions": speed_cells, "hub": hub_cells}
+BENCHMARKS = {"attributions": speed_cells, "errors": error_cells, "table": cost_cells, "hub": hub_cells}
 _MARK = re.compile(r"(<!-- langimb:(?P<run>[\w/-]+):(?P<table>\w+) -->\n)(?:.*?\n)??(<!-- /langimb -->)", re.DOTALL)
 
 

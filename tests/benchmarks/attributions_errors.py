@@ -60,7 +60,7 @@ CHUNK = 8  # sentences that one method explains before the next one
 
 
 def train(name, data, folder, whole):
-    """The encoder with a head fitted to its features, or with `whole` all layers trained; from `folder` if it is there."""
+    """The encoder with a head fitted to its features, or with `whole` all layers trained; from `folder` if there."""
     if folder.is_dir():
         return AutoModelForSequenceClassification.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(name)
@@ -75,8 +75,8 @@ def train(name, data, folder, whole):
     if whole:
         arguments = LangImbTrainingArguments(
             tempfile.mkdtemp(),
-            num_train_epochs=3,
-            learning_rate=2e-5,
+            num_train_epochs=1,
+            learning_rate=1e-4,
             per_device_train_batch_size=32,
             train_sampling_strategy="group_by_length",
             save_strategy="no",
