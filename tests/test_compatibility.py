@@ -137,7 +137,7 @@ def test_the_recipe_continues_the_run(tmp_path):
     found, owen = results.pop("attributions"), expected.pop("attributions")
     assert_close(results, expected)
     assert found["method"] == "owen_orders" and found["base_values"].keys() == owen["base_values"].keys()
-    assert_close({form: found[form] for form in FORMS}, {form: sums_of(owen[form]) for form in FORMS}, atol=0.003)
+    assert_close({form: found[form] for form in FORMS}, {form: sums_of(owen[form]) for form in FORMS}, atol=0.01)
     run(parse_recipe("xnli", RECIPES, [*argv, "--explain_rows", "6"]))
     for setup, seed in MODELS:
         name = f"{setup}-seed-{seed}"
