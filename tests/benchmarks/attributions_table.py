@@ -62,7 +62,7 @@ def collect(run, number, scratch):
                 attribute(trained.model, trained.tokenizer, texts, out=out, text_columns=data.text_columns, **settings)
             )
         sums = _Sums(stores, (0.01,))
-        over = [sums.over(*pair)[0] for pair in PAIRS]  # [N, C, 3] each
+        over = [sums.over(*pair)[0, ..., ::2] for pair in PAIRS]  # [N, C, 2] each: the rest of p - b is neutral
         columns[method] = np.stack(over, axis=1).reshape(number, -1).astype(np.float16)
         columns[f"{method}, forwards"] = np.mean([store.examples["forwards"].to_numpy() for store in stores], axis=0)
         if method == "full":
@@ -81,8 +81,10 @@ def arrays(method):
     table = pq.read_table(KEPT)
     languages, labels = (np.array(table[name].to_pylist()) for name in ("language", "label"))
     ends = stack(table["ends"]).reshape(-1, 10, 3, 2).transpose(1, 0, 2, 3).astype(np.float64)
-    over = stack(table[method]).astype(np.float64).reshape(-1, len(PAIRS), 3, 3).transpose(1, 0, 2, 3)
-    return (languages == "fr").astype(int), labels, ends, over
+    over = stack(table[method]).astype(np.float64).reshape(-1, len(PAIRS), 3, 2).transpose(1, 0, 2, 3)
+    effects = (ends[..., 1] - ends[..., 0])[[model for model, _ in PAIRS]]
+    neutral = effects - over.sum(axis=-1)
+    return (languages == "fr").astype(int), labels, ends, np.stack([over[..., 0], neutral, over[..., 1]], axis=-1)
 
 
 class Kept(_Sums):
