@@ -198,8 +198,8 @@ def explained_text(found: Attributions | Explained) -> str:
             )
     if cut := found["truncated_share"]:
         sentences.append(
-            f"{100 * cut:.1f} % of the examples needed more than the budget; what it left unopened is shared equally "
-            "among neighboring tokens."
+            f"A share of {cut:.3f} of the examples needed more than the budget; what it left unopened is shared "
+            "equally among neighboring tokens."
         )
     return " ".join(sentences)
 

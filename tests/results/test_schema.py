@@ -105,9 +105,10 @@ def test_what_cannot_be_written_leaves_the_old_file(results, tmp_path):
 
 @pytest.mark.parametrize("run", [path.parent for path in sorted(KEPT.rglob("results.json"))], ids=lambda run: run.name)
 def test_every_key_of_kept_results_is_in_the_schema(run):
-    kept = read_results(run)  # of an earlier version, without a verdict in its audits
+    kept = read_results(run)
     assert not list(unknown_keys(kept, Results))
-    assert not any("verdict" in audit for audit in kept["data"].values())
+    earlier = run.name == "xnli-small"  # without a verdict in its audits
+    assert all(("verdict" in audit) is not earlier for audit in kept["data"].values())
     kept["setups"]["balanced-too"] = {"surprise": 1}
     assert list(unknown_keys(kept, Results)) == ["setups, balanced-too, surprise"]
 

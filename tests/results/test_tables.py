@@ -102,7 +102,7 @@ WIDEST = "neutral tokens for yes in fr"
 def test_page_cards_and_terminal_say_how_many_rows_were_explained(changes, text):
     found = {"rows": ROWS | changes, "truncated_share": 0.0}
     assert explained_text(found) == text
-    assert explained_text(found | {"truncated_share": 0.25}).startswith(f"{text} 25.0 % of the examples needed more")
+    assert explained_text(found | {"truncated_share": 0.25}).startswith(f"{text} A share of 0.250 of the examples")
     assert explained_text({"truncated_share": 0.0}) == ""
     results = read_results(Path(hf_langimb.__file__).parents[1] / "model_cards" / "xnli-mini")
     results["attributions"] |= found
