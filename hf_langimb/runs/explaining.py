@@ -67,7 +67,7 @@ def until_precise(
     planned = batches(texts["language"][:], labels)
     used, precise, widest = 0, False, None
     for number, rows in enumerate(planned):
-        explain(texts.select(rows), f"{BATCH}{number:03d}", used)
+        explain(texts.select(rows), f"{BATCH}{number:05d}", used)
         used += len(rows)
         precise, widest = on_main(lambda: _widest(cells(number + 1), tolerance))  # noqa: B023
         if precise:
@@ -87,7 +87,7 @@ def _widest(cells: Cells, tolerance: float) -> tuple[bool, Widest]:
     widest, precise = [], True
     for cell, name in product(cells, SETS):
         half, over_seeds = (_half_width(cell.get(kind), name) for kind in ("intervals", "seed_intervals"))
-        precise &= half <= max(tolerance, over_seeds / 2)
+        precise &= cell["examples"] > 1 and half <= max(tolerance, over_seeds / 2)  # of one row nothing is known
         widest.append((half, {"language": cell["language"], "label": cell["label"], "set": name, "half_width": half}))
     return precise, max(widest, key=lambda one: one[0])[1]  # type: ignore[return-value]
 

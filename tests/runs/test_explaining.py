@@ -118,7 +118,7 @@ def test_batches_are_explained_until_every_interval_is_narrow(halves, over_seeds
         return [entry("fr", 0.002, 9.0), entry("en", halves[of - 1], over_seeds), entry("ca", 0.001, None)]
 
     found, used = until_precise(rows, explain, cells, 0.01)
-    assert explained == [("batch-000", 0, 20), ("batch-001", 20, 20), ("batch-002", 40, 10)][:number]
+    assert explained == [("batch-00000", 0, 20), ("batch-00001", 20, 20), ("batch-00002", 40, 10)][:number]
     widest = {"language": "en", "label": "yes", "set": "neutral", "half_width": pytest.approx(halves[number - 1])}
     expected = {"used": min(20 * number, 50), "available": 50, "stopped": stopped, "tolerance": 0.01}
     assert (found, used) == (number, expected | {"widest": widest})
