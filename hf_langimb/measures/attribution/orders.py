@@ -59,7 +59,7 @@ def owen_orders(
     number, before = 0, None
     if orders or everything > limit:
         number, before, needed = _drawn(inner, members, root, orders, halves, limit, seed)
-        if everything <= needed:
+        if everything <= needed or not inner:
             number, before = 0, None
     if before is None:
         before = _coalitions_before(inner, members, root)
