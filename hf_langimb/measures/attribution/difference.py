@@ -85,7 +85,7 @@ def compare_seeds(
     """Result, control and unbiased form of two setups, averaged over all ordered tuples of different seeds.
 
     Args:
-        other, reference: stores by seed, with at least one seed in common. All seeds are used: one of `other` and two$
+        other, reference: stores by seed, with at least one seed in common. All seeds are used: one of `other` and two
             of `reference` give a control.
         thresholds, resamples, seed: as of `cumulative_difference`.
         predictions: {"other": {seed: P}, "reference": {seed: P}}, as of `cumulative_difference`.
