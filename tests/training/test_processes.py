@@ -85,10 +85,11 @@ def measure(folder: Path, batch: int, accumulation: int) -> tuple[dict, dict]:
     predicted = trainer.predict(trainer.eval_dataset)
     step = next(entry for entry in trainer.state.log_history if "loss_classification" in entry)
     numbers = {name: value for name, value in (evaluated | step).items() if "loss" in name}
-    texts = Dataset.from_dict({"text": [" ".join(f"w{1 + i % 9}" for i in range(1 + n % 7)) for n in range(30)]})
+    texts = [" ".join(f"w{1 + i % 9}" for i in range(1 + n % 7)) for n in range(30)]
+    pairs = Dataset.from_dict({"premise": texts, "hypothesis": texts[::-1]})
     model = AutoModelForSequenceClassification.from_pretrained(folder / "model")
     store = folder / f"store-{trainer.args.world_size}"
-    attribute(model, trainer.processing_class, texts, out=store, shard_size=4)
+    attribute(model, trainer.processing_class, pairs, out=store, shard_size=4, orders=4)
     argv = [folder / "model", folder / "texts.parquet", "--output-dir", folder / f"checkup-{trainer.args.world_size}"]
     argv += ["--explain-rows", "auto", "--explain-tolerance", "1e-6", "--batch-size", "4"]
     with patch("hf_langimb.runs.explaining.BATCH_ROWS", 3):

@@ -85,7 +85,7 @@ def owen_orders(
     number, before, needed = 0, None, 0
     if orders or everything > limit:
         number, before, needed = _drawn(content, orders, halves, limit, seed)
-        if everything <= needed:
+        if everything <= needed or not content.inner:
             number, before = 0, None
     if before is None:
         before = _coalitions_before(content)

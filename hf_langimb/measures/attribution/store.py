@@ -45,8 +45,8 @@ class AttributionStore:
     and `tokens` half_difference float32[C] if there are two halves, which are S + and - half_difference.
 
     Args:
-        folder: with manifest.json, examples-*.parquet and tokens-*.parquet, or with a folder batch-00000, batch-00001, ...
-            for each batch of rows, which are read as one store.
+        folder: with manifest.json, examples-*.parquet and tokens-*.parquet, or with folders batch-00000, batch-00001,
+            ... of batches of rows, which are read as one store.
         batches: how many batches are read; None reads all.
 
     Raises:
