@@ -60,13 +60,17 @@ def explain(options: Namespace) -> None:
     state = start_program()
     logging.basicConfig(format="langimb: %(message)s")
     auto = options.rows == AUTO
+    if options.tolerance and not auto:
+        raise ValueError(
+            f"--tolerance is for --rows {AUTO}, got --rows {options.rows}: add the one or leave the other out."
+        )
     rows = data_spec(options).rows(None if auto else options.rows or None)
     trained = load_trained(options.model)
     settings = {name: getattr(options, name) for name in ("method", "masking", "budget", "dtype", "orders")}
     settings |= {"text_columns": options.text_column}
     model, folder, used = trained.model.to(state.device), options.output_dir, None
     if auto:
-        store, used = explain_rows(model, trained.tokenizer, rows, folder, options.tolerance, **settings)
+        store, used = explain_rows(model, trained.tokenizer, rows, folder, options.tolerance or TOLERANCE, **settings)
     else:
         store = attribute(model, trained.tokenizer, rows, out=folder, **settings)
     if state.is_main_process:
@@ -198,10 +202,12 @@ def _parser() -> ArgumentParser:
     flag("--output-dir", required=True, metavar="DIR", help="output folder; a rerun continues it")
     number = "use the first N rows of each language; 0: all (default); auto: batches of rows until sums are precise"
     flag("--rows", type=rows_or_auto, default=0, metavar="N|auto", help=number)
-    flag("--tolerance", type=above_zero, default=TOLERANCE, metavar="X", help=f"{TOLERANCE_HELP}; default: %(default)s")
+    flag("--tolerance", type=above_zero, metavar="X", help=f"{TOLERANCE_HELP}; default: {TOLERANCE}")
     methods = "default: %(default)s (Owen values without bias); owen: as shap for texts; shapley: Shapley values"
     flag("--method", choices=METHODS, default=METHODS[0], help=methods)
-    orders = "orders of the tokens, a power of two from 4 up (default: the most that the budget allows, up to 64)"
+    orders = (
+        "orders of the tokens, a power of two from 4 up (default: as many as fit two thirds of the budget, up to 64)"
+    )
     flag("--orders", type=int, metavar="N", help=orders)
     flag("--masking", choices=MASKINGS, default="ids", help="default: %(default)s; string: as shap masks texts")
     budget = "forward passes (owen, shapley: evaluations) per example, or full (default: %(default)s)"

@@ -16,6 +16,7 @@ from hf_langimb.results.schema import (
     Attributions,
     Difference,
     Explained,
+    ExplainedRows,
     Form,
     Metrics,
     Results,
@@ -180,28 +181,32 @@ def tokens_cells(results: Results) -> Cells:
 
 def explained_text(found: Attributions | Explained) -> str:
     """How many rows were explained and why no more, and what a budget cut, in sentences; often none."""
-    sentences = []
-    if rows := found.get("rows"):
-        widest, tolerance = rows["widest"], rows["tolerance"]
-        where = f"{widest['set']} tokens for {shown(widest['label'])} in {shown(widest['language'])}"
-        half, number = f"{widest['half_width']:.3f}", f"{rows['used']:,} of {rows['available']:,} rows were explained"
-        if rows["stopped"] == "precise":
-            seeds = "" if widest["half_width"] <= tolerance else ", or within half of that over seeds"
-            sentences.append(
-                f"{number}. No more are needed: every interval over rows is within +/-{tolerance:g}{seeds} "
-                f"(the widest, {where}: +/-{half})."
-            )
-        else:
-            sentences.append(
-                f"{number}. That is not enough for the tolerance of {tolerance:g}: the widest interval over rows is "
-                f"+/-{half} ({where}). Only more test rows can make it narrower."
-            )
+    sentences = [rows_text(rows)] if (rows := found.get("rows")) else []
     if cut := found["truncated_share"]:
         sentences.append(
             f"A share of {cut:.3f} of the examples needed more than the budget; what it left unopened is shared "
             "equally among neighboring tokens."
         )
     return " ".join(sentences)
+
+
+def rows_text(rows: ExplainedRows) -> str:
+    """How many rows were explained and why no more, in two sentences."""
+    widest, tolerance = rows["widest"], rows["tolerance"]
+    where = f"{widest['set']} tokens for {shown(widest['label'])} in {shown(widest['language'])}"
+    half, number = f"{widest['half_width']:.3f}", f"{rows['used']:,} of {rows['available']:,} rows were explained"
+    if rows["stopped"] == "precise":
+        seeds = ""
+        if widest["half_width"] > tolerance:
+            seeds = ", or within half of that over seeds, which more rows would not make narrower"
+        return (
+            f"{number}. No more are needed: every interval over rows is within +/-{tolerance:g}{seeds} (the widest, "
+            f"{where}: +/-{half})."
+        )
+    return (
+        f"{number}. That is not enough for the tolerance of {tolerance:g}: an interval over rows is +/-{half} "
+        f"({where}). Only more test rows can make it narrower."
+    )
 
 
 def base_values_cells(results: Results) -> Cells:
@@ -300,7 +305,7 @@ def error_cells(folder: Path) -> Cells:
                 if method != "reference":
                     values = f"{of['mean_error']:.5f}", f"{100 * of['same_category']:.1f} %", f"{of['cpu_seconds']:.0f}"
                     rows.append([found["trained"], group, method, f"{of['forwards']:.0f}", *values])
-    return ["trained", "sentences", "method", "forward passes", "mean error", "same sign", "CPU (s)"], rows
+    return ["trained", "sentences", "method", "forward passes", "mean error", "same category", "CPU (s)"], rows
 
 
 def cost_cells(folder: Path) -> Cells:

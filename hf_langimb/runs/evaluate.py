@@ -112,7 +112,7 @@ def check_up(options: Namespace) -> tuple[Path, Results]:
     facts = {"recipe": "evaluate", "files": on_main(lambda: _checksums_of(options.model)), "data": _fingerprint(rows)}
     with folder.working():
         request = _request(options) | facts | {"processes": PartialState().num_processes}
-        on_main(lambda: folder.claim(request))
+        on_main(lambda: folder.claim(request, ["explain_rows", "explain_tolerance"]))
         on_main(lambda: _copy(source, folder.model(*EVALUATED)))
         results = _measure(options, folder, load, test)
         if PartialState().is_main_process:
@@ -184,7 +184,7 @@ def _measure(options: Namespace, folder: RunFolder, load: Load, test: Dataset) -
 def _request(options: Namespace) -> dict[str, Any]:
     """What was asked for, without the places of folder, repository and data on this machine."""
     kept = {key: value for key, value in vars(options).items() if key not in (*NOT_ASKED, "flags")}
-    if options.explain_rows != AUTO:
+    if options.explain_rows != AUTO:  # as earlier versions, which did not have it
         del kept["explain_tolerance"]
     if Path(options.dataset).exists():
         kept["dataset"] = Path(options.dataset).resolve().name

@@ -32,6 +32,7 @@ from hf_langimb.results.page import write_report
 from hf_langimb.results.rendering import render
 from hf_langimb.results.schema import Results, write_results
 from hf_langimb.results.summary import compared_pair
+from hf_langimb.results.tables import rows_text
 from hf_langimb.runs.explaining import compared, explain_models
 from hf_langimb.runs.recipe import Recipe, parse_recipe
 from hf_langimb.runs.setups import Setup, prepare_setups, resolve_setup
@@ -115,6 +116,8 @@ def _run_in(
         explained, used = explain_models(folder, loads, measured, wanted, recipe.data.explain_tolerance)
     if PartialState().is_main_process:
         results["attributions"] = compared(folder, explained, used) if explained else None
+        if used and not results["attributions"]:
+            logger.info(rows_text(used))
         write_results(folder.path, results)
         write_json(folder.environment, environment(began))
     PartialState().wait_for_everyone()  # the main process has the lock

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 from pathlib import Path
@@ -19,7 +20,7 @@ from hf_langimb.files import read_json
 from hf_langimb.measures.attribution import METHODS, SETS
 from hf_langimb.measures.attribution.attribute import attribute
 from hf_langimb.measures.attribution.difference import base_values, compare_seeds, token_sums
-from hf_langimb.measures.attribution.store import BATCH, MANIFEST, AttributionStore
+from hf_langimb.measures.attribution.store import BATCH, FILES, MANIFEST, AttributionStore
 from hf_langimb.results.folder import PREDICTIONS, RunFolder
 from hf_langimb.results.schema import Attributions, ExplainedRows, Widest
 from hf_langimb.results.summary import compared_pair
@@ -27,7 +28,6 @@ from hf_langimb.runs.steps import Load, MeasuredRows
 from hf_langimb.runs.subsets import TEST_SEED, sample_evenly
 
 BATCH_ROWS = 20  # of each language and label
-RESAMPLES = 1000  # of the bootstrap, where there are no predictions to regress on
 BUDGET = 200  # forward passes of a row, or what a longer row needs: little enough for many rows, and without bias
 STOPPED = 0.01  # the threshold of S of the sums that must be precise
 
@@ -63,8 +63,7 @@ def until_precise(
     Returns:
         The number of batches, and `rows` of results.json.
     """
-    labels = texts["label"][:] if "label" in texts.column_names else None
-    planned = batches(texts["language"][:], labels)
+    planned = batches(*_cells_of(texts))
     used, precise, widest = 0, False, None
     for number, rows in enumerate(planned):
         explain(texts.select(rows), f"{BATCH}{number:05d}", used)
@@ -83,13 +82,15 @@ def until_precise(
 
 
 def _widest(cells: Cells, tolerance: float) -> tuple[bool, Widest]:
-    """Whether every interval over rows is narrow enough, and the widest one."""
+    """Whether every interval over rows is narrow enough, and the widest one, of those that are not if there are any."""
     widest, precise = [], True
     for cell, name in product(cells, SETS):
         half, over_seeds = (_half_width(cell.get(kind), name) for kind in ("intervals", "seed_intervals"))
-        precise &= cell["examples"] > 1 and half <= max(tolerance, over_seeds / 2)  # of one row nothing is known
-        widest.append((half, {"language": cell["language"], "label": cell["label"], "set": name, "half_width": half}))
-    return precise, max(widest, key=lambda one: one[0])[1]  # type: ignore[return-value]
+        enough = cell["examples"] > 1 and half <= max(tolerance, over_seeds / 2)  # of one row nothing is known
+        precise &= enough
+        found: Widest = {"language": cell["language"], "label": cell["label"], "set": name, "half_width": half}
+        widest.append((not enough, half, found))
+    return precise, max(widest, key=lambda one: one[:2])[2]
 
 
 def _half_width(intervals: Mapping[str, Sequence[float]] | None, name: str) -> float:
@@ -124,12 +125,27 @@ def explain_rows(
         """The attributions of some rows."""
         attribute(model, tokenizer, texts, out=folder / batch, first_example=first, **settings)
 
+    of_rows = [*zip(*_cells_of(rows), strict=True)]
+    planned, available = batches(*_cells_of(rows)), Counter(of_rows)
+
     def cells(number: int) -> Cells:
-        """The intervals that must be narrow."""
-        return token_sums(AttributionStore(folder, batches=number), resamples=RESAMPLES)
+        """The intervals that must be narrow, of means in which each language and label has its own share of rows."""
+        explained = [of_rows[row] for row in np.concatenate(planned[:number])]
+        sampled = Counter(explained)
+        weights = np.array([available[cell] / sampled[cell] for cell in explained])
+        return token_sums(AttributionStore(folder, batches=number), weights=weights)
 
     number, used = until_precise(rows, explain, cells, tolerance)
+    for surplus in sorted(folder.glob(f"{BATCH}*"))[number:] if PartialState().is_main_process else []:
+        if FILES not in read_json(surplus / MANIFEST, "remove it"):  # of a killed process that wanted more rows
+            shutil.rmtree(surplus)
     return AttributionStore(folder, batches=number), used
+
+
+def _cells_of(rows: Dataset) -> list[list[str]]:
+    """Columns of the language and, if it is known, the label of each row; rows without a label are of one kind."""
+    names = [name for name in ("language", "label") if name in rows.column_names]
+    return [[str(value) for value in rows[name][:]] for name in names]
 
 
 def explain_models(

@@ -213,6 +213,7 @@ def _predict_and_probe(place: Path, load: Load, rows: MeasuredRows, batch_size: 
                 lists = [None] * len(test) if values is None else list(values)
                 columns = columns.append_column(name, pa.array(lists, pa.list_(pa.float32())))
             marks = {"model": hash_model(model), "data": hash_rows(rows.texts, rows.text_columns)}
+            marks["dtype"] = str(model.dtype).removeprefix("torch.")
             with replacing(predictions) as part:
                 pq.write_table(columns.replace_schema_metadata({FINGERPRINTS: json.dumps(marks)}), part)
             record(place, PREDICTIONS, [PREDICTIONS])

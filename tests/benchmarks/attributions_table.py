@@ -96,7 +96,7 @@ class Kept(_Sums):
         self.thresholds, self.names, self.stores = [0.01], ["en", "fr"], [SimpleNamespace(labels=LABELS)]
         self._over = {pair: over[i][rows][None] for i, pair in enumerate(PAIRS)}
         self.languages, self.ends, self.resamples = languages[rows], ends[:, rows], 0
-        self.population = Population(languages, ends, np.ones(len(rows)))
+        self.population = Population(np.ones(len(rows)), languages, ends)
         self.cells = [np.flatnonzero((languages == k) & (labels == label)) for k in (0, 1) for label in LABELS]
 
     def estimate(self, form, regression=True, seeds=SEEDS):
@@ -133,7 +133,7 @@ def widths(method, form, rng):
         plain.append([student(len(of)) ** 2 * of.var(axis=0, ddof=1) * 2 for of in of_language])
         every, copies = kept.population, 6000 // len(kept.languages)
         ends = np.tile(every.ends, (1, copies, 1, 1))
-        sample.population = Population(np.tile(every.languages, copies), ends, sample.population.weights)
+        sample.population = Population(sample.population.weights, np.tile(every.languages, copies), ends)
         regressed.append(sample.estimate(form)[1] ** 2 * len(rows))
     return np.mean(plain, axis=0).ravel(), np.mean(regressed, axis=0)
 

@@ -96,7 +96,7 @@ def test_batches_of_attributions_are_published_and_read_as_one_store(server, cop
     push_run(copy, "ann/x", setups=["balanced"], token=TOKEN)
     shutil.rmtree(place)
     for number, rows in enumerate((range(3), range(3, 5), range(5, 6))):
-        options = {"out": place / f"batch-{number:03d}", "first_example": rows[0], "orders": 4}
+        options = {"out": place / f"batch-{number:05d}", "first_example": rows[0], "orders": 4}
         attribute(loaded.model, loaded.tokenizer, mini_xnli_rows.select(rows), **options)
     next((place / "batch-00002").glob("tokens-*")).unlink()  # killed when it explained more
     results = read_results(copy)

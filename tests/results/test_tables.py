@@ -85,7 +85,8 @@ WIDEST = "neutral tokens for yes in fr"
         (
             {},
             "1,200 of 3,000 rows were explained. No more are needed: every interval over rows is within +/-0.01, or "
-            f"within half of that over seeds (the widest, {WIDEST}: +/-0.012).",
+            "within half of that over seeds, which more rows would not make narrower (the widest, "
+            f"{WIDEST}: +/-0.012).",
         ),
         (
             {"widest": ROWS["widest"] | {"half_width": 0.0087}},
@@ -94,7 +95,7 @@ WIDEST = "neutral tokens for yes in fr"
         ),
         (
             {"stopped": "rows ended", "used": 3000},
-            "3,000 of 3,000 rows were explained. That is not enough for the tolerance of 0.01: the widest interval "
+            "3,000 of 3,000 rows were explained. That is not enough for the tolerance of 0.01: an interval "
             f"over rows is +/-0.012 ({WIDEST}). Only more test rows can make it narrower.",
         ),
     ],

@@ -64,7 +64,7 @@ def watched(monkeypatch, stop=None):
 
 
 def batches_of(*models, number=3):
-    return [f"{model}/batch-{i:03d}" for i in range(number) for model in models]
+    return [f"{model}/batch-{i:05d}" for i in range(number) for model in models]
 
 
 # Which rows.
@@ -92,7 +92,7 @@ def entry(language, half, over_seeds):
     halves = {"positive": half / 3, "neutral": half, "negative": half / 2}
     bounds = {name: [0.2 - width, 0.2 + width] for name, width in halves.items()}
     seeds = over_seeds and {name: [-over_seeds, over_seeds] for name in halves}
-    return {"language": language, "label": "yes", "intervals": bounds, "seed_intervals": seeds}
+    return {"language": language, "label": "yes", "examples": 20, "intervals": bounds, "seed_intervals": seeds}
 
 
 @pytest.mark.parametrize(
@@ -251,7 +251,7 @@ def test_an_evaluation_explains_until_it_is_precise(begun, workshop, tmp_path):
     assert (found["explained"]["rows"]["used"], found["explained"]["rows"]["stopped"]) == (48, "rows ended")
     assert found["explained"]["method"] == "owen_orders" and found["explained"]["tokens"][0]["method"] == "regression"
     text = explained_text(found["explained"])
-    assert text.startswith("48 of 48 rows were explained. That is not enough for the tolerance of 1e-06: the widest")
+    assert text.startswith("48 of 48 rows were explained. That is not enough for the tolerance of 1e-06: an interval")
     assert f"<p>{text}</p>" in (tmp_path / "report.html").read_text()
     assert f"\n\n{text}\n\n" in refresh_card("", found, "ann/one")
 

@@ -22,7 +22,7 @@ from hf_langimb.measures.attribution.examples import Attribution, Example, encod
 from hf_langimb.measures.attribution.fingerprints import KNOWN, hash_model, hash_tokenizer, measure_rows
 from hf_langimb.measures.attribution.masked import mask_id_of
 from hf_langimb.measures.attribution.methods import Method, owen_values, shapley_values
-from hf_langimb.measures.attribution.orders import DESIGN, owen_orders
+from hf_langimb.measures.attribution.orders import DESIGN, FEWEST, MOST, SHARE, fewest_passes, owen_orders
 from hf_langimb.measures.attribution.store import (
     SCHEMA_VERSION,
     AttributionStore,
@@ -75,9 +75,9 @@ def attribute(
             KernelSHAP, with standard errors).
         masking: `ids` puts the mask token in a token's place; `string` masks the text and tokenizes it again, as shap
             does by default (single texts only). A tokenizer without mask token masks with "...", as shap does.
-        orders: of `owen_orders`: a power of two from 4 up; more are more precise. None takes the largest of 4, 8, 16,
-            32 and 64 that the budget allows. All orders are taken, and the values are exact, where that needs no more
-            forward passes.
+        orders: of `owen_orders`: a power of two from 4 up; more are more precise. None takes as many of 4, 8, 16, 32 or
+            64 as fit two thirds of the budget, and opens nodes of the tree with the rest, which is more precise where a
+            few tokens decide. All orders are taken, and the values are exact, where that needs no more forward passes.
         halves: of `owen_orders`: 2 draws the orders as two independent halves, which `cumulative_difference` needs to
             select tokens without bias; 1 does not, and is slightly more precise for the same number of orders.
         budget: evaluations or forward passes of each example, those of the empty and the full text included; None takes
@@ -94,7 +94,8 @@ def attribute(
 
     Raises:
         ValueError: unknown settings, no rows or text, a row without tokens, a label that the model does not have, a
-            store of something else in `out`, or probabilities that are not finite.
+            budget that is too small for four orders of a text (says which one is enough), a store of something else in
+            `out`, or probabilities that are not finite.
         OSError: the disk is full; shards that are written stay.
     """
     if not isinstance(dataset, Dataset) or not len(dataset):
@@ -120,12 +121,15 @@ def attribute(
         labels = match_labels(dataset, names, stored_axes(model))
         dataset = dataset.remove_columns("label").add_column("label", labels)
     if by_orders:
-        settings |= {"orders": orders, "halves": halves, "design": DESIGN, "budget": None if orders else budget}
+        settings |= {"orders": orders, "halves": halves, "budget": None if orders else budget}
+        settings["design"] = DESIGN if orders else f"{DESIGN}, {SHARE:.2f} of the budget; nodes of the tree"
     if first_example:
         settings["first_example"] = first_example
     if max_length is None:
         settings["max_length"] = longest_input(tokenizer, model)
     lengths, data_hash, truncated = measure_rows(tokenizer, dataset, columns, settings["max_length"])
+    if by_orders and budget and not orders:
+        _check_budget(tokenizer, dataset, columns, lengths, settings)
     order = np.argsort(-np.array(lengths), kind="stable")  # neighbors of one length, the longest first
     shards = [np.sort(order[i : i + shard_size]) for i in range(0, len(order), shard_size)]
     manifest = settings | {
@@ -159,6 +163,26 @@ def attribute(
                 module.training = training
         finish_store(Path(out), manifest)
     return AttributionStore(out)
+
+
+def _check_budget(
+    tokenizer: Any, dataset: Dataset, columns: Sequence[str], lengths: Sequence[int], settings: dict[str, Any]
+) -> None:
+    """Refuse a budget that is too small for the fewest orders of a text, before anything is computed."""
+    budget, worst = settings["budget"], (0, 0, 0)
+    for row in np.flatnonzero(np.array(lengths) * FEWEST > budget).tolist():
+        texts = [[dataset[row][column]] for column in columns]
+        (example,) = encode(tokenizer, texts, max_length=settings["max_length"])
+        draws = (settings["seed"], zlib.crc32(example.ids.tobytes()))
+        needed = fewest_passes(example.tree(), settings["halves"], example.content, draws)
+        worst = max(worst, (needed, example.content.bit_count(), row))
+    if worst[0] > budget:
+        needed, tokens, row = worst
+        raise ValueError(
+            f"Row {row}, a text of {tokens} tokens, needs {needed} forward passes for {FEWEST} orders, the fewest, but "
+            f"the budget is {budget}: raise it to {needed} or more, give orders={FEWEST}, or shorten the texts "
+            "(max_length)."
+        )
 
 
 def _warn(manifest: dict[str, Any], dtype: str) -> None:
@@ -222,8 +246,8 @@ def _problems(
         yield f"budget_unit={settings['budget_unit']!r} is not for method={method!r}: leave it out."
     if orders is not None and method != "owen_orders":
         yield f"orders are for method='owen_orders' only, got method={method!r}: leave them out."
-    elif orders is not None and not (type(orders) is int and orders >= 4 and orders.bit_count() == 1):
-        yield f"orders must be a power of two from 4 up (4, 8, 16, ...), or None, got {orders!r}."
+    elif orders is not None and not (type(orders) is int and 4 <= orders <= MOST and orders.bit_count() == 1):
+        yield f"orders must be a power of two from 4 up (at most {MOST}), or None, got {orders!r}."
     if type(settings["halves"]) is not int or settings["halves"] not in (1, 2):
         yield f"halves must be 1 or 2, got {settings['halves']!r}."
     if settings["masking"] == "string" and pair:

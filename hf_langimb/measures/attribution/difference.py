@@ -52,20 +52,30 @@ def cumulative_difference(
     equally good models, positive tokens fall and negative tokens rise. So compare models of three seeds three times:
     result (other, A), control (B, A), and unbiased form (other, B, selection=A) = result - control (`compare_seeds`).
 
+    Where stores have halves, tokens are selected by one half and their S is that of both, which is done for each half
+    and averaged: tokens that are selected by an estimate and measured by the same one would inflate the sums.
+
     Args:
         other, reference: stores of two models on the same data.
         selection: the store that decides which tokens are positive; None takes the reference.
         thresholds: of S, in probability.
         resamples, seed: of the bootstrap over examples; 0 resamples for no intervals (null).
+        predictions: {"other": P, "reference": P, "selection": P} (the last with `selection` only): predictions.parquet
+            of each model, as a path or table. Then the means are those of all predicted rows, of which the examples are
+            a sample: the sums are regressed, by language and label, on what is known of all rows, p - b of the models.
+            result - control differs a little from the unbiased form then, except in `compare_seeds`.
 
     Returns:
         JSON-ready, one entry for each threshold, language and label: `positive`, `neutral`, `negative`,
-        `base_difference` and `probability_difference`; `intervals`, their 95 % percentile bootstrap intervals over
-        examples, which do not include the noise of training; `token_shares` of the three sets (with special tokens,
-        most of which are neutral); `examples`.
+        `base_difference` and `probability_difference`; `intervals`, their 95 % intervals over examples (bootstrap
+        percentiles; with predictions from leave-one-out residuals; null for one example), which do not include the
+        noise of training; `token_shares` of the three sets (with special tokens, most of which are neutral);
+        `examples`. With predictions also `method`: `regression`, or `mean` where a language has too few examples for
+        one, and `variance_ratio` of the regression to the mean, by set (null for a mean).
 
     Raises:
-        ValueError: the stores differ in data, tokenizer or settings, or the data have no languages.
+        ValueError: the stores differ in data, tokenizer or settings, the data have no languages, or predictions are
+            missing, or of other rows or models.
     """
     stores = {"other": other, "reference": reference} | ({} if selection is None else {"selection": selection})
     known = of_stores(predictions, dict.fromkeys(stores))
@@ -92,9 +102,9 @@ def compare_seeds(
 
     Returns:
         JSON-ready: `result`, `control`, `unbiased` (entries as above, with `seed_intervals`: 95 % t intervals by the
-        jackknife over seeds, null for fewer than four), `seeds`, `examples`, `truncated_share`. The control needs two
-        seeds and the unbiased form three, otherwise they are empty; with a single seed the result compares two models
-        of the same seed.
+        jackknife over seeds, null unless both setups have the same four seeds or more), `seeds` (common ones),
+        `method` of the attributions, `examples`, `truncated_share`. The control needs two seeds and the unbiased form
+        three, otherwise they are empty; with a single seed the result compares two models of the same seed.
 
     Raises:
         ValueError: no common seed, or as `cumulative_difference`.
@@ -127,15 +137,22 @@ def base_values(stores: Mapping[Any, Store]) -> dict[str, Any]:
     return {"mean": means, "over_seeds": spreads[0], "over_examples": spreads[1]}
 
 
-def token_sums(store: Store, *, resamples: int = 0, predictions: Predictions | None = None) -> list[dict[str, Any]]:
+def token_sums(
+    store: Store, *, predictions: Predictions | None = None, weights: Floats | None = None
+) -> list[dict[str, Any]]:
     """Shares of positive, neutral and negative tokens of one model and the sums of their S, mean over examples.
 
-    JSON-ready, by language and label: `positive`, `neutral`, `negative`, `token_shares`, `examples`; with `resamples`
-    or `predictions` (as of `cumulative_difference`) also `intervals`, 95 % over rows.
+    Args:
+        store: of the model.
+        predictions: of the model, as of `cumulative_difference`.
+        weights: float64[N], how many rows each example stands for, where there are no predictions.
+
+    Returns:
+        JSON-ready, by language and label: `positive`, `neutral`, `negative`, `token_shares`, `examples`; with
+        `predictions` or `weights` also `intervals`, 95 % over rows.
     """
-    entries = _Sums([store], 0.01, resamples, predictions=None if predictions is None else [predictions]).compare(
-        [Choice(0, None, 0)]
-    )
+    given = None if predictions is None else [predictions]
+    entries = _Sums([store], 0.01, predictions=given, weights=weights).compare([Choice(0, None, 0)])
     for entry in entries:
         bounds = entry.pop("intervals")
         del entry["seed_intervals"], entry["base_difference"], entry["probability_difference"]
@@ -202,6 +219,7 @@ class _Sums:
         resamples: int = 0,
         seed: int = 0,
         predictions: Sequence[Predictions] | None = None,
+        weights: Floats | None = None,
     ) -> None:
         self.stores, self.resamples, self.seed = _opened(stores), resamples, seed
         self.thresholds = np.atleast_1d(np.asarray(thresholds, dtype=np.float64)).tolist()
@@ -216,7 +234,9 @@ class _Sums:
         if problem:
             raise ValueError(problem)
         self.names, self.languages = encode_column(first.examples["language"], "language")
-        self.population = None if predictions is None else population(predictions, self.stores, self.names)
+        self.population = None if weights is None else Population(weights)
+        if predictions is not None:
+            self.population = population(predictions, self.stores, self.names)
         begins = np.diff(first.tokens["example"].to_numpy(), prepend=-1) != 0
         self.starts, self.examples = np.flatnonzero(begins), np.cumsum(begins) - 1  # of each token
         self.values = [_doubles(store.tokens["S"]) for store in self.stores]
@@ -255,7 +275,7 @@ class _Sums:
         """Entries with intervals; `seeds` are those of the stores, of which four give an interval over seeds."""
         found = self._by_means(choices) if self.population is None else self._by_regression(choices, self.population)
         means, left_out = found.by_choice.mean(axis=0), None
-        if len(different := dict.fromkeys(seeds)) > 3:
+        if len(different := {*seeds}) > 3 and all(seeds.count(seed) == 2 for seed in different):  # in both setups
             used = [{seeds[place] for place in one.places()} for one in choices]
             left = [[i for i, seen in enumerate(used) if seed not in seen] for seed in different]
             left_out = jackknife_interval(means, np.stack([found.by_choice[fewer].mean(axis=0) for fewer in left]))
@@ -269,9 +289,12 @@ class _Sums:
                 place = i, k, j
                 entry = {"threshold": threshold, "language": language, "label": label} | _named(PARTS, means[place])
                 for name, bounds in (("intervals", found.intervals), ("seed_intervals", left_out)):
-                    entry[name] = None if bounds is None else _named(PARTS, bounds[:, *place].T)
+                    if bounds is not None and (rows > 1 or name != "intervals"):  # of one row nothing is known
+                        entry[name] = _named(PARTS, bounds[:, *place].T)
+                    else:
+                        entry[name] = None
                 entry |= {"token_shares": _named(SETS, shares[:, j]), "examples": rows}
-                if found.ratios is not None:
+                if found.ratios is not None and self.population and self.population.ends is not None:
                     regressed = found.regressed[k]
                     ratios = _named(SETS, found.ratios[place]) if regressed else None
                     entry |= {"method": "regression" if regressed else "mean", "variance_ratio": ratios}
@@ -295,42 +318,47 @@ class _Sums:
         return _Estimates(np.array(by_choice), bounds)
 
     def _by_regression(self, choices: Sequence[Choice], everything: Population) -> _Estimates:
-        """Means over all predicted rows of each language, with intervals of leave-one-out residuals."""
+        """Means over all rows of each language, with intervals of leave-one-out residuals.
+
+        A regression on predictions, or a weighted mean of the explained rows where there are none, or too few rows.
+        """
         shape = len(self.thresholds), len(self.names), len(self.stores[0].labels)
         by_choice, intervals = np.zeros((len(choices), *shape, 5)), np.zeros((2, *shape, 5))
         ratios, regressed = np.zeros((*shape, 3)), np.zeros(shape[1], dtype=bool)
+        columns = 2 + 2 * len(choices[0].known)
         for k in range(shape[1]):
-            here, there = np.flatnonzero(self.languages == k), np.flatnonzero(everything.languages == k)
-            columns = 2 + 2 * len(choices[0].known)
-            regressed[k] = len(here) >= ROWS_A_COLUMN * columns
-            columns = columns if regressed[k] else 1
-            influence: Any = 0.0
-            plain: Any = 0.0
-            fitted: Any = 0.0
-            weights, ends = everything.weights[here], everything.ends[:, there]
+            here, count = np.flatnonzero(self.languages == k), len(choices)
+            weights, ends, ours = everything.weights[here], None, np.ones((shape[2], len(here), 1))
+            if everything.ends is not None and len(here) >= ROWS_A_COLUMN * columns:
+                ends, regressed[k] = everything.ends[:, np.flatnonzero(everything.languages == k)], True
+            influence, plain, fitted = (np.zeros((shape[2], n, shape[0], 5)) for n in (len(here), len(here), 1))
             for number, choice in enumerate(choices):
                 values = self._parts(choice)[:, here].transpose(2, 1, 0, 3)  # [C, n, thresholds, 5]
-                values = values.reshape(*values.shape[:2], -1)
+                flat = values.reshape(*values.shape[:2], -1)
+                alone = regress(flat, ours, ours[:, 0], weights)
+                plain += alone.influence.reshape(values.shape) / count
+                if ends is None:
+                    by_choice[number, :, k] = alone.estimate.reshape(shape[2], -1, 5).transpose(1, 0, 2)
+                    influence = plain
+                    continue
                 effects = [of[..., 1] - of[..., 0] for of in (self.ends[:, here], ends)]
-                ours, all_rows = (regressors(of, choice.selection, choice.known)[..., :columns] for of in effects)
-                found = regress(values, ours, all_rows.mean(axis=1), weights)
-                estimate, influences = (of.reshape(*of.shape[:-1], -1, 5) for of in (found.estimate, found.influence))
-                fit = (all_rows @ found.coefficients).reshape(shape[2], len(there), -1, 5)
-                if regressed[k]:  # both ends are known of all rows
-                    moved = ends[choice.other] - (0.0 if choice.reference is None else ends[choice.reference])
-                    fit[..., 3:] = moved.transpose(1, 0, 2)[:, :, None]
-                    estimate[..., 3:], influences[..., 3:] = fit[..., 3:].mean(axis=1), 0.0
-                by_choice[number, :, k] = estimate.transpose(1, 0, 2)
-                influence, fitted = influence + influences, fitted + fit
-                alone = np.ones_like(ours[..., :1])
-                plain = plain + regress(values, alone, alone[:, 0], weights).influence.reshape(influences.shape)
-            count = len(choices)
-            variance, plain_variance = (((of / count) ** 2).sum(axis=1) for of in (influence, plain))
-            spread = variance + (fitted / count).var(axis=1) / len(there)
-            half = student(max(len(here) - columns, 1) + 1) * np.sqrt(spread).transpose(1, 0, 2)
+                sampled, all_rows = (regressors(of, choice.selection, choice.known) for of in effects)
+                found = regress(flat, sampled, all_rows.mean(axis=1), weights)
+                fit = (all_rows @ found.coefficients).reshape(shape[2], all_rows.shape[1], -1, 5)
+                moved = ends[choice.other] - (0.0 if choice.reference is None else ends[choice.reference])
+                fit[..., 3:] = moved.transpose(1, 0, 2)[:, :, None]  # both ends are known of all rows
+                by_choice[number, :, k] = fit.mean(axis=1).transpose(1, 0, 2)
+                influence += found.influence.reshape(values.shape) / count
+                fitted = fitted + fit / count
+            if ends is not None:
+                influence[..., 3:] = 0.0
+            variance, of_means = ((of**2).sum(axis=1) for of in (influence, plain))
+            spread = variance + fitted.var(axis=1) / fitted.shape[1]
+            degrees = max(len(here) - (columns if regressed[k] else 1), 1)
+            half = student(degrees + 1) * np.sqrt(spread).transpose(1, 0, 2)
             mean = by_choice[:, :, k].mean(axis=0)
             intervals[:, :, k] = mean - half, mean + half
-            both = variance[..., :3], plain_variance[..., :3]
+            both = variance[..., :3], of_means[..., :3]
             ratios[:, k] = np.divide(*both, out=np.ones_like(both[0]), where=both[1] > 0).transpose(1, 0, 2)
         return _Estimates(by_choice, intervals, ratios, regressed)
 

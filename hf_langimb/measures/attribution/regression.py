@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from hf_langimb.measures.attribution.store import AttributionStore, stack
 from hf_langimb.measures.intervals import Floats
 
-FINGERPRINTS = "langimb"  # in the metadata of the file: {"model": ..., "data": ...}
-CLOSE = {"bfloat16": 0.05}  # how much p may differ between predictions and attributions, by type
-ROWS_A_COLUMN = 3  # with fewer rows per coefficient the plain mean is taken
+FINGERPRINTS = "langimb"  # in the metadata of the file: {"model": ..., "data": ..., "dtype": of the model}
+CLOSE = {"float32": 0.005, "float64": 0.005}  # how much p may differ between predictions and attributions, by type
+ROUGHLY = 0.05  # by any other type
+ROWS_A_COLUMN = 5  # with fewer rows per coefficient the plain mean is taken
 LARGEST_LEVERAGE = 0.95
 
 Predictions = str | Path | Any  # the last: a pyarrow table
@@ -28,17 +29,17 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Population:
-    """All rows that several models have predicted, and the share of them that each explained row stands for.
+    """All rows that several models have predicted, and how many of them each explained row stands for.
 
     Args:
-        languages: int64[N], the position of each row's language.
-        ends: float64[models, N, C, 2], base value and probability.
         weights: float64[n] of the explained rows, rows of their language and label over explained ones.
+        languages: int64[N], the position of each row's language; None without predictions.
+        ends: float64[models, N, C, 2], base value and probability.
     """
 
-    languages: Ints
-    ends: Floats
     weights: Floats
+    languages: Ints | None = None
+    ends: Floats | None = None
 
 
 def population(given: Sequence[Predictions], stores: Sequence[AttributionStore], names: Sequence[str]) -> Population:
@@ -62,11 +63,11 @@ def population(given: Sequence[Predictions], stores: Sequence[AttributionStore],
         if lacking or not found or table["base"].null_count:
             problem = "was written by an earlier version, without base values and fingerprints: run the recipe again"
         elif found.get("model") != store.manifest["model"]:
-            problem = f"is of another model than the attributions in {store.folder}"
+            problem = f"is of another model than the attributions in {store.folder}: name those of the same model"
         elif len(data) > 1:
-            problem = "is of other rows than the other predictions"
-        elif not _contains(table, store):
-            problem = f"does not contain the rows of the attributions in {store.folder}"
+            problem = "is of other rows than the other predictions: name those of the same run"
+        elif not _contains(table, store, found.get("dtype")):
+            problem = f"does not contain the rows of the attributions in {store.folder}: name those of the same run"
         if problem:
             raise ValueError(f"Predictions do not fit: {name} {problem}.")
         tables.append(table)
@@ -77,7 +78,7 @@ def population(given: Sequence[Predictions], stores: Sequence[AttributionStore],
     known = np.array([places.get(str(language), -1) for language in first["language"].to_pylist()], dtype=np.int64)
     ends = np.stack([_ends(table)[known >= 0] for table in tables])
     weights = np.array([available[cell] / sampled[cell] for cell in strata[1]])
-    return Population(known[known >= 0], ends, weights)
+    return Population(weights, known[known >= 0], ends)
 
 
 def _keys(table: pa.Table, store: AttributionStore, *names: str) -> list[tuple[str, ...]]:
@@ -87,13 +88,13 @@ def _keys(table: pa.Table, store: AttributionStore, *names: str) -> list[tuple[s
     return [tuple(map(str, row)) for row in zip(*(columns[name] for name in names), strict=True)]
 
 
-def _contains(table: pa.Table, store: AttributionStore) -> bool:
+def _contains(table: pa.Table, store: AttributionStore, dtype: Any) -> bool:
     """Whether every explained row has been predicted, with the same probabilities."""
     rows = defaultdict(list)
     for place, key in enumerate(_keys(table, store, "id", "language", "label")):
         rows[key].append(place)
     probabilities, explained = _ends(table)[..., 1], stack(store.examples["p"])
-    close = CLOSE.get(store.manifest["dtype"], 0.005)
+    close = max(CLOSE.get(name, ROUGHLY) for name in (store.manifest["dtype"], dtype))
     keys = _keys(store.examples, store, "id", "language", "label")
     return probabilities.shape[1] == explained.shape[1] and all(
         any(np.abs(probabilities[place] - own).max() <= close for place in rows.get(key, ()))
