@@ -39,9 +39,9 @@ METHODS = {
     "owen 500": {"method": "owen", "budget": 500},
     "8 orders": {"orders": 8},
     "16 orders": {"orders": 16},
-    "budget 200": {"budget": 200},
+    "budget 300": {"budget": 300},
 }
-ORDERS = ("8 orders", "16 orders", "budget 200")
+ORDERS = ("8 orders", "16 orders", "budget 300")
 SEEDS, SETUPS = range(5), ("imbalanced", "balanced")
 LABELS = ["entailment", "neutral", "contradiction"]
 PAIRS = [*product(range(10), range(5, 10))]  # a model and the balanced model that selects tokens
