@@ -1,8 +1,8 @@
 # make demo    install, then train and compare the setups on the embedded mini-XNLI (offline once installed)
 # make test    install with the test tools, then run the whole suite in two processes (one: ARGS="-n 0")
 # make lint    ruff and mypy
-# make kept    run mini-XNLI with five seeds in all three configurations, in runs/, and keep the results (an hour on a CPU;
-#              a killed command continues where it was)
+# make kept    run mini-XNLI with five seeds in all three configurations, in runs/, and keep the results (an hour on
+#              a CPU; an interrupted command continues when it is run again)
 # make readme  render model cards, figures and the tables of the pages from the results kept under model_cards/
 #
 # Each works alone on a machine with Python 3.11 or newer (make PYTHON=python3.12 names another), make and a package

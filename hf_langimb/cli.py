@@ -62,7 +62,7 @@ def explain(options: Namespace) -> None:
     auto = options.rows == AUTO
     if options.tolerance and not auto:
         raise ValueError(
-            f"--tolerance is for --rows {AUTO}, got --rows {options.rows}: add the one or leave the other out."
+            f"--tolerance needs --rows {AUTO}, got --rows {options.rows}: use --rows {AUTO}, or leave --tolerance out."
         )
     rows = data_spec(options).rows(None if auto else options.rows or None)
     trained = load_trained(options.model)
@@ -205,9 +205,7 @@ def _parser() -> ArgumentParser:
     flag("--tolerance", type=above_zero, metavar="X", help=f"{TOLERANCE_HELP}; default: {TOLERANCE}")
     methods = "default: %(default)s (Owen values without bias); owen: as shap for texts; shapley: Shapley values"
     flag("--method", choices=METHODS, default=METHODS[0], help=methods)
-    orders = (
-        "orders of the tokens, a power of two from 4 up (default: as many as fit two thirds of the budget, up to 64)"
-    )
+    orders = "orders of the tokens, a power of two, at least 4; replaces --budget (default: 4 to 64, by the budget)"
     flag("--orders", type=int, metavar="N", help=orders)
     flag("--masking", choices=MASKINGS, default="ids", help="default: %(default)s; string: as shap masks texts")
     budget = "forward passes (owen, shapley: evaluations) per example, or full (default: %(default)s)"

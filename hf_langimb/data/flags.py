@@ -12,7 +12,9 @@ if TYPE_CHECKING:
 
 AUTO = "auto"  # in place of a number of rows: as many as it takes
 TOLERANCE = 0.01  # with `AUTO`
-TOLERANCE_HELP = "auto stops when each interval over rows is at most plus or minus X (a probability)"
+TOLERANCE_HELP = (
+    "auto stops when each interval over rows is within +/-X (a probability), or half as wide as that over seeds"
+)
 
 
 def add_data_flags(parser: ArgumentParser) -> None:

@@ -198,14 +198,14 @@ def rows_text(rows: ExplainedRows) -> str:
     if rows["stopped"] == "precise":
         seeds = ""
         if widest["half_width"] > tolerance:
-            seeds = ", or within half of that over seeds, which more rows would not make narrower"
+            seeds = " or at most half as wide as that over seeds, which more rows would not make narrower"
         return (
             f"{number}. No more are needed: every interval over rows is within +/-{tolerance:g}{seeds} (the widest, "
             f"{where}: +/-{half})."
         )
     return (
         f"{number}. That is not enough for the tolerance of {tolerance:g}: an interval over rows is +/-{half} "
-        f"({where}). Only more test rows can make it narrower."
+        f"({where}). All test rows were used: a narrower interval needs a larger test set."
     )
 
 
@@ -296,7 +296,7 @@ def speed_cells(folder: Path) -> Cells:
 
 
 def error_cells(folder: Path) -> Cells:
-    """Of the kept benchmarks of errors: each method on each group of sentences, against the full tree."""
+    """Of the kept benchmarks of errors: each method on each group of sentences, against its reference."""
     rows = []
     for path in sorted(folder.glob("attribution-errors*.json")):
         found = read_json(path, "run the benchmark again")
@@ -318,7 +318,7 @@ def cost_cells(folder: Path) -> Cells:
             passes = f"{found['forwards of a row'][method]:.0f}"
             shown_costs = ["1.00", f"{of['regression']:.2f}"] if "regression" in of else [f"{x:.2f}" for x in costs]
             rows.append([form, method, passes, *shown_costs, f"{of['mean bias']:.4f}", f"{of['largest bias']:.4f}"])
-    header = ["form", "method", "passes a row", "passes for a width", "with regression", "mean bias", "largest bias"]
+    header = ["form", "method", "passes per row", "passes, same width", "with regression", "mean bias", "largest bias"]
     return header, rows
 
 

@@ -77,7 +77,13 @@ def _parse(argv: Sequence[str] | None) -> Namespace:
     flag("--rows", type=int, default=0, help="use the first N rows of each language; 0: all (default)")
     explained = "rows whose tokens are attributed; 0: none, -1: all, auto: as many as needed (default: %(default)s)"
     flag("--explain-rows", type=rows_or_auto, default=60, metavar="N|auto", help=explained)
-    flag("--explain-tolerance", type=above_zero, default=TOLERANCE, metavar="X", help=TOLERANCE_HELP)
+    flag(
+        "--explain-tolerance",
+        type=above_zero,
+        default=TOLERANCE,
+        metavar="X",
+        help=f"{TOLERANCE_HELP}; default: {TOLERANCE}",
+    )
     flag("--batch-size", type=int, default=32, help="rows per device in a forward pass (default: %(default)s)")
     flag("--push-to-hub", action="store_true", help="publish the measures and the refreshed card in MODEL's repository")
     options = parser.parse_args([with_dashes(word) for word in (sys.argv[1:] if argv is None else argv)])

@@ -28,7 +28,7 @@ from hf_langimb.runs.steps import Load, MeasuredRows
 from hf_langimb.runs.subsets import TEST_SEED, sample_evenly
 
 BATCH_ROWS = 20  # of each language and label
-BUDGET = 300  # forward passes of a row, or what the longest needs: no more than trees cut at 500 evaluations took
+BUDGET = 300  # forward passes per row, or more if the longest row needs them for four orders
 STOPPED = 0.01  # the threshold of S of the sums that must be precise
 
 Model = tuple[str, int]  # setup and seed
@@ -36,7 +36,7 @@ Cells = Sequence[Mapping[str, Any]]
 
 
 def batches(languages: Any, labels: Any = None) -> list[np.ndarray]:
-    """Numbers of rows, batch by batch: up to `BATCH_ROWS` of each language and label, in an order that a seed draws."""
+    """Row numbers, batch by batch: up to `BATCH_ROWS` of each language and label, in an order that a seed draws."""
     cells = [ids for _, ids in encode_columns(language=languages, **({} if labels is None else {"label": labels}))]
     shuffled = np.random.default_rng(TEST_SEED).permutation(len(cells[0]))
     order = shuffled[np.lexsort([of[shuffled] for of in cells])]  # by cell; within a cell as it was drawn
@@ -57,8 +57,8 @@ def until_precise(
         texts: all rows, with languages, and labels if they are known.
         explain: explains some rows, given the name of their store and the number of the first row.
         cells: entries with `intervals` of the token sums, given how many batches have been explained.
-        tolerance: of the half-width of an interval. Where an entry has intervals over seeds, half of their half-width
-            is enough: more rows could not make the noise of training smaller.
+        tolerance: largest half-width of an interval over rows. Where an entry has intervals over seeds, half of their
+            half-width is enough: more rows cannot reduce the noise of training.
 
     Returns:
         The number of batches, and `rows` of results.json.
@@ -116,9 +116,9 @@ def explain_rows(
     if not folder.is_dir():
         problem = "is a file: name a folder for the attributions" if folder.exists() else ""
     elif any(not path.name.startswith((".", BATCH)) for path in folder.iterdir()):
-        problem = "contains something else than batches of attributions: choose another folder, or empty it"
+        problem = "contains files other than batches of attributions: choose another folder, or empty it"
     if problem or "language" not in rows.column_names:
-        lacking = f"Batches need rows with languages, and these have none: leave {AUTO} out, or name their column."
+        lacking = f"--rows {AUTO} needs the language of each row: give --language-column, or a number of rows."
         raise ValueError(f"{folder} {problem}." if problem else lacking)
 
     def explain(texts: Dataset, batch: str, first: int) -> None:

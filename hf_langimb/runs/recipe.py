@@ -71,7 +71,7 @@ class RecipeArguments:
     )
     explain_tolerance: float = HfArg(default=TOLERANCE, help=TOLERANCE_HELP)
     control_seed: bool = HfArg(
-        default=False, help="With one seed, train balanced with a second one as well: the control of attributions."
+        default=False, help="With one seed, also train balanced with a second seed, as the control of the attributions."
     )
     license: str | None = HfArg(default=None, help="License of the models, for their cards: apache-2.0, mit, ...")
 

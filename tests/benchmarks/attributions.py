@@ -2,12 +2,12 @@
 
 python tests/benchmarks/attributions.py MODEL DATA.parquet [--rows 64] [--reference 64] [--budget 500] [--device cpu]
 
-The same budget on both sides (method `owen`), and `--orders` designed orders beside it; shap explains the same rows, or
-`--reference` of them where it takes too long (every k-th, so of all lengths). Times are CPU seconds on a CPU (one
-thread), wall seconds on another device. The floor is the same different sequences, sorted by length, in full batches
-through the same model, with nothing around it. Values are compared in float32 (strings, the rows that were timed) and,
-for `--exact` rows, in float64 with shap's default pipeline and with its masker of token ids. `--memory N` measures the
-memory of N examples instead. Prints JSON; model_cards/benchmarks keeps what README shows.
+Both sides have the same budget (method `owen`); `--orders` designed orders are timed as well; shap explains the same
+rows, or `--reference` of them where it takes too long (every k-th, so of all lengths). Times are CPU seconds on a CPU
+(one thread), wall seconds on another device. The floor is the same different sequences, sorted by length, in full
+batches through the same model, with nothing around it. Values are compared in float32 (strings, the rows that were
+timed) and, for `--exact` rows, in float64 with shap's default pipeline and with its masker of token ids. `--memory N`
+measures the memory of N examples instead. Prints JSON; model_cards/benchmarks keeps what README shows.
 """
 
 import copy

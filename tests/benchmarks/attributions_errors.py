@@ -4,10 +4,11 @@ python tests/benchmarks/attributions_errors.py MODEL DATA [--whole] [--save FOLD
 
 MODEL is a pretrained encoder, DATA a folder with train.parquet and test.parquet (text, language, label). A head, or
 with `--whole` all layers, are trained on the labels of twelve languages. Then the values of three groups of test
-sentences are compared with the full tree: 64 of 38 to 46 tokens, 64 short ones (full tree below 300 forward passes),
-and 32 of 60 to 96 tokens, whose reference is 64 other orders. Sentences are explained eight at a time by one method
-after another, so that all methods meet the same load of the machine; CPU seconds, one thread (of no meaning on another
-`--device`). `--save` keeps the trained model, and takes it where it is kept. Prints JSON after each group.
+sentences are compared with a reference, the full tree unless stated otherwise: 64 of 38 to 46 tokens, 64 short ones
+(full tree below 300 forward passes), and 32 of 60 to 96 tokens, whose reference is 64 independent orders. Sentences are
+explained eight at a time by one method after another, so that all methods meet the same load of the machine; CPU
+seconds, one thread (of no meaning on another `--device`). `--save` keeps the trained model, and takes it where it is
+kept. Prints JSON after each group.
 """
 
 import json

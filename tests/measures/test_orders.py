@@ -145,7 +145,9 @@ def test_the_most_orders_that_the_budget_allows(seed):
         try:
             found = by_orders(tree, values, budget=budget, seed=seed)
         except ValueError as error:  # says how many forward passes are needed
-            needed = int(re.search(r"A text of 11 tokens needs (\d+) forward passes for 4 orders", str(error))[1])
+            needed = int(
+                re.search(r"A text of 11 tokens needs (\d+) forward passes for the minimum of 4 orders", str(error))[1]
+            )
             assert needed == budget + 1 == by_orders(tree, values, budget=needed, seed=seed).evaluations
             break
         assert found.evaluations <= budget
@@ -171,7 +173,7 @@ def test_the_most_orders_that_the_budget_allows(seed):
         ({"budget_unit": "evaluations"}, "budget_unit='evaluations' is not for method='owen_orders'"),
         (
             {"budget": 20},
-            r"needs (\d+) forward passes for 4 orders, the fewest, but the budget is 20: raise it to \1 or more,",
+            r"needs (\d+) forward passes for the minimum of 4 orders, but the budget is 20: raise it to \1 or more,",
         ),
     ],
 )

@@ -84,8 +84,8 @@ WIDEST = "neutral tokens for yes in fr"
     [
         (
             {},
-            "1,200 of 3,000 rows were explained. No more are needed: every interval over rows is within +/-0.01, or "
-            "within half of that over seeds, which more rows would not make narrower (the widest, "
+            "1,200 of 3,000 rows were explained. No more are needed: every interval over rows is within +/-0.01 or "
+            "at most half as wide as that over seeds, which more rows would not make narrower (the widest, "
             f"{WIDEST}: +/-0.012).",
         ),
         (
@@ -96,7 +96,7 @@ WIDEST = "neutral tokens for yes in fr"
         (
             {"stopped": "rows ended", "used": 3000},
             "3,000 of 3,000 rows were explained. That is not enough for the tolerance of 0.01: an interval "
-            f"over rows is +/-0.012 ({WIDEST}). Only more test rows can make it narrower.",
+            f"over rows is +/-0.012 ({WIDEST}). All test rows were used: a narrower interval needs a larger test set.",
         ),
     ],
 )

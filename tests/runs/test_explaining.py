@@ -295,7 +295,7 @@ def test_the_command(begun, workshop, tmp_path, monkeypatch, capsys):
     (tmp_path / "others").mkdir()
     (tmp_path / "others" / "manifest.json").touch()
     for wrong, message in (
-        ({"into": tmp_path / "others"}, "contains something else than batches of attributions: choose another folder"),
+        ({"into": tmp_path / "others"}, "contains files other than batches of attributions: choose another folder"),
         ({"into": tmp_path / "file"}, "is a file: name a folder for the attributions"),
         ({"into": tmp_path / "new", "rows": tmp_path / "bare.parquet"}, "leave auto out, or name their column"),
         ({}, "contains other attributions"),  # of 4 orders

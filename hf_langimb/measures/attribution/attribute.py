@@ -70,16 +70,18 @@ def attribute(
         tokenizer: its fast tokenizer.
         dataset: rows with texts; `id`, `language` and `label` are kept if the rows have them.
         out: folder of the store.
-        method: `owen_orders` (Owen values, unbiased at any budget), `owen` (the same values as shap's Partition
-            explainer computes them: biased where the budget cuts the tree of a long text) or `shapley` (paired
+        method: `owen_orders` (Owen values, unbiased at any budget), `owen` (the values of shap's Partition explainer,
+            biased where the budget cuts the tree of a long text) or `shapley` (paired
             KernelSHAP, with standard errors).
         masking: `ids` puts the mask token in a token's place; `string` masks the text and tokenizes it again, as shap
             does by default (single texts only). A tokenizer without mask token masks with "...", as shap does.
-        orders: of `owen_orders`: a power of two from 4 up; more are more precise. None takes as many of 4, 8, 16, 32 or
-            64 as fit two thirds of the budget, and opens nodes of the tree with the rest, which is more precise where a
-            few tokens decide. All orders are taken, and the values are exact, where that needs no more forward passes.
-        halves: of `owen_orders`: 2 draws the orders as two independent halves, which `cumulative_difference` needs to
-            select tokens without bias; 1 does not, and is slightly more precise for the same number of orders.
+        orders: of `owen_orders`: a power of two from 4 up; more are more precise. None takes the largest of 4, 8,
+            16, 32 and 64 that fits two thirds of the budget (4: all of it) and opens nodes of the tree with the rest,
+            which is more precise where a few tokens decide. Where all orders need no more forward passes, all are
+            taken, and the values are exact.
+        halves: of `owen_orders`: 2 draws the orders as two independent halves, so that `cumulative_difference` can
+            select tokens by one half, which reduces the bias of its sums; 1 draws them together, which is slightly more
+            precise.
         budget: evaluations or forward passes of each example, those of the empty and the full text included; None takes
             all there are. `shapley` takes at least four per token. Not used where `orders` is given.
         budget_unit: `evaluations` as shap counts them, or `forwards`: different sequences. None takes `forwards` for
@@ -94,8 +96,8 @@ def attribute(
 
     Raises:
         ValueError: unknown settings, no rows or text, a row without tokens, a label that the model does not have, a
-            budget that is too small for four orders of a text (says which one is enough), a store of something else in
-            `out`, or probabilities that are not finite.
+            budget that is too small for four orders of a text (the message says how large it must be), a store of
+            something else in `out`, or probabilities that are not finite.
         OSError: the disk is full; shards that are written stay.
     """
     if not isinstance(dataset, Dataset) or not len(dataset):
@@ -179,8 +181,8 @@ def _check_budget(
     if worst[0] > budget:
         needed, tokens, row = worst
         raise ValueError(
-            f"Row {row}, a text of {tokens} tokens, needs {needed} forward passes for {FEWEST} orders, the fewest, but "
-            f"the budget is {budget}: raise it to {needed} or more, give orders={FEWEST}, or shorten the texts "
+            f"Row {row}, a text of {tokens} tokens, needs {needed} forward passes for the minimum of {FEWEST} orders, "
+            f"but the budget is {budget}: raise it to {needed} or more, set orders={FEWEST}, or shorten the texts "
             "(max_length)."
         )
 

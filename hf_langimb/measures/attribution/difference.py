@@ -52,14 +52,15 @@ def cumulative_difference(
     equally good models, positive tokens fall and negative tokens rise. So compare models of three seeds three times:
     result (other, A), control (B, A), and unbiased form (other, B, selection=A) = result - control (`compare_seeds`).
 
-    Where stores have halves, tokens are selected by one half and their S is that of both, which is done for each half
-    and averaged: tokens that are selected by an estimate and measured by the same one would inflate the sums.
+    Where stores have halves, each half selects tokens once, S is always the mean of both halves, and the two results
+    are
+    averaged: selecting tokens by the same estimate that is summed would inflate the sums.
 
     Args:
         other, reference: stores of two models on the same data.
         selection: the store that decides which tokens are positive; None takes the reference.
         thresholds: of S, in probability.
-        resamples, seed: of the bootstrap over examples; 0 resamples for no intervals (null).
+        resamples, seed: of the bootstrap over examples, which is not used with `predictions`; 0: no intervals (null).
         predictions: {"other": P, "reference": P, "selection": P} (the last with `selection` only): predictions.parquet
             of each model, as a path or table. Then the means are those of all predicted rows, of which the examples are
             a sample: the sums are regressed, by language and label, on what is known of all rows, p - b of the models.
@@ -102,9 +103,10 @@ def compare_seeds(
 
     Returns:
         JSON-ready: `result`, `control`, `unbiased` (entries as above, with `seed_intervals`: 95 % t intervals by the
-        jackknife over seeds, null unless both setups have the same four seeds or more), `seeds` (common ones),
-        `method` of the attributions, `examples`, `truncated_share`. The control needs two seeds and the unbiased form
-        three, otherwise they are empty; with a single seed the result compares two models of the same seed.
+        jackknife over seeds, null unless both setups have the same seeds, at least four), `seeds` (common ones),
+        `method` of the attributions, `examples`, `truncated_share`. The control needs two seeds of `reference`, and
+        the unbiased form a third one of `other`, otherwise they are empty; with one seed, the same for both setups, the
+        result compares two models of that seed.
 
     Raises:
         ValueError: no common seed, or as `cumulative_difference`.
@@ -143,7 +145,7 @@ def token_sums(
     """Shares of positive, neutral and negative tokens of one model and the sums of their S, mean over examples.
 
     Args:
-        store: of the model.
+        store: attributions of the model.
         predictions: of the model, as of `cumulative_difference`.
         weights: float64[N], how many rows each example stands for, where there are no predictions.
 
@@ -187,7 +189,7 @@ def _forms(other: Sequence[Any], reference: Sequence[Any]) -> dict[str, list[Cho
 
 
 class Choice(NamedTuple):
-    """Places of the stores that are compared, and the pairs of models whose differences are regressed on."""
+    """Positions of the stores that are compared, and the pairs of models whose differences are regressed on."""
 
     other: int
     reference: int | None  # None: the sums of `other` alone
@@ -195,7 +197,7 @@ class Choice(NamedTuple):
     known: tuple[tuple[int, int], ...] = ()
 
     def places(self) -> set[int]:
-        """Of all stores that take part."""
+        """Positions of all stores that take part."""
         reference = () if self.reference is None else (self.reference,)
         return {self.other, *reference, self.selection, *chain.from_iterable(self.known)}
 
@@ -253,7 +255,7 @@ class _Sums:
     def over(self, store: int, selection: int) -> Floats:
         """[thresholds, N, C, 3]: sums of a store's S over another's positive, neutral and negative tokens.
 
-        The mean over the halves that select: one half alone selects tokens by errors that the mean of both contains.
+        Each half selects tokens once, and the two sums are averaged (see `cumulative_difference`).
         """
         if (store, selection) not in self._over:
             sums = []
@@ -320,7 +322,8 @@ class _Sums:
     def _by_regression(self, choices: Sequence[Choice], everything: Population) -> _Estimates:
         """Means over all rows of each language, with intervals of leave-one-out residuals.
 
-        A regression on predictions, or a weighted mean of the explained rows where there are none, or too few rows.
+        A regression on predictions, or a weighted mean of the explained rows where there are no predictions, or too few
+        rows.
         """
         shape = len(self.thresholds), len(self.names), len(self.stores[0].labels)
         by_choice, intervals = np.zeros((len(choices), *shape, 5)), np.zeros((2, *shape, 5))

@@ -1,4 +1,4 @@
-"""Fingerprints of models, tokenizers and rows: what belongs together can be compared, and nothing else."""
+"""Fingerprints of models, tokenizers and rows: they show whether results belong together."""
 
 from __future__ import annotations
 

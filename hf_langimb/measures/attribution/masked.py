@@ -1,4 +1,4 @@
-"""Base values of many rows: the probabilities where every token is masked, one forward pass per form of a row."""
+"""Base values of many rows: the probabilities where every token is masked, one forward pass per distinct input."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hf_langimb.models.inputs import longest_input, reading_whole_rows
 
 
 def mask_id_of(tokenizer: Any) -> int | None:
-    """The id of the mask token; without one, as in shap, of "...", or None."""
+    """The id of the mask token; without one, that of the first token of "...", as in shap, or None."""
     if tokenizer.mask_token_id is not None:
         return int(tokenizer.mask_token_id)
     return next(iter(tokenizer.encode("...", add_special_tokens=False)), None)

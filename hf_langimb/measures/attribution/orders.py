@@ -59,9 +59,9 @@ def owen_orders(
     The Owen value of a token is its mean marginal contribution over all such orders. An order decides at each node of
     the tree which child comes first. Here a node's decisions are a column of a two-level orthogonal array of strength 3
     (a Hadamard matrix and its negative), chosen by the depth of the node, and flipped by a coin of its own. A single
-    order is then a uniform draw, so the mean is unbiased; together they are balanced, so the mean is exact if only
-    pairs of tokens interact, or up to four tokens and the array has a column for each depth (`orders` / 4 with two
-    halves, else `orders` / 2).
+    order is then a uniform draw, so the mean is unbiased; together they are balanced, so the mean is exact if
+    only pairs of tokens interact, or if at most four tokens interact at once and the array has a column for each depth
+    (it has `orders` / 4 columns with two halves, else `orders` / 2).
 
     Without `orders`, a part of the budget opens nodes of the tree as `owen_values` does, those with the largest effect
     first. This gives a simpler game whose Owen values are known; the orders estimate only what the model adds to it
@@ -150,8 +150,8 @@ def _drawn(
 ) -> tuple[int, dict[int, list[int]], int]:
     """The number of orders, the coalitions before each token, and how many different ones there are.
 
-    Their number depends on columns of the array, not on the coins, which alone make every order uniform: that the
-    number is chosen by it, and what remains of the budget, is no bias.
+    The number of coalitions depends on the columns of the array and not on the coins. The coins alone make each order a
+    uniform draw, so choosing the number of orders by the number of coalitions causes no bias.
     """
     for number in (orders,) if orders else ORDERS:
         rng = np.random.default_rng(seed)
@@ -161,8 +161,8 @@ def _drawn(
         if needed <= SHARE * limit or (number == ORDERS[-1] and needed <= limit):
             return number, before, needed
     raise ValueError(
-        f"A text of {len(before)} tokens needs {needed} forward passes for {number} orders, the fewest, but the budget "
-        f"is {limit}: raise the budget to {needed}, or shorten the texts (max_length)."
+        f"A text of {len(before)} tokens needs {needed} forward passes for the minimum of {number} orders, but the "
+        f"budget is {limit}: raise the budget to {needed}, or shorten the texts (max_length)."
     )
 
 

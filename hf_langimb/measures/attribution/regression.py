@@ -20,7 +20,7 @@ from hf_langimb.measures.intervals import Floats
 FINGERPRINTS = "langimb"  # in the metadata of the file: {"model": ..., "data": ..., "dtype": of the model}
 CLOSE = {"float32": 0.005, "float64": 0.005}  # how much p may differ between predictions and attributions, by type
 ROUGHLY = 0.05  # by any other type
-ROWS_A_COLUMN = 5  # with fewer rows per coefficient the plain mean is taken
+ROWS_A_COLUMN = 5  # with fewer rows per coefficient the weighted mean is taken
 LARGEST_LEVERAGE = 0.95
 
 Predictions = str | Path | Any  # the last: a pyarrow table
@@ -32,7 +32,7 @@ class Population:
     """All rows that several models have predicted, and how many of them each explained row stands for.
 
     Args:
-        weights: float64[n] of the explained rows, rows of their language and label over explained ones.
+        weights: float64[n], for each explained row: all rows of its language and label / explained rows of them.
         languages: int64[N], the position of each row's language; None without predictions.
         ends: float64[models, N, C, 2], base value and probability.
     """
@@ -129,7 +129,7 @@ def regress(values: Floats, known: Floats, means: Floats, weights: Floats) -> Re
         values: float64[C, n, K] of the sampled rows.
         known: float64[C, n, q], the regressors of the sampled rows.
         means: float64[C, q], their means over all rows.
-        weights: float64[n].
+        weights: float64[n], how many rows each sampled row stands for.
     """
     root = np.sqrt(weights)[:, None]
     solution = np.linalg.pinv(known * root) * root.T

@@ -42,7 +42,7 @@ class AttributionStore:
     row per token (example, position, token_id, start, end: characters, segment: 0, 1 or -1 for special tokens, piece:
     the text of the token, S float32[C], standard_error float32[C] with the method shapley). In each example base + the
     sum of S is p. With the method owen_orders, `examples` also has orders (0: all were taken, the values are exact),
-    and `tokens` half_difference float32[C] if there are two halves, which are S + and - half_difference.
+    and `tokens` has half_difference float32[C] if there are two halves: S + half_difference and S - half_difference.
 
     Args:
         folder: with manifest.json, examples-*.parquet and tokens-*.parquet, or with folders batch-00000, batch-00001,
@@ -78,7 +78,7 @@ class AttributionStore:
 
     @property
     def halves(self) -> NDArray[np.float32]:
-        """float32[2, tokens, C]: the values of the two halves of the orders; exact values are both.
+        """float32[2, tokens, C]: the values of each half of the orders; the same where values are exact.
 
         Raises:
             ValueError: the attributions were not computed in halves.
