@@ -297,7 +297,7 @@ def test_the_command(begun, workshop, tmp_path, monkeypatch, capsys):
     for wrong, message in (
         ({"into": tmp_path / "others"}, "contains files other than batches of attributions: choose another folder"),
         ({"into": tmp_path / "file"}, "is a file: name a folder for the attributions"),
-        ({"into": tmp_path / "new", "rows": tmp_path / "bare.parquet"}, "leave auto out, or name their column"),
+        ({"into": tmp_path / "new", "rows": tmp_path / "bare.parquet"}, "needs the language of each row"),
         ({}, "contains other attributions"),  # of 4 orders
     ):
         code, lines, error = explain(**wrong)
