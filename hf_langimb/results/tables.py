@@ -203,6 +203,8 @@ def rows_text(rows: ExplainedRows) -> str:
             f"{number}. No more are needed: every interval over rows is within +/-{tolerance:g}{seeds} (the widest, "
             f"{where}: +/-{half})."
         )
+    if widest["half_width"] <= tolerance:  # a single row has no interval
+        return f"{number}, which is not enough: {shown(widest['language'])} has a single row."
     return (
         f"{number}. That is not enough for the tolerance of {tolerance:g}: an interval over rows is +/-{half} "
         f"({where}). All test rows were used: a narrower interval needs a larger test set."

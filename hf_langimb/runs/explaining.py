@@ -18,9 +18,11 @@ from hf_langimb.counts.columns import encode_columns
 from hf_langimb.data.flags import AUTO
 from hf_langimb.files import read_json
 from hf_langimb.measures.attribution import METHODS, SETS
-from hf_langimb.measures.attribution.attribute import attribute
+from hf_langimb.measures.attribution.attribute import attribute, check_budget
 from hf_langimb.measures.attribution.difference import base_values, compare_seeds, token_sums
 from hf_langimb.measures.attribution.store import BATCH, FILES, MANIFEST, AttributionStore
+from hf_langimb.models.axes import class_names, match_labels, stored_axes
+from hf_langimb.models.inputs import longest_input
 from hf_langimb.results.folder import PREDICTIONS, RunFolder
 from hf_langimb.results.schema import Attributions, ExplainedRows, Widest
 from hf_langimb.results.summary import compared_pair
@@ -121,6 +123,11 @@ def explain_rows(
         lacking = f"--rows {AUTO} needs the language of each row: give --language-column, or a number of rows."
         raise ValueError(f"{folder} {problem}." if problem else lacking)
 
+    if "label" in rows.column_names:  # by all rows: a batch may not have the labels that tell names from numbers
+        labels = match_labels(rows, class_names(model.config), stored_axes(model))
+        rows = rows.remove_columns("label").add_column("label", [None if x is None else str(x) for x in labels])
+    check_budget(tokenizer, rows, settings | {"max_length": longest_input(tokenizer, model)})
+
     def explain(texts: Dataset, batch: str, first: int) -> None:
         """The attributions of some rows."""
         attribute(model, tokenizer, texts, out=folder / batch, first_example=first, **settings)
@@ -136,8 +143,9 @@ def explain_rows(
         return token_sums(AttributionStore(folder, batches=number), weights=weights)
 
     number, used = until_precise(rows, explain, cells, tolerance)
-    for surplus in sorted(folder.glob(f"{BATCH}*"))[number:] if PartialState().is_main_process else []:
-        if FILES not in read_json(surplus / MANIFEST, "remove it"):  # of a killed process that wanted more rows
+    for surplus in sorted(folder.glob(f"{BATCH}*/"))[number:] if PartialState().is_main_process else []:
+        begun = surplus / MANIFEST
+        if not begun.is_file() or FILES not in read_json(begun, "remove it"):  # of a killed process that wanted more
             shutil.rmtree(surplus)
     return AttributionStore(folder, batches=number), used
 

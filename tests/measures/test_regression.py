@@ -206,15 +206,25 @@ def test_predictions_that_do_not_fit_are_refused(six):
     for table, message in (
         (six.tables[2], "is of another model than the attributions in"),
         (marked(good, six.some[0].manifest["model"], "others"), "is of other rows than the other predictions"),
-        (good.drop_columns("base"), "was written by an earlier version, without base values and fingerprints: run"),
-        (good.replace_schema_metadata(None), "was written by an earlier version"),
+        (good.drop_columns("base"), "has no base values or fingerprints, as of an earlier version: run"),
+        (good.replace_schema_metadata(None), "has no base values or fingerprints"),
+        (good.drop_columns("id"), "lacks id: name the predictions.parquet of a run"),
         (good.slice(40), "does not contain the rows of the attributions in"),
         (good.set_column(3, "logits", other["logits"]), "does not contain the rows of the attributions in"),
     ):
         with pytest.raises(ValueError, match=f"Predictions do not fit: the table {message}") as caught:
             cumulative_difference(*six.some[:2], predictions={"other": table, "reference": other})
         assert not re.search(r"\. |\n", str(caught.value))
+    order = {"other": good, "reference": other.sort_by("label")}
+    with pytest.raises(ValueError, match="has other rows than the other predictions, or another order"):
+        cumulative_difference(*six.some[:2], predictions=order)
+    with pytest.raises(ValueError, match="is no predictions.parquet: name one"):
+        cumulative_difference(*six.some[:2], predictions={"other": "nowhere.parquet", "reference": other})
+    masked = good.set_column(good.column_names.index("base"), "base", good["logits"])  # of another masking
+    with pytest.raises(ValueError, match="does not contain the rows"):
+        cumulative_difference(*six.some[:2], predictions={"other": masked, "reference": other})
     for known, message in (
+        ("predictions.parquet", "predictions need an entry 'other', got 'predictions.parquet'"),
         ({"other": good}, "predictions need an entry 'reference', got None"),
         ({"other": good, "reference": other, "selection": good}, r"unknown entries \['selection'\]: expected other, r"),
     ):

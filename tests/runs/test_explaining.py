@@ -19,7 +19,7 @@ from hf_langimb.results.card_update import refresh_card
 from hf_langimb.results.schema import Results
 from hf_langimb.results.tables import explained_text
 from hf_langimb.runs import evaluate
-from hf_langimb.runs.explaining import batches, until_precise
+from hf_langimb.runs.explaining import batches, explain_rows, until_precise
 
 TINY_TOLERANCE = "1e-06"  # never reached: the rows end
 ARGV = ["--setups", "balanced", "imbalanced", "--explain_rows", "auto", "--explain_tolerance", TINY_TOLERANCE]
@@ -93,6 +93,20 @@ def entry(language, half, over_seeds):
     bounds = {name: [0.2 - width, 0.2 + width] for name, width in halves.items()}
     seeds = over_seeds and {name: [-over_seeds, over_seeds] for name in halves}
     return {"language": language, "label": "yes", "examples": 20, "intervals": bounds, "seed_intervals": seeds}
+
+
+def test_labels_and_budget_are_checked_on_all_rows_before_the_first_batch(tmp_path, bert_tokenizer, tiny_bert):
+    """Labels 0 to 2 are numbers of the classes named 1 to 3, which a batch without 0 does not show."""
+    names = {"id2label": {0: "1", 1: "2", 2: "3"}, "label2id": {"1": 0, "2": 1, "3": 2}}
+    labels = [0] * 10 + [1] * 25 + [2] * 25
+    rows = Dataset.from_dict({"text": [f"w{i % 20} w3" for i in range(60)], "language": ["en"] * 60, "label": labels})
+    store, _ = explain_rows(tiny_bert(**names), bert_tokenizer, rows, tmp_path / "out", 1e-9)
+    assert len(store.batches) == 2
+    assert Counter(store.examples["label"].to_pylist()) == {"1": 10, "2": 25, "3": 25}
+    long = rows.map(lambda row, i: {"text": "w1 " * 12 if i == 59 else row["text"]}, with_indices=True)
+    with pytest.raises(ValueError, match="Row 59, a text of 12 tokens, needs .* forward passes"):
+        explain_rows(tiny_bert(**names), bert_tokenizer, long, tmp_path / "small", 1e-9, budget=20)
+    assert not (tmp_path / "small").exists()
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +112,7 @@ def attribute(
     settings |= {"dtype": dtype, "seed": seed, "shard_size": shard_size, "max_length": max_length}
     mask_id: Any = mask_id_of(tokenizer)
     given = settings | {"batch_tokens": batch_tokens, "orders": orders, "halves": halves}
+    given["first_example"] = first_example
     if problem := next(_problems(given, mask_id, model, tokenizer, pair=len(columns) == 2), None):
         raise ValueError(problem)
     for column in {"language", "id"} & {*dataset.column_names}:
@@ -130,8 +131,8 @@ def attribute(
     if max_length is None:
         settings["max_length"] = longest_input(tokenizer, model)
     lengths, data_hash, truncated = measure_rows(tokenizer, dataset, columns, settings["max_length"])
-    if by_orders and budget and not orders:
-        _check_budget(tokenizer, dataset, columns, lengths, settings)
+    if budget and max(lengths) * FEWEST > budget:
+        check_budget(tokenizer, dataset, settings | {"text_columns": columns})
     order = np.argsort(-np.array(lengths), kind="stable")  # neighbors of one length, the longest first
     shards = [np.sort(order[i : i + shard_size]) for i in range(0, len(order), shard_size)]
     manifest = settings | {
@@ -167,17 +168,25 @@ def attribute(
     return AttributionStore(out)
 
 
-def _check_budget(
-    tokenizer: Any, dataset: Dataset, columns: Sequence[str], lengths: Sequence[int], settings: dict[str, Any]
-) -> None:
-    """Refuse a budget that is too small for the fewest orders of a text, before anything is computed."""
-    budget, worst = settings["budget"], (0, 0, 0)
-    for row in np.flatnonzero(np.array(lengths) * FEWEST > budget).tolist():
-        texts = [[dataset[row][column]] for column in columns]
-        (example,) = encode(tokenizer, texts, max_length=settings["max_length"])
-        draws = (settings["seed"], zlib.crc32(example.ids.tobytes()))
-        needed = fewest_passes(example.tree(), settings["halves"], example.content, draws)
-        worst = max(worst, (needed, example.content.bit_count(), row))
+def check_budget(tokenizer: Any, dataset: Dataset, settings: Mapping[str, Any]) -> None:
+    """Refuse a budget that is too small for the fewest orders of a text, before anything is computed.
+
+    Args:
+        tokenizer, dataset: as of `attribute`.
+        settings: of `attribute`; its defaults where they lack one.
+    """
+    budget, worst, row = settings.get("budget", 500), (0, 0, 0), -1
+    if settings.get("method", METHODS[0]) != METHODS[0] or settings.get("orders") or not budget:
+        return
+    columns = find_text_columns(dataset, settings.get("text_columns") or ())
+    for rows in dataset.iter(1000):
+        texts = [rows[column] for column in columns]
+        for example in encode(tokenizer, texts, max_length=settings["max_length"]):
+            row += 1
+            if len(example) * FEWEST > budget:
+                draws = (settings.get("seed", 0), zlib.crc32(example.ids.tobytes()))
+                needed = fewest_passes(example.tree(), settings.get("halves", 2), example.content, draws)
+                worst = max(worst, (needed, example.content.bit_count(), row))
     if worst[0] > budget:
         needed, tokens, row = worst
         raise ValueError(
@@ -261,6 +270,7 @@ def _problems(
         ("seed", 0, math.inf, "0 or more"),
         ("budget", 4, math.inf, f"4 {settings['budget_unit']} or more, or None"),
         ("batch_tokens", 1, math.inf, "1 or more, or None"),
+        ("first_example", 0, math.inf, "0 or more"),
         ("max_length", least, most, f"{least} tokens or more, up to {most}, or None".replace(", up to inf", "")),
     ):
         value = settings[name]

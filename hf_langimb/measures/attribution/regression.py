@@ -53,24 +53,35 @@ def population(given: Sequence[Predictions], stores: Sequence[AttributionStore],
     Raises:
         ValueError: predictions without base values, of another model, or of other rows.
     """
-    tables, data = [], set()
+    tables: list[pa.Table] = []
+    data, keys = set(), None
     for source, store in zip(given, stores, strict=True):
-        name = "the table" if isinstance(source, pa.Table) else str(source)
-        table, problem = source if isinstance(source, pa.Table) else pq.read_table(source), ""
+        name, problem = "the table" if isinstance(source, pa.Table) else f"{source!s:.80}", ""
+        try:
+            table = source if isinstance(source, pa.Table) else pq.read_table(Path(source))
+        except (TypeError, OSError, pa.ArrowException):
+            raise ValueError(
+                f"Predictions do not fit: {name} is no predictions.parquet: name one, or a table."
+            ) from None
         found = json.loads((table.schema.metadata or {}).get(FINGERPRINTS.encode(), b"{}"))
         data.add(found.get("data"))
         lacking = {"id", "language", "label", "logits", "base"} - {*table.column_names}
-        if lacking or not found or table["base"].null_count:
-            problem = "was written by an earlier version, without base values and fingerprints: run the recipe again"
+        if lacking - {"base"}:
+            problem = f"lacks {', '.join(sorted(lacking))}: name the predictions.parquet of a run"
+        elif lacking or not found or table["base"].null_count:
+            problem = "has no base values or fingerprints, as of an earlier version: run the recipe again"
         elif found.get("model") != store.manifest["model"]:
             problem = f"is of another model than the attributions in {store.folder}: name those of the same model"
         elif len(data) > 1:
             problem = "is of other rows than the other predictions: name those of the same run"
+        elif tables and _keys(table, store, "id", "language", "label") != keys:
+            problem = "has other rows than the other predictions, or another order: name those of the same run"
         elif not _contains(table, store, found.get("dtype")):
             problem = f"does not contain the rows of the attributions in {store.folder}: name those of the same run"
         if problem:
             raise ValueError(f"Predictions do not fit: {name} {problem}.")
         tables.append(table)
+        keys = keys or _keys(table, store, "id", "language", "label")
     first, explained = tables[0], stores[0].examples
     strata = _keys(first, stores[0], "language", "label"), _keys(explained, stores[0], "language", "label")
     available, sampled = map(Counter, strata)
@@ -89,15 +100,15 @@ def _keys(table: pa.Table, store: AttributionStore, *names: str) -> list[tuple[s
 
 
 def _contains(table: pa.Table, store: AttributionStore, dtype: Any) -> bool:
-    """Whether every explained row has been predicted, with the same probabilities."""
+    """Whether every explained row has been predicted, with the same probability and base value."""
     rows = defaultdict(list)
     for place, key in enumerate(_keys(table, store, "id", "language", "label")):
         rows[key].append(place)
-    probabilities, explained = _ends(table)[..., 1], stack(store.examples["p"])
+    predicted, explained = _ends(table), np.stack([stack(store.examples[end]) for end in ("base", "p")], axis=-1)
     close = max(CLOSE.get(name, ROUGHLY) for name in (store.manifest["dtype"], dtype))
     keys = _keys(store.examples, store, "id", "language", "label")
-    return probabilities.shape[1] == explained.shape[1] and all(
-        any(np.abs(probabilities[place] - own).max() <= close for place in rows.get(key, ()))
+    return predicted.shape[1] == explained.shape[1] and all(
+        any(np.abs(predicted[place] - own).max() <= close for place in rows.get(key, ()))
         for key, own in zip(keys, explained, strict=True)
     )
 
@@ -161,11 +172,12 @@ def of_stores(given: Mapping[str, Any] | None, wanted: Mapping[str, Any]) -> lis
         return None
     found: list[Any] = []
     for role, seeds in wanted.items():
-        of_role = given.get(role)
-        if of_role is None or (seeds and not {*seeds} <= {*of_role}):
+        of_role = given.get(role) if isinstance(given, Mapping) else given
+        fits = isinstance(given, Mapping) and of_role is not None
+        if not fits or (seeds and not (isinstance(of_role, Mapping) and {*seeds} <= {*of_role})):
             what = f" of the seeds {list(seeds)}" if seeds else ""
             raise ValueError(f"predictions need an entry {role!r}{what}, got {of_role!r:.80}.")
-        found += [of_role[seed] for seed in seeds] if seeds else [of_role]
+        found += [of_role[seed] for seed in seeds] if seeds and isinstance(of_role, Mapping) else [of_role]
     if unknown := {*given} - {*wanted}:
         raise ValueError(f"predictions have unknown entries {sorted(unknown)}: expected {', '.join(wanted)}.")
     return found

@@ -229,7 +229,9 @@ def start_store(folder: Path, manifest: dict[str, Any]) -> list[int]:
     recorded = before.pop(FILES, {}) if before else {}
     (before or {}).pop(EXACT, None)
     if before is None and any(not path.name.startswith(".") for path in folder.iterdir()):
-        problem = "contains files but no attributions: choose another folder, or empty it"
+        several = any(folder.glob(f"{BATCH}*/"))
+        problem = f"contains {'batches of' if several else 'files but no'} attributions: choose another folder"
+        problem += "" if several else ", or empty it"
     elif before not in (None, manifest) and any(folder.glob("*.parquet")):
         pairs = {key: (before.get(key), manifest.get(key)) for key in sorted({*before, *manifest})}
         differing = "; ".join(f"{key} was {was!r}, is {now!r}" for key, (was, now) in pairs.items() if was != now)
