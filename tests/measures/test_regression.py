@@ -218,7 +218,7 @@ def test_predictions_that_do_not_fit_are_refused(six):
     order = {"other": good, "reference": other.sort_by("label")}
     with pytest.raises(ValueError, match="has other rows than the other predictions, or another order"):
         cumulative_difference(*six.some[:2], predictions=order)
-    with pytest.raises(ValueError, match="is no predictions.parquet: name one"):
+    with pytest.raises(ValueError, match=r"is no predictions.parquet: name one"):
         cumulative_difference(*six.some[:2], predictions={"other": "nowhere.parquet", "reference": other})
     masked = good.set_column(good.column_names.index("base"), "base", good["logits"])  # of another masking
     with pytest.raises(ValueError, match="does not contain the rows"):
