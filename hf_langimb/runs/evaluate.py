@@ -77,13 +77,8 @@ def _parse(argv: Sequence[str] | None) -> Namespace:
     flag("--rows", type=int, default=0, help="use the first N rows of each language; 0: all (default)")
     explained = "rows whose tokens are attributed; 0: none, -1: all, auto: as many as needed (default: %(default)s)"
     flag("--explain-rows", type=rows_or_auto, default=60, metavar="N|auto", help=explained)
-    flag(
-        "--explain-tolerance",
-        type=above_zero,
-        default=TOLERANCE,
-        metavar="X",
-        help=f"{TOLERANCE_HELP}; default: {TOLERANCE}",
-    )
+    text = f"{TOLERANCE_HELP}; default: {TOLERANCE}"
+    flag("--explain-tolerance", type=above_zero, metavar="X", help=text)
     flag("--batch-size", type=int, default=32, help="rows per device in a forward pass (default: %(default)s)")
     flag("--push-to-hub", action="store_true", help="publish the measures and the refreshed card in MODEL's repository")
     options = parser.parse_args([with_dashes(word) for word in (sys.argv[1:] if argv is None else argv)])
@@ -104,6 +99,8 @@ def check_up(options: Namespace) -> tuple[Path, Results]:
     for name, least in (("batch_size", 1), ("explain_rows", -1)):
         if (value := getattr(options, name)) != AUTO and value < least:
             raise ValueError(f"{name} must be {least} or more, got {value}.")
+    if options.explain_tolerance and options.explain_rows != AUTO:
+        raise ValueError(f"--explain-tolerance needs --explain-rows {AUTO}: add it, or leave the tolerance out.")
     if options.push_to_hub:
         if Path(options.model).is_dir():
             raise ValueError(f"--push_to_hub needs a Hub id as MODEL, got the folder {options.model}.")
@@ -164,7 +161,9 @@ def _measure(options: Namespace, folder: RunFolder, load: Load, test: Dataset) -
     metrics = measure(folder, *EVALUATED, load, measured, options.batch_size)
     stores, used = None, None
     if wanted != 0:
-        stores, used = explain_models(folder, {EVALUATED: load}, measured, wanted, options.explain_tolerance)
+        stores, used = explain_models(
+            folder, {EVALUATED: load}, measured, wanted, options.explain_tolerance or TOLERANCE
+        )
     setup = {"plan": "natural", "class_weighting": "none", "masked_entropy_weight": 0, "lora_rank": 0}
     if axes:
         seen = JointDistribution(tuple(axes["languages"]), tuple(names), np.array(axes["counts"]))
@@ -190,7 +189,7 @@ def _measure(options: Namespace, folder: RunFolder, load: Load, test: Dataset) -
 def _request(options: Namespace) -> dict[str, Any]:
     """What was asked for, without the places of folder, repository and data on this machine."""
     kept = {key: value for key, value in vars(options).items() if key not in (*NOT_ASKED, "flags")}
-    if options.explain_rows != AUTO:  # as earlier versions, which did not have it
+    if options.explain_tolerance is None:  # as in earlier versions, which did not have it
         del kept["explain_tolerance"]
     if Path(options.dataset).exists():
         kept["dataset"] = Path(options.dataset).resolve().name

@@ -263,6 +263,8 @@ def test_batches_are_read_as_one_store(store, explain):
     assert len(joined.to_explanation([8])) == 1
     assert len(AttributionStore(folder, batches=1)) == 7
     assert cumulative_difference(joined, AttributionStore(folder), resamples=0)
+    fewer = cumulative_difference(joined, AttributionStore(folder, batches=1), resamples=0)
+    assert sum(entry["examples"] for entry in fewer) == 7 * 3 * 3  # thresholds and labels
     wrong = [{"first_example": 7} | of for of in ({"seed": 1}, {"orders": 8})]
     for number, changed in enumerate([{}, {"first_example": 6}, {"first_example": 8}, *wrong]):
         name = f"wrong-{number}"

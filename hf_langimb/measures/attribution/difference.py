@@ -377,8 +377,11 @@ def _doubles(column: Any) -> Floats:
 
 
 def _opened(stores: Iterable[Store]) -> list[AttributionStore]:
-    """Stores of the same rows, explained with the same settings."""
+    """Stores of the same rows, explained with the same settings; of batches, as many as all of them have."""
     opened = [store if isinstance(store, AttributionStore) else AttributionStore(store) for store in stores]
+    numbers = {len(store.batches) for store in opened}
+    if min(numbers) and len(numbers) > 1:
+        opened = [AttributionStore(store.folder, batches=min(numbers)) for store in opened]
     first = opened[0]
     names = SETTINGS if first.manifest["method"] == "owen" else [*SETTINGS, "seed"]  # draws of others differ
     for store, name in product(opened[1:], names):
