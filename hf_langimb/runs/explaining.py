@@ -126,7 +126,8 @@ def explain_rows(
     if "label" in rows.column_names:  # by all rows: a batch may not have the labels that tell names from numbers
         labels = match_labels(rows, class_names(model.config), stored_axes(model))
         rows = rows.remove_columns("label").add_column("label", [None if x is None else str(x) for x in labels])
-    check_budget(tokenizer, rows, settings | {"max_length": longest_input(tokenizer, model)})
+    if tokenizer.is_fast:  # else `attribute` refuses
+        check_budget(tokenizer, rows, settings | {"max_length": longest_input(tokenizer, model)})
 
     def explain(texts: Dataset, batch: str, first: int) -> None:
         """The attributions of some rows."""
