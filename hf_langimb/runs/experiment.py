@@ -78,14 +78,9 @@ def _run_in(
     """Run every step that is not done in a folder, on checked data and setups."""
     training, seeds = recipe.training, range(recipe.training.seed, recipe.training.seed + recipe.data.seeds)
     trainings = [(seed, name, setup) for seed in seeds for name, setup in prepared.items()]
-    reference = compared_pair(prepared)[1]
-    if (
-        recipe.data.control_seed
-        and recipe.data.explain_rows != 0
-        and len(seeds) == 1
-        and {*compared_pair(prepared)} <= {*prepared}
-    ):
-        trainings.append((training.seed + 1, reference, prepared[reference]))
+    pair, explains = compared_pair(prepared), recipe.data.explain_rows != 0
+    if recipe.data.control_seed and explains and len(seeds) == 1 and {*pair} <= {*prepared}:
+        trainings.append((training.seed + 1, pair[1], prepared[pair[1]]))
     places = {(name, seed): folder.model(name, seed) for seed, name, _ in trainings}
     processes = on_main(lambda: _begin(recipe, folder, [*places.values()]))
     start = _start_checkpoint(recipe, folder)
@@ -111,9 +106,11 @@ def _run_in(
                 metrics[name][str(seed)] = found | {"training": facts}
     results = _results_of(recipe, data, prepared, metrics, processes)
     explained, used = None, None
-    if (wanted := recipe.data.explain_rows) != 0:
+    if explains:
         loads = {model: lambda place=place: loader(place)() for model, place in places.items()}  # type: ignore[misc]
-        explained, used = explain_models(folder, loads, measured, wanted, recipe.data.explain_tolerance)
+        explained, used = explain_models(
+            folder, loads, measured, recipe.data.explain_rows, recipe.data.explain_tolerance
+        )
     if PartialState().is_main_process:
         results["attributions"] = compared(folder, explained, used) if explained else None
         if used and not results["attributions"]:

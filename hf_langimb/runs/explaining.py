@@ -20,6 +20,7 @@ from hf_langimb.files import read_json
 from hf_langimb.measures.attribution import METHODS, SETS
 from hf_langimb.measures.attribution.attribute import attribute, check_budget
 from hf_langimb.measures.attribution.difference import base_values, compare_seeds, token_sums
+from hf_langimb.measures.attribution.orders import FEWEST
 from hf_langimb.measures.attribution.store import BATCH, FILES, MANIFEST, AttributionStore
 from hf_langimb.models.axes import class_names, match_labels, stored_axes
 from hf_langimb.models.inputs import longest_input
@@ -133,8 +134,9 @@ def explain_rows(
         """The attributions of some rows."""
         attribute(model, tokenizer, texts, out=folder / batch, first_example=first, **settings)
 
-    of_rows = [*zip(*_cells_of(rows), strict=True)]
-    planned, available = batches(*_cells_of(rows)), Counter(of_rows)
+    columns = _cells_of(rows)
+    of_rows = [*zip(*columns, strict=True)]
+    planned, available = batches(*columns), Counter(of_rows)
 
     def cells(number: int) -> Cells:
         """The intervals that must be narrow, of means in which each language and label has its own share of rows."""
@@ -173,14 +175,14 @@ def explain_models(
     Returns:
         The store of each model, in the main process, and with `AUTO` how many rows were used and why it stopped.
     """
-    longest = max(map(len, rows.test["input_ids"]))  # of which four orders must fit the budget
+    budget = max(BUDGET, FEWEST * max(map(len, rows.test["input_ids"])))  # the fewest orders of the longest must fit
 
     def explain(texts: Dataset, batch: str = "", first: int = 0) -> None:
         """The attributions of some rows by every model."""
         for model, load in models.items():
             trained, out = load(), folder.store(*model) / batch
             options: Any = {"text_columns": rows.text_columns, "max_length": rows.max_length, "first_example": first}
-            attribute(trained.model, trained.tokenizer, texts, out=out, budget=max(BUDGET, 4 * longest), **options)
+            attribute(trained.model, trained.tokenizer, texts, out=out, budget=budget, **options)
 
     def opened(number: int | None = None) -> dict[Model, AttributionStore]:
         """The stores, of some batches."""

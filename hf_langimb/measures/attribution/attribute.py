@@ -71,8 +71,8 @@ def attribute(
         dataset: rows with texts; `id`, `language` and `label` are kept if the rows have them.
         out: folder of the store.
         method: `owen_orders` (Owen values, unbiased at any budget), `owen` (the values of shap's Partition explainer,
-            biased where the budget cuts the tree of a long text) or `shapley` (paired
-            KernelSHAP, with standard errors).
+            biased where the budget cuts the tree of a long text) or `shapley` (paired KernelSHAP, with standard
+            errors).
         masking: `ids` puts the mask token in a token's place; `string` masks the text and tokenizes it again, as shap
             does by default (single texts only). A tokenizer without mask token masks with "...", as shap does.
         orders: of `owen_orders`: a power of two from 4 up; more are more precise. None takes the largest of 4, 8,

@@ -53,8 +53,7 @@ def cumulative_difference(
     result (other, A), control (B, A), and unbiased form (other, B, selection=A) = result - control (`compare_seeds`).
 
     Where stores have halves, each half selects tokens once, S is always the mean of both halves, and the two results
-    are
-    averaged: selecting tokens by the same estimate that is summed would inflate the sums.
+    are averaged: selecting tokens by the same estimate that is summed would inflate the sums.
 
     Args:
         other, reference: stores of two models on the same data.
