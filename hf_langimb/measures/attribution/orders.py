@@ -81,7 +81,7 @@ def owen_orders(
         ValueError: the budget is too small for the smallest of `ORDERS`.
     """
     content = _content_tree(tree, maskable)
-    everything = 2 + sum(2 << one.depth for one in content.inner)  # coalitions of all orders, which are all different
+    everything = _coalitions_of_all(content)
     limit = np.inf if budget is None or orders else budget
     number, before, needed = 0, None, 0
     if orders or everything > limit:
@@ -116,8 +116,7 @@ def owen_orders(
 def fewest_passes(tree: Floats, halves: int, maskable: int, seed: int | Sequence[int]) -> int:
     """The smallest budget of forward passes that `owen_orders` takes, with the same arguments."""
     content = _content_tree(tree, maskable)
-    everything = 2 + sum(2 << one.depth for one in content.inner)
-    return min(everything, _drawn(content, FEWEST, halves, np.inf, seed)[2])
+    return min(_coalitions_of_all(content), _drawn(content, FEWEST, halves, np.inf, seed)[2])
 
 
 def _content_tree(tree: Floats, maskable: int) -> _Tree:
@@ -143,6 +142,11 @@ def _content_tree(tree: Floats, maskable: int) -> _Tree:
             inner.append(_Inner(node, left, right, depth))
             waiting += [(right, depth + 1), (left, depth + 1)]
     return _Tree(inner, {one.node: (one.left, one.right) for one in inner}, members, root)
+
+
+def _coalitions_of_all(content: _Tree) -> int:
+    """How many coalitions all orders have, which are all different."""
+    return 2 + sum(2 << one.depth for one in content.inner)
 
 
 def _drawn(
