@@ -22,7 +22,12 @@ MISSING_CELL_POLICIES = ("error", "ignore", "smooth")
 
 
 def cell_weights(
-    distribution: JointDistribution, scheme: str, *, missing_cell_policy: str = "error", smoothing: float = 1.0
+    distribution: JointDistribution,
+    scheme: str,
+    *,
+    missing_cell_policy: str = "error",
+    smoothing: float = 1.0,
+    clip: float | None = None,
 ) -> Floats:
     """Class weights of a joint distribution of language and label.
 
@@ -43,21 +48,26 @@ def cell_weights(
             `ignore` spreads the language's weight over the labels that have rows and gives the empty cell weight 0;
             `smooth` adds `smoothing` rows to every cell first and then restores each language's mean weight.
         smoothing: rows added to each cell under `smooth` (> 0).
+        clip: largest weight. Larger ones become `clip`, and the other weights of the language grow by one factor that
+            keeps its mean.
 
     Returns:
         float64[L, C], mean 1 over the rows of `distribution`.
 
     Raises:
-        ValueError: unknown scheme or policy, no rows at all, or empty cells under `error`.
+        ValueError: unknown scheme or policy, no rows at all, empty cells under `error`, or a `clip` that is not larger
+            than the mean weight of each language.
     """
     counts = distribution.counts.astype(np.float64)
     schemes, policies = ", ".join(WEIGHTING_SCHEMES), ", ".join(MISSING_CELL_POLICIES)
     policy, bad_smoothing = missing_cell_policy, missing_cell_policy == "smooth" and not 0 < smoothing < np.inf
+    bad_clip = clip is not None and not 0 < clip < np.inf
     refused = (
         (scheme not in WEIGHTING_SCHEMES, f"Unknown class weighting {scheme!r}: choose one of {schemes}."),
         (policy not in MISSING_CELL_POLICIES, f"Unknown missing_cell_policy {policy!r}: choose one of {policies}."),
         (counts.sum() == 0, "Class weights need at least one row, got a distribution without rows."),
         (bad_smoothing, f"smoothing must be a number above 0 (rows added to each cell), got {smoothing}."),
+        (bad_clip, f"clip must be a number above 0 (the largest weight), got {clip}."),
     )
     if problems := [problem for wrong, problem in refused if wrong]:
         raise ValueError(problems[0])
@@ -76,8 +86,28 @@ def cell_weights(
     if missing_cell_policy == "smooth":
         weights = formula(counts + smoothing)
         total, target = _sums(counts * weights), _sums(counts * ignored)  # of each language
-        return weights * np.divide(target, total, out=np.ones_like(total), where=total > 0)
-    return ignored if missing_cell_policy == "ignore" else weights
+        weights = weights * np.divide(target, total, out=np.ones_like(total), where=total > 0)
+    elif missing_cell_policy == "ignore":
+        weights = ignored
+    return weights if clip is None else _clipped(weights, counts, clip, distribution.languages)
+
+
+def _clipped(weights: Floats, counts: Floats, clip: float, languages: tuple[str, ...]) -> Floats:
+    """min(s_l w, clip), with a factor s_l of each language that keeps its mean weight."""
+    result = weights.copy()
+    for i in np.flatnonzero((weights * (counts > 0) > clip).any(axis=1)):
+        rows, mean = counts[i], float((counts[i] * weights[i]).sum() / counts[i].sum())
+        if clip <= mean:
+            raise ValueError(f"clip must be larger than the mean weight of each language, {languages[i]}: {mean:.3g}.")
+        cut = np.zeros(len(rows), dtype=bool)
+        while True:  # each round cuts the weights that the factor has raised above the limit
+            factor = (mean * rows.sum() - clip * rows[cut].sum()) / (rows * weights[i])[~cut].sum()
+            more = ~cut & (rows > 0) & (factor * weights[i] > clip)
+            if not more.any():
+                break
+            cut |= more
+        result[i] = np.where(cut, clip, np.minimum(factor * weights[i], clip))
+    return result
 
 
 def _sums(table: npt.NDArray[Any]) -> Floats:

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from hf_langimb.counts.columns import encode_columns
 from hf_langimb.counts.distribution import JointDistribution, mutual_information_bits
-from hf_langimb.measures.intervals import Floats, percentile_interval
+from hf_langimb.measures.intervals import Floats, percentile_interval, resampled_cells
+from hf_langimb.measures.targets import TARGETS, complete, information, row_weights, transfer, weighted
 from hf_langimb.models.axes import IGNORED_LABEL
 
 CONFIDENCE_BINS = 10  # of equal width
@@ -20,7 +21,7 @@ CONFIDENCE_BINS = 10  # of equal width
 Ints = NDArray[np.int64]
 
 
-class _Rows(NamedTuple):
+class Rows(NamedTuple):
     """Rows as positions on the axes of the evaluation; `groups` numbers what is resampled together."""
 
     axes: tuple[list[str], list[Any]]
@@ -39,6 +40,7 @@ def evaluate_predictions(
     probabilities: Any = None,
     *,
     plan: Any = None,
+    target: str = "natural",
     weights: Any = None,
     groups: Any = None,
     resamples: int = 1000,
@@ -51,6 +53,9 @@ def evaluate_predictions(
         probabilities: float[N, C], columns in the order of the labels axis, for losses and calibration (else null).
         plan: the skewed joint distribution that training followed: a `JointDistribution`, or counts or shares [L, C]
             on the axes of this evaluation. `reliance` and `skew_transfer` compare with it (null without).
+        target: the joint of language and label to which rows are weighted in every measure but `predicted` and
+            `calibration`: `natural` (as they are), `independent` (the language tells nothing about the label, both
+            marginals stay) or `uniform` (every cell the same). Cells without rows are left out.
         weights: float[L, C], the class weights of training, for `loss`; None is the plain loss, which is also used
             for languages that training did not have.
         groups: one entry per row, rows of one group are resampled together (translations of one item).
@@ -62,21 +67,21 @@ def evaluate_predictions(
         `dependence_bits` is MI(prediction; language), `_corrected` that less its chance level;
         `dependence_given_label_bits` is MI(prediction; language | label); `reliance` is dependence over the plan's own
         MI(label; language); `skew_transfer` is 1 where the predicted shares copy the plan's skew, 0 where they ignore
-        it, negative where they over-correct.
+        it, negative where they over-correct. The last two use the languages of plan and rows, weighted by their rows;
+        under other targets than `natural` only those that have all labels, and are null for fewer than two.
 
     Raises:
         ValueError: no rows, lengths differ, nulls, labels and predictions of two types, or a plan, probabilities or
             weights whose axes do not fit.
     """
-    rows = _rows(languages, labels, predictions, groups, plan)
+    if target not in TARGETS:
+        raise ValueError(f"Unknown target {target!r}: choose one of {', '.join(TARGETS)}.")
+    rows = encode_rows(languages, labels, predictions, groups, plan)
     axis, names = rows.axes
-    trained = len(axis)  # languages of the plan; others have no share in it, and the weight 1
-    if isinstance(plan, JointDistribution):
-        trained = len(plan.languages)
-        plan = np.pad(plan.counts, ((0, len(axis) - trained), (0, 0)))
-    advice = f"a plan has the counts or shares of the languages {axis} x labels {names}"
-    plan = _table("a plan", plan, (len(axis), len(names)), advice)
-    shares = None if plan is None else plan / plan.sum()
+    trained = len(plan.languages) if isinstance(plan, JointDistribution) else len(axis)  # others have the weight 1
+    shares = plan_shares(plan, rows.axes)
+    counted = weighted(rows.cells, target)
+    of_rows = row_weights(rows.cells.sum(axis=2), target)[rows.languages, rows.labels]
     advice = f"each row has one share for each of the labels {names} and sums to 1 (apply softmax to logits first; "
     advice += "labels that no row has need a plan with axes, a JointDistribution)"
     probabilities = _table("probabilities", probabilities, (len(rows.labels), len(names)), advice)
@@ -85,27 +90,26 @@ def evaluate_predictions(
     if probabilities is not None:
         true = probabilities[np.arange(len(rows.labels)), rows.labels]
         losses = -np.log(np.maximum(true, np.finfo(np.float64).tiny))
+        losses *= of_rows
         loss = plain_loss = float(losses.mean())
         if factors is not None:
             factors = np.pad(factors, ((0, len(axis) - trained), (0, 0)), constant_values=1)
             loss = float((losses * factors[rows.languages, rows.labels]).mean())
     predicted = JointDistribution(tuple(axis), tuple(names), rows.cells.sum(axis=1))
-    dependence = predicted.mutual_information_bits
-    plan_bits = 0.0 if shares is None else mutual_information_bits(shares)
-    of_label = [part for part in np.moveaxis(rows.cells, 1, 0) if part.sum()]
-    given_label = sum(mutual_information_bits(part) * part.sum() / predicted.rows for part in of_label)
+    dependence = mutual_information_bits(counted.sum(axis=1))
+    of_label = np.moveaxis(counted, 1, 0)
+    given_label = (information(of_label) * of_label.sum(axis=(1, 2))).sum() / predicted.rows
     return {
         "rows": predicted.rows,
-        **_correctness(rows.cells, rows.axes[0]),
+        **correctness(counted, rows.axes[0]),
         "predicted": predicted.counts.tolist(),
         "dependence_bits": dependence,
         "dependence_bits_corrected": dependence - predicted.mutual_information_chance_bits,
         "dependence_given_label_bits": float(given_label),
-        "reliance": dependence / plan_bits if plan_bits else None,
-        "skew_transfer": None if shares is None else _skew_transfer(predicted, shares),
+        **reliance_and_transfer(rows.cells, shares, target),
         "loss": loss,
         "plain_loss": plain_loss,
-        "intervals": _bootstrap(rows, resamples, seed) if resamples else None,
+        "intervals": _intervals(rows, target, resamples, seed) if resamples else None,
         "calibration": None if probabilities is None else _calibration(probabilities, rows),
     }
 
@@ -136,7 +140,7 @@ def join_by_id(predictions: pa.Table, ids: Sequence[Any], languages: Sequence[An
     return joined
 
 
-def _rows(languages: Any, labels: Any, predictions: Any, groups: Any, plan: Any) -> _Rows:
+def encode_rows(languages: Any, labels: Any, predictions: Any, groups: Any, plan: Any) -> Rows:
     """The columns on the plan's axes, with languages that it lacks at the end; without a plan on the values found."""
     columns = {"language": languages, "label": labels, "prediction": predictions}
     encoded = encode_columns(**columns, **({} if groups is None else {"group": groups}))
@@ -165,7 +169,39 @@ def _rows(languages: Any, labels: Any, predictions: Any, groups: Any, plan: Any)
     shape = len(axes[0]), len(axes[1]), len(axes[1])
     places = np.ravel_multi_index((language, label, prediction), shape)
     cells = np.bincount(places, minlength=int(np.prod(shape))).reshape(shape)
-    return _Rows(axes, language, label, prediction, None if groups is None else encoded[3][1], cells, places)
+    return Rows(axes, language, label, prediction, None if groups is None else encoded[3][1], cells, places)
+
+
+def plan_shares(plan: Any, axes: tuple[list[str], list[Any]]) -> Floats | None:
+    """A plan as joint shares [L, C] on the axes of an evaluation; 0 for languages that it does not have."""
+    if isinstance(plan, JointDistribution):
+        plan = np.pad(plan.counts, ((0, len(axes[0]) - len(plan.languages)), (0, 0)))
+    advice = f"a plan has the counts or shares of the languages {axes[0]} x labels {axes[1]}"
+    table = _table("a plan", plan, (len(axes[0]), len(axes[1])), advice)
+    return None if table is None else table / table.sum()
+
+
+def reliance_and_transfer(cells: Ints, plan: Floats | None, target: str) -> dict[str, float | None]:
+    """`reliance` and `skew_transfer` of confusion counts under a target; None without a plan that has a skew."""
+    found: dict[str, float | None] = {"reliance": None, "skew_transfer": None}
+    if plan is None:
+        return found
+    kept, table = complete(cells.sum(axis=2), plan, target), weighted(cells, target).sum(axis=1)
+    if target == "natural" or kept.sum() > 1:
+        measured = slice(None) if target == "natural" else kept
+        if bits := mutual_information_bits(plan[measured]):
+            found["reliance"] = mutual_information_bits(table[measured]) / bits
+    if kept.sum() > (target != "natural"):
+        slope = float(transfer(table[kept], plan[kept] / plan[kept].sum(axis=1, keepdims=True)).slope)
+        found["skew_transfer"] = None if np.isnan(slope) else slope
+    return found
+
+
+def _intervals(rows: Rows, target: str, resamples: int, seed: int) -> dict[str, Any]:
+    """95 % percentile bootstrap intervals of `correctness`."""
+    resampled = resampled_cells(rows.places, rows.cells.size, rows.groups, resamples, seed)
+    cells = resampled.reshape(resamples, *rows.cells.shape)
+    return correctness(weighted(cells, target), rows.axes[0], percentile_interval)
 
 
 def _table(name: str, values: Any, shape: tuple[int, int], advice: str) -> Floats | None:
@@ -183,20 +219,8 @@ def _table(name: str, values: Any, shape: tuple[int, int], advice: str) -> Float
     return table
 
 
-def _skew_transfer(predicted: JointDistribution, plan_shares: Floats) -> float | None:
-    """Slope of predicted shares on the plan's shares within languages, both centered over languages."""
-    used = (plan_shares.sum(axis=1) > 0) & (predicted.counts.sum(axis=1) > 0)
-    if not used.any():
-        return None
-    target = plan_shares[used] / plan_shares[used].sum(axis=1, keepdims=True)
-    target = target - target.mean(axis=0)
-    shares = predicted.row_shares[used]
-    variance = float((target**2).sum())
-    return float((target * (shares - shares.mean(axis=0))).sum() / variance) if variance > 1e-12 else None
-
-
-def _correctness(
-    cells: Ints, languages: Sequence[str], summary: Callable[[Floats], Floats] = np.asarray
+def correctness(
+    cells: Ints | Floats, languages: Sequence[str], summary: Callable[[Floats], Floats] = np.asarray
 ) -> dict[str, Any]:
     """Measures of confusion counts [..., L, true, predicted] as JSON, each [..., L] as `summary` shows it."""
     right = np.diagonal(cells, axis1=-2, axis2=-1)  # [..., L, C]
@@ -217,31 +241,15 @@ def _correctness(
     return {name: summary(value).tolist() for name, value in measures.items()} | {"by_language": by_language}
 
 
-def _macro_f1(confusion: Ints) -> Floats:
+def _macro_f1(confusion: Ints | Floats) -> Floats:
     """Mean F1 over the labels that occur in truth or prediction; confusion[..., true, predicted]."""
     total = confusion.sum(axis=-2) + confusion.sum(axis=-1)
-    scores = 2 * np.diagonal(confusion, axis1=-2, axis2=-1) / np.maximum(total, 1)
+    right = np.diagonal(confusion, axis1=-2, axis2=-1)
+    scores = np.divide(2 * right, total, out=np.zeros(total.shape), where=total > 0)
     return np.asarray(scores.sum(axis=-1) / (total > 0).sum(axis=-1))
 
 
-def _bootstrap(rows: _Rows, resamples: int, seed: int) -> dict[str, Any]:
-    """95 % percentile intervals of `_correctness`; a resample is a number of copies of each row or group of rows."""
-    from scipy.sparse import csr_array
-
-    rng = np.random.default_rng(seed)
-    count = len(rows.labels)
-    if rows.groups is None:
-        resampled = rng.multinomial(count, rows.cells.ravel() / count, size=resamples)
-    else:
-        number = int(rows.groups.max()) + 1
-        ones = np.ones(count, dtype=np.int64)
-        of_group = csr_array((ones, (rows.groups, rows.places)), shape=(number, rows.cells.size))
-        copies = (np.bincount(rng.integers(0, number, number), minlength=number) for _ in range(resamples))
-        resampled = np.stack([times @ of_group for times in copies])
-    return _correctness(resampled.reshape(resamples, *rows.cells.shape), rows.axes[0], percentile_interval)
-
-
-def _calibration(probabilities: Floats, rows: _Rows) -> dict[str, Any]:
+def _calibration(probabilities: Floats, rows: Rows) -> dict[str, Any]:
     """Per language: expected calibration error, mean confidence, and bins of the reliability curve with rows."""
     confidence = probabilities[np.arange(len(rows.predictions)), rows.predictions]
     right = rows.labels == rows.predictions

@@ -69,7 +69,8 @@ def prepare_setups(recipe: Recipe, settings: dict[str, dict[str, Any]], data: Da
             raise ValueError(problem)
         trained = data.distribution("train", values["plan"])
         data.distribution("validation", values["plan"])
-        cell_weights(trained, arguments.class_weighting, missing_cell_policy=arguments.missing_cell_policy)
+        policy, clip = arguments.missing_cell_policy, arguments.weight_clip
+        cell_weights(trained, arguments.class_weighting, missing_cell_policy=policy, clip=clip)
         setups[name] = Setup(values["plan"], arguments)
     data.distribution("test", data.test_plan)
     return setups

@@ -25,6 +25,7 @@ class LangImbTrainingArguments(TrainingArguments):
     language_column: str = HfArg(default="language", help="Column with each row's language (string or ClassLabel).")
     class_weighting: str = HfArg(default="none", help="Class weights: none, class, per_language, independence, joint.")
     missing_cell_policy: str = HfArg(default="error", help="For cells without rows: error, ignore or smooth.")
+    weight_clip: float | None = HfArg(default=None, help="Largest class weight; None: no limit.")
     masked_entropy_weight: float = HfArg(default=0.0, help="Weight of the masked-input entropy loss (paper: 1).")
     head_learning_rate: float | None = HfArg(default=None, help="Learning rate of the head; None: same as encoder.")
     lora_rank: int = HfArg(default=0, help="Rank of LoRA adapters on the encoder; 0: full fine-tuning.")
@@ -54,6 +55,8 @@ class LangImbTrainingArguments(TrainingArguments):
         for name, known in {"class_weighting": WEIGHTING_SCHEMES, "missing_cell_policy": MISSING_CELL_POLICIES}.items():
             if (value := getattr(self, name)) not in known:
                 problem = problem or f"Unknown {name} {value!r}: choose one of {', '.join(known)}."
+        if self.weight_clip is not None and not 0 < self.weight_clip < math.inf:
+            problem = problem or f"weight_clip must be above 0, got {self.weight_clip}."
         if not hasattr(self.lr_scheduler_kwargs or {}, "keys"):
             problem = problem or f"lr_scheduler_kwargs must be a dictionary, got {self.lr_scheduler_kwargs!r}."
         if problem:

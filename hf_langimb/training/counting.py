@@ -36,7 +36,7 @@ def count_again(trainer: Any, known: Counted | None) -> Counted:
     state = str(getattr(data, "format", "")), getattr(data, "_fingerprint", "")  # of `datasets`, which change in place
     columns, settings = (
         (args.language_column, _classes(trainer), state),
-        (args.class_weighting, args.missing_cell_policy),
+        (args.class_weighting, args.missing_cell_policy, args.weight_clip),
     )
     counts, table, of_training = None, None, True
     if known is not None and known.columns == columns and not any(map(is_not, known.objects, objects)):
@@ -46,7 +46,8 @@ def count_again(trainer: Any, known: Counted | None) -> Counted:
     if counts is None:
         counts, table, of_training = _count(trainer)
     if counts is not None and table is None:
-        table = cell_weights(counts, args.class_weighting, missing_cell_policy=args.missing_cell_policy)
+        policy, clip = args.missing_cell_policy, args.weight_clip
+        table = cell_weights(counts, args.class_weighting, missing_cell_policy=policy, clip=clip)
     weights = None if table is None else torch.tensor(table, dtype=torch.float32)
     trained = torch.tensor(counts.counts > 0) if counts is not None and of_training else None
     return Counted(counts, table, weights, trained, objects, columns, settings)

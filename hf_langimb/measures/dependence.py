@@ -1,0 +1,171 @@
+"""METRICS["targets"]: how far predictions depend on language, and follow the training labels, under each target."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from hf_langimb.measures.chance import Ints, null_tables, permutation_p, permutations
+from hf_langimb.measures.intervals import (
+    Floats,
+    basic_interval,
+    information_interval,
+    percentile_interval,
+    resampled_cells,
+)
+from hf_langimb.measures.predictions import Rows, correctness, encode_rows, plan_shares, reliance_and_transfer
+from hf_langimb.measures.targets import (
+    TARGETS,
+    complete,
+    effective_ratio,
+    excess,
+    information,
+    row_weights,
+    transfer,
+    weighted,
+)
+
+DRAWS = 1000  # of the null
+SAMPLED = ("accuracy", "bits", "slope")
+PARTS = 1 << 21  # cells of resamples that are measured at a time
+
+
+def target_measures(
+    languages: Any,
+    labels: Any,
+    predictions: Any,
+    *,
+    plan: Any = None,
+    groups: Any = None,
+    resamples: int = 1000,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> dict[str, dict[str, Any]]:
+    """Measures of predictions on test rows weighted to each target (`targets.TARGETS`), JSON-ready.
+
+    Args:
+        languages, labels, predictions, plan, groups: as of `evaluate_predictions`.
+        resamples: of the bootstrap.
+        draws: of the null "predictions know the label, not the language", for the chance level.
+        seed: of both.
+
+    Returns:
+        For each target: `accuracy`, `macro_f1`; `dependence_bits`, MI(prediction; language), with its chance level
+        (mean and 97.5 % quantile); `reliance`, `skew_transfer`; `skew_alignment`, the correlation of predicted shares
+        with the plan's, and `skew_permutation_p`, of the alignment if the plan's languages are permuted (None for fewer
+        than two languages); `effective_sample_size_ratio`; and 95 % bootstrap intervals over rows or groups. That of
+        `dependence_bits` (basic) corrects the upward bias: the chance level is not to be subtracted. If cells have no
+        rows, it is (but for `natural`) of the dependence beyond that of predictions which know the label only.
+
+    Raises:
+        ValueError: as of `evaluate_predictions`.
+    """
+    rows = encode_rows(languages, labels, predictions, groups, plan)
+    shares, shape = plan_shares(plan, rows.axes), rows.cells.shape
+    columns = rows.languages, rows.labels, rows.predictions, rows.groups
+    weights = {target: row_weights(rows.cells.sum(axis=-1), target)[..., None] for target in TARGETS}
+    chance: dict[str, list[Floats]] = {target: [] for target in TARGETS}
+    for tables in null_tables(*columns, shape[:2], draws, seed):
+        for target in TARGETS:
+            chance[target].append(information((tables * weights[target]).sum(axis=-2)))
+    resampled = resampled_cells(rows.places, rows.cells.size, rows.groups, resamples, seed).reshape(-1, *shape)
+    return {
+        target: _measures(rows, shares, target, np.concatenate(chance[target]), resampled, seed) for target in TARGETS
+    }
+
+
+class Sampled(NamedTuple):
+    """Measures of one model under a target, by name, and the same of bootstrap resamples [R]."""
+
+    values: dict[str, float]
+    resampled: dict[str, Floats]
+
+
+def sampled(
+    languages: Any,
+    labels: Any,
+    predictions: Any,
+    *,
+    plan: Any,
+    groups: Any,
+    target: str = "independent",
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Sampled:
+    """`accuracy`, `bits` (dependence beyond chance) and `slope` (skew transfer) of a model, for paired differences.
+
+    The arguments are those of `target_measures`. Models on the same rows get the same resamples. Only differences and
+    basic intervals may be taken of `bits`, which are biased upward; NaN where a measure is not defined.
+    """
+    rows = encode_rows(languages, labels, predictions, groups, plan)
+    shares = plan_shares(plan, rows.axes)
+    tables = resampled_cells(rows.places, rows.cells.size, rows.groups, resamples, seed)
+    parts = _of_resamples(tables.reshape(-1, *rows.cells.shape), shares, rows.cells.sum(axis=-1), target)
+    found = dict(zip(SAMPLED, map(np.concatenate, zip(*parts, strict=True)), strict=True))
+    points = next(_of_resamples(rows.cells[None], shares, rows.cells.sum(axis=-1), target))
+    return Sampled({name: float(value[0]) for name, value in zip(SAMPLED, points, strict=True)}, found)
+
+
+def _measures(
+    rows: Rows, plan: Floats | None, target: str, chance: Floats, resampled: Ints, seed: int
+) -> dict[str, Any]:
+    """Every measure under one target."""
+    cells = rows.cells
+    counts, counted = cells.sum(axis=-1), weighted(cells, target)
+    right, bits, slopes = (
+        np.concatenate(values) for values in zip(*_of_resamples(resampled, plan, counts, target), strict=True)
+    )
+    intervals = {
+        "accuracy": percentile_interval(right).tolist(),
+        "dependence_bits": information_interval(float(_dependence(cells, target)), bits).tolist(),
+    }
+    measures = {key: correctness(counted, rows.axes[0])[key] for key in ("accuracy", "macro_f1")} | {
+        "dependence_bits": float(information(counted.sum(axis=1))),
+        "dependence_chance_bits": float(chance.mean()),
+        "dependence_chance_high_bits": float(np.quantile(chance, 0.975)),
+        **reliance_and_transfer(cells, plan, target),
+        **alignment(cells, plan, target, seed),
+        "effective_sample_size_ratio": effective_ratio(counts, row_weights(counts, target)),
+    }
+    if measures["skew_transfer"] is not None:
+        intervals["skew_transfer"] = basic_interval(np.array(measures["skew_transfer"]), slopes).tolist()
+    return measures | {"intervals": intervals}
+
+
+def _of_resamples(
+    resampled: Ints, plan: Floats | None, counts: Ints, target: str
+) -> Iterator[tuple[Floats, Floats, Floats]]:
+    """Accuracy, dependence beyond chance and skew transfer of some resamples after others."""
+    kept = np.zeros(len(counts), dtype=bool) if plan is None else complete(counts, plan, target)
+    planned = plan[kept] / plan[kept].sum(axis=1, keepdims=True) if plan is not None and kept.any() else None
+    for part in np.array_split(resampled, max(1, resampled.size // PARTS)):
+        counted = weighted(part, target)
+        right = np.diagonal(counted, axis1=-2, axis2=-1).sum(axis=(-2, -1)) / part.sum(axis=(-3, -2, -1))
+        right = np.minimum(right, 1)  # less what is rounded
+        slopes = np.full(len(part), np.nan)
+        if planned is not None:
+            slopes = transfer(counted.sum(axis=-2)[:, kept], planned).slope
+        yield right, _dependence(part, target), slopes
+
+
+def _dependence(cells: Ints, target: str) -> Floats:
+    """What the interval of `dependence_bits` is about, [...]."""
+    return information(cells.sum(axis=-2)) if target == "natural" else excess(cells, target)
+
+
+def alignment(cells: Ints, plan: Floats | None, target: str, seed: int) -> dict[str, float | None]:
+    """`skew_alignment` of confusion counts with a plan, and its p-value if the plan's languages are permuted."""
+    found: dict[str, float | None] = {"skew_alignment": None, "skew_permutation_p": None}
+    if plan is None:
+        return found
+    kept = complete(cells.sum(axis=-1), plan, target)
+    if kept.sum() > 1:
+        table = weighted(cells, target).sum(axis=1)[kept]
+        planned = plan[kept] / plan[kept].sum(axis=1, keepdims=True)
+        observed = float(transfer(table, planned).alignment)
+        if not np.isnan(observed):
+            permuted = transfer(table, planned[permutations(int(kept.sum()), seed)]).alignment
+            found = {"skew_alignment": observed, "skew_permutation_p": permutation_p(observed, permuted)}
+    return found
