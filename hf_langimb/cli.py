@@ -15,7 +15,7 @@ from hf_langimb.console import about, ends_in_words, hide_bars, start_program, w
 from hf_langimb.counts.weighting import WEIGHTING_SCHEMES
 from hf_langimb.data.flags import AUTO, TOLERANCE, TOLERANCE_HELP, above_zero, add_data_flags, data_spec, number_or
 from hf_langimb.measures import POOLINGS, PROTOCOLS
-from hf_langimb.measures.attribution import DTYPES, MASKINGS, METHODS
+from hf_langimb.measures.attribution import DTYPES, MASKINGS, METHODS, OWEN_ORDERS
 
 
 def audit(options: Namespace) -> None:
@@ -192,7 +192,7 @@ def _parser() -> ArgumentParser:
     flag("--rows", type=number_or(AUTO, AUTO), default=0, metavar="N|auto", help=number)
     flag("--tolerance", type=above_zero, metavar="X", help=f"{TOLERANCE_HELP}; default: {TOLERANCE}")
     methods = "default: %(default)s (Owen values without bias); owen: as shap for texts; shapley: Shapley values"
-    flag("--method", choices=METHODS, default=METHODS[0], help=methods)
+    flag("--method", choices=METHODS, default=OWEN_ORDERS, help=methods)
     orders = "orders of the tokens, a power of two, at least 4; replaces --budget (default: 4 to 64, by the budget)"
     flag("--orders", type=int, metavar="N", help=orders)
     flag("--masking", choices=MASKINGS, default="ids", help="default: %(default)s; string: as shap masks texts")

@@ -17,7 +17,7 @@ from hf_langimb.console import on_main
 from hf_langimb.counts.columns import encode_columns
 from hf_langimb.data.flags import AUTO
 from hf_langimb.files import read_json
-from hf_langimb.measures.attribution import METHODS, SETS
+from hf_langimb.measures.attribution import OWEN_ORDERS, SETS
 from hf_langimb.measures.attribution.attribute import attribute, check_budget
 from hf_langimb.measures.attribution.difference import base_values, compare_seeds, token_sums
 from hf_langimb.measures.attribution.orders import FEWEST
@@ -246,4 +246,4 @@ def _kind(store: Path) -> str | None:
     manifest = read_json(first / MANIFEST, f"remove {store} and run the recipe again")
     entries = manifest if isinstance(manifest, dict) else {}
     rows = AUTO if first != store else f"{entries.get('examples')}-rows"
-    return rows if entries.get("method", METHODS[0]) == METHODS[0] else f"{rows}-{entries['method']}"
+    return rows if entries.get("method", OWEN_ORDERS) == OWEN_ORDERS else f"{rows}-{entries['method']}"
