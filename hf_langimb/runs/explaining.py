@@ -18,11 +18,10 @@ from hf_langimb.counts.columns import encode_columns
 from hf_langimb.data.flags import AUTO
 from hf_langimb.files import read_json
 from hf_langimb.measures.attribution import OWEN_ORDERS, SETS
-from hf_langimb.measures.attribution.attribute import attribute, check_budget
+from hf_langimb.measures.attribution.attribute import attribute, check_budget, with_names
 from hf_langimb.measures.attribution.difference import base_values, compare_seeds, token_sums
 from hf_langimb.measures.attribution.orders import FEWEST
 from hf_langimb.measures.attribution.store import BATCH, FILES, MANIFEST, AttributionStore
-from hf_langimb.models.axes import class_names, match_labels, stored_axes
 from hf_langimb.models.inputs import longest_input
 from hf_langimb.results.folder import PREDICTIONS, RunFolder
 from hf_langimb.results.schema import Attributions, ExplainedRows, Widest
@@ -124,9 +123,7 @@ def explain_rows(
         lacking = f"--rows {AUTO} needs the language of each row: give --language-column, or a number of rows."
         raise ValueError(f"{folder} {problem}." if problem else lacking)
 
-    if "label" in rows.column_names:  # by all rows: a batch may not have the labels that tell names from numbers
-        labels = match_labels(rows, class_names(model.config), stored_axes(model))
-        rows = rows.remove_columns("label").add_column("label", [None if x is None else str(x) for x in labels])
+    rows = with_names(rows, model)  # all of them: a batch may not have the labels that tell names from numbers
     if tokenizer.is_fast:  # else `attribute` refuses
         check_budget(tokenizer, rows, settings | {"max_length": longest_input(tokenizer, model)})
 

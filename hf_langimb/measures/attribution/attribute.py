@@ -6,7 +6,7 @@ import logging
 import math
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +114,7 @@ def attribute(
     given = settings | of_method | {"batch_tokens": batch_tokens, "first_example": first_example}
     if problem := next(_problems(given, model, tokenizer, pair=len(columns) == 2), None):
         raise ValueError(problem)
-    dataset = _with_names(dataset, model)
+    dataset = with_names(dataset, model)
     if method == OWEN_ORDERS:
         settings |= of_method | {"budget": None if orders else budget}
         settings["design"] = DESIGN if orders else f"{DESIGN}, {SHARE:.2f} of the budget; nodes of the tree"
@@ -156,8 +156,8 @@ def check_budget(tokenizer: Any, dataset: Dataset, settings: Mapping[str, Any], 
         return
     columns = find_text_columns(dataset, settings.get("text_columns") or ())
     encoded = (
-        encode(tokenizer, [some[column] for column in columns], max_length=settings["max_length"])
-        for some in dataset.select(numbers).iter(1000)
+        encode(tokenizer, [some[column] for column in columns], first=first, max_length=settings["max_length"])
+        for first, some in zip(count(step=1000), dataset.select(numbers).iter(1000))
     )
     for row, example in zip(numbers, chain.from_iterable(encoded), strict=True):
         if len(example) * FEWEST > budget:
@@ -173,7 +173,7 @@ def check_budget(tokenizer: Any, dataset: Dataset, settings: Mapping[str, Any], 
         )
 
 
-def _with_names(dataset: Dataset, model: Any) -> Dataset:
+def with_names(dataset: Dataset, model: Any) -> Dataset:
     """Rows with the names of languages, ids and labels in place of their numbers."""
     for column in {"language", "id"} & {*dataset.column_names}:
         if classes := class_label_names(dataset, column):
