@@ -13,9 +13,9 @@ from typing import Any
 from hf_langimb import __version__
 from hf_langimb.console import about, ends_in_words, hide_bars, start_program, with_dashes
 from hf_langimb.counts.weighting import WEIGHTING_SCHEMES
-from hf_langimb.data.flags import AUTO, TOLERANCE, TOLERANCE_HELP, above_zero, add_data_flags, data_spec, rows_or_auto
+from hf_langimb.data.flags import AUTO, TOLERANCE, TOLERANCE_HELP, above_zero, add_data_flags, data_spec, number_or
 from hf_langimb.measures import POOLINGS, PROTOCOLS
-from hf_langimb.measures.attribution import DTYPES, MASKINGS, METHODS
+from hf_langimb.measures.attribution import DTYPES, MASKINGS, METHODS, OWEN_ORDERS
 
 
 def audit(options: Namespace) -> None:
@@ -140,18 +140,6 @@ def _run_folder(name: str) -> Path:
     return download(name)
 
 
-def _number_or(word: str) -> Callable[[str], int | None]:
-    """The type of a flag that is a number or one word, which becomes None."""
-
-    def parse(text: str) -> int | None:
-        """The number, or None for the word."""
-        if text != word and not text.removeprefix("-").isdecimal():
-            raise ArgumentTypeError(f"expected a number or {word}, got {text!r}")
-        return None if text == word else int(text)
-
-    return parse
-
-
 def _picture(text: str) -> str:
     """The path of a figure, checked before any work."""
     path = Path(text)
@@ -189,7 +177,7 @@ def _parser() -> ArgumentParser:
     add_data_flags(command)
     flag("--rows", type=int, default=1000, help="use the first N rows of each language; 0: all (default: %(default)s)")
     flag("--pooling", choices=POOLINGS, help="default: cls (--protocol code: pooler for BERT)")
-    flag("--layer", type=_number_or("all"), default=-1, help="0: embeddings, -1: last layer (default), or all")
+    flag("--layer", type=number_or("all"), default=-1, help="0: embeddings, -1: last layer (default), or all")
     protocols = "text: as in the paper (default); code: as in its code (C = 1e-4, pooler for BERT, first text only)"
     flag("--protocol", choices=PROTOCOLS, default="text", help=protocols)
     flag("--figure", type=_picture, metavar="FILE", help="draw accuracy by layer (.svg, .png or .pdf)")
@@ -201,15 +189,15 @@ def _parser() -> ArgumentParser:
     add_data_flags(command)
     flag("--output-dir", required=True, metavar="DIR", help="output folder; a rerun continues it")
     number = "use the first N rows of each language; 0: all (default); auto: batches of rows until sums are precise"
-    flag("--rows", type=rows_or_auto, default=0, metavar="N|auto", help=number)
+    flag("--rows", type=number_or(AUTO, AUTO), default=0, metavar="N|auto", help=number)
     flag("--tolerance", type=above_zero, metavar="X", help=f"{TOLERANCE_HELP}; default: {TOLERANCE}")
     methods = "default: %(default)s (Owen values without bias); owen: as shap for texts; shapley: Shapley values"
-    flag("--method", choices=METHODS, default=METHODS[0], help=methods)
+    flag("--method", choices=METHODS, default=OWEN_ORDERS, help=methods)
     orders = "orders of the tokens, a power of two, at least 4; replaces --budget (default: 4 to 64, by the budget)"
     flag("--orders", type=int, metavar="N", help=orders)
     flag("--masking", choices=MASKINGS, default="ids", help="default: %(default)s; string: as shap masks texts")
     budget = "forward passes (owen, shapley: evaluations) per example, or full (default: %(default)s)"
-    flag("--budget", type=_number_or("full"), default=500, help=budget)
+    flag("--budget", type=number_or("full"), default=500, help=budget)
     flag("--dtype", choices=DTYPES, default="float32", help="default: %(default)s")
 
     command = add(compare, "how imbalance changes what tokens contribute, with a control")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -51,11 +52,16 @@ def data_spec(options: Namespace) -> DataSpec:
     return DataSpec(*(getattr(options, name) for name in names))
 
 
-def rows_or_auto(text: str) -> int | str:
-    """The type of a flag that is a number of rows, or `AUTO`."""
-    if text != AUTO and not text.removeprefix("-").isdecimal():
-        raise ArgumentTypeError(f"expected a number or {AUTO}, got {text!r}")
-    return text if text == AUTO else int(text)
+def number_or(word: str, meaning: str | None = None) -> Callable[[str], int | str | None]:
+    """The type of a flag that is a number or one word, which becomes `meaning`."""
+
+    def parse(text: str) -> int | str | None:
+        """The number, or the meaning of the word."""
+        if text != word and not text.removeprefix("-").isdecimal():
+            raise ArgumentTypeError(f"expected a number or {word}, got {text!r}")
+        return meaning if text == word else int(text)
+
+    return parse
 
 
 def above_zero(text: str) -> float:

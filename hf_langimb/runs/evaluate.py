@@ -22,7 +22,7 @@ from huggingface_hub import HfApi, constants
 from hf_langimb.console import RESUMES, about, ends_in_words, on_main, start_program, with_dashes
 from hf_langimb.counts.columns import require_columns
 from hf_langimb.counts.distribution import JointDistribution
-from hf_langimb.data.flags import AUTO, TOLERANCE, TOLERANCE_HELP, above_zero, add_data_flags, data_spec, rows_or_auto
+from hf_langimb.data.flags import AUTO, TOLERANCE, TOLERANCE_HELP, above_zero, add_data_flags, data_spec, number_or
 from hf_langimb.data.rows import find_text_columns
 from hf_langimb.data.spec import DataSpec
 from hf_langimb.files import MODEL, check_model, is_done, read_json, read_record, record, sha256
@@ -76,7 +76,7 @@ def _parse(argv: Sequence[str] | None) -> Namespace:
     flag("--output-dir", metavar="DIR", help="default: runs/evaluate-MODEL")
     flag("--rows", type=int, default=0, help="use the first N rows of each language; 0: all (default)")
     explained = "rows whose tokens are attributed; 0: none, -1: all, auto: as many as needed (default: %(default)s)"
-    flag("--explain-rows", type=rows_or_auto, default=60, metavar="N|auto", help=explained)
+    flag("--explain-rows", type=number_or(AUTO, AUTO), default=60, metavar="N|auto", help=explained)
     text = f"{TOLERANCE_HELP}; default: {TOLERANCE}"
     flag("--explain-tolerance", type=above_zero, metavar="X", help=text)
     flag("--batch-size", type=int, default=32, help="rows per device in a forward pass (default: %(default)s)")

@@ -17,12 +17,11 @@ from hf_langimb.console import on_main
 from hf_langimb.counts.columns import encode_columns
 from hf_langimb.data.flags import AUTO
 from hf_langimb.files import read_json
-from hf_langimb.measures.attribution import METHODS, SETS
-from hf_langimb.measures.attribution.attribute import attribute, check_budget
+from hf_langimb.measures.attribution import OWEN_ORDERS, SETS
+from hf_langimb.measures.attribution.attribute import attribute, check_budget, with_names
 from hf_langimb.measures.attribution.difference import base_values, compare_seeds, token_sums
 from hf_langimb.measures.attribution.orders import FEWEST
 from hf_langimb.measures.attribution.store import BATCH, FILES, MANIFEST, AttributionStore
-from hf_langimb.models.axes import class_names, match_labels, stored_axes
 from hf_langimb.models.inputs import longest_input
 from hf_langimb.results.folder import PREDICTIONS, RunFolder
 from hf_langimb.results.schema import Attributions, ExplainedRows, Widest
@@ -124,9 +123,7 @@ def explain_rows(
         lacking = f"--rows {AUTO} needs the language of each row: give --language-column, or a number of rows."
         raise ValueError(f"{folder} {problem}." if problem else lacking)
 
-    if "label" in rows.column_names:  # by all rows: a batch may not have the labels that tell names from numbers
-        labels = match_labels(rows, class_names(model.config), stored_axes(model))
-        rows = rows.remove_columns("label").add_column("label", [None if x is None else str(x) for x in labels])
+    rows = with_names(rows, model)  # all of them: a batch may not have the labels that tell names from numbers
     if tokenizer.is_fast:  # else `attribute` refuses
         check_budget(tokenizer, rows, settings | {"max_length": longest_input(tokenizer, model)})
 
@@ -246,4 +243,4 @@ def _kind(store: Path) -> str | None:
     manifest = read_json(first / MANIFEST, f"remove {store} and run the recipe again")
     entries = manifest if isinstance(manifest, dict) else {}
     rows = AUTO if first != store else f"{entries.get('examples')}-rows"
-    return rows if entries.get("method", METHODS[0]) == METHODS[0] else f"{rows}-{entries['method']}"
+    return rows if entries.get("method", OWEN_ORDERS) == OWEN_ORDERS else f"{rows}-{entries['method']}"

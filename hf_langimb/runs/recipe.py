@@ -18,7 +18,7 @@ from transformers import HfArgumentParser
 from transformers.hf_argparser import HfArg, string_to_bool
 
 from hf_langimb.console import one_line
-from hf_langimb.data.flags import TOLERANCE, TOLERANCE_HELP, rows_or_auto
+from hf_langimb.data.flags import AUTO, TOLERANCE, TOLERANCE_HELP, number_or
 from hf_langimb.results.folder import OWN_FOLDERS
 from hf_langimb.training.arguments import LangImbTrainingArguments
 
@@ -129,7 +129,7 @@ def parse_recipe(name: str, folder: Path, argv: Sequence[str] | None = None) -> 
         allow_abbrev=False,
         usage=f"{program} [--config STEM|FILE.yaml] [--option value ...] (--help lists the options)",
     )
-    next(action for action in parser._actions if action.dest == "explain_rows").type = rows_or_auto
+    next(action for action in parser._actions if action.dest == "explain_rows").type = number_or(AUTO, AUTO)
     parser.add_argument("--config", default="mini", help=f"Name of a YAML file under {folder}, or a path.")
     path = _find(parser.parse_known_args(argv)[0].config, folder, Path())
     origins: dict[str, str] = {}

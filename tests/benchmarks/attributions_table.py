@@ -25,7 +25,7 @@ from hf_langimb import attribute
 from hf_langimb.measures.attribution.difference import _forms, _Sums
 from hf_langimb.measures.attribution.regression import Population
 from hf_langimb.measures.attribution.store import stack
-from hf_langimb.measures.intervals import jackknife_interval, student
+from hf_langimb.measures.intervals import student
 from hf_langimb.results.folder import RunFolder
 from hf_langimb.results.schema import FORMS
 from hf_langimb.runs.explaining import BATCH_ROWS, batches
@@ -106,13 +106,9 @@ class Kept(_Sums):
             choices = [choices[0]._replace(reference=5, selection=5, known=((0, 5),))]
         found = self._by_regression(choices, self.population) if regression else self._by_means(choices)
         mean = found.by_choice.mean(axis=0)
-        half = np.zeros_like(mean) if found.intervals is None else np.diff(found.intervals, axis=0)[0] / 2
-        over_seeds = np.zeros_like(mean)
-        if len(seeds) > 3:
-            left = [[i for i, of in enumerate(choices) if seed not in {p % 5 for p in of.places()}] for seed in seeds]
-            without = np.stack([found.by_choice[fewer].mean(axis=0) for fewer in left])
-            over_seeds = np.diff(jackknife_interval(mean, without), axis=0)[0] / 2
-        return [of[0, ..., :3].ravel() for of in (mean, half, over_seeds)]
+        bounds = found.intervals, found.over_seeds(choices, [*seeds] * 2)
+        halves = [np.zeros_like(mean) if of is None else np.diff(of, axis=0)[0] / 2 for of in bounds]
+        return [of[0, ..., :3].ravel() for of in (mean, *halves)]
 
 
 def draw(cells, rng):

@@ -2,7 +2,8 @@
 
 from typing import Literal
 
-METHODS, MASKINGS = ("owen_orders", "owen", "shapley"), ("ids", "string")
+OWEN_ORDERS = "owen_orders"  # the default method
+METHODS, MASKINGS = (OWEN_ORDERS, "owen", "shapley"), ("ids", "string")
 DTYPES, BUDGET_UNITS = ("float32", "float64", "bfloat16"), ("evaluations", "forwards")
 TokenSet = Literal["positive", "neutral", "negative"]
 SETS: tuple[TokenSet, ...] = ("positive", "neutral", "negative")  # tokens, by the sign of what they add

@@ -6,6 +6,7 @@ import logging
 import math
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from datasets import Dataset
 from hf_langimb.console import bar
 from hf_langimb.counts.columns import class_label_names
 from hf_langimb.data.rows import find_text_columns
-from hf_langimb.measures.attribution import BUDGET_UNITS, DTYPES, MASKINGS, METHODS
+from hf_langimb.measures.attribution import BUDGET_UNITS, DTYPES, MASKINGS, METHODS, OWEN_ORDERS
 from hf_langimb.measures.attribution.engine import Forward, explain, id_masker, string_masker
 from hf_langimb.measures.attribution.examples import Attribution, Example, encode
 from hf_langimb.measures.attribution.fingerprints import KNOWN, hash_model, hash_tokenizer, measure_rows
@@ -46,7 +47,7 @@ def attribute(
     dataset: Any,
     *,
     out: str | Path,
-    method: str = "owen_orders",
+    method: str = OWEN_ORDERS,
     masking: str = "ids",
     orders: int | None = None,
     halves: int = 2,
@@ -106,40 +107,30 @@ def attribute(
         raise ValueError(f"Expected a datasets.Dataset with rows to explain, got {kind}: {advice}.")
     dataset = dataset.with_format(None)
     columns = find_text_columns(dataset, [text_columns] if isinstance(text_columns, str) else text_columns)
-    by_orders = method == "owen_orders"
-    unit = budget_unit or ("forwards" if by_orders else "evaluations")
+    unit = budget_unit or ("forwards" if method == OWEN_ORDERS else "evaluations")
     settings: dict[str, Any] = {"method": method, "masking": masking, "budget": budget, "budget_unit": unit}
     settings |= {"dtype": dtype, "seed": seed, "shard_size": shard_size, "max_length": max_length}
-    mask_id: Any = mask_id_of(tokenizer)
-    given = settings | {"batch_tokens": batch_tokens, "orders": orders, "halves": halves}
-    given["first_example"] = first_example
-    if problem := next(_problems(given, mask_id, model, tokenizer, pair=len(columns) == 2), None):
+    of_method = {"orders": orders, "halves": halves}
+    given = settings | of_method | {"batch_tokens": batch_tokens, "first_example": first_example}
+    if problem := next(_problems(given, model, tokenizer, pair=len(columns) == 2), None):
         raise ValueError(problem)
-    for column in {"language", "id"} & {*dataset.column_names}:
-        if classes := class_label_names(dataset, column):
-            named = [None if value is None else classes[value] for value in dataset[column]]
-            dataset = dataset.remove_columns(column).add_column(column, named)
-    names = class_names(model.config)
-    if "label" in dataset.column_names:
-        labels = match_labels(dataset, names, stored_axes(model))
-        dataset = dataset.remove_columns("label").add_column("label", labels)
-    if by_orders:
-        settings |= {"orders": orders, "halves": halves, "budget": None if orders else budget}
+    dataset = with_names(dataset, model)
+    if method == OWEN_ORDERS:
+        settings |= of_method | {"budget": None if orders else budget}
         settings["design"] = DESIGN if orders else f"{DESIGN}, {SHARE:.2f} of the budget; nodes of the tree"
     if first_example:
         settings["first_example"] = first_example
-    if max_length is None:
-        settings["max_length"] = longest_input(tokenizer, model)
+    settings["max_length"] = max_length or longest_input(tokenizer, model)
     lengths, data_hash, truncated = measure_rows(tokenizer, dataset, columns, settings["max_length"])
-    if budget and max(lengths) * FEWEST > budget:
-        check_budget(tokenizer, dataset, settings | {"text_columns": columns})
+    if budget and (long := [row for row, length in enumerate(lengths) if length * FEWEST > budget]):
+        check_budget(tokenizer, dataset, settings | {"text_columns": columns}, long)
     order = np.argsort(-np.array(lengths), kind="stable")  # neighbors of one length, the longest first
     shards = [np.sort(order[i : i + shard_size]) for i in range(0, len(order), shard_size)]
     manifest = settings | {
         "schema_version": SCHEMA_VERSION,
-        "labels": names,
+        "labels": class_names(model.config),
         "text_columns": columns,
-        "mask_token": tokenizer.convert_ids_to_tokens(mask_id),
+        "mask_token": tokenizer.convert_ids_to_tokens(mask_id_of(tokenizer)),
         "mask_token_is_substitute": tokenizer.mask_token_id is None,
         "model": hash_model(model),
         "tokenizer": hash_tokenizer(tokenizer),
@@ -148,45 +139,31 @@ def attribute(
         "truncated_texts": truncated,
         "shards": len(shards),
     }
-    forward = Forward(model, dtype, batch_tokens)
-    with working(Path(out)):
-        mine = start_store(Path(out), manifest)
-        if PartialState().is_main_process:
-            _warn(manifest, dtype)
-        modes = {module: module.training for module in model.modules()}
-        forward.model.eval()  # the model, or its copy
-        try:
-            progress = bar(description="Explaining", total=sum(len(shards[i]) for i in mine), unit="row")
-            with progress, reading_whole_rows(forward.model):
-                for i in mine:
-                    found = _explained(dataset, shards[i], tokenizer, mask_id, manifest, forward, progress)
-                    write_shard(Path(out), i, *found)
-        finally:
-            for module, training in modes.items():
-                module.training = training
-        finish_store(Path(out), manifest)
+    _write(Path(out), manifest, shards, dataset, model, tokenizer, Forward(model, dtype, batch_tokens))
     return AttributionStore(out)
 
 
-def check_budget(tokenizer: Any, dataset: Dataset, settings: Mapping[str, Any]) -> None:
+def check_budget(tokenizer: Any, dataset: Dataset, settings: Mapping[str, Any], rows: Sequence[int] = ()) -> None:
     """Refuse a budget that is too small for the fewest orders of a text, before anything is computed.
 
     Args:
         tokenizer, dataset: as of `attribute`.
         settings: of `attribute`; its defaults where they lack one.
+        rows: numbers of those that may be too long; empty: all.
     """
-    budget, worst, row = settings.get("budget", 500), (0, 0, 0), -1
-    if settings.get("method", METHODS[0]) != METHODS[0] or settings.get("orders") or not budget:
+    budget, worst, numbers = settings.get("budget", 500), (0, 0, 0), rows or range(len(dataset))
+    if settings.get("method", OWEN_ORDERS) != OWEN_ORDERS or settings.get("orders") or not budget:
         return
     columns = find_text_columns(dataset, settings.get("text_columns") or ())
-    for rows in dataset.iter(1000):
-        texts = [rows[column] for column in columns]
-        for example in encode(tokenizer, texts, max_length=settings["max_length"]):
-            row += 1
-            if len(example) * FEWEST > budget:
-                draws = (settings.get("seed", 0), zlib.crc32(example.ids.tobytes()))
-                needed = fewest_passes(example.tree(), settings.get("halves", 2), example.content, draws)
-                worst = max(worst, (needed, example.content.bit_count(), row))
+    encoded = (
+        encode(tokenizer, [some[column] for column in columns], first=first, max_length=settings["max_length"])
+        for first, some in zip(count(step=1000), dataset.select(numbers).iter(1000))
+    )
+    for row, example in zip(numbers, chain.from_iterable(encoded), strict=True):
+        if len(example) * FEWEST > budget:
+            draws = (settings.get("seed", 0), zlib.crc32(example.ids.tobytes()))
+            needed = fewest_passes(example.tree(), settings.get("halves", 2), example.content, draws)
+            worst = max(worst, (needed, example.content.bit_count(), row))
     if worst[0] > budget:
         needed, tokens, row = worst
         raise ValueError(
@@ -196,18 +173,52 @@ def check_budget(tokenizer: Any, dataset: Dataset, settings: Mapping[str, Any]) 
         )
 
 
-def _warn(manifest: dict[str, Any], dtype: str) -> None:
+def with_names(dataset: Dataset, model: Any) -> Dataset:
+    """Rows with the names of languages, ids and labels in place of their numbers."""
+    for column in {"language", "id"} & {*dataset.column_names}:
+        if classes := class_label_names(dataset, column):
+            named = [None if value is None else classes[value] for value in dataset[column]]
+            dataset = dataset.remove_columns(column).add_column(column, named)
+    if "label" in dataset.column_names:
+        labels = match_labels(dataset, class_names(model.config), stored_axes(model))
+        dataset = dataset.remove_columns("label").add_column("label", labels)
+    return dataset
+
+
+def _write(
+    out: Path, manifest: dict[str, Any], shards: list[Any], rows: Dataset, model: Any, tokenizer: Any, forward: Forward
+) -> None:
+    """Compute and write the shards that are not there, given the rows of each; `model` stays in its modes."""
+    with working(out):
+        mine = start_store(out, manifest)
+        if PartialState().is_main_process:
+            _warn(manifest)
+        modes = {module: module.training for module in model.modules()}
+        forward.model.eval()  # the model, or its copy
+        try:
+            progress = bar(description="Explaining", total=sum(len(shards[i]) for i in mine), unit="row")
+            with progress, reading_whole_rows(forward.model):
+                for i in mine:
+                    found = _explained(rows.select(shards[i]), shards[i], tokenizer, manifest, forward, progress)
+                    write_shard(out, i, *found)
+        finally:
+            for module, training in modes.items():
+                module.training = training
+        finish_store(out, manifest)
+
+
+def _warn(manifest: dict[str, Any]) -> None:
     """Report what makes these attributions differ from others."""
     if truncated := manifest["truncated_texts"]:
         logger.warning("%s of %s texts exceed the maximum length and were truncated.", truncated, manifest["examples"])
-    if dtype == "bfloat16":
+    if manifest["dtype"] == "bfloat16":
         logger.warning("bfloat16 changes probabilities by a few thousandths: compare only with other bfloat16 runs.")
     if manifest["mask_token_is_substitute"]:
         logger.warning("This tokenizer has no mask token: %r is used instead.", manifest["mask_token"])
 
 
 def _explained(
-    dataset: Dataset, rows: Any, tokenizer: Any, mask_id: int, settings: dict[str, Any], forward: Forward, progress: Any
+    chosen: Dataset, rows: Any, tokenizer: Any, settings: dict[str, Any], forward: Forward, progress: Any
 ) -> tuple[list[Example], list[Attribution], dict[str, list[Any]]]:
     """The examples of some rows, their attributions and their columns `example`, `id`, `language` and `label`."""
 
@@ -218,18 +229,17 @@ def _explained(
             forwards = settings["budget_unit"] == "forwards"
             return owen_values(example.tree(), budget=budget, maskable=content, count_forwards=forwards, seed=seed)
         draws = (seed, zlib.crc32(example.ids.tobytes()))  # differ between texts: errors do not add up
-        if settings["method"] == "owen_orders":
+        if settings["method"] == OWEN_ORDERS:
             of_orders = {name: settings[name] for name in ("orders", "halves", "budget")}
             return owen_orders(example.tree(), maskable=content, seed=draws, **of_orders)
         players = [i for i in range(len(example)) if content >> i & 1]
         return shapley_values(players, len(example), budget=budget, seed=draws)
 
-    chosen, max_length = dataset.select(rows), settings["max_length"]
-    texts = [chosen[column][:] for column in settings["text_columns"]]
+    mask_id: Any = mask_id_of(tokenizer)
+    texts, max_length = [chosen[column][:] for column in settings["text_columns"]], settings["max_length"]
     examples = encode(tokenizer, texts, max_length=max_length)
     ordered = sorted(examples, key=len, reverse=True)
-    by_ids = settings["masking"] == "ids"
-    mask = id_masker(mask_id) if by_ids else string_masker(tokenizer, texts[0], max_length)
+    mask = id_masker(mask_id) if settings["masking"] == "ids" else string_masker(tokenizer, texts[0], max_length)
     found: dict[int, Attribution] = {}
     for example, result in explain(ordered, map(method, ordered), mask, forward):
         found[example.index] = result
@@ -241,9 +251,7 @@ def _explained(
     return examples, [found[i] for i in range(len(examples))], known
 
 
-def _problems(
-    settings: dict[str, Any], mask_id: int | None, model: Any, tokenizer: Any, *, pair: bool
-) -> Iterator[str]:
+def _problems(settings: dict[str, Any], model: Any, tokenizer: Any, *, pair: bool) -> Iterator[str]:
     """What is wrong with the settings, the model or its tokenizer, as messages."""
     if not tokenizer.is_fast:
         kind = type(tokenizer).__name__
@@ -253,10 +261,10 @@ def _problems(
         if settings[name] not in known:
             yield f"Unknown {name} {settings[name]!r}: choose one of {', '.join(known)}."
     method, orders = settings["method"], settings["orders"]
-    if method != "owen" and settings["budget_unit"] != ("forwards" if method == "owen_orders" else "evaluations"):
+    if method != "owen" and settings["budget_unit"] != ("forwards" if method == OWEN_ORDERS else "evaluations"):
         yield f"budget_unit={settings['budget_unit']!r} is not for method={method!r}: leave it out."
-    if orders is not None and method != "owen_orders":
-        yield f"orders are for method='owen_orders' only, got method={method!r}: leave them out."
+    if orders is not None and method != OWEN_ORDERS:
+        yield f"orders are for method={OWEN_ORDERS!r} only, got method={method!r}: leave them out."
     elif orders is not None and not (type(orders) is int and 4 <= orders <= MOST and orders.bit_count() == 1):
         yield f"orders must be a power of two from 4 up (at most {MOST}), or None, got {orders!r}."
     if type(settings["halves"]) is not int or settings["halves"] not in (1, 2):
@@ -276,7 +284,7 @@ def _problems(
         value = settings[name]
         if not (type(value) is int and low <= value <= high) and not (value is None and "None" in words):
             yield f"{name} must be {words}, got {value!r}."
-    if mask_id is None:
+    if mask_id_of(tokenizer) is None:
         yield "This tokenizer has no mask token, and no token for '...' either: set tokenizer.mask_token."
     config = model.config
     names, regression = class_names(config), config.problem_type == "regression"

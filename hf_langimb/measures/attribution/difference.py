@@ -209,6 +209,14 @@ class _Estimates(NamedTuple):
     ratios: Floats | None = None  # [thresholds, L, C, 3]: variance of the regression over that of the plain mean
     regressed: Any = None  # bool[L]
 
+    def over_seeds(self, choices: Sequence[Choice], seeds: Sequence[Any]) -> Floats | None:
+        """[2, thresholds, L, C, 5], intervals given the seeds of the stores: four or more, each in both setups."""
+        if len(different := {*seeds}) < 4 or any(seeds.count(seed) != 2 for seed in different):
+            return None
+        used = [{seeds[place] for place in one.places()} for one in choices]
+        left_out = [self.by_choice[[seed not in seen for seen in used]].mean(axis=0) for seed in different]
+        return jackknife_interval(self.by_choice.mean(axis=0), np.stack(left_out))
+
 
 class _Sums:
     """Sums of S over the tokens that a store selects, for all examples, classes and thresholds of several stores."""
@@ -275,25 +283,19 @@ class _Sums:
     def compare(self, choices: Sequence[Choice], seeds: Sequence[Any] = ()) -> list[dict[str, Any]]:
         """Entries with intervals; `seeds` are those of the stores, of which four give an interval over seeds."""
         found = self._by_means(choices) if self.population is None else self._by_regression(choices, self.population)
-        means, left_out = found.by_choice.mean(axis=0), None
-        if len(different := {*seeds}) > 3 and all(seeds.count(seed) == 2 for seed in different):  # in both setups
-            used = [{seeds[place] for place in one.places()} for one in choices]
-            left = [[i for i, seen in enumerate(used) if seed not in seen] for seed in different]
-            left_out = jackknife_interval(means, np.stack([found.by_choice[fewer].mean(axis=0) for fewer in left]))
+        means, over_seeds = found.by_choice.mean(axis=0), found.over_seeds(choices, seeds)
         selections = sorted({one.selection for one in choices})
         entries = []
         for (i, threshold), (k, language) in product(enumerate(self.thresholds), enumerate(self.names)):
             inside, rows = self.languages[self.examples] == k, int((self.languages == k).sum())
             halves = [self._sets(one, threshold)[:, :, inside].mean(axis=(0, 2)) for one in selections]
             shares = np.mean(halves, axis=0)
+            over_rows = found.intervals if rows > 1 else None  # of one row nothing is known
             for j, label in enumerate(self.stores[0].labels):
                 place = i, k, j
                 entry = {"threshold": threshold, "language": language, "label": label} | _named(PARTS, means[place])
-                for name, bounds in (("intervals", found.intervals), ("seed_intervals", left_out)):
-                    if bounds is not None and (rows > 1 or name != "intervals"):  # of one row nothing is known
-                        entry[name] = _named(PARTS, bounds[:, *place].T)
-                    else:
-                        entry[name] = None
+                for name, bounds in (("intervals", over_rows), ("seed_intervals", over_seeds)):
+                    entry[name] = None if bounds is None else _named(PARTS, bounds[:, *place].T)
                 entry |= {"token_shares": _named(SETS, shares[:, j]), "examples": rows}
                 if found.ratios is not None and self.population and self.population.ends is not None:
                     regressed = found.regressed[k]

@@ -81,15 +81,8 @@ def owen_orders(
         ValueError: the budget is too small for the smallest of `ORDERS`.
     """
     content = _content_tree(tree, maskable)
-    everything = _coalitions_of_all(content)
     limit = np.inf if budget is None or orders else budget
-    number, before, needed = 0, None, 0
-    if orders or everything > limit:
-        number, before, needed = _drawn(content, orders, halves, limit, seed)
-        if everything <= needed or not content.inner:
-            number, before = 0, None
-    if before is None:
-        before = _coalitions_before(content)
+    number, before, needed = _taken(content, orders, halves, limit, seed)
     members = content.members
     asked = dict.fromkeys([0, members[-1]])
     for token, coalitions in before.items():
@@ -115,8 +108,7 @@ def owen_orders(
 
 def fewest_passes(tree: Floats, halves: int, maskable: int, seed: int | Sequence[int]) -> int:
     """The smallest budget of forward passes that `owen_orders` takes, with the same arguments."""
-    content = _content_tree(tree, maskable)
-    return min(_coalitions_of_all(content), _drawn(content, FEWEST, halves, np.inf, seed)[2])
+    return _taken(_content_tree(tree, maskable), FEWEST, halves, np.inf, seed)[2]
 
 
 def _content_tree(tree: Floats, maskable: int) -> _Tree:
@@ -144,26 +136,25 @@ def _content_tree(tree: Floats, maskable: int) -> _Tree:
     return _Tree(inner, {one.node: (one.left, one.right) for one in inner}, members, root)
 
 
-def _coalitions_of_all(content: _Tree) -> int:
-    """How many coalitions all orders have, which are all different."""
-    return 2 + sum(2 << one.depth for one in content.inner)
-
-
-def _drawn(
+def _taken(
     content: _Tree, orders: int | None, halves: int, limit: float, seed: Any
 ) -> tuple[int, dict[int, list[int]], int]:
-    """The number of orders, the coalitions before each token, and how many different ones there are.
+    """The number of orders (0: all), the coalitions before each token, and how many different ones there are.
 
     The number of coalitions depends on the columns of the array and not on the coins. The coins alone make each order a
     uniform draw, so choosing the number of orders by the number of coalitions causes no bias.
     """
-    for number in (orders,) if orders else ORDERS:
+    everything = len({0, content.members[-1]}) + sum(2 << one.depth for one in content.inner)  # of all orders
+    for number in (orders,) if orders else ORDERS if everything > limit else ():
         rng = np.random.default_rng(seed)
         first = np.concatenate([_design(content.inner, number // halves, rng) for _ in range(halves)], axis=1)
         before = _coalitions_before(content, first)
         needed = len({content.members[-1]}.union(*before.values()))
-        if needed <= SHARE * limit or (number == ORDERS[-1] and needed <= limit):
+        fits = needed <= SHARE * limit or (number == ORDERS[-1] and needed <= limit)
+        if fits and needed < everything and content.inner:
             return number, before, needed
+    if everything <= limit:
+        return 0, _coalitions_before(content), everything
     raise ValueError(
         f"A text of {len(before)} tokens needs {needed} forward passes for the minimum of {number} orders, but the "
         f"budget is {limit}: raise the budget to {needed}, or shorten the texts (max_length)."

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from hf_langimb import files
 from hf_langimb.console import on_main
 from hf_langimb.files import read_json, replacing, write_json
+from hf_langimb.measures.attribution import OWEN_ORDERS
 from hf_langimb.measures.attribution.examples import Attribution, Example
 
 MANIFEST = "manifest.json"
@@ -87,7 +88,7 @@ class AttributionStore:
             method = self.manifest["method"]
             raise ValueError(
                 f"Attributions in {self.folder} have no halves (method {method!r}): explain the rows again with "
-                "method='owen_orders' and halves=2."
+                f"method={OWEN_ORDERS!r} and halves=2."
             )
         difference = stack(self.tokens["half_difference"])
         return stack(self.tokens["S"]) + np.stack([difference, -difference])
@@ -255,7 +256,7 @@ def finish_store(folder: Path, manifest: dict[str, Any]) -> None:
     if PartialState().is_main_process:
         shards = [_shard(folder, kind, i).name for i in range(manifest["shards"]) for kind in COLUMNS]
         complete = manifest | {FILES: files.checksums(folder, shards)}
-        if manifest["method"] == "owen_orders":
+        if manifest["method"] == OWEN_ORDERS:
             taken = [pq.read_table(_shard(folder, "examples", i))["orders"] for i in range(manifest["shards"])]
             complete[EXACT] = float(np.mean(pa.chunked_array(taken).to_numpy() == 0))
         if _read_manifest(folder) != complete:
