@@ -64,15 +64,15 @@ def null_tables(
 
 def language_tests(
     languages: Ints, labels: Ints, predictions: Ints, groups: Ints | None, shape: tuple[int, int]
-) -> tuple[Floats, Floats]:
+) -> tuple[Floats, Floats, Floats]:
     """For each language: how far its predictions are from those of all languages for the same labels, and the p-value.
 
     The generalized Cochran-Mantel-Haenszel statistic of the language against the others, over the strata of the null;
     chi^2 with C - 1 degrees of freedom.
 
     Returns:
-        The differences [L, C], observed less expected number of rows predicted as each label; and p [L], NaN where the
-        language has no rows or could not differ.
+        The differences [L, C], observed less expected number of rows predicted as each label; the expectation of their
+        sum of squares by chance [L]; and p [L], NaN where the language has no rows or could not differ.
     """
     from scipy.special import chdtrc
 
@@ -82,18 +82,19 @@ def language_tests(
     predicted = np.zeros((len(sizes), classes))
     np.add.at(predicted, (of, predictions), 1)
     shares = predicted / sizes[:, None]
-    differences, p = np.zeros((count, classes)), np.full(count, np.nan)
+    differences, squares, p = np.zeros((count, classes)), np.zeros(count), np.full(count, np.nan)
     for i in range(count):
         here = languages == i
         own = np.bincount(of[here], minlength=len(sizes)).astype(np.float64)
         differences[i] = np.bincount(predictions[here], minlength=classes) - own @ shares
         spread = own * (sizes - own) / np.maximum(sizes - 1, 1)
         covariance = np.diag(spread @ shares) - (spread[:, None] * shares).T @ shares
+        squares[i] = np.trace(covariance)
         rank = np.linalg.matrix_rank(covariance, hermitian=True)
         if rank:
             statistic = differences[i] @ np.linalg.pinv(covariance, hermitian=True) @ differences[i]
             p[i] = chdtrc(rank, max(statistic, 0))
-    return differences, p
+    return differences, squares, p
 
 
 def holm(p: Floats) -> Floats:

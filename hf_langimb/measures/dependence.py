@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from hf_langimb.measures.chance import Ints, null_tables, permutation_p, permutations
+from hf_langimb.measures.chance import Ints, holm, language_tests, null_tables, permutation_p, permutations
 from hf_langimb.measures.intervals import (
     Floats,
     basic_interval,
@@ -52,7 +52,8 @@ def target_measures(
         seed: of both.
 
     Returns:
-        For each target: `accuracy`, `macro_f1`; `dependence_bits`, MI(prediction; language), with its chance level
+        For each target: `accuracy`, `macro_f1`; `majority_accuracy`, of always predicting the most
+        frequent label; `dependence_bits`, MI(prediction; language), with its chance level
         (mean and 97.5 % quantile); `reliance`, `skew_transfer`; `skew_alignment`, the correlation of predicted shares
         with the plan's, and `skew_permutation_p`, of the alignment if the plan's languages are permuted (None for fewer
         than two languages); `effective_sample_size_ratio`; and 95 % bootstrap intervals over rows or groups. That of
@@ -74,6 +75,35 @@ def target_measures(
     return {
         target: _measures(rows, shares, target, np.concatenate(chance[target]), resampled, seed) for target in TARGETS
     }
+
+
+def language_shifts(
+    languages: Any, labels: Any, predictions: Any, *, plan: Any = None, groups: Any = None
+) -> dict[str, dict[str, Any]]:
+    """How far the predictions of each language are from those that all languages get for the same labels, JSON-ready.
+
+    The arguments are those of `target_measures`.
+
+    Returns:
+        For each language with rows: `expected`, the number of rows of each predicted label if the language did not
+        matter; `total_variation` of the predicted from the expected shares, shrunk by what chance explains, so that
+        small languages do not come first; and `p` (None if the predictions could not differ), adjusted by Holm's
+        method over languages.
+    """
+    rows = encode_rows(languages, labels, predictions, groups, plan)
+    columns = rows.languages, rows.labels, rows.predictions, rows.groups
+    differences, squares, p = language_tests(*columns, rows.cells.shape[:2])
+    predicted, adjusted = rows.cells.sum(axis=1), holm(p)
+    found = {}
+    for i in np.flatnonzero(predicted.any(axis=1)):
+        size = float((differences[i] ** 2).sum())
+        real = np.sqrt(max(1 - squares[i] / size, 0)) if size > 0 else 0.0
+        found[rows.axes[0][i]] = {
+            "expected": (predicted[i] - differences[i]).tolist(),
+            "total_variation": float(real * np.abs(differences[i]).sum() / (2 * predicted[i].sum())),
+            "p": None if np.isnan(adjusted[i]) else float(adjusted[i]),
+        }
+    return found
 
 
 class Sampled(NamedTuple):
@@ -122,6 +152,7 @@ def _measures(
         "dependence_bits": information_interval(float(_dependence(cells, target)), bits).tolist(),
     }
     measures = {key: correctness(counted, rows.axes[0])[key] for key in ("accuracy", "macro_f1")} | {
+        "majority_accuracy": float(counted.sum(axis=(0, 2)).max() / counted.sum()),
         "dependence_bits": float(information(counted.sum(axis=1))),
         "dependence_chance_bits": float(chance.mean()),
         "dependence_chance_high_bits": float(np.quantile(chance, 0.975)),

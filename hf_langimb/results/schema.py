@@ -77,6 +77,39 @@ class TestMetrics(TypedDict):
     calibration: Filled[dict[str, Calibration]] | None
 
 
+class TargetIntervals(TypedDict):
+    """95 % bootstrap intervals over examples, [low, high] each."""
+
+    accuracy: Filled[list[float]]
+    dependence_bits: Filled[list[float]]
+    skew_transfer: NotRequired[list[float]]
+
+
+class TargetMetrics(TypedDict):
+    """Measures on test rows weighted to a target joint of language and label, as `target_measures` documents them."""
+
+    accuracy: float
+    macro_f1: float
+    majority_accuracy: float
+    dependence_bits: float
+    dependence_chance_bits: float
+    dependence_chance_high_bits: float
+    reliance: float | None
+    skew_transfer: float | None
+    skew_alignment: float | None
+    skew_permutation_p: float | None
+    effective_sample_size_ratio: float
+    intervals: TargetIntervals
+
+
+class Shift(TypedDict):
+    """How far predictions of a language are from those of all languages, as `language_shifts` documents it."""
+
+    expected: Filled[list[float]]
+    total_variation: float
+    p: float | None
+
+
 class ProbeMetrics(TypedDict):
     """A language probe, as `ProbeResult` documents it, and its settings."""
 
@@ -114,6 +147,8 @@ class Metrics(TypedDict):
     """METRICS: all measures of one trained model."""
 
     test: TestMetrics
+    targets: NotRequired[dict[str, TargetMetrics]]  # natural, independent, uniform
+    shift: NotRequired[dict[str, Shift]]  # by language
     probe: Probes
     training: NotRequired[Training]
 
@@ -226,6 +261,35 @@ class Explained(TypedDict):
     rows: NotRequired[ExplainedRows]
 
 
+class Verdict(TypedDict):
+    """An answer with the number that it rests on, its 95 % interval and the size above which an effect is material.
+
+    `basis`: what the interval is over. `rows`: a statement about these models on new rows of this kind.
+    """
+
+    name: str
+    question: str
+    answer: Literal["yes", "no", "unclear", "not measured"]
+    value: float | None
+    low: float | None
+    high: float | None
+    delta: float | None
+    basis: Literal["rows", "seeds"]
+    setup: str
+    reference: str | None
+    detail: str
+    languages: NotRequired[list[str]]
+
+
+class Recommendation(TypedDict):
+    """The setup to ship (None: none), why, and how and on which rows it was chosen."""
+
+    setup: str | None
+    reason: str
+    rule: str
+    chosen_on: Literal["validation"]
+
+
 class Results(TypedDict):
     """results.json. `total_batch`: rows of an optimizer step over all processes; version 0.1 did not write it."""
 
@@ -244,6 +308,9 @@ class Results(TypedDict):
     comparisons: list[Comparison]
     attributions: Attributions | None
     explained: NotRequired[Explained | None]
+    notes: NotRequired[list[str]]
+    verdict: NotRequired[list[Verdict]]
+    recommendation: NotRequired[Recommendation | None]
 
 
 def write_results(folder: str | Path, results: Results) -> Path:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from hf_langimb.measures.intervals import student
 from hf_langimb.results.schema import Comparison, Interval, Metrics, Results, Setup
@@ -16,6 +16,9 @@ COMPARED = (
     "test.dependence_bits_corrected",
     "test.reliance",
     "test.skew_transfer",
+    "targets.independent.accuracy",
+    "targets.independent.dependence_bits",
+    "targets.independent.skew_transfer",
     "probe.test.accuracy",
     "probe.external.accuracy",
 )
@@ -33,7 +36,7 @@ def interval(values: Sequence[float]) -> Interval:
 
 
 def summarize(seeds: Mapping[str, Metrics]) -> dict[str, Interval]:
-    """Intervals over seeds of every scalar measure of `test` and `probe`, by dotted name, for those each seed has."""
+    """Intervals over seeds of every scalar measure, by dotted name, for those each seed has."""
     flat = [measures_of(metrics) for metrics in seeds.values()]
     return {name: interval([metrics[name] for metrics in flat]) for name in flat[0] if all(name in m for m in flat)}
 
@@ -53,8 +56,9 @@ def compare(setups: Mapping[str, Setup]) -> list[Comparison]:
 
 
 def measures_of(metrics: Metrics) -> dict[str, float]:
-    """Every scalar measure of one trained model's `test` and `probe`, by dotted name."""
-    return dict(_scalars({"test": metrics["test"], "probe": metrics["probe"]}))
+    """Every scalar measure of one trained model's `test`, `targets` and `probe`, by dotted name."""
+    parts: dict[str, Any] = {"test": metrics["test"], "targets": metrics.get("targets", {}), "probe": metrics["probe"]}
+    return dict(_scalars(parts))
 
 
 def _scalars(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
@@ -66,12 +70,40 @@ def _scalars(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, f
             yield f"{prefix}{key}", value
 
 
-def compared_pair(setups: Iterable[str]) -> tuple[str, str]:
-    """The setups whose difference is the verdict: imbalanced and balanced, else the first pair of their variants."""
-    names = set(setups)
-    suffixes = sorted(name.removeprefix("imbalanced") for name in names if name.startswith("imbalanced"))
-    suffix = next((text for text in suffixes if f"balanced{text}" in names), "")
-    return f"imbalanced{suffix}", f"balanced{suffix}"
+class Roles(NamedTuple):
+    """What the setups of a run are for."""
+
+    subject: str | None  # trained on the skewed data, without weights: does it use language as a shortcut?
+    control: str | None  # trained without a link of language and label
+    cures: tuple[str, ...]  # trained on the data of the subject, with class weights
+
+    @property
+    def pair(self) -> tuple[str, str] | None:
+        """The subject and what it is compared with."""
+        other = self.control or next(iter(self.cures), None)
+        return (self.subject, other) if self.subject and other else None
+
+
+def roles_of(setups: Mapping[str, Any]) -> Roles:
+    """What each setup is for, by its plan and settings; variants with other settings than the subject have no role.
+
+    The subject is the first setup without weights whose plan is skewed: preferably `imbalanced`, which has a control,
+    else `natural`.
+    """
+
+    def settings(name: str) -> tuple[float, int]:
+        """What the setups that are compared must share."""
+        return setups[name]["masked_entropy_weight"], setups[name]["lora_rank"]
+
+    plain = [name for name, setup in setups.items() if setup["class_weighting"] == "none"]
+    skewed = [name for name in plain if setups[name]["plan"] != "balanced"]
+    balanced = {settings(name): name for name in reversed(plain) if setups[name]["plan"] == "balanced"}
+    subject = next((name for name in skewed if settings(name) in balanced), next(iter(skewed), None))
+    if subject is None:
+        return Roles(None, None, ())
+    same = [name for name in setups if setups[name]["plan"] == setups[subject]["plan"] and name not in plain]
+    cures = tuple(name for name in same if settings(name) == settings(subject))
+    return Roles(subject, balanced.get(settings(subject)), cures)
 
 
 def represented(results: Results) -> dict[tuple[str, str], int]:

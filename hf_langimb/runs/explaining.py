@@ -25,7 +25,6 @@ from hf_langimb.measures.attribution.store import BATCH, FILES, MANIFEST, Attrib
 from hf_langimb.models.inputs import longest_input
 from hf_langimb.results.folder import PREDICTIONS, RunFolder
 from hf_langimb.results.schema import Attributions, ExplainedRows, Widest
-from hf_langimb.results.summary import compared_pair
 from hf_langimb.runs.steps import Load, MeasuredRows
 from hf_langimb.runs.subsets import TEST_SEED, sample_evenly
 
@@ -157,17 +156,22 @@ def _cells_of(rows: Dataset) -> list[list[str]]:
 
 
 def explain_models(
-    folder: RunFolder, models: Mapping[Model, Load], rows: MeasuredRows, wanted: int | str, tolerance: float
+    folder: RunFolder,
+    models: Mapping[Model, Load],
+    rows: MeasuredRows,
+    wanted: int | str,
+    tolerance: float,
+    pair: tuple[str, str] | None = None,
 ) -> tuple[dict[Model, AttributionStore], ExplainedRows | None]:
     """Attributions of all models of a run on the same test rows; what is there is not computed again.
 
     Args:
         folder: with the models and their predictions.
-        models: by setup and seed, what loads them; the intervals of `AUTO` are those of the setups that
-            `compared_pair` names, or without them those of each model.
+        models: by setup and seed, what loads them.
         rows: the test rows.
         wanted: their number, equally many for each language and label (-1: all), or `AUTO`.
         tolerance: as of `until_precise`.
+        pair: two setups, whose difference must be precise with `AUTO`; without them the sums of each model.
 
     Returns:
         The store of each model, in the main process, and with `AUTO` how many rows were used and why it stopped.
@@ -188,7 +192,8 @@ def explain_models(
     def cells(number: int) -> Cells:
         """The intervals that must be narrow."""
         stores = opened(number)
-        if found := compared(folder, stores, None, thresholds=(STOPPED,)):
+        if pair:
+            found = compared(folder, stores, pair, None, thresholds=(STOPPED,))
             return found["unbiased"] or found["result"]
         sums = (token_sums(store, predictions=folder.model(*model) / PREDICTIONS) for model, store in stores.items())
         return [cell for of_model in sums for cell in of_model]
@@ -205,13 +210,14 @@ def explain_models(
 
 
 def compared(
-    folder: RunFolder, stores: Mapping[Model, AttributionStore], used: ExplainedRows | None, **options: Any
-) -> Attributions | None:
-    """`attributions` of results.json, with the predictions of the models; None without the setups that are compared."""
-    pair = compared_pair(name for name, _ in stores)
+    folder: RunFolder,
+    stores: Mapping[Model, AttributionStore],
+    pair: tuple[str, str],
+    used: ExplainedRows | None,
+    **options: Any,
+) -> Attributions:
+    """`attributions` of results.json: the difference of a pair of setups, with the predictions of the models."""
     by_setup = {of: {seed: stores[name, seed] for name, seed in stores if name == of} for of, _ in stores}
-    if not {*pair} <= {*by_setup}:
-        return None
     roles = dict(zip(("other", "reference"), pair, strict=True))
     predictions = {
         role: {seed: folder.model(of, seed) / PREDICTIONS for seed in by_setup[of]} for role, of in roles.items()

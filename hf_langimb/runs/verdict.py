@@ -1,0 +1,225 @@
+"""The verdict of a run: is language a shortcut of its model, do class weights remove it, and which setup to ship."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hf_langimb.counts.audit import Audit, used_axes
+from hf_langimb.measures import shortcut
+from hf_langimb.measures.dependence import Sampled
+from hf_langimb.measures.intervals import information_interval
+from hf_langimb.measures.shortcut import NOT_MEASURED, Answer, Finding, of_models, of_pairs
+from hf_langimb.measures.targets import information
+from hf_langimb.results.schema import Metrics, Recommendation, Verdict
+from hf_langimb.results.summary import Roles
+
+RESAMPLES = 1000  # of the training rows
+QUESTIONS = {
+    "link": "Do labels depend on language in the training data?",
+    "dependence": "Do the predictions of {setup} depend on language, beyond what the labels explain?",
+    "follows_skew": "Do the predictions of {setup} follow the skew of the training labels?",
+    "caused_by_link": "Does the dependence fall without the link between language and label ({setup} - {reference})?",
+    "shortcut": "Is language a shortcut of {setup}?",
+    "cure": "Does {setup} lower the dependence of {reference}?",
+    "accuracy": "Does the accuracy of {setup} stay within {delta:g} of {reference}, without the link?",
+    "languages": "In which languages do the predictions of {setup} differ from those of all languages?",
+    "probe": "Is the language easier to identify from the features of {setup} than from those of {reference}?",
+    "tokens": "Do neutral tokens count more in over-represented languages ({setup} - {reference})?",
+}
+RULE = (
+    "of the setups whose dependence is below that of {subject} (paired interval below 0) and whose accuracy is not "
+    "wholly below its accuracy - {margin:g}, the one with the lowest dependence; measured without the link"
+)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What counts as an effect: `bits` of the link, of dependence and of its fall; `margin`, accuracy it may cost."""
+
+    bits: float = shortcut.MATERIAL_BITS
+    margin: float = shortcut.ACCURACY_MARGIN
+
+
+@dataclass(frozen=True)
+class Judge:
+    """What a verdict is read from.
+
+    Args:
+        roles: which setup is asked about, and which ones it is compared with.
+        metrics: METRICS by setup and seed.
+        samples: resampled measures of the same models on the rows of `test` and `validation`, by setup and seed.
+        training: AUDIT of the training data of `roles.subject`; None where they are not known.
+        validation_rows: number of rows that the recommendation is chosen on.
+        sizes: what counts as an effect.
+    """
+
+    roles: Roles
+    metrics: Mapping[str, Mapping[str, Metrics]]
+    samples: Mapping[tuple[str, str], Mapping[str, Sampled]]
+    training: Audit | None
+    validation_rows: int
+    sizes: Sizes = Sizes()
+
+    def verdict(self) -> Iterator[Verdict]:
+        """The answers, in the order in which they are read."""
+        subject, control, cures = self.roles
+        if subject is None:
+            return
+        other = self.roles.pair[1] if self.roles.pair else None
+        link, cause = self._link(), self._cause(subject, other) if other else NOT_MEASURED
+        yield _entry("link", link, subject)
+        if not self._learned(subject):
+            yield _entry("shortcut", NOT_MEASURED, subject, detail="the model has not learned the task")
+            return
+        dependence, direction = self._dependence(subject), self._direction(subject, cause)
+        yield _entry("dependence", dependence, subject)
+        yield _entry("follows_skew", direction, subject)
+        if other:
+            yield _entry("caused_by_link", cause, subject, other)
+        answer = shortcut.shortcut(link, dependence, direction, cause)
+        yield _entry("shortcut", Finding(answer, basis=dependence.basis), subject, other)
+        for cure in cures:
+            yield _entry("cure", self._cause(subject, cure), cure, subject)
+        for setup, reference in [(subject, control)] * bool(control) + [(cure, subject) for cure in cures]:
+            yield _entry("accuracy", self._accuracy(setup, str(reference)), setup, reference)
+        yield self._languages(subject)
+
+    def recommendation(self, verdict: Sequence[Verdict]) -> Recommendation | None:
+        """What to ship, chosen on validation rows; None where no cure was trained."""
+        subject, _, cures = self.roles
+        if subject is None or not cures:
+            return None
+        answer = next(entry["answer"] for entry in verdict if entry["name"] == "shortcut")
+        setup, reason = self._best(subject, cures)
+        if answer == "not measured":
+            setup, reason = None, "the model has not learned the task: train it longer, on more rows, or choose another"
+        elif answer == "no":
+            setup, reason = subject, "no shortcut was found"
+        rule = RULE.format(subject=subject, margin=self.sizes.margin)
+        return {"setup": setup, "reason": reason, "rule": rule, "chosen_on": "validation"}
+
+    def _best(self, subject: str, cures: Sequence[str]) -> tuple[str | None, str]:
+        """The cure to ship, or none and why."""
+        candidates, reasons = [], []
+        for cure in cures:
+            seeds, pair = self._pair(cure, subject, "validation")
+            fall = of_pairs(_values(pair, "bits"), *pair, "bits", 0)
+            accuracy = of_pairs(_values(pair, "accuracy"), *pair, "accuracy", -self.sizes.margin)
+            low, value, high = fall.low or 0.0, fall.value or 0.0, fall.high or 0.0
+            if fall.answer == "no" and accuracy.answer != "no":  # no: the interval lies below
+                candidates.append((value, -(accuracy.value or 0.0), cure))
+            elif fall.answer == "no":
+                reasons.append((0.0, f"{cure} lowers the dependence, but costs more than {self.sizes.margin:g}"))
+            elif value < 0:
+                needed = self.validation_rows * ((high - low) / 2 / value) ** 2
+                reasons.append((needed, _too_few(cure, self.validation_rows, needed)))
+        if candidates:
+            return min(candidates)[2], "it lowers the dependence most, at no material cost of accuracy"
+        return None, min(reasons)[1] if reasons else "no setup lowers the dependence"
+
+    def _link(self) -> Finding:
+        """Whether labels depend on language in the training data."""
+        if self.training is None or min(used_axes(counts := np.array(self.training["counts"]))) < 2:
+            return NOT_MEASURED
+        rows, bits = int(counts.sum()), self.training["mutual_information_bits"]
+        drawn = np.random.default_rng(0).multinomial(rows, counts.ravel() / rows, size=RESAMPLES)
+        low, high = map(float, information_interval(bits, information(drawn.reshape(-1, *counts.shape))))
+        answer = shortcut.answer(low, high, self.sizes.bits)
+        return Finding(answer, bits - self.training["mutual_information_chance_bits"], low, high, self.sizes.bits)
+
+    def _without_link(self, setup: str) -> dict[str, Any]:
+        """Measures under the target `independent`, by seed."""
+        return {seed: of["targets"]["independent"] for seed, of in self.metrics[setup].items()}
+
+    def _learned(self, setup: str) -> bool:
+        """Whether each model is right more often than always predicting the most frequent label would be."""
+        found = self._without_link(setup).values()
+        return all(of["intervals"]["accuracy"][0] > of["majority_accuracy"] for of in found)
+
+    def _models(self, setup: str) -> list[Sampled]:
+        """The resampled measures of a setup's models on test rows."""
+        return [self.samples[setup, seed]["test"] for seed in self.metrics[setup]]
+
+    def _pair(self, setup: str, other: str, split: str) -> tuple[list[str], tuple[list[Sampled], list[Sampled]]]:
+        """The seeds that two setups share, and their resampled measures."""
+        seeds = [seed for seed in self.metrics[setup] if seed in self.metrics[other]]
+        ours, theirs = ([self.samples[name, seed][split] for seed in seeds] for name in (setup, other))
+        return seeds, (ours, theirs)
+
+    def _dependence(self, setup: str) -> Finding:
+        """Whether predictions depend on language beyond chance."""
+        values = [_beyond_chance(of) for of in self._without_link(setup).values()]
+        return of_models(values, self._models(setup), "bits", self.sizes.bits)
+
+    def _direction(self, setup: str, cause: Finding) -> Finding:
+        """Whether predictions follow the skew of the training labels."""
+        found = [*self._without_link(setup).values()]
+        slopes = [of["skew_transfer"] for of in found]
+        if None in slopes or self.training is None:
+            return NOT_MEASURED
+        slope = of_models(slopes, self._models(setup), "slope", shortcut.MATERIAL_TRANSFER)
+        p = [of["skew_permutation_p"] for of in found]
+        return shortcut.follows(slope, p, used_axes(np.array(self.training["counts"]))[0], cause)
+
+    def _cause(self, setup: str, other: str) -> Finding:
+        """Whether the dependence of a setup is larger than that of another, which was trained without the link."""
+        seeds, pair = self._pair(setup, other, "test")
+        found = [[self._without_link(name)[seed] for seed in seeds] for name in (setup, other)]
+        falls = [_beyond_chance(a) - _beyond_chance(b) for a, b in zip(*found, strict=True)]
+        bits = of_pairs(falls, *pair, "bits", self.sizes.bits)
+        slopes = of_pairs(_values(pair, "slope"), *pair, "slope", shortcut.MATERIAL_TRANSFER)
+        return shortcut.caused(bits, slopes)
+
+    def _accuracy(self, setup: str, other: str) -> Finding:
+        """Whether the accuracy of a setup is above that of another, less the margin."""
+        _, pair = self._pair(setup, other, "test")
+        return of_pairs(_values(pair, "accuracy"), *pair, "accuracy", -self.sizes.margin)
+
+    def _languages(self, setup: str) -> Verdict:
+        """In which languages each model's predictions differ, and materially on average; the farthest first."""
+        shifts = [of["shift"] for of in self.metrics[setup].values()]
+        far = {name: float(np.mean([of[name]["total_variation"] for of in shifts])) for name in shifts[0]}
+        sure = [name for name in far if all((p := of[name]["p"]) is not None and p < 0.05 for of in shifts)]
+        found = sorted((name for name in sure if far[name] > shortcut.MATERIAL_SHIFT), key=lambda name: -far[name])
+        answer: Answer = "yes" if found else "no"
+        entry = _entry("languages", Finding(answer, max(far.values()), delta=shortcut.MATERIAL_SHIFT), setup)
+        return {**entry, "languages": found}
+
+
+def _values(pair: tuple[Sequence[Sampled], Sequence[Sampled]], measure: str) -> list[float]:
+    """Differences of a measure between models."""
+    return [a.values[measure] - b.values[measure] for a, b in zip(*pair, strict=True)]
+
+
+def _beyond_chance(of: Mapping[str, Any]) -> float:
+    """Dependence less its chance level."""
+    return float(of["dependence_bits"] - of["dependence_chance_bits"])
+
+
+def _too_few(cure: str, rows: int, needed: float) -> str:
+    """Why a fall of the dependence cannot be told from none, and how many rows could, to two digits."""
+    digits = 10 ** max(len(str(int(needed))) - 2, 0)
+    enough = int(np.ceil(needed / digits)) * digits
+    return f"whether {cure} lowers the dependence cannot be told from {rows:,} rows: about {enough:,} would do"
+
+
+def _entry(name: str, found: Finding, setup: str, reference: str | None = None, detail: str = "") -> Verdict:
+    """An entry of the verdict."""
+    delta = -found.delta if name == "accuracy" and found.delta else found.delta
+    return {
+        "name": name,
+        "question": QUESTIONS[name].format(setup=setup, reference=reference, delta=delta),
+        "answer": found.answer,
+        "value": found.value,
+        "low": found.low,
+        "high": found.high,
+        "delta": found.delta,
+        "basis": found.basis,
+        "setup": setup,
+        "reference": reference,
+        "detail": detail or found.agree,
+    }
