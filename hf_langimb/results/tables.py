@@ -324,6 +324,20 @@ def cost_cells(folder: Path) -> Cells:
     return header, rows
 
 
+def method_cells(folder: Path) -> Cells:
+    """Of the kept benchmark of methods: costs of both, and how far the tables of each run are apart."""
+    rows = []
+    for run, of_run in read_json(folder / "attribution-methods.json", "run the benchmark again")["runs"].items():
+        methods, apart = of_run["methods"].values(), of_run["summary"]["shown"]
+        forms = {"forwards": ".0f", "exact_share": ".0%", "cpu_seconds": ".0f"}
+        costs = (" / ".join(format(of[key], form).replace("%", " %") for of in methods) for key, form in forms.items())
+        found = (f"{apart[key]:.4f}" for key in ("mean_difference", "largest_difference"))
+        counts = (f"{apart[key]} of {apart['cells']}" for key in ("other_sign", "other_answer"))
+        rows.append([run, *costs, *found, f"{apart['largest_in_half_widths']:.2f}", *counts])
+    header = ["run", "passes per row", "exact rows", "CPU (s)", "mean difference", "largest", "largest / half-width"]
+    return [*header, "other sign", "other answer"], rows
+
+
 def hub_cells(folder: Path) -> Cells:
     """Of the kept benchmark of publishing: seconds of a push and pull of all setups of a run over loopback."""
     found = read_json(folder / "hub.json", "run the benchmark again")
@@ -335,6 +349,7 @@ def hub_cells(folder: Path) -> Cells:
 TABLES = {"predictions": predictions_cells, "setups": setups_cells, "comparisons": comparisons_cells}
 TABLES |= {"attributions": attributions_cells, "base_values": base_values_cells}
 BENCHMARKS = {"attributions": speed_cells, "errors": error_cells, "table": cost_cells, "hub": hub_cells}
+BENCHMARKS["methods"] = method_cells
 _MARK = re.compile(r"(<!-- langimb:(?P<run>[\w/-]+):(?P<table>\w+) -->\n)(?:.*?\n)??(<!-- /langimb -->)", re.DOTALL)
 
 
