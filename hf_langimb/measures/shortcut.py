@@ -21,6 +21,7 @@ Answer = Literal["yes", "no", "unclear", "not measured"]
 MATERIAL_BITS = 0.01  # two even languages in which a label is predicted 56 % and 44 % of the time
 MATERIAL_TRANSFER = 0.1  # of skew transfer
 ACCURACY_MARGIN = 0.02  # accuracy that a cure may cost
+MATERIAL_PROBE = 0.02  # accuracy of the language probe
 MATERIAL_SHIFT = 0.06  # total variation of the predictions of a language: such languages again
 PERMUTED_FROM = 5  # languages from which on a permutation of the plan can be significant
 SEEDS_FROM = 5  # seeds from which on their t interval answers, too

@@ -24,6 +24,7 @@ EVALUATED = "model", 0  # setup and seed of an evaluation
 OWN_FOLDERS = (START, STORES, FIGURES)  # names that no setup can have
 CONFIG, ENVIRONMENT = "config.yaml", "environment.json"
 PREDICTIONS, PROBE, TRAINING = "predictions.parquet", "probe.json", "training.json"  # in the folder of a trained model
+VALIDATION = "validation.parquet"  # predictions that the recommendation is chosen on
 BEGUN = ("processes", "total_batch")  # of the trainings: in config.yaml, kept where a run is continued
 
 
@@ -147,4 +148,4 @@ class RunFolder:
 def model_files(place: Path) -> list[str]:
     """Names of the files in the folder of a trained model that later steps read, and of its facts."""
     names = [path.name for path in place.iterdir() if path.is_file() and not files.is_own_part(path)]
-    return [name for name in names if name not in (PREDICTIONS, PROBE, RECORD, "README.md")]
+    return [name for name in names if name not in (PREDICTIONS, VALIDATION, PROBE, RECORD, "README.md")]

@@ -120,6 +120,7 @@ class ProbeMetrics(TypedDict):
     bits_below_chance: float
     confidence: float
     rows: int
+    groups: NotRequired[int]
     folds: NotRequired[int]
     languages: NotRequired[list[str]]
     confusion: NotRequired[list[list[int]]]

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from hf_langimb.measures.intervals import student
 from hf_langimb.results.schema import Comparison, Interval, Metrics, Results, Setup
 
-SETTINGS = ("rows", "folds", "layer", "C")  # numbers that are not measures
+SETTINGS = ("rows", "groups", "folds", "layer", "C")  # numbers that are not measures
 COMPARED = (
     "test.accuracy",
     "test.dependence_bits",

@@ -39,9 +39,11 @@ from hf_langimb.results.folder import EVALUATED, PREDICTIONS, RunFolder, model_f
 from hf_langimb.results.page import write_report
 from hf_langimb.results.rendering import render
 from hf_langimb.results.schema import ExplainedRows, Results, write_results
+from hf_langimb.results.summary import Roles
 from hf_langimb.results.tables import file_name
 from hf_langimb.runs.explaining import explain_models
 from hf_langimb.runs.steps import Load, MeasuredRows, assemble_results, loader, measure
+from hf_langimb.runs.verdict import Judge
 
 logger = logging.getLogger(__name__)
 
@@ -158,7 +160,7 @@ def _measure(options: Namespace, folder: RunFolder, load: Load, test: Dataset) -
     languages, audits = sorted(test.unique("language")), {"test/natural": JointDistribution.from_dataset(test).audit()}
     limit = longest_input(tokenizer, trained.model)
     measured = MeasuredRows(tokenize(test, tokenizer, columns, limit), test, None, columns, limit)
-    metrics = measure(folder, *EVALUATED, load, measured, options.batch_size)
+    metrics, sample = measure(place, load, measured, options.batch_size)
     stores, used = None, None
     if wanted != 0:
         stores, used = explain_models(
@@ -172,7 +174,10 @@ def _measure(options: Namespace, folder: RunFolder, load: Load, test: Dataset) -
         setup["class_weighting"] = axes["class_weighting"]
     if (adapter := place / ADAPTER_FILE).is_file():
         setup["lora_rank"] = read_json(adapter, "download it again").get("r", 0)
+    roles, name, seed = Roles(EVALUATED[0], None, ()), EVALUATED[0], str(EVALUATED[1])
+    judge = Judge(roles, {name: {seed: metrics}}, {(name, seed): sample}, audits.get("train/natural"), 0)
     return assemble_results(
+        verdict=[*judge.verdict()],
         recipe="evaluate",
         config_name=options.model,
         config=_request(options),

@@ -14,6 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from accelerate import PartialState
 from tqdm.contrib.logging import logging_redirect_tqdm
 from transformers.utils import logging as transformers_logging
@@ -31,13 +32,14 @@ from hf_langimb.results.folder import RunFolder, model_files
 from hf_langimb.results.page import write_report
 from hf_langimb.results.rendering import render
 from hf_langimb.results.schema import Results, write_results
-from hf_langimb.results.summary import compared_pair
+from hf_langimb.results.summary import roles_of
 from hf_langimb.results.tables import rows_text
 from hf_langimb.runs.explaining import compared, explain_models
 from hf_langimb.runs.recipe import Recipe, parse_recipe
 from hf_langimb.runs.setups import Setup, prepare_setups, resolve_setup
 from hf_langimb.runs.steps import MeasuredRows, assemble_results, loader, measure, train
 from hf_langimb.runs.subsets import TEST_SEED, Data, external_text, load_data
+from hf_langimb.runs.verdict import Judge, tokens_verdict
 from hf_langimb.training.arguments import LangImbTrainingArguments
 
 logger = logging.getLogger(__name__)
@@ -78,9 +80,10 @@ def _run_in(
     """Run every step that is not done in a folder, on checked data and setups."""
     training, seeds = recipe.training, range(recipe.training.seed, recipe.training.seed + recipe.data.seeds)
     trainings = [(seed, name, setup) for seed in seeds for name, setup in prepared.items()]
-    pair, explains = compared_pair(prepared), recipe.data.explain_rows != 0
-    if recipe.data.control_seed and explains and len(seeds) == 1 and {*pair} <= {*prepared}:
-        trainings.append((training.seed + 1, pair[1], prepared[pair[1]]))
+    shown, explains = _shown_settings(prepared), recipe.data.explain_rows != 0
+    roles = roles_of(shown)
+    if recipe.data.control_seed and explains and len(seeds) == 1 and roles.control:
+        trainings.append((training.seed + 1, roles.control, prepared[roles.control]))
     places = {(name, seed): folder.model(name, seed) for seed, name, _ in trainings}
     processes = on_main(lambda: _begin(recipe, folder, [*places.values()]))
     start = _start_checkpoint(recipe, folder)
@@ -93,26 +96,35 @@ def _run_in(
     skewed = data.distribution("train", "imbalanced").counts if data.plans else None
     measured = MeasuredRows(test, texts, external, data.text_columns, recipe.data.max_length, skewed)
     metrics: dict[str, dict[str, Any]] = {name: {} for name in prepared}
+    samples, judged = {}, {roles.subject, *roles.cures} if roles.cures else set()
     with logging_redirect_tqdm(), bar(trainings, unit="training") as progress:
         for seed, name, setup in progress:
             progress.set_description(f"{name}, seed {seed}")
             logger.info("Setup %s, seed %d", name, seed)
             place, tracked = places[name, seed], training.run_name or f"{name}-seed-{seed}"
             arguments = replace(setup.arguments, output_dir=str(place), seed=seed, run_name=tracked)
-            subsets = (rows[split, setup.plan, seed] for split in ("train", "validation"))
+            subsets = [rows[split, setup.plan, seed] for split in ("train", "validation")]
             facts = train(arguments, start, tokenizer, *subsets)
-            found = measure(folder, name, seed, loader(place), measured, arguments.per_device_eval_batch_size)
+            batch, chosen_on = arguments.per_device_eval_batch_size, subsets[1] if name in judged else None
+            found, sample = measure(place, loader(place), measured, batch, chosen_on)
             if seed in seeds:  # not that of the control
                 metrics[name][str(seed)] = found | {"training": facts}
-    results = _results_of(recipe, data, prepared, metrics, processes)
+                samples[name, str(seed)] = sample
+    results = _results_of(recipe, data, prepared, shown, metrics, processes)
+    plan = prepared[roles.subject].plan if roles.subject else ""
+    audit, chosen_on = results["data"].get(f"train/{plan}"), results["data"].get(f"validation/{plan}")
+    judge = Judge(roles, metrics, samples, audit, int(np.sum(chosen_on["counts"])) if chosen_on else 0)
+    results["verdict"] = [*judge.verdict()]
+    results["recommendation"] = judge.recommendation(results["verdict"])
     explained, used = None, None
     if explains:
         loads = {model: lambda place=place: loader(place)() for model, place in places.items()}  # type: ignore[misc]
         explained, used = explain_models(
-            folder, loads, measured, recipe.data.explain_rows, recipe.data.explain_tolerance
+            folder, loads, measured, recipe.data.explain_rows, recipe.data.explain_tolerance, roles.pair
         )
     if PartialState().is_main_process:
-        results["attributions"] = compared(folder, explained, used) if explained else None
+        results["attributions"] = compared(folder, explained, roles.pair, used) if explained and roles.pair else None
+        results["verdict"] += tokens_verdict(results)
         if used and not results["attributions"]:
             logger.info(rows_text(used))
         write_results(folder.path, results)
@@ -142,24 +154,37 @@ def _begin(recipe: Recipe, folder: RunFolder, models: Sequence[Path]) -> int:
     return int(before["processes"])
 
 
+def _shown_settings(setups: Mapping[str, Setup]) -> dict[str, dict[str, Any]]:
+    """Plan and settings of each setup, as in results.json."""
+    return {
+        name: {"plan": setup.plan} | {key: getattr(setup.arguments, key) for key in SHOWN_SETTINGS}
+        for name, setup in setups.items()
+    }
+
+
 def _total_batch(arguments: LangImbTrainingArguments, processes: int) -> int:
     """Rows of an optimizer step."""
     return arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps * processes
 
 
 def _results_of(
-    recipe: Recipe, data: Data, setups: Mapping[str, Setup], metrics: Mapping[str, Any], processes: int
+    recipe: Recipe,
+    data: Data,
+    setups: Mapping[str, Setup],
+    shown: Mapping[str, Any],
+    metrics: Mapping[str, Any],
+    processes: int,
 ) -> Results:
     """results.json of a recipe, without the comparison of attributions."""
-    audits = {"test/balanced": data.distribution("test", data.test_plan).audit()}
+    audits = {f"test/{data.test_plan}": data.distribution("test", data.test_plan).audit()}
     for plan in dict.fromkeys(setup.plan for setup in setups.values()):
         for split in ("train", "validation"):
             audits[f"{split}/{plan}"] = data.distribution(split, plan).audit("per_language")
-    shown = {name: {key: getattr(setup.arguments, key) for key in SHOWN_SETTINGS} for name, setup in setups.items()}
     batch = _total_batch(recipe.training, processes)
+    described = {name: {**shown[name], "seeds": metrics[name]} for name in setups}
     for name, setup in setups.items():
         if (own := _total_batch(setup.arguments, processes)) != batch:
-            shown[name]["total_batch"] = own
+            described[name]["total_batch"] = own
     return assemble_results(
         recipe=recipe.name,
         config_name=recipe.config_name,
@@ -170,7 +195,7 @@ def _results_of(
         labels=data.labels,
         seeds=[recipe.training.seed + i for i in range(recipe.data.seeds)],
         data=audits,
-        setups={name: {"plan": setups[name].plan, **shown[name], "seeds": metrics[name]} for name in setups},
+        setups=described,
         noise_ceiling=data.noise_ceiling,
     )
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from accelerate import PartialState
 from datasets import Dataset
@@ -29,12 +30,13 @@ from hf_langimb.files import AGAIN, MODEL, is_done, read_json, record, replacing
 from hf_langimb.measures.attribution.fingerprints import hash_model, hash_rows
 from hf_langimb.measures.attribution.masked import base_of_rows
 from hf_langimb.measures.attribution.regression import FINGERPRINTS
+from hf_langimb.measures.dependence import Sampled, language_shifts, sampled, target_measures
 from hf_langimb.measures.forward import extract_features, forward_rows
 from hf_langimb.measures.predictions import evaluate_predictions, join_by_id
 from hf_langimb.measures.probe import probe_languages
 from hf_langimb.models.axes import read_axes
 from hf_langimb.models.loading import Trained, load_trained, new_classifier
-from hf_langimb.results.folder import PREDICTIONS, PROBE, TRAINING, RunFolder, model_files
+from hf_langimb.results.folder import PREDICTIONS, PROBE, TRAINING, VALIDATION, model_files
 from hf_langimb.results.schema import SCHEMA_VERSION, Explained, Results
 from hf_langimb.results.summary import compare, summarize
 from hf_langimb.training.arguments import LangImbTrainingArguments
@@ -169,29 +171,71 @@ def _chosen_step(state: Any) -> dict[str, Any]:
 
 
 def measure(
-    folder: RunFolder, setup: str, seed: int, load: Load, rows: MeasuredRows, batch_size: int
-) -> dict[str, Any]:
-    """METRICS of the trained model that `load` gives; the run folder gets its predictions and probes.
+    place: Path, load: Load, rows: MeasuredRows, batch_size: int, validation: Dataset | None = None
+) -> tuple[dict[str, Any], dict[str, Sampled]]:
+    """Measure the trained model of a folder, which gets its predictions and probes.
 
-    `batch_size` rows in a forward pass fit the device.
+    Args:
+        place: of the model.
+        load: gives it.
+        rows: that it is measured on.
+        batch_size: rows in a forward pass that fit the device.
+        validation: tokenized rows that the recommendation is chosen on.
+
+    Returns:
+        METRICS, and resampled measures on `test` and `validation` rows.
     """
-    place, test = folder.model(setup, seed), rows.test
+    test = rows.test
     predictions, probes = _predict_and_probe(place, load, rows, batch_size)
     joined = join_by_id(predictions, test["id"], test["language"], test["label"])
     logits = np.array(joined["logits"].to_pylist(), dtype=np.float64)
     axes = read_axes(place) or {"languages": sorted(test.unique("language"))}
     if (skewed := rows.skewed) is None:
         skewed = np.array(axes.get("counts") or np.ones((len(axes["languages"]), logits.shape[1]), dtype=np.int64))
+    plan = JointDistribution(tuple(axes["languages"]), tuple(range(logits.shape[1])), skewed)
+    columns = {f"{name}s": joined[name] for name in ("language", "label", "prediction")}
     quality = evaluate_predictions(
-        joined["language"],
-        joined["label"],
-        joined["prediction"],
-        softmax(logits, axis=1),
-        plan=JointDistribution(tuple(axes["languages"]), tuple(range(logits.shape[1])), skewed),
+        **columns,
+        probabilities=softmax(logits, axis=1),
+        plan=plan,
         weights=np.array(axes["weights"]) if "weights" in axes else None,
         groups=joined["id"],
     )
-    return {"test": quality, "probe": probes}
+    found = {"test": quality, "targets": target_measures(**columns, plan=plan, groups=joined["id"])}
+    found |= {"shift": language_shifts(**columns, plan=plan, groups=joined["id"]), "probe": probes}
+    samples = {"test": sampled(**columns, plan=plan, groups=joined["id"])}
+    if validation is not None:
+        chosen = _predict_validation(place, load, validation, batch_size)
+        columns = {f"{name}s": chosen[name] for name in ("language", "label", "prediction")}
+        samples["validation"] = sampled(**columns, plan=plan, groups=chosen["id"])
+    return found, samples
+
+
+def _predict_validation(place: Path, load: Load, rows: Dataset, batch_size: int) -> pa.Table:
+    """Predictions on validation rows."""
+    path = place / VALIDATION
+    if not on_main(lambda: is_done(place, VALIDATION)):
+        model, tokenizer = load().model, load().tokenizer
+        logits, _ = forward_rows(model, tokenizer, rows, batch_size=min(batch_size, BATCH_SIZE))
+        if PartialState().is_main_process:
+            columns = rows.select_columns(PREDICTED[:3]).with_format("arrow")[:]
+            with replacing(path) as part:
+                pq.write_table(columns.append_column("prediction", pa.array(logits.argmax(axis=1))), part)
+            record(place, VALIDATION, [VALIDATION])
+        PartialState().wait_for_everyone()
+    return _read(path, PREDICTED[:4])
+
+
+def _read(path: Path, columns: list[str]) -> pa.Table:
+    """Columns of predictions.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    try:
+        return pq.read_table(path, columns=columns)
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{path} cannot be read ({error}): {AGAIN}.") from None
 
 
 def _predict_and_probe(place: Path, load: Load, rows: MeasuredRows, batch_size: int) -> tuple[pa.Table, dict[str, Any]]:
@@ -226,10 +270,7 @@ def _predict_and_probe(place: Path, load: Load, rows: MeasuredRows, batch_size: 
                 write_json(probes, {name: _probe(name, *text, pooling) for name, text in found.items()})
                 record(place, PROBE, [PROBE])
         PartialState().wait_for_everyone()
-    try:
-        return pq.read_table(predictions, columns=PREDICTED), read_json(probes, AGAIN)
-    except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{predictions} cannot be read ({error}): {AGAIN}.") from None
+    return _read(predictions, PREDICTED), read_json(probes, AGAIN)
 
 
 def _is_predicted(path: Path) -> bool:
@@ -251,7 +292,7 @@ def _probe(name: str, rows: Dataset | None, features: np.ndarray | None, pooling
     except ValueError as error:  # a single language, or one with a single row: everything else can be measured
         logger.warning("No language probe on %s text: %s", name, error)
         return None
-    return found.to_dict() | {"pooling": pooling, "layer": -1, "C": 1.0}
+    return found.to_dict() | {"pooling": pooling, "layer": -1, "C": 1.0, "groups": len(pc.unique(ids))}
 
 
 def assemble_results(

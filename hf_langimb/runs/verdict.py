@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -14,8 +14,9 @@ from hf_langimb.measures.dependence import Sampled
 from hf_langimb.measures.intervals import information_interval
 from hf_langimb.measures.shortcut import NOT_MEASURED, Answer, Finding, of_models, of_pairs
 from hf_langimb.measures.targets import information
-from hf_langimb.results.schema import Metrics, Recommendation, Verdict
-from hf_langimb.results.summary import Roles
+from hf_langimb.results.schema import TEXTS, Recommendation, Results, Verdict
+from hf_langimb.results.summary import Roles, represented
+from hf_langimb.results.tables import shown_entries, shown_interval
 
 RESAMPLES = 1000  # of the training rows
 QUESTIONS = {
@@ -58,7 +59,7 @@ class Judge:
     """
 
     roles: Roles
-    metrics: Mapping[str, Mapping[str, Metrics]]
+    metrics: Mapping[str, Mapping[str, Mapping[str, Any]]]
     samples: Mapping[tuple[str, str], Mapping[str, Sampled]]
     training: Audit | None
     validation_rows: int
@@ -87,6 +88,9 @@ class Judge:
         for setup, reference in [(subject, control)] * bool(control) + [(cure, subject) for cure in cures]:
             yield _entry("accuracy", self._accuracy(setup, str(reference)), setup, reference)
         yield self._languages(subject)
+        for setup, reference in [(subject, other)] * bool(other) + [(cure, subject) for cure in cures if control]:
+            for text in TEXTS:
+                yield from self._probe(setup, str(reference), text)
 
     def recommendation(self, verdict: Sequence[Verdict]) -> Recommendation | None:
         """What to ship, chosen on validation rows; None where no cure was trained."""
@@ -106,7 +110,7 @@ class Judge:
         """The cure to ship, or none and why."""
         candidates, reasons = [], []
         for cure in cures:
-            seeds, pair = self._pair(cure, subject, "validation")
+            _, pair = self._pair(cure, subject, "validation")
             fall = of_pairs(_values(pair, "bits"), *pair, "bits", 0)
             accuracy = of_pairs(_values(pair, "accuracy"), *pair, "accuracy", -self.sizes.margin)
             low, value, high = fall.low or 0.0, fall.value or 0.0, fall.high or 0.0
@@ -179,6 +183,19 @@ class Judge:
         _, pair = self._pair(setup, other, "test")
         return of_pairs(_values(pair, "accuracy"), *pair, "accuracy", -self.sizes.margin)
 
+    def _probe(self, setup: str, other: str, text: Literal["test", "external"]) -> Iterator[Verdict]:
+        """Whether the language is easier to identify from the features of a setup; both probes read the same rows."""
+        seeds = [seed for seed in self.metrics[setup] if seed in self.metrics[other]]
+        pairs = [[self.metrics[name][seed]["probe"][text] for name in (setup, other)] for seed in seeds]
+        if None in [probe for pair in pairs for probe in pair]:
+            return
+        values = [a["accuracy"] - b["accuracy"] for a, b in pairs]
+        variances = [sum(p["accuracy"] * (1 - p["accuracy"]) / p["groups"] for p in pair) for pair in pairs]
+        halves = 1.96 * np.sqrt(variances)  # of independent samples, which is wider
+        ends = [np.array([value - half, value + half]) for value, half in zip(values, halves, strict=True)]
+        found = shortcut.over_models(values, ends, shortcut.MATERIAL_PROBE)
+        yield _entry("probe", found, setup, other, f"on {text} text")
+
     def _languages(self, setup: str) -> Verdict:
         """In which languages each model's predictions differ, and materially on average; the farthest first."""
         shifts = [of["shift"] for of in self.metrics[setup].values()]
@@ -188,6 +205,27 @@ class Judge:
         answer: Answer = "yes" if found else "no"
         entry = _entry("languages", Finding(answer, max(far.values()), delta=shortcut.MATERIAL_SHIFT), setup)
         return {**entry, "languages": found}
+
+
+def tokens_verdict(results: Results) -> list[Verdict]:
+    """The paper's finding on neutral tokens: do they count more in each over-represented label of a language?
+
+    Answered by the form without selection bias, over seeds where there are intervals over them.
+    """
+    found, marks = results["attributions"], represented(results)
+    if not found or not found["unbiased"]:
+        return []
+    cells = [one for one in shown_entries(found, "unbiased") if marks.get((one["label"], one["language"])) == 1]
+    ends = [bounds for one in cells if (bounds := shown_interval(one, "neutral"))]
+    if not cells or len(ends) < len(cells):
+        return []
+    low, high = min(end[0] for end in ends), max(end[1] for end in ends)
+    answer: Answer = "yes" if low > 0 else "no" if high < 0 else "unclear"
+    basis: Literal["seeds", "rows"] = "seeds" if all(one["seed_intervals"] for one in cells) else "rows"
+    above = sum(end[0] > 0 for end in ends)
+    value = sum(one["neutral"] for one in cells) / len(cells)
+    detail = f"in {above} of {len(cells)} cells of language and label the interval is above 0"
+    return [_entry("tokens", Finding(answer, value, low, high, 0.0, basis), found["setup"], found["reference"], detail)]
 
 
 def _values(pair: tuple[Sequence[Sampled], Sequence[Sampled]], measure: str) -> list[float]:

@@ -103,9 +103,9 @@ def compare_seeds(
     Returns:
         JSON-ready: `result`, `control`, `unbiased` (entries as above, with `seed_intervals`: 95 % t intervals by the
         jackknife over seeds, null unless both setups have the same seeds, at least four), `seeds` (common ones),
-        `method` of the attributions, `examples`, `truncated_share`. The control needs two seeds of `reference`, and
-        the unbiased form a third one of `other`, otherwise they are empty; with one seed, the same for both setups, the
-        result compares two models of that seed.
+        `method` of the attributions, `examples`, `truncated_share`. The control and the unbiased form need two seeds of
+        `reference`, otherwise they are empty; the latter is result - control if `other` has a third one. With one seed,
+        the same for both setups, the result compares two models of that seed.
 
     Raises:
         ValueError: no common seed, or as `cumulative_difference`.
@@ -176,6 +176,9 @@ def _forms(other: Sequence[Any], reference: Sequence[Any]) -> dict[str, list[Cho
         for (i, one), ((b, second), (a, third)) in product(ours, permutations(theirs, 2))
         if one not in (second, third)
     ]
+    few = [
+        (i, b, a) for (i, one), (b, second), (a, third) in product(ours, theirs, theirs) if third not in (one, second)
+    ]
     known = [((i, a), (b, a)) for i, b, a in triples]
     if triples:
         return {
@@ -184,7 +187,8 @@ def _forms(other: Sequence[Any], reference: Sequence[Any]) -> dict[str, list[Cho
             "unbiased": [Choice(i, b, a, of) for (i, b, a), of in zip(triples, known, strict=True)],
         }
     result = [Choice(i, a, a, ((i, a),)) for i, a in pairs or [(0, len(ours))]]
-    return {"result": result, "control": [Choice(b, a, a, ((b, a),)) for b, a in controls], "unbiased": []}
+    control = [Choice(b, a, a, ((b, a),)) for b, a in controls]
+    return {"result": result, "control": control, "unbiased": [Choice(i, b, a, ((i, b),)) for i, b, a in few]}
 
 
 class Choice(NamedTuple):
