@@ -7,6 +7,7 @@ import logging
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ def audit(options: Namespace) -> None:
     """Print whether labels depend on language in a data set, split by split."""
     from hf_langimb.runs.answers import audit_text
 
-    splits = data_spec(options).counts()
+    splits = replace(data_spec(options), count_column=options.count_column).counts()
     audits = {split: counts.audit(options.weighting) for split, counts in splits.items()}
     several = len(audits) > 1
     texts = (f"## {split}\n\n" * several + audit_text(values) for split, values in audits.items())
@@ -166,6 +167,8 @@ def _parser() -> ArgumentParser:
 
     command = add(audit, "do labels depend on language in a data set?")
     add_data_flags(command)
+    table = "DATASET is a table of counts, such as the result of a GROUP BY: each row stands for this many rows"
+    command.add_argument("--count-column", metavar="COLUMN", help=table)
     named: dict[str, Any] = {"type": lambda name: name.replace("-", "_"), "choices": list(WEIGHTING_SCHEMES)}
     weights = "show these class weights and the effective sample size they leave (default: %(default)s)"
     command.add_argument("--weighting", **named, default="none", help=weights)

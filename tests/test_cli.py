@@ -9,6 +9,7 @@ from pathlib import Path
 from unittest.mock import Mock
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -152,6 +153,111 @@ def test_flags_of_files_and_what_is_said_about_them(tmp_path, langimb, caplog):
     assert "Rows without a label, not counted: ha 1.\n" in out
     (tmp_path / "rows.csv").write_text("language,label\nfr,a\n,b\n,a\n")
     assert "Rows without a language, not counted: 2.\n" in langimb("audit", tmp_path / "rows.csv")[1]
+
+
+COUNTED = [("en", "0", 5), ("en", "2", 40), ("fr", "2", 7), ("fr", "10", 3), ("de", "1.0", 2), ("en", "2", 4)]
+COUNTED += [("fr", None, 3), (None, "2", 2), (None, None, 1), ("xx", "other", 0)]  # rows that no row has
+
+
+def write_counts(path, columns=("language", "label", "n"), separator=",", encoding="utf-8"):
+    """A table of counts, and beside it the rows that it counts: (counts, rows)."""
+    entries = {"counts": COUNTED, "rows": [(*entry[:2], 1) for entry in COUNTED for _ in range(entry[2])]}
+    paths = [path.with_stem(f"{path.stem}-{name}") for name in entries]
+    for target, found in zip(paths, entries.values(), strict=True):
+        if path.name.endswith(".parquet"):
+            pq.write_table(pa.table(dict(zip(columns, zip(*found, strict=True), strict=True))), target)
+        elif path.name.endswith((".jsonl", ".json")):
+            rows = [dict(zip(columns, entry, strict=True)) for entry in found]
+            lines = "\n".join(map(json.dumps, rows)) if path.suffix == ".jsonl" else json.dumps(rows)
+            target.write_text(lines)
+        else:
+            fields = [columns, *(["" if value is None else str(value) for value in entry] for entry in found)]
+            target.write_text("\n".join(map(separator.join, fields)), encoding=encoding)
+    return paths
+
+
+@pytest.mark.parametrize("name", ["c.csv", "c.tsv", "c.jsonl", "c.json", "c.parquet"])
+def test_a_table_of_counts_is_audited_as_its_rows(name, tmp_path, audit, caplog):
+    counts, rows = write_counts(tmp_path / name, separator="\t" if name == "c.tsv" else ",")
+    expected = audit(rows)
+    assert audit(counts, "--count-column", "n") == expected
+    assert (expected["null_languages"], expected["null_labels"]) == (3, {"fr": 3})
+    assert expected["labels"] == ([0, 1, 2, 10] if name in ("c.csv", "c.tsv") else ["0", "1.0", "10", "2"])
+    assert sum(map(sum, expected["counts"])) == 61
+    assert not caplog.messages
+
+
+def test_flags_of_files_say_how_counts_are_read(tmp_path, audit, langimb):
+    names = ("sprache", "größe", "häufigkeit")
+    counts, rows = write_counts(tmp_path / "c.csv", names, separator=";", encoding="latin-1")
+    flags = ("--language-column", names[0], "--label-column", names[1], "--separator", ";", "--encoding", "latin-1")
+    flags += ("--weighting", "independence")
+    assert audit(counts, *flags, "--count-column", names[2]) == audit(rows, *flags)
+    text = langimb("audit", counts, *flags, "--count-column", names[2])
+    assert text == langimb("audit", rows, *flags)
+    code, _, err = langimb("audit", rows, *flags, "--count-column", "n")
+    assert code == 1 and f"Expected a count column 'n', found columns {sorted(names)}: name the right column" in err
+
+
+def test_splits_class_names_and_saved_data_sets_of_counts(tmp_path, audit):
+    """Splits of a folder, parts of them, and class ids, -1 of which is no label; as files and saved."""
+    names = ClassLabel(names=["no", "never", "yes"])
+    features = Features({"language": Value("string"), "label": names, "n": Value("int32")})
+    entries = {"language": ["en", "fr", "fr", "en"], "label": [2, 0, 2, -1], "n": [30, 20, 10, 5]}
+    splits = DatasetDict({split: Dataset.from_dict(entries, features=features) for split in ("train", "test")})
+    rows = DatasetDict({split: part.select(np.repeat(range(4), part["n"][:])) for split, part in splits.items()})
+    for kind, data in (("counts", splits), ("rows", rows)):
+        data.save_to_disk(tmp_path / f"saved-{kind}")
+        (tmp_path / kind).mkdir()
+        for split, part in data.items():
+            part.to_parquet(tmp_path / kind / f"{split}.parquet")
+    expected = audit(tmp_path / "rows")
+    assert expected["train"]["counts"] == [[0, 0, 30], [20, 0, 10]]
+    assert expected["train"]["null_labels"] == {"en": 5}
+    for name in ("counts", "saved-counts"):
+        assert audit(tmp_path / name, "--count-column", "n") == expected
+        assert audit(tmp_path / name, "--count-column", "n", "--split", "test") == expected["test"]
+    (part,) = DataSpec(str(tmp_path / "counts"), split="train[:2]", count_column="n").counts().values()
+    assert part.counts.tolist() == [[0, 0, 30], [20, 0, 0]]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+@pytest.mark.parametrize(
+    ("column", "number", "message"),
+    [
+        ("m", 1, "Expected a count column 'm', found columns ['label', 'language', 'n']: name the right column with c"),
+        ("label", 1, "Expected different columns for label and count, got 'label' for all of them."),
+        ("n", "many", "found 'many': correct it, or name another column."),
+        ("n", -4, "found {}: correct it, or name another column."),
+        ("n", 0.5, "found {}: correct it, or name another column."),
+        ("n", None, "found no value: correct it, or name another column."),
+    ],
+)
+def test_counts_that_cannot_be_are_one_sentence(suffix, column, number, message, tmp_path, langimb):
+    entries, path = {"language": ["en", "fr"], "label": ["a", "b"], "n": [number, number]}, tmp_path / f"c.{suffix}"
+    if suffix == "parquet":
+        pq.write_table(pa.table(entries), path)
+    else:
+        frame = pd.DataFrame(entries)
+        frame.to_csv(path, index=False) if suffix == "csv" else frame.to_json(path, orient="records", lines=True)
+    code, out, err = langimb("audit", path, "--count-column", column)
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert err.startswith(f"langimb: {path}: ")
+    assert message.format(number if suffix == "parquet" else repr(str(number))) in err
+
+
+def test_a_table_of_counts_without_the_flag_is_hinted_at(tmp_path, langimb, caplog):
+    counts, rows = write_counts(tmp_path / "c.csv", ("language", "label", "count"))
+    assert langimb("audit", rows)[0] == 0 and not caplog.messages
+    pairs = {entry[:2]: entry for entry in COUNTED}
+    counts.write_text("\n".join(["language,label,count", *(",".join(map(str, entry)) for entry in pairs.values())]))
+    assert langimb("audit", counts)[0] == 0
+    assert caplog.messages == [
+        f"{counts}: no language and label occur twice: if column 'count' says how many rows they stand for, pass "
+        "--count-column count."
+    ]
+    caplog.clear()
+    assert langimb("audit", counts, "--count-column", "count")[0] == 0 and not caplog.messages
 
 
 @pytest.mark.parametrize("name", ["rows.parquet", "folder"])
@@ -426,12 +532,12 @@ def test_an_audit_holds_few_rows_of_a_parquet_file_at_once(tmp_path, monkeypatch
     table = pa.table({"language": ["en", "fr"] * 50, "label": ["a", "b", "b", "b"] * 25})
     pq.write_table(table, tmp_path / "rows.parquet", row_group_size=100)
     monkeypatch.setattr("hf_langimb.data.spec.COUNTED_ROWS", 10)
-    seen, count = [], JointDistribution.from_columns.__func__
+    seen, count = [], JointDistribution._from_entries.__func__
 
     def counted(cls, languages, labels):
         seen.append(len(labels))
         return count(cls, languages, labels)
 
-    monkeypatch.setattr(JointDistribution, "from_columns", classmethod(counted))
+    monkeypatch.setattr(JointDistribution, "_from_entries", classmethod(counted))
     (found,) = DataSpec(str(tmp_path / "rows.parquet")).counts().values()
     assert found.counts.tolist() == [[25, 25], [0, 50]] and max(seen) <= 10 and sum(seen) == 100

@@ -37,11 +37,7 @@ def encode_column(column: Any, name: str) -> tuple[tuple[Any, ...], np.ndarray]:
     Raises:
         ValueError: null entries, mixed types, or values other than strings, integers or booleans.
     """
-    problem = ""
-    try:
-        array = column if isinstance(column, pa.Array | pa.ChunkedArray) else pa.array(column, from_pandas=True)
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        array, problem = pa.nulls(0), f"mixes types or is not one-dimensional: {error}"
+    array, problem = to_arrow(column, name), ""
     if isinstance(array, pa.ChunkedArray) and array.num_chunks == 1:
         array = array.chunk(0)
     if pa.types.is_dictionary(array.type) and (isinstance(array, pa.ChunkedArray) or array.dictionary.null_count):
@@ -75,6 +71,18 @@ def encode_column(column: Any, name: str) -> tuple[tuple[Any, ...], np.ndarray]:
     position = {value: i for i, value in enumerate(axis)}
     lookup = np.array([position.get(value, 0) for value in values], dtype=np.int64)
     return tuple(axis), lookup[indices] if len(indices) else indices.astype(np.int64)
+
+
+def to_arrow(column: Any, name: str) -> Any:
+    """A list, numpy or pandas column as an Arrow array; name: for the message.
+
+    Raises:
+        ValueError: mixed types, or no column.
+    """
+    try:
+        return column if isinstance(column, pa.Array | pa.ChunkedArray) else pa.array(column, from_pandas=True)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
+        raise ValueError(f"The {name} column mixes types or is not one-dimensional: {error}") from None
 
 
 def whole_floats(column: Any) -> Any:
@@ -161,26 +169,25 @@ def require_columns(dataset: Any, columns: dict[str, str]) -> None:
         raise ValueError(problem)
 
 
-def column_batches(dataset: Any, language_column: str, label_column: str) -> Iterable[tuple[Any, Any]]:
-    """Pairs of column chunks, as Arrow where the data set can give it; see `require_columns` for errors."""
-    columns = {"language": language_column, "label": label_column}
+def column_batches(dataset: Any, columns: dict[str, str]) -> Iterable[tuple[Any, ...]]:
+    """Chunks of columns, {purpose: name}, as Arrow where the data set can give it; errors as `require_columns`."""
+    names = [*columns.values()]
     if is_transformed(dataset):
         for batch in dataset.iter(batch_size=_TRANSFORMED_ROWS):
             require_columns(batch, columns)
-            yield _plain(batch[language_column]), _plain(batch[label_column])
+            yield tuple(_plain(batch[name]) for name in names)
     elif hasattr(dataset, "select_columns"):
         for row in dataset.take(1) if dataset.column_names is None else [dataset]:
             require_columns(row, columns)
-        for table in dataset.select_columns([*columns.values()]).with_format("arrow").iter(batch_size=_BATCH_ROWS):
-            yield table[language_column], table[label_column]
+        for table in dataset.select_columns(names).with_format("arrow").iter(batch_size=_BATCH_ROWS):
+            yield tuple(table[name] for name in names)
     else:
-        found: list[tuple[Any, Any]] = []
+        found: list[list[Any]] = []
         for row in _rows(dataset):
             require_columns(row, columns)
-            found.append((row[language_column], row[label_column]))
+            found.append([row[name] for name in names])
         if found:
-            languages, labels = zip(*found, strict=True)
-            yield _plain(languages), _plain(labels)
+            yield tuple(map(_plain, zip(*found, strict=True)))
 
 
 def is_transformed(dataset: Any) -> bool:

@@ -25,6 +25,7 @@ from hf_langimb.counts.columns import (
     encode_columns,
     whole_floats,
 )
+from hf_langimb.counts.grouped import grouped_columns, without_zeros
 from hf_langimb.counts.weighting import Counts, Floats
 
 
@@ -72,12 +73,41 @@ class JointDistribution:
         Raises:
             ValueError: no rows, different lengths, nulls, or values other than strings, integers or booleans.
         """
+        return cls._from_entries(languages, labels)
+
+    @classmethod
+    def _from_entries(cls, languages: Any, labels: Any, rows: Counts | None = None) -> JointDistribution:
+        """As `from_columns`, of entries that each stand for `rows` (above 0) rows, None: for one."""
         (language_axis, language_ids), (label_axis, label_ids) = encode_columns(language=languages, label=labels)
         if len(language_ids) == 0:
             raise ValueError("No rows to count: the data set is empty.")
         shape = len(language_axis), len(label_axis)
-        cells = np.bincount(language_ids * shape[1] + label_ids, minlength=shape[0] * shape[1])
+        cells = np.bincount(language_ids * shape[1] + label_ids, rows, minlength=shape[0] * shape[1])
         return cls(language_axis, label_axis, cells.reshape(shape))
+
+    @classmethod
+    def from_counts(cls, rows: Any) -> JointDistribution:
+        """Count a table of counts: the result of a GROUP BY, by any engine, where the data are.
+
+        The distribution is the one that `from_columns` gives of the rows themselves, entries of 0 left out. Rows
+        without a language or label are in `null_languages` and `null_labels`. If each process, file or machine counts
+        a part of the data, the sum of their distributions counts all.
+
+        Args:
+            rows: (language, label, count) triples or mappings, or a table of these three columns (Arrow, pandas,
+                polars, a DuckDB relation). Columns that are called language, label, and count or n, are these; others
+                are taken in this order. The counts of entries with the same language and label add up.
+
+        Raises:
+            ValueError: not three columns, counts that are not whole numbers of 0 or more, what `from_columns` raises.
+
+        Example:
+            >>> query = "SELECT language, label, count(*) AS n FROM 'data.parquet' GROUP BY ALL"  # of DuckDB
+            >>> JointDistribution.from_counts(duckdb.sql(query).fetchall())
+            >>> # Spark: one row per language and label leaves the cluster
+            >>> JointDistribution.from_counts(frame.groupBy("language", "label").count().collect())
+        """
+        return cls.from_batches([without_zeros(*grouped_columns(rows))], count_nulls=True)
 
     @classmethod
     def from_dataset(
@@ -91,12 +121,13 @@ class JointDistribution:
             ValueError: a column is missing (the message names the existing ones), nulls, or no rows.
         """
         names = [class_label_names(dataset, column) for column in (language_column, label_column)]
-        return cls.from_batches(column_batches(dataset, language_column, label_column), *names)
+        columns = {"language": language_column, "label": label_column}
+        return cls.from_batches(column_batches(dataset, columns), *names)
 
     @classmethod
     def from_batches(
         cls,
-        batches: Iterable[tuple[Any, Any]],
+        batches: Iterable[tuple[Any, ...]],
         language_names: list[str] | None = None,
         label_names: list[str] | None = None,
         *,
@@ -105,7 +136,8 @@ class JointDistribution:
         """Count pairs of columns, batch by batch.
 
         Args:
-            batches: languages and labels of the same rows, as `from_columns` takes them.
+            batches: languages and labels of the same rows, as `from_columns` takes them; with `count_nulls` also the
+                number of rows that each entry stands for, as `without_zeros` gives it.
             language_names, label_names: of class ids, in order; those without rows are on the axis too.
             count_nulls: count rows without a language or label (of Arrow columns; also class id -1) instead of
                 refusing them.
@@ -115,20 +147,17 @@ class JointDistribution:
         """
         total = None
         null_languages, null_labels = 0, Counter[str]()
-        for languages, labels in batches:
+        for languages, labels, *rows in batches:
             if count_nulls:
                 languages, labels = whole_floats(languages), whole_floats(labels)
                 if label_names is not None:
                     labels = pc.if_else(pc.equal(labels, NO_LABEL), pa.scalar(None, labels.type), labels)
             if count_nulls and (languages.null_count or labels.null_count):
-                null_languages += languages.null_count
-                axis, ids = encode_column(languages.filter(labels.is_null()).drop_null(), "language")
-                named = axis if language_names is None else [language_names[int(value)] for value in axis]
-                null_labels.update({name: int((ids == i).sum()) for i, name in enumerate(named)})
-                complete = pc.and_(languages.is_valid(), labels.is_valid())
-                languages, labels = languages.filter(complete), labels.filter(complete)
+                number, by_language, (languages, labels, *rows) = _split_nulls(languages, labels, language_names, *rows)
+                null_languages += number
+                null_labels.update(by_language)
             if len(languages) or len(labels):
-                part = cls.from_columns(languages, labels)
+                part = cls._from_entries(languages, labels, *rows)
                 total = part if total is None else total + part
         if total is None and (null_languages or null_labels):
             nothing = np.zeros((len(language_names or ()), len(label_names or ())), dtype=np.int64)
@@ -237,6 +266,26 @@ def _merge(first: tuple[Any, ...], second: tuple[Any, ...]) -> tuple[Any, ...]:
     if list(first) == sorted(first) and list(second) == sorted(second):
         return tuple(sorted({*first, *second}))
     return first + tuple(value for value in second if value not in first)
+
+
+def _split_nulls(
+    languages: Any, labels: Any, language_names: list[str] | None, rows: Counts | None = None
+) -> tuple[int, dict[str, int], list[Any]]:
+    """Rows without a language, rows without a label by language, and the columns (Arrow) of the others.
+
+    Args:
+        languages, labels: of entries that each stand for `rows` rows, None: for one.
+        language_names: of class ids.
+    """
+    with_language, with_label = np.asarray(languages.is_valid()), np.asarray(labels.is_valid())
+    number = np.ones(len(languages), dtype=np.int64) if rows is None else rows
+    complete, unlabeled = with_language & with_label, with_language & ~with_label
+    axis, ids = encode_column(languages.filter(pa.array(unlabeled)), "language")
+    named = axis if language_names is None else [language_names[int(value)] for value in axis]
+    by_language = np.bincount(ids, number[unlabeled], len(axis)).astype(np.int64).tolist()
+    kept = [column.filter(pa.array(complete)) for column in (languages, labels)]
+    kept += [] if rows is None else [rows[complete]]
+    return int(number[~with_language].sum()), dict(zip(named, by_language, strict=True)), kept
 
 
 def _on_class_axis(

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 from datasets import ClassLabel, TranslationVariableLanguages
 
 from hf_langimb.counts.columns import require_columns
+from hf_langimb.counts.grouped import USUAL_NAMES
 from hf_langimb.data.reading import FILE_BUILDERS, METADATA, suffix_of
 from hf_langimb.data.rows import TEXT_COLUMNS
 from hf_langimb.data.tables import names_in
 from hf_langimb.data.text import DataFile, say_once
 
 if TYPE_CHECKING:
+    from hf_langimb.counts.distribution import JointDistribution
     from hf_langimb.data.spec import DataSpec
 
 READ_OPTIONS = {"keep_default_na", "na_values"}  # which we set
@@ -63,8 +65,11 @@ def files_of(
     required = {"label": spec.label_column} if spec.label_column else {}
     if found[0] is None:
         required = {"language": column} | required
-    if counted and every[0].kind != "json":  # where a column may come late
-        require_columns([*present], required)
+    required |= {"count": spec.count_column} if spec.count_column else {}
+    if counted:  # in JSON, language and label may come late
+        late = every[0].kind == "json"
+        sure = {kind: name for kind, name in required.items() if kind == "count" or not late or name in present}
+        require_columns([*present], sure)
     columns = dict.fromkeys([*needed, *required.values()])
     if not counted and not {*columns} <= {*present}:  # all of them, for the message that names them
         columns = (columns if every[0].kind == "json" else {}) | present
@@ -80,6 +85,17 @@ def files_of(
     return {
         split: [replace(file, language=next(sources), **settings) for file in files] for split, files in splits.items()
     }
+
+
+def say_if_counts(spec: DataSpec, files: Sequence[DataFile], table: JointDistribution) -> None:
+    """Say that files may be tables of counts: each language and label occurs once, beside a column of that name."""
+    if not spec.count_column and table.rows > 1 and table.counts.max() == 1:
+        present = names_in(files[0])
+        if name := next((name for name in USUAL_NAMES["count"] if name in present), None):
+            say_once(
+                f"{spec.name}: no language and label occur twice: if column {name!r} says how many rows they stand "
+                f"for, pass --count-column {name}."
+            )
 
 
 def _labeled(spec: DataSpec, splits: dict[str, list[DataFile]]) -> dict[str, list[DataFile]]:

@@ -17,6 +17,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Value
 
 from hf_langimb.counts.columns import NO_LABEL, class_label_names, column_batches, require_columns, whole_floats
 from hf_langimb.counts.distribution import JointDistribution
+from hf_langimb.counts.grouped import without_zeros
 from hf_langimb.data import reading
 from hf_langimb.data.reading import pick, readable
 from hf_langimb.data.rows import (
@@ -28,7 +29,7 @@ from hf_langimb.data.rows import (
     normalize_spacing,
     strings,
 )
-from hf_langimb.data.sources import files_of
+from hf_langimb.data.sources import files_of, say_if_counts
 from hf_langimb.data.tables import Tables, names_in, table_builder, tables
 from hf_langimb.data.text import QUOTES, say_once, typed
 
@@ -56,6 +57,7 @@ class DataSpec:
         separator, encoding: of text files; None takes the usual ones (a byte order mark decides).
         language_from: take the language from "folder", "file" or "key" (of texts), whatever it is called.
         drop_null: leave out rows without text, language or label instead of refusing them.
+        count_column: of a table of counts, the number of rows that each of its rows stands for; used by `counts` alone.
     """
 
     name: str
@@ -70,6 +72,7 @@ class DataSpec:
     encoding: str | None = None
     language_from: str | None = None
     drop_null: bool = False
+    count_column: str | None = None
 
     def __post_init__(self) -> None:
         separator = {"\\t": "\t", "tab": "\t"}.get(self.separator or "", self.separator)
@@ -234,19 +237,23 @@ class DataSpec:
 
     def _count(self, source: Any) -> JointDistribution:
         """The joint distribution of language and label in a data set or a list of files."""
-        columns = self.language_column, self.label_column
+        columns = {"language": self.language_column, "label": self.label_column}
+        columns |= {"count": self.count_column} if self.count_column else {}
         if isinstance(source, list):
             read = (table for file in source for table in tables(file, COUNTED_ROWS, dictionaries=True))
             features = source[0].features or {}
-            batches: Any = (tuple(_of_kind(table[name], features.get(name)) for name in columns) for table in read)
+            batches: Any = (tuple(_of_kind(table[n], features.get(n)) for n in columns.values()) for table in read)
         else:
-            batches, features = column_batches(source, *columns), source.features or {}
-        found = (features.get(column) for column in columns)
-        names = [list(feature.names) if isinstance(feature, ClassLabel) else None for feature in found]
-        counted = JointDistribution.from_batches(batches, *names, count_nulls=True)
+            batches, features = column_batches(source, columns), source.features or {}
+        found = (features.get(columns[purpose]) for purpose in ("language", "label"))
+        classes = [list(feature.names) if isinstance(feature, ClassLabel) else None for feature in found]
+        batches = (without_zeros(*batch) for batch in batches) if self.count_column else batches
+        counted = JointDistribution.from_batches(batches, *classes, count_nulls=True)
+        if isinstance(source, list):
+            say_if_counts(self, source, counted)
         if not counted.rows and isinstance(source, list) and source[0].kind == "json":  # which lack a column?
-            present = [*names_in(source[0]), *([columns[0]] if source[0].language is not None else [])]
-            require_columns(present, dict(zip(("language", "label"), columns, strict=True)))
+            present = [*names_in(source[0]), *([self.language_column] if source[0].language is not None else [])]
+            require_columns(present, columns)
         return counted
 
     def rows(self, first: int | None = None) -> Dataset:
