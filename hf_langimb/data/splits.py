@@ -100,8 +100,8 @@ def _divide(source: Dataset, chosen: Counts, names: Sequence[str], same: str) ->
     table, info = source.with_format("arrow")[:], DatasetInfo(features=source.features)
     if empty := [name for i, name in enumerate(names) if i not in chosen]:
         raise ValueError(
-            f"The {len(source):,} training rows leave no row for {empty[0]}, because rows with the same {same} stay in "
-            f"one part: add rows, give a {empty[0]} split, or leave out an id column that has few values."
+            f"The {len(source):,} training rows leave no row for {empty[0]} (rows with the same {same} stay in one "
+            f"part): add rows with other texts{' and ids' if 'id' in same else ''}, or give a {empty[0]} split."
         )
     # not `select`, whose rows are read one by one
     return {name: Dataset(table.filter(pa.array(chosen == i)), info=info) for i, name in enumerate(names)}
@@ -133,7 +133,7 @@ def _lacking(name: str, cells: Counts, counted: JointDistribution) -> str:
 
 
 def _groups(dataset: Dataset, text_columns: Sequence[str], has_ids: bool) -> Counts:
-    """The group of each row, int[N]: rows with the same folded text, or the same id, at any number of removes."""
+    """The group of each row, int[N]: rows with the same folded text, or the same id, also through other rows."""
     texts = _codes(folded(*arrow_columns(dataset, *text_columns)))
     if not has_ids:
         return texts

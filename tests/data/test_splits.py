@@ -168,9 +168,7 @@ def test_small_cells_are_in_train_first_and_lacking_ones_are_named():
 
 def test_rows_that_cannot_be_divided_are_refused():
     one_id = rows("abcdef", ["en", "fr"] * 3, [0, 1] * 3, [7] * 6)
-    with pytest.raises(
-        ValueError, match="6 training rows leave no row for test, because rows with the same text or id"
-    ):
+    with pytest.raises(ValueError, match=r"6 training rows leave no row for test \(rows with the same text or id"):
         make_splits(DatasetDict(train=one_id), ["text"], has_ids=True)
     assert len(make_splits(DatasetDict(train=one_id), ["text"], has_ids=False)[0]["test"]) == 2
     for shares in ({"test_share": 0}, {"test_share": 0.6, "validation_share": 0.4}):
@@ -181,9 +179,9 @@ def test_rows_that_cannot_be_divided_are_refused():
 def test_overlaps_are_counted_in_test_rows():
     train = rows(["One", "two", "two", "three"], ["en"] * 4, [0] * 4, [1, 2, 2, 3])
     validation = rows(["four"], ["en"], [0], [4])
-    test = rows(["one ", " ONE", "Two", "five", "six"], ["fr"] * 5, [0] * 5, [9, 3, 8, 7, 4])
+    test = rows(["one ", " ONE", "one", "Two", "six"], ["fr"] * 5, [0] * 5, [9, 3, 8, 7, 4])
     splits = DatasetDict(train=train, validation=validation, test=test)
-    texts = ["3 of 5 test rows (60%) have the same text as a train row."]
+    texts = ["4 of 5 test rows (80%) have the same text as a train row."]
     note = "this means nothing if each split has its own ids"
     assert overlaps(splits, ["text"], has_ids=False) == texts
     assert overlaps(splits, ["text"], has_ids=True) == [
@@ -217,7 +215,7 @@ def test_spellings_of_one_language_are_found_and_merged_when_asked():
 
 
 def test_odd_cells_are_named():
-    train = uneven({("en", 0): 9, ("en", 1): 9, ("fr", 0): 1, ("fr", 2): 3, ("ga", 0): 1})
+    train = uneven({("en", 0): 9, ("en", 1): 9, ("fr", 0): 1, ("fr", 2): 3, ("ga", 0): 1, ("de", 0): 2})
     others = uneven({(name, 0): 2 for name in ("en", *"tuvwxyz")})
     assert odd_cells(DatasetDict(train=train, validation=train, test=others)) == [
         "Languages with one training row: ga.",
