@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_langimb import __version__
-from hf_langimb.console import about, ends_in_words, hide_bars, start_program, with_dashes
+from hf_langimb.console import RESUMES, about, ends_in_words, hide_bars, start_program, with_dashes
 from hf_langimb.counts.weighting import WEIGHTING_SCHEMES
 from hf_langimb.data.flags import AUTO, TOLERANCE, TOLERANCE_HELP, above_zero, add_data_flags, data_spec, number_or
 from hf_langimb.measures import POOLINGS, PROTOCOLS
@@ -76,6 +76,15 @@ def explain(options: Namespace) -> None:
         store = attribute(model, trained.tokenizer, rows, out=folder, **settings)
     if state.is_main_process:
         print(explained_report(store.manifest, store.examples, store.folder, used))
+
+
+def train(words: Sequence[str]) -> None:
+    """Train and compare setups on a user's data."""
+    with ends_in_words("langimb", RESUMES):
+        from hf_langimb.runs.custom import FOLDER, words_of
+        from hf_langimb.runs.experiment import main as run_recipe  # takes seconds, in which a user may press Ctrl-C
+
+        run_recipe("custom", FOLDER, words_of(words))
 
 
 def compare(options: Namespace) -> None:
@@ -203,6 +212,9 @@ def _parser() -> ArgumentParser:
     flag("--budget", type=number_or("full"), default=500, help=budget)
     flag("--dtype", choices=DTYPES, default="float32", help="default: %(default)s")
 
+    # The flags are those of recipes/custom.py: see `main`.
+    commands.add_parser("train", help="does a model use language as a shortcut in your data, and do weights help?")
+
     command = add(compare, "how imbalance changes what tokens contribute, with a control")
     command.add_argument("run_folder", **run_folder)
     command.add_argument("--json", **json_flag)
@@ -236,8 +248,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         Exit code: 0 success, 1 an error (one sentence on stderr), 2 wrong usage, 130 interrupted (Ctrl-C).
     """
     logging.getLogger("datasets.packaged_modules").setLevel(logging.CRITICAL)  # they also log what they raise
+    words = [*(sys.argv[1:] if argv is None else argv)]
     try:
-        options = _parser().parse_args([with_dashes(a) for a in (sys.argv[1:] if argv is None else argv)])
+        if words[:1] == ["train"]:
+            train(words[1:])
+            return 0
+        options = _parser().parse_args([*map(with_dashes, words)])
         given = [
             value for name, value in vars(options).items() if name in ("model", "dataset", "run_folder", "repo_id")
         ]

@@ -14,20 +14,11 @@ from hf_langimb.files import read_json, write_text
 from hf_langimb.results import plots, rendering
 from hf_langimb.results.folder import FIGURES, PAGE, RunFolder
 from hf_langimb.results.schema import FORMS, Results, read_results
-from hf_langimb.results.summary import compared_pair, represented
-from hf_langimb.results.tables import difference_text, file_names, interval_text, probes_cells, shown, shown_entries
+from hf_langimb.results.tables import file_names, probes_cells, shown
 
 logger = logging.getLogger(__name__)
 
 SENTENCES = 2  # shown of each language
-CLAIMS = (  # what arXiv 2402.13016 found: words, sign of imbalanced - balanced, measures
-    ("Imbalance costs accuracy", -1, {"on test text": "test.accuracy"}),
-    (
-        "Imbalance makes the language easier to identify from the features",
-        1,
-        {"on test text": "probe.test.accuracy", "on external text": "probe.external.accuracy"},
-    ),
-)
 Figures = dict[str, dict[str, str]]  # by kind the panels: file name and SVG
 
 
@@ -66,52 +57,9 @@ def write_figures(figures: Figures, folder: Path) -> None:
 
 def render(results: Results, figures: Figures, environment: dict[str, Any], sentences: Sequence[Any] = ()) -> str:
     """The page as HTML: no script, nothing fetched, light or dark as the reader's browser is set."""
-    verdict = [] if results["recipe"] == "evaluate" else _verdict(results)
+    verdict = [(of["question"], of["answer"], of["detail"]) for of in results.get("verdict", [])]
     values = {"results": results, "figures": figures, "environment": environment, "sentences": sentences}
     return rendering.render("page.html", verdict=verdict, small_bin=plots.SMALL_BIN, **values)
-
-
-def _verdict(results: Results) -> list[tuple[str, str, str]]:
-    """(claim, yes | no | not known | not measured, detail); yes where it holds on each text that was measured."""
-    setup, reference = compared_pair(results["setups"])
-    differences: dict[str, tuple[float, list[float] | None]] = {}
-    for entry in results["comparisons"]:
-        if (pair := (entry["setup"], entry["reference"])) in ((setup, reference), (reference, setup)):
-            mean, low, high = entry["difference"]["mean"], entry["difference"]["low"], entry["difference"]["high"]
-            turn = 1 if pair == (setup, reference) else -1
-            bounds = None if low is None or high is None else sorted([turn * low, turn * high])
-            differences[entry["metric"]] = turn * mean, bounds
-    lines = []
-    for claim, sign, measures in CLAIMS:
-        found = {text: differences[metric] for text, metric in measures.items() if metric in differences}
-        values = [f"{interval_text(*difference, '+.3f')} {text}" for text, difference in found.items()]
-        detail, intervals = f"{setup} - {reference}: {', '.join(values)}", [bounds for _, bounds in found.values()]
-        if not found:
-            lines.append((claim, "not measured", "needs the setups balanced and imbalanced"))
-        elif None in intervals:
-            lines.append((claim, "not known", f"{detail}; one seed has no interval"))
-        else:
-            holds = all(sign * end > 0 for bounds in intervals for end in bounds or ())
-            lines.append((claim, "yes" if holds else "no", detail))
-    return [*lines, ("Neutral tokens count more in over-represented languages", *_neutral(results))]
-
-
-def _neutral(results: Results) -> tuple[str, str]:
-    """Answer and detail of the third claim: in each over-represented cell, by the form without selection bias."""
-    found, marks = results["attributions"], represented(results)
-    if not found:
-        return "not measured", "needs token attributions"
-    if not found["unbiased"]:
-        return "not known", "needs three seeds: selecting tokens by the model that is subtracted shifts the difference"
-    cells = [e for e in shown_entries(found, "unbiased") if marks.get((e["label"], e["language"])) == 1]
-    if not cells:
-        return "not measured", "no language is over-represented"
-    texts = [f"{shown(e['label'])}, {shown(e['language'])}: {difference_text(e, 'neutral')}" for e in cells]
-    detail = f"{found['setup']} - {found['reference']}, {'; '.join(texts)}"
-    lows = [entry["seed_intervals"]["neutral"][0] for entry in cells if entry["seed_intervals"]]
-    if len(lows) < len(cells):
-        return "not known", f"{detail}; an interval over seeds needs four of them"
-    return ("yes" if min(lows) > 0 else "no"), detail
 
 
 def draw(results: Results) -> Figures:

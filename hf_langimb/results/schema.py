@@ -309,6 +309,7 @@ class Results(TypedDict):
     comparisons: list[Comparison]
     attributions: Attributions | None
     explained: NotRequired[Explained | None]
+    warnings: NotRequired[list[str]]
     notes: NotRequired[list[str]]
     verdict: NotRequired[list[Verdict]]
     recommendation: NotRequired[Recommendation | None]

@@ -34,7 +34,9 @@ from hf_langimb.results.rendering import render
 from hf_langimb.results.schema import Results, write_results
 from hf_langimb.results.summary import roles_of
 from hf_langimb.results.tables import rows_text
+from hf_langimb.runs.custom import fitted
 from hf_langimb.runs.explaining import compared, explain_models
+from hf_langimb.runs.notes import token_warnings, weight_notes
 from hf_langimb.runs.recipe import Recipe, parse_recipe
 from hf_langimb.runs.setups import Setup, prepare_setups, resolve_setup
 from hf_langimb.runs.steps import MeasuredRows, assemble_results, loader, measure, train
@@ -67,6 +69,9 @@ def run(recipe: Recipe) -> tuple[Path, Results]:
         on_main(lambda: require_login(training.hub_model_id, training.hub_token))
     settings = {name: resolve_setup(name, recipe.setups) for name in recipe.data.setups}
     data = load_data(recipe.data, training.language_column)
+    if recipe.name == "custom":
+        recipe, said = fitted(recipe, data.distribution("train", "natural").rows)
+        data.notes = [*data.notes, *([said] if said else [])]
     prepared = prepare_setups(recipe, settings, data)
     external = external_text(recipe.data, data.languages, training.language_column)
     folder = RunFolder(Path(training.output_dir))
@@ -111,6 +116,10 @@ def _run_in(
                 metrics[name][str(seed)] = found | {"training": facts}
                 samples[name, str(seed)] = sample
     results = _results_of(recipe, data, prepared, shown, metrics, processes)
+    said = [weight_notes(name, of.arguments, data.distribution("train", of.plan)) for name, of in prepared.items()]
+    unknown = token_warnings(rows["train", prepared[roles.subject or next(iter(prepared))].plan, seeds[0]], tokenizer)
+    results["warnings"] = [*unknown, *(text for warnings, _ in said for text in warnings)]
+    results["notes"] = [*data.notes, *(text for _, notes in said for text in notes)]
     plan = prepared[roles.subject].plan if roles.subject else ""
     audit, chosen_on = results["data"].get(f"train/{plan}"), results["data"].get(f"validation/{plan}")
     judge = Judge(roles, metrics, samples, audit, int(np.sum(chosen_on["counts"])) if chosen_on else 0)
@@ -239,15 +248,18 @@ def without_tokens(command: Sequence[str]) -> list[str]:
     ]
 
 
-def main(name: str, folder: Path) -> None:
-    """Run the recipe `name`, whose YAML files are in `folder`: parse, run, print the results and where they are."""
+def main(name: str, folder: Path, argv: Sequence[str] | None = None) -> None:
+    """Run the recipe `name`, whose YAML files are in `folder`: parse, run, print the results and where they are.
+
+    `argv` is the command line; None takes the process's.
+    """
     start_program()
     logging.basicConfig(format="%(message)s")
     logging.getLogger("hf_langimb").setLevel(logging.INFO if PartialState().is_main_process else logging.ERROR)
     transformers_logging.set_verbosity_error()  # each training starts with a new head, as it should
     transformers_logging.disable_progress_bar()  # of weights that take no time to load
     with ends_in_words(Path(sys.argv[0]).name, RESUMES):
-        recipe = parse_recipe(name, folder)
+        recipe = parse_recipe(name, folder, argv)
         if "disable_tqdm" not in recipe.config:
             recipe.training.disable_tqdm = hidden()
         with about(recipe.data.model_name_or_path, recipe.data.dataset_name):

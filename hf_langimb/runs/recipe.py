@@ -19,6 +19,7 @@ from transformers.hf_argparser import HfArg, string_to_bool
 
 from hf_langimb.console import one_line
 from hf_langimb.data.flags import AUTO, TOLERANCE, TOLERANCE_HELP, number_or
+from hf_langimb.measures.shortcut import ACCURACY_MARGIN, MATERIAL_BITS
 from hf_langimb.results.folder import OWN_FOLDERS
 from hf_langimb.training.arguments import LangImbTrainingArguments
 
@@ -43,6 +44,8 @@ class RecipeArguments:
     separator: str | None = HfArg(default=None, help="Field separator of CSV files.")
     encoding: str | None = HfArg(default=None, help="Encoding of text files, such as latin-1.")
     drop_null: bool = HfArg(default=False, help="Leave out rows without text, language or label.")
+    language: str | None = HfArg(default=None, help="The language of all rows, if no column names it.")
+    merge_languages: bool = HfArg(default=False, help="Give one name to several spellings of a language (zh, zh-CN).")
     label_order: list[str] = HfArg(default_factory=list, help="Names of the labels in class order.")
     train_split: str = HfArg(default="train", help="Split to draw the training subsets from.")
     validation_split: str = HfArg(default="validation", help="Split to draw the validation subsets from.")
@@ -51,6 +54,8 @@ class RecipeArguments:
         default_factory=list,
         help="Plan of the skewed subset: languages with shares of labels, such as 'fr 1/2 1/3 1/6'.",
     )
+    validation_share: float = HfArg(default=0.1, help="Share of the training rows, if there is no validation split.")
+    test_share: float = HfArg(default=0.2, help="Share of the training rows, if there is no test split.")
     train_size: int | None = HfArg(default=None, help="Training rows; default: all that plans allow.")
     validation_size: int | None = HfArg(default=None, help="Validation rows; default: all that plans allow.")
     test_size: int | None = HfArg(default=None, help="Test rows; default: all that plans allow.")
@@ -73,6 +78,8 @@ class RecipeArguments:
     control_seed: bool = HfArg(
         default=False, help="With one seed, also train balanced with a second seed, as the control of the attributions."
     )
+    material_bits: float = HfArg(default=MATERIAL_BITS, help="Bits of dependence from which on it is material.")
+    accuracy_margin: float = HfArg(default=ACCURACY_MARGIN, help="Accuracy that a recommended setup may cost.")
     license: str | None = HfArg(default=None, help="License of the models, for their cards: apache-2.0, mit, ...")
 
     def __post_init__(self) -> None:
@@ -81,8 +88,10 @@ class RecipeArguments:
             if isinstance(value, int) and not low <= value <= MOST:
                 bound = f"{low} or more" if value < low else f"{MOST} or less"
                 raise ValueError(f"{name} must be {bound}, got {value}.")
-        if not 0 < self.explain_tolerance < math.inf:
-            raise ValueError(f"explain_tolerance must be above 0, got {self.explain_tolerance}.")
+        for name, most in {"explain_tolerance": math.inf, "material_bits": math.inf, "accuracy_margin": 1}.items():
+            if not 0 < getattr(self, name) < most:
+                bound = "above 0" if most == math.inf else f"between 0 and {most}"
+                raise ValueError(f"{name} must be {bound}, got {getattr(self, name)}.")
         if self.one_language_per_item and not self.id_column:
             raise ValueError("one_language_per_item needs id_column: the column that translations of a text share.")
 
@@ -122,23 +131,23 @@ def parse_recipe(name: str, folder: Path, argv: Sequence[str] | None = None) -> 
         ValueError: no such YAML file, or a key or value in it that does not fit.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
-    program = f"accelerate launch recipes/{name}.py"
-    parser = HfArgumentParser(
-        (RecipeArguments, LangImbTrainingArguments),
-        prog=program,
-        allow_abbrev=False,
-        usage=f"{program} [--config STEM|FILE.yaml] [--option value ...] (--help lists the options)",
-    )
+    program, given = f"accelerate launch recipes/{name}.py", "[--config STEM|FILE.yaml]"
+    if name == "custom":
+        program, given = "langimb train", "DATASET"
+    usage = f"{program} {given} [--option value ...] (--help lists the options)"
+    types = RecipeArguments, LangImbTrainingArguments
+    parser = HfArgumentParser(types, prog=program, allow_abbrev=False, usage=usage)
     next(action for action in parser._actions if action.dest == "explain_rows").type = number_or(AUTO, AUTO)
-    parser.add_argument("--config", default="mini", help=f"Name of a YAML file under {folder}, or a path.")
+    default = "mini" if (folder / "mini.yaml").is_file() else name
+    parser.add_argument("--config", default=default, help=f"Name of a YAML file under {folder}, or a path.")
     path = _find(parser.parse_known_args(argv)[0].config, folder, Path())
     origins: dict[str, str] = {}
     values, setups = _read_yaml(path, folder, parser, origins)
     defaults = vars(parser.parse_args([]))
     words = [f"--output_dir=runs/{name}-{path.stem}", "--seed=0", *_words(values, path.name, parser), *argv]
     resolved = vars(parser.parse_args(words))
-    given = (word.partition("=")[0][2:].replace("-", "_") for word in argv if word.startswith("--"))
-    flags = frozenset(word if word in resolved else word.removeprefix("no_") for word in given)
+    given_flags = (word.partition("=")[0][2:].replace("-", "_") for word in argv if word.startswith("--"))
+    flags = frozenset(word if word in resolved else word.removeprefix("no_") for word in given_flags)
     try:
         data, training = parser.parse_args_into_dataclasses(words, look_for_args_file=False)[:2]
     except Exception as error:  # of transformers, any

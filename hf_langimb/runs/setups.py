@@ -11,7 +11,7 @@ from transformers import Trainer
 from transformers.integrations import get_available_reporting_integrations
 
 from hf_langimb.console import one_line
-from hf_langimb.counts.weighting import cell_weights
+from hf_langimb.counts.weighting import WEIGHTING_SCHEMES, cell_weights
 from hf_langimb.runs.recipe import Recipe
 from hf_langimb.runs.subsets import Data
 from hf_langimb.training.arguments import LangImbTrainingArguments
@@ -20,7 +20,10 @@ SETUPS: dict[str, dict[str, Any]] = {
     "balanced": {"plan": "balanced", "class_weighting": "none"},
     "imbalanced": {"plan": "imbalanced", "class_weighting": "none"},
     "weighted": {"plan": "imbalanced", "class_weighting": "per_language"},
+    "plain": {"plan": "natural", "class_weighting": "none"},
 }
+# The data as they are, with each kind of weights.
+SETUPS |= {name: {"plan": "natural", "class_weighting": name} for name in WEIGHTING_SCHEMES if name != "none"}
 SUFFIXES: dict[str, dict[str, Any]] = {"_entropy": {"masked_entropy_weight": 1.0}, "_lora": {"lora_rank": 8}}
 SELECTING = ("eval_loss", "eval_plain_loss", "eval_uniform_loss")  # metrics that may choose the checkpoint
 

@@ -201,6 +201,9 @@ def measure(
         weights=np.array(axes["weights"]) if "weights" in axes else None,
         groups=joined["id"],
     )
+    for name, read in (("test", test), ("external", rows.external)):
+        if probes[name] and read is not None:
+            probes[name]["groups"] = len(pc.unique(*arrow_columns(read, "id")))
     found = {"test": quality, "targets": target_measures(**columns, plan=plan, groups=joined["id"])}
     found |= {"shift": language_shifts(**columns, plan=plan, groups=joined["id"]), "probe": probes}
     samples = {"test": sampled(**columns, plan=plan, groups=joined["id"])}
@@ -292,7 +295,7 @@ def _probe(name: str, rows: Dataset | None, features: np.ndarray | None, pooling
     except ValueError as error:  # a single language, or one with a single row: everything else can be measured
         logger.warning("No language probe on %s text: %s", name, error)
         return None
-    return found.to_dict() | {"pooling": pooling, "layer": -1, "C": 1.0, "groups": len(pc.unique(ids))}
+    return found.to_dict() | {"pooling": pooling, "layer": -1, "C": 1.0}
 
 
 def assemble_results(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 from datasets import Dataset, DatasetDict
 
+from hf_langimb.counts.columns import class_label_names
 from hf_langimb.counts.distribution import JointDistribution
 from hf_langimb.counts.sampling import allocate, draw, joint_shares, keep_one_language_per_item
 from hf_langimb.data import mini_xnli
 from hf_langimb.data.rows import arrow_columns, find_text_columns
 from hf_langimb.data.spec import DataSpec
+from hf_langimb.data.splits import make_splits, merge_languages, odd_cells, overlaps, spelling_text, spellings
 from hf_langimb.models.loading import tokenize
 from hf_langimb.runs.recipe import RecipeArguments
 
@@ -62,6 +64,7 @@ class Data:
     plans: dict[str, np.ndarray]
     recipe: RecipeArguments
     noise_ceiling: float | None = None  # of the test labels, if it is known
+    notes: Sequence[str] = ()  # on the splits, as sentences
 
     @property
     def test_plan(self) -> str:
@@ -79,10 +82,12 @@ class Data:
         Raises:
             ValueError: the rows do not allow it; names the split and its axes.
         """
-        available = self._available[split]
+        available, size = self._available[split], getattr(self.recipe, f"{split}_size")
+        if plan == "natural" and size is not None and size < available.rows:
+            counts = allocate(available.counts, available.counts / available.rows, size)
+            return JointDistribution(available.languages, available.labels, counts)
         if plan == "natural":
             return available
-        size = getattr(self.recipe, f"{split}_size")
         try:
             if size is None:
                 size = min(int(allocate(available.counts, shares).sum()) for shares in self.plans.values())
@@ -96,12 +101,15 @@ class Data:
         raise ValueError(f"{split} split, axes {self.languages} x {self.labels}: {problem}")
 
     def rows(self, split: str, plan: str, seed: int) -> np.ndarray:
-        """Row numbers of a plan, ascending; `natural` takes all. Those of one seed overlap as far as plans allow."""
-        source = self.source[split]
-        if plan == "natural":
+        """Row numbers of a plan, ascending; `natural` takes all, or as many as the given size in the same shares.
+
+        Those of one seed overlap as far as plans allow.
+        """
+        source, counts = self.source[split], self.distribution(split, plan).counts
+        if counts.sum() == len(source):
             return np.arange(len(source))
         languages, labels = arrow_columns(source, "language", "label")
-        return draw(languages, labels, self.distribution(split, plan).counts, seed=seed)
+        return draw(languages, labels, counts[:, self._available[split].counts.any(axis=0)], seed=seed)
 
     def subset(self, split: str, plan: str, seed: int) -> Dataset:
         """The rows of a plan."""
@@ -158,27 +166,79 @@ def load_data(recipe: RecipeArguments, language_column: str) -> Data:
         drop_null=recipe.drop_null,
     )
     raw: Any = mini_xnli.load() if embedded else spec.read()
-    names = {name: getattr(recipe, f"{name}_split") for name in ("train", "validation", "test")}
-    if not isinstance(raw, DatasetDict) or not {*names.values()} <= {*raw}:
-        found = ", ".join(raw) if isinstance(raw, DatasetDict) else "a single file"
-        raise ValueError(f"Expected the splits {', '.join(names.values())} in {recipe.dataset_name}, found {found}.")
+    raw = raw if isinstance(raw, DatasetDict) else DatasetDict(train=raw)
+    names = _named_splits(recipe, raw)
+    if recipe.language is not None:
+        raw = DatasetDict({split: _in_language(rows, recipe, language_column) for split, rows in raw.items()})
     spec = replace(spec, text_columns=find_text_columns(raw[names["train"]], recipe.text_columns))
     languages = [_plan_line(line)[0] for line in recipe.imbalanced_shares]
-    source, labels = DatasetDict(), recipe.label_order
+    labels, source = recipe.label_order or _labels([raw[split] for split in names.values()], recipe), DatasetDict()
     for name, split in names.items():
         source[name] = spec.standardized(raw[split], label_names=labels, languages=languages)
         labels = list(source["train"].features["label"].names)
+    if empty := [names[name] for name, rows in source.items() if not len(rows)]:
+        raise ValueError(f"No rows in the split {empty[0]!r} of {recipe.dataset_name}, languages {languages or 'all'}.")
+    source, notes = _complete(source, spec, recipe)
     for name in ("train", "validation") if recipe.one_language_per_item else ():
         items = keep_one_language_per_item(*arrow_columns(source[name], "language", "id"), seed=TEST_SEED)
         source[name] = source[name].select(items)
     present = sorted(source["train"].unique("language"))
     if languages and present != sorted(languages):
         raise ValueError(f"imbalanced_shares names {sorted(languages)}, but the training data have {present}.")
-    if empty := [names[name] for name, rows in source.items() if not len(rows)]:
-        raise ValueError(f"No rows in the split {empty[0]!r} of {recipe.dataset_name}, languages {languages or 'all'}.")
     plans = plan_shares(recipe.imbalanced_shares, labels) if recipe.imbalanced_shares else {}
     ceiling = mini_xnli.noise_ceiling(raw["test"]) if embedded else None
-    return Data(source, list(spec.text_columns), present, labels, plans, recipe, ceiling)
+    return Data(source, list(spec.text_columns), present, labels, plans, recipe, ceiling, notes)
+
+
+def _named_splits(recipe: RecipeArguments, raw: DatasetDict) -> dict[str, str]:
+    """The splits of a data set by purpose; those that are missing are made later, unless they were named.
+
+    Raises:
+        ValueError: no training split, or a named one is missing.
+    """
+    names = {name: getattr(recipe, f"{name}_split") for name in ("train", "validation", "test")}
+    if list(raw) == ["test"] and names["train"] == "train":  # a single split, whatever its name
+        names["train"] = "test"
+        return {"train": "test"}
+    needed = [split for name, split in names.items() if name == "train" or split != name]
+    if missing := [split for split in needed if split not in raw]:
+        raise ValueError(
+            f"Expected the split {missing[0]!r} in {recipe.dataset_name}, found {', '.join(raw)}: name it with "
+            "--train_split, --validation_split or --test_split."
+        )
+    return {name: split for name, split in names.items() if split in raw}
+
+
+def _in_language(rows: Dataset, recipe: RecipeArguments, column: str) -> Dataset:
+    """Rows whose language is given."""
+    if column in rows.column_names:
+        raise ValueError(f"--language is for rows without one, but the data have a column {column!r}: leave it out.")
+    return rows.add_column(column, [recipe.language] * len(rows))
+
+
+def _labels(splits: Sequence[Dataset], recipe: RecipeArguments) -> list[str]:
+    """The labels of all splits in order; none where a ClassLabel gives them."""
+    column = recipe.label_column
+    if any(column not in rows.column_names or class_label_names(rows, column) for rows in splits):
+        return []  # which `standardized` refuses or reads
+    values = {value for rows in splits for value in rows.unique(column)} - {None}
+    return [str(value) for value in sorted(values, key=lambda value: (str(type(value)), value))]
+
+
+def _complete(source: DatasetDict, spec: DataSpec, recipe: RecipeArguments) -> tuple[DatasetDict, list[str]]:
+    """The three splits, made where they are missing, and what is to be known about them, as sentences."""
+    if recipe.dataset_name == "mini_xnli":
+        return source, []
+    texts, has_ids = spec.text_columns, spec.id_column is not None
+    spelled, notes = spellings({language for rows in source.values() for language in rows.unique("language")}), []
+    if spelled and recipe.merge_languages:
+        source = merge_languages(source, spelled)
+        notes.append(f"{spelling_text(spelled)} They were merged.")
+    elif spelled:
+        notes.append(f"{spelling_text(spelled)} --merge_languages gives each language one name.")
+    shares = {"validation_share": recipe.validation_share, "test_share": recipe.test_share}
+    source, said = make_splits(source, texts, has_ids=has_ids, seed=TEST_SEED, **shares)
+    return source, [*notes, *said, *overlaps(source, texts, has_ids), *odd_cells(source)]
 
 
 def external_text(recipe: RecipeArguments, languages: list[str], language_column: str) -> Dataset | None:

@@ -1,0 +1,65 @@
+"""`langimb train`: a recipe for a user's own data, whose training arguments follow from the size of the data.
+
+The command line is that of recipes/custom.py with the names that the other commands use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hf_langimb.results.tables import file_name
+from hf_langimb.runs.recipe import Recipe
+
+FOLDER = Path(__file__).parent  # of custom.yaml
+NAMES = {"model": "model_name_or_path", "text_column": "text_columns", "config_name": "config_names"}
+MINI_STEPS, MINI_EPOCHS = 2400, (3, 30)  # of training mini_bert
+
+
+def words_of(argv: Sequence[str]) -> list[str]:
+    """The command line of recipes/custom.py for one of `langimb train`: DATASET first, and the names of its flags."""
+    words = list(argv)
+    if words and not words[0].startswith("-"):
+        words[:1] = ["--dataset_name", words[0]]
+    for i, word in enumerate(words):
+        name, equals, value = word.partition("=")
+        known = name.removeprefix("--").replace("-", "_")
+        if name.startswith("--") and known in NAMES:
+            words[i] = f"--{NAMES[known]}{equals}{value}"
+    if not any(word.partition("=")[0].replace("-", "_") == "__output_dir" for word in words):
+        named = [words[i + 1] for i, word in enumerate(words[:-1]) if word == "--dataset_name"]
+        words += [f"--output_dir=runs/{file_name(Path(named[0]).name.partition('.')[0])}"] if named else []
+    return words
+
+
+def fitted(recipe: Recipe, rows: int) -> tuple[Recipe, str]:
+    """A recipe whose batch size, learning rate and epochs fit the data, unless they were given; and which they are.
+
+    Args:
+        recipe: of the user.
+        rows: of the training data.
+    """
+    chosen = _chosen(recipe.data.model_name_or_path == "mini_bert", rows, recipe.training.device.type)
+    free = {key: value for key, value in chosen.items() if key not in recipe.flags | recipe.config.keys()}
+    if not free:
+        return recipe, ""
+    said = ", ".join(f"{key} {value:g}" if not isinstance(value, bool) else key for key, value in free.items())
+    text = f"Chosen for {rows:,} training rows on this device ({recipe.training.device.type}): {said}."
+    return replace(recipe, training=replace(recipe.training, **free), config=recipe.config | free), text
+
+
+def _chosen(mini: bool, rows: int, device: str) -> dict[str, Any]:
+    """Training arguments for a number of rows on a device."""
+    if mini:
+        low, high = MINI_EPOCHS
+        epochs = min(max(round(MINI_STEPS * 32 / rows), low), high)
+        return {"per_device_train_batch_size": 32, "learning_rate": 1e-3, "num_train_epochs": epochs}
+    epochs = 5 if rows < 5_000 else 3 if rows < 50_000 else 2
+    chosen = {"per_device_train_batch_size": 32, "learning_rate": 3e-5, "num_train_epochs": epochs}
+    if device == "cuda" and torch.cuda.is_bf16_supported():
+        chosen["bf16"] = True
+    return chosen
