@@ -5,6 +5,7 @@ Every setup of a recipe starts from this one checkpoint, as the setups of arXiv 
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from transformers import (
     BertForMaskedLM,
     BertTokenizer,
     DataCollatorForLanguageModeling,
+    PreTrainedTokenizerBase,
     Trainer,
     TrainingArguments,
     set_seed,
@@ -61,23 +63,39 @@ class _MaskedBert(BertForMaskedLM):
         return MaskedLMOutput(loss=F.cross_entropy(words, labels[masked]), logits=words)
 
 
-def pretrain_mini_bert(pairs: Dataset, folder: str | Path, *, steps: int) -> None:
+def pretrain_mini_bert(
+    rows: Dataset,
+    folder: str | Path,
+    *,
+    steps: int,
+    text_columns: Sequence[str] = ("premise", "hypothesis"),
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    shape: Mapping[str, Any] = SHAPE,
+    learning_rate: float = 2e-3,
+) -> None:
     """Write tokenizer and pre-trained model to `folder` (masked language modeling).
 
     Args:
-        pairs: columns `premise` and `hypothesis`, without labels.
+        rows: texts or pairs of texts, without labels.
         folder: read by `AutoModelForSequenceClassification.from_pretrained` afterwards.
-        steps: optimizer steps of 32 pairs.
+        steps: optimizer steps of 32 rows.
+        text_columns: one column, or two for pairs.
+        tokenizer: its `model_max_length` is the number of the model's positions; None: `train_tokenizer` of the texts.
+        shape: of the model, fields of `BertConfig`.
+        learning_rate: the largest; it rises over 6 % of the steps, and falls to 0.
     """
     set_seed(0)
-    tokenizer = train_tokenizer(pairs["premise"][:] + pairs["hypothesis"][:])
-    model = _MaskedBert(BertConfig(vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id, **SHAPE))
+    rows = rows.select_columns(list(text_columns))
+    tokenizer = tokenizer or train_tokenizer([text for column in text_columns for text in rows[column]])
+    known = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
+    known["max_position_embeddings"] = tokenizer.model_max_length
+    model = _MaskedBert(BertConfig(**dict(shape) | known))
     settings = {"warmup_steps": 0.06, "weight_decay": 0.01, "train_sampling_strategy": "group_by_length"}
-    settings |= {"per_device_train_batch_size": 32, "learning_rate": 2e-3, "max_steps": steps, "seed": 0}
+    settings |= {"per_device_train_batch_size": 32, "learning_rate": learning_rate, "max_steps": steps, "seed": 0}
     quiet = {"save_strategy": "no", "report_to": "none", "disable_tqdm": hidden(), "dataloader_pin_memory": False}
     quiet["use_cpu"] = PartialState().device.type == "cpu"  # as the recipe decided
     arguments = TrainingArguments(str(folder), logging_steps=max(steps // 6, 1), **settings, **quiet)
-    encoded = tokenize(pairs.select_columns(["premise", "hypothesis"]), tokenizer, ["premise", "hypothesis"])
+    encoded = tokenize(rows, tokenizer, text_columns)
     collator = DataCollatorForLanguageModeling(tokenizer, mlm_probability=MASKED_SHARE)
     trainer = Trainer(model, arguments, collator, encoded, processing_class=tokenizer)
     trainer.train()
