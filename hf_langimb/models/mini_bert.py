@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from accelerate import PartialState
 from datasets import Dataset
 from torch.nn import functional as F
@@ -25,6 +26,7 @@ from transformers import (
 from transformers.modeling_outputs import MaskedLMOutput
 
 from hf_langimb.console import hidden
+from hf_langimb.models.counted_tokenizer import MOST_TOKENS, make_tokenizer
 from hf_langimb.models.loading import tokenize
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -33,6 +35,7 @@ SHAPE: dict[str, Any] = {"hidden_size": 64, "num_hidden_layers": 3, "num_attenti
 SHAPE |= {"max_position_embeddings": LONGEST_TEXT, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 SHAPE |= {"initializer_range": 0.12}  # 1 / sqrt(hidden size), about: BERT's 0.02 fits a width of 768
 MASKED_SHARE = 0.3
+LENGTH_ROWS, LENGTH_SHARE = 5000, 0.95  # a sample of rows, and the share of them that is not truncated
 
 
 def train_tokenizer(texts: list[str]) -> BertTokenizer:
@@ -100,3 +103,20 @@ def pretrain_mini_bert(
     trainer = Trainer(model, arguments, collator, encoded, processing_class=tokenizer)
     trainer.train()
     trainer.save_model()
+
+
+def make_mini_bert(rows: Dataset, text_columns: Sequence[str], folder: str | Path, *, steps: int) -> None:
+    """Write a small BERT made for texts of any languages to `folder`: its tokenizer, its length, its weights.
+
+    Args:
+        rows: with texts and their `language`.
+        text_columns: one, or two for pairs.
+        folder, steps: as of `pretrain_mini_bert`.
+    """
+    languages = np.array(rows["language"][:], dtype=object)
+    texts = np.array([rows[column][:] for column in text_columns], dtype=object)
+    tokenizer = make_tokenizer({name: texts[:, languages == name].ravel().tolist() for name in sorted({*languages})})
+    sample = np.random.default_rng(0).permutation(len(rows))[:LENGTH_ROWS]
+    lengths = [len(ids) for ids in tokenizer(*texts[:, sample].tolist())["input_ids"]]
+    tokenizer.model_max_length = min(int(np.ceil(np.quantile(lengths, LENGTH_SHARE) / 8)) * 8, MOST_TOKENS)
+    pretrain_mini_bert(rows, folder, steps=steps, text_columns=text_columns, tokenizer=tokenizer)

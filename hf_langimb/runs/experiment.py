@@ -26,7 +26,7 @@ from hf_langimb.files import MODEL, is_done, record, write_json, write_text
 from hf_langimb.hub.push import push_run, require_login
 from hf_langimb.hub.repository import CARD
 from hf_langimb.models.loading import load_tokenizer, tokenize
-from hf_langimb.models.mini_bert import pretrain_mini_bert
+from hf_langimb.models.mini_bert import make_mini_bert, pretrain_mini_bert
 from hf_langimb.results.cards import render_card
 from hf_langimb.results.folder import RunFolder, model_files
 from hf_langimb.results.page import write_report
@@ -91,7 +91,7 @@ def _run_in(
         trainings.append((training.seed + 1, roles.control, prepared[roles.control]))
     places = {(name, seed): folder.model(name, seed) for seed, name, _ in trainings}
     processes = on_main(lambda: _begin(recipe, folder, [*places.values()]))
-    start = _start_checkpoint(recipe, folder)
+    start = _start_checkpoint(recipe, folder, data)
     tokenizer, limit = load_tokenizer(start)
     plans = sorted({setup.plan for setup in prepared.values()})
     rows = data.tokenized(tokenizer, plans, sorted({seed for seed, _, _ in trainings}), recipe.data.max_length or limit)
@@ -209,13 +209,16 @@ def _results_of(
     )
 
 
-def _start_checkpoint(recipe: Recipe, folder: RunFolder) -> str:
+def _start_checkpoint(recipe: Recipe, folder: RunFolder, data: Data) -> str:
     """Name or folder of the model that every setup starts from; `mini_bert` is pre-trained once."""
     if recipe.data.model_name_or_path != "mini_bert":
         return recipe.data.model_name_or_path
     start, part = folder.start, folder.start.with_suffix(".part")
     if not on_main(lambda: is_done(start, MODEL)):  # all train it together
-        pretrain_mini_bert(mini_xnli.pretraining_text(), part, steps=recipe.data.pretraining_steps)
+        if recipe.data.dataset_name == "mini_xnli":
+            pretrain_mini_bert(mini_xnli.pretraining_text(), part, steps=recipe.data.pretraining_steps)
+        else:
+            make_mini_bert(data.source["train"], data.text_columns, part, steps=recipe.data.pretraining_steps)
         PartialState().wait_for_everyone()
         if PartialState().is_main_process:
             (part / "training_args.bin").unlink(missing_ok=True)  # a pickle
