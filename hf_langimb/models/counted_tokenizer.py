@@ -7,12 +7,13 @@ unigram language model of arXiv 1804.10959, with Viterbi counts). Nothing depend
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
+from datasets import Dataset
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 CHARACTERS = 2_000_000  # of all texts that pieces are counted in
@@ -46,9 +47,17 @@ def make_tokenizer(texts: Mapping[str, Sequence[str]], *, size: int = 16_000) ->
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         model_max_length=MOST_TOKENS,
-        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+        model_input_names=["input_ids", "attention_mask"],  # token types are there on request
         **dict(zip(names, SPECIAL_TOKENS, strict=True)),
     )
+
+
+def usual_length(rows: Dataset, tokenizer: PreTrainedTokenizerBase, text_columns: Sequence[str]) -> int:
+    """Tokens that 95 % of (at most 10,000) rows do not exceed, up to a multiple of 8 and to `MOST_TOKENS`."""
+    drawn = rows.select(range(0, len(rows), -(-len(rows) // 10_000)))
+    encoded = tokenizer(*(drawn[column][:] for column in text_columns), truncation=True, max_length=MOST_TOKENS)
+    usual = np.percentile([len(ids) for ids in encoded["input_ids"]], 95)
+    return min(MOST_TOKENS, 8 * math.ceil(usual / 8))
 
 
 def _words(texts: Mapping[str, Sequence[str]], tokenizer: Tokenizer) -> dict[str, float]:
@@ -60,7 +69,7 @@ def _words(texts: Mapping[str, Sequence[str]], tokenizer: Tokenizer) -> dict[str
             split = tokenizer.pre_tokenizer.pre_tokenize_str(tokenizer.normalizer.normalize_str(text))
             counts[language].update(word for word, _ in split)
     sizes = {language: sum(len(word) * n for word, n in words.items()) for language, words in counts.items()}
-    total: dict[str, float] = Counter()
+    total: dict[str, float] = defaultdict(float)
     for language, words in counts.items():
         raised = math.sqrt(max(sizes.values()) / max(sizes[language], 1))
         for word, count in words.items():
@@ -80,43 +89,44 @@ def _sample(texts: Sequence[str], characters: int) -> Iterator[str]:
 
 def _pieces(words: Mapping[str, float], size: int) -> dict[str, float]:
     """The pieces with which the words need few tokens, with their counts, most frequent first."""
-    letters: dict[str, float] = Counter()
+    letters: dict[str, float] = defaultdict(float)
     for word, count in words.items():
         for letter in word:
             letters[letter] += count
-    letters = _best(letters, int(size * SHARE_OF_CHARACTERS))
-    pieces = letters | _best(_substrings(words), 4 * size, key=len)
+    letters = _largest(letters, int(size * SHARE_OF_CHARACTERS))
+    substrings = _substrings(words)
+    covered = {piece: count * len(piece) for piece, count in substrings.items()}
+    pieces = letters | {piece: substrings[piece] for piece in _largest(covered, 4 * size)}
     for kept in (2 * size, size, size):
-        used: dict[str, float] = Counter()
+        used: dict[str, float] = defaultdict(float)
         model = _unigram(pieces)
         for word, count in words.items():
             for token in model.tokenize(word):
                 used[token.value] += count
-        longer = {piece: count for piece, count in used.items() if len(piece) > 1 and piece in pieces}
+        longer = {piece: used[piece] for piece in pieces if piece in used and piece not in letters}
         rare = min(used.values(), default=1) / 2
-        pieces = {letter: used.get(letter, rare) for letter in letters} | _best(longer, kept - len(letters))
-    return _best(pieces, size)
+        pieces = {letter: used.get(letter, rare) for letter in letters} | _largest(longer, kept - len(letters))
+    return _largest(pieces, size)
 
 
 def _substrings(words: Mapping[str, float]) -> dict[str, float]:
     """Substrings of 2 to `LONGEST_PIECE` characters that occur at least twice, with their counts."""
     found: dict[str, float] = {}
-    frequent: set[str] | None = None
+    frequent: dict[str, float] | None = None  # of one character less: no other can be frequent
     for length in range(2, LONGEST_PIECE + 1):
-        counts: dict[str, float] = Counter()
+        counts: dict[str, float] = defaultdict(float)
         for word, count in words.items():
             for start in range(len(word) - length + 1):
                 if frequent is None or word[start : start + length - 1] in frequent:
                     counts[word[start : start + length]] += count
-        counts = {piece: count for piece, count in counts.items() if count >= 2}
-        frequent = set(counts)
-        found |= counts
+        frequent = {piece: count for piece, count in counts.items() if count >= 2}
+        found |= frequent
     return found
 
 
-def _best(counts: Mapping[str, float], size: int, key=lambda piece: 1) -> dict[str, float]:
-    """The pieces with the largest counts (times `key`), ties in the order of their characters."""
-    return {piece: counts[piece] for piece in sorted(counts, key=lambda p: (-counts[p] * key(p), p))[:size]}
+def _largest(counts: Mapping[str, float], size: int) -> dict[str, float]:
+    """The pieces with the largest counts, ties in the order of their characters."""
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:size])
 
 
 def _unigram(counts: Mapping[str, float]) -> models.Unigram:

@@ -1,15 +1,17 @@
-"""A small BERT trained from scratch: a tokenizer, and masked language modeling on unlabeled pairs.
+"""A small BERT trained from scratch: a tokenizer, and masked language modeling on unlabeled texts.
 
-Every setup of a recipe starts from this one checkpoint, as the setups of arXiv 2402.13016 start from one mBERT.
+Every setup of a recipe starts from this one checkpoint, as the setups of arXiv 2402.13016 start from one mBERT. That of
+mini-XNLI is a BERT that reads [CLS]. That of a user's texts is a ModernBERT that averages over tokens: with a few
+thousand rows and no large pre-training, [CLS] does not learn where to look.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from accelerate import PartialState
 from datasets import Dataset
 from torch.nn import functional as F
@@ -18,6 +20,9 @@ from transformers import (
     BertForMaskedLM,
     BertTokenizer,
     DataCollatorForLanguageModeling,
+    ModernBertConfig,
+    ModernBertForMaskedLM,
+    PreTrainedModel,
     PreTrainedTokenizerBase,
     Trainer,
     TrainingArguments,
@@ -26,7 +31,7 @@ from transformers import (
 from transformers.modeling_outputs import MaskedLMOutput
 
 from hf_langimb.console import hidden
-from hf_langimb.models.counted_tokenizer import MOST_TOKENS, make_tokenizer
+from hf_langimb.models.counted_tokenizer import make_tokenizer, usual_length
 from hf_langimb.models.loading import tokenize
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -35,7 +40,11 @@ SHAPE: dict[str, Any] = {"hidden_size": 64, "num_hidden_layers": 3, "num_attenti
 SHAPE |= {"max_position_embeddings": LONGEST_TEXT, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 SHAPE |= {"initializer_range": 0.12}  # 1 / sqrt(hidden size), about: BERT's 0.02 fits a width of 768
 MASKED_SHARE = 0.3
-LENGTH_ROWS, LENGTH_SHARE = 5000, 0.95  # a sample of rows, and the share of them that is not truncated
+OWN_SHAPE: dict[str, Any] = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}  # for a user's texts
+OWN_SHAPE |= {"intermediate_size": 128, "classifier_pooling": "mean", "global_attn_every_n_layers": 1}
+OWN_SHAPE |= dict.fromkeys(["embedding_dropout", "mlp_dropout", "classifier_dropout"], 0.1)
+OWN_SHAPE |= {"sparse_prediction": True}  # masked positions only: the vocabulary is most of the cost
+OWN_PIECES, OWN_STEPS = 8_000, 500
 
 
 def train_tokenizer(texts: list[str]) -> BertTokenizer:
@@ -73,26 +82,24 @@ def pretrain_mini_bert(
     steps: int,
     text_columns: Sequence[str] = ("premise", "hypothesis"),
     tokenizer: PreTrainedTokenizerBase | None = None,
-    shape: Mapping[str, Any] = SHAPE,
+    model: PreTrainedModel | None = None,
     learning_rate: float = 2e-3,
 ) -> None:
     """Write tokenizer and pre-trained model to `folder` (masked language modeling).
 
     Args:
-        rows: texts or pairs of texts, without labels.
+        rows: texts or pairs of texts; labels are not read.
         folder: read by `AutoModelForSequenceClassification.from_pretrained` afterwards.
         steps: optimizer steps of 32 rows.
         text_columns: one column, or two for pairs.
-        tokenizer: its `model_max_length` is the number of the model's positions; None: `train_tokenizer` of the texts.
-        shape: of the model, fields of `BertConfig`.
-        learning_rate: the largest; it rises over 6 % of the steps, and falls to 0.
+        tokenizer: None: that of mini-XNLI, from these texts.
+        model: with a masked-language-modeling head, changed in place; None: that of mini-XNLI.
+        learning_rate: the highest, reached after 6 % of the steps.
     """
     set_seed(0)
     rows = rows.select_columns(list(text_columns))
     tokenizer = tokenizer or train_tokenizer([text for column in text_columns for text in rows[column]])
-    known = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
-    known["max_position_embeddings"] = tokenizer.model_max_length
-    model = _MaskedBert(BertConfig(**dict(shape) | known))
+    model = model or _MaskedBert(BertConfig(vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id, **SHAPE))
     settings = {"warmup_steps": 0.06, "weight_decay": 0.01, "train_sampling_strategy": "group_by_length"}
     settings |= {"per_device_train_batch_size": 32, "learning_rate": learning_rate, "max_steps": steps, "seed": 0}
     quiet = {"save_strategy": "no", "report_to": "none", "disable_tqdm": hidden(), "dataloader_pin_memory": False}
@@ -105,18 +112,36 @@ def pretrain_mini_bert(
     trainer.save_model()
 
 
-def make_mini_bert(rows: Dataset, text_columns: Sequence[str], folder: str | Path, *, steps: int) -> None:
-    """Write a small BERT made for texts of any languages to `folder`: its tokenizer, its length, its weights.
+def make_mini_bert(
+    rows: Dataset,
+    folder: str | Path,
+    *,
+    text_columns: Sequence[str],
+    language_column: str = "language",
+    steps: int = OWN_STEPS,
+) -> None:
+    """Write a tokenizer and a small encoder made from a user's training texts, of any languages, to `folder`.
 
     Args:
-        rows: with texts and their `language`.
-        text_columns: one, or two for pairs.
-        folder, steps: as of `pretrain_mini_bert`.
+        rows: texts or pairs of texts with their language; labels are not read.
+        folder: read by `AutoModelForSequenceClassification.from_pretrained` afterwards.
+        text_columns: one column, or two for pairs.
+        language_column: so that large languages do not take all pieces of the tokenizer.
+        steps: of the pre-training, of 32 rows each.
     """
-    languages = np.array(rows["language"][:], dtype=object)
-    texts = np.array([rows[column][:] for column in text_columns], dtype=object)
-    tokenizer = make_tokenizer({name: texts[:, languages == name].ravel().tolist() for name in sorted({*languages})})
-    sample = np.random.default_rng(0).permutation(len(rows))[:LENGTH_ROWS]
-    lengths = [len(ids) for ids in tokenizer(*texts[:, sample].tolist())["input_ids"]]
-    tokenizer.model_max_length = min(int(np.ceil(np.quantile(lengths, LENGTH_SHARE) / 8)) * 8, MOST_TOKENS)
-    pretrain_mini_bert(rows, folder, steps=steps, text_columns=text_columns, tokenizer=tokenizer)
+    texts: dict[str, list[str]] = defaultdict(list)
+    for language, *row in zip(rows[language_column], *(rows[column] for column in text_columns), strict=True):
+        texts[str(language)] += row
+    tokenizer = make_tokenizer(texts, size=OWN_PIECES)
+    tokenizer.model_max_length = usual_length(rows, tokenizer, text_columns)
+    tokens = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("pad", "cls", "sep")}
+    tokens |= {"bos_token_id": tokenizer.cls_token_id, "eos_token_id": tokenizer.sep_token_id}
+    set_seed(0)
+    model = ModernBertForMaskedLM(
+        ModernBertConfig(
+            vocab_size=len(tokenizer), max_position_embeddings=tokenizer.model_max_length, **OWN_SHAPE, **tokens
+        )
+    )
+    pretrain_mini_bert(
+        rows, folder, steps=steps, text_columns=text_columns, tokenizer=tokenizer, model=model, learning_rate=3e-3
+    )

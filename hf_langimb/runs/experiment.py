@@ -218,7 +218,8 @@ def _start_checkpoint(recipe: Recipe, folder: RunFolder, data: Data) -> str:
         if recipe.data.dataset_name == "mini_xnli":
             pretrain_mini_bert(mini_xnli.pretraining_text(), part, steps=recipe.data.pretraining_steps)
         else:
-            make_mini_bert(data.source["train"], data.text_columns, part, steps=recipe.data.pretraining_steps)
+            texts, steps = data.source["train"], recipe.data.pretraining_steps
+            make_mini_bert(texts, part, text_columns=data.text_columns, steps=steps)
         PartialState().wait_for_everyone()
         if PartialState().is_main_process:
             (part / "training_args.bin").unlink(missing_ok=True)  # a pickle

@@ -7,10 +7,11 @@ import sys
 import numpy as np
 import pytest
 from datasets import Dataset
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from hf_langimb import LangImbTrainer, LangImbTrainingArguments, attribute
-from hf_langimb.models.counted_tokenizer import make_tokenizer
-from hf_langimb.models.mini_bert import pretrain_mini_bert
+from hf_langimb import LangImbTrainer, attribute
+from hf_langimb.models.counted_tokenizer import make_tokenizer, usual_length
+from hf_langimb.models.mini_bert import make_mini_bert
 
 TEXTS = {
     "en": ["The queen bought a black hat yesterday.", "We don't like cold tea.", "Cold tea, again: 25 cups!"],
@@ -22,7 +23,8 @@ TEXTS = {
 ALL = [text for texts in TEXTS.values() for text in texts]
 PRINTED = f"""
 from hf_langimb.models.counted_tokenizer import make_tokenizer
-print(ascii(make_tokenizer({{language: texts * 3 for language, texts in {TEXTS!r}.items()}}).backend_tokenizer.to_str()))
+texts = {{language: texts * 3 for language, texts in {TEXTS!r}.items()}}
+print(ascii(make_tokenizer(texts).backend_tokenizer.to_str()))
 """
 
 
@@ -57,7 +59,7 @@ def test_a_long_word_is_split_not_unknown(tokenizer):
 
 
 def test_pairs_have_token_types(tokenizer):
-    pair = tokenizer("cold tea", "black hat")
+    pair = tokenizer("cold tea", "black hat", return_token_type_ids=True)
     tokens, types = tokenizer.convert_ids_to_tokens(pair["input_ids"]), pair["token_type_ids"]
     end = tokens.index("[SEP]")
     assert tokens[0] == "[CLS]" and tokens[-1] == "[SEP]" and tokens.count("[SEP]") == 2
@@ -75,36 +77,41 @@ def test_size_and_small_languages(tokenizer):
     assert len(empty) >= 5 and empty("a")["input_ids"] == [2, 1, 3]
 
 
-@pytest.fixture(scope="module")
-def pretrained(tokenizer, tmp_path_factory):
-    """The folder of a model that was pre-trained for two steps on single texts."""
-    folder = tmp_path_factory.mktemp("mini_bert")
-    rows = Dataset.from_dict({"text": ALL * 4})
-    pretrain_mini_bert(rows, folder, steps=2, text_columns=["text"], tokenizer=tokenizer)
-    return folder
+LANGUAGES = [language for language, texts in TEXTS.items() for _ in texts]
+ROWS = Dataset.from_dict({"text": ALL, "label": [0, 1, 2] * len(TEXTS), "language": LANGUAGES})
 
 
-def test_a_model_that_trains_with_masked_entropy_and_explains(pretrained, training_arguments, tmp_path):
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(pretrained)
-    model = AutoModelForSequenceClassification.from_pretrained(pretrained, num_labels=3)
-    assert model.config.max_position_embeddings == tokenizer.model_max_length == 128
-    languages = [language for language, texts in TEXTS.items() for _ in texts]
-    rows = Dataset.from_dict({"text": ALL, "label": [0, 1, 2] * len(TEXTS), "language": languages})
-    encoded = rows.map(lambda row: tokenizer(row["text"]), remove_columns="text")
-    arguments = training_arguments(masked_entropy_weight=1.0, max_steps=60, learning_rate=3e-3, eval_strategy="no")
+def test_a_model_that_trains_with_masked_entropy_and_explains(training_arguments, tmp_path):
+    make_mini_bert(ROWS, tmp_path / "start", text_columns=["text"], steps=2)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "start")
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "start", num_labels=3)
+    encoded = ROWS.map(lambda row: tokenizer(row["text"]), remove_columns="text")
+    longest = max(map(len, encoded["input_ids"]))
+    assert model.config.max_position_embeddings == tokenizer.model_max_length == -8 * (-longest // 8)
+    arguments = training_arguments(masked_entropy_weight=1.0, max_steps=60, learning_rate=3e-3)
     trainer = LangImbTrainer(model, arguments, train_dataset=encoded, processing_class=tokenizer)
     trainer.train()
+    trainer.save_model(tmp_path / "trained")
     logits = trainer.predict(encoded).predictions
     assert (np.argmax(logits, axis=1) == encoded["label"]).mean() > 0.9
-    store = attribute(model, tokenizer, rows.select([0, 3]), method="owen_orders", orders=4, out=tmp_path / "store")
+    loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path / "trained").eval()
+    inputs = AutoTokenizer.from_pretrained(tmp_path / "trained")(ALL, padding=True, return_tensors="pt")
+    np.testing.assert_allclose(loaded(**inputs).logits.detach(), logits, atol=1e-4)
+    store = attribute(loaded, tokenizer, ROWS.select([0, 3]), method="owen_orders", orders=4, out=tmp_path / "store")
     assert len(store) == 2
 
 
-def test_pretraining_pairs_gives_the_same_model_twice(tokenizer, tmp_path):
-    rows = Dataset.from_dict({"a": ALL, "b": ALL[::-1], "label": [0] * len(ALL)})
+def test_pairs_give_the_same_model_twice(tmp_path):
+    rows = ROWS.add_column("other", ALL[::-1])
     for name in "12":
-        pretrain_mini_bert(rows, tmp_path / name, steps=2, text_columns=["a", "b"], tokenizer=tokenizer)
+        make_mini_bert(rows, tmp_path / name, text_columns=["text", "other"], steps=2)
     first, second = ((tmp_path / name / "model.safetensors").read_bytes() for name in "12")
     assert first == second
+    for name in ("tokenizer.json", "tokenizer_config.json", "config.json"):
+        assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes()
+
+
+def test_length_is_that_of_most_rows(tokenizer):
+    texts = ["cold tea"] * 97 + ["cold tea " * 100] * 3
+    assert usual_length(Dataset.from_dict({"text": texts}), tokenizer, ["text"]) == 8
+    assert usual_length(Dataset.from_dict({"text": texts[-3:]}), tokenizer, ["text"]) == 128
