@@ -28,6 +28,7 @@ from hf_langimb.measures.targets import (
 )
 
 DRAWS = 1000  # of the null
+SIGNIFICANT, SAME_ORDER = 0.05, 0.95  # p; alignment from which on two orders of a plan are nearly the same
 SAMPLED = ("accuracy", "bits", "slope")
 PARTS = 1 << 21  # cells of resamples that are measured at a time
 
@@ -55,9 +56,9 @@ def target_measures(
         For each target: `accuracy`, `macro_f1`; `majority_accuracy`, of always predicting the most
         frequent label; `dependence_bits`, MI(prediction; language), with its chance level
         (mean and 97.5 % quantile); `reliance`, `skew_transfer`; `skew_alignment`, the correlation of predicted shares
-        with the plan's, and `skew_permutation_p`, of the alignment if the plan's languages are permuted (None for fewer
-        than two languages); `effective_sample_size_ratio`; and 95 % bootstrap intervals over rows or groups. That of
-        `dependence_bits` (basic) corrects the upward bias: the chance level is not to be subtracted. If cells have no
+        with the plan's, and `skew_permutation_p`, of the alignment if the plan's languages are permuted (None where it
+        could not be below .05); `effective_sample_size_ratio`; and 95 % bootstrap intervals over rows or groups.
+        That of `dependence_bits` corrects the upward bias: the chance level is not to be subtracted. If cells have no
         rows, it is (but for `natural`) of the dependence beyond that of predictions which know the label only.
 
     Raises:
@@ -187,7 +188,11 @@ def _dependence(cells: Ints, target: str) -> Floats:
 
 
 def alignment(cells: Ints, plan: Floats | None, target: str, seed: int) -> dict[str, float | None]:
-    """`skew_alignment` of confusion counts with a plan, and its p-value if the plan's languages are permuted."""
+    """`skew_alignment` of confusion counts with a plan, and its p-value if the plan's languages are permuted.
+
+    The latter is None where even a copy of the plan could not be significant, as most orders are nearly the same: with
+    few languages, or if half of six are skewed one way and half the other way.
+    """
     found: dict[str, float | None] = {"skew_alignment": None, "skew_permutation_p": None}
     if plan is None:
         return found
@@ -197,6 +202,9 @@ def alignment(cells: Ints, plan: Floats | None, target: str, seed: int) -> dict[
         planned = plan[kept] / plan[kept].sum(axis=1, keepdims=True)
         observed = float(transfer(table, planned).alignment)
         if not np.isnan(observed):
-            permuted = transfer(table, planned[permutations(int(kept.sum()), seed)]).alignment
-            found = {"skew_alignment": observed, "skew_permutation_p": permutation_p(observed, permuted)}
+            orders = planned[permutations(int(kept.sum()), seed)]
+            p = permutation_p(observed, transfer(table, orders).alignment)
+            copied = table.sum(axis=1, keepdims=True) * planned
+            smallest = permutation_p(SAME_ORDER, transfer(copied, orders).alignment)
+            found = {"skew_alignment": observed, "skew_permutation_p": p if smallest < SIGNIFICANT else None}
     return found

@@ -111,11 +111,12 @@ def follows(slope: Finding, p: Sequence[float | None], languages: int, cause: Fi
     """Whether predictions follow the skew of the training labels: skew transfer, and what makes sure of its direction.
 
     From `PERMUTED_FROM` languages on the plan must fit better than with its languages permuted (p < .05, median over
-    models). With fewer, too few permutations exist: the interval must be one over seeds, or the cause known.
+    models). With fewer, or where no order could (p is None), the interval must be one over seeds, or the cause known.
     """
+    known = [value for value in p if value is not None]
     sure = slope.basis == "seeds" or cause.answer == "yes"
-    if languages >= PERMUTED_FROM:
-        sure = None not in p and float(np.median([value or 0 for value in p])) < 0.05
+    if languages >= PERMUTED_FROM and len(known) == len(p):
+        sure = float(np.median(known)) < 0.05
     return replace(slope, answer="unclear") if slope.answer == "yes" and not sure else slope
 
 

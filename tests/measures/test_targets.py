@@ -220,6 +220,9 @@ def test_holm_and_permutations():
     assert permutation_p(1.0, np.array([0.5, 1.0, 2.0])) == 0.75
     # A plan whose languages are followed exactly, and one that is not.
     plan = np.array([[6, 2, 1], [1, 6, 2], [2, 1, 6], [5, 3, 1], [1, 3, 5]]) * 20
+    half = np.array([[6, 2, 1], [1, 2, 6]] * 3) * 20
+    columns = rows_of(noisy(np.full((6, 3), 60), right=0.3, lean=0.8))
+    assert target_measures(*columns, plan=half, draws=10)["independent"]["skew_permutation_p"] is None
     follows = target_measures(*rows_of(noisy(np.full((5, 3), 60), right=0.3, lean=0.8)), plan=plan, draws=10)
     assert follows["independent"]["skew_permutation_p"] < 0.05
     assert follows["independent"]["skew_alignment"] > 0.6

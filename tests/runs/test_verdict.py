@@ -1,0 +1,143 @@
+"""The verdict of a run and its recommendation, on simulated predictions of known kinds."""
+
+import json
+
+import numpy as np
+import pytest
+
+from hf_langimb import JointDistribution
+from hf_langimb.measures.dependence import language_shifts, sampled, target_measures
+from hf_langimb.results.summary import Roles, roles_of
+from hf_langimb.runs.verdict import Judge, Sizes
+
+TRAINING = np.array([[600, 300, 100], [100, 300, 600]] * 3)
+PLAN = TRAINING / TRAINING.sum(axis=1, keepdims=True)
+NAMES = np.array(["de", "en", "es", "fr", "ja", "zh"])
+LANGUAGES, LABELS = (np.repeat(values, 150) for values in (np.repeat(np.arange(6), 3), np.tile(np.arange(3), 6)))
+
+
+def predict(right, lean, seed, toward=PLAN):
+    """Predictions that are right with a probability of `right`, else of a label that `toward` has, or of any."""
+    rng = np.random.default_rng(seed)
+    shares = (lean * toward + (1 - lean) / 3)[LANGUAGES]
+    drawn = (rng.random(len(LABELS))[:, None] > np.cumsum(shares, axis=1)[:, :2]).sum(axis=1)
+    return np.where(rng.random(len(LABELS)) < right, LABELS, drawn)
+
+
+OWN, USUAL = Roles("plain", None, ("independence",)), Sizes()
+
+
+def judge(models, roles=OWN, training=TRAINING, sizes=USUAL):
+    """The judge of {setup: predictions by seed}; validation rows are the test rows."""
+    metrics, samples = {}, {}
+    plan = JointDistribution(NAMES.tolist(), [0, 1, 2], training)
+    for setup, by_seed in models.items():
+        for seed, predictions in enumerate(by_seed):
+            columns = {"languages": NAMES[LANGUAGES], "labels": LABELS, "predictions": predictions, "plan": plan}
+            columns["groups"] = np.arange(len(LABELS))
+            found = {
+                "targets": target_measures(**columns, resamples=300, draws=50),
+                "shift": language_shifts(**columns),
+            }
+            probe = {"accuracy": 0.9 - 0.1 * (setup != "plain"), "rows": 900, "groups": 900}
+            metrics.setdefault(setup, {})[str(seed)] = found | {"probe": {"test": probe, "external": None}}
+            model = sampled(**columns, resamples=300)
+            samples[setup, str(seed)] = {"test": model, "validation": model}
+    return Judge(roles, metrics, samples, plan.audit(), len(LABELS), sizes)
+
+
+def answers(judged):
+    verdict = [*judged.verdict()]
+    assert json.dumps(verdict, allow_nan=False)
+    return {entry["name"]: entry["answer"] for entry in verdict}, judged.recommendation(verdict)
+
+
+def test_a_shortcut_that_weights_remove():
+    judged = judge({"plain": [predict(0.5, 1.0, 0)], "independence": [predict(0.5, 0.0, 1)]})
+    found, recommended = answers(judged)
+    expected = dict.fromkeys(("link", "dependence", "follows_skew", "caused_by_link", "shortcut", "cure"), "yes")
+    assert {name: found[name] for name in expected} == expected
+    assert found["accuracy"] in ("yes", "unclear")
+    assert found["probe"] == "yes"
+    assert (recommended["setup"], recommended["chosen_on"]) == ("independence", "validation")
+    entries = {entry["name"]: entry for entry in judged.verdict()}
+    assert entries["follows_skew"]["value"] == pytest.approx(0.5, abs=0.05)  # of every second row, the plan's label
+    assert (entries["cure"]["setup"], entries["cure"]["reference"]) == ("independence", "plain")
+    assert set(entries["languages"]["languages"]) == {*NAMES}
+    assert entries["accuracy"]["question"].startswith("Does the accuracy of independence stay within 0.02 of plain")
+
+
+def test_no_shortcut_without_a_link_and_without_dependence():
+    leaning = {"plain": [predict(0.5, 1.0, 0)], "independence": [predict(0.5, 0.0, 1)]}
+    found, recommended = answers(judge(leaning, training=np.full((6, 3), 300)))
+    assert (found["link"], found["shortcut"]) == ("no", "no")
+    assert recommended["setup"] == "plain"
+    assert recommended["reason"] == "no shortcut was found"
+    found, recommended = answers(judge({"plain": [predict(0.7, 0.0, 0)], "independence": [predict(0.7, 0.0, 1)]}))
+    assert (found["link"], found["dependence"], found["shortcut"], found["languages"]) == ("yes", "no", "no", "no")
+    assert recommended["setup"] == "plain"
+
+
+def test_dependence_without_direction_or_cause_is_no_shortcut():
+    """Languages lean to labels, but not as the training labels do, and weights change nothing."""
+    other = np.eye(3)[[1, 1, 0, 0, 2, 2]]
+    leaning = {name: [predict(0.5, 0.8, seed, other)] for seed, name in enumerate(("plain", "independence"))}
+    found, recommended = answers(judge(leaning))
+    assert found["dependence"] == "yes"
+    assert found["follows_skew"] == "no"
+    assert found["shortcut"] in ("no", "unclear")
+    assert recommended["setup"] in ("plain", None)
+
+
+def test_a_model_that_has_learned_nothing_is_not_judged():
+    found, recommended = answers(judge({"plain": [predict(0.0, 1.0, 0)], "independence": [predict(0.0, 0.0, 1)]}))
+    assert found == {"link": "yes", "shortcut": "not measured"}
+    assert recommended["setup"] is None
+    assert "has not learned the task" in recommended["reason"]
+
+
+def test_reasons_why_nothing_is_recommended():
+    plain = [predict(0.5, 1.0, 0)]
+    _, recommended = answers(judge({"plain": plain, "independence": [predict(0.2, 0.0, 1)]}))
+    assert recommended["setup"] is None
+    assert recommended["reason"] == "independence lowers the dependence, but costs more than 0.02"
+    _, recommended = answers(judge({"plain": plain, "independence": [predict(0.2, 0.0, 1)]}, sizes=Sizes(margin=0.9)))
+    assert recommended["setup"] == "independence"
+    _, recommended = answers(judge({"plain": plain, "independence": plain}))
+    assert (recommended["setup"], recommended["reason"]) == (None, "no setup lowers the dependence")
+    slightly = [predict(0.5, 0.97, 0)]
+    _, recommended = answers(judge({"plain": plain, "independence": slightly}))
+    assert recommended["setup"] in (None, "independence")
+    if recommended["setup"] is None:
+        assert "cannot be told from 2,700 rows: about " in recommended["reason"]
+
+
+def test_several_seeds_and_a_control():
+    roles = Roles("imbalanced", "balanced", ("weighted",))
+    models = {"balanced": [predict(0.6, 0.0, seed) for seed in range(5)]}
+    models |= {"imbalanced": [predict(0.5, 0.8, 10 + seed) for seed in range(5)]}
+    models |= {"weighted": [predict(0.55, 0.05, 20 + seed) for seed in range(5)]}
+    judged = judge(models, roles)
+    found, recommended = answers(judged)
+    assert (found["caused_by_link"], found["shortcut"], found["cure"]) == ("yes", "yes", "yes")
+    entries = [*judged.verdict()]
+    assert all(entry["basis"] == "seeds" for entry in entries if entry["name"] in ("dependence", "cure", "accuracy"))
+    compared = [(entry["setup"], entry["reference"]) for entry in entries if entry["name"] == "accuracy"]
+    assert compared == [("imbalanced", "balanced"), ("weighted", "imbalanced")]
+    assert recommended["setup"] == "weighted"
+    assert [*judge(models, Roles(None, None, ())).verdict()] == []
+
+
+def test_roles_follow_from_plans_and_weights():
+    def setup(plan, weighting="none", entropy=0, rank=0):
+        return {"plan": plan, "class_weighting": weighting, "masked_entropy_weight": entropy, "lora_rank": rank}
+
+    paper = {"balanced": setup("balanced"), "imbalanced": setup("imbalanced")}
+    paper |= {"weighted": setup("imbalanced", "per_language"), "other": setup("imbalanced", "joint", 1)}
+    assert roles_of(paper) == Roles("imbalanced", "balanced", ("weighted",))
+    assert roles_of(paper).pair == ("imbalanced", "balanced")
+    own = {"plain": setup("natural"), "independence": setup("natural", "independence")}
+    assert roles_of(own) == Roles("plain", None, ("independence",))
+    assert roles_of(own).pair == ("plain", "independence")
+    assert roles_of({"balanced": setup("balanced")}) == Roles(None, None, ())
+    assert roles_of({"plain": setup("natural")}).pair is None
