@@ -85,7 +85,7 @@ def _round(expected: Floats, size: int) -> Counts:
     counts = np.floor(expected + 1e-9).astype(np.int64)
     remainders = np.round(expected - counts, 6)  # 1/3 and 1/6 are not exact: without rounding no two would tie
     order = np.argsort(-remainders.ravel(), kind="stable")
-    counts.ravel()[order[: size - int(counts.sum())]] += 1
+    counts.flat[order[: size - int(counts.sum())]] += 1  # `ravel` would copy a transposed table
     return counts
 
 

@@ -211,3 +211,10 @@ def test_no_item_is_kept_in_two_languages():
         keep_one_language_per_item(languages, items[:1], seed=0)
     with pytest.raises(ValueError, match="item column has 120 null"):
         keep_one_language_per_item(languages, [None] * 120, seed=0)
+
+
+def test_a_transposed_table_of_shares_is_filled_like_any_other():
+    counts = np.array([[5, 1, 2], [1, 5, 2]])
+    expected = allocate(counts, counts / counts.sum(), 11)
+    assert expected.sum() == 11
+    assert (allocate(np.asfortranarray(counts), np.asfortranarray(counts / counts.sum()), 11) == expected).all()

@@ -1,0 +1,201 @@
+"""`langimb train`: a user's data set to a verdict, with splits, weights and training arguments that fit it."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from datasets import Dataset, DatasetDict
+from toy_run import LABELS, texts
+
+from hf_langimb.cli import main
+from hf_langimb.counts.distribution import JointDistribution
+from hf_langimb.runs.custom import FOLDER, fitted, words_of
+from hf_langimb.runs.experiment import run
+from hf_langimb.runs.notes import token_warnings, weight_notes
+from hf_langimb.runs.recipe import parse_recipe
+from hf_langimb.runs.subsets import load_data
+from hf_langimb.training.arguments import LangImbTrainingArguments
+
+QUICK = ["--num_train_epochs", "1", "--probe_rows", "10", "--explain_rows", "6"]
+
+
+def skewed(rows=40, languages=("de", "en", "fr"), seed=0):
+    """Rows of which each language keeps one label in full, and a third or less of the others."""
+    dataset, rng = texts(rows, seed, languages), np.random.default_rng(seed)
+    place = [
+        LABELS.index(label) == languages.index(language) % 3
+        for label, language in zip(dataset["label"], dataset["language"], strict=True)
+    ]
+    return dataset.select(np.flatnonzero(np.array(place) | (rng.random(len(dataset)) < 0.3)))
+
+
+@pytest.fixture(scope="module")
+def trained(workshop, tmp_path_factory):
+    """A finished `langimb train` of one csv file, in a folder of its own."""
+    folder = tmp_path_factory.mktemp("own")
+    skewed().to_csv(folder / "reviews.csv", index=False)
+    argv = ["train", str(folder / "reviews.csv"), "--model", str(workshop / "model"), "--text-column", "text"]
+    argv += ["--output-dir", str(folder / "run"), *QUICK]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("ACCELERATE_USE_CPU", "true")
+        assert main(argv) == 0
+    return folder / "run"
+
+
+def test_one_command_gives_a_run_with_a_verdict(trained):
+    results = json.loads((trained / "results.json").read_text())
+    assert list(results["setups"]) == ["plain", "independence"]
+    assert set(results["data"]) == {"train/natural", "validation/natural", "test/natural"}
+    for setup in results["setups"].values():
+        metrics = setup["seeds"]["0"]
+        assert set(metrics["targets"]) == {"natural", "independent", "uniform"}
+        assert set(metrics["shift"]) == {"de", "en", "fr"}
+    names = {entry["name"] for entry in results["verdict"]}
+    assert {"link", "shortcut"} <= names
+    assert results["verdict"][0]["answer"] == "yes"  # labels depend on language in the data
+    assert results["recommendation"]["chosen_on"] == "validation"
+    assert any(note.startswith("No test and no validation split") for note in results["notes"])
+    assert any("Training arguments chosen for" in note for note in results["notes"])
+    assert results["attributions"]["setup"] == "plain"
+    assert (trained / "report.html").is_file()
+    assert (trained / "plain" / "seed-0" / "validation.parquet").is_file()
+
+
+def test_the_command_line_is_that_of_the_recipe():
+    words = words_of(["data/my-reviews.csv", "--model", "xlm-r", "--text-column", "a", "b", "--config-name=de"])
+    assert words[:4] == ["--dataset_name", "data/my-reviews.csv", "--model_name_or_path", "xlm-r"]
+    assert words[4:] == ["--text_columns", "a", "b", "--config_names=de", "--output_dir=runs/my-reviews"]
+    assert words_of(["org/name", "--output-dir", "here"])[2:] == ["--output-dir", "here"]
+    recipe = parse_recipe("custom", FOLDER, words_of(["x.csv", "--seeds", "2", "--learning_rate", "1e-4"]))
+    assert (recipe.data.dataset_name, recipe.data.setups, recipe.data.seeds) == ("x.csv", ["plain", "independence"], 2)
+    assert recipe.training.weight_clip == 20
+    assert recipe.training.missing_cell_policy == "ignore"
+
+
+def test_training_arguments_follow_from_the_data_unless_they_are_given():
+    words = words_of(["x.csv", "--learning_rate", "1e-4"])
+    recipe, text = fitted(parse_recipe("custom", FOLDER, words), 3_500)
+    assert (recipe.training.num_train_epochs, recipe.data.pretraining_steps) == (6, 500)
+    assert recipe.training.learning_rate == 1e-4
+    assert recipe.config["num_train_epochs"] == 6
+    assert "3,500 training rows on this device (cpu): pretraining_steps=500, num_train_epochs=6" in text
+    assert "learning_rate" not in text
+    recipe, _ = fitted(parse_recipe("custom", FOLDER, [*words, "--model_name_or_path", "some/model"]), 60_000)
+    assert (recipe.training.num_train_epochs, recipe.training.load_best_model_at_end) == (2, True)
+    given = [*words, "--num_train_epochs", "3", "--per_device_train_batch_size", "8", "--pretraining_steps", "9"]
+    recipe, text = fitted(parse_recipe("custom", FOLDER, [*given, "--load_best_model_at_end", "false"]), 100)
+    assert (recipe.training.num_train_epochs, recipe.data.pretraining_steps, text) == (3, 9, "")
+
+
+def loaded(dataset, *argv, folder):
+    """The data of a run on splits that are saved in a folder."""
+    dataset.save_to_disk(folder / "saved")
+    recipe = parse_recipe("custom", FOLDER, ["--dataset_name", str(folder / "saved"), *map(str, argv)])
+    return load_data(recipe.data, "language")
+
+
+def test_splits_that_a_data_set_lacks_are_made_and_named_ones_expected(tmp_path):
+    rows = skewed(60)
+    data = loaded(DatasetDict(train=rows), folder=tmp_path)
+    assert {*data.source} == {"train", "validation", "test"}
+    assert sum(map(len, data.source.values())) == len(rows)
+    data = loaded(DatasetDict(train=rows, test=skewed(9, seed=1)), folder=tmp_path / "b")
+    assert len(data.source["test"]) == len(skewed(9, seed=1))
+    assert any(note.startswith("No validation split") for note in data.notes)
+    with pytest.raises(ValueError, match=r"Expected the split 'dev' in .* found train: name it with --train_split"):
+        loaded(DatasetDict(train=rows), "--validation_split", "dev", folder=tmp_path / "c")
+
+
+def test_spellings_are_said_and_merged_only_when_asked(tmp_path):
+    rows = skewed(30, languages=("zh", "zh-CN", "en"))
+    data = loaded(DatasetDict(train=rows), folder=tmp_path)
+    assert data.languages == ["en", "zh", "zh-CN"]
+    assert any("--merge_languages gives each language one name" in note for note in data.notes)
+    data = loaded(DatasetDict(train=rows), "--merge_languages", "true", folder=tmp_path / "b")
+    assert data.languages == ["en", "zh"]
+    assert any("They were merged." in note for note in data.notes)
+
+
+def test_a_language_can_be_given_but_not_twice(tmp_path):
+    rows = skewed(30).remove_columns("language")
+    assert loaded(DatasetDict(train=rows), "--language", "sw", folder=tmp_path).languages == ["sw"]
+    with pytest.raises(ValueError, match="--language is for rows without one, but the data have a column 'language'"):
+        loaded(DatasetDict(train=skewed(9)), "--language", "sw", folder=tmp_path / "b")
+    with pytest.raises(ValueError, match="language"):
+        loaded(DatasetDict(train=rows), folder=tmp_path / "c")
+
+
+def test_labels_of_all_splits_are_classes_and_null_rows_are_left_out(tmp_path):
+    train = Dataset.from_dict(
+        {"text": ["a", "b", "c", None] * 9, "language": ["x", "y"] * 18, "label": [2, 10, 1] * 12}
+    )
+    test = Dataset.from_dict({"text": ["d", "e"], "language": ["x", "y"], "label": [3, 1]})
+    data = loaded(DatasetDict(train=train, test=test), folder=tmp_path)
+    assert data.labels == ["1", "2", "3", "10"]
+    assert len(data.source["train"]) + len(data.source["validation"]) == 27
+
+
+def test_a_size_of_natural_data_keeps_their_shares(tmp_path):
+    data = loaded(DatasetDict(train=skewed(90)), "--train_size", 60, folder=tmp_path)
+    full, some = (
+        JointDistribution.from_dataset(rows) for rows in (data.source["train"], data.subset("train", "natural", 0))
+    )
+    assert some.rows == 60
+    assert np.abs(some.counts / 60 - full.counts / full.rows).max() < 1 / 60
+    assert (some.counts == data.distribution("train", "natural").counts).all()
+    assert {*data.rows("train", "natural", 0)} != {*data.rows("train", "natural", 1)}
+
+
+def test_notes_on_weights(tmp_path):
+    counts = JointDistribution(["a", "b", "c"], ["x", "y"], [[1, 5000], [5000, 1], [0, 40]])
+    settings = {"class_weighting": "independence", "missing_cell_policy": "ignore", "weight_clip": 20}
+    warnings, notes = weight_notes("independence", LangImbTrainingArguments(str(tmp_path), **settings), counts)
+    assert warnings == []
+    assert notes[0].startswith("independence: 1 of 6 cells of language and label have no training rows")
+    assert notes[0].endswith("(c, x).")
+    assert notes[1] == "independence: weights above 20 are cut to it, those of 2 rows in 2 cells."
+    settings["weight_clip"] = None
+    warnings, notes = weight_notes("independence", LangImbTrainingArguments(str(tmp_path), **settings), counts)
+    assert len(notes) == 1
+    assert "10,042 training rows count like 8 (effective sample size 0.00)" in warnings[0]
+    assert weight_notes("plain", LangImbTrainingArguments(str(tmp_path)), counts) == ([], [])
+
+
+def test_a_language_of_unknown_tokens_is_said(bert_tokenizer):
+    rows = Dataset.from_dict({"text": ["w1 w2", "日本 語", "w3 語"], "language": ["en", "ja", "fr"]})
+    tokenized = rows.map(lambda row: bert_tokenizer(row["text"]), batched=True)
+    (text,) = token_warnings(tokenized, bert_tokenizer)
+    assert text.startswith("Most tokens are unknown to this model's tokenizer in ")
+    assert "ja (100%)" in text
+    assert "en" not in text.partition(":")[0].rpartition(" in ")[2]
+
+
+@pytest.mark.slow
+def test_without_a_model_a_small_encoder_is_made_from_the_texts(tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    monkeypatch.chdir(tmp_path)
+    skewed(30).to_json(tmp_path / "own.jsonl")
+    words = words_of(["own.jsonl", *QUICK, "--pretraining_steps", "2"])
+    output, results = run(parse_recipe("custom", FOLDER, words))
+    assert str(output) == "runs/own"
+    assert results["config"]["dataset_name"] == "own.jsonl"
+    assert (output / "start" / "tokenizer.json").is_file()
+    before = (output / "results.json").read_bytes()
+    run(parse_recipe("custom", FOLDER, words))
+    assert (output / "results.json").read_bytes() == before
+    with pytest.raises(ValueError, match="contains a run with another configuration"):
+        run(parse_recipe("custom", FOLDER, [*words, "--learning_rate", "0.1"]))
+
+
+def test_errors_and_help_are_those_of_langimb(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "--help"]) == 0
+    assert "usage: langimb train DATASET" in capsys.readouterr().out
+    done = subprocess.run(
+        [sys.executable, "-m", "hf_langimb", "train", "missing.csv"], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 1
+    assert "missing.csv" in done.stderr
+    assert "Traceback" not in done.stderr
