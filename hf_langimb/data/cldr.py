@@ -38,7 +38,8 @@ KINDS = {
     "language": "languages",
 }
 LABELS = tuple(KINDS)
-SHARES = {"train": 0.7, "validation": 0.05, "test": 0.25}  # of the concepts of each kind
+LEAST = {"large": 1000, "all": 500}  # names in each language
+SHARES = {"train": 0.65, "validation": 0.1, "test": 0.25}  # of the concepts of each kind
 
 
 def names(least: int = 500) -> Dataset:
@@ -111,3 +112,14 @@ def splits(names: Dataset, seed: int = 0) -> DatasetDict:
         part[alike] = np.searchsorted(bounds, (np.arange(len(alike)) + generator.random()) / len(alike), side="right")
     of_row = part[groups[ids]]
     return DatasetDict({name: names.select(np.flatnonzero(of_row == place)) for place, name in enumerate(SHARES)})
+
+
+def load(part: str = "large", seed: int = 0) -> DatasetDict:
+    """The splits of the languages with at least 1,000 names (`large`) or 500 (`all`).
+
+    Raises:
+        ValueError: no such part, or Babel is not installed.
+    """
+    if part not in LEAST:
+        raise ValueError(f"CLDR names have the configurations {' and '.join(LEAST)}, got {part!r}.")
+    return splits(names(LEAST[part]), seed)

@@ -33,7 +33,7 @@ MOST = 2**31 - 1  # of any number
 class RecipeArguments:
     """Data, plans, model and measurements of a recipe."""
 
-    dataset_name: str = HfArg(default="mini_xnli", help="mini_xnli (embedded), a Hub id, a folder or a file.")
+    dataset_name: str = HfArg(default="mini_xnli", help="mini_xnli or cldr (embedded), a Hub id, folder or file.")
     config_names: list[str] = HfArg(default_factory=list, help="Configurations; if several, one for each language.")
     text_columns: list[str] = HfArg(default_factory=list, help="One text column, or two for a pair.")
     label_column: str = HfArg(default="label", help="Column of the label.")
@@ -51,6 +51,11 @@ class RecipeArguments:
         default_factory=list,
         help="Plan of the skewed subset: languages with shares of labels, such as 'fr 1/2 1/3 1/6'.",
     )
+    skew: float | None = HfArg(
+        default=None,
+        help="In place of imbalanced_shares: 20 skews labels from 20:1, and from 1:20 in every second language.",
+    )
+    languages: list[str] = HfArg(default_factory=list, help="Keep only these; default: all, or of imbalanced_shares.")
     train_size: int | None = HfArg(default=None, help="Training rows; default: all that plans allow.")
     validation_size: int | None = HfArg(default=None, help="Validation rows; default: all that plans allow.")
     test_size: int | None = HfArg(default=None, help="Test rows; default: all that plans allow.")
@@ -81,6 +86,8 @@ class RecipeArguments:
             if isinstance(value, int) and not low <= value <= MOST:
                 bound = f"{low} or more" if value < low else f"{MOST} or less"
                 raise ValueError(f"{name} must be {bound}, got {value}.")
+        if self.imbalanced_shares and (self.languages or self.skew is not None):
+            raise ValueError("imbalanced_shares names languages and shares: leave out languages and skew.")
         if not 0 < self.explain_tolerance < math.inf:
             raise ValueError(f"explain_tolerance must be above 0, got {self.explain_tolerance}.")
         if self.one_language_per_item and not self.id_column:

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 from datasets import Dataset, DatasetDict
 
 from hf_langimb.counts.distribution import JointDistribution
-from hf_langimb.counts.sampling import allocate, draw, joint_shares, keep_one_language_per_item
-from hf_langimb.data import mini_xnli
+from hf_langimb.counts.sampling import allocate, draw, joint_shares, keep_one_language_per_item, skewed_shares
+from hf_langimb.data import cldr, mini_xnli
 from hf_langimb.data.rows import arrow_columns, find_text_columns
 from hf_langimb.data.spec import DataSpec
 from hf_langimb.models.loading import tokenize
@@ -42,7 +42,12 @@ def plan_shares(lines: list[str], labels: list[str]) -> dict[str, np.ndarray]:
                 f"imbalanced_shares expects a language and {len(labels)} shares ({', '.join(labels)}) such as "
                 f"'fr {' '.join(['1/' + str(len(labels))] * len(labels))}', got {line!r}."
             )
-    skewed = joint_shares([table[language] for language in sorted(table)])
+    return _plans([table[language] for language in sorted(table)])
+
+
+def _plans(skewed: Any) -> dict[str, np.ndarray]:
+    """The plans of a recipe whose skewed subset has these shares [L, C]."""
+    skewed = joint_shares(skewed)
     return {"balanced": joint_shares(np.ones_like(skewed) / skewed.shape[1]), "imbalanced": skewed}
 
 
@@ -143,7 +148,7 @@ def load_data(recipe: RecipeArguments, language_column: str) -> Data:
     Raises:
         ValueError: missing splits, columns, languages or labels; says which.
     """
-    embedded = recipe.dataset_name == "mini_xnli"
+    embedded = {"mini_xnli": mini_xnli.load, "cldr": partial(cldr.load, *recipe.config_names[:1])}
     spec = DataSpec(
         recipe.dataset_name,
         recipe.config_names,
@@ -157,13 +162,13 @@ def load_data(recipe: RecipeArguments, language_column: str) -> Data:
         language_from=recipe.language_from,
         drop_null=recipe.drop_null,
     )
-    raw: Any = mini_xnli.load() if embedded else spec.read()
+    raw: Any = embedded.get(recipe.dataset_name, spec.read)()
     names = {name: getattr(recipe, f"{name}_split") for name in ("train", "validation", "test")}
     if not isinstance(raw, DatasetDict) or not {*names.values()} <= {*raw}:
         found = ", ".join(raw) if isinstance(raw, DatasetDict) else "a single file"
         raise ValueError(f"Expected the splits {', '.join(names.values())} in {recipe.dataset_name}, found {found}.")
     spec = replace(spec, text_columns=find_text_columns(raw[names["train"]], recipe.text_columns))
-    languages = [_plan_line(line)[0] for line in recipe.imbalanced_shares]
+    languages = recipe.languages or [_plan_line(line)[0] for line in recipe.imbalanced_shares]
     source, labels = DatasetDict(), recipe.label_order
     for name, split in names.items():
         source[name] = spec.standardized(raw[split], label_names=labels, languages=languages)
@@ -173,11 +178,14 @@ def load_data(recipe: RecipeArguments, language_column: str) -> Data:
         source[name] = source[name].select(items)
     present = sorted(source["train"].unique("language"))
     if languages and present != sorted(languages):
-        raise ValueError(f"imbalanced_shares names {sorted(languages)}, but the training data have {present}.")
+        named = "languages" if recipe.languages else "imbalanced_shares"
+        raise ValueError(f"{named} names {sorted(languages)}, but the training data have {present}.")
     if empty := [names[name] for name, rows in source.items() if not len(rows)]:
         raise ValueError(f"No rows in the split {empty[0]!r} of {recipe.dataset_name}, languages {languages or 'all'}.")
     plans = plan_shares(recipe.imbalanced_shares, labels) if recipe.imbalanced_shares else {}
-    ceiling = mini_xnli.noise_ceiling(raw["test"]) if embedded else None
+    if recipe.skew is not None:
+        plans = _plans(skewed_shares(recipe.skew, len(present), len(labels)))
+    ceiling = mini_xnli.noise_ceiling(raw["test"]) if recipe.dataset_name == "mini_xnli" else None
     return Data(source, list(spec.text_columns), present, labels, plans, recipe, ceiling)
 
 
