@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -42,10 +42,10 @@ def plan_shares(lines: list[str], labels: list[str]) -> dict[str, np.ndarray]:
                 f"imbalanced_shares expects a language and {len(labels)} shares ({', '.join(labels)}) such as "
                 f"'fr {' '.join(['1/' + str(len(labels))] * len(labels))}', got {line!r}."
             )
-    return _plans([table[language] for language in sorted(table)])
+    return _with_balanced([table[language] for language in sorted(table)])
 
 
-def _plans(skewed: Any) -> dict[str, np.ndarray]:
+def _with_balanced(skewed: Any) -> dict[str, np.ndarray]:
     """The plans of a recipe whose skewed subset has these shares [L, C]."""
     skewed = joint_shares(skewed)
     return {"balanced": joint_shares(np.ones_like(skewed) / skewed.shape[1]), "imbalanced": skewed}
@@ -142,13 +142,19 @@ def sample_evenly(test: Dataset, rows: int) -> Dataset | None:
     return test.select(draw(languages, labels, counts, seed=TEST_SEED))
 
 
+def _read(spec: DataSpec) -> Any:
+    """All splits of a data set that is embedded, or else read."""
+    if spec.name == "mini_xnli":
+        return mini_xnli.load()
+    return cldr.load(", ".join(spec.config_names) or "large") if spec.name == "cldr" else spec.read()
+
+
 def load_data(recipe: RecipeArguments, language_column: str) -> Data:
     """Read the recipe's data set into train, validation and test with standard columns.
 
     Raises:
         ValueError: missing splits, columns, languages or labels; says which.
     """
-    embedded = {"mini_xnli": mini_xnli.load, "cldr": partial(cldr.load, *recipe.config_names[:1])}
     spec = DataSpec(
         recipe.dataset_name,
         recipe.config_names,
@@ -162,7 +168,7 @@ def load_data(recipe: RecipeArguments, language_column: str) -> Data:
         language_from=recipe.language_from,
         drop_null=recipe.drop_null,
     )
-    raw: Any = embedded.get(recipe.dataset_name, spec.read)()
+    raw = _read(spec)
     names = {name: getattr(recipe, f"{name}_split") for name in ("train", "validation", "test")}
     if not isinstance(raw, DatasetDict) or not {*names.values()} <= {*raw}:
         found = ", ".join(raw) if isinstance(raw, DatasetDict) else "a single file"
@@ -184,7 +190,7 @@ def load_data(recipe: RecipeArguments, language_column: str) -> Data:
         raise ValueError(f"No rows in the split {empty[0]!r} of {recipe.dataset_name}, languages {languages or 'all'}.")
     plans = plan_shares(recipe.imbalanced_shares, labels) if recipe.imbalanced_shares else {}
     if recipe.skew is not None:
-        plans = _plans(skewed_shares(recipe.skew, len(present), len(labels)))
+        plans = _with_balanced(skewed_shares(recipe.skew, len(present), len(labels)))
     ceiling = mini_xnli.noise_ceiling(raw["test"]) if recipe.dataset_name == "mini_xnli" else None
     return Data(source, list(spec.text_columns), present, labels, plans, recipe, ceiling)
 
