@@ -26,6 +26,7 @@ from hf_langimb.hub.push import push_run, require_login
 from hf_langimb.hub.repository import CARD
 from hf_langimb.models.loading import load_tokenizer, tokenize
 from hf_langimb.models.mini_bert import pretrain_mini_bert
+from hf_langimb.models.mini_characters import write_mini_characters
 from hf_langimb.results.cards import render_card
 from hf_langimb.results.folder import RunFolder, model_files
 from hf_langimb.results.page import write_report
@@ -45,6 +46,7 @@ logger = logging.getLogger(__name__)
 # A run may be continued with other values of these.
 FREE = ["seeds", "setups", "seed", "logging_steps", "report_to", "disable_tqdm", "license"]
 FREE += ["explain_rows", "explain_tolerance", "control_seed"]
+MADE_HERE = ("mini_bert", "mini_characters")  # start models that a run makes itself
 SHOWN_SETTINGS = ("class_weighting", "masked_entropy_weight", "lora_rank")  # of a setup in results.json
 SHOWN_APART = {"seeds", "seed", "setups"}  # flags that results.json has as keys of their own
 
@@ -83,7 +85,7 @@ def _run_in(
         trainings.append((training.seed + 1, pair[1], prepared[pair[1]]))
     places = {(name, seed): folder.model(name, seed) for seed, name, _ in trainings}
     processes = on_main(lambda: _begin(recipe, folder, [*places.values()]))
-    start = _start_checkpoint(recipe, folder)
+    start = _start_checkpoint(recipe, folder, data)
     tokenizer, limit = load_tokenizer(start)
     plans = sorted({setup.plan for setup in prepared.values()})
     rows = data.tokenized(tokenizer, plans, sorted({seed for seed, _, _ in trainings}), recipe.data.max_length or limit)
@@ -131,7 +133,7 @@ def _begin(recipe: Recipe, folder: RunFolder, models: Sequence[Path]) -> int:
     batch = {"processes": now, "total_batch": _total_batch(recipe.training, now)}
     config = {"recipe": recipe.name, "config_name": recipe.config_name, **recipe.config, **batch}
     before = folder.claim(config, FREE)
-    places = [*models, *([folder.start] if recipe.data.model_name_or_path == "mini_bert" else [])]
+    places = [*models, *([folder.start] if recipe.data.model_name_or_path in MADE_HERE else [])]
     done = [is_done(place, MODEL) for place in places]
     if not all(done) and any(before[key] != batch[key] for key in batch):
         words = "{processes} process(es) and a total batch of {total_batch} rows"
@@ -175,13 +177,17 @@ def _results_of(
     )
 
 
-def _start_checkpoint(recipe: Recipe, folder: RunFolder) -> str:
-    """Name or folder of the model that every setup starts from; `mini_bert` is pre-trained once."""
-    if recipe.data.model_name_or_path != "mini_bert":
+def _start_checkpoint(recipe: Recipe, folder: RunFolder, data: Data) -> str:
+    """Name or folder of the model that every setup starts from; those of `MADE_HERE` are made once."""
+    if recipe.data.model_name_or_path not in MADE_HERE:
         return recipe.data.model_name_or_path
     start, part = folder.start, folder.start.with_suffix(".part")
     if not on_main(lambda: is_done(start, MODEL)):  # all train it together
-        pretrain_mini_bert(mini_xnli.pretraining_text(), part, steps=recipe.data.pretraining_steps)
+        if recipe.data.model_name_or_path == "mini_bert":
+            pretrain_mini_bert(mini_xnli.pretraining_text(), part, steps=recipe.data.pretraining_steps)
+        elif PartialState().is_main_process:
+            train = data.source["train"]
+            write_mini_characters([text for column in data.text_columns for text in train[column]], part)
         PartialState().wait_for_everyone()
         if PartialState().is_main_process:
             (part / "training_args.bin").unlink(missing_ok=True)  # a pickle

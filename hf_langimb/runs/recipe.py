@@ -60,7 +60,9 @@ class RecipeArguments:
     validation_size: int | None = HfArg(default=None, help="Validation rows; default: all that plans allow.")
     test_size: int | None = HfArg(default=None, help="Test rows; default: all that plans allow.")
     one_language_per_item: bool = HfArg(default=False, help="Use each item in only one language, not its translations.")
-    model_name_or_path: str = HfArg(default="mini_bert", help="mini_bert (pre-trained by the recipe), Hub id, folder.")
+    model_name_or_path: str = HfArg(
+        default="mini_bert", help="mini_bert (pre-trained by the recipe), mini_characters (untrained), Hub id, folder."
+    )
     max_length: int | None = HfArg(default=None, help="Tokens to which longer texts are truncated.")
     pretraining_steps: int = HfArg(default=2400, help="Steps of the pre-training of mini_bert.")
     setups: list[str] = HfArg(
