@@ -27,6 +27,7 @@ from hf_langimb.hub.push import push_run, require_login
 from hf_langimb.hub.repository import CARD
 from hf_langimb.models.loading import load_tokenizer, tokenize
 from hf_langimb.models.mini_bert import make_mini_bert, pretrain_mini_bert
+from hf_langimb.models.mini_characters import write_mini_characters
 from hf_langimb.results.cards import render_card
 from hf_langimb.results.folder import RunFolder, model_files
 from hf_langimb.results.page import write_report
@@ -49,6 +50,7 @@ logger = logging.getLogger(__name__)
 # A run may be continued with other values of these.
 FREE = ["seeds", "setups", "seed", "logging_steps", "report_to", "disable_tqdm", "license"]
 FREE += ["explain_rows", "explain_tolerance", "control_seed"]
+MADE_HERE = ("mini_bert", "mini_characters")  # start models that a run makes itself
 SHOWN_SETTINGS = ("class_weighting", "masked_entropy_weight", "lora_rank")  # of a setup in results.json
 SHOWN_APART = {"seeds", "seed", "setups"}  # flags that results.json has as keys of their own
 
@@ -152,7 +154,7 @@ def _begin(recipe: Recipe, folder: RunFolder, models: Sequence[Path]) -> int:
     batch = {"processes": now, "total_batch": _total_batch(recipe.training, now)}
     config = {"recipe": recipe.name, "config_name": recipe.config_name, **recipe.config, **batch}
     before = folder.claim(config, FREE)
-    places = [*models, *([folder.start] if recipe.data.model_name_or_path == "mini_bert" else [])]
+    places = [*models, *([folder.start] if recipe.data.model_name_or_path in MADE_HERE else [])]
     done = [is_done(place, MODEL) for place in places]
     if not all(done) and any(before[key] != batch[key] for key in batch):
         words = "{processes} process(es) and a total batch of {total_batch} rows"
@@ -210,16 +212,19 @@ def _results_of(
 
 
 def _start_checkpoint(recipe: Recipe, folder: RunFolder, data: Data) -> str:
-    """Name or folder of the model that every setup starts from; `mini_bert` is pre-trained once."""
-    if recipe.data.model_name_or_path != "mini_bert":
-        return recipe.data.model_name_or_path
+    """Name or folder of the model that every setup starts from; those of `MADE_HERE` are made once."""
+    name, steps = recipe.data.model_name_or_path, recipe.data.pretraining_steps
+    if name not in MADE_HERE:
+        return name
     start, part = folder.start, folder.start.with_suffix(".part")
     if not on_main(lambda: is_done(start, MODEL)):  # all train it together
-        if recipe.data.dataset_name == "mini_xnli":
-            pretrain_mini_bert(mini_xnli.pretraining_text(), part, steps=recipe.data.pretraining_steps)
-        else:
-            texts, steps = data.source["train"], recipe.data.pretraining_steps
+        texts = data.source["train"]
+        if name == "mini_bert" and recipe.data.dataset_name == "mini_xnli":
+            pretrain_mini_bert(mini_xnli.pretraining_text(), part, steps=steps)
+        elif name == "mini_bert":
             make_mini_bert(texts, part, text_columns=data.text_columns, steps=steps)
+        elif PartialState().is_main_process:
+            write_mini_characters([text for column in data.text_columns for text in texts[column]], part)
         PartialState().wait_for_everyone()
         if PartialState().is_main_process:
             (part / "training_args.bin").unlink(missing_ok=True)  # a pickle

@@ -34,7 +34,7 @@ MOST = 2**31 - 1  # of any number
 class RecipeArguments:
     """Data, plans, model and measurements of a recipe."""
 
-    dataset_name: str = HfArg(default="mini_xnli", help="mini_xnli (embedded), a Hub id, a folder or a file.")
+    dataset_name: str = HfArg(default="mini_xnli", help="mini_xnli or cldr (embedded), a Hub id, folder or file.")
     config_names: list[str] = HfArg(default_factory=list, help="Configurations; if several, one for each language.")
     text_columns: list[str] = HfArg(default_factory=list, help="One text column, or two for a pair.")
     label_column: str = HfArg(default="label", help="Column of the label.")
@@ -54,13 +54,20 @@ class RecipeArguments:
         default_factory=list,
         help="Plan of the skewed subset: languages with shares of labels, such as 'fr 1/2 1/3 1/6'.",
     )
+    skew: float | None = HfArg(
+        default=None,
+        help="In place of imbalanced_shares: 20 skews labels from 20:1, and from 1:20 in every second language.",
+    )
+    languages: list[str] = HfArg(default_factory=list, help="Keep only these; default: all, or of imbalanced_shares.")
     validation_share: float = HfArg(default=0.1, help="Share of the training rows, if there is no validation split.")
     test_share: float = HfArg(default=0.2, help="Share of the training rows, if there is no test split.")
     train_size: int | None = HfArg(default=None, help="Training rows; default: all that plans allow.")
     validation_size: int | None = HfArg(default=None, help="Validation rows; default: all that plans allow.")
     test_size: int | None = HfArg(default=None, help="Test rows; default: all that plans allow.")
     one_language_per_item: bool = HfArg(default=False, help="Use each item in only one language, not its translations.")
-    model_name_or_path: str = HfArg(default="mini_bert", help="mini_bert (pre-trained by the recipe), Hub id, folder.")
+    model_name_or_path: str = HfArg(
+        default="mini_bert", help="mini_bert (pre-trained by the recipe), mini_characters (untrained), Hub id, folder."
+    )
     max_length: int | None = HfArg(default=None, help="Tokens to which longer texts are truncated.")
     pretraining_steps: int = HfArg(default=2400, help="Steps of the pre-training of mini_bert.")
     setups: list[str] = HfArg(
@@ -88,6 +95,8 @@ class RecipeArguments:
             if isinstance(value, int) and not low <= value <= MOST:
                 bound = f"{low} or more" if value < low else f"{MOST} or less"
                 raise ValueError(f"{name} must be {bound}, got {value}.")
+        if self.imbalanced_shares and (self.languages or self.skew is not None):
+            raise ValueError("imbalanced_shares names languages and shares: leave out languages and skew.")
         for name, most in {"explain_tolerance": math.inf, "material_bits": math.inf, "accuracy_margin": 1}.items():
             if not 0 < getattr(self, name) < most:
                 bound = "above 0" if most == math.inf else f"between 0 and {most}"

@@ -13,8 +13,8 @@ from datasets import Dataset, DatasetDict
 
 from hf_langimb.counts.columns import class_label_names
 from hf_langimb.counts.distribution import JointDistribution
-from hf_langimb.counts.sampling import allocate, draw, joint_shares, keep_one_language_per_item
-from hf_langimb.data import mini_xnli
+from hf_langimb.counts.sampling import allocate, draw, joint_shares, keep_one_language_per_item, skewed_shares
+from hf_langimb.data import cldr, mini_xnli
 from hf_langimb.data.rows import arrow_columns, find_text_columns
 from hf_langimb.data.spec import DataSpec
 from hf_langimb.data.splits import make_splits, merge_languages, odd_cells, overlaps, spelling_text, spellings
@@ -44,7 +44,12 @@ def plan_shares(lines: list[str], labels: list[str]) -> dict[str, np.ndarray]:
                 f"imbalanced_shares expects a language and {len(labels)} shares ({', '.join(labels)}) such as "
                 f"'fr {' '.join(['1/' + str(len(labels))] * len(labels))}', got {line!r}."
             )
-    skewed = joint_shares([table[language] for language in sorted(table)])
+    return _with_balanced([table[language] for language in sorted(table)])
+
+
+def _with_balanced(skewed: Any) -> dict[str, np.ndarray]:
+    """The plans of a recipe whose skewed subset has these shares [L, C]."""
+    skewed = joint_shares(skewed)
     return {"balanced": joint_shares(np.ones_like(skewed) / skewed.shape[1]), "imbalanced": skewed}
 
 
@@ -145,13 +150,20 @@ def sample_evenly(test: Dataset, rows: int) -> Dataset | None:
     return test.select(draw(languages, labels, counts, seed=TEST_SEED))
 
 
+def _read(spec: DataSpec) -> Any:
+    """All splits of a data set that is embedded, or else read."""
+    return EMBEDDED[spec.name](spec.config_names) if spec.name in EMBEDDED else spec.read()
+
+
+EMBEDDED = {"mini_xnli": lambda parts: mini_xnli.load(), "cldr": lambda parts: cldr.load(", ".join(parts) or "large")}
+
+
 def load_data(recipe: RecipeArguments, language_column: str) -> Data:
     """Read the recipe's data set into train, validation and test with standard columns.
 
     Raises:
         ValueError: missing splits, columns, languages or labels; says which.
     """
-    embedded = recipe.dataset_name == "mini_xnli"
     spec = DataSpec(
         recipe.dataset_name,
         recipe.config_names,
@@ -165,13 +177,13 @@ def load_data(recipe: RecipeArguments, language_column: str) -> Data:
         language_from=recipe.language_from,
         drop_null=recipe.drop_null,
     )
-    raw: Any = mini_xnli.load() if embedded else spec.read()
+    raw = _read(spec)
     raw = raw if isinstance(raw, DatasetDict) else DatasetDict(train=raw)
     names = _named_splits(recipe, raw)
     if recipe.language is not None:
         raw = DatasetDict({split: _in_language(rows, recipe, language_column) for split, rows in raw.items()})
     spec = replace(spec, text_columns=find_text_columns(raw[names["train"]], recipe.text_columns))
-    languages = [_plan_line(line)[0] for line in recipe.imbalanced_shares]
+    languages = recipe.languages or [_plan_line(line)[0] for line in recipe.imbalanced_shares]
     labels, source = recipe.label_order or _labels([raw[split] for split in names.values()], recipe), DatasetDict()
     for name, split in names.items():
         source[name] = spec.standardized(raw[split], label_names=labels, languages=languages)
@@ -184,9 +196,12 @@ def load_data(recipe: RecipeArguments, language_column: str) -> Data:
         source[name] = source[name].select(items)
     present = sorted(source["train"].unique("language"))
     if languages and present != sorted(languages):
-        raise ValueError(f"imbalanced_shares names {sorted(languages)}, but the training data have {present}.")
+        named = "languages" if recipe.languages else "imbalanced_shares"
+        raise ValueError(f"{named} names {sorted(languages)}, but the training data have {present}.")
     plans = plan_shares(recipe.imbalanced_shares, labels) if recipe.imbalanced_shares else {}
-    ceiling = mini_xnli.noise_ceiling(raw["test"]) if embedded else None
+    if recipe.skew is not None:
+        plans = _with_balanced(skewed_shares(recipe.skew, len(present), len(labels)))
+    ceiling = mini_xnli.noise_ceiling(raw["test"]) if recipe.dataset_name == "mini_xnli" else None
     return Data(source, list(spec.text_columns), present, labels, plans, recipe, ceiling, notes)
 
 
@@ -227,7 +242,7 @@ def _labels(splits: Sequence[Dataset], recipe: RecipeArguments) -> list[str]:
 
 def _complete(source: DatasetDict, spec: DataSpec, recipe: RecipeArguments) -> tuple[DatasetDict, list[str]]:
     """The three splits, made where they are missing, and what is to be known about them, as sentences."""
-    if recipe.dataset_name == "mini_xnli":
+    if recipe.dataset_name in EMBEDDED:
         return source, []
     texts, has_ids = spec.text_columns, spec.id_column is not None
     spelled, notes = spellings({language for rows in source.values() for language in rows.unique("language")}), []

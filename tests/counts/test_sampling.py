@@ -8,7 +8,8 @@ import pyarrow as pa
 import pytest
 
 from hf_langimb import JointDistribution, allocate, draw
-from hf_langimb.counts.sampling import joint_shares, keep_one_language_per_item
+from hf_langimb.counts.distribution import mutual_information_bits
+from hf_langimb.counts.sampling import joint_shares, keep_one_language_per_item, skewed_shares
 
 NLI = np.array([[1 / 6, 1 / 3, 1 / 2], [1 / 2, 1 / 3, 1 / 6]])  # en, fr: of the paper, each language sums to 1
 STARS = np.array([1, 2, 3, 4, 5]) / 15
@@ -218,3 +219,20 @@ def test_a_transposed_table_of_shares_is_filled_like_any_other():
     expected = allocate(counts, counts / counts.sum(), 11)
     assert expected.sum() == 11
     assert (allocate(np.asfortranarray(counts), np.asfortranarray(counts / counts.sum()), 11) == expected).all()
+
+
+@pytest.mark.parametrize(("ratio", "bits"), [(1, 0), (2, 0.04), (5, 0.20), (20, 0.51), (100, 0.77)])
+def test_skewed_shares_have_the_ratio_and_the_mutual_information(ratio, bits):
+    shares = skewed_shares(ratio, 20, 5)
+    assert shares.shape == (20, 5)
+    np.testing.assert_allclose(shares.sum(axis=1), 1)
+    np.testing.assert_allclose(shares.max(axis=1) / shares.min(axis=1), ratio)
+    np.testing.assert_allclose(shares[1::2], shares[::2, ::-1])  # reversed in the other half
+    np.testing.assert_allclose(joint_shares(shares).sum(axis=0)[0], joint_shares(shares).sum(axis=0)[-1])
+    assert mutual_information_bits(joint_shares(shares)) == pytest.approx(bits, abs=0.005)
+
+
+@pytest.mark.parametrize("wrong", [(0.5, 2, 2), (float("nan"), 2, 2), (2, 1, 5), (2, 5, 1)])
+def test_skewed_shares_refuse_what_cannot_be_skewed(wrong):
+    with pytest.raises(ValueError, match="Skewed shares need a ratio of 1 or more"):
+        skewed_shares(*wrong)

@@ -271,3 +271,27 @@ def test_no_external_text():
 def test_external_text_that_does_not_fit(tmp_path, columns, message):
     with pytest.raises(ValueError, match=message):
         external(tmp_path, columns)
+
+
+def test_skew_plans_one_way_and_the_other_in_the_languages_present(recipe):
+    data = load(recipe({"fr": (8, 4, 8), "en": (8, 4, 8), "sw": (8, 4, 8)}, imbalanced_shares=[], skew=4))
+    shares = data.plans["imbalanced"] * 3
+    np.testing.assert_allclose(shares, [[4 / 7, 2 / 7, 1 / 7], [1 / 7, 2 / 7, 4 / 7], [4 / 7, 2 / 7, 1 / 7]])
+    np.testing.assert_allclose(data.plans["balanced"], 1 / 9)
+    assert (data.languages, data.test_plan) == (["en", "fr", "sw"], "balanced")
+    assert counts(data, "imbalanced").sum() == counts(data, "balanced").sum() == 36
+
+
+def test_languages_keeps_only_these(recipe):
+    data = load(
+        recipe({"fr": (8, 4, 8), "en": (8, 4, 8), "sw": (8, 4, 8)}, imbalanced_shares=[], languages=["sw", "en"])
+    )
+    assert (data.languages, data.plans, data.test_plan) == (["en", "sw"], {}, "natural")
+    with pytest.raises(ValueError, match=r"languages names \['en', 'xx'\], but the training data have \['en'\]"):
+        load(recipe(imbalanced_shares=[], languages=["en", "xx"]))
+
+
+@pytest.mark.parametrize("also", [{"skew": 4.0}, {"languages": ["fr"]}])
+def test_imbalanced_shares_excludes_skew_and_languages(also):
+    with pytest.raises(ValueError, match="imbalanced_shares names languages and shares"):
+        RecipeArguments(imbalanced_shares=XNLI, **also)
