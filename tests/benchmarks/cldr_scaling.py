@@ -1,0 +1,153 @@
+"""How accuracy and dependence change with the number of languages, the skew and the training size, on CLDR names.
+
+python tests/benchmarks/cldr_scaling.py RUNS [--seeds 3] [--jobs 2] > model_cards/cldr-scaling/results.json
+
+One factor at a time around 20 languages, a skew of 20:1 and 140 rows per language; the number of epochs is the same
+everywhere, so steps are the same for all skews. Each point is a run of recipes/cldr_names.py in a folder of RUNS; an
+interrupted command continues. Setups: `balanced`, `imbalanced`, and `imbalanced` with the weights `independence` and
+`per_language`. Prints the measures of each seed and the slopes over the skews, with 95 % t intervals.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from argparse import ArgumentParser
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from hf_langimb.counts.distribution import JointDistribution
+from hf_langimb.counts.sampling import allocate, skewed_shares
+from hf_langimb.data import cldr
+from hf_langimb.files import read_json
+from hf_langimb.results.summary import interval
+
+RECIPE = Path(__file__).parents[2] / "recipes" / "cldr_names.py"
+ORDER = [
+    "en",
+    "fr",
+    "de",
+    "es",
+    "ja",
+    "zh",
+    "cs",
+    "el",
+    "fi",
+    "he",
+    "hi",
+    "hu",
+    "id",
+    "ko",
+    "pl",
+    "pt",
+    "ru",
+    "sv",
+    "tr",
+    "vi",
+]
+SETUPS = ["balanced", "imbalanced", "independence", "weighted"]
+MEASURES = ("accuracy", "dependence_bits", "skew_transfer")
+POINTS = {  # languages, skew, rows per language
+    "base": (20, 20, 140),
+    "languages-2": (2, 20, 140),
+    "languages-6": (6, 20, 140),
+    "languages-110": (110, 20, 140),
+    "skew-2": (20, 2, 140),
+    "skew-5": (20, 5, 140),
+    "skew-100": (20, 100, 140),
+    "rows-70": (20, 20, 70),
+    "rows-280": (20, 20, 280),
+}
+
+
+def languages_of(number, skew, rows):
+    """The first of `ORDER`, or more languages in which all plans fit, in alphabetical order."""
+    if number <= len(ORDER):
+        return ORDER[:number]
+    train = cldr.load("large")["train"]
+    counts = JointDistribution.from_dataset(train)
+    both = skewed_shares(skew, 2, counts.counts.shape[1])
+    wanted = allocate(np.full(both.shape, rows), both, 2 * rows).max(axis=0)
+    fits = [name for name, row in zip(counts.languages, counts.counts, strict=True) if (row >= wanted).all()]
+    return [*ORDER, *(name for name in fits if name not in ORDER)][:number]
+
+
+def command(name, folder, seeds):
+    """The command line of a point."""
+    number, skew, rows = POINTS[name]
+    languages = languages_of(number, skew, rows)
+    words = [sys.executable, str(RECIPE), "--config", "skew-20", "--skew", str(skew), "--languages", *languages]
+    words += ["--train_size", str(rows * len(languages)), "--validation_size", str(40 * len(languages))]
+    words += ["--test_size", str(160 * len(languages)), "--setups", *SETUPS, "--seeds", str(seeds)]
+    return [*words, "--load_best_model_at_end", "false", "--output_dir", str(folder / name)]
+
+
+def point(name, folder):
+    """The kept measures of a run."""
+    found = read_json(folder / name / "results.json", "run the point again")
+    _, skew, rows = POINTS[name]
+    trained = found["data"]["train/imbalanced"]
+    setups = {}
+    for setup, values in found["setups"].items():
+        targets = [seed["targets"]["independent"] for seed in values["seeds"].values()]
+        measures = {measure: [of[measure] for of in targets] for measure in MEASURES}
+        chance = [of["dependence_chance_bits"] for of in targets]
+        measures["dependence"] = [a - b for a, b in zip(measures.pop("dependence_bits"), chance, strict=True)]
+        worst = [
+            min(of["accuracy"] for of in seed["test"]["by_language"].values()) for seed in values["seeds"].values()
+        ]
+        setups[setup] = measures | {"worst_language": worst}
+    return {
+        "languages": len(found["languages"]),
+        "skew": skew,
+        "rows_per_language": rows,
+        "bits": trained["mutual_information_bits"],
+        "bits_by_chance": trained["mutual_information_chance_bits"],
+        "smallest_cell": int(np.min(trained["counts"])),
+        "setups": setups,
+    }
+
+
+def slopes(points):
+    """Slope of each measure on the bits of the training data over the skews, by seed, and its interval."""
+    used = [points[name] for name in ("skew-2", "skew-5", "base", "skew-100") if name in points]
+    if len(used) < 3:
+        return None
+    bits, found = np.array([of["bits"] for of in used]), {}
+    for setup in SETUPS[1:]:
+        for measure in ("accuracy", "dependence", "skew_transfer"):
+            values = np.array([of["setups"][setup][measure] for of in used], dtype=float)  # [points, seeds]
+            against = np.array([of["setups"]["balanced"][measure] for of in used], dtype=float)
+            per_seed = [float(np.polyfit(bits, column, 1)[0]) for column in (values - against).T]
+            found.setdefault(setup, {})[measure] = interval(per_seed)
+    return found
+
+
+def main():
+    parser = ArgumentParser()
+    parser.add_argument("runs", type=Path)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--points", nargs="+", default=list(POINTS), choices=list(POINTS))
+    options = parser.parse_args()
+    options.runs.mkdir(parents=True, exist_ok=True)
+
+    def work(name):
+        with (options.runs / f"{name}.log").open("w") as log:
+            environment = os.environ | {"OMP_NUM_THREADS": "1"}
+            words = command(name, options.runs, options.seeds)
+            done = subprocess.run(words, stdout=log, stderr=log, env=environment, check=False)
+        print(f"{name}: {'done' if done.returncode == 0 else 'failed, see its log'}", file=sys.stderr, flush=True)
+        return done.returncode
+
+    with ThreadPoolExecutor(options.jobs) as pool:
+        codes = list(pool.map(work, options.points))
+    done = [name for name, code in zip(options.points, codes, strict=True) if code == 0]
+    points = {name: point(name, options.runs) for name in done}
+    print(json.dumps({"seeds": options.seeds, "points": points, "slopes": slopes(points)}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
