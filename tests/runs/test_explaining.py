@@ -103,7 +103,7 @@ def test_labels_and_budget_are_checked_on_all_rows_before_the_first_batch(tmp_pa
     store, _ = explain_rows(tiny_bert(**names), bert_tokenizer, rows, tmp_path / "out", 1e-9)
     assert len(store.batches) == 2
     assert Counter(store.examples["label"].to_pylist()) == {"1": 10, "2": 25, "3": 25}
-    unlabeled = rows.remove_columns("label").add_column("label", [None] + labels[1:])
+    unlabeled = rows.remove_columns("label").add_column("label", [None, *labels[1:]])
     store, _ = explain_rows(tiny_bert(**names), bert_tokenizer, unlabeled, tmp_path / "null", 1e-9)
     assert Counter(store.examples["label"].to_pylist())[None] == 1
     long = rows.map(lambda row, i: {"text": "w1 " * 12 if i == 59 else row["text"]}, with_indices=True)
