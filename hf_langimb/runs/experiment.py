@@ -69,7 +69,8 @@ def run(recipe: Recipe) -> tuple[Path, Results]:
         if not training.hub_model_id:
             raise ValueError("push_to_hub needs hub_model_id: add --hub_model_id NAMESPACE/NAME.")
         on_main(lambda: require_login(training.hub_model_id, training.hub_token))
-    settings = {name: resolve_setup(name, recipe.setups) for name in recipe.data.setups}
+    plan = "imbalanced" if recipe.data.imbalanced_shares or recipe.data.skew is not None else "natural"
+    settings = {name: resolve_setup(name, recipe.setups, plan) for name in recipe.data.setups}
     data = load_data(recipe.data, training.language_column)
     if recipe.name == "custom":
         recipe, said = fitted(recipe, data.distribution("train", "natural").rows)

@@ -22,8 +22,7 @@ SETUPS: dict[str, dict[str, Any]] = {
     "weighted": {"plan": "imbalanced", "class_weighting": "per_language"},
     "plain": {"plan": "natural", "class_weighting": "none"},
 }
-# The data as they are, with each kind of weights.
-SETUPS |= {name: {"plan": "natural", "class_weighting": name} for name in WEIGHTING_SCHEMES if name != "none"}
+WEIGHTED = [name for name in WEIGHTING_SCHEMES if name != "none"]  # setups of the same name: the skewed data, weighted
 SUFFIXES: dict[str, dict[str, Any]] = {"_entropy": {"masked_entropy_weight": 1.0}, "_lora": {"lora_rank": 8}}
 SELECTING = ("eval_loss", "eval_plain_loss", "eval_uniform_loss")  # metrics that may choose the checkpoint
 
@@ -36,21 +35,27 @@ class Setup:
     arguments: LangImbTrainingArguments
 
 
-def resolve_setup(name: str, definitions: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def resolve_setup(name: str, definitions: dict[str, dict[str, Any]], plan: str = "imbalanced") -> dict[str, Any]:
     """Plan and training arguments of a setup: defined in the YAML, or built in, with suffixes `_entropy` and `_lora`.
+
+    Args:
+        name: of the setup.
+        definitions: in the YAML.
+        plan: of setups that are named after their weights, or whose definition names none.
 
     Raises:
         ValueError: no such setup; lists the known ones.
     """
+    known = SETUPS | {scheme: {"plan": plan, "class_weighting": scheme} for scheme in WEIGHTED}
     if name in definitions:
-        return SETUPS.get(name, {"plan": "imbalanced"}) | definitions[name]
-    if name in SETUPS:
-        return dict(SETUPS[name])
+        return known.get(name, {"plan": plan}) | definitions[name]
+    if name in known:
+        return dict(known[name])
     for suffix, settings in SUFFIXES.items():
         if name.endswith(suffix):
-            return resolve_setup(name.removesuffix(suffix), definitions) | settings
-    known = ", ".join([*SETUPS, *definitions])
-    raise ValueError(f"Unknown setup {name!r}: choose among {known}, each also with _entropy or _lora, or define it.")
+            return resolve_setup(name.removesuffix(suffix), definitions, plan) | settings
+    names = ", ".join(dict.fromkeys([*known, *definitions]))
+    raise ValueError(f"Unknown setup {name!r}: choose among {names}, each also with _entropy or _lora, or define it.")
 
 
 def prepare_setups(recipe: Recipe, settings: dict[str, dict[str, Any]], data: Data) -> dict[str, Setup]:

@@ -188,6 +188,10 @@ def load_data(recipe: RecipeArguments, language_column: str) -> Data:
     for name, split in names.items():
         source[name] = spec.standardized(raw[split], label_names=labels, languages=languages)
         labels = list(source["train"].features["label"].names)
+    present = sorted(source["train"].unique("language"))
+    if languages and present != sorted(languages):
+        named = "languages" if recipe.languages else "imbalanced_shares"
+        raise ValueError(f"{named} names {sorted(languages)}, but the training data have {present}.")
     if empty := [names[name] for name, rows in source.items() if not len(rows)]:
         raise ValueError(f"No rows in the split {empty[0]!r} of {recipe.dataset_name}, languages {languages or 'all'}.")
     source, notes = _complete(source, spec, recipe)
@@ -195,9 +199,6 @@ def load_data(recipe: RecipeArguments, language_column: str) -> Data:
         items = keep_one_language_per_item(*arrow_columns(source[name], "language", "id"), seed=TEST_SEED)
         source[name] = source[name].select(items)
     present = sorted(source["train"].unique("language"))
-    if languages and present != sorted(languages):
-        named = "languages" if recipe.languages else "imbalanced_shares"
-        raise ValueError(f"{named} names {sorted(languages)}, but the training data have {present}.")
     plans = plan_shares(recipe.imbalanced_shares, labels) if recipe.imbalanced_shares else {}
     if recipe.skew is not None:
         plans = _with_balanced(skewed_shares(recipe.skew, len(present), len(labels)))
