@@ -269,7 +269,8 @@ def test_a_definition_adds_to_a_known_setup(parse):
 @pytest.mark.parametrize("name", ["", "weigted", "_lora", "balanced_", "Balanced"])
 def test_unknown_setups(name):
     with pytest.raises(
-        ValueError, match="choose among balanced, imbalanced, weighted, plain, class, .*, mine, each also with _entropy"
+        ValueError,
+        match=r"choose among balanced, imbalanced, weighted, plain, class, .*, mine, each also with _entropy",
     ):
         resolve_setup(name, {"mine": {}})
 
