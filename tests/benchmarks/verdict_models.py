@@ -1,0 +1,136 @@
+"""How often the verdict is right for trained models: with and without a link in the training data, each seed by itself.
+
+python tests/benchmarks/verdict_models.py RUNS [--seeds 20] [--jobs 2] > model_cards/verdict/models.json
+
+Each case is a run of a recipe in a folder of RUNS with two setups, the data as they are and with the weights
+`independence`; an interrupted command continues. The material sizes are the defaults. Prints for each case how many
+seeds answer yes, no, unclear and not measured for the setup without weights (`imbalanced`) and for the weighted one,
+with Clopper-Pearson intervals of the share of yes, and the measures of each seed.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from argparse import ArgumentParser
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from pyarrow.parquet import read_table
+from scipy.stats import beta
+
+from hf_langimb import JointDistribution
+from hf_langimb.files import read_json
+from hf_langimb.measures.dependence import sampled
+from hf_langimb.results.summary import Roles
+from hf_langimb.runs.verdict import Judge
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+TWELVE = ["cs", "de", "en", "es", "fi", "fr", "he", "hu", "ja", "pl", "ru", "zh"]
+SETUPS = ["imbalanced", "independence"]
+XNLI = ["xnli.py", "--config", "mini", "--control_seed", "false"]
+CLDR = ["cldr_names.py", "--config", "skew-20", "--load_best_model_at_end", "false"]
+EVEN = ["--languages", *TWELVE, "--train_size", "3360", "--validation_size", "480", "--test_size", "1920"]
+SIZES = [10, 7, 6, 5, 4, 4, 4, 4, 3, 3, 3, 3]  # rows of one label, in proportion
+UNEVEN = f"""extends: skew-20
+languages: []
+skew: null
+imbalanced_shares: {[f"{name}{f' {size}/{5 * sum(SIZES)}' * 5}" for name, size in zip(TWELVE, SIZES, strict=True)]}
+train_size: 2520
+validation_size: 280
+test_size: 1920
+load_best_model_at_end: false
+"""
+CASES = {  # link, command
+    "no link, mini-XNLI": (False, [*XNLI, "--imbalanced_shares", "fr 1/3 1/3 1/3", "en 1/3 1/3 1/3"]),
+    "no link, undertrained": (False, [*CLDR, "--skew", "1", *EVEN, "--num_train_epochs", "2"]),
+    "link of .1 bits, 2 languages": (
+        True,
+        [*XNLI, "--imbalanced_shares", "fr 29/60 20/60 11/60", "en 11/60 20/60 29/60"],
+    ),
+    "link of .1 bits, 12 languages": (True, [*CLDR, "--skew", "3.1", *EVEN]),
+    "no link, 12 uneven languages": (False, ["cldr_names.py", "--config", "uneven.yaml"]),
+}
+
+
+def folder_of(name):
+    return "".join(letter if letter.isalnum() else "-" for letter in name)
+
+
+def command(name, folder, seeds):
+    """The command line of a case."""
+    script, *words = CASES[name][1]
+    words = [str(folder / word) if word.endswith(".yaml") else word for word in words]
+    words = [sys.executable, str(RECIPES / script), *words, "--setups", *SETUPS, "--seeds", str(seeds)]
+    return [*words, "--explain_rows", "0", "--output_dir", str(folder / folder_of(name))]
+
+
+def answers(run, results, setup, seed):
+    """{name: answer} of one model as the subject, with the other setup as its cure where it is the unweighted one."""
+    rows = {name: read_table(run / name / f"seed-{seed}" / "predictions.parquet") for name in SETUPS}
+    audit = results["data"]["train/imbalanced"]
+    labels = range(len(results["labels"]))
+    plan = JointDistribution(tuple(audit["languages"]), tuple(labels), np.array(audit["counts"]))
+    samples = {
+        (name, seed): {"test": sampled(of["language"], of["label"], of["prediction"], plan=plan, groups=of["id"])}
+        for name, of in rows.items()
+    }
+    for sample in samples.values():
+        sample["validation"] = sample["test"]
+    metrics = {name: {seed: results["setups"][name]["seeds"][seed]} for name in SETUPS}
+    roles = Roles(setup, None, (SETUPS[1],) if setup == SETUPS[0] else ())
+    return {entry["name"]: entry["answer"] for entry in Judge(roles, metrics, samples, audit, 1).verdict()}
+
+
+def case(name, folder):
+    """The kept figures of a case."""
+    run = folder / folder_of(name)
+    results = read_json(run / "results.json", "run the case again")
+    found = {"link": CASES[name][0], "bits": results["data"]["train/imbalanced"]["mutual_information_bits"]}
+    for setup in SETUPS:
+        seeds = results["setups"][setup]["seeds"]
+        per_seed = [answers(run, results, setup, seed) for seed in seeds]
+        counts = Counter(answer["shortcut"] for answer in per_seed)
+        yes, number = counts["yes"], len(per_seed)
+        low = float(beta.ppf(0.025, yes, number - yes + 1)) if yes else 0.0
+        high = float(beta.ppf(0.975, yes + 1, number - yes)) if yes < number else 1.0
+        targets = [of["targets"]["independent"] for of in seeds.values()]
+        found[setup] = {
+            "shortcut": dict(counts),
+            "yes": [yes, number, low, high],
+            "dependence": [of["dependence_bits"] - of["dependence_chance_bits"] for of in targets],
+            "skew_transfer": [of["skew_transfer"] for of in targets],
+            "accuracy": [of["accuracy"] for of in targets],
+            "answers": {key: dict(Counter(answer.get(key, "-") for answer in per_seed)) for key in per_seed[0]},
+        }
+    return found | {"test_rows": results["setups"][SETUPS[0]]["seeds"][next(iter(seeds))]["test"]["rows"]}
+
+
+def main():
+    parser = ArgumentParser()
+    parser.add_argument("runs", type=Path)
+    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--cases", nargs="+", default=list(CASES), choices=list(CASES))
+    options = parser.parse_args()
+    options.runs.mkdir(parents=True, exist_ok=True)
+    (options.runs / "uneven.yaml").write_text(UNEVEN)
+
+    def work(name):
+        with (options.runs / f"{folder_of(name)}.log").open("w") as log:
+            environment = os.environ | {"OMP_NUM_THREADS": "1"}
+            words = command(name, options.runs, options.seeds)
+            code = subprocess.run(words, stdout=log, stderr=log, env=environment, check=False).returncode
+        print(f"{name}: {'failed, see its log' if code else 'done'}", file=sys.stderr, flush=True)
+        return code
+
+    with ThreadPoolExecutor(options.jobs) as pool:
+        codes = list(pool.map(work, options.cases))
+    done = [name for name, code in zip(options.cases, codes, strict=True) if code == 0]
+    print(json.dumps({name: case(name, options.runs) for name in done}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
