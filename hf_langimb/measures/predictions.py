@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from hf_langimb.counts.columns import encode_columns
 from hf_langimb.counts.distribution import JointDistribution, mutual_information_bits
 from hf_langimb.measures.intervals import Floats, percentile_interval, resampled_cells
-from hf_langimb.measures.targets import TARGETS, complete, information, row_weights, transfer, weighted
+from hf_langimb.measures.targets import REVERSED, TARGETS, complete, information, row_weights, transfer, weighted
 from hf_langimb.models.axes import IGNORED_LABEL
 
 CONFIDENCE_BINS = 10  # of equal width
@@ -55,7 +55,8 @@ def evaluate_predictions(
             on the axes of this evaluation. `reliance` and `skew_transfer` compare with it (null without).
         target: the joint of language and label to which rows are weighted in every measure but `predicted` and
             `calibration`: `natural` (as they are), `independent` (the language tells nothing about the label, both
-            marginals stay) or `uniform` (every cell the same). Cells without rows are left out.
+            marginals stay), `uniform` (every cell the same) or `reversed` (frequent cells are rare). Cells without rows
+            are left out.
         weights: float[L, C], the class weights of training, for `loss`; None is the plain loss, which is also used
             for languages that training did not have.
         groups: one entry per row, rows of one group are resampled together (translations of one item).
@@ -74,7 +75,7 @@ def evaluate_predictions(
         ValueError: no rows, lengths differ, nulls, labels and predictions of two types, or a plan, probabilities or
             weights whose axes do not fit.
     """
-    if target not in TARGETS:
+    if target not in (*TARGETS, REVERSED):
         raise ValueError(f"Unknown target {target!r}: choose one of {', '.join(TARGETS)}.")
     rows = encode_rows(languages, labels, predictions, groups, plan)
     axis, names = rows.axes

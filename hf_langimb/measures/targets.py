@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from hf_langimb.measures.intervals import Floats
 
 TARGETS = ("natural", "independent", "uniform")
+REVERSED = "reversed"  # a test that is skewed the other way
 SAME = 1e-12  # information that is rounding, in bits
 
 
@@ -24,14 +25,18 @@ def row_weights(counts: NDArray[Any], target: str) -> Floats:
     Args:
         counts: test rows of each cell, [..., L, C]. A cell without rows has weight 0 and is not part of the target.
         target: `natural` (the test set as it is), `independent` (n_l n_c / N^2: language tells nothing about the
-            label, both marginals stay) or `uniform` (every cell the same).
+            label, both marginals stay), `uniform` (every cell the same) or `reversed` (a cell that has k times the rows
+            of independence gets a k-th: what was frequent is rare).
     """
     counts = np.asarray(counts, dtype=np.float64)
     rows = counts.sum(axis=(-2, -1), keepdims=True)
+    independent = counts.sum(axis=-1, keepdims=True) * counts.sum(axis=-2, keepdims=True)
     if target == "natural":
         joint = counts
     elif target == "independent":
-        joint = counts.sum(axis=-1, keepdims=True) * counts.sum(axis=-2, keepdims=True)
+        joint = independent
+    elif target == REVERSED:
+        joint = np.divide(independent**2, counts, out=np.zeros_like(counts), where=counts > 0)
     else:
         joint = np.ones_like(counts)
     weights = np.divide(joint, counts, out=np.zeros_like(counts), where=counts > 0)

@@ -148,4 +148,4 @@ class RunFolder:
 def model_files(place: Path) -> list[str]:
     """Names of the files in the folder of a trained model that later steps read, and of its facts."""
     names = [path.name for path in place.iterdir() if path.is_file() and not files.is_own_part(path)]
-    return [name for name in names if name not in (PREDICTIONS, VALIDATION, PROBE, RECORD, "README.md")]
+    return [name for name in names if name not in (PROBE, RECORD, "README.md") and not name.endswith(".parquet")]

@@ -150,6 +150,7 @@ class Metrics(TypedDict):
     test: TestMetrics
     targets: NotRequired[dict[str, TargetMetrics]]  # natural, independent, uniform
     shift: NotRequired[dict[str, Shift]]  # by language
+    extra: NotRequired[dict[str, TestMetrics]]  # on further test sets, by name
     probe: Probes
     training: NotRequired[Training]
 

@@ -41,15 +41,15 @@ from hf_langimb.runs.notes import token_warnings, weight_notes
 from hf_langimb.runs.recipe import Recipe, parse_recipe
 from hf_langimb.runs.setups import Setup, prepare_setups, resolve_setup
 from hf_langimb.runs.steps import MeasuredRows, assemble_results, loader, measure, train
-from hf_langimb.runs.subsets import TEST_SEED, Data, external_text, load_data
-from hf_langimb.runs.verdict import Judge, tokens_verdict
+from hf_langimb.runs.subsets import TEST_SEED, Data, external_text, extra_tests, load_data
+from hf_langimb.runs.verdict import Judge, Sizes, tokens_verdict
 from hf_langimb.training.arguments import LangImbTrainingArguments
 
 logger = logging.getLogger(__name__)
 
 # A run may be continued with other values of these.
 FREE = ["seeds", "setups", "seed", "logging_steps", "report_to", "disable_tqdm", "license"]
-FREE += ["explain_rows", "explain_tolerance", "control_seed"]
+FREE += ["explain_rows", "explain_tolerance", "control_seed", "extra_test", "material_bits", "accuracy_margin"]
 MADE_HERE = ("mini_bert", "mini_characters")  # start models that a run makes itself
 SHOWN_SETTINGS = ("class_weighting", "masked_entropy_weight", "lora_rank")  # of a setup in results.json
 SHOWN_APART = {"seeds", "seed", "setups"}  # flags that results.json has as keys of their own
@@ -77,13 +77,20 @@ def run(recipe: Recipe) -> tuple[Path, Results]:
         data.notes = [*data.notes, *([said] if said else [])]
     prepared = prepare_setups(recipe, settings, data)
     external = external_text(recipe.data, data.languages, training.language_column)
+    extra = extra_tests(recipe.data, data, training.language_column)
     folder = RunFolder(Path(training.output_dir))
     with folder.working():
-        return folder.path, _run_in(folder, recipe, data, prepared, external, began)
+        return folder.path, _run_in(folder, recipe, data, prepared, external, extra, began)
 
 
 def _run_in(
-    folder: RunFolder, recipe: Recipe, data: Data, prepared: dict[str, Setup], external: Any, began: float
+    folder: RunFolder,
+    recipe: Recipe,
+    data: Data,
+    prepared: dict[str, Setup],
+    external: Any,
+    extra: dict[str, Any],
+    began: float,
 ) -> Results:
     """Run every step that is not done in a folder, on checked data and setups."""
     training, seeds = recipe.training, range(recipe.training.seed, recipe.training.seed + recipe.data.seeds)
@@ -102,7 +109,9 @@ def _run_in(
     texts = data.subset("test", data.test_plan, TEST_SEED)
     test = rows["test", data.test_plan, TEST_SEED]
     skewed = data.distribution("train", "imbalanced").counts if data.plans else None
-    measured = MeasuredRows(test, texts, external, data.text_columns, recipe.data.max_length, skewed)
+    limit = recipe.data.max_length or limit
+    extra = {name: set_of and tokenize(set_of, tokenizer, data.text_columns, limit) for name, set_of in extra.items()}
+    measured = MeasuredRows(test, texts, external, data.text_columns, recipe.data.max_length, skewed, extra)
     metrics: dict[str, dict[str, Any]] = {name: {} for name in prepared}
     samples, judged = {}, {roles.subject, *roles.cures} if roles.cures else set()
     with logging_redirect_tqdm(), bar(trainings, unit="training") as progress:
@@ -125,7 +134,9 @@ def _run_in(
     results["notes"] = [*data.notes, *(text for _, notes in said for text in notes)]
     plan = prepared[roles.subject].plan if roles.subject else ""
     audit, chosen_on = results["data"].get(f"train/{plan}"), results["data"].get(f"validation/{plan}")
-    judge = Judge(roles, metrics, samples, audit, int(np.sum(chosen_on["counts"])) if chosen_on else 0)
+    validation_rows = int(np.sum(chosen_on["counts"])) if chosen_on else 0
+    sizes = Sizes(recipe.data.material_bits, recipe.data.accuracy_margin)
+    judge = Judge(roles, metrics, samples, audit, validation_rows, sizes)
     results["verdict"] = [*judge.verdict()]
     results["recommendation"] = judge.recommendation(results["verdict"])
     explained, used = None, None

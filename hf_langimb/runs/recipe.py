@@ -77,6 +77,10 @@ class RecipeArguments:
     probe_dataset_name: str | None = HfArg(default=None, help="External text for the probe: texts and their language.")
     probe_config_names: list[str] = HfArg(default_factory=list, help="Configurations of the external text.")
     probe_rows: int = HfArg(default=1000, help="Rows of external text per language.")
+    extra_test: list[str] = HfArg(
+        default_factory=list,
+        help="Further test sets, NAME=DATASET with the same columns, and reversed: the test set skewed the other way.",
+    )
     explain_rows: int | str = HfArg(
         default=60,
         help="Test rows whose tokens are attributed, equally many per cell; 0: none, -1: all, auto: as many as needed.",

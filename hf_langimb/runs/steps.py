@@ -9,7 +9,7 @@ import json
 import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from hf_langimb.measures.dependence import Sampled, language_shifts, sampled, ta
 from hf_langimb.measures.forward import extract_features, forward_rows
 from hf_langimb.measures.predictions import evaluate_predictions, join_by_id
 from hf_langimb.measures.probe import probe_languages
+from hf_langimb.measures.targets import REVERSED
 from hf_langimb.models.axes import read_axes
 from hf_langimb.models.loading import Trained, load_trained, new_classifier
 from hf_langimb.results.folder import PREDICTIONS, PROBE, TRAINING, VALIDATION, model_files
@@ -60,6 +61,7 @@ class MeasuredRows:
         text_columns, max_length: of `texts`.
         skewed: int64[L, C], the training counts that reliance and skew transfer compare with; None takes those of each
             model's own training data, or even ones where they are not known.
+        extra: tokenized rows of further test sets by name; None takes `test`, skewed the other way.
     """
 
     test: Dataset
@@ -68,6 +70,7 @@ class MeasuredRows:
     text_columns: Sequence[str]
     max_length: int | None
     skewed: np.ndarray | None = None
+    extra: Mapping[str, Dataset | None] = field(default_factory=dict)
 
 
 def loader(place: Path, shown: str | None = None) -> Load:
@@ -207,26 +210,34 @@ def measure(
     found = {"test": quality, "targets": target_measures(**columns, plan=plan, groups=joined["id"])}
     found |= {"shift": language_shifts(**columns, plan=plan, groups=joined["id"]), "probe": probes}
     samples = {"test": sampled(**columns, plan=plan, groups=joined["id"])}
+    for name, extra in rows.extra.items():
+        target, of, groups = REVERSED, columns, joined["id"]
+        if extra is not None:
+            target, (of, groups) = "natural", _predicted(place, load, extra, batch_size)
+        found.setdefault("extra", {})[name] = evaluate_predictions(**of, groups=groups, plan=plan, target=target)
     if validation is not None:
-        chosen = _predict_validation(place, load, validation, batch_size)
-        columns = {f"{name}s": chosen[name] for name in ("language", "label", "prediction")}
-        samples["validation"] = sampled(**columns, plan=plan, groups=chosen["id"])
+        columns, groups = _predicted(place, load, validation, batch_size, VALIDATION)
+        samples["validation"] = sampled(**columns, plan=plan, groups=groups)
     return found, samples
 
 
-def _predict_validation(place: Path, load: Load, rows: Dataset, batch_size: int) -> pa.Table:
-    """Predictions on validation rows."""
-    path = place / VALIDATION
-    if not on_main(lambda: is_done(place, VALIDATION)):
+def _predicted(
+    place: Path, load: Load, rows: Dataset, batch_size: int, file: str | None = None
+) -> tuple[dict[str, Any], Any]:
+    """Languages, labels and predictions of rows, and their ids; in a file that is named after the rows by default."""
+    file = file or f"extra-{hash_rows(rows, ['input_ids'])}.parquet"
+    path = place / file
+    if not on_main(lambda: is_done(place, file)):
         model, tokenizer = load().model, load().tokenizer
         logits, _ = forward_rows(model, tokenizer, rows, batch_size=min(batch_size, BATCH_SIZE))
         if PartialState().is_main_process:
             columns = rows.select_columns(PREDICTED[:3]).with_format("arrow")[:]
             with replacing(path) as part:
                 pq.write_table(columns.append_column("prediction", pa.array(logits.argmax(axis=1))), part)
-            record(place, VALIDATION, [VALIDATION])
+            record(place, file, [file])
         PartialState().wait_for_everyone()
-    return _read(path, PREDICTED[:4])
+    found = _read(path, PREDICTED[:4])
+    return {f"{name}s": found[name] for name in ("language", "label", "prediction")}, found["id"]
 
 
 def _read(path: Path, columns: list[str]) -> pa.Table:

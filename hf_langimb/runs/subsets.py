@@ -18,6 +18,7 @@ from hf_langimb.data import cldr, mini_xnli
 from hf_langimb.data.rows import arrow_columns, find_text_columns
 from hf_langimb.data.spec import DataSpec
 from hf_langimb.data.splits import make_splits, merge_languages, odd_cells, overlaps, spelling_text, spellings
+from hf_langimb.measures.targets import REVERSED
 from hf_langimb.models.loading import tokenize
 from hf_langimb.runs.recipe import RecipeArguments
 
@@ -255,6 +256,29 @@ def _complete(source: DatasetDict, spec: DataSpec, recipe: RecipeArguments) -> t
     shares = {"validation_share": recipe.validation_share, "test_share": recipe.test_share}
     source, said = make_splits(source, texts, has_ids=has_ids, seed=TEST_SEED, **shares)
     return source, [*notes, *said, *overlaps(source, texts, has_ids), *odd_cells(source)]
+
+
+def extra_tests(recipe: RecipeArguments, data: Data, language_column: str) -> dict[str, Dataset | None]:
+    """Further test sets with the columns of the first, by name; None for `reversed`, which is the test set itself.
+
+    Raises:
+        ValueError: an entry is not NAME=DATASET, a name is repeated, or rows do not fit the labels of the model.
+    """
+    found: dict[str, Dataset | None] = {}
+    for entry in recipe.extra_test:
+        name, equals, path = entry.partition("=")
+        if name in found or not name or bool(equals) is (entry == REVERSED) or (equals and not path):
+            raise ValueError(f"extra_test expects different names, NAME=DATASET or {REVERSED}, got {entry!r}.")
+        if not path:
+            found[name] = None
+            continue
+        columns: dict[str, Any] = {"text_columns": data.text_columns, "label_column": recipe.label_column}
+        reading: dict[str, Any] = {
+            key: getattr(recipe, key) for key in ("separator", "encoding", "quoting", "language_from", "drop_null")
+        }
+        spec = DataSpec(path, language_column=language_column, id_column=recipe.id_column, **columns, **reading)
+        found[name] = spec.standardized(spec.rows(), label_names=data.labels)
+    return found
 
 
 def external_text(recipe: RecipeArguments, languages: list[str], language_column: str) -> Dataset | None:

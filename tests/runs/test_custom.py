@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+import yaml
 from datasets import Dataset, DatasetDict
 from toy_run import LABELS, texts
 
@@ -199,3 +200,27 @@ def test_errors_and_help_are_those_of_langimb(tmp_path, capsys, monkeypatch):
     assert done.returncode == 1
     assert "missing.csv" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_further_test_sets_are_measured_beside_the_first(trained, workshop, tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    texts(6, 9, ("de", "xx")).to_csv(tmp_path / "other.csv", index=False)
+    config = yaml.safe_load((trained / "config.yaml").read_text())
+    argv = [config["dataset_name"], "--model", str(workshop / "model"), "--text-column", "text", *QUICK]
+    words = words_of(
+        [*argv, "--output-dir", str(trained), "--extra_test", f"other={tmp_path / 'other.csv'}", "reversed"]
+    )
+    before = {path: path.stat().st_mtime_ns for path in trained.rglob("*.safetensors")}
+    _, results = run(parse_recipe("custom", FOLDER, words))
+    assert {path: path.stat().st_mtime_ns for path in trained.rglob("*.safetensors")} == before  # no training
+    for setup in results["setups"].values():
+        metrics = setup["seeds"]["0"]
+        assert set(metrics["extra"]) == {"other", "reversed"}
+        assert metrics["extra"]["other"]["rows"] == 36
+        assert set(metrics["extra"]["other"]["by_language"]) == {"de", "xx"}
+        natural, reversed_ = metrics["test"], metrics["extra"]["reversed"]
+        assert reversed_["predicted"] == natural["predicted"]
+        assert reversed_["accuracy"] != natural["accuracy"]
+    for entry in ("other", "=x", "a=", "reversed reversed"):
+        with pytest.raises(ValueError, match="extra_test expects different names, NAME=DATASET or reversed"):
+            run(parse_recipe("custom", FOLDER, [*words[:-2], *entry.split()]))
