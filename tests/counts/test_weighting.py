@@ -173,3 +173,28 @@ def test_bad_smoothing_unknown_names_and_no_rows(scheme):
     for policy in MISSING_CELL_POLICIES:
         with pytest.raises(ValueError, match="at least one row"):
             cell_weights(table([[0, 0], [0, 0]]), scheme, missing_cell_policy=policy)
+
+
+@pytest.mark.parametrize("scheme", WEIGHTING_SCHEMES)
+@pytest.mark.parametrize("policy", ["ignore", "smooth"])
+def test_a_clip_keeps_the_mean_weight_of_each_language(scheme, policy):
+    counts = np.array([[1000, 100, 1], [10, 500, 3000], [0, 40, 7], [300, 300, 300]])
+    distribution = JointDistribution(list("abcd"), [0, 1, 2], counts)
+    free = cell_weights(distribution, scheme, missing_cell_policy=policy)
+    for clip in (3.9, 20, 1e6):
+        means = (counts * free).sum(axis=1) / counts.sum(axis=1)
+        if clip <= means.max():
+            with pytest.raises(ValueError, match=r"clip must be larger than the mean weight of each language, \w: "):
+                cell_weights(distribution, scheme, missing_cell_policy=policy, clip=clip)
+            continue
+        weights = cell_weights(distribution, scheme, missing_cell_policy=policy, clip=clip)
+        assert (weights[counts > 0] <= clip * (1 + 1e-12)).all()
+        assert (counts * weights).sum(axis=1) / counts.sum(axis=1) == pytest.approx(means)
+        for i in range(4):  # below the limit, one factor per language
+            below = (counts[i] > 0) & (weights[i] < clip * (1 - 1e-9))
+            factors = weights[i][below] / free[i][below]
+            assert factors == pytest.approx(factors.mean())
+            assert factors.mean() >= 1 - 1e-12
+    assert (cell_weights(distribution, scheme, missing_cell_policy=policy, clip=1e6) == free).all()
+    with pytest.raises(ValueError, match="clip must be a number above 0"):
+        cell_weights(distribution, scheme, missing_cell_policy=policy, clip=0)
