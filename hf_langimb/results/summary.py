@@ -103,7 +103,7 @@ def roles_of(setups: Mapping[str, Any]) -> Roles:
         return Roles(None, None, ())
     same = [name for name in setups if setups[name]["plan"] == setups[subject]["plan"] and name not in plain]
     cures = tuple(name for name in same if settings(name) == settings(subject))
-    return Roles(subject, balanced.get(settings(subject)), cures)
+    return Roles(subject, balanced.get(settings(subject), next(iter(balanced.values()), None)), cures)
 
 
 def represented(results: Results) -> dict[tuple[str, str], int]:

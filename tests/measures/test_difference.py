@@ -158,7 +158,7 @@ def test_all_choices_of_different_seeds_are_averaged_with_intervals_over_seeds(s
             assert (low, high) == pytest.approx((entry["neutral"] - expected, entry["neutral"] + expected))
 
 
-@pytest.mark.parametrize(("number", "control", "unbiased"), [(1, 0, 0), (2, 6, 0), (3, 6, 6)])
+@pytest.mark.parametrize(("number", "control", "unbiased"), [(1, 0, 0), (2, 6, 6), (3, 6, 6)])
 def test_few_seeds_and_no_common_one(seeds, number, control, unbiased):
     few = [{seed: store for seed, store in setup.items() if seed < number} for setup in seeds]
     found = compare_seeds(*few, thresholds=(0.01,), resamples=10)

@@ -138,7 +138,7 @@ def test_results_are_those_of_the_contract(whole):
     found = results["attributions"]
     assert (found["setup"], found["reference"]) == ("imbalanced", "balanced")
     assert (found["seeds"], found["examples"]) == ([0, 1], 6)
-    assert [len(found[form]) for form in ("result", "control", "unbiased")] == [18, 18, 0]  # three thresholds
+    assert [len(found[form]) for form in ("result", "control", "unbiased")] == [18, 18, 18]  # three thresholds
     for setup in SETUPS:
         store = AttributionStore(folder / "attributions" / f"{setup}-seed-1")
         cells = zip(*(store.examples[column].to_pylist() for column in ("language", "label")), strict=True)
@@ -281,7 +281,7 @@ def test_a_data_set_without_a_plan(work, workshop, tmp_path):
     )
     folder, results = work(tmp_path / "run", "--config", yaml_file)
     assert results["config_name"] == "natural"
-    assert set(results["data"]) == {"train/natural", "validation/natural", "test/balanced"}
+    assert set(results["data"]) == {"train/natural", "validation/natural", "test/natural"}
     quality = results["setups"]["cured"]["seeds"]["0"]["test"]
     assert list(quality["by_language"]) == ["en", "fr", "ca"]
     skewed = results["data"]["train/natural"]["mutual_information_bits"]

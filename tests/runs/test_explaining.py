@@ -231,8 +231,9 @@ def test_a_second_seed_of_the_reference_is_the_control(begun, copy, work, monkey
     _, found = work(copy, *ARGV, "--control_seed", "true")
     assert trained == ["balanced/seed-1"]
     assert [found[key] == results[key] for key in ("setups", "comparisons", "seeds")] == [True] * 3
-    assert not results["attributions"]["control"] and not found["attributions"]["unbiased"]
-    assert len(found["attributions"]["control"]) == len(found["attributions"]["result"]) == 18
+    assert not results["attributions"]["control"] and not results["attributions"]["unbiased"]
+    assert [len(found["attributions"][form]) for form in ("result", "control", "unbiased")] == [18, 18, 18]
+    assert "tokens" in {entry["name"] for entry in found["verdict"]}
     spreads = {name: of["over_seeds"] for name, of in found["attributions"]["base_values"].items()}
     assert spreads["balanced"] > 0 and spreads["imbalanced"] is None
     weights = (copy / "balanced" / "seed-1" / "model.safetensors").stat().st_mtime_ns
