@@ -87,8 +87,8 @@ class Roles(NamedTuple):
 def roles_of(setups: Mapping[str, Any]) -> Roles:
     """What each setup is for, by its plan and settings; variants with other settings than the subject have no role.
 
-    The subject is the first setup without weights whose plan is skewed: preferably `imbalanced`, which has a control,
-    else `natural`.
+    The subject is the first setup on skewed data: preferably one without weights, and one that a setup on balanced data
+    can be compared with.
     """
 
     def settings(name: str) -> tuple[float, int]:
@@ -97,11 +97,14 @@ def roles_of(setups: Mapping[str, Any]) -> Roles:
 
     plain = [name for name, setup in setups.items() if setup["class_weighting"] == "none"]
     skewed = [name for name in plain if setups[name]["plan"] != "balanced"]
+    skewed = skewed or [name for name in setups if setups[name]["plan"] != "balanced"]
     balanced = {settings(name): name for name in reversed(plain) if setups[name]["plan"] == "balanced"}
     subject = next((name for name in skewed if settings(name) in balanced), next(iter(skewed), None))
     if subject is None:
         return Roles(None, None, ())
-    same = [name for name in setups if setups[name]["plan"] == setups[subject]["plan"] and name not in plain]
+    same = [
+        name for name in setups if setups[name]["plan"] == setups[subject]["plan"] and name not in [subject, *plain]
+    ]
     cures = tuple(name for name in same if settings(name) == settings(subject))
     return Roles(subject, balanced.get(settings(subject), next(iter(balanced.values()), None)), cures)
 
