@@ -270,12 +270,13 @@ def spellings(languages: Iterable[str]) -> list[list[str]]:
     return sorted(group for group in groups.values() if len(group) > 1)
 
 
-def spelling_text(groups: Sequence[Sequence[str]]) -> str:
-    """A sentence on the groups of `spellings`; empty where there are none."""
+def spelling_text(groups: Sequence[Sequence[str]], merged: bool = False) -> str:
+    """A sentence on the groups of `spellings`, and whether they were merged; empty where there are none."""
     if not groups:
         return ""
     named = [" = ".join(group) for group in groups]
-    return f"Languages that may be one under several names: {_some(named)}; --merge_languages makes one of each group."
+    done = "they were merged" if merged else "--merge_languages gives each group one name"
+    return f"Languages that may be one under several names: {_some(named)}; {done}."
 
 
 def merge_languages(splits: DatasetDict, groups: Sequence[Sequence[str]]) -> DatasetDict:

@@ -247,12 +247,10 @@ def _complete(source: DatasetDict, spec: DataSpec, recipe: RecipeArguments) -> t
     if recipe.dataset_name in EMBEDDED:
         return source, []
     texts, has_ids = spec.text_columns, spec.id_column is not None
-    spelled, notes = spellings({language for rows in source.values() for language in rows.unique("language")}), []
+    spelled = spellings({language for rows in source.values() for language in rows.unique("language")})
+    notes = [spelling_text(spelled, recipe.merge_languages)] if spelled else []
     if spelled and recipe.merge_languages:
         source = merge_languages(source, spelled)
-        notes.append(f"{spelling_text(spelled)} They were merged.")
-    elif spelled:
-        notes.append(f"{spelling_text(spelled)} --merge_languages gives each language one name.")
     shares = {"validation_share": recipe.validation_share, "test_share": recipe.test_share}
     source, said = make_splits(source, texts, has_ids=has_ids, seed=TEST_SEED, **shares)
     return source, [*notes, *said, *overlaps(source, texts, has_ids), *odd_cells(source)]

@@ -202,7 +202,7 @@ def test_spellings_of_one_language_are_found_and_merged_when_asked():
     assert groups == [["Old English", "old_english"], ["ZH", "zh", "zh-CN", "zh_Hans"]]
     assert spelling_text(groups) == (
         "Languages that may be one under several names: Old English = old_english, ZH = zh = zh-CN = zh_Hans; "
-        "--merge_languages makes one of each group."
+        "--merge_languages gives each group one name."
     )
     assert spelling_text([]) == "" and spellings(["de-en", "fr-en", "tr", "trv"]) == []
     train = rows("abcde", ["zh", "zh-CN", "fr", "Old English", "ZH"], [0, 1, 2, 0, 1])
