@@ -12,7 +12,7 @@ from typing import Any
 
 from hf_langimb.console import one_line
 from hf_langimb.counts.audit import bits_text
-from hf_langimb.results import tables
+from hf_langimb.results import moved, tables, verdict
 from hf_langimb.results.schema import FILE_NAME, Results
 
 
@@ -48,7 +48,7 @@ def _environment() -> Any:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.globals["tables"] = tables
+    environment.globals |= {"tables": tables, "moved": moved, "verdict": verdict}
     environment.filters |= {
         "number": lambda value, form=".3f": tables.interval_text(value, form=form),
         "percent": lambda share, digits=1: f"{100 * share:.{digits}f} %",
@@ -71,8 +71,12 @@ def _command(results: Results) -> str:
     words = ["accelerate", "launch", f"recipes/{results['recipe']}.py"]
     if results["recipe"] == "evaluate":
         words += [config["model"], config["dataset"]]
+    elif results["recipe"] == "custom":
+        words = ["langimb", "train", str(chosen.pop("dataset_name", config.get("dataset_name", "DATASET")))]
+        words += ["--config", results["config_name"]] if results["config_name"] != "custom" else []
     else:
         words += ["--config", results["config_name"]]
+    if results["recipe"] != "evaluate":
         chosen |= {"seeds": len(results["seeds"]), "seed": results["seeds"][0], "setups": list(results["setups"])}
     for key, value in chosen.items():
         words += [f"--{key}", *map(str, value if isinstance(value, list) else [value])]

@@ -1,0 +1,296 @@
+"""The answer of a run in words, for its page, the terminal and model cards: read from `verdict` of results.json."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from hf_langimb.results.moved import Moved, most_moved
+from hf_langimb.results.schema import Results, Verdict
+from hf_langimb.results.summary import roles_of
+from hf_langimb.results.tables import Cells, interval_text, shown
+
+QUESTION = "Does the model use language as a shortcut?"
+NAMED = 5  # languages in a sentence
+FEW_ROWS = 30  # test rows below which a language is not called the worst
+INDEPENDENT = "targets.independent.accuracy"
+UNITS = {"link": " bits", "dependence": " bits", "caused_by_link": " bits", "cure": " bits"}
+EXPLAINED = {  # at the first appearance of a measure
+    "link": "Mutual information of label and language: 0 if the language says nothing about the label. The higher it "
+    "is, the more a model can gain by guessing the label from the language.",
+    "dependence": "Mutual information of prediction and language beyond chance, on test rows weighted so that the "
+    "language says nothing about the label. 0 for a perfect classifier; the higher it is, the more predictions differ "
+    "between languages for the same labels.",
+    "follows_skew": "Skew transfer: 0 if predictions ignore how the training labels differ between languages, 1 if "
+    "they copy it.",
+    "caused_by_link": "How much lower the dependence is in the model that was trained without the link. If it is high, "
+    "the link is the cause.",
+    "cure": "How much lower the dependence is with these weights. Above 0: they help.",
+    "accuracy": "Difference of accuracy, on the same weighted rows. Below the material size it is a real loss.",
+    "languages": "Largest total variation: the share of a language's predictions that is not as in all languages.",
+    "probe": "A linear classifier reads the language from the features. The difference of its accuracy is high if "
+    "training put more of the language into them, which a model may use or not.",
+    "tokens": "Difference of the sums of attributions over neutral tokens. High if tokens without a meaning for the "
+    "label add to it in languages where it is frequent.",
+}
+TOO_SMALL = (
+    "Measured on a small encoder made from your texts: run it with `--model NAME` (a pre-trained model of the Hub) "
+    "before you ship."
+)
+
+
+class Said(NamedTuple):
+    """The answer to `QUESTION`: in a word, in a sentence with its numbers, and what it is a statement about."""
+
+    answer: str
+    sentence: str
+    basis: str
+
+
+def answer_of(results: Results) -> Said | None:
+    """The answer of a run; None for results of version 0.1, which have none."""
+    if "verdict" not in results:
+        return None
+    entries = first_entries(results)
+    if (shortcut := entries.get("shortcut")) is None:
+        words = "No model of this run was trained on data with a link of language and label, without class weights."
+        return Said("not measured", words, "")
+    if "dependence" not in entries:
+        sentence = _not_learned(results, shortcut["setup"])
+    else:
+        sentence = {"yes": _yes, "no": _no, "unclear": _unclear, "not measured": _not_measured}[shortcut["answer"]](
+            results, entries
+        )
+    return Said(shortcut["answer"], sentence, _basis(results, shortcut))
+
+
+def first_entries(results: Results) -> dict[str, Verdict]:
+    """The first entry of the verdict of each name."""
+    return {entry["name"]: entry for entry in reversed(results.get("verdict", []))}
+
+
+def value_text(entry: Verdict) -> str:
+    """The number that an answer rests on, with unit and interval."""
+    form = "+z.3f" if entry["name"] in ("accuracy", "probe", "tokens") else "z.3f"
+    value, unit = interval_text(entry["value"], form=form), UNITS.get(entry["name"], "")
+    ends = "" if entry["low"] is None else f" [{entry['low']:{form}}, {entry['high']:{form}}]"
+    return "" if entry["value"] is None else f"{value}{unit}{ends}"
+
+
+def facts_text(entry: Verdict) -> str:
+    """An answer's number, interval, material size, basis and detail."""
+    facts = [value_text(entry)] if entry["value"] is not None else []
+    if facts and entry["delta"]:
+        facts.append(f"material: {entry['delta']:z.3g}")
+    if entry["low"] is not None:
+        facts.append(f"interval over {'test rows' if entry['basis'] == 'rows' else 'seeds'}")
+        if entry["name"] == "link":
+            facts[-1] = "interval over training rows"
+    if entry.get("languages"):
+        facts.append(_listed(entry["languages"]))
+    return "; ".join([*facts, *([entry["detail"]] if entry["detail"] else [])])
+
+
+def recommendation_text(results: Results) -> str:
+    """What to ship and why, or why nothing is recommended; empty where no choice was to be made."""
+    if not (found := results.get("recommendation")):
+        return ""
+    if found["setup"] is None:
+        return f"No recommendation: {found['reason']}."
+    return f"Ship {found['setup']}: {found['reason']}."
+
+
+def small_model_text(results: Results) -> str:
+    """That a user's data were measured on a small encoder, where they were; else empty."""
+    small = results["config"].get("model_name_or_path", "mini_bert") == "mini_bert"
+    return TOO_SMALL if small and results["recipe"] == "custom" else ""
+
+
+def moved_text(found: Moved) -> str:
+    """What the first figure shows, for those who do not see it."""
+    parts = []
+    for i, language in enumerate(found.languages):
+        true = found.true[i]
+        shares = [f"{name} {of[i][1]:.0%} (expected {of[i][0]:.0%})" for name, of in found.shares.items()]
+        parts.append(f"{shown(language)}: {'' if true is None else f'true {true:.0%}, '}{', '.join(shares)}")
+    return f"Share of {shown(found.label)} in each language, true and predicted. {'; '.join(parts)}."
+
+
+def figure_text(results: Results) -> str:
+    """Caption of the first figure."""
+    found = most_moved(results)
+    if found is None:
+        return ""
+    hidden = f" {found.hidden:,} languages that moved less are in the tables below." if found.hidden else ""
+    return (
+        f"{shown(found.label)}: the label that moves most. The longer a line, the more the language itself changes the "
+        f"predictions; the farthest language comes first.{hidden}"
+    )
+
+
+def sure_text(results: Results) -> str:
+    """What the intervals are over, and what that means."""
+    said = answer_of(results)
+    assert said
+    basis = said.basis or "One seed or more, no answer."
+    if len(results["seeds"]) == 1 and results["recipe"] != "evaluate":
+        basis += " Another training may differ: --seeds 5 trains more, and the intervals are then over trainings."
+    elif results["recipe"] != "evaluate":
+        basis += (
+            " With five seeds or more, an answer is clear where the interval over seeds or the one over test rows of "
+            "every seed is; with fewer, where that of every seed is."
+        )
+    return basis
+
+
+def price_cells(results: Results) -> Cells:
+    """What each compared setup is worth: accuracy without the link, as collected, and in the worst language."""
+    subject = first_entries(results).get("shortcut")
+    names = [subject["setup"], *roles_of(results["setups"]).cures] if subject else []
+    rows = []
+    for name in dict.fromkeys(names):
+        summary, (worst, accuracy) = results["setups"][name]["summary"], _worst(results, name)
+        accuracies = [measure_text(results, name, f"targets.{target}.accuracy") for target in ("independent", "natural")]
+        if INDEPENDENT in summary:
+            rows.append([name, *accuracies, f"{interval_text(accuracy)} ({shown(worst)})"])
+    natural = "accuracy as collected" if "test/natural" in results["data"] else "accuracy on the test set"
+    return ["setup", "accuracy without the link", natural, "worst language"], rows
+
+
+def measure_text(results: Results, setup: str, key: str, form: str = ".3f") -> str:
+    """A measure of a setup with its interval: over seeds, or, for a single seed, over rows where there is one."""
+    found, models = results["setups"][setup]["summary"].get(key), [*results["setups"][setup]["seeds"].values()]
+    part, _, name = key.rpartition(".")
+    bounds = None
+    if found and len(models) == 1 and part.startswith("targets."):
+        bounds = models[0]["targets"][part.removeprefix("targets.")]["intervals"].get(name)
+    return interval_text(found["mean"], bounds, form) if found and bounds else interval_text(found, form=form)
+
+
+def _worst(results: Results, setup: str) -> tuple[str, float]:
+    """The language with the lowest accuracy, mean over seeds, of those with `FEW_ROWS` test rows or more; or of all."""
+    models = [*results["setups"][setup]["seeds"].values()]
+    rows = {name: sum(row) for name, row in zip(results["languages"], models[0]["test"]["predicted"], strict=False)}
+    known = {name: _accuracy(results, setup, name) for name in models[0]["test"]["by_language"]}
+    large = [name for name in known if rows.get(name, 0) >= FEW_ROWS]
+    worst = min(large or known, key=lambda name: known[name])
+    return worst, known[worst]
+
+
+def _accuracy(results: Results, setup: str, language: str) -> float:
+    """Accuracy in a language, mean over seeds."""
+    of = results["setups"][setup]
+    one = next(iter(of["seeds"].values()))["test"]["by_language"][language]["accuracy"]
+    found = of["summary"].get(f"test.by_language.{language}.accuracy")
+    return found["mean"] if found else one
+
+
+def _yes(results: Results, entries: Mapping[str, Verdict]) -> str:
+    """It is a shortcut: how large, and by which direction or cause."""
+    dependence, direction, cause = (entries.get(name) for name in ("dependence", "follows_skew", "caused_by_link"))
+    assert dependence
+    text = f"The predictions of {_model(dependence['setup'])} depend on language by {value_text(dependence)} beyond chance"
+    if direction and direction["answer"] == "yes":
+        text += f" and follow the skew of its training labels (skew transfer {value_text(direction)}; 1: they copy it)"
+    if cause and cause["answer"] == "yes":
+        text += f". In {_model(str(cause['reference']))}, trained without the link, it is {value_text(cause)} lower"
+    return f"{text}."
+
+
+def _no(results: Results, entries: Mapping[str, Verdict]) -> str:
+    """It is none: because there is no link, no dependence, or neither direction nor cause."""
+    link, dependence = entries["link"], entries["dependence"]
+    if link["answer"] == "no":
+        text = f"Labels do not depend on language in the training data ({value_text(link)}), so there is no shortcut to learn."
+        return text + (f" {_read_less_well(results, entries)}" if dependence["answer"] == "yes" else "")
+    if dependence["answer"] == "no":
+        text = f"The predictions of {_model(dependence['setup'])} hardly depend on language ({value_text(dependence)} beyond chance; "
+        text += f"material: {dependence['delta']:g})."
+        found = entries.get("languages", dependence).get("languages")
+        return f"No overall; yes in: {_listed(found)}. {text}" if found else text
+    if dependence["answer"] == "yes":
+        return _read_less_well(results, entries)
+    return f"The predictions do not follow the training labels ({_direction(entries)})."
+
+
+def _read_less_well(results: Results, entries: Mapping[str, Verdict]) -> str:
+    """Dependence that is no shortcut, with the languages in which the model is less often right."""
+    dependence, setup = entries["dependence"], entries["dependence"]["setup"]
+    overall = next(iter(results["setups"][setup]["seeds"].values()))["test"]["accuracy"]
+    known = {name: _accuracy(results, setup, name) for name in entries.get("languages", dependence).get("languages", [])}
+    weak = sorted((name for name in known if known[name] < overall), key=lambda name: known[name])
+    text = f"Predictions differ between languages ({value_text(dependence)}), but not as the training labels do"
+    if weak:
+        said = [f"{shown(name)} (accuracy {interval_text(known[name])})" for name in weak]
+        return f"{text}: these languages are read less well: {_listed(said, known=True)}."
+    return f"{text}: the model reads some languages less well."
+
+
+def _unclear(results: Results, entries: Mapping[str, Verdict]) -> str:
+    """Which part of the answer is missing, and why."""
+    for name, words in (
+        ("link", "Whether labels depend on language in the training data"),
+        ("dependence", f"Whether the predictions of {_model(entries['dependence']['setup'])} depend on language"),
+    ):
+        if (entry := entries[name])["answer"] == "unclear":
+            return f"{words} cannot be told: {facts_text(entry)}."
+    dependence = entries["dependence"]
+    text = f"The predictions of {_model(dependence['setup'])} depend on language ({value_text(dependence)}), but whether "
+    return f"{text}they follow the training labels cannot be told: {_direction(entries)}."
+
+
+def _direction(entries: Mapping[str, Verdict]) -> str:
+    """What is known of direction and cause."""
+    parts = []
+    if (direction := entries.get("follows_skew")) and direction["value"] is not None:
+        parts.append(f"skew transfer {value_text(direction)}, where {direction['delta']:g} is material")
+        if direction["answer"] == "unclear" and (direction["low"] or 0) > (direction["delta"] or 0):
+            parts[-1] += " but chance could explain the direction"
+        parts[-1] += f" ({direction['detail']})" if direction["detail"] else ""
+    if (cause := entries.get("caused_by_link")) and cause["value"] is not None:
+        parts.append(f"fall of the dependence without the link {value_text(cause)}, where {cause['delta']:g} is material")
+        parts[-1] += f" ({cause['detail']})" if cause["detail"] else ""
+    return "; ".join(parts) or "neither skew transfer nor a model without the link is known"
+
+
+def _not_measured(results: Results, entries: Mapping[str, Verdict]) -> str:
+    """What is missing for an answer, and what is known without it."""
+    dependence = entries["dependence"]
+    if entries["link"]["answer"] != "not measured":
+        return "The test set cannot tell: it needs two languages and two labels with rows."
+    trained = any(name.startswith("train/") for name in results["data"])
+    text = "The training data have a single language or label." if trained else "The model's training data are not known."
+    if dependence["value"] is None:
+        return text
+    verb = {"yes": "depend", "no": "hardly depend"}.get(dependence["answer"], "may depend")
+    return f"{text} Its predictions {verb} on language ({value_text(dependence)} beyond chance)."
+
+
+def _not_learned(results: Results, setup: str) -> str:
+    """That a model is not better than a constant answer."""
+    summary, accuracy = results["setups"][setup]["summary"], measure_text(results, setup, INDEPENDENT)
+    majority = interval_text(summary.get("targets.independent.majority_accuracy", {"mean": None})["mean"])
+    return (
+        f"{_model(setup)[0].upper()}{_model(setup)[1:]} has not learned the task: its accuracy, {accuracy}, is not above "
+        f"that of always predicting the most frequent label, {majority}."
+    )
+
+
+def _basis(results: Results, shortcut: Verdict) -> str:
+    """What the answer is a statement about."""
+    if shortcut["basis"] == "seeds":
+        return "Intervals over the seeds of the run: a statement about new trainings on such data."
+    one = len(results["setups"][shortcut["setup"]]["seeds"]) == 1
+    which = "this model" if shortcut["reference"] is None else "these two models" if one else "these models"
+    return f"{'One seed: a' if one else 'Intervals over test rows: a'} statement about {which} on new rows of this kind."
+
+
+def _model(setup: str) -> str:
+    """A setup in a sentence."""
+    return "the model" if setup == "model" else f"the {setup} model"
+
+
+def _listed(names: list[str], known: bool = False) -> str:
+    """The first names, and how many more there are."""
+    more = f", and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED] if known else map(shown, names[:NAMED])) + more
