@@ -118,11 +118,11 @@ def true_shares(results: Results, label: str) -> dict[str, float]:
 TARGETS_TEXT = (
     "On a test set whose labels depend on language, predictions of a perfect classifier do so, too. So test rows are "
     "weighted: natural, as they are; independent, so that the language says nothing about the label and both keep "
-    "their shares; uniform, every label of every language the same. Dependence is the mutual information of prediction "
-    "and language; what is above its chance level is high if predictions differ between languages. Reliance divides it "
-    "by the mutual information of the training labels. Skew transfer is 1 if predictions copy the skew of the training "
-    "labels, 0 if they ignore it; alignment is the correlation with that skew, and its p is from the languages "
-    "permuted. Effective rows: as a share of all; few mean wide intervals."
+    "their shares; uniform, every label of every language the same.\n"
+    "Dependence: mutual information of prediction and language; what is above its chance level is high if predictions "
+    "differ between languages. Reliance: dependence divided by the mutual information of the training labels. Skew "
+    "transfer: 1 if predictions copy the skew of the training labels, 0 if they ignore it. Alignment: correlation with "
+    "that skew; p, if the languages are permuted. Effective rows: as a share of all; few mean wide intervals."
 )
 TARGET_COLUMNS = (
     ("accuracy", "accuracy", ".3f"),

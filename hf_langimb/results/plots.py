@@ -53,16 +53,16 @@ def moved_shares(found: Moved) -> Figure:
         axes.plot(expected, heights, "|", color=COLORS[i], markersize=6, markeredgewidth=1.4)
         style: dict[str, Any] = {"markeredgecolor": _INK, "markeredgewidth": 0.5, "markersize": 6, "color": COLORS[i]}
         axes.plot(predicted, heights, MARKERS[i], label=f"predicted, {name}", linestyle="", **style)
-    axes.plot([], [], "|", color=_INK, markersize=6, label="start of a line: expected if language did not matter")
+    axes.plot([], [], "|", color=_INK, markersize=6, label="expected without language")
     true = 100 * np.array([np.nan if share is None else share for share in found.true], dtype=float)
     style = {"color": _INK, "markerfacecolor": "none", "markersize": 5, "linestyle": ""}
     axes.plot(true, places, "D", label="true share", **style)
     axes.set_yticks(places, [shown(name) for name in found.languages])
-    axes.set(ylim=(number - 0.5, -0.5), xlabel=textwrap.fill(f"share of rows labeled {shown(found.label)} (%)", 48))
+    axes.set(ylim=(number - 0.5, -0.5), xlabel=textwrap.fill(f"share of \u201c{shown(found.label)}\u201d in a language (%)", 48))
     axes.tick_params(axis="y", length=0)
     figure = axes.get_figure(root=True)
     assert figure
-    figure.legend(frameon=False, labelcolor=_INK, loc="outside upper left", handlelength=1, borderpad=0)
+    figure.legend(frameon=False, labelcolor=_INK, loc="outside upper left", ncols=2, handlelength=1, columnspacing=1)
     return figure
 
 

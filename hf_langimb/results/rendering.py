@@ -15,6 +15,8 @@ from hf_langimb.counts.audit import bits_text
 from hf_langimb.results import moved, tables, verdict
 from hf_langimb.results.schema import FILE_NAME, Results
 
+LONG_TABLE = 30  # rows that a card shows at once
+
 
 def render(template: str, **values: Any) -> str:
     """A template of this package with values; one that the template needs and that is not given is an error."""
@@ -56,6 +58,8 @@ def _environment() -> Any:
         "table": lambda cells: tables.table(*cells),
         "grid": lambda rows, names, columns, form=",": tables.table(*tables.grid_cells(rows, names, columns, form)),
         "one_line": one_line,
+        "prose": lambda text: tables.escaped(one_line(text)),
+        "folded": _folded,
         "quoted": repr,
         "shown": tables.shown,
         "plain": lambda name: tables.escaped(tables.shown(name), brackets=r"[\[\]]"),
@@ -63,6 +67,12 @@ def _environment() -> Any:
         "command": _command,
     }
     return environment
+
+
+def _folded(table: str) -> str:
+    """A Markdown table, that of more than `LONG_TABLE` rows behind a line to click on."""
+    rows = table.count("\n") - 1
+    return table if rows <= LONG_TABLE else f"<details>\n<summary>{rows:,} rows</summary>\n\n{table}\n\n</details>"
 
 
 def _command(results: Results) -> str:

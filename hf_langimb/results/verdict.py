@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from hf_langimb.results.moved import Moved, most_moved
+from hf_langimb.results.moved import Moved, compared_setups, most_moved, moved_cells, moves_of
 from hf_langimb.results.schema import Results, Verdict
 from hf_langimb.results.summary import roles_of
-from hf_langimb.results.tables import Cells, interval_text, shown
+from hf_langimb.results.tables import Cells, interval_text, predictions_cells, shown
 
 QUESTION = "Does the model use language as a shortcut?"
 NAMED = 5  # languages in a sentence
+ROWS = 30  # of a table in the terminal
 FEW_ROWS = 30  # test rows below which a language is not called the worst
 INDEPENDENT = "targets.independent.accuracy"
 UNITS = {"link": " bits", "dependence": " bits", "caused_by_link": " bits", "cure": " bits"}
@@ -69,6 +70,12 @@ def first_entries(results: Results) -> dict[str, Verdict]:
     return {entry["name"]: entry for entry in reversed(results.get("verdict", []))}
 
 
+def subject_of(results: Results) -> str | None:
+    """The setup that the answer is about."""
+    entry = first_entries(results).get("shortcut")
+    return entry["setup"] if entry else None
+
+
 def value_text(entry: Verdict) -> str:
     """The number that an answer rests on, with unit and interval."""
     form = "+z.3f" if entry["name"] in ("accuracy", "probe", "tokens") else "z.3f"
@@ -121,10 +128,10 @@ def figure_text(results: Results) -> str:
     found = most_moved(results)
     if found is None:
         return ""
-    hidden = f" {found.hidden:,} languages that moved less are in the tables below." if found.hidden else ""
+    hidden = f" The {found.hidden:,} languages that moved less are in the tables below." if found.hidden else ""
     return (
-        f"{shown(found.label)}: the label that moves most. The longer a line, the more the language itself changes the "
-        f"predictions; the farthest language comes first.{hidden}"
+        f"\u201c{shown(found.label)}\u201d, the label that moves most. The longer a line, the more the language itself "
+        f"changes the predictions.{hidden}"
     )
 
 
@@ -143,6 +150,26 @@ def sure_text(results: Results) -> str:
     return basis
 
 
+def first_rows(cells: Cells) -> Cells:
+    """The first rows of a table in the terminal."""
+    return cells[0], cells[1][:ROWS]
+
+
+def predicted_cells(results: Results) -> tuple[Cells, str]:
+    """Predictions in each language, with a heading: their shares, or, of many languages, those that moved farthest."""
+    setups = compared_setups(results)
+    if len(results["languages"]) > ROWS / 2 and setups and moves_of(results, setups[0]):
+        heading = f"What moved in {setups[0]}: predicted less expected shares in percentage points, the farthest first"
+        return moved_cells(results, setups[0]), heading
+    balanced = "balanced " if "test/balanced" in results["data"] else ""
+    return predictions_cells(results), f"Predicted labels on the {balanced}test set, share in each language"
+
+
+def more_text(cells: Cells) -> str:
+    """A line that says how many rows of a table are not shown; empty for a short one."""
+    return f"({len(cells[1]) - ROWS:,} more rows are on the page)\n" if len(cells[1]) > ROWS else ""
+
+
 def price_cells(results: Results) -> Cells:
     """What each compared setup is worth: accuracy without the link, as collected, and in the worst language."""
     subject = first_entries(results).get("shortcut")
@@ -153,8 +180,8 @@ def price_cells(results: Results) -> Cells:
         accuracies = [measure_text(results, name, f"targets.{target}.accuracy") for target in ("independent", "natural")]
         if INDEPENDENT in summary:
             rows.append([name, *accuracies, f"{interval_text(accuracy)} ({shown(worst)})"])
-    natural = "accuracy as collected" if "test/natural" in results["data"] else "accuracy on the test set"
-    return ["setup", "accuracy without the link", natural, "worst language"], rows
+    natural = "as collected" if "test/natural" in results["data"] else "on the test set"
+    return ["setup", "without the link", natural, "worst language"], rows
 
 
 def measure_text(results: Results, setup: str, key: str, form: str = ".3f") -> str:
@@ -189,11 +216,12 @@ def _yes(results: Results, entries: Mapping[str, Verdict]) -> str:
     """It is a shortcut: how large, and by which direction or cause."""
     dependence, direction, cause = (entries.get(name) for name in ("dependence", "follows_skew", "caused_by_link"))
     assert dependence
-    text = f"The predictions of {_model(dependence['setup'])} depend on language by {value_text(dependence)} beyond chance"
+    model = _model(dependence["setup"])
+    text = f"The predictions of {model} depend on language by {value_text(dependence)} beyond chance"
     if direction and direction["answer"] == "yes":
         text += f" and follow the skew of its training labels (skew transfer {value_text(direction)}; 1: they copy it)"
     if cause and cause["answer"] == "yes":
-        text += f". In {_model(str(cause['reference']))}, trained without the link, it is {value_text(cause)} lower"
+        text += f". In {_model(str(cause['reference']))}, trained without the link, the dependence is {value_text(cause)} lower"
     return f"{text}."
 
 
@@ -201,11 +229,12 @@ def _no(results: Results, entries: Mapping[str, Verdict]) -> str:
     """It is none: because there is no link, no dependence, or neither direction nor cause."""
     link, dependence = entries["link"], entries["dependence"]
     if link["answer"] == "no":
-        text = f"Labels do not depend on language in the training data ({value_text(link)}), so there is no shortcut to learn."
+        text = f"Labels do not depend on language in the training data ({value_text(link)}), "
+        text += "so there is no shortcut to learn."
         return text + (f" {_read_less_well(results, entries)}" if dependence["answer"] == "yes" else "")
     if dependence["answer"] == "no":
-        text = f"The predictions of {_model(dependence['setup'])} hardly depend on language ({value_text(dependence)} beyond chance; "
-        text += f"material: {dependence['delta']:g})."
+        text = f"The predictions of {_model(dependence['setup'])} hardly depend on language beyond chance "
+        text += f"({_compared(dependence)})."
         found = entries.get("languages", dependence).get("languages")
         return f"No overall; yes in: {_listed(found)}. {text}" if found else text
     if dependence["answer"] == "yes":
@@ -217,7 +246,8 @@ def _read_less_well(results: Results, entries: Mapping[str, Verdict]) -> str:
     """Dependence that is no shortcut, with the languages in which the model is less often right."""
     dependence, setup = entries["dependence"], entries["dependence"]["setup"]
     overall = next(iter(results["setups"][setup]["seeds"].values()))["test"]["accuracy"]
-    known = {name: _accuracy(results, setup, name) for name in entries.get("languages", dependence).get("languages", [])}
+    named = entries.get("languages", dependence).get("languages", [])
+    known = {name: _accuracy(results, setup, name) for name in named}
     weak = sorted((name for name in known if known[name] < overall), key=lambda name: known[name])
     text = f"Predictions differ between languages ({value_text(dependence)}), but not as the training labels do"
     if weak:
@@ -228,29 +258,33 @@ def _read_less_well(results: Results, entries: Mapping[str, Verdict]) -> str:
 
 def _unclear(results: Results, entries: Mapping[str, Verdict]) -> str:
     """Which part of the answer is missing, and why."""
-    for name, words in (
-        ("link", "Whether labels depend on language in the training data"),
-        ("dependence", f"Whether the predictions of {_model(entries['dependence']['setup'])} depend on language"),
-    ):
-        if (entry := entries[name])["answer"] == "unclear":
-            return f"{words} cannot be told: {facts_text(entry)}."
     dependence = entries["dependence"]
-    text = f"The predictions of {_model(dependence['setup'])} depend on language ({value_text(dependence)}), but whether "
-    return f"{text}they follow the training labels cannot be told: {_direction(entries)}."
+    model = _model(dependence["setup"])
+    if entries["link"]["answer"] == "unclear":
+        words = "Whether labels depend on language in the training data cannot be told"
+        return f"{words}: {_compared(entries['link'])}."
+    if dependence["answer"] == "unclear":
+        return f"Whether the predictions of {model} depend on language cannot be told: {_compared(dependence)}."
+    text = f"The predictions of {model} depend on language ({value_text(dependence)}), but whether they follow the "
+    return f"{text}training labels cannot be told: {_direction(entries)}."
 
 
 def _direction(entries: Mapping[str, Verdict]) -> str:
     """What is known of direction and cause."""
-    parts = []
-    if (direction := entries.get("follows_skew")) and direction["value"] is not None:
-        parts.append(f"skew transfer {value_text(direction)}, where {direction['delta']:g} is material")
+    direction, cause, parts = entries.get("follows_skew"), entries.get("caused_by_link"), []
+    if direction and direction["value"] is not None:
+        parts.append(f"skew transfer {_compared(direction)}")
         if direction["answer"] == "unclear" and (direction["low"] or 0) > (direction["delta"] or 0):
-            parts[-1] += " but chance could explain the direction"
-        parts[-1] += f" ({direction['detail']})" if direction["detail"] else ""
-    if (cause := entries.get("caused_by_link")) and cause["value"] is not None:
-        parts.append(f"fall of the dependence without the link {value_text(cause)}, where {cause['delta']:g} is material")
-        parts[-1] += f" ({cause['detail']})" if cause["detail"] else ""
-    return "; ".join(parts) or "neither skew transfer nor a model without the link is known"
+            parts[-1] += ", but chance could explain its direction"
+    if cause and cause["value"] is not None:
+        parts.append(f"fall of the dependence without the link {_compared(cause)}")
+    return "; ".join(parts) or "neither skew transfer nor a model without the link was measured"
+
+
+def _compared(entry: Verdict) -> str:
+    """The number of an answer next to the material size, and how the models differ where they do."""
+    detail = f" ({entry['detail']})" if entry["detail"] else ""
+    return f"{value_text(entry)}, where {entry['delta']:g} is material{detail}"
 
 
 def _not_measured(results: Results, entries: Mapping[str, Verdict]) -> str:
@@ -259,7 +293,7 @@ def _not_measured(results: Results, entries: Mapping[str, Verdict]) -> str:
     if entries["link"]["answer"] != "not measured":
         return "The test set cannot tell: it needs two languages and two labels with rows."
     trained = any(name.startswith("train/") for name in results["data"])
-    text = "The training data have a single language or label." if trained else "The model's training data are not known."
+    text = f"The training data {'have a single language or label' if trained else 'of the model are not known'}."
     if dependence["value"] is None:
         return text
     verb = {"yes": "depend", "no": "hardly depend"}.get(dependence["answer"], "may depend")
@@ -271,8 +305,8 @@ def _not_learned(results: Results, setup: str) -> str:
     summary, accuracy = results["setups"][setup]["summary"], measure_text(results, setup, INDEPENDENT)
     majority = interval_text(summary.get("targets.independent.majority_accuracy", {"mean": None})["mean"])
     return (
-        f"{_model(setup)[0].upper()}{_model(setup)[1:]} has not learned the task: its accuracy, {accuracy}, is not above "
-        f"that of always predicting the most frequent label, {majority}."
+        f"T{_model(setup)[1:]} has not learned the task: its accuracy, {accuracy}, is not above that of always "
+        f"predicting the most frequent label, {majority}."
     )
 
 
