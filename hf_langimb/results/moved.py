@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -40,7 +40,7 @@ def moves_of(results: Results, setup: str) -> list[Move]:
         if not shifts or len(shifts) < len(models):
             continue
         predicted = np.mean([of["test"]["predicted"][i] for of in models], axis=0)
-        expected, rows = np.mean([of["expected"] for of in shifts], axis=0), int(round(predicted.sum()))
+        expected, rows = np.mean([of["expected"] for of in shifts], axis=0), int(predicted.sum())
         p = [of["p"] for of in shifts]
         largest = None if None in p else max(value or 0.0 for value in p)
         variation = float(np.mean([of["total_variation"] for of in shifts]))
@@ -65,13 +65,13 @@ def moved_cells(results: Results, setup: str) -> Cells:
 
 
 class Moved(NamedTuple):
-    """What the first figure shows: shares of one label in the languages where it moved farthest, of one or two setups."""
+    """What the first figure shows: shares of one label in the languages where it moved farthest."""
 
     label: str
     languages: list[str]
     hidden: int  # languages that are not shown
     true: list[float | None]
-    shares: dict[str, list[tuple[float, float]]]  # by setup, for each language: expected and predicted
+    shares: dict[str, list[tuple[float, float]]]  # of one or two setups, for each language: expected and predicted
 
 
 def compared_setups(results: Results) -> list[str]:
@@ -79,8 +79,8 @@ def compared_setups(results: Results) -> list[str]:
     subject = next((of["setup"] for of in results.get("verdict", []) if of["name"] == "shortcut"), None)
     if subject is None:
         return []
-    roles, chosen = roles_of(results["setups"]), (results.get("recommendation") or {}).get("setup")
-    others = [*([chosen] if chosen in roles.cures else []), *roles.cures, roles.control]
+    roles, found = roles_of(results["setups"]), results.get("recommendation")
+    others = [*([found["setup"]] if found and found["setup"] in roles.cures else []), *roles.cures, roles.control]
     return [subject, *[name for name in others if name and name != subject][:1]]
 
 
@@ -140,16 +140,20 @@ TARGET_COLUMNS = (
 
 
 def targets_cells(results: Results) -> Cells:
-    """Measures on test rows weighted to each target, mean over seeds with intervals over seeds, or over rows."""
+    """Measures on test rows weighted to each target, one row per setup and target."""
     rows = []
     for name, setup in results["setups"].items():
-        models, summary = [*setup["seeds"].values()], setup["summary"]
-        for target, of in models[0].get("targets", {}).items():
-            bounds = dict(of["intervals"]) if len(models) == 1 else {}
-            cells = []
-            for _, key, form in TARGET_COLUMNS:
-                value = summary.get(f"targets.{target}.{key}")
-                interval = bounds.get(key) if value else None
-                cells.append(interval_text(value["mean"], interval, form) if value and interval else interval_text(value, form=form))
-            rows.append([name, target, *cells])
+        for target in next(iter(setup["seeds"].values())).get("targets", {}):
+            measures = [(f"targets.{target}.{key}", form) for _, key, form in TARGET_COLUMNS]
+            rows.append([name, target, *(measure_text(results, name, key, form) for key, form in measures)])
     return ["setup", "rows weighted to", *(title for title, _, _ in TARGET_COLUMNS)], rows
+
+
+def measure_text(results: Results, setup: str, key: str, form: str = ".3f") -> str:
+    """A measure under a target with its interval: over seeds, or, for a single seed, over rows where there is one."""
+    found, models = results["setups"][setup]["summary"].get(key), [*results["setups"][setup]["seeds"].values()]
+    if not found or len(models) > 1:
+        return interval_text(found, form=form)
+    _, target, name = key.split(".")
+    intervals: Any = models[0]["targets"][target]["intervals"]
+    return interval_text(found["mean"], intervals.get(name), form)

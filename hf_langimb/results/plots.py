@@ -37,7 +37,7 @@ _STYLE: dict[Any, Any] = dict.fromkeys(_COLORED, _INK) | {
 
 @rc_context(_STYLE)
 def moved_shares(found: Moved) -> Figure:
-    """One label's share in each language: true, predicted by one or two setups, and expected if language did not matter.
+    """One label's share in each language: true, predicted by each setup, and expected if language did not matter.
 
     Of each setup a line leads from the expected to the predicted share: the longer, the more its predictions depend on
     the language.
@@ -58,7 +58,10 @@ def moved_shares(found: Moved) -> Figure:
     style = {"color": _INK, "markerfacecolor": "none", "markersize": 5, "linestyle": ""}
     axes.plot(true, places, "D", label="true share", **style)
     axes.set_yticks(places, [shown(name) for name in found.languages])
-    axes.set(ylim=(number - 0.5, -0.5), xlabel=textwrap.fill(f"share of \u201c{shown(found.label)}\u201d in a language (%)", 48))
+    axes.set(
+        ylim=(number - 0.5, -0.5),
+        xlabel=textwrap.fill(f"share of \u201c{shown(found.label)}\u201d in a language (%)", 48),
+    )
     axes.tick_params(axis="y", length=0)
     figure = axes.get_figure(root=True)
     assert figure
@@ -229,7 +232,7 @@ def to_svg(figure: Figure, description: str) -> str:
 
 
 def farthest(counts: Any) -> list[int]:
-    """Positions of the rows to draw: all in order, or the `DRAWN` with most of the mutual information of rows, columns."""
+    """Positions of the rows to draw: all in order, or the `DRAWN` with most mutual information of rows and columns."""
     table = np.asarray(counts, dtype=np.float64)
     if len(table) <= DRAWN:
         return list(range(len(table)))

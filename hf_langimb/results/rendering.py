@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -60,6 +61,7 @@ def _environment() -> Any:
         "one_line": one_line,
         "prose": lambda text: tables.escaped(one_line(text)),
         "folded": _folded,
+        "unbroken": lambda text: re.sub(r"(\[[^\]]*,) ", "\\1\u00a0", text),
         "quoted": repr,
         "shown": tables.shown,
         "plain": lambda name: tables.escaped(tables.shown(name), brackets=r"[\[\]]"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from hf_langimb.results.moved import Moved, compared_setups, most_moved, moved_cells, moves_of
+from hf_langimb.results.moved import Moved, compared_setups, measure_text, most_moved, moved_cells, moves_of
 from hf_langimb.results.schema import Results, Verdict
 from hf_langimb.results.summary import roles_of
 from hf_langimb.results.tables import Cells, interval_text, predictions_cells, shown
@@ -14,7 +14,7 @@ QUESTION = "Does the model use language as a shortcut?"
 NAMED = 5  # languages in a sentence
 ROWS = 30  # of a table in the terminal
 FEW_ROWS = 30  # test rows below which a language is not called the worst
-INDEPENDENT = "targets.independent.accuracy"
+INDEPENDENT, NATURAL = "targets.independent.accuracy", "targets.natural.accuracy"
 UNITS = {"link": " bits", "dependence": " bits", "caused_by_link": " bits", "cure": " bits"}
 EXPLAINED = {  # at the first appearance of a measure
     "link": "Mutual information of label and language: 0 if the language says nothing about the label. The higher it "
@@ -128,10 +128,10 @@ def figure_text(results: Results) -> str:
     found = most_moved(results)
     if found is None:
         return ""
-    hidden = f" The {found.hidden:,} languages that moved less are in the tables below." if found.hidden else ""
+    hidden = f" {found.hidden:,} more languages are in the tables." if found.hidden else ""
     return (
-        f"\u201c{shown(found.label)}\u201d, the label that moves most. The longer a line, the more the language itself "
-        f"changes the predictions.{hidden}"
+        f"\u201c{shown(found.label)}\u201d moves most. The longer a line, the more the language itself changes the "
+        f"predictions.{hidden}"
     )
 
 
@@ -177,21 +177,13 @@ def price_cells(results: Results) -> Cells:
     rows = []
     for name in dict.fromkeys(names):
         summary, (worst, accuracy) = results["setups"][name]["summary"], _worst(results, name)
-        accuracies = [measure_text(results, name, f"targets.{target}.accuracy") for target in ("independent", "natural")]
+        accuracies = [
+            measure_text(results, name, f"targets.{target}.accuracy") for target in ("independent", "natural")
+        ]
         if INDEPENDENT in summary:
             rows.append([name, *accuracies, f"{interval_text(accuracy)} ({shown(worst)})"])
     natural = "as collected" if "test/natural" in results["data"] else "on the test set"
     return ["setup", "without the link", natural, "worst language"], rows
-
-
-def measure_text(results: Results, setup: str, key: str, form: str = ".3f") -> str:
-    """A measure of a setup with its interval: over seeds, or, for a single seed, over rows where there is one."""
-    found, models = results["setups"][setup]["summary"].get(key), [*results["setups"][setup]["seeds"].values()]
-    part, _, name = key.rpartition(".")
-    bounds = None
-    if found and len(models) == 1 and part.startswith("targets."):
-        bounds = models[0]["targets"][part.removeprefix("targets.")]["intervals"].get(name)
-    return interval_text(found["mean"], bounds, form) if found and bounds else interval_text(found, form=form)
 
 
 def _worst(results: Results, setup: str) -> tuple[str, float]:
@@ -214,14 +206,13 @@ def _accuracy(results: Results, setup: str, language: str) -> float:
 
 def _yes(results: Results, entries: Mapping[str, Verdict]) -> str:
     """It is a shortcut: how large, and by which direction or cause."""
-    dependence, direction, cause = (entries.get(name) for name in ("dependence", "follows_skew", "caused_by_link"))
-    assert dependence
+    dependence, direction, cause = entries["dependence"], entries.get("follows_skew"), entries.get("caused_by_link")
     model = _model(dependence["setup"])
-    text = f"The predictions of {model} depend on language by {value_text(dependence)} beyond chance"
+    text = f"Predictions of {model} depend on language by {value_text(dependence)} beyond chance"
     if direction and direction["answer"] == "yes":
-        text += f" and follow the skew of its training labels (skew transfer {value_text(direction)}; 1: they copy it)"
+        text += f" and follow the skew of the training labels (skew transfer {value_text(direction)}; 1 copies it)"
     if cause and cause["answer"] == "yes":
-        text += f". In {_model(str(cause['reference']))}, trained without the link, the dependence is {value_text(cause)} lower"
+        text += f". Without the link ({cause['reference']}) the dependence is {value_text(cause)} lower"
     return f"{text}."
 
 
@@ -316,7 +307,9 @@ def _basis(results: Results, shortcut: Verdict) -> str:
         return "Intervals over the seeds of the run: a statement about new trainings on such data."
     one = len(results["setups"][shortcut["setup"]]["seeds"]) == 1
     which = "this model" if shortcut["reference"] is None else "these two models" if one else "these models"
-    return f"{'One seed: a' if one else 'Intervals over test rows: a'} statement about {which} on new rows of this kind."
+    return (
+        f"{'One seed: a' if one else 'Intervals over test rows: a'} statement about {which} on new rows of this kind."
+    )
 
 
 def _model(setup: str) -> str:
