@@ -20,7 +20,7 @@ from hf_langimb.results.verdict import moved_text
 
 logger = logging.getLogger(__name__)
 
-SENTENCES = 2  # shown of each language
+SENTENCES, LANGUAGES = 2, 12  # shown of each language, and languages
 Figures = dict[str, dict[str, str]]  # by kind the panels: file name and SVG
 
 
@@ -88,7 +88,10 @@ def draw(results: Results) -> Figures:
 
     same = "The same numbers are in"
     add("predictions", plots.prediction_bars, setups, f"Predicted labels of {{}}. {same} the table Predicted labels.")
-    for form in (form for form in FORMS if found and found[form]):
+    forms = [form for form in FORMS if found and found[form]]
+    if len(results["languages"]) > plots.DRAWN:
+        forms = forms[-1:]  # the least biased one, which cards show, too
+    for form in forms:
         described = f"Cumulative difference of the attributions, {form} of {{}}. {same} the table of that name."
         add(f"attributions-{form}", partial(plots.attribution_bars, form=form), labels, described)
     if any(metrics["test"]["calibration"] for setup in setups.values() for metrics in setup["seeds"].values()):
@@ -98,7 +101,10 @@ def draw(results: Results) -> Figures:
 
 
 def _sentences(folder: Path, results: Results) -> list[dict[str, Any]]:
-    """Of each language the examples whose prediction differs most between the compared setups, of the first seed."""
+    """Of each language the examples whose prediction differs most between the compared setups, of the first seed.
+
+    Of more than `LANGUAGES` languages, those with the largest differences.
+    """
     from hf_langimb.measures.attribution.store import first_batches, stack
 
     found = results["attributions"]
@@ -118,7 +124,8 @@ def _sentences(folder: Path, results: Results) -> list[dict[str, Any]]:
     moved = np.abs(probabilities[1] - probabilities[0]).max(axis=1)
     languages = np.array(examples["language"].to_pylist(), dtype=object)
     shown = []
-    for language in sorted(set(languages)):
+    first = list(dict.fromkeys(languages[np.argsort(-moved, kind="stable")]))[:LANGUAGES]
+    for language in sorted(first):
         rows = np.flatnonzero(languages == language)
         for row in rows[np.argsort(-moved[rows], kind="stable")][:SENTENCES].tolist():
             label = int(probabilities[1, row].argmax())

@@ -16,7 +16,7 @@ from hf_langimb.counts.audit import bits_text
 from hf_langimb.results import moved, tables, verdict
 from hf_langimb.results.schema import FILE_NAME, Results
 
-LONG_TABLE = 30  # rows that a card shows at once
+LONG_TABLE = 30  # rows that a card or the terminal shows at once
 
 
 def render(template: str, **values: Any) -> str:
@@ -61,6 +61,7 @@ def _environment() -> Any:
         "one_line": one_line,
         "prose": lambda text: tables.escaped(one_line(text)),
         "folded": _folded,
+        "first_rows": _first_rows,
         "unbroken": lambda text: re.sub(r"(\[[^\]]*,) ", "\\1\u00a0", text),
         "quoted": repr,
         "shown": tables.shown,
@@ -75,6 +76,13 @@ def _folded(table: str) -> str:
     """A Markdown table, that of more than `LONG_TABLE` rows behind a line to click on."""
     rows = table.count("\n") - 1
     return table if rows <= LONG_TABLE else f"<details>\n<summary>{rows:,} rows</summary>\n\n{table}\n\n</details>"
+
+
+def _first_rows(cells: tables.Cells) -> str:
+    """A table in the terminal, of a long one its first rows."""
+    more = len(cells[1]) - LONG_TABLE
+    text = tables.table(cells[0], cells[1][:LONG_TABLE])
+    return text if more <= 0 else f"{text}\n({more:,} more rows are on the page)"
 
 
 def _command(results: Results) -> str:

@@ -12,7 +12,7 @@ from hf_langimb.results.tables import Cells, interval_text, predictions_cells, s
 
 QUESTION = "Does the model use language as a shortcut?"
 NAMED = 5  # languages in a sentence
-ROWS = 30  # of a table in the terminal
+MANY = 15  # languages of which the terminal shows those that moved farthest
 FEW_ROWS = 30  # test rows below which a language is not called the worst
 INDEPENDENT, NATURAL = "targets.independent.accuracy", "targets.natural.accuracy"
 UNITS = {"link": " bits", "dependence": " bits", "caused_by_link": " bits", "cure": " bits"}
@@ -150,24 +150,14 @@ def sure_text(results: Results) -> str:
     return basis
 
 
-def first_rows(cells: Cells) -> Cells:
-    """The first rows of a table in the terminal."""
-    return cells[0], cells[1][:ROWS]
-
-
 def predicted_cells(results: Results) -> tuple[Cells, str]:
     """Predictions in each language, with a heading: their shares, or, of many languages, those that moved farthest."""
     setups = compared_setups(results)
-    if len(results["languages"]) > ROWS / 2 and setups and moves_of(results, setups[0]):
+    if len(results["languages"]) > MANY and setups and moves_of(results, setups[0]):
         heading = f"What moved in {setups[0]}: predicted less expected shares in percentage points, the farthest first"
         return moved_cells(results, setups[0]), heading
     balanced = "balanced " if "test/balanced" in results["data"] else ""
     return predictions_cells(results), f"Predicted labels on the {balanced}test set, share in each language"
-
-
-def more_text(cells: Cells) -> str:
-    """A line that says how many rows of a table are not shown; empty for a short one."""
-    return f"({len(cells[1]) - ROWS:,} more rows are on the page)\n" if len(cells[1]) > ROWS else ""
 
 
 def price_cells(results: Results) -> Cells:

@@ -249,6 +249,31 @@ def test_sentences_show_what_their_tokens_add(explained_run):
     assert "true label: LABEL_" in page
 
 
+def test_of_many_languages_one_form_is_drawn_and_those_that_differ_most_have_sentences(
+    results, explained_run, monkeypatch
+):
+    monkeypatch.setattr("hf_langimb.results.page.LANGUAGES", 1)
+    page = write_report(explained_run, explained_run / "one.html").read_text()
+    assert len(re.findall(r"<h3>(en|fr): ", page)) == 2
+    results["languages"] = [f"l{i}" for i in range(31)]
+    for setup in results["setups"].values():
+        for metrics in setup["seeds"].values():
+            metrics["test"]["predicted"] = [[i, 1, 1] for i in range(31)]
+    figures = draw(results)
+    assert [name for name in figures if name.startswith("attributions")] == ["attributions-unbiased"]
+    assert "Token attributions, unbiased" in render_page(results, figures, {})
+
+
+@pytest.mark.parametrize("folder", [KEPT.parent / "xnli-small", Path(__file__).parents[1] / "fixtures" / "run-0.1"])
+def test_results_of_an_earlier_version_have_a_page_without_an_answer(folder):
+    results = read_results(folder)
+    page = Outline(render(results))
+    assert "an earlier version measured them" in page.text and "All answers" not in page.text
+    for heading in ("Setups", "Predicted labels", "By language", "The data", "How to reproduce it"):
+        assert heading in page.text
+    assert "Dependence: mutual information" in page.text  # measures are explained here, too
+
+
 # In a real browser.
 
 
@@ -313,7 +338,9 @@ def test_without_the_script_headers_are_no_buttons_and_print_opens_what_is_folde
     assert folded.is_visible()
     page.locator("summary").first.click()
     page.emulate_media(media="print")
+    page.set_viewport_size({"width": 794, "height": 1123})  # A4
     assert folded.locator("tbody tr").last.is_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 794
     context.close()
 
 
