@@ -12,6 +12,7 @@ from hf_langimb.results.summary import roles_of
 from hf_langimb.results.tables import Cells, interval_text, shown
 
 SHOWN = 20  # languages in the figure
+SURE = 0.05  # p below which predictions of a language differ, adjusted for the number of languages
 
 
 class Move(NamedTuple):
@@ -23,6 +24,11 @@ class Move(NamedTuple):
     expected: Floats
     total_variation: float  # of both, shrunk by what chance explains
     p: float | None  # the largest over seeds
+
+    @property
+    def sure(self) -> bool:
+        """Whether predictions differ by more than chance explains."""
+        return self.p is not None and self.p < SURE
 
     @property
     def shrunk(self) -> Floats:
@@ -64,6 +70,14 @@ def moved_cells(results: Results, setup: str) -> Cells:
     return header, rows
 
 
+class Shares(NamedTuple):
+    """Of one label in a language; `sure`: that predictions of the language differ is more than chance explains."""
+
+    expected: float
+    predicted: float
+    sure: bool
+
+
 class Moved(NamedTuple):
     """What the first figure shows: shares of one label in the languages where it moved farthest."""
 
@@ -71,7 +85,7 @@ class Moved(NamedTuple):
     languages: list[str]
     hidden: int  # languages that are not shown
     true: list[float | None]
-    shares: dict[str, list[tuple[float, float]]]  # of one or two setups, for each language: expected and predicted
+    shares: dict[str, list[Shares]]  # of one or two setups, for each language
 
 
 def compared_setups(results: Results) -> list[str]:
@@ -85,21 +99,26 @@ def compared_setups(results: Results) -> list[str]:
 
 
 def most_moved(results: Results) -> Moved | None:
-    """The label that moves most in all rows, in the languages where it does; None where shifts were not measured."""
+    """The label that moves most in all rows, in the languages where it does, first those where chance cannot explain it.
+
+    None where shifts were not measured.
+    """
     moves = {name: {move.language: move for move in moves_of(results, name)} for name in compared_setups(results)}
     if not moves or not all(moves.values()):
         return None
     subject = [*next(iter(moves.values())).values()]
     label = int(np.sum([move.rows * np.abs(move.shrunk) for move in subject], axis=0).argmax())
-    first = sorted(subject, key=lambda move: -abs(move.shrunk[label]))
+    first = sorted(subject, key=lambda move: (not move.sure, -abs(move.shrunk[label])))
     names = [move.language for move in first[:SHOWN]]
     true = true_shares(results, results["labels"][label])
-    shares = {
-        name: [(float(of[one].expected[label]), float(of[one].predicted[label])) for one in names]
-        for name, of in moves.items()
-    }
+    shares = {name: [_shares(of[one], label) for one in names] for name, of in moves.items()}
     hidden = len(subject) - len(names)
     return Moved(results["labels"][label], names, hidden, [true.get(name) for name in names], shares)
+
+
+def _shares(move: Move, label: int) -> Shares:
+    """Those of a label in a language."""
+    return Shares(float(move.expected[label]), float(move.predicted[label]), move.sure)
 
 
 def true_shares(results: Results, label: str) -> dict[str, float]:

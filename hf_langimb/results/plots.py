@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 
 from hf_langimb.measures.attribution import SETS
@@ -40,7 +41,7 @@ def moved_shares(found: Moved) -> Figure:
     """One label's share in each language: true, predicted by each setup, and expected if language did not matter.
 
     Of each setup a line leads from the expected to the predicted share: the longer, the more its predictions depend on
-    the language.
+    the language; pale where chance may explain it.
     """
     number = len(found.languages)
     axes, places = _axes(4.4, 1.4 + 0.3 * number), np.arange(number)
@@ -48,9 +49,10 @@ def moved_shares(found: Moved) -> Figure:
         axes.axhspan(place - 0.5, place + 0.5, color=_INK, alpha=0.06, linewidth=0)
     for i, (name, shares) in enumerate(found.shares.items()):
         heights = places + (i - (len(found.shares) - 1) / 2) * 0.34
-        expected, predicted = 100 * np.array(shares).T
-        axes.hlines(heights, expected, predicted, color=COLORS[i], linewidth=2.2)
-        axes.plot(expected, heights, "|", color=COLORS[i], markersize=6, markeredgewidth=1.4)
+        expected, predicted = 100 * np.array([(of.expected, of.predicted) for of in shares]).T
+        colors = [to_rgba(COLORS[i], 1 if of.sure else 0.35) for of in shares]
+        axes.hlines(heights, expected, predicted, colors=colors, linewidth=2.2)
+        axes.scatter(expected, heights, s=36, c=colors, marker="|", linewidths=1.4)
         style: dict[str, Any] = {"markeredgecolor": _INK, "markeredgewidth": 0.5, "markersize": 6, "color": COLORS[i]}
         axes.plot(predicted, heights, MARKERS[i], label=f"predicted, {name}", linestyle="", **style)
     axes.plot([], [], "|", color=_INK, markersize=6, label="expected without language")

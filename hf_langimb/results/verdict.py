@@ -118,7 +118,7 @@ def moved_text(found: Moved) -> str:
     parts = []
     for i, language in enumerate(found.languages):
         true = found.true[i]
-        shares = [f"{name} {of[i][1]:.0%} (expected {of[i][0]:.0%})" for name, of in found.shares.items()]
+        shares = [f"{name} {of[i].predicted:.0%} (expected {of[i].expected:.0%})" for name, of in found.shares.items()]
         parts.append(f"{shown(language)}: {'' if true is None else f'true {true:.0%}, '}{', '.join(shares)}")
     return f"Share of {shown(found.label)} in each language, true and predicted. {'; '.join(parts)}."
 
@@ -131,15 +131,16 @@ def figure_text(results: Results) -> str:
     hidden = f" {found.hidden:,} more languages are in the tables." if found.hidden else ""
     return (
         f"\u201c{shown(found.label)}\u201d moves most. The longer a line, the more the language itself changes the "
-        f"predictions.{hidden}"
+        f"predictions; pale: chance may explain it.{hidden}"
     )
 
 
 def sure_text(results: Results) -> str:
     """What the intervals are over, and what that means."""
     said = answer_of(results)
-    assert said
-    basis = said.basis or "One seed or more, no answer."
+    if said is None or not said.basis:
+        return ""
+    basis = said.basis
     if len(results["seeds"]) == 1 and results["recipe"] != "evaluate":
         basis += " Another training may differ: --seeds 5 trains more, and the intervals are then over trainings."
     elif results["recipe"] != "evaluate":
@@ -226,7 +227,7 @@ def _no(results: Results, entries: Mapping[str, Verdict]) -> str:
 def _read_less_well(results: Results, entries: Mapping[str, Verdict]) -> str:
     """Dependence that is no shortcut, with the languages in which the model is less often right."""
     dependence, setup = entries["dependence"], entries["dependence"]["setup"]
-    overall = next(iter(results["setups"][setup]["seeds"].values()))["test"]["accuracy"]
+    overall = results["setups"][setup]["summary"]["test.accuracy"]["mean"]
     named = entries.get("languages", dependence).get("languages", [])
     known = {name: _accuracy(results, setup, name) for name in named}
     weak = sorted((name for name in known if known[name] < overall), key=lambda name: known[name])

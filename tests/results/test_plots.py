@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.collections import LineCollection
 
 import hf_langimb
 from hf_langimb.results import plots
-from hf_langimb.results.moved import Moved
+from hf_langimb.results.moved import Moved, Shares
 from hf_langimb.results.schema import read_results
 
 KEPT = Path(hf_langimb.__file__).parents[1] / "model_cards" / "xnli-mini"
@@ -112,13 +113,18 @@ def test_of_many_languages_those_that_deviate_most_are_drawn_and_small_ones_do_n
 
 
 def test_the_first_figure_has_a_line_from_the_expected_to_the_predicted_share():
-    shares = {"plain": [(0.3, 0.6), (0.3, 0.1)], "independence": [(0.3, 0.35), (0.3, 0.3)]}
+    plain = [Shares(0.3, 0.6, True), Shares(0.3, 0.1, True)]
+    shares = {"plain": plain, "independence": [Shares(0.3, 0.35, False), Shares(0.3, 0.3, False)]}
     found = Moved("a label of forty characters, about so long", ["en", "_fr"], 3, [0.5, None], shares)
     figure = plots.moved_shares(found)
     axes = figure.axes[0]
     assert [tick.get_text() for tick in axes.get_yticklabels()] == ["en", "_fr"]
-    drawn = [line[:, 0].tolist() for lines in axes.collections for line in lines.get_segments()]
-    assert drawn == [pytest.approx([100 * a, 100 * b]) for of in shares.values() for a, b in of]
+    lines = [collection for collection in axes.collections if isinstance(collection, LineCollection)]
+    drawn = [line[:, 0].tolist() for of_setup in lines for line in of_setup.get_segments()]
+    assert drawn == [
+        pytest.approx([100 * of.expected, 100 * of.predicted]) for of_setup in shares.values() for of in of_setup
+    ]
+    assert [{*of_setup.get_colors()[:, 3]} for of_setup in lines] == [{1.0}, {0.35}]  # pale where chance may explain it
     points = [line.get_xdata().tolist() for line in axes.lines if line.get_label().startswith("predicted")]
     assert points == [pytest.approx([60, 10]), pytest.approx([35, 30])]
     assert axes.lines[-1].get_xdata()[0] == 50 and np.isnan(axes.lines[-1].get_xdata()[1])

@@ -231,7 +231,9 @@ def test_the_first_figure_compares_the_subject_with_the_setup_to_ship(results):
     column, place = test["labels"].index(found.label), test["languages"].index(found.languages[0])
     assert found.true[0] == pytest.approx(test["row_shares"][place][column])
     predicted = results["setups"]["independence"]["seeds"]["0"]["test"]["predicted"][place]
-    assert found.shares["independence"][0][1] == pytest.approx(predicted[column] / sum(predicted))
+    assert found.shares["independence"][0].predicted == pytest.approx(predicted[column] / sum(predicted))
+    p = results["setups"]["plain"]["seeds"]["0"]["shift"]
+    assert [of.sure for of in found.shares["plain"]] == [p[name]["p"] < 0.05 for name in found.languages]
     assert found.hidden == 0 and len(found.languages) == 12
     assert f"{found.languages[0]}: true {found.true[0]:.0%}" in verdict.moved_text(found)
 
