@@ -99,9 +99,9 @@ def compared_setups(results: Results) -> list[str]:
 
 
 def most_moved(results: Results) -> Moved | None:
-    """The label that moves most in all rows, in the languages where it does, first those where chance cannot explain it.
+    """The label that moves most in all rows, in the languages where it does; None where shifts were not measured.
 
-    None where shifts were not measured.
+    Languages where chance cannot explain it come first.
     """
     moves = {name: {move.language: move for move in moves_of(results, name)} for name in compared_setups(results)}
     if not moves or not all(moves.values()):
