@@ -13,12 +13,14 @@ import numpy as np
 from hf_langimb.files import read_json, write_text
 from hf_langimb.results import plots, rendering
 from hf_langimb.results.folder import FIGURES, PAGE, RunFolder
+from hf_langimb.results.moved import most_moved
 from hf_langimb.results.schema import FORMS, Results, read_results
 from hf_langimb.results.tables import file_names, probes_cells, shown
+from hf_langimb.results.verdict import moved_text
 
 logger = logging.getLogger(__name__)
 
-SENTENCES = 2  # shown of each language
+SENTENCES, LANGUAGES = 2, 12  # shown of each language, and languages
 Figures = dict[str, dict[str, str]]  # by kind the panels: file name and SVG
 
 
@@ -56,10 +58,9 @@ def write_figures(figures: Figures, folder: Path) -> None:
 
 
 def render(results: Results, figures: Figures, environment: dict[str, Any], sentences: Sequence[Any] = ()) -> str:
-    """The page as HTML: no script, nothing fetched, light or dark as the reader's browser is set."""
-    verdict = [(of["question"], of["answer"], of["detail"]) for of in results.get("verdict", [])]
+    """The page as HTML: nothing fetched, complete without its script, light or dark as the reader's browser is set."""
     values = {"results": results, "figures": figures, "environment": environment, "sentences": sentences}
-    return rendering.render("page.html", verdict=verdict, small_bin=plots.SMALL_BIN, **values)
+    return rendering.render("page.html", small_bin=plots.SMALL_BIN, drawn=plots.DRAWN, **values)
 
 
 def draw(results: Results) -> Figures:
@@ -67,11 +68,14 @@ def draw(results: Results) -> Figures:
     setups, labels, found = results["setups"], results["labels"], results["attributions"]
     probe = plots.to_svg(plots.probe_bars(results), "Accuracy of the probe. The same numbers are in its table.")
     figures: Figures = {"labels": {}, "probe": {"probe": probe} if probes_cells(results)[1] else {}}
+    if found_moves := most_moved(results):
+        figures["moved"] = {"moved": plots.to_svg(plots.moved_shares(found_moves), moved_text(found_moves))}
     for plan in [name for name in results["data"] if name.startswith("train/")] or list(results["data"]):
         audit, rows = results["data"][plan], []
-        for language, row in zip(audit["languages"], audit["row_shares"], strict=True):
-            shares = [f"{shown(label)} {share or 0:.0%}" for label, share in zip(audit["labels"], row, strict=True)]
-            rows.append(f"{shown(language)}: {', '.join(shares)}")
+        for i in plots.farthest(audit["counts"]):
+            row = zip(audit["labels"], audit["row_shares"][i], strict=True)
+            shares = [f"{shown(label)} {share or 0:.0%}" for label, share in row]
+            rows.append(f"{shown(audit['languages'][i])}: {', '.join(shares)}")
         drawn = plots.joint_heatmap(audit["languages"], audit["labels"], audit["counts"], plan)
         described = f"Heat map of {plan}. {'; '.join(rows)}."
         figures["labels"][f"labels-{plan.replace('/', '-')}"] = plots.to_svg(drawn, described)
@@ -84,7 +88,10 @@ def draw(results: Results) -> Figures:
 
     same = "The same numbers are in"
     add("predictions", plots.prediction_bars, setups, f"Predicted labels of {{}}. {same} the table Predicted labels.")
-    for form in (form for form in FORMS if found and found[form]):
+    forms = [form for form in FORMS if found and found[form]]
+    if len(results["languages"]) > plots.DRAWN:
+        forms = forms[-1:]  # the least biased one, which cards show, too
+    for form in forms:
         described = f"Cumulative difference of the attributions, {form} of {{}}. {same} the table of that name."
         add(f"attributions-{form}", partial(plots.attribution_bars, form=form), labels, described)
     if any(metrics["test"]["calibration"] for setup in setups.values() for metrics in setup["seeds"].values()):
@@ -94,7 +101,10 @@ def draw(results: Results) -> Figures:
 
 
 def _sentences(folder: Path, results: Results) -> list[dict[str, Any]]:
-    """Of each language the examples whose prediction differs most between the compared setups, of the first seed."""
+    """Of each language the examples whose prediction differs most between the compared setups, of the first seed.
+
+    Of more than `LANGUAGES` languages, those with the largest differences.
+    """
     from hf_langimb.measures.attribution.store import first_batches, stack
 
     found = results["attributions"]
@@ -114,7 +124,8 @@ def _sentences(folder: Path, results: Results) -> list[dict[str, Any]]:
     moved = np.abs(probabilities[1] - probabilities[0]).max(axis=1)
     languages = np.array(examples["language"].to_pylist(), dtype=object)
     shown = []
-    for language in sorted(set(languages)):
+    first = list(dict.fromkeys(languages[np.argsort(-moved, kind="stable")]))[:LANGUAGES]
+    for language in sorted(first):
         rows = np.flatnonzero(languages == language)
         for row in rows[np.argsort(-moved[rows], kind="stable")][:SENTENCES].tolist():
             label = int(probabilities[1, row].argmax())

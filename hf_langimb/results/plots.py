@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 
 from hf_langimb.measures.attribution import SETS
+from hf_langimb.results.moved import Moved
 from hf_langimb.results.schema import FORMS, TEXTS, Form, Results
 from hf_langimb.results.summary import represented
 from hf_langimb.results.tables import shown, shown_entries, shown_interval
@@ -23,6 +25,7 @@ COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")  # O
 HATCHES = ("", "///", "...", "xxx", "---", "\\\\\\")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 MANY = len(COLORS)  # more languages cannot be distinguished by color
+DRAWN = 30  # rows of a heat map
 SMALL_BIN = 20  # rows below which a bin of a reliability curve is noise
 _INK = "#010203"  # replaced by the page's text color in an SVG
 _COLORED = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
@@ -34,15 +37,55 @@ _STYLE: dict[Any, Any] = dict.fromkeys(_COLORED, _INK) | {
 
 
 @rc_context(_STYLE)
+def moved_shares(found: Moved) -> Figure:
+    """One label's share in each language: true, predicted by each setup, and expected if language did not matter.
+
+    Of each setup a line leads from the expected to the predicted share: the longer, the more its predictions depend on
+    the language; pale where chance may explain it.
+    """
+    number = len(found.languages)
+    axes, places = _axes(4.4, 1.4 + 0.3 * number), np.arange(number)
+    for place in places[1::2]:
+        axes.axhspan(place - 0.5, place + 0.5, color=_INK, alpha=0.06, linewidth=0)
+    for i, (name, shares) in enumerate(found.shares.items()):
+        heights = places + (i - (len(found.shares) - 1) / 2) * 0.34
+        expected, predicted = 100 * np.array([(of.expected, of.predicted) for of in shares]).T
+        colors = [to_rgba(COLORS[i], 1 if of.sure else 0.35) for of in shares]
+        axes.hlines(heights, expected, predicted, colors=colors, linewidth=2.2)
+        axes.scatter(expected, heights, s=36, c=colors, marker="|", linewidths=1.4)
+        style: dict[str, Any] = {"markeredgecolor": _INK, "markeredgewidth": 0.5, "markersize": 6, "color": COLORS[i]}
+        axes.plot(predicted, heights, MARKERS[i], label=f"predicted, {name}", linestyle="", **style)
+    axes.plot([], [], "|", color=_INK, markersize=6, label="expected without language")
+    true = 100 * np.array([np.nan if share is None else share for share in found.true], dtype=float)
+    style = {"color": _INK, "markerfacecolor": "none", "markersize": 5, "linestyle": ""}
+    axes.plot(true, places, "D", label="true share", **style)
+    axes.set_yticks(places, [shown(name) for name in found.languages])
+    axes.set(
+        ylim=(number - 0.5, -0.5),
+        xlabel=textwrap.fill(f"share of \u201c{shown(found.label)}\u201d in a language (%)", 48),
+    )
+    axes.tick_params(axis="y", length=0)
+    figure = axes.get_figure(root=True)
+    assert figure
+    figure.legend(frameon=False, labelcolor=_INK, loc="outside upper left", ncols=2, handlelength=1, columnspacing=1)
+    return figure
+
+
+@rc_context(_STYLE)
 def joint_heatmap(languages: Sequence[str], labels: Sequence[Any], counts: Any, title: str) -> Figure:
     """Shares of the labels in each language: of data, a plan or predictions.
 
     Args:
         languages, labels: the axes.
-        counts: [L, C], counts or shares; each row is divided by its sum.
+        counts: [L, C]; each row is divided by its sum.
         title: of the figure.
+
+    Of more than `DRAWN` languages, those that deviate most from all languages.
     """
-    shares = _row_shares(counts)
+    kept = farthest(counts)
+    if len(kept) < len(languages):
+        title = f"{title}: {len(kept)} of {len(languages)} languages"
+    languages, shares = [languages[i] for i in kept], _row_shares(counts)[kept]
     brightest = max(float(shares.max()), 2 / len(labels))  # even shares are of middle brightness
     axes = _axes(1.6 + 1.1 * len(labels), 1.2 + 0.42 * len(languages))
     axes.imshow(shares, cmap="cividis", vmin=0, vmax=brightest, aspect="auto")
@@ -52,17 +95,18 @@ def joint_heatmap(languages: Sequence[str], labels: Sequence[Any], counts: Any, 
 
 @rc_context(_STYLE)
 def prediction_bars(results: Results, setup: str) -> Figure:
-    """Shares of a setup's predicted labels in each language on the balanced test set, mean over seeds.
+    """Shares of a setup's predicted labels in each language on the test set, mean over seeds.
 
     The scale is the same for all setups of the run. More than `MANY` languages are drawn as a heat map.
     """
     languages, labels = results["languages"], results["labels"]
-    shares = {
-        name: _row_shares(np.mean([metrics["test"]["predicted"] for metrics in values["seeds"].values()], axis=0))
+    counts = {
+        name: np.mean([metrics["test"]["predicted"] for metrics in values["seeds"].values()], axis=0)
         for name, values in results["setups"].items()
     }
     if len(languages) > MANY:
-        return joint_heatmap(languages, labels, shares[setup], setup)
+        return joint_heatmap(languages, labels, counts[setup][: len(languages)], setup)
+    shares = {name: _row_shares(table) for name, table in counts.items()}
     names = [_wrapped(label) for label in labels]
     long = any("\n" in name for name in names)
     axes = _axes(2.2 + 1.1 * len(labels) if long else 4.2)
@@ -108,11 +152,14 @@ def attribution_bars(results: Results, label: str, form: Form) -> Figure:
     found, marks = results["attributions"], represented(results)
     assert found
     entries = [entry for entry in shown_entries(found, form) if entry["label"] == label]
-    triangles = {1: " \u25b2", -1: " \u25bc", 0: ""}
+    triangles, title = {1: " \u25b2", -1: " \u25bc", 0: ""}, f"{form}: {label}"
+    if len(entries) > DRAWN:
+        title = f"{title}: {DRAWN} of {len(entries)} languages"
+        entries = sorted(entries, key=lambda e: -abs(e["neutral"]))[:DRAWN]
     names = [f"{e['language']}{triangles[marks.get((label, e['language']), 0)]}" for e in entries]
     shown = [(entry, name) for kind in FORMS for entry in shown_entries(found, kind) for name in SETS]
     ends = [x for entry, name in shown for x in (entry[name], *(shown_interval(entry, name) or ()))]
-    reach, title = 1.15 * max(map(abs, ends), default=1), f"{form}: {label}"
+    reach = 1.15 * max(map(abs, ends), default=1)
     values = np.array([[entry[name] for name in SETS] for entry in entries])
     if len(entries) > MANY:
         axes = _axes(height=1.2 + 0.3 * len(entries))
@@ -184,6 +231,17 @@ def to_svg(figure: Figure, description: str) -> str:
     text = text[text.index("<svg") :].replace(_INK, "currentColor")
     text = text.replace("<svg", f'<svg role="img" aria-label="{escape(description)}"', 1)
     return re.sub(r' (width|height)="[\d.]+pt"', "", text, count=2)
+
+
+def farthest(counts: Any) -> list[int]:
+    """Positions of the rows to draw: all in order, or the `DRAWN` with most mutual information of rows and columns."""
+    table = np.asarray(counts, dtype=np.float64)
+    if len(table) <= DRAWN:
+        return list(range(len(table)))
+    expected = np.outer(table.sum(axis=1), table.sum(axis=0)) / table.sum()
+    ratio = np.divide(table, expected, out=np.ones_like(table), where=table > 0)
+    found: list[int] = np.argsort(-(table * np.log(ratio)).sum(axis=1), kind="stable")[:DRAWN].tolist()
+    return found
 
 
 def _row_shares(counts: Any) -> np.ndarray:

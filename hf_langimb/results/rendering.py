@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,8 +13,10 @@ from typing import Any
 
 from hf_langimb.console import one_line
 from hf_langimb.counts.audit import bits_text
-from hf_langimb.results import tables
+from hf_langimb.results import moved, tables, verdict
 from hf_langimb.results.schema import FILE_NAME, Results
+
+LONG_TABLE = 30  # rows that a card or the terminal shows at once
 
 
 def render(template: str, **values: Any) -> str:
@@ -48,7 +51,7 @@ def _environment() -> Any:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.globals["tables"] = tables
+    environment.globals |= {"tables": tables, "moved": moved, "verdict": verdict}
     environment.filters |= {
         "number": lambda value, form=".3f": tables.interval_text(value, form=form),
         "percent": lambda share, digits=1: f"{100 * share:.{digits}f} %",
@@ -56,6 +59,10 @@ def _environment() -> Any:
         "table": lambda cells: tables.table(*cells),
         "grid": lambda rows, names, columns, form=",": tables.table(*tables.grid_cells(rows, names, columns, form)),
         "one_line": one_line,
+        "prose": lambda text: tables.escaped(one_line(text)),
+        "folded": _folded,
+        "first_rows": _first_rows,
+        "unbroken": lambda text: re.sub(r"(\[[^\]]*,) ", "\\1\u00a0", text),
         "quoted": repr,
         "shown": tables.shown,
         "plain": lambda name: tables.escaped(tables.shown(name), brackets=r"[\[\]]"),
@@ -65,14 +72,31 @@ def _environment() -> Any:
     return environment
 
 
+def _folded(table: str) -> str:
+    """A Markdown table, that of more than `LONG_TABLE` rows behind a line to click on."""
+    rows = table.count("\n") - 1
+    return table if rows <= LONG_TABLE else f"<details>\n<summary>{rows:,} rows</summary>\n\n{table}\n\n</details>"
+
+
+def _first_rows(cells: tables.Cells) -> str:
+    """A table in the terminal, of a long one its first rows."""
+    more = len(cells[1]) - LONG_TABLE
+    text = tables.table(cells[0], cells[1][:LONG_TABLE])
+    return text if more <= 0 else f"{text}\n({more:,} more rows are on the page)"
+
+
 def _command(results: Results) -> str:
     """The command that repeats a run of these results."""
     config, chosen = results["config"], dict(results.get("flags", {}))
     words = ["accelerate", "launch", f"recipes/{results['recipe']}.py"]
     if results["recipe"] == "evaluate":
         words += [config["model"], config["dataset"]]
+    elif results["recipe"] == "custom":
+        words = ["langimb", "train", str(chosen.pop("dataset_name", config.get("dataset_name", "DATASET")))]
+        words += ["--config", results["config_name"]] if results["config_name"] != "custom" else []
     else:
         words += ["--config", results["config_name"]]
+    if results["recipe"] != "evaluate":
         chosen |= {"seeds": len(results["seeds"]), "seed": results["seeds"][0], "setups": list(results["setups"])}
     for key, value in chosen.items():
         words += [f"--{key}", *map(str, value if isinstance(value, list) else [value])]

@@ -136,7 +136,8 @@ def shown_threshold(found: Attributions) -> float:
 
 def shown_entries(found: Attributions, form: Form) -> list[Difference]:
     """Cumulative differences of one form at `shown_threshold`."""
-    return [entry for entry in found[form] if entry["threshold"] == shown_threshold(found)]
+    threshold = shown_threshold(found)
+    return [entry for entry in found[form] if entry["threshold"] == threshold]
 
 
 def attributions_cells(results: Results) -> Cells:

@@ -3,20 +3,27 @@
 import json
 import re
 import shutil
+import time
+from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 from datasets import Dataset
+from skewed_run import skewed_results
 
 import hf_langimb
 from hf_langimb import attribute
 from hf_langimb.cli import main
 from hf_langimb.measures.attribution.store import AttributionStore, stack
-from hf_langimb.results.page import _verdict, draw, write_figures, write_report
+from hf_langimb.results.cards import render_card
+from hf_langimb.results.moved import moved_cells, targets_cells
+from hf_langimb.results.page import draw, write_figures, write_report
 from hf_langimb.results.page import render as render_page
-from hf_langimb.results.schema import read_results
-from hf_langimb.results.summary import compare, represented
+from hf_langimb.results.rendering import render as render_text
+from hf_langimb.results.schema import read_results, write_results
+from hf_langimb.results.tables import predictions_cells
+from hf_langimb.results.verdict import EXPLAINED, QUESTION, answer_of, facts_text
 
 KEPT = Path(hf_langimb.__file__).parents[1] / "model_cards" / "xnli-mini"
 
@@ -54,70 +61,77 @@ def with_one_seed(results, left_out="nothing"):
                             if not k.startswith(left_out)}  # fmt: skip
 
 
-def difference(results, metric):
-    wanted = metric, "imbalanced", "balanced"
-    found = (e for e in results["comparisons"] if (e["metric"], e["setup"], e["reference"]) == wanted)
-    return next(found)["difference"]
+@pytest.fixture(scope="module")
+def run():
+    """Results of a user's own data in twelve languages."""
+    return skewed_results(12, rows=4000, draws=50)
 
 
-def test_the_verdict_has_three_lines_with_intervals(results):
-    line = r"<li>(.*?): <span class=\"answer [\w ]+\">(.*?)</span> <span class=\"detail\">(.*?)</span>"
-    lines = _verdict(results)
-    assert re.findall(line, render(results)) == lines
-    neutral = next(e for e in results["attributions"]["unbiased"]
-                   if (e["threshold"], e["label"], e["language"]) == (0.01, "entailment", "fr"))  # fmt: skip
-    assert f"entailment, fr: {neutral['neutral']:+.3f} [{neutral['seed_intervals']['neutral'][0]:+.3f}" in lines[2][2]
-    for entry in results["attributions"]["unbiased"]:
-        entry["seed_intervals"]["neutral"][0] = 0.01
-    for text in ("test", "external"):
-        difference(results, f"probe.{text}.accuracy")["low"] = 0.01
-    assert [answer for _, answer, _ in _verdict(results)] == ["yes", "yes", "yes"]
-    neutral["seed_intervals"]["neutral"][0] = -0.01
-    assert _verdict(results)[2][1] == "no"
-    neutral["seed_intervals"] = None
-    assert _verdict(results)[2][1] == "not known"
-    results["attributions"]["unbiased"] = []
-    assert _verdict(results)[2][1] == "not known"
-    results["attributions"] = None
-    accuracy = difference(results, "test.accuracy")
-    assert f"{accuracy['mean']:+.3f} [{accuracy['low']:+.3f}, {accuracy['high']:+.3f}] on test text" in lines[0][2]
-    assert "on test text" in lines[1][2] and "on external text" in lines[1][2]
-    accuracy["high"] = 0.01
-    assert [answer for _, answer, _ in _verdict(results)] == ["no", "yes", "not measured"]
-    difference(results, "probe.external.accuracy")["low"] = -0.01  # it does not hold on each text
-    assert [answer for _, answer, _ in _verdict(results)] == ["no", "no", "not measured"]
-    difference(results, "probe.test.accuracy").update(low=None, high=None)
-    assert [answer for _, answer, _ in _verdict(results)] == ["no", "not known", "not measured"]
-    results["comparisons"] = []
-    assert [answer for _, answer, _ in _verdict(results)] == ["not measured"] * 3
+def test_the_first_screen_has_the_question_the_answer_a_figure_and_what_to_ship(run):
+    page = render(run)
+    first = page.partition('<section aria-labelledby="answers">')[0]
+    said = answer_of(run)
+    for text in (
+        QUESTION,
+        said.sentence,
+        said.basis,
+        "Ship independence",
+        "small encoder",
+        "a few rows decide",
+        "<svg",
+    ):
+        assert text in first.replace("\u00a0", " "), text
+    assert page.index("<h1>") < page.index(said.basis) < page.index("<svg") < page.index("All answers")
+    assert [tag for tag, _ in Outline(page).tags].count("svg") == 1 + 2 + 1  # first figure, predictions, training data
+    assert run["notes"][0] in page
 
 
-def test_the_verdict_is_of_plain_setups_in_any_order_and_of_over_represented_languages(results):
-    marks = represented(results)
-    assert marks["entailment", "fr"] == marks["contradiction", "en"] == 1
-    assert marks["entailment", "en"] == marks["contradiction", "fr"] == -1
-    assert marks["neutral", "en"] == marks["neutral", "fr"] == 0
-    for a, b, c in zip(*(results["attributions"][name] for name in ("result", "control", "unbiased")), strict=True):
-        assert a["neutral"] - b["neutral"] == pytest.approx(c["neutral"], abs=1e-6)
-    expected = _verdict(results)
-    setups = results["setups"]
-    turned = {name: setups[name] for name in ("weighted", "imbalanced", "balanced")}
-    assert _verdict(results | {"setups": turned, "comparisons": compare(turned)}) == expected
-    more = setups | {"balanced_entropy": setups["balanced"], "imbalanced_entropy": setups["weighted"]}
-    assert _verdict(results | {"setups": more, "comparisons": compare(more)}) == expected
-    only = {name: more[name] for name in ("imbalanced_entropy", "balanced_entropy")}
-    (line, *_) = _verdict(results | {"setups": only, "comparisons": compare(only)})
-    of = [
-        [metrics["test"]["accuracy"] for metrics in setups[name]["seeds"].values()] for name in ("weighted", "balanced")
-    ]
-    lost = sum(of[0]) / len(of[0]) - sum(of[1]) / len(of[1])
-    assert f"imbalanced_entropy - balanced_entropy: {lost:+.3f}" in line[2]
+def test_headings_are_true_for_balanced_and_for_natural_test_sets(run, results):
+    natural, balanced = (Outline(render(of)).text for of in (run, results))
+    assert "as collected" in natural and "test set as it is" in natural and "equally often" not in natural
+    assert "in which every language has all labels equally often" in balanced and "as it is" not in balanced
+    texts = [render_text("recipe.txt", results=of, folder="", page="") for of in (run, results)]
+    assert ["balanced test set" in text for text in texts] == [False, True]
+
+
+def test_every_answer_is_listed_and_each_measure_is_explained_once(run):
+    page = Outline(render(run)).text
+    for entry in run["verdict"]:
+        assert entry["question"] in page and facts_text(entry) in page
+        if entry["name"] != "shortcut":
+            assert page.count(EXPLAINED[entry["name"]]) == 1
+
+
+def test_long_tables_are_folded_and_complete_without_the_script(run):
+    page = re.sub(r"<script>.*?</script>", "", render(run), flags=re.DOTALL)
+    for cells in (moved_cells(run, "plain"), predictions_cells(run), targets_cells(run)):
+        for row in cells[1]:
+            assert "".join(f"<td>{escape(cell)}</td>" for cell in row[1:]) in page
+    folded = re.findall(r"<details>\n<summary>(.*?)</summary>.*?</details>", page, re.DOTALL)
+    assert [name for name in folded if name.startswith("Table")] == [
+        "Table: Predicted labels, 24 rows", "Table: By language, 26 rows",
+    ]  # fmt: skip
+
+
+def test_the_page_and_cards_of_205_languages_are_small_and_fast(tmp_path):
+    run = skewed_results(205, labels=7, rows=12_000, draws=4)
+    write_results(tmp_path, run)
+    began = time.perf_counter()
+    page = write_report(tmp_path).read_text()
+    card = render_card(run, "plain")
+    terminal = render_text("recipe.txt", results=run, folder="", page="")
+    assert time.perf_counter() - began < 10
+    assert len(page.encode()) < 3e6 and len(card.encode()) < 1e6 and len(terminal.splitlines()) < 100
+    assert "plain: 30 of 205 languages" in page and "185 more languages are in the tables" in page
+    assert page.count("<details>") == 7  # what moved, predictions, languages, each split
+    assert card.count("<summary>205 rows</summary>") == 2 and all(name in page for name in run["languages"])
+    assert "(175 more rows are on the page)" in terminal
 
 
 def test_the_page_stands_alone_can_be_read_aloud_and_repeats_the_command(results):
     page = render(results)
     outline = Outline(page)
-    assert not re.search(r"<script|<link|<img|<iframe|@import|url\((?!#)", page)
+    assert not re.search(r"<script .|<link|<img|<iframe|@import|url\((?!#)", page) and page.count("<script>") == 1
     fetched = [value for _, attributes in outline.tags for key, value in attributes.items() if key in ("src", "href")]
     assert not fetched or all(value.startswith("#") for value in fetched)
     names = [tag for tag, _ in outline.tags]
@@ -130,7 +144,7 @@ def test_the_page_stands_alone_can_be_read_aloud_and_repeats_the_command(results
     assert all(len(attributes["aria-label"]) > 40 for attributes in pictures)
     assert "fr: entailment 50%, neutral 33%, contradiction 17%" in page
     assert "nan" not in outline.text.lower().split()
-    assert "<script>" not in render(results | {"config_name": "<script>alert(1)</script>"})
+    assert render(results | {"config_name": "<script>alert(1)</script>"}).count("<script>") == 1
     flags = {"train_size": 240, "text_columns": ["a", "b c"], "dataset_name": "my data"}
     assert (
         "accelerate launch recipes/xnli.py --config mini --train_size 240 --text_columns a 'b c' "
@@ -164,7 +178,6 @@ def test_one_seed_few_measures_and_a_class_never_predicted(results):
         entry["difference"] |= {"low": None, "high": None, "n": 1}
     page = render(results)
     assert "Differences between setups" not in page
-    assert "one seed has no interval" in page
     assert "nan" not in Outline(page).text.lower().split()
 
 
@@ -236,6 +249,31 @@ def test_sentences_show_what_their_tokens_add(explained_run):
     assert "true label: LABEL_" in page
 
 
+def test_of_many_languages_one_form_is_drawn_and_those_that_differ_most_have_sentences(
+    results, explained_run, monkeypatch
+):
+    monkeypatch.setattr("hf_langimb.results.page.LANGUAGES", 1)
+    page = write_report(explained_run, explained_run / "one.html").read_text()
+    assert len(re.findall(r"<h3>(en|fr): ", page)) == 2
+    results["languages"] = [f"l{i}" for i in range(31)]
+    for setup in results["setups"].values():
+        for metrics in setup["seeds"].values():
+            metrics["test"]["predicted"] = [[i, 1, 1] for i in range(31)]
+    figures = draw(results)
+    assert [name for name in figures if name.startswith("attributions")] == ["attributions-unbiased"]
+    assert "Token attributions, unbiased" in render_page(results, figures, {})
+
+
+@pytest.mark.parametrize("folder", [KEPT.parent / "xnli-small", Path(__file__).parents[1] / "fixtures" / "run-0.1"])
+def test_results_of_an_earlier_version_have_a_page_without_an_answer(folder):
+    results = read_results(folder)
+    page = Outline(render(results))
+    assert "an earlier version measured them" in page.text and "All answers" not in page.text
+    for heading in ("Setups", "Predicted labels", "By language", "The data", "How to reproduce it"):
+        assert heading in page.text
+    assert "Dependence: mutual information" in page.text  # measures are explained here, too
+
+
 # In a real browser.
 
 
@@ -252,7 +290,7 @@ def test_the_page_fits_the_screen(browser, explained_run, width, scheme):
     page.goto(path.as_uri())
     assert requests == [path.as_uri()] and errors == []
     assert page.evaluate("document.documentElement.scrollWidth") <= width  # tables scroll, the page does not
-    assert page.get_by_role("heading", name="Verdict").is_visible()
+    assert page.get_by_role("heading", name=QUESTION).is_visible()
     pictures = page.get_by_role("img")
     assert pictures.count() == 18
     assert all(pictures.nth(i).bounding_box()["width"] >= 280 for i in range(18))  # also on a phone
@@ -266,6 +304,55 @@ def test_the_page_fits_the_screen(browser, explained_run, width, scheme):
     drawn = page.evaluate("getComputedStyle(document.querySelector('figure svg text')).fill")
     assert drawn == ink  # figures take the color of the page's text
     context.close()
+
+
+def test_a_click_on_a_header_sorts_a_table(browser, tmp_path, run):
+    write_results(tmp_path, run)
+    path = write_report(tmp_path)
+    page = browser.new_page()
+    page.goto(path.as_uri())
+    table = page.locator("table.sortable").first
+    header = table.get_by_role("columnheader", name="rows")
+    read = "cells => cells.map(cell => Number(cell.innerText.replaceAll(',', '')))"
+    for direction in ("descending", "ascending"):
+        header.get_by_role("button").click()
+        assert header.get_attribute("aria-sort") == direction
+        values = table.locator("tbody td:nth-child(2)").evaluate_all(read)
+        assert values == sorted(values, reverse=direction == "descending") and len({*values}) > 9
+    table.get_by_role("button", name="language").click()
+    assert header.get_attribute("aria-sort") is None
+    assert table.locator("tbody th").first.inner_text() == "l011"
+    page.close()
+
+
+def test_without_the_script_headers_are_no_buttons_and_print_opens_what_is_folded(browser, tmp_path, run):
+    write_results(tmp_path, run)
+    path = write_report(tmp_path)
+    context = browser.new_context(java_script_enabled=False, viewport={"width": 390, "height": 844})
+    page = context.new_page()
+    page.goto(path.as_uri())
+    assert page.get_by_role("button").count() == 0
+    folded = page.locator("details table").first
+    assert not folded.is_visible()
+    page.locator("summary").first.click()
+    assert folded.is_visible()
+    page.locator("summary").first.click()
+    page.emulate_media(media="print")
+    page.set_viewport_size({"width": 794, "height": 1123})  # A4
+    assert folded.locator("tbody tr").last.is_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 794
+    context.close()
+
+
+def test_the_answer_and_the_figure_are_on_the_first_screen_of_a_phone(browser, tmp_path, run):
+    write_results(tmp_path, run)
+    path = write_report(tmp_path)
+    page = browser.new_page(viewport={"width": 390, "height": 844})
+    page.goto(path.as_uri())
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    advice, figure = page.locator(".advice").bounding_box(), page.locator("figure.main svg").bounding_box()
+    assert advice["y"] + advice["height"] < 600 and figure["y"] < 750 and figure["width"] >= 340
+    page.close()
 
 
 def test_the_difference_of_a_run(tmp_path, capsys, results):

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.collections import LineCollection
 
 import hf_langimb
 from hf_langimb.results import plots
+from hf_langimb.results.moved import Moved, Shares
 from hf_langimb.results.schema import read_results
 
 KEPT = Path(hf_langimb.__file__).parents[1] / "model_cards" / "xnli-mini"
@@ -100,6 +102,39 @@ def test_attributions_of_many_languages_are_a_heat_map(results):
     assert texts(axes)[4::3] == [f"{0.01 * i:+.3f}" for i in range(9)]
 
 
+def test_of_many_languages_those_that_deviate_most_are_drawn_and_small_ones_do_not_come_first():
+    counts = np.full((40, 2), 500)
+    counts[7], counts[9], counts[11] = [900, 100], [1, 0], [600, 400]
+    assert plots.farthest(counts)[:2] == [7, 11] and len(plots.farthest(counts)) == plots.DRAWN
+    axes = plots.joint_heatmap([f"l{i}" for i in range(40)], ["no", "yes"], counts, "Training data").axes[0]
+    assert axes.get_title() == "Training data: 30 of 40 languages"
+    assert texts(axes)[:2] == ["90 %", "10 %"] and axes.get_yticklabels()[0].get_text() == "l7"
+    assert plots.farthest(counts[:30]) == [*range(30)]
+
+
+def test_the_first_figure_has_a_line_from_the_expected_to_the_predicted_share():
+    plain = [Shares(0.3, 0.6, True), Shares(0.3, 0.1, True)]
+    shares = {"plain": plain, "independence": [Shares(0.3, 0.35, False), Shares(0.3, 0.3, False)]}
+    found = Moved("a label of forty characters, about so long", ["en", "_fr"], 3, [0.5, None], shares)
+    figure = plots.moved_shares(found)
+    axes = figure.axes[0]
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == ["en", "_fr"]
+    lines = [collection for collection in axes.collections if isinstance(collection, LineCollection)]
+    drawn = [line[:, 0].tolist() for of_setup in lines for line in of_setup.get_segments()]
+    assert drawn == [
+        pytest.approx([100 * of.expected, 100 * of.predicted]) for of_setup in shares.values() for of in of_setup
+    ]
+    assert [{*of_setup.get_colors()[:, 3]} for of_setup in lines] == [{1.0}, {0.35}]  # pale where chance may explain it
+    points = [line.get_xdata().tolist() for line in axes.lines if line.get_label().startswith("predicted")]
+    assert points == [pytest.approx([60, 10]), pytest.approx([35, 30])]
+    assert axes.lines[-1].get_xdata()[0] == 50 and np.isnan(axes.lines[-1].get_xdata()[1])
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names == ["predicted, plain", "predicted, independence", "expected without language", "true share"]
+    assert len({line.get_marker() for line in axes.lines if line.get_label().startswith("predicted")}) == 2
+    svg = plots.to_svg(figure, "moved")
+    assert svg == plots.to_svg(plots.moved_shares(found), "moved")
+
+
 def test_probe_by_layer():
     layer = {"chance": 0.5, "control_interval": [0.45, 0.55]}
     layers = [layer | {"layer": 0, "accuracy": 0.5}, layer | {"layer": 1, "accuracy": 0.9}]
@@ -147,8 +182,10 @@ def test_many_languages_are_drawn_so_that_they_can_be_told_apart_by_their_names(
         figure = plots.prediction_bars(results, "balanced")
         figure.draw_without_rendering()
         axes = figure.axes[0]
-        assert [tick.get_text() for tick in axes.get_yticklabels()] == results["languages"]
-        assert axes.get_window_extent().height > 12 * number
+        drawn = [tick.get_text() for tick in axes.get_yticklabels()]
+        assert len({*drawn}) == min(number, plots.DRAWN) and {*drawn} <= {*results["languages"]}
+        assert number > plots.DRAWN or drawn == results["languages"]
+        assert axes.get_window_extent().height > 12 * min(number, plots.DRAWN)
         curves = plots.reliability_curves(results, "balanced").axes[0]
         assert len(curves.lines) == 1 + plots.MANY
         assert len({(line.get_color(), line.get_marker()) for line in curves.lines[1:]}) == plots.MANY

@@ -1,0 +1,314 @@
+"""The answer of a run in words, for its page, the terminal and model cards: read from `verdict` of results.json."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from hf_langimb.results.moved import Moved, compared_setups, measure_text, most_moved, moved_cells, moves_of
+from hf_langimb.results.schema import Results, Verdict
+from hf_langimb.results.summary import roles_of
+from hf_langimb.results.tables import Cells, interval_text, predictions_cells, shown
+
+QUESTION = "Does the model use language as a shortcut?"
+NAMED = 5  # languages in a sentence
+MANY = 15  # languages of which the terminal shows those that moved farthest
+FEW_ROWS = 30  # test rows below which a language is not called the worst
+INDEPENDENT, NATURAL = "targets.independent.accuracy", "targets.natural.accuracy"
+UNITS = {"link": " bits", "dependence": " bits", "caused_by_link": " bits", "cure": " bits"}
+EXPLAINED = {  # at the first appearance of a measure
+    "link": "Mutual information of label and language: 0 if the language says nothing about the label. The higher it "
+    "is, the more a model can gain by guessing the label from the language.",
+    "dependence": "Mutual information of prediction and language beyond chance, on test rows weighted so that the "
+    "language says nothing about the label. 0 for a perfect classifier; the higher it is, the more predictions differ "
+    "between languages for the same labels.",
+    "follows_skew": "Skew transfer: 0 if predictions ignore how the training labels differ between languages, 1 if "
+    "they copy it.",
+    "caused_by_link": "How much lower the dependence is in the model that was trained without the link. If it is high, "
+    "the link is the cause.",
+    "cure": "How much lower the dependence is with these weights. Above 0: they help.",
+    "accuracy": "Difference of accuracy, on the same weighted rows. Below the material size it is a real loss.",
+    "languages": "Largest total variation: the share of a language's predictions that is not as in all languages.",
+    "probe": "A linear classifier reads the language from the features. The difference of its accuracy is high if "
+    "training put more of the language into them, which a model may use or not.",
+    "tokens": "Difference of the sums of attributions over neutral tokens. High if tokens without a meaning for the "
+    "label add to it in languages where it is frequent.",
+}
+TOO_SMALL = (
+    "Measured on a small encoder made from your texts: run it with `--model NAME` (a pre-trained model of the Hub) "
+    "before you ship."
+)
+
+
+class Said(NamedTuple):
+    """The answer to `QUESTION`: in a word, in a sentence with its numbers, and what it is a statement about."""
+
+    answer: str
+    sentence: str
+    basis: str
+
+
+def answer_of(results: Results) -> Said | None:
+    """The answer of a run; None for results of version 0.1, which have none."""
+    if "verdict" not in results:
+        return None
+    entries = first_entries(results)
+    if (shortcut := entries.get("shortcut")) is None:
+        words = "No model of this run was trained on data with a link of language and label, without class weights."
+        return Said("not measured", words, "")
+    if "dependence" not in entries:
+        sentence = _not_learned(results, shortcut["setup"])
+    else:
+        sentence = {"yes": _yes, "no": _no, "unclear": _unclear, "not measured": _not_measured}[shortcut["answer"]](
+            results, entries
+        )
+    return Said(shortcut["answer"], sentence, _basis(results, shortcut))
+
+
+def first_entries(results: Results) -> dict[str, Verdict]:
+    """The first entry of the verdict of each name."""
+    return {entry["name"]: entry for entry in reversed(results.get("verdict", []))}
+
+
+def subject_of(results: Results) -> str | None:
+    """The setup that the answer is about."""
+    entry = first_entries(results).get("shortcut")
+    return entry["setup"] if entry else None
+
+
+def value_text(entry: Verdict) -> str:
+    """The number that an answer rests on, with unit and interval."""
+    form = "+z.3f" if entry["name"] in ("accuracy", "probe", "tokens") else "z.3f"
+    value, unit = interval_text(entry["value"], form=form), UNITS.get(entry["name"], "")
+    ends = "" if entry["low"] is None else f" [{entry['low']:{form}}, {entry['high']:{form}}]"
+    return "" if entry["value"] is None else f"{value}{unit}{ends}"
+
+
+def facts_text(entry: Verdict) -> str:
+    """An answer's number, interval, material size, basis and detail."""
+    facts = [value_text(entry)] if entry["value"] is not None else []
+    if facts and entry["delta"]:
+        facts.append(f"material: {entry['delta']:z.3g}")
+    if entry["low"] is not None:
+        facts.append(f"interval over {'test rows' if entry['basis'] == 'rows' else 'seeds'}")
+        if entry["name"] == "link":
+            facts[-1] = "interval over training rows"
+    if entry.get("languages"):
+        facts.append(_listed(entry["languages"]))
+    return "; ".join([*facts, *([entry["detail"]] if entry["detail"] else [])])
+
+
+def recommendation_text(results: Results) -> str:
+    """What to ship and why, or why nothing is recommended; empty where no choice was to be made."""
+    if not (found := results.get("recommendation")):
+        return ""
+    if found["setup"] is None:
+        return f"No recommendation: {found['reason']}."
+    return f"Ship {found['setup']}: {found['reason']}."
+
+
+def small_model_text(results: Results) -> str:
+    """That a user's data were measured on a small encoder, where they were; else empty."""
+    small = results["config"].get("model_name_or_path", "mini_bert") == "mini_bert"
+    return TOO_SMALL if small and results["recipe"] == "custom" else ""
+
+
+def moved_text(found: Moved) -> str:
+    """What the first figure shows, for those who do not see it."""
+    parts = []
+    for i, language in enumerate(found.languages):
+        true = found.true[i]
+        shares = [f"{name} {of[i].predicted:.0%} (expected {of[i].expected:.0%})" for name, of in found.shares.items()]
+        parts.append(f"{shown(language)}: {'' if true is None else f'true {true:.0%}, '}{', '.join(shares)}")
+    return f"Share of {shown(found.label)} in each language, true and predicted. {'; '.join(parts)}."
+
+
+def figure_text(results: Results) -> str:
+    """Caption of the first figure."""
+    found = most_moved(results)
+    if found is None:
+        return ""
+    hidden = f" {found.hidden:,} more languages are in the tables." if found.hidden else ""
+    return (
+        f"\u201c{shown(found.label)}\u201d moves most. The longer a line, the more the language itself changes the "
+        f"predictions; pale: chance may explain it.{hidden}"
+    )
+
+
+def sure_text(results: Results) -> str:
+    """What the intervals are over, and what that means."""
+    said = answer_of(results)
+    if said is None or not said.basis:
+        return ""
+    basis = said.basis
+    if len(results["seeds"]) == 1 and results["recipe"] != "evaluate":
+        basis += " Another training may differ: --seeds 5 trains more, and the intervals are then over trainings."
+    elif results["recipe"] != "evaluate":
+        basis += (
+            " With five seeds or more, an answer is clear where the interval over seeds or the one over test rows of "
+            "every seed is; with fewer, where that of every seed is."
+        )
+    return basis
+
+
+def predicted_cells(results: Results) -> tuple[Cells, str]:
+    """Predictions in each language, with a heading: their shares, or, of many languages, those that moved farthest."""
+    setups = compared_setups(results)
+    if len(results["languages"]) > MANY and setups and moves_of(results, setups[0]):
+        heading = f"What moved in {setups[0]}: predicted less expected shares in percentage points, the farthest first"
+        return moved_cells(results, setups[0]), heading
+    balanced = "balanced " if "test/balanced" in results["data"] else ""
+    return predictions_cells(results), f"Predicted labels on the {balanced}test set, share in each language"
+
+
+def price_cells(results: Results) -> Cells:
+    """What each compared setup is worth: accuracy without the link, as collected, and in the worst language."""
+    subject = first_entries(results).get("shortcut")
+    names = [subject["setup"], *roles_of(results["setups"]).cures] if subject else []
+    rows = []
+    for name in dict.fromkeys(names):
+        summary, (worst, accuracy) = results["setups"][name]["summary"], _worst(results, name)
+        accuracies = [
+            measure_text(results, name, f"targets.{target}.accuracy") for target in ("independent", "natural")
+        ]
+        if INDEPENDENT in summary:
+            rows.append([name, *accuracies, f"{interval_text(accuracy)} ({shown(worst)})"])
+    natural = "as collected" if "test/natural" in results["data"] else "on the test set"
+    return ["setup", "without the link", natural, "worst language"], rows
+
+
+def _worst(results: Results, setup: str) -> tuple[str, float]:
+    """The language with the lowest accuracy, mean over seeds, of those with `FEW_ROWS` test rows or more; or of all."""
+    models = [*results["setups"][setup]["seeds"].values()]
+    rows = {name: sum(row) for name, row in zip(results["languages"], models[0]["test"]["predicted"], strict=False)}
+    known = {name: _accuracy(results, setup, name) for name in models[0]["test"]["by_language"]}
+    large = [name for name in known if rows.get(name, 0) >= FEW_ROWS]
+    worst = min(large or known, key=lambda name: known[name])
+    return worst, known[worst]
+
+
+def _accuracy(results: Results, setup: str, language: str) -> float:
+    """Accuracy in a language, mean over seeds."""
+    of = results["setups"][setup]
+    one = next(iter(of["seeds"].values()))["test"]["by_language"][language]["accuracy"]
+    found = of["summary"].get(f"test.by_language.{language}.accuracy")
+    return found["mean"] if found else one
+
+
+def _yes(results: Results, entries: Mapping[str, Verdict]) -> str:
+    """It is a shortcut: how large, and by which direction or cause."""
+    dependence, direction, cause = entries["dependence"], entries.get("follows_skew"), entries.get("caused_by_link")
+    model = _model(dependence["setup"])
+    text = f"Predictions of {model} depend on language by {value_text(dependence)} beyond chance"
+    if direction and direction["answer"] == "yes":
+        text += f" and follow the skew of the training labels (skew transfer {value_text(direction)}; 1 copies it)"
+    if cause and cause["answer"] == "yes":
+        text += f". Without the link ({cause['reference']}) the dependence is {value_text(cause)} lower"
+    return f"{text}."
+
+
+def _no(results: Results, entries: Mapping[str, Verdict]) -> str:
+    """It is none: because there is no link, no dependence, or neither direction nor cause."""
+    link, dependence = entries["link"], entries["dependence"]
+    if link["answer"] == "no":
+        text = f"Labels do not depend on language in the training data ({value_text(link)}), "
+        text += "so there is no shortcut to learn."
+        return text + (f" {_read_less_well(results, entries)}" if dependence["answer"] == "yes" else "")
+    if dependence["answer"] == "no":
+        text = f"The predictions of {_model(dependence['setup'])} hardly depend on language beyond chance "
+        text += f"({_compared(dependence)})."
+        found = entries.get("languages", dependence).get("languages")
+        return f"No overall; yes in: {_listed(found)}. {text}" if found else text
+    if dependence["answer"] == "yes":
+        return _read_less_well(results, entries)
+    return f"The predictions do not follow the training labels ({_direction(entries)})."
+
+
+def _read_less_well(results: Results, entries: Mapping[str, Verdict]) -> str:
+    """Dependence that is no shortcut, with the languages in which the model is less often right."""
+    dependence, setup = entries["dependence"], entries["dependence"]["setup"]
+    overall = results["setups"][setup]["summary"]["test.accuracy"]["mean"]
+    named = entries.get("languages", dependence).get("languages", [])
+    known = {name: _accuracy(results, setup, name) for name in named}
+    weak = sorted((name for name in known if known[name] < overall), key=lambda name: known[name])
+    text = f"Predictions differ between languages ({value_text(dependence)}), but not as the training labels do"
+    if weak:
+        said = [f"{shown(name)} (accuracy {interval_text(known[name])})" for name in weak]
+        return f"{text}: these languages are read less well: {_listed(said, known=True)}."
+    return f"{text}: the model reads some languages less well."
+
+
+def _unclear(results: Results, entries: Mapping[str, Verdict]) -> str:
+    """Which part of the answer is missing, and why."""
+    dependence = entries["dependence"]
+    model = _model(dependence["setup"])
+    if entries["link"]["answer"] == "unclear":
+        words = "Whether labels depend on language in the training data cannot be told"
+        return f"{words}: {_compared(entries['link'])}."
+    if dependence["answer"] == "unclear":
+        return f"Whether the predictions of {model} depend on language cannot be told: {_compared(dependence)}."
+    text = f"The predictions of {model} depend on language ({value_text(dependence)}), but whether they follow the "
+    return f"{text}training labels cannot be told: {_direction(entries)}."
+
+
+def _direction(entries: Mapping[str, Verdict]) -> str:
+    """What is known of direction and cause."""
+    direction, cause, parts = entries.get("follows_skew"), entries.get("caused_by_link"), []
+    if direction and direction["value"] is not None:
+        parts.append(f"skew transfer {_compared(direction)}")
+        if direction["answer"] == "unclear" and (direction["low"] or 0) > (direction["delta"] or 0):
+            parts[-1] += ", but chance could explain its direction"
+    if cause and cause["value"] is not None:
+        parts.append(f"fall of the dependence without the link {_compared(cause)}")
+    return "; ".join(parts) or "neither skew transfer nor a model without the link was measured"
+
+
+def _compared(entry: Verdict) -> str:
+    """The number of an answer next to the material size, and how the models differ where they do."""
+    detail = f" ({entry['detail']})" if entry["detail"] else ""
+    return f"{value_text(entry)}, where {entry['delta']:g} is material{detail}"
+
+
+def _not_measured(results: Results, entries: Mapping[str, Verdict]) -> str:
+    """What is missing for an answer, and what is known without it."""
+    dependence = entries["dependence"]
+    if entries["link"]["answer"] != "not measured":
+        return "The test set cannot tell: it needs two languages and two labels with rows."
+    trained = any(name.startswith("train/") for name in results["data"])
+    text = f"The training data {'have a single language or label' if trained else 'of the model are not known'}."
+    if dependence["value"] is None:
+        return text
+    verb = {"yes": "depend", "no": "hardly depend"}.get(dependence["answer"], "may depend")
+    return f"{text} Its predictions {verb} on language ({value_text(dependence)} beyond chance)."
+
+
+def _not_learned(results: Results, setup: str) -> str:
+    """That a model is not better than a constant answer."""
+    summary, accuracy = results["setups"][setup]["summary"], measure_text(results, setup, INDEPENDENT)
+    majority = interval_text(summary.get("targets.independent.majority_accuracy", {"mean": None})["mean"])
+    return (
+        f"T{_model(setup)[1:]} has not learned the task: its accuracy, {accuracy}, is not above that of always "
+        f"predicting the most frequent label, {majority}."
+    )
+
+
+def _basis(results: Results, shortcut: Verdict) -> str:
+    """What the answer is a statement about."""
+    if shortcut["basis"] == "seeds":
+        return "Intervals over the seeds of the run: a statement about new trainings on such data."
+    one = len(results["setups"][shortcut["setup"]]["seeds"]) == 1
+    which = "this model" if shortcut["reference"] is None else "these two models" if one else "these models"
+    return (
+        f"{'One seed: a' if one else 'Intervals over test rows: a'} statement about {which} on new rows of this kind."
+    )
+
+
+def _model(setup: str) -> str:
+    """A setup in a sentence."""
+    return "the model" if setup == "model" else f"the {setup} model"
+
+
+def _listed(names: list[str], known: bool = False) -> str:
+    """The first names, and how many more there are."""
+    more = f", and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED] if known else map(shown, names[:NAMED])) + more

@@ -1,0 +1,260 @@
+"""The answer of a run in words: a sentence for each situation, the same on the page, in the terminal and in cards."""
+
+import copy
+import json
+import re
+
+import pytest
+from skewed_run import skewed_results
+
+from hf_langimb.results import verdict
+from hf_langimb.results.cards import render_card
+from hf_langimb.results.moved import compared_setups, most_moved, moved_cells, moves_of, targets_cells
+from hf_langimb.results.page import draw
+from hf_langimb.results.page import render as render_page
+from hf_langimb.results.rendering import render
+from hf_langimb.results.schema import validate
+
+
+@pytest.fixture(scope="module")
+def run():
+    return skewed_results(12, rows=4000)
+
+
+@pytest.fixture
+def results(run):
+    return copy.deepcopy(run)
+
+
+def answered(results, shortcut, basis="rows", **answers):
+    """The results with other answers: (answer, value, low, high) or the answer alone, by name; None removes one."""
+    entries = {entry["name"]: entry for entry in results["verdict"]}
+    entries["shortcut"] |= {"answer": shortcut, "basis": basis}
+    for name, answer in answers.items():
+        answer, *numbers = (answer,) if isinstance(answer, str) or answer is None else answer
+        entries[name] |= {"answer": answer} | dict(zip(("value", "low", "high"), numbers, strict=False))
+    results["verdict"] = [entry for entry in results["verdict"] if entry["answer"] is not None]
+    return verdict.answer_of(results)
+
+
+def test_the_run_is_of_the_schema_and_has_the_answer_yes(results):
+    validate(results, "results")
+    assert verdict.answer_of(results).answer == "yes"
+    assert results["recommendation"]["setup"] == "independence"
+
+
+SITUATIONS = {
+    "shortcut": (
+        {"shortcut": "yes", "dependence": ("yes", 0.06, 0.042, 0.081), "follows_skew": ("yes", 0.53, 0.47, 0.59),
+         "caused_by_link": ("yes", 0.05, 0.04, 0.06)},
+        "Predictions of the plain model depend on language by 0.060 bits [0.042, 0.081] beyond chance and follow the "
+        "skew of the training labels (skew transfer 0.530 [0.470, 0.590]; 1 copies it). Without the link "
+        "(independence) the dependence is 0.050 bits [0.040, 0.060] lower.",
+    ),
+    "caused, direction unclear": (
+        {"shortcut": "yes", "dependence": ("yes", 0.06, 0.042, 0.081), "follows_skew": "unclear",
+         "caused_by_link": ("yes", 0.05, 0.04, 0.06)},
+        "Predictions of the plain model depend on language by 0.060 bits [0.042, 0.081] beyond chance. Without the "
+        "link (independence) the dependence is 0.050 bits [0.040, 0.060] lower.",
+    ),
+    "no link": (
+        {"shortcut": "no", "link": ("no", 0.003, 0.001, 0.005), "dependence": "no"},
+        "Labels do not depend on language in the training data (0.003 bits [0.001, 0.005]), so there is no shortcut "
+        "to learn.",
+    ),
+    "no dependence": (
+        {"shortcut": "no", "dependence": ("no", -0.0001, 0.0, 0.004), "languages": None},
+        "The predictions of the plain model hardly depend on language beyond chance (0.000 bits [0.000, 0.004], where "
+        "0.01 is material).",
+    ),
+    "no dependence, direction and cause": (
+        {"shortcut": "no", "dependence": "unclear", "follows_skew": ("no", -0.02, -0.05, 0.01),
+         "caused_by_link": ("no", 0.001, -0.002, 0.004)},
+        "The predictions do not follow the training labels (skew transfer -0.020 [-0.050, 0.010], where 0.1 is "
+        "material; fall of the dependence without the link 0.001 bits [-0.002, 0.004], where 0.01 is material).",
+    ),
+    "unclear link": (
+        {"shortcut": "unclear", "link": ("unclear", 0.011, 0.006, 0.016)},
+        "Whether labels depend on language in the training data cannot be told: 0.011 bits [0.006, 0.016], where 0.01 "
+        "is material.",
+    ),
+    "unclear dependence": (
+        {"shortcut": "unclear", "dependence": ("unclear", 0.011, 0.006, 0.016)},
+        "Whether the predictions of the plain model depend on language cannot be told: 0.011 bits [0.006, 0.016], "
+        "where 0.01 is material.",
+    ),
+    "unclear direction": (
+        {"shortcut": "unclear", "dependence": ("yes", 0.06, 0.042, 0.081), "caused_by_link": None,
+         "follows_skew": ("unclear", 0.3, 0.2, 0.4)},
+        "The predictions of the plain model depend on language (0.060 bits [0.042, 0.081]), but whether they follow "
+        "the training labels cannot be told: skew transfer 0.300 [0.200, 0.400], where 0.1 is material, but chance "
+        "could explain its direction.",
+    ),
+    "training data not known": (
+        {"shortcut": "not measured", "link": "not measured", "dependence": ("yes", 0.06, 0.042, 0.081)},
+        "The training data have a single language or label. Its predictions depend on language (0.060 bits [0.042, "
+        "0.081] beyond chance).",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("situation", SITUATIONS)
+def test_each_situation_has_a_sentence_with_its_numbers(results, situation):
+    answers, sentence = SITUATIONS[situation]
+    said = answered(results, **answers)
+    assert said.sentence == sentence and said.answer == answers["shortcut"]
+    assert said.basis == "One seed: a statement about these two models on new rows of this kind."
+
+
+def test_an_evaluation_of_a_model_whose_training_data_are_not_known(results):
+    del results["data"]["train/natural"], results["recommendation"]
+    said = answered(results, "not measured", link="not measured", dependence=("no", 0.0, 0.0, 0.004))
+    assert said.sentence == (
+        "The training data of the model are not known. Its predictions hardly depend on language (0.000 bits [0.000, "
+        "0.004] beyond chance)."
+    )
+    assert "NOT MEASURED\nThe training data" in render("evaluate.txt", results=results, folder="", page="")
+
+
+def test_dependence_without_direction_names_the_languages_that_are_read_less_well(results):
+    tests = results["setups"]["plain"]["seeds"]["0"]["test"]
+    named = [entry for entry in results["verdict"] if entry["name"] == "languages"]
+    named[0]["languages"] = ["l003", "l001", "l002"]
+    summary = results["setups"]["plain"]["summary"]
+    for language, accuracy in (("l001", 0.3), ("l002", 0.2), ("l003", tests["accuracy"] + 0.1)):
+        summary[f"test.by_language.{language}.accuracy"]["mean"] = accuracy
+    none = {"follows_skew": "no", "caused_by_link": "no"}
+    said = answered(results, "no", dependence=("yes", 0.28, 0.25, 0.31), **none)
+    assert said.sentence == (
+        "Predictions differ between languages (0.280 bits [0.250, 0.310]), but not as the training labels do: these "
+        "languages are read less well: l002 (accuracy 0.200), l001 (accuracy 0.300)."
+    )
+    said = answered(results, "no", link=("no", 0.0, 0.0, 0.001))
+    assert "no shortcut to learn. Predictions differ between languages" in said.sentence
+    named[0]["languages"] = []
+    assert answered(results, "no", link="yes", **none).sentence.endswith("the model reads some languages less well.")
+
+
+def test_no_overall_but_in_small_languages(results):
+    next(entry for entry in results["verdict"] if entry["name"] == "languages")["languages"] = list("abcdefg")
+    said = answered(results, "no", dependence=("no", 0.001, 0.0, 0.004))
+    assert said.sentence.startswith("No overall; yes in: a, b, c, d, e, and 2 more. The predictions of the plain")
+
+
+def test_a_model_that_has_learned_nothing():
+    results = skewed_results(5, rows=1500, accuracy=0.0, guesses=0.0)
+    said = verdict.answer_of(results)
+    measures = results["setups"]["plain"]["seeds"]["0"]["targets"]["independent"]
+    (low, high), majority = measures["intervals"]["accuracy"], measures["majority_accuracy"]
+    assert said.answer == "not measured"
+    assert said.sentence == (
+        f"The plain model has not learned the task: its accuracy, {measures['accuracy']:.3f} [{low:.3f}, {high:.3f}], "
+        f"is not above that of always predicting the most frequent label, {majority:.3f}."
+    )
+    assert verdict.recommendation_text(results).startswith("No recommendation: the model has not learned the task:")
+
+
+def test_what_the_answer_is_a_statement_about(results):
+    assert answered(results, "yes", "seeds").basis.startswith("Intervals over the seeds of the run")
+    plain = results["setups"]["plain"]
+    plain["seeds"]["1"] = plain["seeds"]["0"]
+    entry = next(entry for entry in results["verdict"] if entry["name"] == "dependence")
+    entry |= {"answer": "unclear", "detail": "of 2 models, yes: 1, unclear: 1"}
+    said = answered(results, "unclear")
+    assert said.basis == "Intervals over test rows: a statement about these models on new rows of this kind."
+    assert said.sentence.endswith("is material (of 2 models, yes: 1, unclear: 1).")
+
+
+def test_results_without_an_answer(results):
+    assert "without class weights" in verdict.answer_of(results | {"verdict": []}).sentence
+    del results["verdict"], results["recommendation"]
+    assert verdict.answer_of(results) is None and verdict.price_cells(results)[1] == []
+    assert verdict.recommendation_text(results) == "" and most_moved(results) is None
+    assert "shortcut?" not in render("recipe.txt", results=results, folder="", page="")
+    assert "Does it use language" not in render_card(results, "plain")
+
+
+def test_the_same_answer_on_the_page_in_the_terminal_and_in_cards(results):
+    said = verdict.answer_of(results)
+    page = render_page(results, draw(results), {}).replace("\u00a0", " ")
+    texts = [page, render("recipe.txt", results=results, folder="", page=""), render_card(results, "plain")]
+    for text in texts:
+        for part in (said.sentence, said.basis, verdict.recommendation_text(results), results["warnings"][0]):
+            assert part in text, part
+        assert "Measured on a small encoder made from your texts" in text
+        for entry in results["verdict"]:
+            assert entry["question"] in text and verdict.facts_text(entry) in text
+    assert texts[1].index(said.sentence) < texts[1].index("Predicted labels")
+    assert "Of `plain`, which this model is compared with: **Yes.**" in render_card(results, "independence")
+    results["config"]["model_name_or_path"] = "bert-base-multilingual-cased"
+    assert "small encoder" not in render("recipe.txt", results=results, folder="", page="")
+
+
+def test_the_price_is_accuracy_without_the_link_as_collected_and_in_the_worst_language_of_some_size(results):
+    header, rows = verdict.price_cells(results)
+    assert header == ["setup", "without the link", "as collected", "worst language"]
+    for name, *cells in rows:
+        metrics = results["setups"][name]["seeds"]["0"]
+        for cell, target in zip(cells, ("independent", "natural"), strict=False):
+            of = metrics["targets"][target]
+            low, high = of["intervals"]["accuracy"]
+            assert cell == f"{of['accuracy']:.3f} [{low:.3f}, {high:.3f}]"
+        large = {
+            language: metrics["test"]["by_language"][language]["accuracy"]
+            for language, row in zip(results["languages"], metrics["test"]["predicted"], strict=True)
+            if sum(row) >= verdict.FEW_ROWS
+        }
+        worst = min(large, key=large.get)
+        assert cells[2] == f"{large[worst]:.3f} ({worst})"
+
+
+def test_what_moved_is_predicted_less_expected_and_small_languages_are_shrunk(results):
+    metrics = results["setups"]["plain"]["seeds"]["0"]
+    moves = moves_of(results, "plain")
+    variations = [of["total_variation"] for of in metrics["shift"].values()]
+    assert [move.total_variation for move in moves] == sorted(variations, reverse=True)
+    move = moves[0]
+    predicted = metrics["test"]["predicted"][results["languages"].index(move.language)]
+    expected = metrics["shift"][move.language]["expected"]
+    first = 100 * (predicted[0] - expected[0]) / sum(predicted)
+    assert moved_cells(results, "plain")[1][0][4] == f"{first:+.1f}"
+    assert abs(move.shrunk).sum() / 2 == pytest.approx(move.total_variation)
+    tiny = metrics["shift"][moves[-1].language]
+    tiny |= {"total_variation": 0.0, "expected": [0.0] * 4}  # far, but by chance
+    assert most_moved(results).languages[-1] == moves[-1].language
+
+
+def test_the_first_figure_compares_the_subject_with_the_setup_to_ship(results):
+    assert compared_setups(results) == ["plain", "independence"]
+    found = most_moved(results)
+    test = results["data"]["test/natural"]
+    column, place = test["labels"].index(found.label), test["languages"].index(found.languages[0])
+    assert found.true[0] == pytest.approx(test["row_shares"][place][column])
+    predicted = results["setups"]["independence"]["seeds"]["0"]["test"]["predicted"][place]
+    assert found.shares["independence"][0].predicted == pytest.approx(predicted[column] / sum(predicted))
+    p = results["setups"]["plain"]["seeds"]["0"]["shift"]
+    assert [of.sure for of in found.shares["plain"]] == [p[name]["p"] < 0.05 for name in found.languages]
+    assert found.hidden == 0 and len(found.languages) == 12
+    assert f"{found.languages[0]}: true {found.true[0]:.0%}" in verdict.moved_text(found)
+
+
+def test_measures_under_the_targets_have_intervals_over_rows_or_seeds(results):
+    header, rows = targets_cells(results)
+    assert [row[:2] for row in rows[:3]] == [["plain", target] for target in ("natural", "independent", "uniform")]
+    bits = results["setups"]["plain"]["seeds"]["0"]["targets"]["independent"]
+    low, high = bits["intervals"]["dependence_bits"]
+    place = header.index("dependence (bits)")
+    assert rows[1][place] == f"{bits['dependence_bits']:.4f} [{low:.4f}, {high:.4f}]"
+
+
+def test_a_card_prints_no_number_that_the_results_do_not_have(results):
+    class Number(float):
+        def __format__(self, form):
+            return "<number>"
+
+    text = json.dumps(results)
+    marked = json.loads(text, parse_float=Number)
+    section = render_card(marked, "independence").partition("## Does it")[2].partition("\n## ")[0]
+    for entry in results["verdict"]:
+        section = section.replace(entry["question"], "")
+    assert "<number>" in section and not re.search(r"\d\.\d", section)
