@@ -148,9 +148,11 @@ def _measures(
     right, bits, slopes = (
         np.concatenate(values) for values in zip(*_of_resamples(resampled, plan, counts, target), strict=True)
     )
+    value = float(_dependence(cells, target))
+    bias = None if target == "natural" else float(chance.mean()) - (float(information(counted.sum(axis=1))) - value)
     intervals = {
         "accuracy": percentile_interval(right).tolist(),
-        "dependence_bits": information_interval(float(_dependence(cells, target)), bits).tolist(),
+        "dependence_bits": information_interval(value, bits, bias).tolist(),
     }
     measures = {key: correctness(counted, rows.axes[0])[key] for key in ("accuracy", "macro_f1")} | {
         "majority_accuracy": float(counted.sum(axis=(0, 2)).max() / counted.sum()),

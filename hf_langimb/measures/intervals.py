@@ -37,16 +37,23 @@ def basic_interval(value: Floats, resampled: Floats) -> Floats:
     return np.stack([2 * value - high, 2 * value - low])
 
 
-def information_interval(value: float, resampled: Floats) -> Floats:
+def information_interval(value: float, resampled: Floats, bias: float | None = None) -> Floats:
     """95 % interval [2] of a mutual information, from its plug-in value and that of bootstrap resamples [R].
 
-    Plug-in information follows about a scaled noncentral chi^2, whose scale and degrees of freedom give the resamples
-    their mean and variance. Inverting it gives right intervals near 0 too, where basic ones are too short, and
-    whatever the number of cells.
+    Plug-in information follows about a scaled noncentral chi^2, whose scale and degrees of freedom follow from its
+    bias and the variance of the resamples. Inverting it gives right intervals near 0 too, where basic ones are too
+    short, and whatever the number of cells.
+
+    Args:
+        value: plug-in.
+        resampled: of resampled rows.
+        bias: of the value if there is no information, its chance level; None takes that of the resamples, which is too
+            small where cells have few rows.
     """
     from scipy.special import chndtrinc
 
-    bias, variance = float(resampled.mean()) - value, float(resampled.var())
+    variance = float(resampled.var())
+    bias = float(resampled.mean()) - value if bias is None else bias
     if variance <= 1e-18:
         return np.array([value, value])
     if bias <= 0 or value > 10 * np.sqrt(variance):  # about normal

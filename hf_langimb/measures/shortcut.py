@@ -83,10 +83,11 @@ def over_models(values: Sequence[float], intervals: Sequence[Floats], delta: flo
 def of_models(values: Sequence[float], models: Sequence[Sampled], measure: str, delta: float) -> Finding:
     """Whether a measure of models, with its values to show, is above a size."""
     ends = []
-    for model in models:
+    for shown, model in zip(values, models, strict=True):
         value, draws = model.values[measure], model.resampled[measure]
-        bits = measure == "bits"
-        ends.append(information_interval(value, draws) if bits else basic_interval(np.array(value), draws))
+        bits = measure == "bits"  # whose values are less their chance level
+        interval = information_interval(value, draws, value - shown) if bits else basic_interval(np.array(value), draws)
+        ends.append(interval)
     return over_models(values, ends, delta, log=measure == "bits")
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from hf_langimb.measures.intervals import Floats
 from hf_langimb.results.schema import Results
-from hf_langimb.results.summary import roles_of
+from hf_langimb.results.summary import interval, roles_of
 from hf_langimb.results.tables import Cells, interval_text, shown
 
 SHOWN = 20  # languages in the figure
@@ -166,6 +166,24 @@ def targets_cells(results: Results) -> Cells:
             measures = [(f"targets.{target}.{key}", form) for _, key, form in TARGET_COLUMNS]
             rows.append([name, target, *(measure_text(results, name, key, form) for key, form in measures)])
     return ["setup", "rows weighted to", *(title for title, _, _ in TARGET_COLUMNS)], rows
+
+
+def extra_cells(results: Results) -> Cells:
+    """Accuracy on further test sets, and how far it falls below that on the test set; one row per setup and set."""
+    rows = []
+    for name, setup in results["setups"].items():
+        models = [*setup["seeds"].values()]
+        for other, of in models[0].get("extra", {}).items():
+            falls = interval([m["test"]["accuracy"] - m["extra"][other]["accuracy"] for m in models])
+            bounds = of["intervals"]["accuracy"] if of["intervals"] and len(models) == 1 else None
+            accuracy = interval_text(setup["summary"][f"extra.{other}.accuracy"])
+            if bounds:
+                accuracy = interval_text(of["accuracy"], bounds)
+            dependence = interval_text(setup["summary"].get("test.dependence_bits_corrected"))
+            rows.append(
+                [name, shown(other), f"{of['rows']:,}", accuracy, interval_text(falls, form="+.3f"), dependence]
+            )
+    return ["setup", "test set", "rows", "accuracy", "fall from the test set", "dependence (bits)"], rows
 
 
 def measure_text(results: Results, setup: str, key: str, form: str = ".3f") -> str:

@@ -58,7 +58,7 @@ def compare(setups: Mapping[str, Setup]) -> list[Comparison]:
 def measures_of(metrics: Metrics) -> dict[str, float]:
     """Every scalar measure of one trained model's `test`, `targets` and `probe`, by dotted name."""
     parts: dict[str, Any] = {"test": metrics["test"], "targets": metrics.get("targets", {}), "probe": metrics["probe"]}
-    return dict(_scalars(parts))
+    return dict(_scalars(parts | {"extra": metrics.get("extra", {})}))
 
 
 def _scalars(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:

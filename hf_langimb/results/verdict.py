@@ -94,7 +94,7 @@ def facts_text(entry: Verdict) -> str:
         if entry["name"] == "link":
             facts[-1] = "interval over training rows"
     if entry.get("languages"):
-        facts.append(_listed(entry["languages"]))
+        facts.append(listed(entry["languages"]))
     return "; ".join([*facts, *([entry["detail"]] if entry["detail"] else [])])
 
 
@@ -218,7 +218,7 @@ def _no(results: Results, entries: Mapping[str, Verdict]) -> str:
         text = f"The predictions of {_model(dependence['setup'])} hardly depend on language beyond chance "
         text += f"({_compared(dependence)})."
         found = entries.get("languages", dependence).get("languages")
-        return f"No overall; yes in: {_listed(found)}. {text}" if found else text
+        return f"No overall; yes in: {listed(found)}. {text}" if found else text
     if dependence["answer"] == "yes":
         return _read_less_well(results, entries)
     return f"The predictions do not follow the training labels ({_direction(entries)})."
@@ -234,7 +234,7 @@ def _read_less_well(results: Results, entries: Mapping[str, Verdict]) -> str:
     text = f"Predictions differ between languages ({value_text(dependence)}), but not as the training labels do"
     if weak:
         said = [f"{shown(name)} (accuracy {interval_text(known[name])})" for name in weak]
-        return f"{text}: these languages are read less well: {_listed(said, known=True)}."
+        return f"{text}: these languages are read less well: {listed(said, known=True)}."
     return f"{text}: the model reads some languages less well."
 
 
@@ -308,7 +308,7 @@ def _model(setup: str) -> str:
     return "the model" if setup == "model" else f"the {setup} model"
 
 
-def _listed(names: list[str], known: bool = False) -> str:
+def listed(names: list[str], known: bool = False) -> str:
     """The first names, and how many more there are."""
     more = f", and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
     return ", ".join(names[:NAMED] if known else map(shown, names[:NAMED])) + more

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,17 +11,11 @@ from hf_langimb.counts.distribution import JointDistribution
 from hf_langimb.counts.weighting import cell_weights
 from hf_langimb.data.rows import arrow_columns
 from hf_langimb.results.tables import shown
+from hf_langimb.results.verdict import listed
 from hf_langimb.training.arguments import LangImbTrainingArguments
 
 SMALL_SAMPLE = 0.3  # effective sample size, as a share of the rows, below which a warning is due
 UNKNOWN = 0.5  # share of unknown tokens from which on a language cannot be learned
-NAMED = 5  # cells or languages in a sentence
-
-
-def listed(names: Sequence[str]) -> str:
-    """The first names, and how many more there are."""
-    more = f", and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more
 
 
 def weight_notes(
@@ -39,7 +32,7 @@ def weight_notes(
         cells = [f"({shown(language)}, {shown(label)})" for language, label in trained.missing_cells]
         notes.append(
             f"{name}: {len(cells):,} of {counts.size:,} cells of language and label have no training rows, so their "
-            f"labels are not weighted in these languages: {listed(cells)}."
+            f"labels are not weighted in these languages: {listed(cells, known=True)}."
         )
     if clip and (cut := (free > clip) & (counts > 0)).any():
         rows, number = int(counts[cut].sum()), int(cut.sum())
@@ -69,4 +62,5 @@ def token_warnings(rows: Dataset, tokenizer: Any) -> list[str]:
             found.append(f"{shown(language)} ({share:.0%})")
     if not found:
         return []
-    return [f"Most tokens are unknown to this model's tokenizer in {listed(found)}: such a language cannot be learned."]
+    where = listed(found, known=True)
+    return [f"Most tokens are unknown to this model's tokenizer in {where}: such a language cannot be learned."]

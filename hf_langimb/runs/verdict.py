@@ -131,9 +131,13 @@ class Judge:
             return NOT_MEASURED
         rows, bits = int(counts.sum()), self.training["mutual_information_bits"]
         drawn = np.random.default_rng(0).multinomial(rows, counts.ravel() / rows, size=RESAMPLES)
-        low, high = map(float, information_interval(bits, information(drawn.reshape(-1, *counts.shape))))
+        chance, resampled = (
+            self.training["mutual_information_chance_bits"],
+            information(drawn.reshape(-1, *counts.shape)),
+        )
+        low, high = map(float, information_interval(bits, resampled, chance))
         answer = shortcut.answer(low, high, self.sizes.bits)
-        return Finding(answer, bits - self.training["mutual_information_chance_bits"], low, high, self.sizes.bits)
+        return Finding(answer, bits - chance, low, high, self.sizes.bits)
 
     def _without_link(self, setup: str) -> dict[str, Any]:
         """Measures under the target `independent`, by seed."""
@@ -240,6 +244,7 @@ def _beyond_chance(of: Mapping[str, Any]) -> float:
 
 def _too_few(cure: str, rows: int, needed: float) -> str:
     """Why a fall of the dependence cannot be told from none, and how many rows could, to two digits."""
+    needed = max(needed, 2 * rows)  # with about as many rows it would be a matter of luck
     digits = 10 ** max(len(str(int(needed))) - 2, 0)
     enough = int(np.ceil(needed / digits)) * digits
     return f"whether {cure} lowers the dependence cannot be told from {rows:,} rows: about {enough:,} would do"

@@ -5,7 +5,8 @@ python tests/benchmarks/verdict_rule.py [--draws 1000] [--resamples 400] > model
 Predictions of L languages and C labels: right with a probability that is lower in weak languages, else drawn from the
 label shares that a language leans to. How far languages lean is solved for, so that the dependence D under the target
 `independent` is 0, half of the material size, the size and twice the size. Test sets: languages of the same size or in
-the proportions 1 : 1/2 : ... : 1/L with uneven labels; of one's own rows or of translations, which are predicted alike.
+the proportions 1 : 1/2 : ... : 1/L with uneven labels, the other way round in every second language; of different rows,
+or of translations, which are predicted alike.
 For each: the shares of the answers yes and no, and how often the interval contains D. "Yes" is wrong up to the size.
 """
 
@@ -17,10 +18,11 @@ from itertools import product
 import numpy as np
 from scipy.optimize import brentq
 
+from hf_langimb.measures.chance import null_tables
 from hf_langimb.measures.dependence import sampled
 from hf_langimb.measures.intervals import information_interval
 from hf_langimb.measures.shortcut import MATERIAL_BITS, answer
-from hf_langimb.measures.targets import excess
+from hf_langimb.measures.targets import excess, information, weighted
 
 SHAPES = ((2, 3, 1000), (12, 3, 3000), (28, 7, 5000), (205, 7, 40_000))
 RIGHT, WEAK = 0.75, 0.45  # accuracy of a language, before it leans
@@ -31,6 +33,8 @@ def joint(count, classes, uneven, parallel):
     languages = np.ones(count) if not uneven or parallel else 1 / np.arange(1, count + 1)
     labels = 0.8 ** np.arange(classes) if uneven else np.ones(classes)
     table = np.outer(languages, labels)
+    if uneven and not parallel:  # every second language has the labels the other way round
+        table[1::2] = table[1::2, ::-1]
     return table / table.sum()
 
 
@@ -71,6 +75,16 @@ def draw(table, of, rows, parallel, rng):
     return languages, labels, (chance[:, None] > steps).sum(axis=1), groups
 
 
+def chance(languages, labels, predictions, groups, shape, seed):
+    """Chance level of the dependence, less what labels explain where cells have no rows."""
+    cells = np.zeros((*shape, shape[1]), dtype=np.int64)
+    np.add.at(cells, (languages, labels, predictions), 1)
+    drawn = null_tables(languages, labels, predictions, groups, shape, 200, seed)
+    bits = np.concatenate([information(weighted(tables, "independent").sum(axis=-2)) for tables in drawn])
+    explained = information(weighted(cells, "independent").sum(axis=1)) - excess(cells, "independent")
+    return float(bits.mean() - explained)
+
+
 def measure(count, classes, rows, uneven, parallel, weak, size, draws, resamples, rng):
     """Shares of the answers, and how often the interval contains the true dependence."""
     table = joint(count, classes, uneven, parallel)
@@ -83,10 +97,9 @@ def measure(count, classes, rows, uneven, parallel, weak, size, draws, resamples
         languages, labels, predictions, groups = draw(table, of, rows, parallel, rng)
         names = np.char.mod("%03d", languages)
         plan = np.ones((len(np.unique(languages)), len(np.unique([*labels, *predictions]))))
-        model = sampled(
-            names, labels, predictions, plan=plan, groups=groups, resamples=resamples, seed=int(rng.integers(1 << 30))
-        )
-        low, high = information_interval(model.values["bits"], model.resampled["bits"])
+        model = sampled(names, labels, predictions, plan=plan, groups=groups, resamples=resamples, seed=len(covered))
+        bias = chance(languages, labels, predictions, groups if parallel else None, table.shape, len(covered))
+        low, high = information_interval(model.values["bits"], model.resampled["bits"], bias)
         answers.append(answer(low, high, MATERIAL_BITS))
         covered.append(low <= truth <= high)
     shares = {kind: answers.count(kind) / draws for kind in ("yes", "no")}

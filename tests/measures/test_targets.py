@@ -12,7 +12,6 @@ from hf_langimb import JointDistribution, evaluate_predictions
 from hf_langimb.counts.distribution import mutual_information_bits
 from hf_langimb.measures.chance import holm, language_tests, null_tables, permutation_p, permutations
 from hf_langimb.measures.dependence import language_shifts, sampled, target_measures
-from hf_langimb.measures.intervals import information_interval
 from hf_langimb.measures.targets import TARGETS, effective_ratio, excess, information, row_weights, transfer, weighted
 
 TABLES = arrays(np.int64, (3, 4), elements=st.integers(1, 50))
@@ -158,21 +157,33 @@ def test_chance_is_that_of_shuffling_predictions_within_labels_or_items():
     assert (mixed.sum(axis=3) == tables.sum(axis=3)).all()
 
 
-def test_intervals_of_information_cover_whatever_the_number_of_cells():
-    """Language-blind predictions in 30 x 5 cells, whose plug-in information is far from 0; and dependent ones."""
-    rng = np.random.default_rng(0)
-    for shape, rows, lean in (((30, 5), 3000, 0.0), ((2, 3), 800, 0.0), ((2, 3), 800, 0.3), ((12, 3), 2000, 0.25)):
-        counts = np.full(shape, rows // (shape[0] * shape[1]))
-        of = 0.7 * np.eye(shape[1]) + 0.3 * (
-            (1 - lean) / shape[1] + lean * np.eye(shape[1])[np.arange(shape[0]) % shape[1]][:, None]
-        )
-        truth, covered = float(excess(counts[..., None] * of, "independent")), 0
-        for draw in range(60):
-            cells = noisy(counts, seed=1000 + draw, lean=lean)
-            drawn = rng.multinomial(cells.sum(), cells.ravel() / cells.sum(), size=200).reshape(-1, *cells.shape)
-            low, high = information_interval(float(excess(cells, "independent")), excess(drawn, "independent"))
-            covered += low <= truth + 1e-9 and truth <= high
-        assert covered >= 52, (shape, lean, covered)  # of 60: 57 on average; fewer in one of 1,000 cases
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("shape", "rows", "lean", "ratio"),
+    [
+        ((30, 5), 3000, 0.0, 1),
+        ((2, 3), 800, 0.0, 1),
+        ((2, 3), 800, 0.3, 1),
+        ((12, 3), 2000, 0.25, 3),
+        ((12, 7), 955, 0, 6),
+    ],
+)
+def test_intervals_of_dependence_cover_whatever_the_number_of_cells(shape, rows, lean, ratio):
+    """Language-blind predictions in many cells, whose plug-in information is far from 0; dependent ones; few rows."""
+    rng, (count, classes) = np.random.default_rng(0), shape
+    shares = np.array([ratio ** -np.linspace(0, 1, classes)[:: 1 if i % 2 else -1] for i in range(count)])
+    shares /= shares.sum()
+    favored = np.eye(classes)[np.arange(count) % classes][:, None]
+    of = 0.7 * np.eye(classes) + 0.3 * ((1 - lean) / classes + lean * favored)
+    truth, covered = float(excess(shares[..., None] * of, "independent")), 0
+    for draw in range(60):
+        cells = noisy(rng.multinomial(rows, shares.ravel()).reshape(shape), seed=1000 + draw, lean=lean)
+        found = target_measures(*rows_of(cells), resamples=200, draws=100)["independent"]
+        low, high = found["intervals"]["dependence_bits"]
+        covered += low <= truth + 1e-9 and truth <= high
+        shown = found["dependence_bits"] - found["dependence_chance_bits"]
+        assert low - 1e-9 <= max(shown, low) and shown <= high + 1e-9
+    assert covered >= 52, covered  # of 60: 57 on average; fewer in one of 1,000 cases
 
 
 def test_models_on_the_same_rows_get_the_same_resamples():

@@ -12,6 +12,8 @@ from toy_run import LABELS, texts
 
 from hf_langimb.cli import main
 from hf_langimb.counts.distribution import JointDistribution
+from hf_langimb.results.moved import extra_cells
+from hf_langimb.results.page import write_report
 from hf_langimb.runs.custom import FOLDER, fitted, words_of
 from hf_langimb.runs.experiment import run
 from hf_langimb.runs.notes import token_warnings, weight_notes
@@ -221,6 +223,12 @@ def test_further_test_sets_are_measured_beside_the_first(trained, workshop, tmp_
         natural, reversed_ = metrics["test"], metrics["extra"]["reversed"]
         assert reversed_["predicted"] == natural["predicted"]
         assert reversed_["accuracy"] != natural["accuracy"]
+    header, rows = extra_cells(results)
+    sets = ["other", "36"], ["reversed", f"{natural['rows']:,}"]
+    assert [row[:3] for row in rows] == [[name, *of] for name in results["setups"] for of in sets]
+    assert len(header) == len(rows[0])
+    page = (write_report(trained)).read_text(encoding="utf-8")
+    assert "Further test sets" in page
     for entry in ("other", "=x", "a=", "reversed reversed"):
         with pytest.raises(ValueError, match="extra_test expects different names, NAME=DATASET or reversed"):
             run(parse_recipe("custom", FOLDER, [*words[:-2], *entry.split()]))
