@@ -19,6 +19,7 @@ from hf_langimb.results.summary import Roles, represented
 from hf_langimb.results.tables import shown_entries, shown_interval
 
 RESAMPLES = 1000  # of the training rows
+HOPELESS = 20  # times the rows at hand, from which on a fall of the dependence counts as none
 QUESTIONS = {
     "link": "Do labels depend on language in the training data?",
     "dependence": "Do the predictions of {setup} depend on language, beyond what the labels explain?",
@@ -118,9 +119,8 @@ class Judge:
                 candidates.append((value, -(accuracy.value or 0.0), cure))
             elif fall.answer == "no":
                 reasons.append((0.0, f"{cure} lowers the dependence, but costs more than {self.sizes.margin:g}"))
-            elif value < 0:
-                needed = self.validation_rows * ((high - low) / 2 / value) ** 2
-                reasons.append((needed, _too_few(cure, self.validation_rows, needed)))
+            elif value < 0 and (needed := ((high - low) / 2 / value) ** 2) < HOPELESS:
+                reasons.append((needed, _too_few(cure, self.validation_rows, needed * self.validation_rows)))
         if candidates:
             return min(candidates)[2], "it lowers the dependence most, at no material cost of accuracy"
         return None, min(reasons)[1] if reasons else "no setup lowers the dependence"

@@ -79,8 +79,9 @@ def command(name, folder, seeds):
     number, skew, rows = POINTS[name]
     languages = languages_of(number, skew, rows)
     words = [sys.executable, str(RECIPE), "--config", "skew-20", "--skew", str(skew), "--languages", *languages]
-    words += ["--train_size", str(rows * len(languages)), "--validation_size", str(40 * len(languages))]
-    words += ["--test_size", str(160 * len(languages)), "--setups", *SETUPS, "--seeds", str(seeds)]
+    validation, test = (40, 160) if number <= len(ORDER) else (10, 40)  # small languages have few names
+    words += ["--train_size", str(rows * len(languages)), "--validation_size", str(validation * len(languages))]
+    words += ["--test_size", str(test * len(languages)), "--setups", *SETUPS, "--seeds", str(seeds)]
     return [*words, "--load_best_model_at_end", "false", "--output_dir", str(folder / name)]
 
 
