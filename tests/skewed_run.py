@@ -8,8 +8,8 @@ from hf_langimb.counts.distribution import JointDistribution
 from hf_langimb.measures.dependence import language_shifts, sampled, target_measures
 from hf_langimb.measures.predictions import evaluate_predictions
 from hf_langimb.results.summary import roles_of
+from hf_langimb.runs.judge import Judge
 from hf_langimb.runs.steps import assemble_results
-from hf_langimb.runs.verdict import Judge
 
 LABELS = [
     "a question about an invoice or a payment",

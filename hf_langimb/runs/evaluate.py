@@ -42,8 +42,8 @@ from hf_langimb.results.schema import ExplainedRows, Results, write_results
 from hf_langimb.results.summary import Roles
 from hf_langimb.results.tables import file_name
 from hf_langimb.runs.explaining import explain_models
+from hf_langimb.runs.judge import Judge
 from hf_langimb.runs.steps import Load, MeasuredRows, assemble_results, loader, measure
-from hf_langimb.runs.verdict import Judge
 
 logger = logging.getLogger(__name__)
 

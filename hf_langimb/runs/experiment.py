@@ -37,12 +37,12 @@ from hf_langimb.results.summary import roles_of
 from hf_langimb.results.tables import rows_text
 from hf_langimb.runs.custom import fitted
 from hf_langimb.runs.explaining import compared, explain_models
+from hf_langimb.runs.judge import Judge, Sizes, tokens_verdict
 from hf_langimb.runs.notes import token_warnings, weight_notes
 from hf_langimb.runs.recipe import Recipe, parse_recipe
 from hf_langimb.runs.setups import Setup, prepare_setups, resolve_setup
 from hf_langimb.runs.steps import MeasuredRows, assemble_results, loader, measure, train
 from hf_langimb.runs.subsets import TEST_SEED, Data, external_text, extra_tests, load_data
-from hf_langimb.runs.verdict import Judge, Sizes, tokens_verdict
 from hf_langimb.training.arguments import LangImbTrainingArguments
 
 logger = logging.getLogger(__name__)

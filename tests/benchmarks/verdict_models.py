@@ -25,7 +25,7 @@ from hf_langimb import JointDistribution
 from hf_langimb.files import read_json
 from hf_langimb.measures.dependence import sampled
 from hf_langimb.results.summary import Roles
-from hf_langimb.runs.verdict import Judge
+from hf_langimb.runs.judge import Judge
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 TWELVE = ["cs", "de", "en", "es", "fi", "fr", "he", "hu", "ja", "pl", "ru", "zh"]

@@ -8,7 +8,7 @@ import pytest
 from hf_langimb import JointDistribution
 from hf_langimb.measures.dependence import language_shifts, sampled, target_measures
 from hf_langimb.results.summary import Roles, roles_of
-from hf_langimb.runs.verdict import Judge, Sizes
+from hf_langimb.runs.judge import Judge, Sizes
 
 TRAINING = np.array([[600, 300, 100], [100, 300, 600]] * 3)
 PLAN = TRAINING / TRAINING.sum(axis=1, keepdims=True)
