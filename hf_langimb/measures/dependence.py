@@ -53,11 +53,11 @@ def target_measures(
         seed: of both.
 
     Returns:
-        For each target: `accuracy`, `macro_f1`; `majority_accuracy`, of always predicting the most
-        frequent label; `dependence_bits`, MI(prediction; language), with its chance level
-        (mean and 97.5 % quantile); `reliance`, `skew_transfer`; `skew_alignment`, the correlation of predicted shares
-        with the plan's, and `skew_permutation_p`, of the alignment if the plan's languages are permuted (None where it
-        could not be below .05); `effective_sample_size_ratio`; and 95 % bootstrap intervals over rows or groups.
+        For each target: `accuracy`, `macro_f1`; `majority_accuracy`, of always predicting the most frequent label;
+        `dependence_bits`, MI(prediction; language), with its chance level (mean and 97.5 % quantile), `_corrected` that
+        less the mean; `reliance`, `skew_transfer`; `skew_alignment`, the correlation of predicted shares with the
+        plan's, and `skew_permutation_p`, of the alignment if the plan's languages are permuted (None where it could not
+        be below .05); `effective_sample_size_ratio`; and 95 % bootstrap intervals over rows or groups.
         That of `dependence_bits` corrects the upward bias: the chance level is not to be subtracted. If cells have no
         rows, it is (but for `natural`) of the dependence beyond that of predictions which know the label only.
 
@@ -148,16 +148,21 @@ def _measures(
     right, bits, slopes = (
         np.concatenate(values) for values in zip(*_of_resamples(resampled, plan, counts, target), strict=True)
     )
-    value = float(_dependence(cells, target))
-    bias = None if target == "natural" else float(chance.mean()) - (float(information(counted.sum(axis=1))) - value)
+    value, dependence, by_chance = (
+        float(_dependence(cells, target)),
+        float(information(counted.sum(axis=1))),
+        chance.mean(),
+    )
+    bias = None if target == "natural" else float(by_chance - (dependence - value))
     intervals = {
         "accuracy": percentile_interval(right).tolist(),
         "dependence_bits": information_interval(value, bits, bias).tolist(),
     }
     measures = {key: correctness(counted, rows.axes[0])[key] for key in ("accuracy", "macro_f1")} | {
         "majority_accuracy": float(counted.sum(axis=(0, 2)).max() / counted.sum()),
-        "dependence_bits": float(information(counted.sum(axis=1))),
-        "dependence_chance_bits": float(chance.mean()),
+        "dependence_bits": dependence,
+        "dependence_bits_corrected": float(dependence - by_chance),
+        "dependence_chance_bits": float(by_chance),
         "dependence_chance_high_bits": float(np.quantile(chance, 0.975)),
         **reliance_and_transfer(cells, plan, target),
         **alignment(cells, plan, target, seed),

@@ -92,6 +92,7 @@ class TargetMetrics(TypedDict):
     macro_f1: float
     majority_accuracy: float
     dependence_bits: float
+    dependence_bits_corrected: float
     dependence_chance_bits: float
     dependence_chance_high_bits: float
     reliance: float | None

@@ -160,7 +160,7 @@ class Judge:
 
     def _dependence(self, setup: str) -> Finding:
         """Whether predictions depend on language beyond chance."""
-        values = [_beyond_chance(of) for of in self._without_link(setup).values()]
+        values = [of["dependence_bits_corrected"] for of in self._without_link(setup).values()]
         return of_models(values, self._models(setup), "bits", self.sizes.bits)
 
     def _direction(self, setup: str, cause: Finding) -> Finding:
@@ -177,7 +177,8 @@ class Judge:
         """Whether the dependence of a setup is larger than that of another, which was trained without the link."""
         seeds, pair = self._pair(setup, other, "test")
         found = [[self._without_link(name)[seed] for seed in seeds] for name in (setup, other)]
-        falls = [_beyond_chance(a) - _beyond_chance(b) for a, b in zip(*found, strict=True)]
+        key = "dependence_bits_corrected"
+        falls = [a[key] - b[key] for a, b in zip(*found, strict=True)]
         bits = of_pairs(falls, *pair, "bits", self.sizes.bits)
         slopes = of_pairs(_values(pair, "slope"), *pair, "slope", shortcut.MATERIAL_TRANSFER)
         return shortcut.caused(bits, slopes)
@@ -235,11 +236,6 @@ def tokens_verdict(results: Results) -> list[Verdict]:
 def _values(pair: tuple[Sequence[Sampled], Sequence[Sampled]], measure: str) -> list[float]:
     """Differences of a measure between models."""
     return [a.values[measure] - b.values[measure] for a, b in zip(*pair, strict=True)]
-
-
-def _beyond_chance(of: Mapping[str, Any]) -> float:
-    """Dependence less its chance level."""
-    return float(of["dependence_bits"] - of["dependence_chance_bits"])
 
 
 def _too_few(cure: str, rows: int, needed: float) -> str:
