@@ -102,7 +102,7 @@ def columns_of(results: Results) -> list[tuple[str, str, str]]:
         next(iter(results["setups"].values())),
         ("dependence_bits_corrected", "reliance", "skew_transfer"),
     )
-    if "test/balanced" in results["data"] or "targets.independent.accuracy" not in first["summary"]:
+    if "targets.independent.accuracy" not in first["summary"] or "test/balanced" in results["data"]:
         return [*COLUMNS]
     return [
         (title, f"targets.independent.{name}" if (name := key.rpartition(".")[2]) in of_target else key, form)

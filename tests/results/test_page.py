@@ -138,7 +138,7 @@ def test_the_page_stands_alone_can_be_read_aloud_and_repeats_the_command(results
     assert names.count("h1") == 1 and names.count("table") == names.count("caption") >= 4
     assert all(attributes.get("scope") in ("col", "row") for tag, attributes in outline.tags if tag == "th")
     pictures = [attributes for tag, attributes in outline.tags if attributes.get("role") == "img"]
-    drawn = 2 + 3 + 1 + 9 + 3  # data, predictions, probe, attributions, reliability
+    drawn = 1 + 2 + 3 + 1 + 9 + 3  # what moved, data, predictions, probe, attributions, reliability
     assert len(pictures) == names.count("svg") == drawn
     assert names.count("figure") == names.count("figcaption") == 7
     assert all(len(attributes["aria-label"]) > 40 for attributes in pictures)
@@ -188,7 +188,7 @@ def test_the_command(tmp_path, capsys):
     assert f"Written: {tmp_path}/report.html" in capsys.readouterr().out
     page = (tmp_path / "report.html").read_text()
     figures = sorted(path.name for path in (tmp_path / "figures").iterdir())
-    assert len(figures) == 18 and "probe.svg" in figures and "predictions-weighted.svg" in figures
+    assert len(figures) == 19 and "probe.svg" in figures and "predictions-weighted.svg" in figures
     assert "9.9" in page and "/home/me" not in page
     assert main(["report", str(tmp_path), "--output", str(tmp_path / "other.html")]) == 0
     assert (tmp_path / "other.html").read_text() == page
@@ -292,8 +292,8 @@ def test_the_page_fits_the_screen(browser, explained_run, width, scheme):
     assert page.evaluate("document.documentElement.scrollWidth") <= width  # tables scroll, the page does not
     assert page.get_by_role("heading", name=QUESTION).is_visible()
     pictures = page.get_by_role("img")
-    assert pictures.count() == 18
-    assert all(pictures.nth(i).bounding_box()["width"] >= 280 for i in range(18))  # also on a phone
+    assert pictures.count() == 19
+    assert all(pictures.nth(i).bounding_box()["width"] >= 280 for i in range(19))  # also on a phone
     assert page.get_by_role("columnheader", name="accuracy").first.is_visible()
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.getAttribute('role')") == "region"
