@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from hf_langimb.cli import _parser
+from hf_langimb.results.kept import fill_marks
 from hf_langimb.results.schema import read_results
-from hf_langimb.results.tables import fill_marks
 from hf_langimb.runs.custom import FOLDER, words_of
 from hf_langimb.runs.evaluate import _parse
 from hf_langimb.runs.recipe import parse_recipe

@@ -11,9 +11,9 @@ from pathlib import Path
 from hf_langimb.files import write_text
 from hf_langimb.results.cards import render_card
 from hf_langimb.results.folder import FIGURES
+from hf_langimb.results.kept import fill_marks
 from hf_langimb.results.page import draw, write_figures
 from hf_langimb.results.schema import FILE_NAME, read_results
-from hf_langimb.results.tables import fill_marks
 
 
 def write_cards(folder: Path) -> None:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 from hf_langimb.console import one_line
-from hf_langimb.files import read_json
 from hf_langimb.measures.attribution import SETS, TokenSet
 from hf_langimb.results.schema import (
     FORMS,
@@ -20,7 +18,6 @@ from hf_langimb.results.schema import (
     Form,
     Metrics,
     Results,
-    read_results,
 )
 from hf_langimb.results.summary import represented
 
@@ -131,7 +128,7 @@ def predictions_cells(results: Results) -> Cells:
                 continue  # a language of the training data alone
             shares = [[count / (sum(row) or 1) for count in row] for row in counts]
             rows.append(
-                [name, shown(language), *(interval_text(_mean(column)) for column in zip(*shares, strict=True))]
+                [name, shown(language), *(interval_text(mean_of(column)) for column in zip(*shares, strict=True))]
             )
     return ["setup", "language", *map(shown, results["labels"])], rows
 
@@ -251,8 +248,8 @@ def probes_cells(results: Results) -> Cells:
                 continue
             measures = (f"probe.{text}.{key}" for key in ("accuracy", "bits_below_chance", "confidence"))
             accuracy, *bits = (interval_text(setup["summary"].get(measure)) for measure in measures)
-            chance, control = (_mean(probe[key] for probe in probes) for key in ("chance", "control"))
-            bounds = [_mean(probe["control_interval"][end] for probe in probes) for end in (0, 1)]
+            chance, control = (mean_of(probe[key] for probe in probes) for key in ("chance", "control"))
+            bounds = [mean_of(probe["control_interval"][end] for probe in probes) for end in (0, 1)]
             rows.append([name, text, accuracy, interval_text(chance), interval_text(control, bounds), *bits])
     return ["setup", "text", "accuracy", "chance", "shuffled [99 %]", "bits below chance", "confidence"], rows
 
@@ -278,7 +275,7 @@ def languages_cells(results: Results) -> Cells:
             if len(tests) > 1 and language is not None:
                 measures = (f"test.by_language.{language}.{measure}" for measure in ("accuracy", "macro_f1"))
                 curves = [test["calibration"][language] for test in tests if test["calibration"]]
-                error = interval_text(_mean(curve["expected_calibration_error"] for curve in curves))
+                error = interval_text(mean_of(curve["expected_calibration_error"] for curve in curves))
                 cells = [*(interval_text(summary.get(measure)) for measure in measures), error]
             elif len(tests) > 1:
                 cells[0] = interval_text(summary.get("test.worst_cell_accuracy"))
@@ -299,97 +296,7 @@ def quality_cells(metrics: Metrics) -> Cells:
     return ["language", *QUALITY], rows
 
 
-def _mean(values: Iterable[float]) -> float | None:
+def mean_of(values: Iterable[float]) -> float | None:
     """Mean of numbers, None of none."""
     numbers = list(values)
     return sum(numbers) / len(numbers) if numbers else None
-
-
-def speed_cells(folder: Path) -> Cells:
-    """Of the kept benchmarks of attributions, one row per data set and type."""
-    rows = []
-    for path in sorted(folder.glob("attributions-*.json")):
-        found = read_json(path, "run the benchmark again")
-        low, median, high = (f"{value:.0f}" for value in found["tokens"])
-        for dtype, engine in found["engine"].items():
-            speeds = f"{found['speed against shap'][dtype]:.1f} x", f"{engine['seconds / floor']:.2f} x"
-            rows.append([found["data"], f"{median} ({low}-{high})", found["device"], dtype, *speeds])
-    return ["data", "tokens", "device", "type", "examples per second, shap = 1", "time, bare passes = 1"], rows
-
-
-def error_cells(folder: Path) -> Cells:
-    """Of the kept benchmarks of errors: each method on each group of sentences, against its reference."""
-    rows = []
-    for path in sorted(folder.glob("attribution-errors*.json")):
-        found = read_json(path, "run the benchmark again")
-        for group, of_group in found["groups"].items():
-            for method, of in of_group["methods"].items():
-                if method != "reference":
-                    values = f"{of['mean_error']:.5f}", f"{100 * of['same_category']:.1f} %", f"{of['cpu_seconds']:.0f}"
-                    rows.append([found["trained"], group, method, f"{of['forwards']:.0f}", *values])
-    return ["trained", "sentences", "method", "forward passes", "mean error", "same category", "CPU (s)"], rows
-
-
-def cost_cells(folder: Path) -> Cells:
-    """Of the kept benchmark of the table: forward passes for intervals of one width, and bias, by form and method."""
-    found = read_json(folder / "attribution-table.json", "run the benchmark again")
-    rows = []
-    for form, methods in found["forms"].items():
-        for method, of in methods.items():
-            costs = (of.get(f"forwards for the same width{which}", 1.0) for which in (", without regression", ""))
-            passes = f"{found['forwards of a row'][method]:.0f}"
-            shown_costs = ["1.00", f"{of['regression']:.2f}"] if "regression" in of else [f"{x:.2f}" for x in costs]
-            rows.append([form, method, passes, *shown_costs, f"{of['mean bias']:.4f}", f"{of['largest bias']:.4f}"])
-    header = ["form", "method", "passes per row", "passes, same width", "with regression", "mean bias", "largest bias"]
-    return header, rows
-
-
-def method_cells(folder: Path) -> Cells:
-    """Of the kept benchmark of methods: costs of both, and how far the tables of each run are apart."""
-    rows = []
-    for run, of_run in read_json(folder / "attribution-methods.json", "run the benchmark again")["runs"].items():
-        methods, apart = of_run["methods"].values(), of_run["summary"]["shown"]
-        forms = {"forwards": ".0f", "exact_share": ".0%", "cpu_seconds": ".0f"}
-        costs = (" / ".join(format(of[key], form).replace("%", " %") for of in methods) for key, form in forms.items())
-        found = (f"{apart[key]:.4f}" for key in ("mean_difference", "largest_difference"))
-        counts = (f"{apart[key]} of {apart['cells']}" for key in ("other_sign", "other_answer"))
-        rows.append([run, *costs, *found, f"{apart['largest_in_half_widths']:.2f}", *counts])
-    header = ["run", "passes per row", "exact rows", "CPU (s)", "mean difference", "largest", "largest / half-width"]
-    return [*header, "other sign", "other answer"], rows
-
-
-def hub_cells(folder: Path) -> Cells:
-    """Of the kept benchmark of publishing: seconds of a push and pull of all setups of a run over loopback."""
-    found = read_json(folder / "hub.json", "run the benchmark again")
-    cells = [str(len(found["setups"])), str(found["files"]), f"{found['bytes'] / 1e6:.1f}"]
-    cells += [f"{found[key]:.2f}" for key in ("push", "pull", "hash and copy", "overhead")]
-    return ["setups", "files", "MB", "push (s)", "pull (s)", "hash and copy (s)", "overhead (s)"], [cells]
-
-
-TABLES = {"predictions": predictions_cells, "setups": setups_cells, "comparisons": comparisons_cells}
-TABLES |= {"attributions": attributions_cells, "base_values": base_values_cells}
-BENCHMARKS = {"attributions": speed_cells, "errors": error_cells, "table": cost_cells, "hub": hub_cells}
-BENCHMARKS["methods"] = method_cells
-_MARK = re.compile(r"(<!-- langimb:(?P<run>[\w/-]+):(?P<table>\w+) -->\n)(?:.*?\n)??(<!-- /langimb -->)", re.DOTALL)
-
-
-def fill_marks(text: str, folder: str | Path) -> str:
-    """Markdown whose `<!-- langimb:RUN:TABLE -->` ... `<!-- /langimb -->` marks contain the tables of kept results.
-
-    Args:
-        text: Markdown.
-        folder: of the kept results (`model_cards`), RUN/results.json.
-
-    Raises:
-        ValueError: a mark names no known table, or its results cannot be read.
-    """
-
-    def render(mark: re.Match[str]) -> str:
-        """A mark with its table."""
-        name, place, benchmark = mark["table"], Path(folder, mark["run"]), mark["run"] == "benchmarks"
-        if name not in (known := BENCHMARKS if benchmark else TABLES):
-            raise ValueError(f"Unknown table {name!r} in a mark: choose one of {', '.join(known)}.")
-        cells = BENCHMARKS[name](place) if benchmark else TABLES[name](read_results(place))
-        return mark[1] + table(*cells) + "\n" + mark[4]
-
-    return _MARK.sub(render, text)

@@ -1,0 +1,141 @@
+"""Pages with the tables of kept results: of runs, and of benchmarks."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from hf_langimb.files import read_json
+from hf_langimb.results.schema import read_results
+from hf_langimb.results.tables import (
+    Cells,
+    attributions_cells,
+    base_values_cells,
+    comparisons_cells,
+    mean_of,
+    predictions_cells,
+    setups_cells,
+    table,
+)
+
+
+def speed_cells(folder: Path) -> Cells:
+    """Of the kept benchmarks of attributions, one row per data set and type."""
+    rows = []
+    for path in sorted(folder.glob("attributions-*.json")):
+        found = read_json(path, "run the benchmark again")
+        low, median, high = (f"{value:.0f}" for value in found["tokens"])
+        for dtype, engine in found["engine"].items():
+            speeds = f"{found['speed against shap'][dtype]:.1f} x", f"{engine['seconds / floor']:.2f} x"
+            rows.append([found["data"], f"{median} ({low}-{high})", found["device"], dtype, *speeds])
+    return ["data", "tokens", "device", "type", "examples per second, shap = 1", "time, bare passes = 1"], rows
+
+
+def error_cells(folder: Path) -> Cells:
+    """Of the kept benchmarks of errors: each method on each group of sentences, against its reference."""
+    rows = []
+    for path in sorted(folder.glob("attribution-errors*.json")):
+        found = read_json(path, "run the benchmark again")
+        for group, of_group in found["groups"].items():
+            for method, of in of_group["methods"].items():
+                if method != "reference":
+                    values = f"{of['mean_error']:.5f}", f"{100 * of['same_category']:.1f} %", f"{of['cpu_seconds']:.0f}"
+                    rows.append([found["trained"], group, method, f"{of['forwards']:.0f}", *values])
+    return ["trained", "sentences", "method", "forward passes", "mean error", "same category", "CPU (s)"], rows
+
+
+def cost_cells(folder: Path) -> Cells:
+    """Of the kept benchmark of the table: forward passes for intervals of one width, and bias, by form and method."""
+    found = read_json(folder / "attribution-table.json", "run the benchmark again")
+    rows = []
+    for form, methods in found["forms"].items():
+        for method, of in methods.items():
+            costs = (of.get(f"forwards for the same width{which}", 1.0) for which in (", without regression", ""))
+            passes = f"{found['forwards of a row'][method]:.0f}"
+            shown_costs = ["1.00", f"{of['regression']:.2f}"] if "regression" in of else [f"{x:.2f}" for x in costs]
+            rows.append([form, method, passes, *shown_costs, f"{of['mean bias']:.4f}", f"{of['largest bias']:.4f}"])
+    header = ["form", "method", "passes per row", "passes, same width", "with regression", "mean bias", "largest bias"]
+    return header, rows
+
+
+def method_cells(folder: Path) -> Cells:
+    """Of the kept benchmark of methods: costs of both, and how far the tables of each run are apart."""
+    rows = []
+    for run, of_run in read_json(folder / "attribution-methods.json", "run the benchmark again")["runs"].items():
+        methods, apart = of_run["methods"].values(), of_run["summary"]["shown"]
+        forms = {"forwards": ".0f", "exact_share": ".0%", "cpu_seconds": ".0f"}
+        costs = (" / ".join(format(of[key], form).replace("%", " %") for of in methods) for key, form in forms.items())
+        found = (f"{apart[key]:.4f}" for key in ("mean_difference", "largest_difference"))
+        counts = (f"{apart[key]} of {apart['cells']}" for key in ("other_sign", "other_answer"))
+        rows.append([run, *costs, *found, f"{apart['largest_in_half_widths']:.2f}", *counts])
+    header = ["run", "passes per row", "exact rows", "CPU (s)", "mean difference", "largest", "largest / half-width"]
+    return [*header, "other sign", "other answer"], rows
+
+
+def hub_cells(folder: Path) -> Cells:
+    """Of the kept benchmark of publishing: seconds of a push and pull of all setups of a run over loopback."""
+    found = read_json(folder / "hub.json", "run the benchmark again")
+    cells = [str(len(found["setups"])), str(found["files"]), f"{found['bytes'] / 1e6:.1f}"]
+    cells += [f"{found[key]:.2f}" for key in ("push", "pull", "hash and copy", "overhead")]
+    return ["setups", "files", "MB", "push (s)", "pull (s)", "hash and copy (s)", "overhead (s)"], [cells]
+
+
+def rule_cells(folder: Path) -> Cells:
+    """Of the kept simulation of the verdict's rule: how often it is wrong, one row per number of cells and rows."""
+    found = read_json(folder / "rule.json", "run the benchmark again")
+    rows = []
+    for shape in dict.fromkeys((of["languages"], of["labels"], of["rows"]) for of in found):
+        own = [of for of in found if (of["languages"], of["labels"], of["rows"]) == shape]
+        below = [of["yes"] for of in own if of["dependence"] < 0.0101]
+        twice = [of["yes"] for of in own if of["dependence"] > 0.0199]
+        coverage = [of["coverage"] for of in own]
+        texts = (
+            f"{mean_of(below):.3f} ({max(below):.3f})",
+            f"{mean_of(twice):.2f}",
+            f"{mean_of(coverage):.3f} ({min(coverage):.3f})",
+        )
+        rows.append([f"{shape[0]} x {shape[1]}", f"{shape[2]:,}", str(len(own)), str(own[0]["draws"]), *texts])
+    header = [
+        "languages x labels",
+        "test rows",
+        "kinds",
+        "draws each",
+        "yes up to 0.01 bits",
+        "yes at 0.02 bits",
+        "coverage",
+    ]
+    return header, rows
+
+
+TABLES = {"predictions": predictions_cells, "setups": setups_cells, "comparisons": comparisons_cells}
+TABLES |= {"attributions": attributions_cells, "base_values": base_values_cells}
+KEPT = {
+    "benchmarks": {"attributions": speed_cells, "errors": error_cells, "table": cost_cells, "hub": hub_cells},
+    "verdict": {"rule": rule_cells},
+}
+KEPT["benchmarks"]["methods"] = method_cells
+_MARK = re.compile(r"(<!-- langimb:(?P<run>[\w/-]+):(?P<table>\w+) -->\n)(?:.*?\n)??(<!-- /langimb -->)", re.DOTALL)
+
+
+def fill_marks(text: str, folder: str | Path) -> str:
+    """Markdown whose `<!-- langimb:RUN:TABLE -->` ... `<!-- /langimb -->` marks contain the tables of kept results.
+
+    Args:
+        text: Markdown.
+        folder: of the kept results (`model_cards`), RUN/results.json.
+
+    Raises:
+        ValueError: a mark names no known table, or its results cannot be read.
+    """
+
+    def render(mark: re.Match[str]) -> str:
+        """A mark with its table."""
+        name, place = mark["table"], Path(folder, mark["run"])
+        kept: Any = KEPT.get(mark["run"])
+        if name not in (known := kept or TABLES):
+            raise ValueError(f"Unknown table {name!r} in a mark: choose one of {', '.join(known)}.")
+        cells = kept[name](place) if kept else TABLES[name](read_results(place))
+        return mark[1] + table(*cells) + "\n" + mark[4]
+
+    return _MARK.sub(render, text)
