@@ -176,7 +176,7 @@ def _parser() -> ArgumentParser:
 
     command = add(audit, "do labels depend on language in a data set?")
     add_data_flags(command)
-    table = "DATASET is a table of counts, such as the result of a GROUP BY: each row stands for this many rows"
+    table = "column with the number of rows, if DATASET is a table of counts such as the result of a GROUP BY"
     command.add_argument("--count-column", metavar="COLUMN", help=table)
     named: dict[str, Any] = {"type": lambda name: name.replace("-", "_"), "choices": list(WEIGHTING_SCHEMES)}
     weights = "show these class weights and the effective sample size they leave (default: %(default)s)"

@@ -4,8 +4,8 @@ accelerate launch recipes/amazon_reviews.py --config mbert                      
 accelerate launch recipes/amazon_reviews.py --config mbert --dataset_name YOUR_DATA   # any text, stars and language
 
 The Multilingual Amazon Reviews Corpus was withdrawn by its owner. The default is a mirror on the Hub; the terms of the
-corpus (non-commercial research only) still apply to it. Nothing of it comes with this package. If the mirror is gone,
-give any data set with the columns text, label (five values, from the fewest stars to the most) and language.
+corpus (non-commercial research only) still apply to it. This package contains none of it. If the mirror is gone,
+use any data set with the columns text, label (five values, from the fewest stars to the most) and language.
 """
 
 from pathlib import Path

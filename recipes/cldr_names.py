@@ -1,6 +1,6 @@
-"""Labels that depend on language in many languages: what a name from the Unicode CLDR names (hf_langimb.data.cldr).
+"""Labels that depend on language, in many languages: is a name from the Unicode CLDR a territory, a currency, ...?
 
-pip install -e ".[cldr]"                                        # Babel, which carries the names
+pip install -e ".[cldr]"                                        # Babel, which contains the names
 accelerate launch recipes/cldr_names.py                         # 20 languages, labels skewed 20:1, offline, on a CPU
 accelerate launch recipes/cldr_names.py --config large          # 129 languages as they are; all: 213
 """

@@ -82,7 +82,7 @@ def skewed_results(languages, labels=4, rows=3000, *, guesses=0.9, accuracy=0.5,
     )
     results["verdict"] = [*judge.verdict()]
     results["recommendation"] = judge.recommendation(results["verdict"])
-    results |= {"warnings": ["independence: a few rows decide."], "notes": ["A tenth of the rows is the test set."]}
+    results |= {"warnings": ["independence: a few rows dominate."], "notes": ["A tenth of the rows is the test set."]}
     return json.loads(json.dumps(results))
 
 

@@ -253,7 +253,7 @@ def test_a_table_of_counts_without_the_flag_is_hinted_at(tmp_path, langimb, capl
     counts.write_text("\n".join(["language,label,count", *(",".join(map(str, entry)) for entry in pairs.values())]))
     assert langimb("audit", counts)[0] == 0
     assert caplog.messages == [
-        f"{counts}: no language and label occur twice: if column 'count' says how many rows they stand for, pass "
+        f"{counts}: each combination of language and label occurs once: if column 'count' is its number of rows, pass "
         "--count-column count."
     ]
     caplog.clear()

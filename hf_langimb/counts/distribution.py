@@ -87,11 +87,11 @@ class JointDistribution:
 
     @classmethod
     def from_counts(cls, rows: Any) -> JointDistribution:
-        """Count a table of counts: the result of a GROUP BY, by any engine, where the data are.
+        """Create from a table of counts, such as the result of a GROUP BY of any engine.
 
-        The distribution is the one that `from_columns` gives of the rows themselves, entries of 0 left out. Rows
+        The result is the same as that of `from_columns` for the rows themselves; entries of 0 are left out. Rows
         without a language or label are in `null_languages` and `null_labels`. If each process, file or machine counts
-        a part of the data, the sum of their distributions counts all.
+        a part of the data, add their distributions.
 
         Args:
             rows: (language, label, count) triples or mappings, or a table of these three columns (Arrow, pandas,

@@ -79,11 +79,11 @@ def without_zeros(languages: Any, labels: Any, counts: Any) -> tuple[Any, Any, n
         rows, found = np.zeros(0, dtype=np.int64), "no value" if wrong[0] is None else repr(wrong[0])
     else:
         rows = np.array(numbers, dtype=np.int64)[encoded.indices.to_numpy(zero_copy_only=False)]
-        found = f"{rows.sum(dtype=float):.3g} in all"
+        found = f"{rows.sum(dtype=float):.3g} in total"
     if wrong or rows.sum(dtype=float) >= _MOST_ROWS:
         raise ValueError(
-            "The count column must say how many rows each entry stands for, in whole numbers of 0 or more (less than "
-            f"2**53 in all); found {found}: correct it, or name another column."
+            "The count column must contain the number of rows of each entry, whole numbers of 0 or more (less than "
+            f"2**53 in total); found {found}: correct it, or name another column."
         )
     kept = pa.array(rows > 0)
     return languages.filter(kept), labels.filter(kept), rows[rows > 0]

@@ -1,7 +1,7 @@
 """CLDR names: what territories, scripts, units, currencies and languages are called in many languages.
 
 The names come with the library Babel, which carries the Unicode Common Locale Data Repository; nothing is downloaded. A
-text is a name, its label says what it names: "Norvège" in French is a territory. The label must be told from the
+text is a name, and its label is what it names: "Norvège" in French is a territory. The label must be predicted from the
 language's own words (dollar, per, alphabet, ...), because no concept is in two splits.
 
 The counting rule: one locale per language, the one that is named by a language alone (`zh`, not `zh_Hant`), with the

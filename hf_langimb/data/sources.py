@@ -93,8 +93,8 @@ def say_if_counts(spec: DataSpec, files: Sequence[DataFile], table: JointDistrib
         present = names_in(files[0])
         if name := next((name for name in USUAL_NAMES["count"] if name in present), None):
             say_once(
-                f"{spec.name}: no language and label occur twice: if column {name!r} says how many rows they stand "
-                f"for, pass --count-column {name}."
+                f"{spec.name}: each combination of language and label occurs once: if column {name!r} is its number "
+                f"of rows, pass --count-column {name}."
             )
 
 

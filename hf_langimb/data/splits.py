@@ -1,4 +1,4 @@
-"""Splits of a user's data: make those that are missing, and report what makes the existing ones misleading.
+"""Splits of a user's data: create missing ones, and report what makes given ones misleading.
 
 All functions take rows with standard columns (`DataSpec.standardized`) and report as sentences.
 """
@@ -29,7 +29,7 @@ _SHOWN = 5  # names in a sentence
 
 
 def folded(*texts: Any) -> pa.ChunkedArray:
-    """The key of each row's text or texts: rows with the same key differ in case, width and white space at most.
+    """The key of each row's text or texts: rows with the same key differ only in case, character width or white space.
 
     Args:
         texts: Arrow columns of strings, without nulls.
@@ -82,7 +82,7 @@ def make_splits(
         return splits, []
     if min(shares.values()) <= 0 or sum(shares.values()) >= 1:
         found = " and ".join(f"{share:g} for {name}" for name, share in shares.items())
-        raise ValueError(f"Expected shares above 0 for test and validation, less than 1 together, got {found}.")
+        raise ValueError(f"Expected shares for test and validation above 0, with a sum below 1, got {found}.")
     source = splits["train"]
     counted = JointDistribution.from_dataset(source)
     cells, groups = _cells(source, counted), _groups(source, text_columns, has_ids)
@@ -101,7 +101,7 @@ def _divide(source: Dataset, chosen: Counts, names: Sequence[str], same: str) ->
     if empty := [name for i, name in enumerate(names) if i not in chosen]:
         raise ValueError(
             f"The {len(source):,} training rows leave no row for {empty[0]} (rows with the same {same} stay in one "
-            f"part): add rows with other texts{' and ids' if 'id' in same else ''}, or give a {empty[0]} split."
+            f"part): add rows with different texts{' and ids' if 'id' in same else ''}, or a {empty[0]} split."
         )
     # not `select`, whose rows are read one by one
     return {name: Dataset(table.filter(pa.array(chosen == i)), info=info) for i, name in enumerate(names)}
@@ -129,7 +129,11 @@ def _lacking(name: str, cells: Counts, counted: JointDistribution) -> str:
     missing = np.argwhere((found == 0) & (counted.counts > 0)).tolist()
     names = _some(f"({counted.languages[i]}, {counted.labels[j]})" for i, j in missing)
     cells_of_all = np.count_nonzero(counted.counts)
-    return f"The {name} part has no rows in {len(missing):,} of {cells_of_all:,} cells: {names}." if missing else ""
+    return (
+        f"The {name} part has no rows in {len(missing):,} of {cells_of_all:,} cells of language and label: {names}."
+        if missing
+        else ""
+    )
 
 
 def _groups(dataset: Dataset, text_columns: Sequence[str], has_ids: bool) -> Counts:
@@ -240,7 +244,7 @@ def _wanted(rows: Counts, shares: Floats, rng: np.random.Generator) -> Counts:
 
 
 def overlaps(splits: DatasetDict, text_columns: Sequence[str], has_ids: bool) -> list[str]:
-    """Sentences on test rows whose folded text, or id, is in train or validation too; none is removed."""
+    """Sentences on test rows whose folded text or id is also in train or validation; none is removed."""
     keys = {"text": {name: folded(*arrow_columns(rows, *text_columns)) for name, rows in splits.items()}}
     if has_ids:
         keys["id"] = {name: _joined(*arrow_columns(rows, "id")) for name, rows in splits.items()}
@@ -250,7 +254,7 @@ def overlaps(splits: DatasetDict, text_columns: Sequence[str], has_ids: bool) ->
         for name in ("train", "validation"):
             shared = pc.sum(pc.is_in(test, value_set=pc.unique(of_split[name]))).as_py()
             if shared:
-                note = "; this means nothing if each split has its own ids" if what == "id" else ""
+                note = "; ignore this if each split numbers its rows itself" if what == "id" else ""
                 count = f"{shared:,} of {len(test):,} test rows ({_percent(shared, len(test))})"
                 sentences.append(f"{count} have the same {what} as a {name} row{note}.")
     return sentences
@@ -276,7 +280,7 @@ def spelling_text(groups: Sequence[Sequence[str]], merged: bool = False) -> str:
         return ""
     named = [" = ".join(group) for group in groups]
     done = "they were merged" if merged else "--merge_languages gives each group one name"
-    return f"Languages that may be one under several names: {_some(named)}; {done}."
+    return f"Languages that may be the same under different names: {_some(named)}; {done}."
 
 
 def merge_languages(splits: DatasetDict, groups: Sequence[Sequence[str]]) -> DatasetDict:
@@ -298,7 +302,7 @@ def merge_languages(splits: DatasetDict, groups: Sequence[Sequence[str]]) -> Dat
 
 
 def odd_cells(splits: DatasetDict) -> list[str]:
-    """Sentences on languages with one training row or none, and on labels that one language alone has in train."""
+    """Sentences on languages with one training row or none, and on labels that only one language has in train."""
     train = JointDistribution.from_dataset(splits["train"])
     others = {name: set(splits[name].unique("language")) for name in ("validation", "test")}
     unseen = sorted(set.union(*others.values()) - {*train.languages})
@@ -308,9 +312,9 @@ def odd_cells(splits: DatasetDict) -> list[str]:
     single = np.flatnonzero(used.sum(axis=0) == 1) if len(train.languages) > 1 else ()
     alone = [f"{train.labels[j]} ({train.languages[int(used[:, j].argmax())]})" for j in single]
     found = (
-        (once, "Languages with one training row"),
+        (once, "Languages with only one training row"),
         (unseen, f"Languages without training rows (only in {where})"),
-        (alone, "Labels that one language alone has in training"),
+        (alone, "Labels that occur in only one language of the training data"),
     )
     return [f"{what}: {_some(names)}." for names, what in found if names]
 

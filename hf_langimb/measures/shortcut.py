@@ -1,8 +1,8 @@
 """Is language a shortcut? Answers as equivalence tests: yes above a material size, no below it, unclear otherwise.
 
-Dependence of predictions on language alone is no shortcut: a model that reads some languages less well leans on one
-label there. A shortcut also has a direction (predictions follow the skew of the training labels) or a cause (they do so
-less if the weights break the link).
+Dependence of predictions on language alone is no shortcut: a model that is less accurate in some languages may predict
+one label too often there. A shortcut also has a direction (predictions follow the skew of the training labels) or a
+cause (the dependence is lower after training without the link).
 """
 
 from __future__ import annotations

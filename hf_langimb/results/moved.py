@@ -1,4 +1,4 @@
-"""What moved: how far predictions of each language are from those that all languages get for the same labels."""
+"""How far the predictions of each language are from those that all languages get for the same labels."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def moves_of(results: Results, setup: str) -> list[Move]:
 
 
 def moved_cells(results: Results, setup: str) -> Cells:
-    """Predicted less expected shares of each language and label, in percentage points, the farthest language first."""
+    """Predicted minus expected shares of each language and label, in percentage points, largest difference first."""
     header = ["language", "rows", "total variation", "p", *map(shown, results["labels"])]
     rows = [
         [
@@ -89,7 +89,7 @@ class Moved(NamedTuple):
 
 
 def compared_setups(results: Results) -> list[str]:
-    """The setup that the answer is about and what it is compared with: the one to ship, or a cure, or its control."""
+    """The setup that the answer is about and what it is compared with: recommended, or a cure, or its control."""
     subject = next((of["setup"] for of in results.get("verdict", []) if of["name"] == "shortcut"), None)
     if subject is None:
         return []
@@ -135,13 +135,15 @@ def true_shares(results: Results, label: str) -> dict[str, float]:
 
 
 TARGETS_TEXT = (
-    "On a test set whose labels depend on language, predictions of a perfect classifier do so, too. So test rows are "
-    "weighted: natural, as they are; independent, so that the language says nothing about the label and both keep "
-    "their shares; uniform, every label of every language the same.\n"
-    "Dependence: mutual information of prediction and language; what is above its chance level is high if predictions "
-    "differ between languages. Reliance: dependence divided by the mutual information of the training labels. Skew "
-    "transfer: 1 if predictions copy the skew of the training labels, 0 if they ignore it. Alignment: correlation with "
-    "that skew; p, if the languages are permuted. Effective rows: as a share of all; few mean wide intervals."
+    "If the labels of a test set depend on language, so do the predictions of a perfect classifier. Therefore, rows "
+    "are also weighted. Natural: rows as they are. Independent: labels do not depend on language; languages and labels "
+    "keep their shares. Uniform: every combination of language and label has the same weight.\n"
+    "Dependence: mutual information of prediction and language; far above its chance level if predictions differ "
+    "between languages. Reliance: dependence divided by the mutual information of label and language in the training "
+    "data. Skew transfer: 1 if predictions copy the skew of the training labels, 0 if they ignore it. Alignment: "
+    "correlation of the predictions with that skew; 1 if they have the same direction. Its p is low if permuted "
+    "languages rarely give such a value. Effective rows: effective sample size of the weighted rows, as a share of all "
+    "rows; low values mean wide intervals."
 )
 TARGET_COLUMNS = (
     ("accuracy", "accuracy", ".3f"),

@@ -265,9 +265,10 @@ class Explained(TypedDict):
 
 
 class Verdict(TypedDict):
-    """An answer with the number that it rests on, its 95 % interval and the size above which an effect is material.
+    """An answer with the number that it rests on, its 95 % interval and threshold.
 
-    `basis`: what the interval is over. `rows`: a statement about these models on new rows of this kind.
+    `delta`: the threshold, the smallest effect that counts. `basis`: what the interval is over. `rows`: a statement
+    about these models on new rows of this kind.
     """
 
     name: str
@@ -285,7 +286,7 @@ class Verdict(TypedDict):
 
 
 class Recommendation(TypedDict):
-    """The setup to ship (None: none), why, and how and on which rows it was chosen."""
+    """The setup to use (None: none), why, and how and on which rows it was chosen."""
 
     setup: str | None
     reason: str

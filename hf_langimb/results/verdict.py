@@ -12,31 +12,36 @@ from hf_langimb.results.tables import Cells, interval_text, predictions_cells, s
 
 QUESTION = "Does the model use language as a shortcut?"
 NAMED = 5  # languages in a sentence
-MANY = 15  # languages of which the terminal shows those that moved farthest
+MANY = 15  # languages of which the terminal shows those that differ most
 FEW_ROWS = 30  # test rows below which a language is not called the worst
 INDEPENDENT, NATURAL = "targets.independent.accuracy", "targets.natural.accuracy"
 UNITS = {"link": " bits", "dependence": " bits", "caused_by_link": " bits", "cure": " bits"}
 EXPLAINED = {  # at the first appearance of a measure
-    "link": "Mutual information of label and language: 0 if the language says nothing about the label. The higher it "
-    "is, the more a model can gain by guessing the label from the language.",
-    "dependence": "Mutual information of prediction and language beyond chance, on test rows weighted so that the "
-    "language says nothing about the label. 0 for a perfect classifier; the higher it is, the more predictions differ "
-    "between languages for the same labels.",
+    "link": "The link between language and label, measured as their mutual information. 0: labels do not depend on "
+    "language. The higher it is, the more a model can gain by predicting the label from the language.",
+    "dependence": "Mutual information of prediction and language, minus its chance level, on test rows weighted so "
+    "that labels do not depend on language. 0: no dependence, as for a perfect classifier. The higher it is, the more "
+    "predictions differ between languages for the same labels.",
     "follows_skew": "Skew transfer: 0 if predictions ignore how the training labels differ between languages, 1 if "
-    "they copy it.",
-    "caused_by_link": "How much lower the dependence is in the model that was trained without the link. If it is high, "
-    "the link is the cause.",
-    "cure": "How much lower the dependence is with these weights. Above 0: they help.",
-    "accuracy": "Difference of accuracy, on the same weighted rows. Below the material size it is a real loss.",
-    "languages": "Largest total variation: the share of a language's predictions that is not as in all languages.",
-    "probe": "A linear classifier reads the language from the features. The difference of its accuracy is high if "
-    "training put more of the language into them, which a model may use or not.",
-    "tokens": "Difference of the sums of attributions over neutral tokens. High if tokens without a meaning for the "
-    "label add to it in languages where it is frequent.",
+    "they copy these differences, negative if they go against them.",
+    "caused_by_link": "How much lower the dependence is in the model that was trained without the link. High: the link "
+    "is the cause of the dependence.",
+    "cure": "How much lower the dependence is with these class weights. High: they help.",
+    "accuracy": "Difference in accuracy on the same weighted rows. Below the threshold: a real loss.",
+    "languages": "Largest total variation of a language: the share of its predictions that would have to change to be "
+    "as in all languages for the same labels, minus what chance explains.",
+    "probe": "Difference in the accuracy of a linear classifier that identifies the language from the features. High: "
+    "the features contain more information about the language, which predictions may use or not.",
+    "tokens": "Difference between sums of attributions over neutral tokens, which count neither for nor against a "
+    "label in the reference. High: they add to a label in languages where it is frequent.",
 }
 TOO_SMALL = (
-    "Measured on a small encoder made from your texts: run it with `--model NAME` (a pre-trained model of the Hub) "
-    "before you ship."
+    "Measured on a small encoder made from your texts. Before you decide, measure the model that you will use, with "
+    "`--model NAME`."
+)
+ANSWERS = (
+    "An answer is yes if the 95 % interval of its measure lies above the threshold (the smallest effect that counts), "
+    "no if it lies below, and unclear otherwise."
 )
 
 
@@ -54,7 +59,7 @@ def answer_of(results: Results) -> Said | None:
         return None
     entries = first_entries(results)
     if (shortcut := entries.get("shortcut")) is None:
-        words = "No model of this run was trained on data with a link of language and label, without class weights."
+        words = "No model of this run was trained without class weights on data in which labels depend on language."
         return Said("not measured", words, "")
     if "dependence" not in entries:
         sentence = _not_learned(results, shortcut["setup"])
@@ -85,10 +90,10 @@ def value_text(entry: Verdict) -> str:
 
 
 def facts_text(entry: Verdict) -> str:
-    """An answer's number, interval, material size, basis and detail."""
+    """An answer's number, interval, threshold, basis and detail."""
     facts = [value_text(entry)] if entry["value"] is not None else []
     if facts and entry["delta"]:
-        facts.append(f"material: {entry['delta']:z.3g}")
+        facts.append(f"threshold: {entry['delta']:z.3g}")
     if entry["low"] is not None:
         facts.append(f"interval over {'test rows' if entry['basis'] == 'rows' else 'seeds'}")
         if entry["name"] == "link":
@@ -99,12 +104,12 @@ def facts_text(entry: Verdict) -> str:
 
 
 def recommendation_text(results: Results) -> str:
-    """What to ship and why, or why nothing is recommended; empty where no choice was to be made."""
+    """Which setup to use and why, or why none is recommended; empty if there is no choice."""
     if not (found := results.get("recommendation")):
         return ""
     if found["setup"] is None:
         return f"No recommendation: {found['reason']}."
-    return f"Ship {found['setup']}: {found['reason']}."
+    return f"Use {found['setup']}: {found['reason']}."
 
 
 def small_model_text(results: Results) -> str:
@@ -130,8 +135,8 @@ def figure_text(results: Results) -> str:
         return ""
     hidden = f" {found.hidden:,} more languages are in the tables." if found.hidden else ""
     return (
-        f"\u201c{shown(found.label)}\u201d moves most. The longer a line, the more the language itself changes the "
-        f"predictions; pale: chance may explain it.{hidden}"
+        f"\u201c{shown(found.label)}\u201d depends most on the language. The longer a line, the larger this effect; "
+        f"pale: it may be due to chance.{hidden}"
     )
 
 
@@ -142,20 +147,22 @@ def sure_text(results: Results) -> str:
         return ""
     basis = said.basis
     if len(results["seeds"]) == 1 and results["recipe"] != "evaluate":
-        basis += " Another training may differ: --seeds 5 trains more, and the intervals are then over trainings."
+        basis += (
+            " Models trained with other seeds may differ: --seeds 5 trains five per setup, with intervals over them."
+        )
     elif results["recipe"] != "evaluate":
         basis += (
-            " With five seeds or more, an answer is clear where the interval over seeds or the one over test rows of "
-            "every seed is; with fewer, where that of every seed is."
+            " With five seeds or more, an answer is yes or no if the interval over seeds, or the interval over test "
+            "rows of every seed, lies on one side of the threshold. With fewer seeds, only the latter is used."
         )
     return basis
 
 
 def predicted_cells(results: Results) -> tuple[Cells, str]:
-    """Predictions in each language, with a heading: their shares, or, of many languages, those that moved farthest."""
+    """Predictions in each language, with a heading: their shares, or, of many languages, the largest differences."""
     setups = compared_setups(results)
     if len(results["languages"]) > MANY and setups and moves_of(results, setups[0]):
-        heading = f"What moved in {setups[0]}: predicted less expected shares in percentage points, the farthest first"
+        heading = f"Differences between languages, {setups[0]}: predicted minus expected share in percentage points"
         return moved_cells(results, setups[0]), heading
     balanced = "balanced " if "test/balanced" in results["data"] else ""
     return predictions_cells(results), f"Predicted labels on the {balanced}test set, share in each language"
@@ -199,11 +206,12 @@ def _yes(results: Results, entries: Mapping[str, Verdict]) -> str:
     """It is a shortcut: how large, and by which direction or cause."""
     dependence, direction, cause = entries["dependence"], entries.get("follows_skew"), entries.get("caused_by_link")
     model = _model(dependence["setup"])
-    text = f"Predictions of {model} depend on language by {value_text(dependence)} beyond chance"
+    text = f"The predictions of {model} depend on language beyond chance ({value_text(dependence)}; 0: no dependence)"
     if direction and direction["answer"] == "yes":
-        text += f" and follow the skew of the training labels (skew transfer {value_text(direction)}; 1 copies it)"
+        text += f" and follow the skew of the training labels (skew transfer {value_text(direction)}; 1: they copy it)"
     if cause and cause["answer"] == "yes":
-        text += f". Without the link ({cause['reference']}) the dependence is {value_text(cause)} lower"
+        text += f". Training without the link between language and label ({cause['reference']}) lowers the dependence "
+        text += f"by {value_text(cause)}"
     return f"{text}."
 
 
@@ -218,14 +226,14 @@ def _no(results: Results, entries: Mapping[str, Verdict]) -> str:
         text = f"The predictions of {_model(dependence['setup'])} hardly depend on language beyond chance "
         text += f"({_compared(dependence)})."
         found = entries.get("languages", dependence).get("languages")
-        return f"No overall; yes in: {listed(found)}. {text}" if found else text
+        return f"No overall, but yes in these languages: {listed(found)}. {text}" if found else text
     if dependence["answer"] == "yes":
         return _read_less_well(results, entries)
-    return f"The predictions do not follow the training labels ({_direction(entries)})."
+    return f"The predictions do not follow the skew of the training labels ({_direction(entries)})."
 
 
 def _read_less_well(results: Results, entries: Mapping[str, Verdict]) -> str:
-    """Dependence that is no shortcut, with the languages in which the model is less often right."""
+    """Dependence that is no shortcut, with the languages in which accuracy is lower."""
     dependence, setup = entries["dependence"], entries["dependence"]["setup"]
     overall = results["setups"][setup]["summary"]["test.accuracy"]["mean"]
     named = entries.get("languages", dependence).get("languages", [])
@@ -234,8 +242,8 @@ def _read_less_well(results: Results, entries: Mapping[str, Verdict]) -> str:
     text = f"Predictions differ between languages ({value_text(dependence)}), but not as the training labels do"
     if weak:
         said = [f"{shown(name)} (accuracy {interval_text(known[name])})" for name in weak]
-        return f"{text}: these languages are read less well: {listed(said, known=True)}."
-    return f"{text}: the model reads some languages less well."
+        return f"{text}: accuracy is lower in some languages: {listed(said, known=True)}."
+    return f"{text}: the model makes different errors in different languages."
 
 
 def _unclear(results: Results, entries: Mapping[str, Verdict]) -> str:
@@ -243,12 +251,12 @@ def _unclear(results: Results, entries: Mapping[str, Verdict]) -> str:
     dependence = entries["dependence"]
     model = _model(dependence["setup"])
     if entries["link"]["answer"] == "unclear":
-        words = "Whether labels depend on language in the training data cannot be told"
+        words = "It is unclear whether labels depend on language in the training data"
         return f"{words}: {_compared(entries['link'])}."
     if dependence["answer"] == "unclear":
-        return f"Whether the predictions of {model} depend on language cannot be told: {_compared(dependence)}."
-    text = f"The predictions of {model} depend on language ({value_text(dependence)}), but whether they follow the "
-    return f"{text}training labels cannot be told: {_direction(entries)}."
+        return f"It is unclear whether the predictions of {model} depend on language: {_compared(dependence)}."
+    text = f"The predictions of {model} depend on language ({value_text(dependence)}), but it is unclear whether "
+    return f"{text}they follow the skew of the training labels: {_direction(entries)}."
 
 
 def _direction(entries: Mapping[str, Verdict]) -> str:
@@ -257,29 +265,29 @@ def _direction(entries: Mapping[str, Verdict]) -> str:
     if direction and direction["value"] is not None:
         parts.append(f"skew transfer {_compared(direction)}")
         if direction["answer"] == "unclear" and (direction["low"] or 0) > (direction["delta"] or 0):
-            parts[-1] += ", but chance could explain its direction"
+            parts[-1] += ", but its direction may be due to chance"
     if cause and cause["value"] is not None:
-        parts.append(f"fall of the dependence without the link {_compared(cause)}")
-    return "; ".join(parts) or "neither skew transfer nor a model without the link was measured"
+        parts.append(f"decrease of the dependence without the link {_compared(cause)}")
+    return "; ".join(parts) or "neither skew transfer nor a model trained without the link was measured"
 
 
 def _compared(entry: Verdict) -> str:
-    """The number of an answer next to the material size, and how the models differ where they do."""
+    """The number of an answer next to the threshold, and how the models differ where they do."""
     detail = f" ({entry['detail']})" if entry["detail"] else ""
-    return f"{value_text(entry)}, where {entry['delta']:g} is material{detail}"
+    return f"{value_text(entry)}, threshold {entry['delta']:g}{detail}"
 
 
 def _not_measured(results: Results, entries: Mapping[str, Verdict]) -> str:
     """What is missing for an answer, and what is known without it."""
     dependence = entries["dependence"]
     if entries["link"]["answer"] != "not measured":
-        return "The test set cannot tell: it needs two languages and two labels with rows."
+        return "The test set is not sufficient: it needs rows in at least two languages and of at least two labels."
     trained = any(name.startswith("train/") for name in results["data"])
-    text = f"The training data {'have a single language or label' if trained else 'of the model are not known'}."
+    text = f"The training data {'have only one language or one label' if trained else 'of the model are not known'}."
     if dependence["value"] is None:
         return text
     verb = {"yes": "depend", "no": "hardly depend"}.get(dependence["answer"], "may depend")
-    return f"{text} Its predictions {verb} on language ({value_text(dependence)} beyond chance)."
+    return f"{text} The predictions of the model {verb} on language ({value_text(dependence)} beyond chance)."
 
 
 def _not_learned(results: Results, setup: str) -> str:
@@ -295,12 +303,11 @@ def _not_learned(results: Results, setup: str) -> str:
 def _basis(results: Results, shortcut: Verdict) -> str:
     """What the answer is a statement about."""
     if shortcut["basis"] == "seeds":
-        return "Intervals over the seeds of the run: a statement about new trainings on such data."
+        return "Intervals over the seeds of the run: the answer is about new training runs on such data."
     one = len(results["setups"][shortcut["setup"]]["seeds"]) == 1
     which = "this model" if shortcut["reference"] is None else "these two models" if one else "these models"
-    return (
-        f"{'One seed: a' if one else 'Intervals over test rows: a'} statement about {which} on new rows of this kind."
-    )
+    basis = "One seed" if one else "Intervals over test rows"
+    return f"{basis}: the answer is about {which}, on new rows of the same kind."
 
 
 def _model(setup: str) -> str:

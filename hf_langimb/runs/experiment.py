@@ -304,6 +304,6 @@ def _show(recipe: Recipe, output: Path, results: Results) -> None:
         )
         print("\n".join(["Published:", *urls]))
     if len(results["seeds"]) == 1:
-        further = {"custom": "--model MODEL for the model that you will ship", "xnli": "--config mbert on a GPU"}
+        further = {"custom": "--model MODEL to measure the model that you will use", "xnli": "--config mbert on a GPU"}
         other = f", or {further[recipe.name]}" if recipe.name in further else ""
-        print(f"Next: add --seeds 5 for intervals over trainings (finished ones are kept){other}.")
+        print(f"Next: add --seeds 5 for intervals over seeds (finished models are kept){other}.")

@@ -1,4 +1,4 @@
-"""The verdict of a run: is language a shortcut of its model, do class weights remove it, and which setup to ship."""
+"""The verdict of a run: is language a shortcut of its model, do class weights remove it, and which setup to use."""
 
 from __future__ import annotations
 
@@ -24,17 +24,19 @@ QUESTIONS = {
     "link": "Do labels depend on language in the training data?",
     "dependence": "Do the predictions of {setup} depend on language, beyond what the labels explain?",
     "follows_skew": "Do the predictions of {setup} follow the skew of the training labels?",
-    "caused_by_link": "Does the dependence fall without the link between language and label ({setup} - {reference})?",
-    "shortcut": "Is language a shortcut of {setup}?",
-    "cure": "Does {setup} lower the dependence of {reference}?",
-    "accuracy": "Does the accuracy of {setup} stay within {delta:g} of {reference}, without the link?",
-    "languages": "In which languages do the predictions of {setup} differ from those of all languages?",
+    "caused_by_link": "Is the dependence lower after training without the link between language and label "
+    "({setup} - {reference})?",
+    "shortcut": "Does {setup} use language as a shortcut?",
+    "cure": "Is the dependence of {setup} lower than that of {reference}?",
+    "accuracy": "Is the accuracy of {setup} at most {delta:g} below that of {reference}, on rows without the link?",
+    "languages": "Are there languages in which {setup} predicts differently for the same labels?",
     "probe": "Is the language easier to identify from the features of {setup} than from those of {reference}?",
-    "tokens": "Do neutral tokens count more in over-represented languages ({setup} - {reference})?",
+    "tokens": "Do neutral tokens add more to labels in languages that over-represent them ({setup} - {reference})?",
 }
 RULE = (
-    "of the setups whose dependence is below that of {subject} (paired interval below 0) and whose accuracy is not "
-    "wholly below its accuracy - {margin:g}, the one with the lowest dependence; measured without the link"
+    "the setup with the lowest dependence, of those whose dependence is lower than that of {subject} (paired interval "
+    "below 0) and whose accuracy is not clearly lower by more than {margin:g} (paired interval not entirely below "
+    "-{margin:g}); measured on validation rows without the link"
 )
 
 
@@ -94,21 +96,24 @@ class Judge:
                 yield from self._probe(setup, str(reference), text)
 
     def recommendation(self, verdict: Sequence[Verdict]) -> Recommendation | None:
-        """What to ship, chosen on validation rows; None where no cure was trained."""
+        """The setup to use, chosen on validation rows; None where no cure was trained."""
         subject, _, cures = self.roles
         if subject is None or not cures:
             return None
         answer = next(entry["answer"] for entry in verdict if entry["name"] == "shortcut")
         setup, reason = self._best(subject, cures)
         if answer == "not measured":
-            setup, reason = None, "the model has not learned the task: train it longer, on more rows, or choose another"
+            setup, reason = (
+                None,
+                "the model has not learned the task: train longer or on more rows, or choose another model",
+            )
         elif answer == "no":
             setup, reason = subject, "no shortcut was found"
         rule = RULE.format(subject=subject, margin=self.sizes.margin)
         return {"setup": setup, "reason": reason, "rule": rule, "chosen_on": "validation"}
 
     def _best(self, subject: str, cures: Sequence[str]) -> tuple[str | None, str]:
-        """The cure to ship, or none and why."""
+        """The cure to use, or none, and why."""
         candidates, reasons = [], []
         for cure in cures:
             _, pair = self._pair(cure, subject, "validation")
@@ -118,11 +123,13 @@ class Judge:
             if fall.answer == "no" and accuracy.answer != "no":  # no: the interval lies below
                 candidates.append((value, -(accuracy.value or 0.0), cure))
             elif fall.answer == "no":
-                reasons.append((0.0, f"{cure} lowers the dependence, but costs more than {self.sizes.margin:g}"))
+                reasons.append(
+                    (0.0, f"{cure} lowers the dependence, but costs more than {self.sizes.margin:g} of accuracy")
+                )
             elif value < 0 and (needed := ((high - low) / 2 / value) ** 2) < HOPELESS:
                 reasons.append((needed, _too_few(cure, self.validation_rows, needed * self.validation_rows)))
         if candidates:
-            return min(candidates)[2], "it lowers the dependence most, at no material cost of accuracy"
+            return min(candidates)[2], "it lowers the dependence most, without a clear loss of accuracy"
         return None, min(reasons)[1] if reasons else "no setup lowers the dependence"
 
     def _link(self) -> Finding:
@@ -243,7 +250,8 @@ def _too_few(cure: str, rows: int, needed: float) -> str:
     needed = max(needed, 2 * rows)  # with about as many rows it would be a matter of luck
     digits = 10 ** max(len(str(int(needed))) - 2, 0)
     enough = int(np.ceil(needed / digits)) * digits
-    return f"whether {cure} lowers the dependence cannot be told from {rows:,} rows: about {enough:,} would do"
+    few = f"{rows:,} validation rows are too few to tell whether {cure} lowers the dependence"
+    return f"{few}; about {enough:,} would be enough"
 
 
 def _entry(name: str, found: Finding, setup: str, reference: str | None = None, detail: str = "") -> Verdict:

@@ -31,23 +31,23 @@ def weight_notes(
     if trained.missing_cells and policy == "ignore":
         cells = [f"({shown(language)}, {shown(label)})" for language, label in trained.missing_cells]
         notes.append(
-            f"{name}: {len(cells):,} of {counts.size:,} cells of language and label have no training rows, so their "
-            f"labels are not weighted in these languages: {listed(cells, known=True)}."
+            f"{name}: {len(cells):,} of {counts.size:,} cells of language and label have no training rows, for which "
+            f"class weights cannot compensate: {listed(cells, known=True)}."
         )
     if clip and (cut := (free > clip) & (counts > 0)).any():
         rows, number = int(counts[cut].sum()), int(cut.sum())
-        notes.append(f"{name}: weights above {clip:g} are cut to it, those of {rows:,} rows in {number:,} cells.")
+        notes.append(f"{name}: weights above {clip:g} are reduced to {clip:g}, for {rows:,} rows in {number:,} cells.")
     ratio = float((counts * weights).sum() ** 2 / (trained.rows * (counts * weights**2).sum()))
     if ratio < SMALL_SAMPLE:
         warnings.append(
-            f"{name}: with these weights {trained.rows:,} training rows count like {ratio * trained.rows:,.0f} "
-            f"(effective sample size {ratio:.2f}): a few rows decide, and accuracy may fall."
+            f"{name}: with these weights, {trained.rows:,} training rows count like {ratio * trained.rows:,.0f} "
+            f"(effective sample size {ratio:.2f}): a few rows dominate, and accuracy may fall."
         )
     return warnings, notes
 
 
 def token_warnings(rows: Dataset, tokenizer: Any) -> list[str]:
-    """A warning on languages most of whose tokens the tokenizer does not know, in tokenized rows."""
+    """A warning on languages in which the tokenizer does not know most tokens, in tokenized rows."""
     if tokenizer.unk_token_id is None:
         return []
     ids, languages = arrow_columns(rows, "input_ids", "language")
@@ -63,4 +63,4 @@ def token_warnings(rows: Dataset, tokenizer: Any) -> list[str]:
     if not found:
         return []
     where = listed(found, known=True)
-    return [f"Most tokens are unknown to this model's tokenizer in {where}: such a language cannot be learned."]
+    return [f"Most tokens in {where} are unknown to this model's tokenizer: the model cannot learn such a language."]

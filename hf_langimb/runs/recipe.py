@@ -56,11 +56,13 @@ class RecipeArguments:
     )
     skew: float | None = HfArg(
         default=None,
-        help="In place of imbalanced_shares: 20 skews labels from 20:1, and from 1:20 in every second language.",
+        help="Instead of imbalanced_shares: 20 skews first to last label 20:1 in every second language, else 1:20.",
     )
-    languages: list[str] = HfArg(default_factory=list, help="Keep only these; default: all, or of imbalanced_shares.")
-    validation_share: float = HfArg(default=0.1, help="Share of the training rows, if there is no validation split.")
-    test_share: float = HfArg(default=0.2, help="Share of the training rows, if there is no test split.")
+    languages: list[str] = HfArg(
+        default_factory=list, help="Languages to keep; default: all, or those of imbalanced_shares."
+    )
+    validation_share: float = HfArg(default=0.1, help="Share of training rows for a missing validation split.")
+    test_share: float = HfArg(default=0.2, help="Share of training rows for a missing test split.")
     train_size: int | None = HfArg(default=None, help="Training rows; default: all that plans allow.")
     validation_size: int | None = HfArg(default=None, help="Validation rows; default: all that plans allow.")
     test_size: int | None = HfArg(default=None, help="Test rows; default: all that plans allow.")
@@ -79,7 +81,7 @@ class RecipeArguments:
     probe_rows: int = HfArg(default=1000, help="Rows of external text per language.")
     extra_test: list[str] = HfArg(
         default_factory=list,
-        help="Further test sets, NAME=DATASET with the same columns, and reversed: the test set skewed the other way.",
+        help="Further test sets: NAME=DATASET with the same columns, or reversed, the test set skewed the other way.",
     )
     explain_rows: int | str = HfArg(
         default=60,
@@ -89,8 +91,10 @@ class RecipeArguments:
     control_seed: bool = HfArg(
         default=False, help="With one seed, also train balanced with a second seed, as the control of the attributions."
     )
-    material_bits: float = HfArg(default=MATERIAL_BITS, help="Bits of dependence from which on it is material.")
-    accuracy_margin: float = HfArg(default=ACCURACY_MARGIN, help="Accuracy that a recommended setup may cost.")
+    material_bits: float = HfArg(
+        default=MATERIAL_BITS, help="Smallest dependence that counts, in bits: the threshold of the answers."
+    )
+    accuracy_margin: float = HfArg(default=ACCURACY_MARGIN, help="Loss of accuracy that a recommended setup may have.")
     license: str | None = HfArg(default=None, help="License of the models, for their cards: apache-2.0, mit, ...")
 
     def __post_init__(self) -> None:

@@ -229,7 +229,9 @@ def _named_splits(recipe: RecipeArguments, raw: DatasetDict) -> dict[str, str]:
 def _in_language(rows: Dataset, recipe: RecipeArguments, column: str) -> Dataset:
     """Rows whose language is given."""
     if column in rows.column_names:
-        raise ValueError(f"--language is for rows without one, but the data have a column {column!r}: leave it out.")
+        raise ValueError(
+            f"--language is for data without a language column, but the data have {column!r}: leave it out."
+        )
     return rows.add_column(column, [recipe.language] * len(rows))
 
 
@@ -243,7 +245,7 @@ def _labels(splits: Sequence[Dataset], recipe: RecipeArguments) -> list[str]:
 
 
 def _complete(source: DatasetDict, spec: DataSpec, recipe: RecipeArguments) -> tuple[DatasetDict, list[str]]:
-    """The three splits, made where they are missing, and what is to be known about them, as sentences."""
+    """The three splits, made where they are missing, and notes about them, as sentences."""
     if recipe.dataset_name in EMBEDDED:
         return source, []
     texts, has_ids = spec.text_columns, spec.id_column is not None

@@ -162,8 +162,8 @@ def test_small_cells_are_in_train_first_and_lacking_ones_are_named():
     assert counts(made["test"]).keys() == {("en", 0), ("fr", 1), ("sw", 2)}
     assert counts(made["validation"]).keys() == {("en", 0), ("sw", 2)}
     assert counts(made["train"]).keys() == counts(source).keys()
-    assert test == "The test part has no rows in 1 of 4 cells: (fr, a)."
-    assert validation == "The validation part has no rows in 2 of 4 cells: (fr, a), (fr, b)."
+    assert test == "The test part has no rows in 1 of 4 cells of language and label: (fr, a)."
+    assert validation == "The validation part has no rows in 2 of 4 cells of language and label: (fr, a), (fr, b)."
 
 
 def test_rows_that_cannot_be_divided_are_refused():
@@ -172,7 +172,7 @@ def test_rows_that_cannot_be_divided_are_refused():
         make_splits(DatasetDict(train=one_id), ["text"], has_ids=True)
     assert len(make_splits(DatasetDict(train=one_id), ["text"], has_ids=False)[0]["test"]) == 2
     for shares in ({"test_share": 0}, {"test_share": 0.6, "validation_share": 0.4}):
-        with pytest.raises(ValueError, match="Expected shares above 0 for test and validation, less than 1 together"):
+        with pytest.raises(ValueError, match="Expected shares for test and validation above 0, with a sum below 1"):
             make_splits(DatasetDict(train=one_id), ["text"], has_ids=False, **shares)
 
 
@@ -182,7 +182,7 @@ def test_overlaps_are_counted_in_test_rows():
     test = rows(["one ", " ONE", "one", "Two", "six"], ["fr"] * 5, [0] * 5, [9, 3, 8, 7, 4])
     splits = DatasetDict(train=train, validation=validation, test=test)
     texts = ["4 of 5 test rows (80%) have the same text as a train row."]
-    note = "this means nothing if each split has its own ids"
+    note = "ignore this if each split numbers its rows itself"
     assert overlaps(splits, ["text"], has_ids=False) == texts
     assert overlaps(splits, ["text"], has_ids=True) == [
         *texts,
@@ -201,7 +201,7 @@ def test_spellings_of_one_language_are_found_and_merged_when_asked():
     groups = spellings([*names, "zh"])
     assert groups == [["Old English", "old_english"], ["ZH", "zh", "zh-CN", "zh_Hans"]]
     assert spelling_text(groups) == (
-        "Languages that may be one under several names: Old English = old_english, ZH = zh = zh-CN = zh_Hans; "
+        "Languages that may be the same under different names: Old English = old_english, ZH = zh = zh-CN = zh_Hans; "
         "--merge_languages gives each group one name."
     )
     assert spelling_text([]) == "" and spellings(["de-en", "fr-en", "tr", "trv"]) == []
@@ -218,9 +218,9 @@ def test_odd_cells_are_named():
     train = uneven({("en", 0): 9, ("en", 1): 9, ("fr", 0): 1, ("fr", 2): 3, ("ga", 0): 1, ("de", 0): 2})
     others = uneven({(name, 0): 2 for name in ("en", *"tuvwxyz")})
     assert odd_cells(DatasetDict(train=train, validation=train, test=others)) == [
-        "Languages with one training row: ga.",
+        "Languages with only one training row: ga.",
         "Languages without training rows (only in test): t, u, v, w, x and 2 more.",
-        "Labels that one language alone has in training: b (en), c (fr).",
+        "Labels that occur in only one language of the training data: b (en), c (fr).",
     ]
     even = uneven({("en", 0): 2, ("en", 1): 2})
     assert odd_cells(DatasetDict(train=even, validation=even, test=even)) == [], "one language is no contrast"

@@ -75,9 +75,9 @@ def test_the_first_screen_has_the_question_the_answer_a_figure_and_what_to_ship(
         QUESTION,
         said.sentence,
         said.basis,
-        "Ship independence",
+        "Use independence",
         "small encoder",
-        "a few rows decide",
+        "a few rows dominate",
         "<svg",
     ):
         assert text in first.replace("\u00a0", " "), text
@@ -169,7 +169,7 @@ def test_one_seed_few_measures_and_a_class_never_predicted(results):
     with_one_seed(results)
     low, high = results["setups"]["weighted"]["seeds"]["0"]["test"]["intervals"]["by_language"]["fr"]["accuracy"]
     page = render(results)
-    assert f"[{low:.3f}, {high:.3f}]" in page and "bootstrap intervals over examples" in page
+    assert f"[{low:.3f}, {high:.3f}]" in page and "bootstrap intervals over test rows" in page
     assert "mean over seeds" not in page
     with_one_seed(results, "probe.external")
     for setup in results["setups"].values():
@@ -268,7 +268,7 @@ def test_of_many_languages_one_form_is_drawn_and_those_that_differ_most_have_sen
 def test_results_of_an_earlier_version_have_a_page_without_an_answer(folder):
     results = read_results(folder)
     page = Outline(render(results))
-    assert "an earlier version measured them" in page.text and "All answers" not in page.text
+    assert "come from an earlier version" in page.text and "All answers" not in page.text
     for heading in ("Setups", "Predicted labels", "By language", "The data", "How to reproduce it"):
         assert heading in page.text
     assert "Dependence: mutual information" in page.text  # measures are explained here, too

@@ -47,15 +47,17 @@ SITUATIONS = {
     "shortcut": (
         {"shortcut": "yes", "dependence": ("yes", 0.06, 0.042, 0.081), "follows_skew": ("yes", 0.53, 0.47, 0.59),
          "caused_by_link": ("yes", 0.05, 0.04, 0.06)},
-        "Predictions of the plain model depend on language by 0.060 bits [0.042, 0.081] beyond chance and follow the "
-        "skew of the training labels (skew transfer 0.530 [0.470, 0.590]; 1 copies it). Without the link "
-        "(independence) the dependence is 0.050 bits [0.040, 0.060] lower.",
+        "The predictions of the plain model depend on language beyond chance (0.060 bits [0.042, 0.081]; 0: no "
+        "dependence) and follow the skew of the training labels (skew transfer 0.530 [0.470, 0.590]; 1: they copy it). "
+        "Training without the link between language and label (independence) lowers the dependence by 0.050 bits "
+        "[0.040, 0.060].",
     ),
     "caused, direction unclear": (
         {"shortcut": "yes", "dependence": ("yes", 0.06, 0.042, 0.081), "follows_skew": "unclear",
          "caused_by_link": ("yes", 0.05, 0.04, 0.06)},
-        "Predictions of the plain model depend on language by 0.060 bits [0.042, 0.081] beyond chance. Without the "
-        "link (independence) the dependence is 0.050 bits [0.040, 0.060] lower.",
+        "The predictions of the plain model depend on language beyond chance (0.060 bits [0.042, 0.081]; 0: no "
+        "dependence). Training without the link between language and label (independence) lowers the dependence by "
+        "0.050 bits [0.040, 0.060].",
     ),
     "no link": (
         {"shortcut": "no", "link": ("no", 0.003, 0.001, 0.005), "dependence": "no"},
@@ -64,36 +66,36 @@ SITUATIONS = {
     ),
     "no dependence": (
         {"shortcut": "no", "dependence": ("no", -0.0001, 0.0, 0.004), "languages": None},
-        "The predictions of the plain model hardly depend on language beyond chance (0.000 bits [0.000, 0.004], where "
-        "0.01 is material).",
+        "The predictions of the plain model hardly depend on language beyond chance (0.000 bits [0.000, 0.004], "
+        "threshold 0.01).",
     ),
     "no dependence, direction and cause": (
         {"shortcut": "no", "dependence": "unclear", "follows_skew": ("no", -0.02, -0.05, 0.01),
          "caused_by_link": ("no", 0.001, -0.002, 0.004)},
-        "The predictions do not follow the training labels (skew transfer -0.020 [-0.050, 0.010], where 0.1 is "
-        "material; fall of the dependence without the link 0.001 bits [-0.002, 0.004], where 0.01 is material).",
+        "The predictions do not follow the skew of the training labels (skew transfer -0.020 [-0.050, 0.010], "
+        "threshold 0.1; decrease of the dependence without the link 0.001 bits [-0.002, 0.004], threshold 0.01).",
     ),
     "unclear link": (
         {"shortcut": "unclear", "link": ("unclear", 0.011, 0.006, 0.016)},
-        "Whether labels depend on language in the training data cannot be told: 0.011 bits [0.006, 0.016], where 0.01 "
-        "is material.",
+        "It is unclear whether labels depend on language in the training data: 0.011 bits [0.006, 0.016], threshold "
+        "0.01.",
     ),
     "unclear dependence": (
         {"shortcut": "unclear", "dependence": ("unclear", 0.011, 0.006, 0.016)},
-        "Whether the predictions of the plain model depend on language cannot be told: 0.011 bits [0.006, 0.016], "
-        "where 0.01 is material.",
+        "It is unclear whether the predictions of the plain model depend on language: 0.011 bits [0.006, 0.016], "
+        "threshold 0.01.",
     ),
     "unclear direction": (
         {"shortcut": "unclear", "dependence": ("yes", 0.06, 0.042, 0.081), "caused_by_link": None,
          "follows_skew": ("unclear", 0.3, 0.2, 0.4)},
-        "The predictions of the plain model depend on language (0.060 bits [0.042, 0.081]), but whether they follow "
-        "the training labels cannot be told: skew transfer 0.300 [0.200, 0.400], where 0.1 is material, but chance "
-        "could explain its direction.",
+        "The predictions of the plain model depend on language (0.060 bits [0.042, 0.081]), but it is unclear "
+        "whether they follow the skew of the training labels: skew transfer 0.300 [0.200, 0.400], threshold 0.1, but "
+        "its direction may be due to chance.",
     ),
     "training data not known": (
         {"shortcut": "not measured", "link": "not measured", "dependence": ("yes", 0.06, 0.042, 0.081)},
-        "The training data have a single language or label. Its predictions depend on language (0.060 bits [0.042, "
-        "0.081] beyond chance).",
+        "The training data have only one language or one label. The predictions of the model depend on language "
+        "(0.060 bits [0.042, 0.081] beyond chance).",
     ),
 }  # fmt: skip
 
@@ -103,20 +105,20 @@ def test_each_situation_has_a_sentence_with_its_numbers(results, situation):
     answers, sentence = SITUATIONS[situation]
     said = answered(results, **answers)
     assert said.sentence == sentence and said.answer == answers["shortcut"]
-    assert said.basis == "One seed: a statement about these two models on new rows of this kind."
+    assert said.basis == "One seed: the answer is about these two models, on new rows of the same kind."
 
 
 def test_an_evaluation_of_a_model_whose_training_data_are_not_known(results):
     del results["data"]["train/natural"], results["recommendation"]
     said = answered(results, "not measured", link="not measured", dependence=("no", 0.0, 0.0, 0.004))
     assert said.sentence == (
-        "The training data of the model are not known. Its predictions hardly depend on language (0.000 bits [0.000, "
-        "0.004] beyond chance)."
+        "The training data of the model are not known. The predictions of the model hardly depend on language (0.000 "
+        "bits [0.000, 0.004] beyond chance)."
     )
     assert "NOT MEASURED\nThe training data" in render("evaluate.txt", results=results, folder="", page="")
 
 
-def test_dependence_without_direction_names_the_languages_that_are_read_less_well(results):
+def test_dependence_without_direction_names_the_languages_of_lower_accuracy(results):
     tests = results["setups"]["plain"]["seeds"]["0"]["test"]
     named = [entry for entry in results["verdict"] if entry["name"] == "languages"]
     named[0]["languages"] = ["l003", "l001", "l002"]
@@ -126,19 +128,21 @@ def test_dependence_without_direction_names_the_languages_that_are_read_less_wel
     none = {"follows_skew": "no", "caused_by_link": "no"}
     said = answered(results, "no", dependence=("yes", 0.28, 0.25, 0.31), **none)
     assert said.sentence == (
-        "Predictions differ between languages (0.280 bits [0.250, 0.310]), but not as the training labels do: these "
-        "languages are read less well: l002 (accuracy 0.200), l001 (accuracy 0.300)."
+        "Predictions differ between languages (0.280 bits [0.250, 0.310]), but not as the training labels do: "
+        "accuracy is lower in some languages: l002 (accuracy 0.200), l001 (accuracy 0.300)."
     )
     said = answered(results, "no", link=("no", 0.0, 0.0, 0.001))
     assert "no shortcut to learn. Predictions differ between languages" in said.sentence
     named[0]["languages"] = []
-    assert answered(results, "no", link="yes", **none).sentence.endswith("the model reads some languages less well.")
+    assert answered(results, "no", link="yes", **none).sentence.endswith(
+        "the model makes different errors in different languages."
+    )
 
 
 def test_no_overall_but_in_small_languages(results):
     next(entry for entry in results["verdict"] if entry["name"] == "languages")["languages"] = list("abcdefg")
     said = answered(results, "no", dependence=("no", 0.001, 0.0, 0.004))
-    assert said.sentence.startswith("No overall; yes in: a, b, c, d, e, and 2 more. The predictions of the plain")
+    assert said.sentence.startswith("No overall, but yes in these languages: a, b, c, d, e, and 2 more. The")
 
 
 def test_a_model_that_has_learned_nothing():
@@ -161,8 +165,8 @@ def test_what_the_answer_is_a_statement_about(results):
     entry = next(entry for entry in results["verdict"] if entry["name"] == "dependence")
     entry |= {"answer": "unclear", "detail": "of 2 models, yes: 1, unclear: 1"}
     said = answered(results, "unclear")
-    assert said.basis == "Intervals over test rows: a statement about these models on new rows of this kind."
-    assert said.sentence.endswith("is material (of 2 models, yes: 1, unclear: 1).")
+    assert said.basis == "Intervals over test rows: the answer is about these models, on new rows of the same kind."
+    assert said.sentence.endswith("threshold 0.01 (of 2 models, yes: 1, unclear: 1).")
 
 
 def test_results_without_an_answer(results):

@@ -64,7 +64,9 @@ def test_a_shortcut_that_weights_remove():
     assert entries["follows_skew"]["value"] == pytest.approx(0.5, abs=0.05)  # of every second row, the plan's label
     assert (entries["cure"]["setup"], entries["cure"]["reference"]) == ("independence", "plain")
     assert set(entries["languages"]["languages"]) == {*NAMES}
-    assert entries["accuracy"]["question"].startswith("Does the accuracy of independence stay within 0.02 of plain")
+    assert entries["accuracy"]["question"].startswith(
+        "Is the accuracy of independence at most 0.02 below that of plain"
+    )
 
 
 def test_no_shortcut_without_a_link_and_without_dependence():
@@ -100,7 +102,7 @@ def test_reasons_why_nothing_is_recommended():
     plain = [predict(0.5, 1.0, 0)]
     _, recommended = answers(judge({"plain": plain, "independence": [predict(0.2, 0.0, 1)]}))
     assert recommended["setup"] is None
-    assert recommended["reason"] == "independence lowers the dependence, but costs more than 0.02"
+    assert recommended["reason"] == "independence lowers the dependence, but costs more than 0.02 of accuracy"
     _, recommended = answers(judge({"plain": plain, "independence": [predict(0.2, 0.0, 1)]}, sizes=Sizes(margin=0.9)))
     assert recommended["setup"] == "independence"
     _, recommended = answers(judge({"plain": plain, "independence": plain}))
@@ -109,7 +111,7 @@ def test_reasons_why_nothing_is_recommended():
     _, recommended = answers(judge({"plain": plain, "independence": slightly}))
     assert recommended["setup"] in (None, "independence")
     if recommended["setup"] is None:
-        assert "cannot be told from 2,700 rows: about " in recommended["reason"]
+        assert "2,700 validation rows are too few to tell whether " in recommended["reason"]
 
 
 def test_several_seeds_and_a_control():
