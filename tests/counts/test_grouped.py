@@ -180,7 +180,7 @@ def test_bad_tables_of_counts():
         *(([("fr", "a", 3), ("en", "a", n)], NUMBERS.format("no value")) for n in (np.nan, None)),
         ([("en", "a", Decimal("0.5"))], NUMBERS.format(r"Decimal\('0.5'\)")),
         ([("en", "a", "many")], NUMBERS.format("'many'")),
-        ([("en", "a", 10**15)] * 10, NUMBERS.format(r"1e\+16 in all")),
+        ([("en", "a", 10**15)] * 10, NUMBERS.format(r"1e\+16 in total")),
         ([("en", "a", 10**18)], NUMBERS.format(10**18)),
         ([("en", "a", [3])], NUMBERS.format(r"'\[3\]'")),
         ([("en", "a", 1), ("en", 1, 1)], "label column mixes types"),
