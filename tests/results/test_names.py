@@ -117,7 +117,7 @@ def test_cards_and_page_show_names_as_they_are(names):
     plain = {*Seen(markdown(render_card(kept, "weighted"))).tags}
     for card in (render_card(results, "weighted"), refresh_card("# x\n", evaluated, "a/b"), trained):
         seen = Seen(markdown(card))
-        assert {*seen.tags} <= plain | {"h2"}
+        assert {*seen.tags} <= plain | {"h2", "h3"}
         assert shown_names <= {collapsed(cell) for cell in seen.cells}
     seen = Seen(render(results, draw(results), {}))
     assert shown_names <= {collapsed(cell) for cell in seen.cells}

@@ -140,7 +140,7 @@ def test_the_page_stands_alone_can_be_read_aloud_and_repeats_the_command(results
     pictures = [attributes for tag, attributes in outline.tags if attributes.get("role") == "img"]
     drawn = 1 + 2 + 3 + 1 + 9 + 3  # what moved, data, predictions, probe, attributions, reliability
     assert len(pictures) == names.count("svg") == drawn
-    assert names.count("figure") == names.count("figcaption") == 7
+    assert names.count("figure") == names.count("figcaption") == 8
     assert all(len(attributes["aria-label"]) > 40 for attributes in pictures)
     assert "fr: entailment 50%, neutral 33%, contradiction 17%" in page
     assert "nan" not in outline.text.lower().split()
