@@ -311,10 +311,15 @@ def odd_cells(splits: DatasetDict) -> list[str]:
     used = train.counts > 0
     single = np.flatnonzero(used.sum(axis=0) == 1) if len(train.languages) > 1 else ()
     alone = [f"{train.labels[j]} ({train.languages[int(used[:, j].argmax())]})" for j in single]
+    counted = {name: JointDistribution.from_dataset(splits[name]).counts.sum(axis=0) for name in ("validation", "test")}
+    missing = [j for j in np.flatnonzero(~used.any(axis=0)) if any(rows[j] for rows in counted.values())]
+    untrained = [str(train.labels[j]) for j in missing]
+    elsewhere = [name for name, rows in counted.items() if any(rows[j] for j in missing)]
     found = (
         (once, "Languages with only one training row"),
         (unseen, f"Languages without training rows (only in {where})"),
         (alone, "Labels that occur in only one language of the training data"),
+        (untrained, f"Labels without training rows (only in {' and '.join(elsewhere)})"),
     )
     return [f"{what}: {_some(names)}." for names, what in found if names]
 

@@ -61,7 +61,9 @@ def answer_of(results: Results) -> Said | None:
     if (shortcut := entries.get("shortcut")) is None:
         words = "No model of this run was trained without class weights on data in which labels depend on language."
         return Said("not measured", words, "")
-    if "dependence" not in entries:
+    if "dependence" not in entries and "one language" in shortcut["detail"]:
+        sentence = "The training data are in one language: whether labels depend on the language is no question here."
+    elif "dependence" not in entries:
         sentence = _not_learned(results, shortcut["setup"])
     else:
         sentence = {"yes": _yes, "no": _no, "unclear": _unclear, "not measured": _not_measured}[shortcut["answer"]](
@@ -294,6 +296,13 @@ def _not_learned(results: Results, setup: str) -> str:
     """That a model is not better than a constant answer."""
     summary, accuracy = results["setups"][setup]["summary"], measure_text(results, setup, INDEPENDENT)
     majority = interval_text(summary.get("targets.independent.majority_accuracy", {"mean": None})["mean"])
+    means = [summary[f"targets.independent.{key}"]["mean"] for key in ("accuracy", "majority_accuracy")]
+    if means[0] > means[1]:
+        rows = next(iter(results["setups"][setup]["seeds"].values()))["test"]["rows"]
+        return (
+            f"{rows:,} test rows are too few to tell whether {_model(setup)} has learned the task: its accuracy, "
+            f"{accuracy}, may be that of always predicting the most frequent label, {majority}."
+        )
     return (
         f"T{_model(setup)[1:]} has not learned the task: its accuracy, {accuracy}, is not above that of always "
         f"predicting the most frequent label, {majority}."

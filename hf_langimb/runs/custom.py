@@ -6,6 +6,8 @@ The command line is that of recipes/custom.py with the names that the other comm
 from __future__ import annotations
 
 import math
+import re
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,10 +26,16 @@ MINI = ((2_000, 300, 12, 16), (10_000, 500, 6, 32), (50_000, 800, 4, 32), (math.
 
 
 def words_of(argv: Sequence[str]) -> list[str]:
-    """The command line of recipes/custom.py for one of `langimb train`: DATASET first, and the names of its flags."""
+    """The command line of recipes/custom.py for one of `langimb train`: DATASET first, and the names of its flags.
+
+    Ends the process with a usage message where DATASET is missing.
+    """
     words = list(argv)
     if words and not words[0].startswith("-"):
         words[:1] = ["--dataset_name", words[0]]
+    elif not {"-h", "--help"} & {*words} and not any(re.match("--dataset[_-]name", word) for word in words):
+        print("usage: langimb train DATASET [--option value ...]\nlangimb train: write DATASET first", file=sys.stderr)
+        sys.exit(2)
     for i, word in enumerate(words):
         name, equals, value = word.partition("=")
         known = name.removeprefix("--").replace("-", "_")

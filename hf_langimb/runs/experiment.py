@@ -25,6 +25,7 @@ from hf_langimb.data.rows import find_text_columns
 from hf_langimb.files import MODEL, is_done, record, write_json, write_text
 from hf_langimb.hub.push import push_run, require_login
 from hf_langimb.hub.repository import CARD
+from hf_langimb.measures.attribution.fingerprints import hash_rows
 from hf_langimb.models.loading import load_tokenizer, tokenize
 from hf_langimb.models.mini_bert import make_mini_bert, pretrain_mini_bert
 from hf_langimb.models.mini_characters import write_mini_characters
@@ -75,6 +76,12 @@ def run(recipe: Recipe) -> tuple[Path, Results]:
     if recipe.name == "custom":
         recipe, said = fitted(recipe, data.distribution("train", "natural").rows)
         data.notes = [*data.notes, *([said] if said else [])]
+        found = {split: hash_rows(rows, data.text_columns) for split, rows in data.source.items()}
+        recipe = replace(
+            recipe, config=recipe.config | {"data_fingerprints": found}
+        )  # a run is not continued on others
+    for note in data.notes:
+        logger.info(note)
     prepared = prepare_setups(recipe, settings, data)
     external = external_text(recipe.data, data.languages, training.language_column)
     extra = extra_tests(recipe.data, data, training.language_column)
@@ -130,6 +137,8 @@ def _run_in(
     results = _results_of(recipe, data, prepared, shown, metrics, processes)
     said = [weight_notes(name, of.arguments, data.distribution("train", of.plan)) for name, of in prepared.items()]
     unknown = token_warnings(rows["train", prepared[roles.subject or next(iter(prepared))].plan, seeds[0]], tokenizer)
+    for note in (text for _, notes in said for text in notes):
+        logger.info(note)
     results["warnings"] = [*unknown, *(text for warnings, _ in said for text in warnings)]
     results["notes"] = [*data.notes, *(text for _, notes in said for text in notes)]
     plan = prepared[roles.subject].plan if roles.subject else ""
@@ -279,7 +288,8 @@ def main(name: str, folder: Path, argv: Sequence[str] | None = None) -> None:
     logging.getLogger("hf_langimb").setLevel(logging.INFO if PartialState().is_main_process else logging.ERROR)
     transformers_logging.set_verbosity_error()  # each training starts with a new head, as it should
     transformers_logging.disable_progress_bar()  # of weights that take no time to load
-    with ends_in_words(Path(sys.argv[0]).name, RESUMES):
+    program = Path(sys.argv[0]).name
+    with ends_in_words("langimb" if program == "__main__.py" else program, RESUMES):
         recipe = parse_recipe(name, folder, argv)
         if "disable_tqdm" not in recipe.config:
             recipe.training.disable_tqdm = hidden()

@@ -19,6 +19,7 @@ from hf_langimb.results.summary import Roles, represented
 from hf_langimb.results.tables import shown_entries, shown_interval
 
 RESAMPLES = 1000  # of the training rows
+NOT_LEARNED, ONE_LANGUAGE = "the model has not learned the task", "the training data are in one language"
 HOPELESS = 20  # times the rows at hand, from which on a fall of the dependence counts as none
 QUESTIONS = {
     "link": "Do labels depend on language in the training data?",
@@ -76,8 +77,11 @@ class Judge:
         other = self.roles.pair[1] if self.roles.pair else None
         link, cause = self._link(), self._cause(subject, other) if other else NOT_MEASURED
         yield _entry("link", link, subject)
-        if not self._learned(subject):
-            yield _entry("shortcut", NOT_MEASURED, subject, detail="the model has not learned the task")
+        problem = "" if self._learned(subject) else NOT_LEARNED
+        if self.training and used_axes(np.array(self.training["counts"]))[0] < 2:
+            problem = ONE_LANGUAGE
+        if problem:
+            yield _entry("shortcut", NOT_MEASURED, subject, detail=problem)
             return
         dependence, direction = self._dependence(subject), self._direction(subject, cause)
         yield _entry("dependence", dependence, subject)
@@ -100,13 +104,11 @@ class Judge:
         subject, _, cures = self.roles
         if subject is None or not cures:
             return None
-        answer = next(entry["answer"] for entry in verdict if entry["name"] == "shortcut")
+        answer, detail = next((entry["answer"], entry["detail"]) for entry in verdict if entry["name"] == "shortcut")
         setup, reason = self._best(subject, cures)
         if answer == "not measured":
-            setup, reason = (
-                None,
-                "the model has not learned the task: train longer or on more rows, or choose another model",
-            )
+            advice = ": train longer or on more rows, or choose another model" if detail == NOT_LEARNED else ""
+            setup, reason = None, f"{detail or 'the link is not known'}{advice}"
         elif answer == "no":
             setup, reason = subject, "no shortcut was found"
         rule = RULE.format(subject=subject, margin=self.sizes.margin)
@@ -126,6 +128,9 @@ class Judge:
                 reasons.append(
                     (0.0, f"{cure} lowers the dependence, but costs more than {self.sizes.margin:g} of accuracy")
                 )
+            elif value >= 0 and low < -self.sizes.bits:
+                few = f"the {self.validation_rows:,} validation rows are too few to tell whether"
+                reasons.append((np.inf, f"{few} {cure} lowers the dependence"))
             elif value < 0 and (needed := ((high - low) / 2 / value) ** 2) < HOPELESS:
                 reasons.append((needed, _too_few(cure, self.validation_rows, needed * self.validation_rows)))
         if candidates:

@@ -20,7 +20,6 @@ SETUPS: dict[str, dict[str, Any]] = {
     "balanced": {"plan": "balanced", "class_weighting": "none"},
     "imbalanced": {"plan": "imbalanced", "class_weighting": "none"},
     "weighted": {"plan": "imbalanced", "class_weighting": "per_language"},
-    "plain": {"plan": "natural", "class_weighting": "none"},
 }
 WEIGHTED = [name for name in WEIGHTING_SCHEMES if name != "none"]  # setups of the same name: the skewed data, weighted
 SUFFIXES: dict[str, dict[str, Any]] = {"_entropy": {"masked_entropy_weight": 1.0}, "_lora": {"lora_rank": 8}}
@@ -46,7 +45,8 @@ def resolve_setup(name: str, definitions: dict[str, dict[str, Any]], plan: str =
     Raises:
         ValueError: no such setup; lists the known ones.
     """
-    known = SETUPS | {scheme: {"plan": plan, "class_weighting": scheme} for scheme in WEIGHTED}
+    schemes = {"plain": "none"} | {scheme: scheme for scheme in WEIGHTED}
+    known = SETUPS | {setup: {"plan": plan, "class_weighting": scheme} for setup, scheme in schemes.items()}
     if name in definitions:
         return known.get(name, {"plan": plan}) | definitions[name]
     if name in known:

@@ -9,12 +9,13 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from datasets import Dataset, DatasetDict
+from datasets import Dataset, DatasetDict, List
 
 from hf_langimb.counts.columns import class_label_names
 from hf_langimb.counts.distribution import JointDistribution
 from hf_langimb.counts.sampling import allocate, draw, joint_shares, keep_one_language_per_item, skewed_shares
 from hf_langimb.data import cldr, mini_xnli
+from hf_langimb.data.reading import pick
 from hf_langimb.data.rows import arrow_columns, find_text_columns
 from hf_langimb.data.spec import DataSpec
 from hf_langimb.data.splits import make_splits, merge_languages, odd_cells, overlaps, spelling_text, spellings
@@ -89,7 +90,9 @@ class Data:
             ValueError: the rows do not allow it; names the split and its axes.
         """
         available, size = self._available[split], getattr(self.recipe, f"{split}_size")
-        if plan == "natural" and size is not None and size < available.rows:
+        if plan == "natural" and size is not None and size > available.rows:
+            raise ValueError(f"{split}_size is {size:,}, but the {split} split has {available.rows:,} rows.")
+        if plan == "natural" and size is not None:
             counts = allocate(available.counts, available.counts / available.rows, size)
             return JointDistribution(available.languages, available.labels, counts)
         if plan == "natural":
@@ -189,6 +192,9 @@ def load_data(recipe: RecipeArguments, language_column: str) -> Data:
     for name, split in names.items():
         source[name] = spec.standardized(raw[split], label_names=labels, languages=languages)
         labels = list(source["train"].features["label"].names)
+    if len(labels) < 2:
+        only = f"column {recipe.label_column!r} has the one label {labels[0]!r}" if labels else "there are no labels"
+        raise ValueError(f"A classifier needs two labels or more, but {only}.")
     present = sorted(source["train"].unique("language"))
     if languages and present != sorted(languages):
         named = "languages" if recipe.languages else "imbalanced_shares"
@@ -238,6 +244,11 @@ def _in_language(rows: Dataset, recipe: RecipeArguments, column: str) -> Dataset
 def _labels(splits: Sequence[Dataset], recipe: RecipeArguments) -> list[str]:
     """The labels of all splits in order; none where a ClassLabel gives them."""
     column = recipe.label_column
+    if any(column in rows.column_names and isinstance(rows.features[column], List | dict) for rows in splits):
+        raise ValueError(
+            f"The column {column!r} has several labels per row: multi-label data are not supported yet. Give a column "
+            "with one label per row."
+        )
     if any(column not in rows.column_names or class_label_names(rows, column) for rows in splits):
         return []  # which `standardized` refuses or reads
     values = {value for rows in splits for value in rows.unique(column)} - {None}
@@ -277,7 +288,10 @@ def extra_tests(recipe: RecipeArguments, data: Data, language_column: str) -> di
             key: getattr(recipe, key) for key in ("separator", "encoding", "quoting", "language_from", "drop_null")
         }
         spec = DataSpec(path, language_column=language_column, id_column=recipe.id_column, **columns, **reading)
-        found[name] = spec.standardized(spec.rows(), label_names=data.labels)
+        raw: Any = spec.read()
+        rows = pick(raw, None) if isinstance(raw, DatasetDict) else raw
+        rows = rows if recipe.language is None else _in_language(rows, recipe, language_column)
+        found[name] = spec.standardized(rows, label_names=data.labels)
     return found
 
 

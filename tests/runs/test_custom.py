@@ -194,10 +194,41 @@ def test_without_a_model_a_small_encoder_is_made_from_the_texts(tmp_path, monkey
         run(parse_recipe("custom", FOLDER, [*words, "--learning_rate", "0.1"]))
 
 
+def test_a_run_is_not_continued_on_other_rows_and_sizes_fit(tmp_path, workshop, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    monkeypatch.chdir(tmp_path)
+    rows = skewed(30)
+    rows.to_csv("own.csv")
+    words = words_of(["own.csv", "--model", str(workshop / "model"), "--text-column", "text", *QUICK])
+    run(parse_recipe("custom", FOLDER, words))
+    rows.select(range(5, len(rows))).to_csv("own.csv")
+    with pytest.raises(ValueError, match=r"contains a run with another configuration .data_fingerprints"):
+        run(parse_recipe("custom", FOLDER, [*words, "--seeds", "2"]))
+    with pytest.raises(ValueError, match=r"train_size is 5,000, but the train split has \d+ rows"):
+        run(parse_recipe("custom", FOLDER, [*words, "--train_size", "5000", "--output_dir", "other"]))
+
+
+def test_data_that_no_classifier_can_learn_from(tmp_path):
+    one = Dataset.from_dict({"text": list("abcd"), "language": ["x", "y"] * 2, "label": ["same"] * 4})
+    with pytest.raises(ValueError, match="needs two labels or more, but column 'label' has the one label 'same'"):
+        loaded(DatasetDict(train=one), folder=tmp_path)
+    many = one.remove_columns("label").add_column("label", [["a", "b"]] * 4)
+    with pytest.raises(ValueError, match="several labels per row: multi-label data are not supported yet"):
+        loaded(DatasetDict(train=many), folder=tmp_path / "b")
+    train = Dataset.from_dict(
+        {"text": [f"t {i}" for i in range(40)], "language": ["x", "y"] * 20, "label": [1, 2, 2, 1] * 10}
+    )
+    test = Dataset.from_dict({"text": ["u", "v"], "language": ["x", "y"], "label": [3, 1]})
+    notes = loaded(DatasetDict(train=train, test=test), folder=tmp_path / "c").notes
+    assert "Labels without training rows (only in test): 3." in notes
+
+
 def test_errors_and_help_are_those_of_langimb(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["train", "--help"]) == 0
     assert "usage: langimb train DATASET" in capsys.readouterr().out
+    assert main(["train", "--seeds", "2"]) == 2
+    assert "write DATASET first" in capsys.readouterr().err
     done = subprocess.run(
         [sys.executable, "-m", "hf_langimb", "train", "missing.csv"], capture_output=True, text=True, cwd=tmp_path
     )

@@ -98,6 +98,14 @@ def test_a_model_that_has_learned_nothing_is_not_judged():
     assert "has not learned the task" in recommended["reason"]
 
 
+def test_one_language_is_no_question():
+    models = {"plain": [predict(0.6, 0.0, 0)], "independence": [predict(0.6, 0.0, 1)]}
+    one = np.vstack([TRAINING[:1], np.zeros((5, 3), dtype=int)])
+    found, recommended = answers(judge(models, training=one))
+    assert found == {"link": "not measured", "shortcut": "not measured"}
+    assert recommended["reason"] == "the training data are in one language"
+
+
 def test_reasons_why_nothing_is_recommended():
     plain = [predict(0.5, 1.0, 0)]
     _, recommended = answers(judge({"plain": plain, "independence": [predict(0.2, 0.0, 1)]}))
