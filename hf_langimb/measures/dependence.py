@@ -57,7 +57,8 @@ def target_measures(
         `dependence_bits`, MI(prediction; language), with its chance level (mean and 97.5 % quantile), `_corrected` that
         less the mean; `reliance`, `skew_transfer`; `skew_alignment`, the correlation of predicted shares with the
         plan's, and `skew_permutation_p`, of the alignment if the plan's languages are permuted (None where it could not
-        be below .05); `effective_sample_size_ratio`; and 95 % bootstrap intervals over rows or groups.
+        be below .05); `left_out`, languages of the plan that lack a label in the test rows, without which skew transfer
+        and reliance are measured; `effective_sample_size_ratio`; and 95 % bootstrap intervals over rows or groups.
         That of `dependence_bits` corrects the upward bias: the chance level is not to be subtracted. If cells have no
         rows, it is (but for `natural`) of the dependence beyond that of predictions which know the label only.
 
@@ -168,6 +169,10 @@ def _measures(
         **alignment(cells, plan, target, seed),
         "effective_sample_size_ratio": effective_ratio(counts, row_weights(counts, target)),
     }
+    if plan is not None and target != "natural":
+        trained = (plan.sum(axis=1) > 0) & counts.any(axis=1)
+        left_out = np.flatnonzero(trained & ~complete(counts, plan, target))
+        measures["left_out"] = [rows.axes[0][i] for i in left_out]
     if measures["skew_transfer"] is not None:
         intervals["skew_transfer"] = basic_interval(np.array(measures["skew_transfer"]), slopes).tolist()
     return measures | {"intervals": intervals}

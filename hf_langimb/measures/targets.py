@@ -109,7 +109,8 @@ def transfer(table: Floats, plan: Floats) -> Transfer:
     """
     rows = table.sum(axis=-1, keepdims=True)
     shares = np.divide(table, rows, out=np.zeros(table.shape), where=rows > 0)
-    mass = rows / rows.sum(axis=-2, keepdims=True)
+    total = rows.sum(axis=-2, keepdims=True)
+    mass = np.divide(rows, total, out=np.zeros(rows.shape), where=total > 0)
 
     def centered(values: Floats) -> Floats:
         """Less the mean over languages."""

@@ -99,6 +99,7 @@ class TargetMetrics(TypedDict):
     skew_transfer: float | None
     skew_alignment: float | None
     skew_permutation_p: float | None
+    left_out: NotRequired[list[str]]  # languages without which skew transfer and reliance are measured
     effective_sample_size_ratio: float
     intervals: TargetIntervals
 
@@ -282,6 +283,7 @@ class Verdict(TypedDict):
     setup: str
     reference: str | None
     detail: str
+    note: NotRequired[str]
     languages: NotRequired[list[str]]
 
 

@@ -102,7 +102,7 @@ def facts_text(entry: Verdict) -> str:
             facts[-1] = "interval over training rows"
     if entry.get("languages"):
         facts.append(listed(entry["languages"]))
-    return "; ".join([*facts, *([entry["detail"]] if entry["detail"] else [])])
+    return "; ".join([*facts, *(text for text in (entry["detail"], entry.get("note")) if text)])
 
 
 def recommendation_text(results: Results) -> str:

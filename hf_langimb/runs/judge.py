@@ -17,6 +17,7 @@ from hf_langimb.measures.targets import information
 from hf_langimb.results.schema import TEXTS, Recommendation, Results, Verdict
 from hf_langimb.results.summary import Roles, represented
 from hf_langimb.results.tables import shown_entries, shown_interval
+from hf_langimb.results.verdict import listed
 
 RESAMPLES = 1000  # of the training rows
 NOT_LEARNED, ONE_LANGUAGE = "the model has not learned the task", "the training data are in one language"
@@ -85,7 +86,9 @@ class Judge:
             return
         dependence, direction = self._dependence(subject), self._direction(subject, cause)
         yield _entry("dependence", dependence, subject)
-        yield _entry("follows_skew", direction, subject)
+        left_out = next(iter(self._without_link(subject).values()))["left_out"]
+        entry = _entry("follows_skew", direction, subject)
+        yield {**entry, "note": f"without {listed(left_out)}: test rows lack a label there"} if left_out else entry
         if other:
             yield _entry("caused_by_link", cause, subject, other)
         answer = shortcut.shortcut(link, dependence, direction, cause)

@@ -126,6 +126,7 @@ def test_skew_transfer_uses_the_languages_that_have_all_labels_weighted_by_their
     for name in ("skew_transfer", "reliance"):
         assert target_measures(*rows_of(cells[1:]), plan=[[1, 3], [9, 1]], draws=10)["uniform"][name] is None
         assert both["uniform"][name] == pytest.approx(alone["uniform"][name])
+    assert both["uniform"]["left_out"] == ["l02"] and alone["uniform"]["left_out"] == []
 
 
 def test_chance_is_that_of_shuffling_predictions_within_labels_or_items():
