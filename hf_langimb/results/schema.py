@@ -158,10 +158,7 @@ class Metrics(TypedDict):
 
 
 class Setup(TypedDict):
-    """One setup of a run: settings, METRICS by seed, and intervals over seeds by dotted name.
-
-    `total_batch` is that of a setup which changes the run's.
-    """
+    """Settings of a setup (`total_batch` if it changes the run's), METRICS by seed, intervals over seeds by name."""
 
     plan: str
     class_weighting: str
@@ -266,11 +263,7 @@ class Explained(TypedDict):
 
 
 class Verdict(TypedDict):
-    """An answer with the number that it rests on, its 95 % interval and threshold.
-
-    `delta`: the threshold, the smallest effect that counts. `basis`: what the interval is over. `rows`: a statement
-    about these models on new rows of this kind.
-    """
+    """An answer, the number it rests on, its 95 % interval over test rows or seeds (`basis`), and the threshold."""
 
     name: str
     question: str
