@@ -34,7 +34,7 @@ from hf_langimb.results.folder import RunFolder, model_files
 from hf_langimb.results.page import write_report
 from hf_langimb.results.rendering import render
 from hf_langimb.results.schema import Results, write_results
-from hf_langimb.results.summary import roles_of
+from hf_langimb.results.summary import Roles, roles_of
 from hf_langimb.results.tables import rows_text
 from hf_langimb.runs.custom import fitted
 from hf_langimb.runs.explaining import compared, explain_models
@@ -76,10 +76,8 @@ def run(recipe: Recipe) -> tuple[Path, Results]:
     if recipe.name == "custom":
         recipe, said = fitted(recipe, data.distribution("train", "natural").rows)
         data.notes = [*data.notes, *([said] if said else [])]
-        found = {split: hash_rows(rows, data.text_columns) for split, rows in data.source.items()}
-        recipe = replace(
-            recipe, config=recipe.config | {"data_fingerprints": found}
-        )  # a run is not continued on others
+        rows = {split: hash_rows(rows, data.text_columns) for split, rows in data.source.items()}
+        recipe = replace(recipe, config=recipe.config | {"data_fingerprints": rows})  # not continued on other rows
     for note in data.notes:
         logger.info(note)
     prepared = prepare_setups(recipe, settings, data)
@@ -135,19 +133,9 @@ def _run_in(
                 metrics[name][str(seed)] = found | {"training": facts}
                 samples[name, str(seed)] = sample
     results = _results_of(recipe, data, prepared, shown, metrics, processes)
-    said = [weight_notes(name, of.arguments, data.distribution("train", of.plan)) for name, of in prepared.items()]
-    unknown = token_warnings(rows["train", prepared[roles.subject or next(iter(prepared))].plan, seeds[0]], tokenizer)
-    for note in (text for _, notes in said for text in notes):
-        logger.info(note)
-    results["warnings"] = [*unknown, *(text for warnings, _ in said for text in warnings)]
-    results["notes"] = [*data.notes, *(text for _, notes in said for text in notes)]
-    plan = prepared[roles.subject].plan if roles.subject else ""
-    audit, chosen_on = results["data"].get(f"train/{plan}"), results["data"].get(f"validation/{plan}")
-    validation_rows = int(np.sum(chosen_on["counts"])) if chosen_on else 0
-    sizes = Sizes(recipe.data.material_bits, recipe.data.accuracy_margin)
-    judge = Judge(roles, metrics, samples, audit, validation_rows, sizes)
-    results["verdict"] = [*judge.verdict()]
-    results["recommendation"] = judge.recommendation(results["verdict"])
+    first = rows["train", prepared[roles.subject or next(iter(prepared))].plan, seeds[0]]
+    _note(results, data, prepared, token_warnings(first, tokenizer))
+    _judge(results, recipe, roles, prepared, metrics, samples)
     explained, used = None, None
     if explains:
         loads = {model: lambda place=place: loader(place)() for model, place in places.items()}  # type: ignore[misc]
@@ -163,6 +151,29 @@ def _run_in(
         write_json(folder.environment, environment(began))
     PartialState().wait_for_everyone()  # the main process has the lock
     return results
+
+
+def _note(results: Results, data: Data, setups: Mapping[str, Setup], unknown: list[str]) -> None:
+    """Add what a reader must know about data, weights and tokens, and log what the weights do."""
+    said = [weight_notes(name, of.arguments, data.distribution("train", of.plan)) for name, of in setups.items()]
+    results["warnings"] = [*unknown, *(text for warnings, _ in said for text in warnings)]
+    of_weights = [text for _, notes in said for text in notes]
+    results["notes"] = [*data.notes, *of_weights]
+    for note in of_weights:
+        logger.info(note)
+
+
+def _judge(
+    results: Results, recipe: Recipe, roles: Roles, setups: Mapping[str, Setup], metrics: Any, samples: Any
+) -> None:
+    """Add verdict and recommendation."""
+    plan = setups[roles.subject].plan if roles.subject else ""
+    audit, chosen_on = results["data"].get(f"train/{plan}"), results["data"].get(f"validation/{plan}")
+    validation_rows = int(np.sum(chosen_on["counts"])) if chosen_on else 0
+    sizes = Sizes(recipe.data.material_bits, recipe.data.accuracy_margin)
+    judge = Judge(roles, metrics, samples, audit, validation_rows, sizes)
+    results["verdict"] = [*judge.verdict()]
+    results["recommendation"] = judge.recommendation(results["verdict"])
 
 
 def _begin(recipe: Recipe, folder: RunFolder, models: Sequence[Path]) -> int:
