@@ -9,14 +9,12 @@ interrupted command continues. Setups: `balanced`, `imbalanced`, and `imbalanced
 """
 
 import json
-import os
-import subprocess
 import sys
 from argparse import ArgumentParser
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+from several_runs import run_all
 
 from hf_langimb.counts.distribution import JointDistribution
 from hf_langimb.counts.sampling import allocate, skewed_shares
@@ -135,17 +133,8 @@ def main():
     options = parser.parse_args()
     options.runs.mkdir(parents=True, exist_ok=True)
 
-    def work(name):
-        with (options.runs / f"{name}.log").open("w") as log:
-            environment = os.environ | {"OMP_NUM_THREADS": "1"}
-            words = command(name, options.runs, options.seeds)
-            done = subprocess.run(words, stdout=log, stderr=log, env=environment, check=False)
-        print(f"{name}: {'done' if done.returncode == 0 else 'failed, see its log'}", file=sys.stderr, flush=True)
-        return done.returncode
-
-    with ThreadPoolExecutor(options.jobs) as pool:
-        codes = list(pool.map(work, options.points))
-    done = [name for name, code in zip(options.points, codes, strict=True) if code == 0]
+    commands = {name: command(name, options.runs, options.seeds) for name in options.points}
+    done = run_all(commands, options.runs, options.jobs)
     points = {name: point(name, options.runs) for name in done}
     print(json.dumps({"seeds": options.seeds, "points": points, "slopes": slopes(points)}, indent=1))
 

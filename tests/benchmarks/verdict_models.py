@@ -9,17 +9,15 @@ with Clopper-Pearson intervals of the share of yes, and the measures of each see
 """
 
 import json
-import os
-import subprocess
 import sys
 from argparse import ArgumentParser
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 from pyarrow.parquet import read_table
 from scipy.stats import beta
+from several_runs import run_all
 
 from hf_langimb import JointDistribution
 from hf_langimb.files import read_json
@@ -118,17 +116,9 @@ def main():
     options.runs.mkdir(parents=True, exist_ok=True)
     (options.runs / "uneven.yaml").write_text(UNEVEN)
 
-    def work(name):
-        with (options.runs / f"{folder_of(name)}.log").open("w") as log:
-            environment = os.environ | {"OMP_NUM_THREADS": "1"}
-            words = command(name, options.runs, options.seeds)
-            code = subprocess.run(words, stdout=log, stderr=log, env=environment, check=False).returncode
-        print(f"{name}: {'failed, see its log' if code else 'done'}", file=sys.stderr, flush=True)
-        return code
-
-    with ThreadPoolExecutor(options.jobs) as pool:
-        codes = list(pool.map(work, options.cases))
-    done = [name for name, code in zip(options.cases, codes, strict=True) if code == 0]
+    commands = {folder_of(name): command(name, options.runs, options.seeds) for name in options.cases}
+    ended = run_all(commands, options.runs, options.jobs)
+    done = [name for name in options.cases if folder_of(name) in ended]
     print(json.dumps({name: case(name, options.runs) for name in done}, indent=1))
 
 
