@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict
 import numpy as np
 import numpy.typing as npt
 
-from hf_langimb.counts.weighting import Counts, Floats, cell_weights
+from hf_langimb.counts.weighting import Counts, Floats, cell_weights, effective_ratio
 
 if TYPE_CHECKING:
     from hf_langimb.counts.distribution import JointDistribution
@@ -72,7 +72,7 @@ def audit(table: JointDistribution, weighting: str) -> Audit:
         "total_variation": (np.nansum(np.abs(row_shares - shares), axis=1) / 2).tolist(),
         "language_only_accuracy": float(counts.max(axis=1).sum() / rows),
         "majority_accuracy": float(shares.max()),
-        "effective_sample_size_ratio": float((counts * weights).sum() ** 2 / (rows * (counts * weights**2).sum())),
+        "effective_sample_size_ratio": effective_ratio(counts, weights),
         "missing_cells": table.missing_cells,
         "small_cells": [[table.languages[i], table.labels[j], int(counts[i, j])] for i, j in small],
         "weighting": weighting,

@@ -110,6 +110,11 @@ def _clipped(weights: Floats, counts: Floats, clip: float, languages: tuple[str,
     return result
 
 
+def effective_ratio(counts: npt.NDArray[Any], weights: Floats) -> float:
+    """Kish's effective sample size of weighted rows as a share of the N rows: (sum w)^2 / (N sum w^2)."""
+    return float((counts * weights).sum() ** 2 / (counts.sum() * (counts * weights**2).sum()))
+
+
 def _sums(table: npt.NDArray[Any]) -> Floats:
     """The sum over labels for each language, float64[L, 1]."""
     return np.asarray(table.sum(axis=1, keepdims=True), dtype=np.float64)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from hf_langimb.counts.weighting import effective_ratio
 from hf_langimb.measures.chance import Ints, holm, language_tests, null_tables, permutation_p, permutations
 from hf_langimb.measures.intervals import (
     Floats,
@@ -19,7 +20,6 @@ from hf_langimb.measures.predictions import Rows, correctness, encode_rows, plan
 from hf_langimb.measures.targets import (
     TARGETS,
     complete,
-    effective_ratio,
     excess,
     information,
     row_weights,

@@ -43,11 +43,6 @@ def row_weights(counts: NDArray[Any], target: str) -> Floats:
     return np.asarray(weights * rows / (weights * counts).sum(axis=(-2, -1), keepdims=True))
 
 
-def effective_ratio(counts: NDArray[Any], weights: Floats) -> float:
-    """Kish's effective sample size of weighted rows as a share of N: (sum u)^2 / (N sum u^2)."""
-    return float((counts * weights).sum() ** 2 / (counts.sum() * (counts * weights**2).sum()))
-
-
 def weighted(cells: NDArray[Any], target: str) -> Floats:
     """Confusion counts [..., L, C, C] whose rows are weighted to a target; their sum stays N."""
     return np.asarray(cells * row_weights(cells.sum(axis=-1), target)[..., None])

@@ -8,7 +8,7 @@ import numpy as np
 from datasets import Dataset
 
 from hf_langimb.counts.distribution import JointDistribution
-from hf_langimb.counts.weighting import cell_weights
+from hf_langimb.counts.weighting import cell_weights, effective_ratio
 from hf_langimb.data.rows import arrow_columns
 from hf_langimb.results.tables import shown
 from hf_langimb.results.verdict import listed
@@ -37,7 +37,7 @@ def weight_notes(
     if clip and (cut := (free > clip) & (counts > 0)).any():
         rows, number = int(counts[cut].sum()), int(cut.sum())
         notes.append(f"{name}: weights above {clip:g} are reduced to {clip:g}, for {rows:,} rows in {number:,} cells.")
-    ratio = float((counts * weights).sum() ** 2 / (trained.rows * (counts * weights**2).sum()))
+    ratio = effective_ratio(counts, weights)
     if ratio < SMALL_SAMPLE:
         warnings.append(
             f"{name}: with these weights, {trained.rows:,} training rows count like {ratio * trained.rows:,.0f} "

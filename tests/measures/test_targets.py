@@ -10,9 +10,10 @@ from hypothesis.extra.numpy import arrays
 
 from hf_langimb import JointDistribution, evaluate_predictions
 from hf_langimb.counts.distribution import mutual_information_bits
+from hf_langimb.counts.weighting import effective_ratio
 from hf_langimb.measures.chance import holm, language_tests, null_tables, permutation_p, permutations
 from hf_langimb.measures.dependence import language_shifts, sampled, target_measures
-from hf_langimb.measures.targets import TARGETS, effective_ratio, excess, information, row_weights, transfer, weighted
+from hf_langimb.measures.targets import TARGETS, excess, information, row_weights, transfer, weighted
 
 TABLES = arrays(np.int64, (3, 4), elements=st.integers(1, 50))
 
