@@ -162,13 +162,9 @@ def _read(spec: DataSpec) -> Any:
 EMBEDDED = {"mini_xnli": lambda parts: mini_xnli.load(), "cldr": lambda parts: cldr.load(", ".join(parts) or "large")}
 
 
-def load_data(recipe: RecipeArguments, language_column: str) -> Data:
-    """Read the recipe's data set into train, validation and test with standard columns.
-
-    Raises:
-        ValueError: missing splits, columns, languages or labels; says which.
-    """
-    spec = DataSpec(
+def _spec(recipe: RecipeArguments, language_column: str) -> DataSpec:
+    """The data set of a recipe, its columns, and how its files are read."""
+    return DataSpec(
         recipe.dataset_name,
         recipe.config_names,
         text_columns=recipe.text_columns,
@@ -181,6 +177,15 @@ def load_data(recipe: RecipeArguments, language_column: str) -> Data:
         language_from=recipe.language_from,
         drop_null=recipe.drop_null,
     )
+
+
+def load_data(recipe: RecipeArguments, language_column: str) -> Data:
+    """Read the recipe's data set into train, validation and test with standard columns.
+
+    Raises:
+        ValueError: missing splits, columns, languages or labels; says which.
+    """
+    spec = _spec(recipe, language_column)
     raw = _read(spec)
     raw = raw if isinstance(raw, DatasetDict) else DatasetDict(train=raw)
     names = _named_splits(recipe, raw)
@@ -283,11 +288,7 @@ def extra_tests(recipe: RecipeArguments, data: Data, language_column: str) -> di
         if not path:
             found[name] = None
             continue
-        columns: dict[str, Any] = {"text_columns": data.text_columns, "label_column": recipe.label_column}
-        reading: dict[str, Any] = {
-            key: getattr(recipe, key) for key in ("separator", "encoding", "quoting", "language_from", "drop_null")
-        }
-        spec = DataSpec(path, language_column=language_column, id_column=recipe.id_column, **columns, **reading)
+        spec = replace(_spec(recipe, language_column), name=path, config_names=(), text_columns=data.text_columns)
         raw: Any = spec.read()
         rows = pick(raw, None) if isinstance(raw, DatasetDict) else raw
         rows = rows if recipe.language is None else _in_language(rows, recipe, language_column)
