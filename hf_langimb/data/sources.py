@@ -88,7 +88,7 @@ def files_of(
 
 
 def say_if_counts(spec: DataSpec, files: Sequence[DataFile], table: JointDistribution) -> None:
-    """Say that files may be tables of counts: each language and label occurs once, beside a column of that name."""
+    """Warn that files may be tables of counts: no language and label occur twice, and a column is named like counts."""
     if not spec.count_column and table.rows > 1 and table.counts.max() == 1:
         present = names_in(files[0])
         if name := next((name for name in USUAL_NAMES["count"] if name in present), None):

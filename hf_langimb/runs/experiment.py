@@ -136,21 +136,27 @@ def _run_in(
     first = rows["train", prepared[roles.subject or next(iter(prepared))].plan, seeds[0]]
     _note(results, data, prepared, token_warnings(first, tokenizer))
     _judge(results, recipe, roles, prepared, metrics, samples)
-    explained, used = None, None
     if explains:
-        loads = {model: lambda place=place: loader(place)() for model, place in places.items()}  # type: ignore[misc]
-        explained, used = explain_models(
-            folder, loads, measured, recipe.data.explain_rows, recipe.data.explain_tolerance, roles.pair
-        )
+        _explain(results, recipe, folder, places, measured, roles.pair)
     if PartialState().is_main_process:
-        results["attributions"] = compared(folder, explained, roles.pair, used) if explained and roles.pair else None
-        results["verdict"] += tokens_verdict(results)
-        if used and not results["attributions"]:
-            logger.info(rows_text(used))
         write_results(folder.path, results)
         write_json(folder.environment, environment(began))
     PartialState().wait_for_everyone()  # the main process has the lock
     return results
+
+
+def _explain(
+    results: Results, recipe: Recipe, folder: RunFolder, places: Any, rows: MeasuredRows, pair: tuple[str, str] | None
+) -> None:
+    """Explain all models, and add the difference of the compared pair and the answer about tokens."""
+    loads = {model: lambda place=place: loader(place)() for model, place in places.items()}  # type: ignore[misc]
+    wanted, tolerance = recipe.data.explain_rows, recipe.data.explain_tolerance
+    explained, used = explain_models(folder, loads, rows, wanted, tolerance, pair)
+    if PartialState().is_main_process:
+        results["attributions"] = compared(folder, explained, pair, used) if explained and pair else None
+        results["verdict"] += tokens_verdict(results)
+        if used and not results["attributions"]:
+            logger.info(rows_text(used))
 
 
 def _note(results: Results, data: Data, setups: Mapping[str, Setup], unknown: list[str]) -> None:

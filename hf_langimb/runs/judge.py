@@ -254,7 +254,7 @@ def _values(pair: tuple[Sequence[Sampled], Sequence[Sampled]], measure: str) -> 
 
 
 def _too_few(cure: str, rows: int, needed: float) -> str:
-    """Why a fall of the dependence cannot be told from none, and how many rows could, to two digits."""
+    """Why it is unclear whether the dependence falls, and how many rows would be enough, to two digits."""
     needed = max(needed, 2 * rows)  # with about as many rows it would be a matter of luck
     digits = 10 ** max(len(str(int(needed))) - 2, 0)
     enough = int(np.ceil(needed / digits)) * digits
