@@ -1,20 +1,20 @@
 """How accuracy and dependence change with the number of languages, the skew and the training size, on CLDR names.
 
-python tests/benchmarks/cldr_scaling.py RUNS [--seeds 3] [--jobs 2] > model_cards/cldr-scaling/results.json
+python tests/benchmarks/cldr_scaling.py RUNS [--kept model_cards/cldr-scaling/results.json] [--seeds 3] [--jobs 2]
 
 One factor at a time around 20 languages, a skew of 20:1 and 140 rows per language; the number of epochs is the same
-everywhere, so steps are the same for all skews. Each point is a run of recipes/cldr_names.py in a folder of RUNS; an
-interrupted command continues. Setups: `balanced`, `imbalanced`, and `imbalanced` with the weights `independence` and
-`per_language`. Prints the measures of each seed and the slopes over the skews, with 95 % t intervals.
+everywhere, so steps are the same for all skews. Each point is a run of recipes/cldr_names.py in a folder of RUNS.
+Setups: `balanced`, `imbalanced`, and `imbalanced` with the weights `independence` and `per_language`. Each finished
+point is added to the kept file, with the measures of each seed and the slopes over the skews (95 % t intervals);
+points that are there already are not run again, and an interrupted command continues in its folders.
 """
 
-import json
 import sys
 from argparse import ArgumentParser
 from pathlib import Path
 
 import numpy as np
-from several_runs import run_all
+from several_runs import keep, kept, run_all
 
 from hf_langimb.counts.distribution import JointDistribution
 from hf_langimb.counts.sampling import allocate, skewed_shares
@@ -127,16 +127,19 @@ def slopes(points):
 def main():
     parser = ArgumentParser()
     parser.add_argument("runs", type=Path)
+    parser.add_argument("--kept", type=Path, default=RECIPE.parents[1] / "model_cards/cldr-scaling/results.json")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--points", nargs="+", default=list(POINTS), choices=list(POINTS))
     options = parser.parse_args()
     options.runs.mkdir(parents=True, exist_ok=True)
 
-    commands = {name: command(name, options.runs, options.seeds) for name in options.points}
-    done = run_all(commands, options.runs, options.jobs)
-    points = {name: point(name, options.runs) for name in done}
-    print(json.dumps({"seeds": options.seeds, "points": points, "slopes": slopes(points)}, indent=1))
+    points = kept(options.kept).get("points", {})
+    commands = {name: command(name, options.runs, options.seeds) for name in options.points if name not in points}
+    for done in run_all(commands, options.runs, options.jobs):
+        points[done] = point(done, options.runs)
+        points = {name: points[name] for name in POINTS if name in points}
+        keep(options.kept, {"seeds": options.seeds, "points": points, "slopes": slopes(points)})
 
 
 if __name__ == "__main__":

@@ -1,14 +1,14 @@
 """How often the verdict is right for trained models: with and without a link in the training data, each seed by itself.
 
-python tests/benchmarks/verdict_models.py RUNS [--seeds 20] [--jobs 2] > model_cards/verdict/models.json
+python tests/benchmarks/verdict_models.py RUNS [--kept model_cards/verdict/models.json] [--seeds 20] [--jobs 2]
 
-Each case is a run of a recipe in a folder of RUNS with two setups, the data as they are and with the weights
-`independence`; an interrupted command continues. The material sizes are the defaults. Prints for each case how many
-seeds answer yes, no, unclear and not measured for the setup without weights (`imbalanced`) and for the weighted one,
-with Clopper-Pearson intervals of the share of yes, and the measures of each seed.
+Each case is trained in runs of five seeds, in folders of RUNS, with two setups: the data as they are, and with the
+weights `independence`. The material sizes are the defaults. After each run the kept file is written again: for each
+case the measures of each seed, how many seeds answer yes, no, unclear and not measured for the setup without weights
+(`imbalanced`) and for the weighted one, and the Clopper-Pearson interval of the share of yes. Seeds that are there
+already are not run again, and an interrupted command continues in its folders.
 """
 
-import json
 import sys
 from argparse import ArgumentParser
 from collections import Counter
@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from pyarrow.parquet import read_table
 from scipy.stats import beta
-from several_runs import run_all
+from several_runs import keep, kept, run_all
 
 from hf_langimb import JointDistribution
 from hf_langimb.files import read_json
@@ -28,6 +28,7 @@ from hf_langimb.runs.judge import Judge
 RECIPES = Path(__file__).parents[2] / "recipes"
 TWELVE = ["cs", "de", "en", "es", "fi", "fr", "he", "hu", "ja", "pl", "ru", "zh"]
 SETUPS = ["imbalanced", "independence"]
+BLOCK = 5  # seeds of one run
 XNLI = ["xnli.py", "--config", "mini", "--control_seed", "false"]
 CLDR = ["cldr_names.py", "--config", "skew-20", "--load_best_model_at_end", "false"]
 EVEN = ["--languages", *TWELVE, "--train_size", "3360", "--validation_size", "480", "--test_size", "1920"]
@@ -53,16 +54,17 @@ CASES = {  # link, command
 }
 
 
-def folder_of(name):
-    return "".join(letter if letter.isalnum() else "-" for letter in name)
+def folder_of(name, first):
+    return "".join(letter if letter.isalnum() else "-" for letter in name) + f"-{first}"
 
 
-def command(name, folder, seeds):
-    """The command line of a case."""
+def command(name, first, folder):
+    """The command line of `BLOCK` seeds of a case."""
     script, *words = CASES[name][1]
     words = [str(folder / word) if word.endswith(".yaml") else word for word in words]
-    words = [sys.executable, str(RECIPES / script), *words, "--setups", *SETUPS, "--seeds", str(seeds)]
-    return [*words, "--explain_rows", "0", "--output_dir", str(folder / folder_of(name))]
+    words = [sys.executable, str(RECIPES / script), *words, "--setups", *SETUPS]
+    words += ["--seed", str(first), "--seeds", str(BLOCK)]
+    return [*words, "--explain_rows", "0", "--output_dir", str(folder / folder_of(name, first))]
 
 
 def answers(run, results, setup, seed):
@@ -82,33 +84,40 @@ def answers(run, results, setup, seed):
     return {entry["name"]: entry["answer"] for entry in Judge(roles, metrics, samples, audit, 1).verdict()}
 
 
-def case(name, folder):
-    """The kept figures of a case."""
-    run = folder / folder_of(name)
+def measured(run, results, setup, seed):
+    """The kept figures of one model."""
+    of = results["setups"][setup]["seeds"][seed]["targets"]["independent"]
+    return {
+        "dependence": of["dependence_bits"] - of["dependence_chance_bits"],
+        "skew_transfer": of["skew_transfer"],
+        "accuracy": of["accuracy"],
+        "answers": answers(run, results, setup, seed),
+    }
+
+
+def add(found, name, run):
+    """Add the seeds of a run to the kept figures of its case, and count the answers anew."""
     results = read_json(run / "results.json", "run the case again")
-    found = {"link": CASES[name][0], "bits": results["data"]["train/imbalanced"]["mutual_information_bits"]}
-    for setup in SETUPS:
-        seeds = results["setups"][setup]["seeds"]
-        per_seed = [answers(run, results, setup, seed) for seed in seeds]
+    models = {setup: results["setups"][setup]["seeds"] for setup in SETUPS}
+    entry = found.setdefault(name, {"link": CASES[name][0]})
+    entry["bits"] = results["data"]["train/imbalanced"]["mutual_information_bits"]
+    entry["test_rows"] = next(iter(models[SETUPS[0]].values()))["test"]["rows"]
+    for setup, seeds in models.items():
+        kept_seeds = entry.setdefault(setup, {"seeds": {}})["seeds"]
+        kept_seeds |= {seed: measured(run, results, setup, seed) for seed in seeds}
+        per_seed = [of["answers"] for of in kept_seeds.values()]
         counts = Counter(answer["shortcut"] for answer in per_seed)
         yes, number = counts["yes"], len(per_seed)
         low = float(beta.ppf(0.025, yes, number - yes + 1)) if yes else 0.0
         high = float(beta.ppf(0.975, yes + 1, number - yes)) if yes < number else 1.0
-        targets = [of["targets"]["independent"] for of in seeds.values()]
-        found[setup] = {
-            "shortcut": dict(counts),
-            "yes": [yes, number, low, high],
-            "dependence": [of["dependence_bits"] - of["dependence_chance_bits"] for of in targets],
-            "skew_transfer": [of["skew_transfer"] for of in targets],
-            "accuracy": [of["accuracy"] for of in targets],
-            "answers": {key: dict(Counter(answer.get(key, "-") for answer in per_seed)) for key in per_seed[0]},
-        }
-    return found | {"test_rows": results["setups"][SETUPS[0]]["seeds"][next(iter(seeds))]["test"]["rows"]}
+        entry[setup]["shortcut"] = dict(counts)
+        entry[setup]["yes"] = {"count": yes, "of": number, "interval": [low, high]}
 
 
 def main():
     parser = ArgumentParser()
     parser.add_argument("runs", type=Path)
+    parser.add_argument("--kept", type=Path, default=RECIPES.parent / "model_cards/verdict/models.json")
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--cases", nargs="+", default=list(CASES), choices=list(CASES))
@@ -116,10 +125,16 @@ def main():
     options.runs.mkdir(parents=True, exist_ok=True)
     (options.runs / "uneven.yaml").write_text(UNEVEN)
 
-    commands = {folder_of(name): command(name, options.runs, options.seeds) for name in options.cases}
-    ended = run_all(commands, options.runs, options.jobs)
-    done = [name for name in options.cases if folder_of(name) in ended]
-    print(json.dumps({name: case(name, options.runs) for name in done}, indent=1))
+    found, blocks = kept(options.kept), {}
+    for first in range(0, options.seeds, BLOCK):  # every case gets its first seeds before one gets its last
+        for name in options.cases:
+            if str(first) not in found.get(name, {}).get(SETUPS[0], {"seeds": {}})["seeds"]:
+                blocks[folder_of(name, first)] = name, first
+    commands = {folder: command(*block, options.runs) for folder, block in blocks.items()}
+    for done in run_all(commands, options.runs, options.jobs):
+        add(found, blocks[done][0], options.runs / done)
+        found = {name: found[name] for name in CASES if name in found}
+        keep(options.kept, found)
 
 
 if __name__ == "__main__":
