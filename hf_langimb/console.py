@@ -1,4 +1,4 @@
-"""How programs start and end, in one process or several, and their progress bars."""
+"""How programs start and end, in one process or several, their progress bars, and data in their sentences."""
 
 from __future__ import annotations
 
@@ -6,16 +6,31 @@ import atexit
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from hf_langimb.files import names_the_file
 
+NAMED = 5  # texts that `listed` shows
+
 
 def one_line(text: Any) -> str:
     """A text on one line, without control characters."""
     return re.sub(r"\s*[\x00-\x1f\x7f-\x9f]\s*", " ", str(text)).strip()
+
+
+def shown(name: Any) -> str:
+    r"""A name of a language or label, in which what cannot be seen is an escape (\n, \u202e): no two look alike."""
+    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(name))
+    return re.sub(r"^ | $|(?<= ) ", r"\\x20", text)
+
+
+def listed(texts: Iterable[str]) -> str:
+    """The first texts, and how many more there are."""
+    every = list(texts)
+    more = f", and {len(every) - NAMED:,} more" if len(every) > NAMED else ""
+    return ", ".join(every[:NAMED]) + more
 
 
 def with_dashes(argument: str) -> str:

@@ -45,8 +45,8 @@ def encode_column(column: Any, name: str) -> tuple[tuple[Any, ...], np.ndarray]:
     kind = array.type.value_type if pa.types.is_dictionary(array.type) else array.type
     if array.null_count:
         problem = (
-            f"has {array.null_count:,} null entries of {len(array):,}; every row needs a value. Fill them in or filter "
-            "these rows out (commands: --drop-null)."
+            f"has {array.null_count:,} null entries of {len(array):,}; every row needs a value. Fill them in or "
+            f"{'name no id column' if name == 'id' else 'filter these rows out (commands: --drop-null)'}."
         )
     elif pa.types.is_nested(kind):
         problem = f"has lists ({kind}); expected one {name} per text (several labels per text are not supported)."

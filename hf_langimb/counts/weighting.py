@@ -98,7 +98,9 @@ def _clipped(weights: Floats, counts: Floats, clip: float, languages: tuple[str,
     for i in np.flatnonzero((weights * (counts > 0) > clip).any(axis=1)):
         rows, mean = counts[i], float((counts[i] * weights[i]).sum() / counts[i].sum())
         if clip <= mean:
-            raise ValueError(f"clip must be larger than the mean weight of each language, {languages[i]}: {mean:.3g}.")
+            raise ValueError(
+                f"clip (weight_clip) must be larger than the mean weight of each language, {languages[i]}: {mean:.3g}."
+            )
         cut = np.zeros(len(rows), dtype=bool)
         while True:  # each round cuts the weights that the factor has raised above the limit
             factor = (mean * rows.sum() - clip * rows[cut].sum()) / (rows * weights[i])[~cut].sum()

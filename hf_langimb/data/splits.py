@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from datasets import Dataset, DatasetDict, DatasetInfo, Value
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from hf_langimb.console import listed, shown
 from hf_langimb.counts.columns import encode_column
 from hf_langimb.counts.distribution import JointDistribution
 from hf_langimb.counts.weighting import Counts, Floats
@@ -25,7 +26,6 @@ from hf_langimb.data.rows import arrow_columns
 from hf_langimb.data.sources import CODE
 
 _BLOCK = 100_000  # rows whose texts are Python strings at once
-_SHOWN = 5  # names in a sentence
 
 
 def folded(*texts: Any) -> pa.ChunkedArray:
@@ -127,7 +127,7 @@ def _lacking(name: str, cells: Counts, counted: JointDistribution) -> str:
     """A sentence on the cells of the data that have no row in a part; empty where there are none."""
     found = np.bincount(cells, minlength=counted.counts.size).reshape(counted.counts.shape)
     missing = np.argwhere((found == 0) & (counted.counts > 0)).tolist()
-    names = _some(f"({counted.languages[i]}, {counted.labels[j]})" for i, j in missing)
+    names = listed(f"({shown(counted.languages[i])}, {shown(counted.labels[j])})" for i, j in missing)
     cells_of_all = np.count_nonzero(counted.counts)
     return (
         f"The {name} part has no rows in {len(missing):,} of {cells_of_all:,} cells of language and label: {names}."
@@ -278,18 +278,22 @@ def spelling_text(groups: Sequence[Sequence[str]], merged: bool = False) -> str:
     """A sentence on the groups of `spellings`, and whether they were merged; empty where there are none."""
     if not groups:
         return ""
-    named = [" = ".join(group) for group in groups]
+    named = [" = ".join(map(shown, group)) for group in groups]
     done = "they were merged" if merged else "--merge_languages gives each group one name"
-    return f"Languages that may be the same under different names: {_some(named)}; {done}."
+    return f"Languages that may be the same under different names: {listed(named)}; {done}."
 
 
-def merge_languages(splits: DatasetDict, groups: Sequence[Sequence[str]]) -> DatasetDict:
-    """The same rows with one name for each group: the shortest, of those the one with most rows."""
+def merge_languages(splits: DatasetDict, groups: Sequence[Sequence[str]], known: Collection[str] = ()) -> DatasetDict:
+    """The same rows with one name for each group: a `known` one, else the shortest, of those the one with most rows."""
     columns = {split: _joined(*arrow_columns(dataset, "language")) for split, dataset in splits.items()}
     rows = Counter[str]()
     for column in columns.values():
         rows.update({found["values"]: found["counts"] for found in column.value_counts().to_pylist()})
-    names = {old: min(group, key=lambda name: (len(name), -rows[name], name)) for group in groups for old in group}
+    names = {
+        old: min(group, key=lambda name: (name not in known, len(name), -rows[name], name))
+        for group in groups
+        for old in group
+    }
     merged = DatasetDict()
     for split, dataset in splits.items():
         encoded = columns[split].dictionary_encode()
@@ -321,14 +325,7 @@ def odd_cells(splits: DatasetDict) -> list[str]:
         (alone, "Labels that occur in only one language of the training data"),
         (untrained, f"Labels without training rows (only in {' and '.join(elsewhere)})"),
     )
-    return [f"{what}: {_some(names)}." for names, what in found if names]
-
-
-def _some(names: Iterable[str]) -> str:
-    """The first names and the number of the others."""
-    every = list(names)
-    more = f" and {len(every) - _SHOWN:,} more" if len(every) > _SHOWN else ""
-    return ", ".join(every[:_SHOWN]) + more
+    return [f"{what}: {listed(map(shown, names))}." for names, what in found if names]
 
 
 def _percent(part: int, whole: int) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import datasets
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from datasets.builder import Key
 from datasets.table import table_cast
@@ -33,12 +34,23 @@ def tables(file: DataFile, rows: int, dictionaries: bool = False) -> Iterator[pa
     """
     read = {"csv": csv_tables, "json": json_tables, "parquet": _parquet_tables}[file.kind]
     with _decoded(file):
-        for table in read(file, rows, dictionaries):
+        for table in map(_without_blanks, read(file, rows, dictionaries)):
             if file.language:
                 constant = pa.DictionaryArray.from_arrays(np.zeros(len(table), np.int32), [file.language])
                 constant = constant if dictionaries else constant.cast(pa.string())
                 table = table.append_column(file.language_column, constant)
             yield table
+
+
+def _without_blanks(table: pa.Table) -> pa.Table:
+    """Empty strings as nulls, as in csv files, which cannot tell them apart."""
+    for i, field in enumerate(table.schema):
+        kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+        if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+            blank = pc.equal(pc.cast(table[i], kind), "")
+            if pc.any(blank).as_py():
+                table = table.set_column(i, field, pc.if_else(blank, pa.scalar(None, field.type), table[i]))
+    return table
 
 
 @contextmanager

@@ -174,7 +174,7 @@ def header_of(file: DataFile, quote: str | bool) -> tuple[list[str], int, int]:
     start = list(filter(None, first))[:2]
     empty = next((i for i, row in enumerate(first) if row), 0)
     if not start:
-        raise ValueError(f"{file.name}: No columns to parse from file.")
+        raise ValueError(f"{file.name}: the file is empty.")
     header = list(file.names) or start[0]
     repeated = [column for column, times in Counter(header).items() if times > 1 and column in file.columns]
     problem = f"its header has {repeated[0]!r} more than once: rename one" if repeated else ""

@@ -6,10 +6,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from hf_langimb.console import shown
 from hf_langimb.measures.intervals import Floats
 from hf_langimb.results.schema import Results
 from hf_langimb.results.summary import interval, roles_of
-from hf_langimb.results.tables import Cells, interval_text, shown
+from hf_langimb.results.tables import Cells, interval_text
 
 SHOWN = 20  # languages in the figure
 SURE = 0.05  # p below which predictions of a language differ, adjusted for the number of languages

@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from hf_langimb.console import shown
 from hf_langimb.files import read_json, write_text
 from hf_langimb.results import plots, rendering
 from hf_langimb.results.folder import FIGURES, PAGE, RunFolder
 from hf_langimb.results.moved import most_moved
 from hf_langimb.results.schema import FORMS, Results, read_results
-from hf_langimb.results.tables import file_names, probes_cells, shown
+from hf_langimb.results.tables import file_names, probes_cells
 from hf_langimb.results.verdict import moved_text
 
 logger = logging.getLogger(__name__)

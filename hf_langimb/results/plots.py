@@ -15,11 +15,12 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 
+from hf_langimb.console import shown
 from hf_langimb.measures.attribution import SETS
 from hf_langimb.results.moved import Moved
 from hf_langimb.results.schema import FORMS, TEXTS, Form, Results
 from hf_langimb.results.summary import represented
-from hf_langimb.results.tables import shown, shown_entries, shown_interval
+from hf_langimb.results.tables import shown_entries, shown_interval
 
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")  # Okabe and Ito
 HATCHES = ("", "///", "...", "xxx", "---", "\\\\\\")

@@ -11,7 +11,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from hf_langimb.console import one_line
+from hf_langimb.console import one_line, shown
 from hf_langimb.counts.audit import bits_text
 from hf_langimb.results import moved, tables, verdict
 from hf_langimb.results.schema import FILE_NAME, Results
@@ -41,7 +41,7 @@ def rendered_from(folder: str | Path) -> Iterator[None]:
 @cache
 def _environment() -> Any:
     """Jinja's environment, made once."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from jinja2 import Environment, PackageLoader, StrictUndefined, pass_context
 
     environment = Environment(
         loader=PackageLoader("hf_langimb.results"),
@@ -56,20 +56,30 @@ def _environment() -> Any:
         "number": lambda value, form=".3f": tables.interval_text(value, form=form),
         "percent": lambda share, digits=1: f"{100 * share:.{digits}f} %",
         "bits": bits_text,
-        "table": lambda cells: tables.table(*cells),
-        "grid": lambda rows, names, columns, form=",": tables.table(*tables.grid_cells(rows, names, columns, form)),
+        "table": pass_context(_table),
+        "grid": pass_context(_grid),
         "one_line": one_line,
         "prose": lambda text: tables.escaped(one_line(text)),
         "folded": _folded,
         "first_rows": _first_rows,
         "unbroken": lambda text: re.sub(r"(\[[^\]]*,) ", "\\1\u00a0", text),
         "quoted": repr,
-        "shown": tables.shown,
-        "plain": lambda name: tables.escaped(tables.shown(name), brackets=r"[\[\]]"),
+        "shown": shown,
+        "plain": lambda name: tables.escaped(shown(name), brackets=r"[\[\]]"),
         "json": partial(json.dumps, ensure_ascii=False),
         "command": _command,
     }
     return environment
+
+
+def _table(context: Any, cells: tables.Cells) -> str:
+    """A table, as it is in the terminal, and with Markdown's escapes elsewhere."""
+    return tables.table(*cells, plain=".txt" in context.name)
+
+
+def _grid(context: Any, rows: Any, names: Any, columns: Any, form: str = ",") -> str:
+    """A table of numbers by language and label."""
+    return _table(context, tables.grid_cells(rows, names, columns, form))
 
 
 def _folded(table: str) -> str:
@@ -81,7 +91,7 @@ def _folded(table: str) -> str:
 def _first_rows(cells: tables.Cells) -> str:
     """A table in the terminal, of a long one its first rows."""
     more = len(cells[1]) - LONG_TABLE
-    text = tables.table(cells[0], cells[1][:LONG_TABLE])
+    text = tables.table(cells[0], cells[1][:LONG_TABLE], plain=True)
     return text if more <= 0 else f"{text}\n({more:,} more rows are on the page)"
 
 

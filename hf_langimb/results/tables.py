@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from hf_langimb.console import one_line
+from hf_langimb.console import one_line, shown
 from hf_langimb.measures.attribution import SETS, TokenSet
 from hf_langimb.results.schema import (
     FORMS,
@@ -33,9 +33,14 @@ QUALITY = ("accuracy", "macro F1", "calibration error")
 Cells = tuple[list[str], list[list[str]]]  # header, rows
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table, padded so that it reads as plain text too; all columns but the first are right-aligned."""
-    lines = [[escaped(one_line(cell)).replace("|", "\\|") for cell in row] for row in (header, *rows)]
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], plain: bool = False) -> str:
+    """A Markdown table, padded so that it reads as plain text too; all columns but the first are right-aligned.
+
+    `plain` is for a terminal: cells are shown as they are, without Markdown's escapes.
+    """
+    lines = [[one_line(cell) for cell in row] for row in (header, *rows)]
+    if not plain:
+        lines = [[escaped(cell).replace("|", "\\|") for cell in row] for row in lines]
     first, *rest = (max(map(len, column)) for column in zip(*lines, strict=True))
     padded = [
         [row[0].ljust(first), *(cell.rjust(width) for cell, width in zip(row[1:], rest, strict=True))] for row in lines
@@ -43,12 +48,6 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     rule = "|".join(["", "-" * (first + 2), *("-" * (width + 1) + ":" for width in rest), ""])
     text = [f"| {' | '.join(row)} |" for row in padded]
     return "\n".join([text[0], rule, *text[1:]])
-
-
-def shown(name: Any) -> str:
-    r"""A name of a language or label, in which what cannot be seen is an escape (\n, \u202e): no two look alike."""
-    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(name))
-    return re.sub(r"^ | $|(?<= ) ", r"\\x20", text)
 
 
 def escaped(text: str, brackets: str = r"\](?=[(\[])") -> str:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from hf_langimb.console import listed, shown
 from hf_langimb.results.moved import Moved, compared_setups, measure_text, most_moved, moved_cells, moves_of
 from hf_langimb.results.schema import Results, Verdict
 from hf_langimb.results.summary import roles_of
-from hf_langimb.results.tables import Cells, interval_text, predictions_cells, shown
+from hf_langimb.results.tables import Cells, interval_text, predictions_cells
 
 QUESTION = "Does the model use language as a shortcut?"
-NAMED = 5  # languages in a sentence
 MANY = 15  # languages of which the terminal shows those that differ most
 FEW_ROWS = 30  # test rows below which a language is not called the worst
 INDEPENDENT, NATURAL = "targets.independent.accuracy", "targets.natural.accuracy"
@@ -39,6 +39,17 @@ TOO_SMALL = (
     "Measured on a small encoder made from your texts. Before you decide, measure the model that you will use, with "
     "`--model NAME`."
 )
+TRAINED = {
+    "natural": "trained on the data as they are",
+    "balanced": "trained on data in which every language has all labels equally often",
+    "imbalanced": "trained on data in which labels depend on language",
+}
+WEIGHTED = {
+    "per_language": "class weights that make labels uniform in each language",
+    "independence": "class weights that make labels independent of language",
+    "joint": "class weights that give every combination of language and label the same influence",
+    "class": "class weights that make labels uniform over all data",
+}
 ANSWERS = (
     "An answer is yes if the 95 % interval of its measure lies above the threshold (the smallest effect that counts), "
     "no if it lies below, and unclear otherwise."
@@ -100,8 +111,10 @@ def facts_text(entry: Verdict) -> str:
         facts.append(f"interval over {'test rows' if entry['basis'] == 'rows' else 'seeds'}")
         if entry["name"] == "link":
             facts[-1] = "interval over training rows"
+        elif entry["name"] == "dependence" and entry["basis"] == "seeds":
+            facts[-1] += ", of the logarithm"  # the tables have that of the values
     if entry.get("languages"):
-        facts.append(listed(entry["languages"]))
+        facts.append(listed(map(shown, entry["languages"])))
     return "; ".join([*facts, *(text for text in (entry["detail"], entry.get("note")) if text)])
 
 
@@ -186,6 +199,22 @@ def price_cells(results: Results) -> Cells:
     return ["setup", "without the link", natural, "worst language"], rows
 
 
+def setups_text(results: Results) -> str:
+    """What the setups of `price_cells` are trained on."""
+    said = []
+    for name in (row[0] for row in price_cells(results)[1]):
+        setup = results["setups"][name]
+        weights = WEIGHTED.get(setup["class_weighting"])
+        said.append(f"{name}: {TRAINED.get(setup['plan'], setup['plan'])}{f', with {weights}' if weights else ''}")
+    return f"{'; '.join(said)}." if said else ""
+
+
+def accuracy_text(results: Results) -> str:
+    """What the columns of `price_cells` are."""
+    natural = " As collected: test rows as they are." if "test/natural" in results["data"] else ""
+    return f"Without the link: test rows weighted so that labels do not depend on language.{natural}"
+
+
 def _worst(results: Results, setup: str) -> tuple[str, float]:
     """The language with the lowest accuracy, mean over seeds, of those with `FEW_ROWS` test rows or more; or of all."""
     models = [*results["setups"][setup]["seeds"].values()]
@@ -228,7 +257,7 @@ def _no(results: Results, entries: Mapping[str, Verdict]) -> str:
         text = f"The predictions of {_model(dependence['setup'])} hardly depend on language beyond chance "
         text += f"({_compared(dependence)})."
         found = entries.get("languages", dependence).get("languages")
-        return f"No overall, but yes in these languages: {listed(found)}. {text}" if found else text
+        return f"No overall, but yes in these languages: {listed(map(shown, found))}. {text}" if found else text
     if dependence["answer"] == "yes":
         return _read_less_well(results, entries)
     return f"The predictions do not follow the skew of the training labels ({_direction(entries)})."
@@ -244,7 +273,7 @@ def _read_less_well(results: Results, entries: Mapping[str, Verdict]) -> str:
     text = f"Predictions differ between languages ({value_text(dependence)}), but not as the training labels do"
     if weak:
         said = [f"{shown(name)} (accuracy {interval_text(known[name])})" for name in weak]
-        return f"{text}: accuracy is lower in some languages: {listed(said, known=True)}."
+        return f"{text}: accuracy is lower in some languages: {listed(said)}."
     return f"{text}: the model makes different errors in different languages."
 
 
@@ -322,9 +351,3 @@ def _basis(results: Results, shortcut: Verdict) -> str:
 def _model(setup: str) -> str:
     """A setup in a sentence."""
     return "the model" if setup == "model" else f"the {setup} model"
-
-
-def listed(names: list[str], known: bool = False) -> str:
-    """The first names, and how many more there are."""
-    more = f", and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED] if known else map(shown, names[:NAMED])) + more

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from hf_langimb.console import shown
 from hf_langimb.counts.audit import SMALL_CELL, Audit
 from hf_langimb.models.axes import read_axes
 from hf_langimb.results.rendering import render
 from hf_langimb.results.schema import FILE_NAME, Attributions, ExplainedRows, Results, read_results
-from hf_langimb.results.tables import Cells, explained_text, interval_text, shown
+from hf_langimb.results.tables import Cells, explained_text, interval_text
 
 SHOWN_LANGUAGES, SHOWN_LABELS = 12, 8  # in the table of an audit; its JSON has all
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from hf_langimb.console import listed, shown
 from hf_langimb.counts.audit import Audit, used_axes
 from hf_langimb.measures import shortcut
 from hf_langimb.measures.dependence import Sampled
@@ -17,10 +18,13 @@ from hf_langimb.measures.targets import information
 from hf_langimb.results.schema import TEXTS, Recommendation, Results, Verdict
 from hf_langimb.results.summary import Roles, represented
 from hf_langimb.results.tables import shown_entries, shown_interval
-from hf_langimb.results.verdict import listed
 
 RESAMPLES = 1000  # of the training rows
 NOT_LEARNED, ONE_LANGUAGE = "the model has not learned the task", "the training data are in one language"
+NO_CURE = (
+    "no setup lowers the dependence; collect rows for rare combinations of language and label, or try other class "
+    "weights"
+)
 HOPELESS = 20  # times the rows at hand, from which on a fall of the dependence counts as none
 QUESTIONS = {
     "link": "Do labels depend on language in the training data?",
@@ -32,7 +36,8 @@ QUESTIONS = {
     "cure": "Is the dependence of {setup} lower than that of {reference}?",
     "accuracy": "Is the accuracy of {setup} at most {delta:g} below that of {reference}, on rows without the link?",
     "languages": "Are there languages in which {setup} predicts differently for the same labels?",
-    "probe": "Is the language easier to identify from the features of {setup} than from those of {reference}?",
+    "probe": "Is the language easier to identify from the features of {setup} than from those of {reference}, on "
+    "{text} text?",
     "tokens": "Do neutral tokens add more to labels in languages that over-represent them ({setup} - {reference})?",
 }
 RULE = (
@@ -88,7 +93,11 @@ class Judge:
         yield _entry("dependence", dependence, subject)
         left_out = next(iter(self._without_link(subject).values()))["left_out"]
         entry = _entry("follows_skew", direction, subject)
-        yield {**entry, "note": f"without {listed(left_out)}: test rows lack a label there"} if left_out else entry
+        yield (
+            {**entry, "note": f"without {listed(map(shown, left_out))}: test rows lack a label there"}
+            if left_out
+            else entry
+        )
         if other:
             yield _entry("caused_by_link", cause, subject, other)
         answer = shortcut.shortcut(link, dependence, direction, cause)
@@ -129,7 +138,11 @@ class Judge:
                 candidates.append((value, -(accuracy.value or 0.0), cure))
             elif fall.answer == "no":
                 reasons.append(
-                    (0.0, f"{cure} lowers the dependence, but costs more than {self.sizes.margin:g} of accuracy")
+                    (
+                        0.0,
+                        f"{cure} lowers the dependence, but costs more accuracy than {self.sizes.margin:g}; if that "
+                        "is acceptable, run again with a larger --accuracy_margin",
+                    )
                 )
             elif value >= 0 and low < -self.sizes.bits:
                 few = f"the {self.validation_rows:,} validation rows are too few to tell whether"
@@ -138,7 +151,7 @@ class Judge:
                 reasons.append((needed, _too_few(cure, self.validation_rows, needed * self.validation_rows)))
         if candidates:
             return min(candidates)[2], "it lowers the dependence most, without a clear loss of accuracy"
-        return None, min(reasons)[1] if reasons else "no setup lowers the dependence"
+        return None, min(reasons)[1] if reasons else NO_CURE
 
     def _link(self) -> Finding:
         """Whether labels depend on language in the training data."""
@@ -214,7 +227,7 @@ class Judge:
         halves = 1.96 * np.sqrt(variances)  # of independent samples, which is wider
         ends = [np.array([value - half, value + half]) for value, half in zip(values, halves, strict=True)]
         found = shortcut.over_models(values, ends, shortcut.MATERIAL_PROBE)
-        yield _entry("probe", found, setup, other, f"on {text} text")
+        yield _entry("probe", found, setup, other, text=text)
 
     def _languages(self, setup: str) -> Verdict:
         """In which languages each model's predictions differ, and materially on average; the farthest first."""
@@ -262,12 +275,14 @@ def _too_few(cure: str, rows: int, needed: float) -> str:
     return f"{few}; about {enough:,} would be enough"
 
 
-def _entry(name: str, found: Finding, setup: str, reference: str | None = None, detail: str = "") -> Verdict:
-    """An entry of the verdict."""
+def _entry(
+    name: str, found: Finding, setup: str, reference: str | None = None, detail: str = "", text: str = ""
+) -> Verdict:
+    """An entry of the verdict; `text` is what a probe read."""
     delta = -found.delta if name == "accuracy" and found.delta else found.delta
     return {
         "name": name,
-        "question": QUESTIONS[name].format(setup=setup, reference=reference, delta=delta),
+        "question": QUESTIONS[name].format(setup=setup, reference=reference, delta=delta, text=text),
         "answer": found.answer,
         "value": found.value,
         "low": found.low,

@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
+from hf_langimb.console import listed, shown
 from hf_langimb.counts.distribution import JointDistribution
 from hf_langimb.counts.weighting import cell_weights, effective_ratio
 from hf_langimb.data.rows import arrow_columns
-from hf_langimb.results.tables import shown
-from hf_langimb.results.verdict import listed
 from hf_langimb.training.arguments import LangImbTrainingArguments
 
 SMALL_SAMPLE = 0.3  # effective sample size, as a share of the rows, below which a warning is due
@@ -32,7 +31,7 @@ def weight_notes(
         cells = [f"({shown(language)}, {shown(label)})" for language, label in trained.missing_cells]
         notes.append(
             f"{name}: {len(cells):,} of {counts.size:,} cells of language and label have no training rows, for which "
-            f"class weights cannot compensate: {listed(cells, known=True)}."
+            f"class weights cannot compensate: {listed(cells)}."
         )
     if clip and (cut := (free > clip) & (counts > 0)).any():
         rows, number = int(counts[cut].sum()), int(cut.sum())
@@ -62,5 +61,5 @@ def token_warnings(rows: Dataset, tokenizer: Any) -> list[str]:
             found.append(f"{shown(language)} ({share:.0%})")
     if not found:
         return []
-    where = listed(found, known=True)
+    where = listed(found)
     return [f"Most tokens in {where} are unknown to this model's tokenizer: the model cannot learn such a language."]

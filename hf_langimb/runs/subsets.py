@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset, DatasetDict, List
 
+from hf_langimb.console import listed, shown
 from hf_langimb.counts.columns import class_label_names
 from hf_langimb.counts.distribution import JointDistribution
 from hf_langimb.counts.sampling import allocate, draw, joint_shares, keep_one_language_per_item, skewed_shares
@@ -23,6 +24,7 @@ from hf_langimb.measures.targets import REVERSED
 from hf_langimb.models.loading import tokenize
 from hf_langimb.runs.recipe import RecipeArguments
 
+FEW_ROWS = 10  # of which half may have labels of their own
 TEST_SEED = 0  # the test set is one and the same for every seed and setup
 
 
@@ -197,15 +199,7 @@ def load_data(recipe: RecipeArguments, language_column: str) -> Data:
     for name, split in names.items():
         source[name] = spec.standardized(raw[split], label_names=labels, languages=languages)
         labels = list(source["train"].features["label"].names)
-    if len(labels) < 2:
-        only = f"column {recipe.label_column!r} has the one label {labels[0]!r}" if labels else "there are no labels"
-        raise ValueError(f"A classifier needs two labels or more, but {only}.")
-    present = sorted(source["train"].unique("language"))
-    if languages and present != sorted(languages):
-        named = "languages" if recipe.languages else "imbalanced_shares"
-        raise ValueError(f"{named} names {sorted(languages)}, but the training data have {present}.")
-    if empty := [names[name] for name, rows in source.items() if not len(rows)]:
-        raise ValueError(f"No rows in the split {empty[0]!r} of {recipe.dataset_name}, languages {languages or 'all'}.")
+    _check(source, languages, names, recipe)
     source, notes = _complete(source, spec, recipe)
     for name in ("train", "validation") if recipe.one_language_per_item else ():
         items = keep_one_language_per_item(*arrow_columns(source[name], "language", "id"), seed=TEST_SEED)
@@ -216,6 +210,35 @@ def load_data(recipe: RecipeArguments, language_column: str) -> Data:
         plans = _with_balanced(skewed_shares(recipe.skew, len(present), len(labels)))
     ceiling = mini_xnli.noise_ceiling(raw["test"]) if recipe.dataset_name == "mini_xnli" else None
     return Data(source, list(spec.text_columns), present, labels, plans, recipe, ceiling, notes)
+
+
+def _check(source: DatasetDict, languages: Sequence[str], names: Mapping[str, str], recipe: RecipeArguments) -> None:
+    """Refuse data that a classifier cannot be trained on, or that lack what the recipe names.
+
+    Args:
+        source: splits with standard columns, of `languages` if there are any.
+        names: of the splits in the data set.
+    """
+    train = source["train"]
+    labels, present, rows = train.features["label"].names, train.unique("language"), len(train)
+    named = f"{'languages' if recipe.languages else 'imbalanced_shares'} names {listed(map(shown, languages))}"
+    problem = ""
+    if len({*languages}) < len(languages):
+        problem = f"{named}: name each language once"
+    elif lacking := sorted({*languages} - {*present}):
+        problem = f"{named}, but the training data have no rows in {listed(map(shown, lacking))}"
+    elif len(labels) < 2:
+        only = f"column {recipe.label_column!r} has the one label {labels[0]!r}" if labels else "there are no labels"
+        problem = f"A classifier needs two labels or more, but {only}"
+    elif len(labels) > rows / 2 >= FEW_ROWS:
+        problem = (
+            f"Column {recipe.label_column!r} has {len(labels):,} different values in {rows:,} rows, but a classifier "
+            "needs a few classes: name another column with --label_column, or group the values"
+        )
+    elif empty := [names[name] for name, part in source.items() if not len(part)]:
+        problem = f"No rows in the split {empty[0]!r} of {recipe.dataset_name}, languages {list(languages) or 'all'}"
+    if problem:
+        raise ValueError(f"{problem}.")
 
 
 def _named_splits(recipe: RecipeArguments, raw: DatasetDict) -> dict[str, str]:
@@ -292,7 +315,11 @@ def extra_tests(recipe: RecipeArguments, data: Data, language_column: str) -> di
         raw: Any = spec.read()
         rows = pick(raw, None) if isinstance(raw, DatasetDict) else raw
         rows = rows if recipe.language is None else _in_language(rows, recipe, language_column)
-        found[name] = spec.standardized(rows, label_names=data.labels)
+        rows = spec.standardized(rows, label_names=data.labels)
+        if recipe.merge_languages:
+            groups = spellings({*data.languages, *rows.unique("language")})
+            rows = merge_languages(DatasetDict(test=rows), groups, known=data.languages)["test"]
+        found[name] = rows
     return found
 
 

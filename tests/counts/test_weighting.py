@@ -184,7 +184,9 @@ def test_a_clip_keeps_the_mean_weight_of_each_language(scheme, policy):
     for clip in (3.9, 20, 1e6):
         means = (counts * free).sum(axis=1) / counts.sum(axis=1)
         if clip <= means.max():
-            with pytest.raises(ValueError, match=r"clip must be larger than the mean weight of each language, \w: "):
+            with pytest.raises(
+                ValueError, match=r"clip \(weight_clip\) must be larger than the mean weight of each language, \w: "
+            ):
                 cell_weights(distribution, scheme, missing_cell_policy=policy, clip=clip)
             continue
         weights = cell_weights(distribution, scheme, missing_cell_policy=policy, clip=clip)

@@ -219,7 +219,7 @@ def test_odd_cells_are_named():
     others = uneven({(name, 0): 2 for name in ("en", *"tuvwxyz")})
     assert odd_cells(DatasetDict(train=train, validation=train, test=others)) == [
         "Languages with only one training row: ga.",
-        "Languages without training rows (only in test): t, u, v, w, x and 2 more.",
+        "Languages without training rows (only in test): t, u, v, w, x, and 2 more.",
         "Labels that occur in only one language of the training data: b (en), c (fr).",
     ]
     even = uneven({("en", 0): 2, ("en", 1): 2})

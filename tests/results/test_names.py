@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 from markdown_it import MarkdownIt
 
+from hf_langimb.console import shown
 from hf_langimb.results.card_update import refresh_card
 from hf_langimb.results.cards import render_card, render_trained_card
 from hf_langimb.results.page import draw, render, write_figures
 from hf_langimb.results.schema import read_results
-from hf_langimb.results.tables import file_names, shown, table
+from hf_langimb.results.tables import file_names, table
 
 KEPT = Path(__file__).parents[2] / "model_cards" / "xnli-mini"
 HOSTILE = [
