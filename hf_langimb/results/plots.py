@@ -160,7 +160,7 @@ def attribution_bars(results: Results, label: str, form: Form) -> Figure:
     names = [f"{e['language']}{triangles[marks.get((label, e['language']), 0)]}" for e in entries]
     shown = [(entry, name) for kind in FORMS for entry in shown_entries(found, kind) for name in SETS]
     ends = [x for entry, name in shown for x in (entry[name], *(shown_interval(entry, name) or ()))]
-    reach = 1.15 * max(map(abs, ends), default=1)
+    reach = 1.15 * max(map(abs, ends), default=1) or 1  # all 0: the setups are the same
     values = np.array([[entry[name] for name in SETS] for entry in entries])
     if len(entries) > MANY:
         axes = _axes(height=1.2 + 0.3 * len(entries))

@@ -201,11 +201,12 @@ def price_cells(results: Results) -> Cells:
 
 def setups_text(results: Results) -> str:
     """What the setups of `price_cells` are trained on."""
-    said = []
+    said, before = [], ""
     for name in (row[0] for row in price_cells(results)[1]):
         setup = results["setups"][name]
+        trained = "on the same data" if setup["plan"] == before else TRAINED.get(before := setup["plan"], before)
         weights = WEIGHTED.get(setup["class_weighting"])
-        said.append(f"{name}: {TRAINED.get(setup['plan'], setup['plan'])}{f', with {weights}' if weights else ''}")
+        said.append(f"{name}: {trained}{f', with {weights}' if weights else ''}")
     return f"{'; '.join(said)}." if said else ""
 
 
