@@ -371,9 +371,7 @@ class DataSpec:
             values, positions = encoded(dataset, self.label_column, "label")
             names = list(label_names) or class_label_names(dataset, self.label_column) or values
             if unknown := [value for value in values if value not in names]:
-                raise ValueError(
-                    f"Labels {unknown} of column {self.label_column!r} are not among {names} (label_order)."
-                )
+                raise ValueError(f"Labels {unknown} of column {self.label_column!r} are not among {names}.")
             labels = np.array([names.index(value) for value in values], dtype=np.int64)[positions]
             ids = strings(dataset, self.id_column, "id") if self.id_column else np.arange(len(dataset)).astype(str)
             return (

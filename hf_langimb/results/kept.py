@@ -1,19 +1,21 @@
-"""Pages with the tables of kept results: of runs, and of benchmarks."""
+"""Pages with the tables of kept results: of runs, of studies, and of benchmarks."""
 
 from __future__ import annotations
 
 import re
+import textwrap
 from pathlib import Path
 from typing import Any
 
 from hf_langimb.files import read_json
+from hf_langimb.results.rendering import render
 from hf_langimb.results.schema import read_results
+from hf_langimb.results.studies import models_cells, rule_cells, scaling_cells, slopes_cells
 from hf_langimb.results.tables import (
     Cells,
     attributions_cells,
     base_values_cells,
     comparisons_cells,
-    mean_of,
     predictions_cells,
     setups_cells,
     table,
@@ -81,38 +83,12 @@ def hub_cells(folder: Path) -> Cells:
     return ["setups", "files", "MB", "push (s)", "pull (s)", "hash and copy (s)", "overhead (s)"], [cells]
 
 
-def rule_cells(folder: Path) -> Cells:
-    """Of the kept simulation of the verdict's rule: how often it is wrong, one row per number of cells and rows."""
-    found = read_json(folder / "rule.json", "run the benchmark again")
-    rows = []
-    for shape in dict.fromkeys((of["languages"], of["labels"], of["rows"]) for of in found):
-        own = [of for of in found if (of["languages"], of["labels"], of["rows"]) == shape]
-        below = [of["yes"] for of in own if of["dependence"] < 0.0101]
-        twice = [of["yes"] for of in own if of["dependence"] > 0.0199]
-        coverage = [of["coverage"] for of in own]
-        texts = (
-            f"{mean_of(below):.3f} ({max(below):.3f})",
-            f"{mean_of(twice):.2f}",
-            f"{mean_of(coverage):.3f} ({min(coverage):.3f})",
-        )
-        rows.append([f"{shape[0]} x {shape[1]}", f"{shape[2]:,}", str(len(own)), str(own[0]["draws"]), *texts])
-    header = [
-        "languages x labels",
-        "test rows",
-        "kinds",
-        "draws each",
-        "yes up to 0.01 bits",
-        "yes at 0.02 bits",
-        "coverage",
-    ]
-    return header, rows
-
-
 TABLES = {"predictions": predictions_cells, "setups": setups_cells, "comparisons": comparisons_cells}
 TABLES |= {"attributions": attributions_cells, "base_values": base_values_cells}
 KEPT = {
     "benchmarks": {"attributions": speed_cells, "errors": error_cells, "table": cost_cells, "hub": hub_cells},
-    "verdict": {"rule": rule_cells},
+    "verdict": {"rule": rule_cells, "models": models_cells},
+    "cldr-scaling": {"points": scaling_cells, "slopes": slopes_cells},
 }
 KEPT["benchmarks"]["methods"] = method_cells
 _MARK = re.compile(r"(<!-- langimb:(?P<run>[\w/-]+):(?P<table>\w+) -->\n)(?:.*?\n)??(<!-- /langimb -->)", re.DOTALL)
@@ -120,6 +96,8 @@ _MARK = re.compile(r"(<!-- langimb:(?P<run>[\w/-]+):(?P<table>\w+) -->\n)(?:.*?\
 
 def fill_marks(text: str, folder: str | Path) -> str:
     """Markdown whose `<!-- langimb:RUN:TABLE -->` ... `<!-- /langimb -->` marks contain the tables of kept results.
+
+    The table `answer` is the beginning of what the run prints.
 
     Args:
         text: Markdown.
@@ -129,13 +107,16 @@ def fill_marks(text: str, folder: str | Path) -> str:
         ValueError: a mark names no known table, or its results cannot be read.
     """
 
-    def render(mark: re.Match[str]) -> str:
+    def filled(mark: re.Match[str]) -> str:
         """A mark with its table."""
         name, place = mark["table"], Path(folder, mark["run"])
         kept: Any = KEPT.get(mark["run"])
+        if name == "answer":
+            lines = render("said.txt", results=read_results(place)).splitlines()
+            return "\n".join([mark[1] + "```text", *(textwrap.fill(line, 116) for line in lines), "```", mark[4]])
         if name not in (known := kept or TABLES):
             raise ValueError(f"Unknown table {name!r} in a mark: choose one of {', '.join(known)}.")
         cells = kept[name](place) if kept else TABLES[name](read_results(place))
         return mark[1] + table(*cells) + "\n" + mark[4]
 
-    return _MARK.sub(render, text)
+    return _MARK.sub(filled, text)

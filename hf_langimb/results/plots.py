@@ -30,14 +30,15 @@ DRAWN = 30  # rows of a heat map
 SMALL_BIN = 20  # rows below which a bin of a reliability curve is noise
 _INK = "#010203"  # replaced by the page's text color in an SVG
 _COLORED = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
-_STYLE: dict[Any, Any] = dict.fromkeys(_COLORED, _INK) | {
+STYLE: dict[Any, Any] = dict.fromkeys(_COLORED, _INK) | {
     "font.size": 9,
     "hatch.linewidth": 0.6,
+    "figure.constrained_layout.w_pad": 0.09,  # inches; browsers' letters are taller than those it reckons with
     "text.parse_math": False,  # names may contain dollar signs
 }
 
 
-@rc_context(_STYLE)
+@rc_context(STYLE)
 def moved_shares(found: Moved) -> Figure:
     """One label's share in each language: true, predicted by each setup, and expected if language did not matter.
 
@@ -72,7 +73,7 @@ def moved_shares(found: Moved) -> Figure:
     return figure
 
 
-@rc_context(_STYLE)
+@rc_context(STYLE)
 def joint_heatmap(languages: Sequence[str], labels: Sequence[Any], counts: Any, title: str) -> Figure:
     """Shares of the labels in each language: of data, a plan or predictions.
 
@@ -94,7 +95,7 @@ def joint_heatmap(languages: Sequence[str], labels: Sequence[Any], counts: Any, 
     return _labeled(axes, languages, labels, texts, shares > 0.45 * brightest, title)
 
 
-@rc_context(_STYLE)
+@rc_context(STYLE)
 def prediction_bars(results: Results, setup: str) -> Figure:
     """Shares of a setup's predicted labels in each language on the test set, mean over seeds.
 
@@ -119,7 +120,7 @@ def prediction_bars(results: Results, setup: str) -> Figure:
     return _finished(axes, "language", ylim=(0, 1.05 * highest), ylabel="share of predictions", title=setup)
 
 
-@rc_context(_STYLE)
+@rc_context(STYLE)
 def probe_bars(results: Results) -> Figure:
     """Accuracy of the language probe by setup, on test and external text, with 95 % intervals over seeds and chance."""
     summaries = [setup["summary"] for setup in results["setups"].values()]
@@ -138,7 +139,7 @@ def probe_bars(results: Results) -> Figure:
     return _finished(axes, ylim=(0, 1.05), ylabel="languages identified")
 
 
-@rc_context(_STYLE)
+@rc_context(STYLE)
 def attribution_bars(results: Results, label: str, form: Form) -> Figure:
     """Cumulative difference of one label's attributions over positive, neutral and negative tokens, bars by language.
 
@@ -176,7 +177,7 @@ def attribution_bars(results: Results, label: str, form: Form) -> Figure:
     return _finished(axes, "language", ylim=(-reach, reach), ylabel="difference", title=title)
 
 
-@rc_context(_STYLE)
+@rc_context(STYLE)
 def probe_by_layer(found: dict[str, Any]) -> Figure:
     """Accuracy of the probe at each layer, with chance and the 99 % interval of the shuffled control.
 
@@ -193,7 +194,7 @@ def probe_by_layer(found: dict[str, Any]) -> Figure:
     return _finished(axes, ylim=(0, 1.05), ylabel="languages identified")
 
 
-@rc_context(_STYLE)
+@rc_context(STYLE)
 def reliability_curves(results: Results, setup: str) -> Figure:
     """Accuracy against confidence in each language, of a setup's first seed; the diagonal is calibrated.
 
@@ -226,7 +227,7 @@ def to_svg(figure: Figure, description: str) -> str:
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
     output = io.StringIO()
-    with rc_context(_STYLE | {"svg.hashsalt": "hf_langimb", "svg.fonttype": "none"}):
+    with rc_context(STYLE | {"svg.hashsalt": "hf_langimb", "svg.fonttype": "none"}):
         figure.savefig(output, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = output.getvalue()
     text = text[text.index("<svg") :].replace(_INK, "currentColor")

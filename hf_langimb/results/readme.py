@@ -13,7 +13,9 @@ from hf_langimb.results.cards import render_card
 from hf_langimb.results.folder import FIGURES
 from hf_langimb.results.kept import fill_marks
 from hf_langimb.results.page import draw, write_figures
+from hf_langimb.results.plots import to_svg
 from hf_langimb.results.schema import FILE_NAME, read_results
+from hf_langimb.results.studies import SCALING, scaling_figure
 
 
 def write_cards(folder: Path) -> None:
@@ -25,11 +27,19 @@ def write_cards(folder: Path) -> None:
             write_text(path.parent / f"{setup}.md", render_card(results, setup))
 
 
+def write_scaling(folder: Path) -> None:
+    """The figure of the scaling study, if it is kept in a folder."""
+    if (folder / SCALING).is_file():
+        described = "Dependence of each setup against languages, link and rows. The same numbers are in the table."
+        write_figures({"scaling": {"scaling": to_svg(scaling_figure(folder), described)}}, folder / FIGURES)
+
+
 def main(folder: str, *pages: str) -> None:
     """Render the cards and figures of the kept results in a folder, and the tables of pages that have marks."""
     for page in pages:
         write_text(page, fill_marks(Path(page).read_text(encoding="utf-8"), folder))
     write_cards(Path(folder))
+    write_scaling(Path(folder, "cldr-scaling"))
 
 
 if __name__ == "__main__":  # make readme

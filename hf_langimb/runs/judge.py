@@ -22,10 +22,14 @@ from hf_langimb.results.tables import shown_entries, shown_interval
 RESAMPLES = 1000  # of the training rows
 NOT_LEARNED, ONE_LANGUAGE = "the model has not learned the task", "the training data are in one language"
 NO_CURE = (
-    "no setup lowers the dependence; collect rows for rare combinations of language and label, or try other class "
-    "weights"
+    "no setup lowers the dependence enough; collect rows for rare combinations of language and label, or try other "
+    "class weights"
 )
-HOPELESS = 20  # times the rows at hand, from which on a fall of the dependence counts as none
+COSTLY = (
+    "{cure} lowers the dependence, but costs more accuracy than {margin:g}; if that is acceptable, run again with a "
+    "larger --accuracy_margin"
+)
+HOPELESS = 20  # times the rows at hand, from which on it is not said how many would be enough
 QUESTIONS = {
     "link": "Do labels depend on language in the training data?",
     "dependence": "Do the predictions of {setup} depend on language, beyond what the labels explain?",
@@ -137,18 +141,10 @@ class Judge:
             if fall.answer == "no" and accuracy.answer != "no":  # no: the interval lies below
                 candidates.append((value, -(accuracy.value or 0.0), cure))
             elif fall.answer == "no":
-                reasons.append(
-                    (
-                        0.0,
-                        f"{cure} lowers the dependence, but costs more accuracy than {self.sizes.margin:g}; if that "
-                        "is acceptable, run again with a larger --accuracy_margin",
-                    )
-                )
-            elif value >= 0 and low < -self.sizes.bits:
-                few = f"the {self.validation_rows:,} validation rows are too few to tell whether"
-                reasons.append((np.inf, f"{few} {cure} lowers the dependence"))
-            elif value < 0 and (needed := ((high - low) / 2 / value) ** 2) < HOPELESS:
-                reasons.append((needed, _too_few(cure, self.validation_rows, needed * self.validation_rows)))
+                reasons.append((0.0, COSTLY.format(cure=cure, margin=self.sizes.margin)))
+            elif low < -self.sizes.bits:  # a fall that counts is possible
+                needed = ((high - low) / 2 / value) ** 2 if value < 0 else np.inf
+                reasons.append((needed, _too_few(cure, self.validation_rows, needed)))
         if candidates:
             return min(candidates)[2], "it lowers the dependence most, without a clear loss of accuracy"
         return None, min(reasons)[1] if reasons else NO_CURE
@@ -266,13 +262,14 @@ def _values(pair: tuple[Sequence[Sampled], Sequence[Sampled]], measure: str) -> 
     return [a.values[measure] - b.values[measure] for a, b in zip(*pair, strict=True)]
 
 
-def _too_few(cure: str, rows: int, needed: float) -> str:
-    """Why it is unclear whether the dependence falls, and how many rows would be enough, to two digits."""
-    needed = max(needed, 2 * rows)  # with about as many rows it would be a matter of luck
-    digits = 10 ** max(len(str(int(needed))) - 2, 0)
-    enough = int(np.ceil(needed / digits)) * digits
+def _too_few(cure: str, rows: int, times: float) -> str:
+    """Why it is unclear whether the dependence falls, and how many times the rows would be enough, to two digits."""
     few = f"{rows:,} validation rows are too few to tell whether {cure} lowers the dependence"
-    return f"{few}; about {enough:,} would be enough"
+    if times >= HOPELESS:
+        return few
+    needed = max(times, 2) * rows  # with about as many rows it would be a matter of luck
+    digits = 10 ** max(len(str(int(needed))) - 2, 0)
+    return f"{few}; about {int(np.ceil(needed / digits)) * digits:,} would be enough"
 
 
 def _entry(

@@ -1,6 +1,6 @@
 """How accuracy and dependence change with the number of languages, the skew and the training size, on CLDR names.
 
-python tests/benchmarks/cldr_scaling.py RUNS [--kept model_cards/cldr-scaling/results.json] [--seeds 3] [--jobs 2]
+python tests/benchmarks/cldr_scaling.py RUNS [--kept model_cards/cldr-scaling/scaling.json] [--seeds 3] [--jobs 2]
 
 One factor at a time around 20 languages, a skew of 20:1 and 140 rows per language; the number of epochs is the same
 everywhere, so steps are the same for all skews. Each point is a run of recipes/cldr_names.py in a folder of RUNS.
@@ -127,7 +127,7 @@ def slopes(points):
 def main():
     parser = ArgumentParser()
     parser.add_argument("runs", type=Path)
-    parser.add_argument("--kept", type=Path, default=RECIPE.parents[1] / "model_cards/cldr-scaling/results.json")
+    parser.add_argument("--kept", type=Path, default=RECIPE.parents[1] / "model_cards/cldr-scaling/scaling.json")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--points", nargs="+", default=list(POINTS), choices=list(POINTS))
