@@ -1,5 +1,7 @@
 """Data sets of every kind, brought to texts, language, label and id."""
 
+from dataclasses import replace
+
 import pytest
 from conftest import write_configurations
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
@@ -180,6 +182,20 @@ def test_empty_fields_are_nulls(null_words):
     for way in (spec.texts, lambda: spec.rows(first=1)):
         with pytest.raises(ValueError, match=f"{spec.name}: The language column has . null"):
             way()
+
+
+@pytest.mark.parametrize("file", ["rows.csv", "rows.parquet", "rows.jsonl"])
+def test_empty_strings_are_nulls_in_every_format(tmp_path, file):
+    rows = {"language": ["fr", "", "en", "fr"], "label": ["a", "b", "", "b"], "text": ["un", "deux", "three", ""]}
+    write_as = {"csv": Dataset.to_csv, "parquet": Dataset.to_parquet, "jsonl": Dataset.to_json}
+    write_as[file.partition(".")[2]](Dataset.from_dict(rows), str(tmp_path / file))
+    spec = DataSpec(str(tmp_path / file))
+    (counted,) = spec.counts().values()
+    assert (counted.rows, counted.null_languages, counted.null_labels) == (2, 1, {"en": 1})
+    with pytest.raises(ValueError, match="null entries"):
+        spec.rows()
+    kept = replace(spec, drop_null=True).rows()
+    assert kept.to_dict() == {"text": ["un"], "language": ["fr"], "label": ["a"]}
 
 
 BROKEN = {

@@ -11,6 +11,7 @@ from hf_langimb.console import shown
 from hf_langimb.results.card_update import refresh_card
 from hf_langimb.results.cards import render_card, render_trained_card
 from hf_langimb.results.page import draw, render, write_figures
+from hf_langimb.results.rendering import render as render_text
 from hf_langimb.results.schema import read_results
 from hf_langimb.results.tables import file_names, table
 
@@ -164,3 +165,9 @@ def test_the_card_links_the_figures_that_the_page_writes(tmp_path):
 @pytest.mark.parametrize("text", ["0.750 [0.115, 1.385]", "+0.200 (0.300)", "weighted_entropy - balanced", "50  %"])
 def test_our_own_cells_are_not_changed(text):
     assert table(["name"], [[text]]).splitlines()[2] == f"| {text} |"
+
+
+def test_names_in_a_terminal_are_as_they_are():
+    results = renamed(read_results(KEPT), {"contradiction": "<b> & a|b"})
+    printed = render_text("recipe.txt", results=results, folder="run", page="page.html")
+    assert "| <b> & a|b |" in printed and "&lt;" not in printed

@@ -210,6 +210,10 @@ def test_the_price_is_accuracy_without_the_link_as_collected_and_in_the_worst_la
         }
         worst = min(large, key=large.get)
         assert cells[2] == f"{large[worst]:.3f} ({worst})"
+    assert verdict.setups_text(results) == (
+        "plain: trained on the data as they are; independence: on the same data, with class weights that make labels "
+        "independent of language."
+    )
 
 
 def test_what_moved_is_predicted_less_expected_and_small_languages_are_shrunk(results):

@@ -8,7 +8,7 @@ from datasets import ClassLabel, Dataset, DatasetDict
 
 from hf_langimb import JointDistribution
 from hf_langimb.runs.recipe import RecipeArguments
-from hf_langimb.runs.subsets import TEST_SEED, Data, external_text, load_data, plan_shares
+from hf_langimb.runs.subsets import TEST_SEED, Data, external_text, extra_tests, load_data, plan_shares
 
 LABELS = ["entailment", "neutral", "contradiction"]
 XNLI = ["fr 1/2 1/3 1/6", "en 1/6 1/3 1/2"]
@@ -291,6 +291,24 @@ def test_languages_keeps_only_these(recipe):
     assert (data.languages, data.plans, data.test_plan) == (["en", "sw"], {}, "natural")
     with pytest.raises(ValueError, match="languages names en, xx, but the training data have no rows in xx"):
         load(recipe(imbalanced_shares=[], languages=["en", "xx"]))
+
+
+def test_numbers_are_no_labels(tmp_path):
+    rows = {"text": [f"a {i}" for i in range(40)], "language": ["fr", "en"] * 20, "label": [i / 7 for i in range(40)]}
+    Dataset.from_dict(rows).to_csv(tmp_path / "scores.csv")
+    with pytest.raises(ValueError, match="'label' has 40 different values in 40 rows, but a classifier needs a few"):
+        load(RecipeArguments(dataset_name=str(tmp_path / "scores.csv")))
+
+
+def test_further_test_sets_get_the_names_of_the_merged_languages(recipe, tmp_path):
+    rows_of({"FR": (2, 2, 2), "en": (1, 1, 1), "sw": (1, 0, 0), "SW": (0, 1, 0)}).to_csv(tmp_path / "other.csv")
+    settings = {"imbalanced_shares": [], "extra_test": [f"other={tmp_path / 'other.csv'}"]}
+    found = {}
+    for merge in (False, True):
+        arguments = recipe(**settings, merge_languages=merge)
+        other = extra_tests(arguments, load(arguments), "language")["other"]
+        found[merge] = Counter(other["language"])
+    assert found == {False: {"FR": 6, "en": 3, "sw": 1, "SW": 1}, True: {"fr": 6, "en": 3, "SW": 2}}
 
 
 @pytest.mark.parametrize("also", [{"skew": 4.0}, {"languages": ["fr"]}])
