@@ -1,6 +1,6 @@
 """How often the answers "predictions depend on language" are wrong, on simulated predictions whose dependence is known.
 
-python tests/benchmarks/verdict_rule.py [--draws 1000] [--resamples 400] > model_cards/verdict/rule.json
+python tests/benchmarks/verdict_rule.py [--draws 1000] [--resamples 400] [--kept model_cards/verdict/rule.json]
 
 Predictions of L languages and C labels: right with a probability that is lower in weak languages, else drawn from the
 label shares that a language leans to. How far languages lean is solved for, so that the dependence D under the target
@@ -8,15 +8,18 @@ label shares that a language leans to. How far languages lean is solved for, so 
 the proportions 1 : 1/2 : ... : 1/L with uneven labels, the other way round in every second language; of different rows,
 or of translations, which are predicted alike.
 For each: the shares of the answers yes and no, and how often the interval contains D. "Yes" is wrong up to the size.
+They are added to the kept file one by one; what is there with as many draws or more is not drawn again.
 """
 
 import json
 import sys
 from argparse import ArgumentParser
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 from scipy.optimize import brentq
+from several_runs import keep, kept
 
 from hf_langimb.measures.chance import null_tables
 from hf_langimb.measures.dependence import sampled
@@ -25,6 +28,7 @@ from hf_langimb.measures.shortcut import MATERIAL_BITS, answer
 from hf_langimb.measures.targets import excess, information, weighted
 
 SHAPES = ((2, 3, 1000), (12, 3, 3000), (28, 7, 5000), (205, 7, 40_000))
+KIND = ("languages", "labels", "rows", "uneven", "parallel", "weak languages", "size")  # what was simulated
 RIGHT, WEAK = 0.75, 0.45  # accuracy of a language, before it leans
 
 
@@ -111,18 +115,22 @@ def main():
     parser.add_argument("--draws", type=int, default=1000)
     parser.add_argument("--resamples", type=int, default=400)
     parser.add_argument("--shapes", type=int, nargs="+", default=range(len(SHAPES)), help="numbers of SHAPES")
+    parser.add_argument("--kept", type=Path, default=Path(__file__).parents[2] / "model_cards/verdict/rule.json")
     options = parser.parse_args()
-    found = []
-    kinds = product((False, True), (False, True), (False, True), (0, 0.5, 1, 2))
-    for number, (uneven, parallel, weak, times) in product(options.shapes, list(kinds)):
-        shape, rng = SHAPES[number], np.random.default_rng(1000 + len(found))
-        size = times * MATERIAL_BITS
-        result = measure(*shape, uneven, parallel, weak, size, options.draws, options.resamples, rng)
+    found = {tuple(of[name] for name in KIND): of for of in kept(options.kept) or []}
+    kinds = [*product(range(len(SHAPES)), (False, True), (False, True), (False, True), (0, 0.5, 1, 2))]
+    for seed, (number, uneven, parallel, weak, times) in enumerate(kinds, 1000):
+        kind = *SHAPES[number], uneven, parallel, weak, times * MATERIAL_BITS
+        if number not in options.shapes or (kind in found and found[kind]["draws"] >= options.draws):
+            continue
+        rng = np.random.default_rng(seed)
+        result = measure(
+            *SHAPES[number], uneven, parallel, weak, times * MATERIAL_BITS, options.draws, options.resamples, rng
+        )
         if result:
-            kind = {"languages": shape[0], "labels": shape[1], "rows": shape[2], "uneven": uneven}
-            found.append(kind | {"parallel": parallel, "weak languages": weak} | result)
-            print(json.dumps(found[-1]), file=sys.stderr, flush=True)
-    print(json.dumps(found, indent=1))
+            found[kind] = dict(zip(KIND, kind, strict=True)) | result
+            print(json.dumps(found[kind]), file=sys.stderr, flush=True)
+            keep(options.kept, [found[kind] for kind in sorted(found)])
 
 
 if __name__ == "__main__":
