@@ -88,9 +88,12 @@ def scaling_cells(folder: Path) -> Cells:
 def slopes_cells(folder: Path) -> Cells:
     """Of the kept scaling study: how much each measure changes for each bit of the link, against `balanced`."""
     found = read_json(folder / SCALING, AGAIN)["slopes"]
-    rows = [[setup, *(interval_text(of, form="+.3f") for of in measures.values())] for setup, measures in found.items()]
+    rows = []
+    for setup, measures in found.items():
+        texts = [interval_text(of["slope"], form="+.3f") for of in measures.values()]
+        rows.append([setup, *texts, interval_text(measures["dependence"]["without link"], form="+.3f")])
     names = {"accuracy": "accuracy", "dependence": "dependence (bits)", "skew_transfer": "skew transfer"}
-    return ["setup", *(names[measure] for measure in next(iter(found.values())))], rows
+    return ["setup", *(names[measure] for measure in next(iter(found.values()))), "dependence at 0 bits"], rows
 
 
 @rc_context(STYLE)

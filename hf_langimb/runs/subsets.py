@@ -293,8 +293,9 @@ def _complete(source: DatasetDict, spec: DataSpec, recipe: RecipeArguments) -> t
     if spelled and recipe.merge_languages:
         source = merge_languages(source, spelled)
     shares = {"validation_share": recipe.validation_share, "test_share": recipe.test_share}
-    source, said = make_splits(source, texts, has_ids=has_ids, seed=TEST_SEED, **shares)
-    return source, [*notes, *said, *overlaps(source, texts, has_ids), *odd_cells(source)]
+    divided, said = make_splits(source, texts, has_ids=has_ids, seed=TEST_SEED, **shares)
+    shared = overlaps(divided, texts, has_ids) if len(source) > 1 else []  # parts of one split share nothing
+    return divided, [*notes, *said, *shared, *odd_cells(divided)]
 
 
 def extra_tests(recipe: RecipeArguments, data: Data, language_column: str) -> dict[str, Dataset | None]:

@@ -110,7 +110,10 @@ def point(name, folder):
 
 
 def slopes(points):
-    """Slope of each measure on the bits of the training data over the skews, by seed, and its interval."""
+    """Lines of each measure, less that of `balanced`, on the bits of the training data over the skews.
+
+    A line is fitted for each seed; its slope and its value at 0 bits have intervals over the seeds.
+    """
     used = [points[name] for name in ("skew-2", "skew-5", "base", "skew-100") if name in points]
     if len(used) < 3:
         return None
@@ -119,8 +122,9 @@ def slopes(points):
         for measure in ("accuracy", "dependence", "skew_transfer"):
             values = np.array([of["setups"][setup][measure] for of in used], dtype=float)  # [points, seeds]
             against = np.array([of["setups"]["balanced"][measure] for of in used], dtype=float)
-            per_seed = [float(np.polyfit(bits, column, 1)[0]) for column in (values - against).T]
-            found.setdefault(setup, {})[measure] = interval(per_seed)
+            lines = [np.polyfit(bits, column, 1) for column in (values - against).T]
+            slope, start = ([float(line[i]) for line in lines] for i in (0, 1))
+            found.setdefault(setup, {})[measure] = {"slope": interval(slope), "without link": interval(start)}
     return found
 
 
