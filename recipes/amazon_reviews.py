@@ -1,7 +1,7 @@
 """Language-specific class imbalance on product reviews in six languages (arXiv 2402.13016, section 3).
 
 accelerate launch recipes/amazon_reviews.py --config mbert                            # the paper's experiment
-accelerate launch recipes/amazon_reviews.py --config mbert --dataset_name YOUR_DATA   # any text, stars and language
+accelerate launch recipes/amazon_reviews.py --config mbert --dataset_name YOUR_DATA   # any text, label and language
 
 The Multilingual Amazon Reviews Corpus was withdrawn by its owner. The default is a mirror on the Hub; the terms of the
 corpus (non-commercial research only) still apply to it. This package contains none of it. If the mirror is gone,

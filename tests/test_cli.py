@@ -298,7 +298,7 @@ def test_verdict_table_and_measures_of_xnli(tmp_path, langimb):
 |----------|-----:|--------------:|-----------:|---------:|----------:|------:|
 | en       |  600 |     300  50%+ |  100  17%- | 200  33% |     0.126 | 0.167 |
 | fr       |  600 |     100  17%- |  300  50%+ | 200  33% |     0.126 | 0.167 |
-Cells: rows, share of the language. KL, TV: divergence and total variation from the labels of all data.
+Cells: rows, share of the language. KL, TV: Kullback-Leibler divergence and total variation from the labels of all data.
 + - far more or fewer rows than independence gives (adjusted residual beyond 3).
 
 - mutual information: 0.126 bits, 7.9 % of the label's entropy (chance alone: 0.0012 on average)

@@ -1,14 +1,14 @@
 """CLDR names: what territories, scripts, units, currencies and languages are called in many languages.
 
-The names come with the library Babel, which carries the Unicode Common Locale Data Repository; nothing is downloaded. A
-text is a name, and its label is what it names: "Norvège" in French is a territory. The label must be predicted from the
-language's own words (dollar, per, alphabet, ...), because no concept is in two splits.
+The names come with the library Babel, which contains the Unicode Common Locale Data Repository; nothing is downloaded.
+A text is a name, and its label is what it names: "Norvège" in French is a territory. The label must be predicted from
+the language's own words (dollar, per, alphabet, ...), because no concept is in two splits.
 
 The counting rule: one locale per language, the one that is named by a language alone (`zh`, not `zh_Hant`), with the
 names that Babel gives for it; of a unit the long name, else the short one; without names that are the code itself; a
-text that names several concepts of one kind in a language is one row. Of a language without a name Babel gives what it
-inherits, as most software shows it: many short names of units ("kWh") from CLDR's root, and all names of Norwegian
-Bokmål (`nb`) and Haitian (`ht`) from Norwegian and French. They are the larger part of the skew in small languages.
+text that names several concepts of one kind in a language is one row. If a language lacks a name, Babel gives an
+inherited one, as most software shows it: many short names of units ("kWh") from CLDR's root, and all names of Norwegian
+Bokmål (`nb`) and Haitian (`ht`) from Norwegian and French. Inherited names cause most of the skew in small languages.
 
 | Babel 2.18 | languages | names | mutual information | empty cells |
 |---|---|---|---|---|
@@ -54,7 +54,7 @@ def names(least: int = 500) -> Dataset:
         from babel.localedata import locale_identifiers
     except ImportError:
         raise ValueError(
-            'CLDR names come with Babel, which is not installed: pip install "hf_langimb[cldr]".'
+            'CLDR names need Babel, which is not installed: run pip install -e ".[cldr]" in the clone of hf_langimb.'
         ) from None
     languages = sorted(name for name in locale_identifiers() if "_" not in name)
     rows = [(text, language, label, f"{label}:{code}") for language in languages for text, label, code in _of(language)]

@@ -82,7 +82,7 @@ def make_splits(
         return splits, []
     if min(shares.values()) <= 0 or sum(shares.values()) >= 1:
         found = " and ".join(f"{share:g} for {name}" for name, share in shares.items())
-        raise ValueError(f"Expected shares for test and validation above 0, with a sum below 1, got {found}.")
+        raise ValueError(f"--test_share and --validation_share must be above 0, with a sum below 1, got {found}.")
     source = splits["train"]
     counted = JointDistribution.from_dataset(source)
     cells, groups = _cells(source, counted), _groups(source, text_columns, has_ids)
@@ -101,7 +101,7 @@ def _divide(source: Dataset, chosen: Counts, names: Sequence[str], same: str) ->
     if empty := [name for i, name in enumerate(names) if i not in chosen]:
         raise ValueError(
             f"The {len(source):,} training rows leave no row for {empty[0]} (rows with the same {same} stay in one "
-            f"part): add rows with different texts{' and ids' if 'id' in same else ''}, or a {empty[0]} split."
+            f"split): add rows with different texts{' and ids' if 'id' in same else ''}, or a {empty[0]} split."
         )
     # not `select`, whose rows are read one by one
     return {name: Dataset(table.filter(pa.array(chosen == i)), info=info) for i, name in enumerate(names)}
@@ -113,7 +113,7 @@ def _taken(missing: Iterable[str], made: Mapping[str, Dataset], same: str) -> st
     taken = [f"{len(made[name]):,} rows ({_percent(len(made[name]), total)}) for {name}" for name in missing]
     return (
         f"No {' and no '.join(missing)} split: {' and '.join(taken)} were taken from the {total:,} training rows; rows "
-        f"with the same {same} stay in one part."
+        f"with the same {same} stay in one split."
     )
 
 
@@ -130,7 +130,7 @@ def _lacking(name: str, cells: Counts, counted: JointDistribution) -> str:
     names = listed(f"({shown(counted.languages[i])}, {shown(counted.labels[j])})" for i, j in missing)
     cells_of_all = np.count_nonzero(counted.counts)
     return (
-        f"The {name} part has no rows in {len(missing):,} of {cells_of_all:,} cells of language and label: {names}."
+        f"The {name} split has no rows in {len(missing):,} of {cells_of_all:,} cells of language and label: {names}."
         if missing
         else ""
     )
@@ -256,7 +256,9 @@ def overlaps(splits: DatasetDict, text_columns: Sequence[str], has_ids: bool) ->
             if shared:
                 note = "; ignore this if each split numbers its rows itself" if what == "id" else ""
                 count = f"{shared:,} of {len(test):,} test rows ({_percent(shared, len(test))})"
-                sentences.append(f"{count} have the same {what} as a {name} row{note}.")
+                sentences.append(
+                    f"{count} have the same {what} as a {name} row: results on them may be too good{note}."
+                )
     return sentences
 
 

@@ -28,7 +28,7 @@ from hf_langimb.measures.targets import (
 )
 
 DRAWS = 1000  # of the null
-SIGNIFICANT, SAME_ORDER = 0.05, 0.95  # p; alignment from which on two orders of a plan are nearly the same
+SIGNIFICANT, SAME_ORDER = 0.05, 0.95  # p; alignment above which two orders of a plan are nearly the same
 SAMPLED = ("accuracy", "bits", "slope")
 PARTS = 1 << 21  # cells of resamples that are measured at a time
 
@@ -54,13 +54,14 @@ def target_measures(
 
     Returns:
         For each target: `accuracy`, `macro_f1`; `majority_accuracy`, of always predicting the most frequent label;
-        `dependence_bits`, MI(prediction; language), with its chance level (mean and 97.5 % quantile), `_corrected` that
-        less the mean; `reliance`, `skew_transfer`; `skew_alignment`, the correlation of predicted shares with the
-        plan's, and `skew_permutation_p`, of the alignment if the plan's languages are permuted (None where it could not
-        be below .05); `left_out`, languages of the plan that lack a label in the test rows, without which skew transfer
-        and reliance are measured; `effective_sample_size_ratio`; and 95 % bootstrap intervals over rows or groups.
-        That of `dependence_bits` corrects the upward bias: the chance level is not to be subtracted. If cells have no
-        rows, it is (but for `natural`) of the dependence beyond that of predictions which know the label only.
+        `dependence_bits`, MI(prediction; language), with its chance level (mean and 97.5 % quantile);
+        `dependence_bits_corrected`, the same minus that mean; `reliance`, `skew_transfer`; `skew_alignment`, the
+        correlation of predicted shares with the plan's, and `skew_permutation_p`, of the alignment if the plan's
+        languages are permuted (None where it could not be below .05); `left_out`, languages of the plan that lack a
+        label in the test rows: skew transfer and reliance leave them out; `effective_sample_size_ratio`; and 95 %
+        bootstrap intervals over rows or groups. The interval of `dependence_bits` corrects the upward bias: do not
+        subtract the chance level from it. If cells have no rows, it is (except under `natural`) an interval of the
+        dependence beyond that of predictions that know only the label.
 
     Raises:
         ValueError: as of `evaluate_predictions`.
@@ -126,9 +127,10 @@ def sampled(
     resamples: int = 1000,
     seed: int = 0,
 ) -> Sampled:
-    """`accuracy`, `bits` (dependence beyond chance) and `slope` (skew transfer) of a model, for paired differences.
+    """`accuracy`, `bits` (dependence beyond what labels explain, not corrected for chance) and `slope` (skew transfer).
 
-    The arguments are those of `target_measures`. Models on the same rows get the same resamples. Only differences and
+    The arguments are those of `target_measures`. For paired
+    differences: models on the same rows get the same resamples if `groups` are given. Only differences and
     basic intervals may be taken of `bits`, which are biased upward; NaN where a measure is not defined.
     """
     rows = encode_rows(languages, labels, predictions, groups, plan)
@@ -181,7 +183,7 @@ def _measures(
 def _of_resamples(
     resampled: Ints, plan: Floats | None, counts: Ints, target: str
 ) -> Iterator[tuple[Floats, Floats, Floats]]:
-    """Accuracy, dependence beyond chance and skew transfer of some resamples after others."""
+    """Accuracy, dependence (not corrected for chance) and skew transfer, one part of the resamples at a time."""
     kept = np.zeros(len(counts), dtype=bool) if plan is None else complete(counts, plan, target)
     planned = plan[kept] / plan[kept].sum(axis=1, keepdims=True) if plan is not None and kept.any() else None
     for part in np.array_split(resampled, max(1, resampled.size // PARTS)):

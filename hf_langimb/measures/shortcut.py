@@ -22,10 +22,10 @@ MATERIAL_BITS = 0.01  # two even languages in which a label is predicted 56 % an
 MATERIAL_TRANSFER = 0.1  # of skew transfer
 ACCURACY_MARGIN = 0.02  # accuracy that a cure may cost
 MATERIAL_PROBE = 0.02  # accuracy of the language probe
-MATERIAL_SHIFT = 0.06  # total variation of the predictions of a language: such languages again
-PERMUTED_FROM = 5  # languages from which on a permutation of the plan can be significant
-SEEDS_FROM = 5  # seeds from which on their t interval answers, too
-SMALLEST = 0.01  # of the material size: what a smaller dependence counts as, in logarithms
+MATERIAL_SHIFT = 0.06  # total variation of the predictions of a language: that of the two languages above
+PERMUTED_FROM = 5  # fewest languages with which a permutation of the plan can be significant
+SEEDS_FROM = 5  # fewest seeds with which their t interval answers, too
+SMALLEST = 0.01  # of the threshold: smaller values are raised to this before taking logarithms
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def over_models(values: Sequence[float], intervals: Sequence[Floats], delta: flo
 
 
 def of_models(values: Sequence[float], models: Sequence[Sampled], measure: str, delta: float) -> Finding:
-    """Whether a measure of models, with its values to show, is above a size."""
+    """Whether a measure of each model is above a threshold; `values` are the numbers to show."""
     ends = []
     for shown, model in zip(values, models, strict=True):
         value, draws = model.values[measure], model.resampled[measure]
@@ -109,10 +109,11 @@ def caused(bits: Finding, slope: Finding) -> Finding:
 
 
 def follows(slope: Finding, p: Sequence[float | None], languages: int, cause: Finding) -> Finding:
-    """Whether predictions follow the skew of the training labels: skew transfer, and what makes sure of its direction.
+    """Whether predictions follow the skew of the training labels: skew transfer, and what confirms its direction.
 
     From `PERMUTED_FROM` languages on the plan must fit better than with its languages permuted (p < .05, median over
-    models). With fewer, or where no order could (p is None), the interval must be one over seeds, or the cause known.
+    models). With fewer, or where no permutation could be significant (p is None), the interval must be one over seeds,
+    or the cause known.
     """
     known = [value for value in p if value is not None]
     sure = slope.basis == "seeds" or cause.answer == "yes"

@@ -83,7 +83,7 @@ class Transfer(NamedTuple):
 
 
 def complete(counts: NDArray[Any], plan: Floats, target: str) -> NDArray[np.bool_]:
-    """The languages, bool[L], that the plan and the test set have; but for `natural`, with all labels of the test."""
+    """The languages, bool[L], of plan and test set; except under `natural`, only those with test rows of each label."""
     labels = counts.any(axis=0) & plan.any(axis=0)  # one that training did not have is not asked for
     present = counts.any(axis=1) if target == "natural" else (counts[:, labels] > 0).all(axis=1)
     return np.asarray(present & (plan.sum(axis=1) > 0))

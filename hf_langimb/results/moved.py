@@ -140,7 +140,8 @@ TARGETS_TEXT = (
     "are also weighted. Natural: rows as they are. Independent: labels do not depend on language; languages and labels "
     "keep their shares. Uniform: every combination of language and label has the same weight.\n"
     "Dependence: mutual information of prediction and language; far above its chance level if predictions differ "
-    "between languages. Reliance: dependence divided by the mutual information of label and language in the training "
+    "between languages. By chance: mean and 97.5 % quantile of the dependence of predictions that know the label but "
+    "not the language. Reliance: dependence divided by the mutual information of label and language in the training "
     "data. Skew transfer: 1 if predictions copy the skew of the training labels, 0 if they ignore it. Alignment: "
     "correlation of the predictions with that skew; 1 if they have the same direction. Its p is low if permuted "
     "languages rarely give such a value. Effective rows: effective sample size of the weighted rows, as a share of all "
@@ -184,9 +185,9 @@ def extra_cells(results: Results) -> Cells:
                 accuracy = interval_text(of["accuracy"], bounds)
             dependence = interval_text(setup["summary"].get("test.dependence_bits_corrected"))
             rows.append(
-                [name, shown(other), f"{of['rows']:,}", accuracy, interval_text(falls, form="+.3f"), dependence]
+                [name, shown(other), f"{of['rows']:,}", accuracy, interval_text(falls, form="z.3f"), dependence]
             )
-    return ["setup", "test set", "rows", "accuracy", "fall from the test set", "dependence (bits)"], rows
+    return ["setup", "test set", "rows", "accuracy", "accuracy lost", "dependence, unweighted (bits)"], rows
 
 
 def measure_text(results: Results, setup: str, key: str, form: str = ".3f") -> str:

@@ -24,16 +24,16 @@ EXPLAINED = {  # at the first appearance of a measure
     "predictions differ between languages for the same labels.",
     "follows_skew": "Skew transfer: 0 if predictions ignore how the training labels differ between languages, 1 if "
     "they copy these differences, negative if they go against them.",
-    "caused_by_link": "How much lower the dependence is in the model that was trained without the link. High: the link "
-    "is the cause of the dependence.",
+    "caused_by_link": "How much lower the dependence is if balanced data or class weights remove the link from "
+    "training. High: the link is the cause of the dependence.",
     "cure": "How much lower the dependence is with these class weights. High: they help.",
     "accuracy": "Difference in accuracy on the same weighted rows. Below the threshold: a real loss.",
-    "languages": "Largest total variation of a language: the share of its predictions that would have to change to be "
-    "as in all languages for the same labels, minus what chance explains.",
+    "languages": "Largest total variation of any language: the share of its predictions that would have to change to "
+    "match those of all languages for the same labels, reduced by what chance explains.",
     "probe": "Difference in the accuracy of a linear classifier that identifies the language from the features. High: "
-    "the features contain more information about the language, which predictions may use or not.",
+    "the features contain more information about the language, whether or not predictions use it.",
     "tokens": "Difference between sums of attributions over neutral tokens, which count neither for nor against a "
-    "label in the reference. High: they add to a label in languages where it is frequent.",
+    "label in the reference model. High: they add to a label in languages where it is frequent.",
 }
 TOO_SMALL = (
     "Measured on a small encoder made from your texts. Before you decide, measure the model that you will use, with "
@@ -52,7 +52,8 @@ WEIGHTED = {
 }
 ANSWERS = (
     "An answer is yes if the 95 % interval of its measure lies above the threshold (the smallest effect that counts), "
-    "no if it lies below, and unclear otherwise."
+    "no if it lies below, and unclear otherwise. For single languages: yes if p is below .05, adjusted for their "
+    "number, and the difference is above the threshold."
 )
 
 
@@ -65,15 +66,15 @@ class Said(NamedTuple):
 
 
 def answer_of(results: Results) -> Said | None:
-    """The answer of a run; None for results of version 0.1, which have none."""
+    """The answer of a run; None for results of an earlier version, which have none."""
     if "verdict" not in results:
         return None
     entries = first_entries(results)
     if (shortcut := entries.get("shortcut")) is None:
-        words = "No model of this run was trained without class weights on data in which labels depend on language."
+        words = "All models of this run were trained on balanced data: add a setup on skewed data to --setups."
         return Said("not measured", words, "")
     if "dependence" not in entries and "one language" in shortcut["detail"]:
-        sentence = "The training data are in one language: whether labels depend on the language is no question here."
+        sentence = "The training data are in one language, so labels cannot depend on the language."
     elif "dependence" not in entries:
         sentence = _not_learned(results, shortcut["setup"])
     else:
@@ -112,7 +113,7 @@ def facts_text(entry: Verdict) -> str:
         if entry["name"] == "link":
             facts[-1] = "interval over training rows"
         elif entry["name"] == "dependence" and entry["basis"] == "seeds":
-            facts[-1] += ", of the logarithm"  # the tables have that of the values
+            facts[-1] += ", computed on a log scale"  # the tables have that of the values
     if entry.get("languages"):
         facts.append(listed(map(shown, entry["languages"])))
     return "; ".join([*facts, *(text for text in (entry["detail"], entry.get("note")) if text)])
@@ -242,8 +243,7 @@ def _yes(results: Results, entries: Mapping[str, Verdict]) -> str:
     if direction and direction["answer"] == "yes":
         text += f" and follow the skew of the training labels (skew transfer {value_text(direction)}; 1: they copy it)"
     if cause and cause["answer"] == "yes":
-        text += f". Training without the link between language and label ({cause['reference']}) lowers the dependence "
-        text += f"by {value_text(cause)}"
+        text += f". Once the link is removed from training ({cause['reference']}), it falls by {value_text(cause)}"
     return f"{text}."
 
 
@@ -251,14 +251,14 @@ def _no(results: Results, entries: Mapping[str, Verdict]) -> str:
     """It is none: because there is no link, no dependence, or neither direction nor cause."""
     link, dependence = entries["link"], entries["dependence"]
     if link["answer"] == "no":
-        text = f"Labels do not depend on language in the training data ({value_text(link)}), "
+        text = f"Labels hardly depend on language in the training data ({value_text(link)}), "
         text += "so there is no shortcut to learn."
         return text + (f" {_read_less_well(results, entries)}" if dependence["answer"] == "yes" else "")
     if dependence["answer"] == "no":
         text = f"The predictions of {_model(dependence['setup'])} hardly depend on language beyond chance "
         text += f"({_compared(dependence)})."
         found = entries.get("languages", dependence).get("languages")
-        return f"No overall, but yes in these languages: {listed(map(shown, found))}. {text}" if found else text
+        return f"{text} They differ in these languages, though: {listed(map(shown, found))}." if found else text
     if dependence["answer"] == "yes":
         return _read_less_well(results, entries)
     return f"The predictions do not follow the skew of the training labels ({_direction(entries)})."
@@ -271,7 +271,8 @@ def _read_less_well(results: Results, entries: Mapping[str, Verdict]) -> str:
     named = entries.get("languages", dependence).get("languages", [])
     known = {name: _accuracy(results, setup, name) for name in named}
     weak = sorted((name for name in known if known[name] < overall), key=lambda name: known[name])
-    text = f"Predictions differ between languages ({value_text(dependence)}), but not as the training labels do"
+    text = f"Predictions differ between languages ({value_text(dependence)}), but not in the direction of the training "
+    text += "labels"
     if weak:
         said = [f"{shown(name)} (accuracy {interval_text(known[name])})" for name in weak]
         return f"{text}: accuracy is lower in some languages: {listed(said)}."
@@ -284,9 +285,10 @@ def _unclear(results: Results, entries: Mapping[str, Verdict]) -> str:
     model = _model(dependence["setup"])
     if entries["link"]["answer"] == "unclear":
         words = "It is unclear whether labels depend on language in the training data"
-        return f"{words}: {_compared(entries['link'])}."
+        return f"{words}: {_compared(entries['link'])}. More training rows would tell."
     if dependence["answer"] == "unclear":
-        return f"It is unclear whether the predictions of {model} depend on language: {_compared(dependence)}."
+        words = f"It is unclear whether the predictions of {model} depend on language: {_compared(dependence)}."
+        return f"{words} More test rows, or --seeds 5, would narrow the interval."
     text = f"The predictions of {model} depend on language ({value_text(dependence)}), but it is unclear whether "
     return f"{text}they follow the skew of the training labels: {_direction(entries)}."
 
@@ -299,8 +301,8 @@ def _direction(entries: Mapping[str, Verdict]) -> str:
         if direction["answer"] == "unclear" and (direction["low"] or 0) > (direction["delta"] or 0):
             parts[-1] += ", but its direction may be due to chance"
     if cause and cause["value"] is not None:
-        parts.append(f"decrease of the dependence without the link {_compared(cause)}")
-    return "; ".join(parts) or "neither skew transfer nor a model trained without the link was measured"
+        parts.append(f"decrease of the dependence if the link is removed from training {_compared(cause)}")
+    return "; ".join(parts) or "neither skew transfer nor a model whose training had no link was measured"
 
 
 def _compared(entry: Verdict) -> str:

@@ -20,25 +20,29 @@ from hf_langimb.results.summary import Roles, represented
 from hf_langimb.results.tables import shown_entries, shown_interval
 
 RESAMPLES = 1000  # of the training rows
-NOT_LEARNED, ONE_LANGUAGE = "the model has not learned the task", "the training data are in one language"
+NOT_LEARNED = "it is not shown that the model has learned the task"
+LEARN = "; train longer or on more rows, use more test rows, or choose another model"
+ONE_LANGUAGE = "the training data are in one language"
+UNKNOWN_LINK = "it is not known whether labels depend on language in the training data"
 NO_CURE = (
     "no setup lowers the dependence enough; collect rows for rare combinations of language and label, or try other "
     "class weights"
 )
 COSTLY = (
-    "{cure} lowers the dependence, but costs more accuracy than {margin:g}; if that is acceptable, run again with a "
+    "{cure} lowers the dependence, but costs more than {margin:g} of accuracy; if that is acceptable, run again with a "
     "larger --accuracy_margin"
 )
-HOPELESS = 20  # times the rows at hand, from which on it is not said how many would be enough
+HOPELESS = 20  # if this many times the present rows are needed, no number is reported
 QUESTIONS = {
     "link": "Do labels depend on language in the training data?",
     "dependence": "Do the predictions of {setup} depend on language, beyond what the labels explain?",
     "follows_skew": "Do the predictions of {setup} follow the skew of the training labels?",
-    "caused_by_link": "Is the dependence lower after training without the link between language and label "
-    "({setup} - {reference})?",
+    "caused_by_link": "Is the dependence lower if balanced data or class weights remove the link between language and "
+    "label from training ({setup} - {reference})?",
     "shortcut": "Does {setup} use language as a shortcut?",
     "cure": "Is the dependence of {setup} lower than that of {reference}?",
-    "accuracy": "Is the accuracy of {setup} at most {delta:g} below that of {reference}, on rows without the link?",
+    "accuracy": "Is the accuracy of {setup} at most {delta:g} below that of {reference}, on test rows weighted to "
+    "remove the link?",
     "languages": "Are there languages in which {setup} predicts differently for the same labels?",
     "probe": "Is the language easier to identify from the features of {setup} than from those of {reference}, on "
     "{text} text?",
@@ -47,7 +51,7 @@ QUESTIONS = {
 RULE = (
     "the setup with the lowest dependence, of those whose dependence is lower than that of {subject} (paired interval "
     "below 0) and whose accuracy is not clearly lower by more than {margin:g} (paired interval not entirely below "
-    "-{margin:g}); measured on validation rows without the link"
+    "-{margin:g}); measured on validation rows weighted to remove the link"
 )
 
 
@@ -69,7 +73,7 @@ class Judge:
         samples: resampled measures of the same models on the rows of `test` and `validation`, by setup and seed.
         training: AUDIT of the training data of `roles.subject`; None where they are not known.
         validation_rows: number of rows that the recommendation is chosen on.
-        sizes: what counts as an effect.
+        sizes: the thresholds.
     """
 
     roles: Roles
@@ -123,8 +127,12 @@ class Judge:
         answer, detail = next((entry["answer"], entry["detail"]) for entry in verdict if entry["name"] == "shortcut")
         setup, reason = self._best(subject, cures)
         if answer == "not measured":
-            advice = ": train longer or on more rows, or choose another model" if detail == NOT_LEARNED else ""
-            setup, reason = None, f"{detail or 'the link is not known'}{advice}"
+            advice = (
+                "; train longer or on more rows, use more test rows, or choose another model"
+                if detail == NOT_LEARNED
+                else ""
+            )
+            setup, reason = None, f"{detail or UNKNOWN_LINK}{advice}"
         elif answer == "no":
             setup, reason = subject, "no shortcut was found"
         rule = RULE.format(subject=subject, margin=self.sizes.margin)
@@ -266,7 +274,7 @@ def _too_few(cure: str, rows: int, times: float) -> str:
     """Why it is unclear whether the dependence falls, and how many times the rows would be enough, to two digits."""
     few = f"{rows:,} validation rows are too few to tell whether {cure} lowers the dependence"
     if times >= HOPELESS:
-        return few
+        return f"{few}: add rows, or train several seeds (--seeds 5)"
     needed = max(times, 2) * rows  # with about as many rows it would be a matter of luck
     digits = 10 ** max(len(str(int(needed))) - 2, 0)
     return f"{few}; about {int(np.ceil(needed / digits)) * digits:,} would be enough"

@@ -14,7 +14,7 @@ from hf_langimb.data.rows import arrow_columns
 from hf_langimb.training.arguments import LangImbTrainingArguments
 
 SMALL_SAMPLE = 0.3  # effective sample size, as a share of the rows, below which a warning is due
-UNKNOWN = 0.5  # share of unknown tokens from which on a language cannot be learned
+UNKNOWN = 0.5  # share of unknown tokens at which a language cannot be learned
 
 
 def weight_notes(
@@ -40,7 +40,8 @@ def weight_notes(
     if ratio < SMALL_SAMPLE:
         warnings.append(
             f"{name}: with these weights, {trained.rows:,} training rows count like {ratio * trained.rows:,.0f} "
-            f"(effective sample size {ratio:.2f}): a few rows dominate, and accuracy may fall."
+            f"(effective sample size {ratio:.2f} of the rows): a few rows dominate, and accuracy may fall. Collect "
+            "rows for rare combinations of language and label, or lower --weight_clip."
         )
     return warnings, notes
 
@@ -62,4 +63,7 @@ def token_warnings(rows: Dataset, tokenizer: Any) -> list[str]:
     if not found:
         return []
     where = listed(found)
-    return [f"Most tokens in {where} are unknown to this model's tokenizer: the model cannot learn such a language."]
+    return [
+        f"Most tokens in {where} are unknown to this model's tokenizer: the model cannot learn these languages. "
+        "Choose a model whose tokenizer covers them, or leave them out with --languages."
+    ]

@@ -25,6 +25,7 @@ from hf_langimb.training.arguments import LangImbTrainingArguments
 
 HUB = [item.name for item in fields(LangImbTrainingArguments) if item.name.startswith("hub_")]
 NOT_IN_RESULTS = {"config", "output_dir", "push_to_hub", *HUB}  # where a run lies and where it is published
+FITTED = "Epochs, batch size and learning rate are chosen by the number of training rows unless they are given."
 LEAST = {"seeds": 1, "probe_rows": 1, "explain_rows": -1, "max_length": 8, "pretraining_steps": 1}
 LEAST |= dict.fromkeys(["train_size", "validation_size", "test_size"], 1)
 MOST = 2**31 - 1  # of any number
@@ -39,8 +40,14 @@ class RecipeArguments:
     text_columns: list[str] = HfArg(default_factory=list, help="One text column, or two for a pair.")
     label_column: str = HfArg(default="label", help="Column of the label.")
     id_column: str | None = HfArg(default=None, help="Column with one value for all translations of a text.")
-    language_from: str | None = HfArg(default=None, help="Where the language is named: folder, file, key.")
-    quoting: str | None = HfArg(default=None, help="Quotes in CSV: minimal (enclose fields), none (text).")
+    language_from: str | None = HfArg(
+        default=None,
+        help="Take the language from names of folders or files, or from keys of {language: text}: folder, file, key.",
+    )
+    quoting: str | None = HfArg(
+        default=None,
+        help="Quotes in CSV files enclose fields (minimal) or are part of the text (none); default: detected.",
+    )
     separator: str | None = HfArg(default=None, help="Field separator of CSV files.")
     encoding: str | None = HfArg(default=None, help="Encoding of text files, such as latin-1.")
     drop_null: bool = HfArg(default=False, help="Leave out rows without text, language or label.")
@@ -49,14 +56,15 @@ class RecipeArguments:
     label_order: list[str] = HfArg(default_factory=list, help="Names of the labels in class order.")
     train_split: str = HfArg(default="train", help="Split to draw the training subsets from.")
     validation_split: str = HfArg(default="validation", help="Split to draw the validation subsets from.")
-    test_split: str = HfArg(default="test", help="Split to draw the balanced test set from.")
+    test_split: str = HfArg(default="test", help="Split to draw the test set from.")
     imbalanced_shares: list[str] = HfArg(
         default_factory=list,
         help="Plan of the skewed subset: languages with shares of labels, such as 'fr 1/2 1/3 1/6'.",
     )
     skew: float | None = HfArg(
         default=None,
-        help="Instead of imbalanced_shares: 20 skews first to last label 20:1 in every second language, else 1:20.",
+        help="Instead of imbalanced_shares: with 20, the first label is 20 times as frequent as the last in every "
+        "second language; in the others, it is the reverse.",
     )
     languages: list[str] = HfArg(
         default_factory=list, help="Languages to keep; default: all, or those of imbalanced_shares."
@@ -92,9 +100,12 @@ class RecipeArguments:
         default=False, help="With one seed, also train balanced with a second seed, as the control of the attributions."
     )
     material_bits: float = HfArg(
-        default=MATERIAL_BITS, help="Smallest dependence that counts, in bits: the threshold of the answers."
+        default=MATERIAL_BITS, help="Smallest link and smallest dependence that count, in bits: the threshold."
     )
-    accuracy_margin: float = HfArg(default=ACCURACY_MARGIN, help="Loss of accuracy that a recommended setup may have.")
+    accuracy_margin: float = HfArg(
+        default=ACCURACY_MARGIN,
+        help="Largest loss of accuracy that a recommended setup may have (0.02: two percentage points).",
+    )
     license: str | None = HfArg(default=None, help="License of the models, for their cards: apache-2.0, mit, ...")
 
     def __post_init__(self) -> None:
@@ -153,7 +164,10 @@ def parse_recipe(name: str, folder: Path, argv: Sequence[str] | None = None) -> 
         program, given = "langimb train", "DATASET"
     usage = f"{program} {given} [--option value ...] (--help lists the options)"
     types = RecipeArguments, LangImbTrainingArguments
-    parser = HfArgumentParser(types, prog=program, allow_abbrev=False, usage=usage)
+    described = (
+        f"The YAML file of the recipe overrides the defaults shown here.{' ' + FITTED if name == 'custom' else ''}"
+    )
+    parser = HfArgumentParser(types, prog=program, allow_abbrev=False, usage=usage, description=described)
     next(action for action in parser._actions if action.dest == "explain_rows").type = number_or(AUTO, AUTO)
     default = "mini" if (folder / "mini.yaml").is_file() else name
     parser.add_argument("--config", default=default, help=f"Name of a YAML file under {folder}, or a path.")

@@ -24,7 +24,7 @@ from hf_langimb.measures.targets import REVERSED
 from hf_langimb.models.loading import tokenize
 from hf_langimb.runs.recipe import RecipeArguments
 
-FEW_ROWS = 10  # of which half may have labels of their own
+FEW_ROWS = 10  # half of 20 rows, below which a data set may have any number of labels
 TEST_SEED = 0  # the test set is one and the same for every seed and setup
 
 
@@ -228,7 +228,7 @@ def _check(source: DatasetDict, languages: Sequence[str], names: Mapping[str, st
     elif lacking := sorted({*languages} - {*present}):
         problem = f"{named}, but the training data have no rows in {listed(map(shown, lacking))}"
     elif len(labels) < 2:
-        only = f"column {recipe.label_column!r} has the one label {labels[0]!r}" if labels else "there are no labels"
+        only = f"column {recipe.label_column!r} has only the label {labels[0]!r}" if labels else "there are no labels"
         problem = f"A classifier needs two labels or more, but {only}"
     elif len(labels) > rows / 2 >= FEW_ROWS:
         problem = (
@@ -264,7 +264,7 @@ def _in_language(rows: Dataset, recipe: RecipeArguments, column: str) -> Dataset
     """Rows whose language is given."""
     if column in rows.column_names:
         raise ValueError(
-            f"--language is for data without a language column, but the data have {column!r}: leave it out."
+            f"--language is for data without a language column, but the data have {column!r}: leave out --language."
         )
     return rows.add_column(column, [recipe.language] * len(rows))
 
@@ -308,7 +308,9 @@ def extra_tests(recipe: RecipeArguments, data: Data, language_column: str) -> di
     for entry in recipe.extra_test:
         name, equals, path = entry.partition("=")
         if name in found or not name or bool(equals) is (entry == REVERSED) or (equals and not path):
-            raise ValueError(f"extra_test expects different names, NAME=DATASET or {REVERSED}, got {entry!r}.")
+            raise ValueError(
+                f"Each extra_test must be NAME=DATASET or {REVERSED}, and each name may occur once, got {entry!r}."
+            )
         if not path:
             found[name] = None
             continue

@@ -3,7 +3,7 @@
 python tests/benchmarks/verdict_models.py RUNS [--kept model_cards/verdict/models.json] [--seeds 20] [--jobs 2]
 
 Each case is trained in runs of five seeds, in folders of RUNS, with two setups: the data as they are, and with the
-weights `independence`. The material sizes are the defaults. After each run the kept file is written again: for each
+weights `independence`. The thresholds are the defaults. After each run the kept file is written again: for each
 case the measures of each seed, how many seeds answer yes, no, unclear and not measured for the setup without weights
 (`imbalanced`) and for the weighted one, and the Clopper-Pearson interval of the share of yes. Seeds that are there
 already are not run again, and an interrupted command continues in its folders.

@@ -2,13 +2,13 @@
 
 python tests/benchmarks/verdict_rule.py [--draws 1000] [--resamples 400] [--kept model_cards/verdict/rule.json]
 
-Predictions of L languages and C labels: right with a probability that is lower in weak languages, else drawn from the
-label shares that a language leans to. How far languages lean is solved for, so that the dependence D under the target
-`independent` is 0, half of the material size, the size and twice the size. Test sets: languages of the same size or in
-the proportions 1 : 1/2 : ... : 1/L with uneven labels, the other way round in every second language; of different rows,
-or of translations, which are predicted alike.
-For each: the shares of the answers yes and no, and how often the interval contains D. "Yes" is wrong up to the size.
-They are added to the kept file one by one; what is there with as many draws or more is not drawn again.
+Predictions of L languages and C labels are right with a probability that is lower in weak languages, and are otherwise
+drawn from shares that favor one label per language. The strength of this preference is chosen so that the dependence D
+under the target `independent` is 0, half of the threshold, the threshold or twice the threshold. Labels and language
+sizes (1 : 1/2 : ... : 1/L) are even or uneven, uneven labels are reversed in every second language, and rows are
+different or translations, which are predicted alike (languages then have one size and no label is reversed).
+For each: the shares of the answers yes and no, and how often the interval contains D. "Yes" is wrong up to the
+threshold. Cases are added to the kept file one by one; one that it has with as many draws or more is skipped.
 """
 
 import json

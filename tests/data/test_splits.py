@@ -140,7 +140,7 @@ def test_only_missing_splits_are_made_the_same_for_the_same_seed():
     assert {name: len(part) for name, part in both.items()} == {"train": 70, "validation": 10, "test": 20}
     assert sentence == (
         "No test and no validation split: 20 rows (20%) for test and 10 rows (10%) for validation were taken from the "
-        "100 training rows; rows with the same text or id stay in one part."
+        "100 training rows; rows with the same text or id stay in one split."
     )
     assert both["train"].features == source.features
     again, _ = make_splits(DatasetDict(train=source), ["text"], has_ids=True)
@@ -151,7 +151,7 @@ def test_only_missing_splits_are_made_the_same_for_the_same_seed():
         made, (sentence,) = make_splits(DatasetDict(train=source) | {name: other}, ["text"], has_ids=False)
         assert tuple(map(len, made.values())) == sizes and made[name] is other
         assert sentence.startswith("No validation split: 10" if name == "test" else "No test split: 20")
-        assert sentence.endswith("; rows with the same text stay in one part.")
+        assert sentence.endswith("; rows with the same text stay in one split.")
     complete = DatasetDict(train=source, test=other, validation=other)
     assert make_splits(complete, ["text"], has_ids=True) == (complete, [])
 
@@ -162,8 +162,8 @@ def test_small_cells_are_in_train_first_and_lacking_ones_are_named():
     assert counts(made["test"]).keys() == {("en", 0), ("fr", 1), ("sw", 2)}
     assert counts(made["validation"]).keys() == {("en", 0), ("sw", 2)}
     assert counts(made["train"]).keys() == counts(source).keys()
-    assert test == "The test part has no rows in 1 of 4 cells of language and label: (fr, a)."
-    assert validation == "The validation part has no rows in 2 of 4 cells of language and label: (fr, a), (fr, b)."
+    assert test == "The test split has no rows in 1 of 4 cells of language and label: (fr, a)."
+    assert validation == "The validation split has no rows in 2 of 4 cells of language and label: (fr, a), (fr, b)."
 
 
 def test_rows_that_cannot_be_divided_are_refused():
@@ -172,7 +172,7 @@ def test_rows_that_cannot_be_divided_are_refused():
         make_splits(DatasetDict(train=one_id), ["text"], has_ids=True)
     assert len(make_splits(DatasetDict(train=one_id), ["text"], has_ids=False)[0]["test"]) == 2
     for shares in ({"test_share": 0}, {"test_share": 0.6, "validation_share": 0.4}):
-        with pytest.raises(ValueError, match="Expected shares for test and validation above 0, with a sum below 1"):
+        with pytest.raises(ValueError, match="--test_share and --validation_share must be above 0, with a sum below 1"):
             make_splits(DatasetDict(train=one_id), ["text"], has_ids=False, **shares)
 
 
@@ -181,13 +181,13 @@ def test_overlaps_are_counted_in_test_rows():
     validation = rows(["four"], ["en"], [0], [4])
     test = rows(["one ", " ONE", "one", "Two", "six"], ["fr"] * 5, [0] * 5, [9, 3, 8, 7, 4])
     splits = DatasetDict(train=train, validation=validation, test=test)
-    texts = ["4 of 5 test rows (80%) have the same text as a train row."]
+    texts = ["4 of 5 test rows (80%) have the same text as a train row: results on them may be too good."]
     note = "ignore this if each split numbers its rows itself"
     assert overlaps(splits, ["text"], has_ids=False) == texts
     assert overlaps(splits, ["text"], has_ids=True) == [
         *texts,
-        f"1 of 5 test rows (20%) have the same id as a train row; {note}.",
-        f"1 of 5 test rows (20%) have the same id as a validation row; {note}.",
+        f"1 of 5 test rows (20%) have the same id as a train row: results on them may be too good; {note}.",
+        f"1 of 5 test rows (20%) have the same id as a validation row: results on them may be too good; {note}.",
     ]
     many = rows(["one", *map(str, range(1999))], ["en"] * 2000, [0] * 2000)
     (rare,) = overlaps(DatasetDict(train=train, validation=validation, test=many), ["text"], has_ids=False)

@@ -210,7 +210,7 @@ def test_a_run_is_not_continued_on_other_rows_and_sizes_fit(tmp_path, workshop, 
 
 def test_data_that_no_classifier_can_learn_from(tmp_path):
     one = Dataset.from_dict({"text": list("abcd"), "language": ["x", "y"] * 2, "label": ["same"] * 4})
-    with pytest.raises(ValueError, match="needs two labels or more, but column 'label' has the one label 'same'"):
+    with pytest.raises(ValueError, match="needs two labels or more, but column 'label' has only the label 'same'"):
         loaded(DatasetDict(train=one), folder=tmp_path)
     many = one.remove_columns("label").add_column("label", [["a", "b"]] * 4)
     with pytest.raises(ValueError, match="several labels per row: multi-label data are not supported yet"):
@@ -263,5 +263,5 @@ def test_further_test_sets_are_measured_beside_the_first(trained, workshop, tmp_
     page = (write_report(trained)).read_text(encoding="utf-8")
     assert "Further test sets" in page
     for entry in ("other", "=x", "a=", "reversed reversed"):
-        with pytest.raises(ValueError, match="extra_test expects different names, NAME=DATASET or reversed"):
+        with pytest.raises(ValueError, match="Each extra_test must be NAME=DATASET or reversed"):
             run(parse_recipe("custom", FOLDER, [*words[:-2], *entry.split()]))

@@ -95,7 +95,7 @@ def test_a_model_that_has_learned_nothing_is_not_judged():
     found, recommended = answers(judge({"plain": [predict(0.0, 1.0, 0)], "independence": [predict(0.0, 0.0, 1)]}))
     assert found == {"link": "yes", "shortcut": "not measured"}
     assert recommended["setup"] is None
-    assert "has not learned the task" in recommended["reason"]
+    assert "not shown that the model has learned the task" in recommended["reason"]
 
 
 def test_one_language_is_no_question():
@@ -110,7 +110,7 @@ def test_reasons_why_nothing_is_recommended():
     plain = [predict(0.5, 1.0, 0)]
     _, recommended = answers(judge({"plain": plain, "independence": [predict(0.2, 0.0, 1)]}))
     assert recommended["setup"] is None
-    assert recommended["reason"].startswith("independence lowers the dependence, but costs more accuracy than 0.02;")
+    assert recommended["reason"].startswith("independence lowers the dependence, but costs more than 0.02 of accuracy;")
     _, recommended = answers(judge({"plain": plain, "independence": [predict(0.2, 0.0, 1)]}, sizes=Sizes(margin=0.9)))
     assert recommended["setup"] == "independence"
     _, recommended = answers(judge({"plain": plain, "independence": plain}))
