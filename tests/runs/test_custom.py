@@ -164,7 +164,7 @@ def test_notes_on_weights(tmp_path):
     settings["weight_clip"] = None
     warnings, notes = weight_notes("independence", LangImbTrainingArguments(str(tmp_path), **settings), counts)
     assert len(notes) == 1
-    assert "10,042 training rows count like 8 (effective sample size 0.00)" in warnings[0]
+    assert "10,042 training rows count like 8 (effective sample size 0.00 of the rows)" in warnings[0]
     assert weight_notes("plain", LangImbTrainingArguments(str(tmp_path)), counts) == ([], [])
 
 
