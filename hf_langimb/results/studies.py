@@ -116,11 +116,11 @@ def scaling_figure(folder: Path) -> Figure:
             style: dict[str, Any] = {"color": COLORS[i], "marker": MARKERS[i], "markersize": 5, "capsize": 2}
             axes.errorbar(places, means, bars, label=setup, **style)
         axes.set_xscale(scale)
-        axes.set_xticks(places, [f"{value:.2g}" if scale == "linear" else str(value) for value in places], minor=False)
+        axes.set_xticks(places, [f"{value:.2f}" if scale == "linear" else str(value) for value in places], minor=False)
         axes.minorticks_off()
-        axes.set(xlabel=label, ylim=(0, None))
+        axes.set_xlabel(label)
         axes.spines[["top", "right"]].set_visible(False)
-    figure.axes[0].set_ylabel("dependence (bits)")
+    figure.axes[0].set(ylabel="dependence (bits)", ylim=(0, None))  # of all, once their points are drawn
     handles, names = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside upper center", ncols=len(names), frameon=False)
     return figure
