@@ -161,8 +161,9 @@ def require_columns(dataset: Any, columns: dict[str, str]) -> None:
         )
         if purpose == "language":
             problem += (
-                "; if the data have none, add one with a language identifier such as fastText's lid.176, GlotLID or "
-                "lingua, for example dataset.map(lambda row: {'language': identify(row['text'])})"
+                "; if the data have none, pass --language NAME to langimb train (one language), or add one with a "
+                "language identifier such as fastText's lid.176, GlotLID or lingua, for example dataset.map("
+                "lambda row: {'language': identify(row['text'])})"
             )
         problem += "."
     if problem:

@@ -1,8 +1,8 @@
 """What predictions look like by chance if they know the label and not the language.
 
 The null: among rows of one label, predictions are exchangeable between languages. Where rows are translations of one
-another (they share an id), the predictions of one item are exchangeable instead: translations are predicted alike, so
-exchanging them between items would overstate chance.
+another (they share an id in several languages), the predictions of one item are exchangeable instead: translations are
+predicted alike, so exchanging them between items would overstate chance.
 """
 
 from __future__ import annotations
@@ -19,13 +19,18 @@ Ints = NDArray[np.int64]
 CHUNK = 1 << 22  # cells or rows that are drawn at a time
 
 
-def strata(labels: Ints, groups: Ints | None, classes: int) -> Ints:
-    """The stratum of each row, int64[N]: its label below `classes`, its item and label where others share them."""
+def strata(languages: Ints, labels: Ints, groups: Ints | None, classes: int) -> Ints:
+    """The stratum of each row, int64[N]: its label below `classes`, its item and label if other languages share them.
+
+    Rows that share an id in one language alone (a user's, a document's) are no translations: exchanging them with each
+    other would leave every table as it is.
+    """
     if groups is None:
         return labels
-    keys = groups * classes + labels
-    _, inverse, sizes = np.unique(keys, return_inverse=True, return_counts=True)
-    return np.where(sizes[inverse] > 1, classes + inverse, labels)
+    _, inverse = np.unique(groups * classes + labels, return_inverse=True)
+    several = languages.max() + 1
+    of_language = np.bincount(np.unique(inverse * several + languages) // several)
+    return np.where(of_language[inverse] > 1, classes + inverse, labels)
 
 
 def null_tables(
@@ -42,7 +47,7 @@ def null_tables(
     from scipy.stats import random_table
 
     rng = np.random.default_rng(seed)
-    of = strata(labels, groups, shape[1])
+    of = strata(languages, labels, groups, shape[1])
     shared = of >= shape[1]
     full = shape[0], shape[1], shape[1]
     cells = np.zeros(full, dtype=np.int64)
@@ -77,7 +82,7 @@ def language_tests(
     from scipy.special import chdtrc
 
     count, classes = shape
-    _, of = np.unique(strata(labels, groups, classes), return_inverse=True)
+    _, of = np.unique(strata(languages, labels, groups, classes), return_inverse=True)
     sizes = np.bincount(of).astype(np.float64)
     predicted = np.zeros((len(sizes), classes))
     np.add.at(predicted, (of, predictions), 1)

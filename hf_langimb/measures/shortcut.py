@@ -125,7 +125,7 @@ def follows(slope: Finding, p: Sequence[float | None], languages: int, cause: Fi
 def shortcut(link: Finding, dependence: Finding, direction: Finding, cause: Finding) -> Answer:
     """Whether language is a shortcut: a link in the training data, material dependence, and a direction or a cause."""
     answers = link.answer, dependence.answer
-    sources = {direction.answer, cause.answer} - {"not measured"}
+    sources = {direction.answer, cause.answer}
     if "not measured" in answers:
         return "no" if "no" in answers else "not measured"
     if "no" in answers or sources == {"no"}:

@@ -183,11 +183,11 @@ def extra_cells(results: Results) -> Cells:
             accuracy = interval_text(setup["summary"][f"extra.{other}.accuracy"])
             if bounds:
                 accuracy = interval_text(of["accuracy"], bounds)
-            dependence = interval_text(setup["summary"].get("test.dependence_bits_corrected"))
+            dependence = interval_text(setup["summary"].get("targets.independent.dependence_bits_corrected"))
             rows.append(
                 [name, shown(other), f"{of['rows']:,}", accuracy, interval_text(falls, form="z.3f"), dependence]
             )
-    return ["setup", "test set", "rows", "accuracy", "accuracy lost", "dependence, unweighted (bits)"], rows
+    return ["setup", "test set", "rows", "accuracy", "accuracy lost", "dependence (bits)"], rows
 
 
 def measure_text(results: Results, setup: str, key: str, form: str = ".3f") -> str:

@@ -98,7 +98,10 @@ def subject_of(results: Results) -> str | None:
 def value_text(entry: Verdict) -> str:
     """The number that an answer rests on, with unit and interval."""
     form = "+z.3f" if entry["name"] in ("accuracy", "probe", "tokens") else "z.3f"
-    value, unit = interval_text(entry["value"], form=form), UNITS.get(entry["name"], "")
+    number = entry["value"]
+    if number is not None and entry["name"] in ("link", "dependence"):
+        number = max(number, 0.0)  # as their intervals, which end there
+    value, unit = interval_text(number, form=form), UNITS.get(entry["name"], "")
     ends = "" if entry["low"] is None else f" [{entry['low']:{form}}, {entry['high']:{form}}]"
     return "" if entry["value"] is None else f"{value}{unit}{ends}"
 
@@ -271,8 +274,9 @@ def _read_less_well(results: Results, entries: Mapping[str, Verdict]) -> str:
     named = entries.get("languages", dependence).get("languages", [])
     known = {name: _accuracy(results, setup, name) for name in named}
     weak = sorted((name for name in known if known[name] < overall), key=lambda name: known[name])
-    text = f"Predictions differ between languages ({value_text(dependence)}), but not in the direction of the training "
-    text += "labels"
+    text = f"Predictions differ between languages ({value_text(dependence)})"
+    if entries.get("follows_skew", dependence)["answer"] == "no":
+        text += ", but not in the direction of the training labels"
     if weak:
         said = [f"{shown(name)} (accuracy {interval_text(known[name])})" for name in weak]
         return f"{text}: accuracy is lower in some languages: {listed(said)}."

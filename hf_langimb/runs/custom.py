@@ -19,7 +19,12 @@ from hf_langimb.results.tables import file_name
 from hf_langimb.runs.recipe import Recipe
 
 FOLDER = Path(__file__).parent  # of custom.yaml
-NAMES = {"model": "model_name_or_path", "text_column": "text_columns", "config_name": "config_names"}
+NAMES = {
+    "model": "model_name_or_path",
+    "text_column": "text_columns",
+    "config_name": "config_names",
+    "split": "train_split",
+}
 # By the number of training rows: below it, steps of pre-training, epochs, batch size of mini_bert. Its loss on held-out
 # rows is lowest long before its accuracy is highest: the last epoch is taken. Measured at 3,500 rows.
 MINI = ((2_000, 300, 12, 16), (10_000, 500, 6, 32), (50_000, 800, 4, 32), (math.inf, 1_000, 3, 64))
@@ -43,7 +48,7 @@ def words_of(argv: Sequence[str]) -> list[str]:
             words[i] = f"--{NAMES[known]}{equals}{value}"
     if not any(word.partition("=")[0].replace("-", "_") == "__output_dir" for word in words):
         named = [words[i + 1] for i, word in enumerate(words[:-1]) if word == "--dataset_name"]
-        words += [f"--output_dir=runs/{file_name(Path(named[0]).name.partition('.')[0])}"] if named else []
+        words += [f"--output_dir=runs/{file_name(Path(named[0]).resolve().name.partition('.')[0])}"] if named else []
     return words
 
 

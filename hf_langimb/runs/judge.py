@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -91,7 +92,7 @@ class Judge:
         other = self.roles.pair[1] if self.roles.pair else None
         link, cause = self._link(), self._cause(subject, other) if other else NOT_MEASURED
         yield _entry("link", link, subject)
-        problem = "" if self._learned(subject) else NOT_LEARNED
+        problem = "" if self._learned[subject] else NOT_LEARNED
         if self.training and used_axes(np.array(self.training["counts"]))[0] < 2:
             problem = ONE_LANGUAGE
         if problem:
@@ -109,9 +110,13 @@ class Judge:
         if other:
             yield _entry("caused_by_link", cause, subject, other)
         answer = shortcut.shortcut(link, dependence, direction, cause)
-        yield _entry("shortcut", Finding(answer, basis=dependence.basis), subject, other)
+        failed = len(self.metrics[subject]) - len(self._learned[subject])
+        detail = f"without {failed} of {len(self.metrics[subject])} models, which have not learned the task"
+        found = Finding(answer, basis=dependence.basis, agree=detail if failed else "")
+        yield _entry("shortcut", found, subject, other)
         for cure in cures:
-            yield _entry("cure", self._cause(subject, cure), cure, subject)
+            found = self._cause(subject, cure)
+            yield _entry("cure", found, cure, subject, NOT_LEARNED if found is NOT_MEASURED else "")
         for setup, reference in [(subject, control)] * bool(control) + [(cure, subject) for cure in cures]:
             yield _entry("accuracy", self._accuracy(setup, str(reference)), setup, reference)
         yield self._languages(subject)
@@ -142,7 +147,10 @@ class Judge:
         """The cure to use, or none, and why."""
         candidates, reasons = [], []
         for cure in cures:
-            _, pair = self._pair(cure, subject, "validation")
+            seeds, pair = self._pair(cure, subject, "validation")
+            if not seeds:
+                reasons.append((np.inf, f"{cure}: {NOT_LEARNED}"))
+                continue
             fall = of_pairs(_values(pair, "bits"), *pair, "bits", 0)
             accuracy = of_pairs(_values(pair, "accuracy"), *pair, "accuracy", -self.sizes.margin)
             low, value, high = fall.low or 0.0, fall.value or 0.0, fall.high or 0.0
@@ -173,20 +181,26 @@ class Judge:
 
     def _without_link(self, setup: str) -> dict[str, Any]:
         """Measures under the target `independent`, by seed."""
-        return {seed: of["targets"]["independent"] for seed, of in self.metrics[setup].items()}
+        return {seed: of["targets"]["independent"] for seed, of in self._learned[setup].items()}
 
-    def _learned(self, setup: str) -> bool:
-        """Whether each model is right more often than always predicting the most frequent label would be."""
-        found = self._without_link(setup).values()
-        return all(of["intervals"]["accuracy"][0] > of["majority_accuracy"] for of in found)
+    @cached_property
+    def _learned(self) -> dict[str, dict[str, Any]]:
+        """METRICS of the models that are right more often than always predicting the most frequent label would be."""
+
+        def learned(of: Any) -> bool:
+            """Whether the interval of the accuracy says so."""
+            found = of["targets"]["independent"]
+            return bool(found["intervals"]["accuracy"][0] > found["majority_accuracy"])
+
+        return {name: {seed: of for seed, of in seeds.items() if learned(of)} for name, seeds in self.metrics.items()}
 
     def _models(self, setup: str) -> list[Sampled]:
         """The resampled measures of a setup's models on test rows."""
-        return [self.samples[setup, seed]["test"] for seed in self.metrics[setup]]
+        return [self.samples[setup, seed]["test"] for seed in self._learned[setup]]
 
     def _pair(self, setup: str, other: str, split: str) -> tuple[list[str], tuple[list[Sampled], list[Sampled]]]:
         """The seeds that two setups share, and their resampled measures."""
-        seeds = [seed for seed in self.metrics[setup] if seed in self.metrics[other]]
+        seeds = [seed for seed in self._learned[setup] if seed in self._learned[other]]
         ours, theirs = ([self.samples[name, seed][split] for seed in seeds] for name in (setup, other))
         return seeds, (ours, theirs)
 
@@ -208,6 +222,8 @@ class Judge:
     def _cause(self, setup: str, other: str) -> Finding:
         """Whether the dependence of a setup is larger than that of another, which was trained without the link."""
         seeds, pair = self._pair(setup, other, "test")
+        if not seeds:
+            return NOT_MEASURED
         found = [[self._without_link(name)[seed] for seed in seeds] for name in (setup, other)]
         key = "dependence_bits_corrected"
         falls = [a[key] - b[key] for a, b in zip(*found, strict=True)]
@@ -218,12 +234,13 @@ class Judge:
     def _accuracy(self, setup: str, other: str) -> Finding:
         """Whether the accuracy of a setup is above that of another, less the margin."""
         _, pair = self._pair(setup, other, "test")
-        return of_pairs(_values(pair, "accuracy"), *pair, "accuracy", -self.sizes.margin)
+        found = of_pairs(_values(pair, "accuracy"), *pair, "accuracy", -self.sizes.margin)
+        return replace(found, delta=-self.sizes.margin)  # also where it is not measured
 
     def _probe(self, setup: str, other: str, text: Literal["test", "external"]) -> Iterator[Verdict]:
         """Whether the language is easier to identify from the features of a setup; both probes read the same rows."""
-        seeds = [seed for seed in self.metrics[setup] if seed in self.metrics[other]]
-        pairs = [[self.metrics[name][seed]["probe"][text] for name in (setup, other)] for seed in seeds]
+        seeds = [seed for seed in self._learned[setup] if seed in self._learned[other]]
+        pairs = [[self._learned[name][seed]["probe"][text] for name in (setup, other)] for seed in seeds]
         if None in [probe for pair in pairs for probe in pair]:
             return
         values = [a["accuracy"] - b["accuracy"] for a, b in pairs]
@@ -235,11 +252,11 @@ class Judge:
 
     def _languages(self, setup: str) -> Verdict:
         """In which languages each model's predictions differ, and materially on average; the farthest first."""
-        shifts = [of["shift"] for of in self.metrics[setup].values()]
+        shifts = [of["shift"] for of in self._learned[setup].values()]
         far = {name: float(np.mean([of[name]["total_variation"] for of in shifts])) for name in shifts[0]}
         sure = [name for name in far if all((p := of[name]["p"]) is not None and p < 0.05 for of in shifts)]
         found = sorted((name for name in sure if far[name] > shortcut.MATERIAL_SHIFT), key=lambda name: -far[name])
-        answer: Answer = "yes" if found else "no"
+        answer: Answer = "yes" if found else "no" if max(far.values()) < shortcut.MATERIAL_SHIFT else "unclear"
         entry = _entry("languages", Finding(answer, max(far.values()), delta=shortcut.MATERIAL_SHIFT), setup)
         return {**entry, "languages": found}
 

@@ -311,6 +311,10 @@ def extra_tests(recipe: RecipeArguments, data: Data, language_column: str) -> di
             raise ValueError(
                 f"Each extra_test must be NAME=DATASET or {REVERSED}, and each name may occur once, got {entry!r}."
             )
+        if not path and data.plans:
+            raise ValueError(
+                f"{REVERSED} needs a test set whose labels depend on language; that of this run is balanced."
+            )
         if not path:
             found[name] = None
             continue

@@ -97,5 +97,5 @@ def test_no_language_has_so_many_names():
 
 def test_missing_babel_is_one_sentence(monkeypatch):
     monkeypatch.setitem(sys.modules, "babel.localedata", None)
-    with pytest.raises(ValueError, match=r'pip install "hf_langimb\[cldr\]"'):
+    with pytest.raises(ValueError, match=r'pip install -e "\.\[cldr\]"'):
         cldr.names()

@@ -230,7 +230,9 @@ def test_a_killed_call_goes_on(bert, explain, tmp_path, monkeypatch):
     assert files[0].keys() == files[1].keys()
     for name in files[0].keys() - {"manifest.json"}:
         assert_close(*(read_table(made[name]).to_pydict() for made in files))
-    assert files[0]["manifest.json"].read_bytes() == files[1]["manifest.json"].read_bytes()
+    manifests = [json.loads(made["manifest.json"].read_text()) for made in files]
+    assert [len(manifest.pop("files")) for manifest in manifests] == [12, 12]  # checksums of numbers, which may differ
+    assert manifests[0] == manifests[1]
 
 
 def test_a_full_disk_leaves_what_is_written(explain, tmp_path, monkeypatch):

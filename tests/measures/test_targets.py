@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import arrays
 from hf_langimb import JointDistribution, evaluate_predictions
 from hf_langimb.counts.distribution import mutual_information_bits
 from hf_langimb.counts.weighting import effective_ratio
-from hf_langimb.measures.chance import holm, language_tests, null_tables, permutation_p, permutations
+from hf_langimb.measures.chance import holm, language_tests, null_tables, permutation_p, permutations, strata
 from hf_langimb.measures.dependence import language_shifts, sampled, target_measures
 from hf_langimb.measures.targets import TARGETS, excess, information, row_weights, transfer, weighted
 
@@ -251,3 +251,11 @@ def test_a_plan_with_axes_and_a_language_that_only_the_test_has():
     found = target_measures(names, labels, predictions, plan=plan, draws=50)["independent"]
     assert found["skew_transfer"] == pytest.approx(2)  # of en and fr
     assert found["majority_accuracy"] == 0.5
+
+
+def test_ids_of_one_language_are_no_translations():
+    languages, labels = np.repeat([0, 1], 6), np.tile([0, 1, 1], 4)
+    users, items = np.arange(12) // 3, np.tile(np.arange(6), 2)
+    np.testing.assert_array_equal(strata(languages, labels, users, 2), labels)
+    shared = strata(languages, labels, items, 2)
+    assert (shared >= 2).all() and len({*shared.tolist()}) == 6

@@ -116,7 +116,7 @@ def test_what_a_card_must_say(results):
     assert "**without mitigation**" in render_card(results, "imbalanced") and "**without" not in card
     single = copy.deepcopy(results)
     single["seeds"] = [0]
-    assert "A single seed, therefore no intervals." in render_card(single, "weighted")
+    assert "A single seed, therefore no intervals over seeds." in render_card(single, "weighted")
     bare = results | {"attributions": None}
     assert "What tokens add" not in render_card(bare, "weighted")
 

@@ -126,6 +126,22 @@ def test_reasons_why_nothing_is_recommended():
         assert "2,700 validation rows are too few to tell whether " in recommended["reason"]
 
 
+def test_models_that_have_learned_nothing_are_neither_recommended_nor_a_cause():
+    plain = [predict(0.5, 1.0, seed) for seed in range(3)]
+    judged = judge({"plain": plain, "independence": [predict(0.0, 0.0, seed) for seed in range(3)]})
+    entries = {entry["name"]: entry for entry in judged.verdict()}
+    assert entries["caused_by_link"]["answer"] == entries["cure"]["answer"] == "not measured"
+    assert "not shown that the model has learned" in entries["cure"]["detail"]
+    assert judged.recommendation([*entries.values()])["setup"] is None
+
+
+def test_one_failed_seed_is_left_out_and_said():
+    plain = [predict(0.5, 1.0, 0), predict(0.0, 0.0, 1), predict(0.5, 1.0, 2)]
+    cures = [predict(0.5, 0.0, seed) for seed in range(3)]
+    (found,) = [e for e in judge({"plain": plain, "independence": cures}).verdict() if e["name"] == "shortcut"]
+    assert (found["answer"], found["detail"]) == ("yes", "without 1 of 3 models, which have not learned the task")
+
+
 def test_several_seeds_and_a_control():
     roles = Roles("imbalanced", "balanced", ("weighted",))
     models = {"balanced": [predict(0.6, 0.0, seed) for seed in range(5)]}

@@ -300,6 +300,12 @@ def test_numbers_are_no_labels(tmp_path):
         load(RecipeArguments(dataset_name=str(tmp_path / "scores.csv")))
 
 
+def test_a_balanced_test_set_cannot_be_reversed(recipe):
+    arguments = recipe(extra_test=["reversed"])
+    with pytest.raises(ValueError, match="reversed needs a test set whose labels depend on language"):
+        extra_tests(arguments, load(arguments), "language")
+
+
 def test_further_test_sets_get_the_names_of_the_merged_languages(recipe, tmp_path):
     rows_of({"FR": (2, 2, 2), "en": (1, 1, 1), "sw": (1, 0, 0), "SW": (0, 1, 0)}).to_csv(tmp_path / "other.csv")
     settings = {"imbalanced_shares": [], "extra_test": [f"other={tmp_path / 'other.csv'}"]}
