@@ -42,17 +42,20 @@ def models_cells(folder: Path) -> Cells:
     """Of the kept verdicts on trained models: how many seeds got each answer, one row per case and setup."""
     rows = []
     for case, found in read_json(folder / "models.json", AGAIN).items():
-        for setup in ("imbalanced", "independence"):
-            seeds, yes = found[setup]["seeds"].values(), found[setup]["yes"]
-            counts = [str(found[setup]["shortcut"].get(answer, 0)) for answer in ("no", "unclear", "not measured")]
+        for setup in [name for name in ("imbalanced", "independence") if name in found]:
+            seeds, yes, answers = found[setup]["seeds"].values(), found[setup]["yes"], found[setup]["answers"]
+            counts = [str(answers["shortcut"].get(answer, 0)) for answer in ("no", "unclear", "not measured")]
+            parts = [str(answers[kind].get("yes", 0)) for kind in ("dependence", "follows_skew", "caused_by_link")]
             share = interval_text(yes["count"] / yes["of"], yes["interval"], ".2f")
+            dependence = [of["dependence"] for of in seeds]
             measures = (
-                f"{mean_of(of['dependence'] for of in seeds):.3f} ({max(of['dependence'] for of in seeds):.3f})",
+                f"{mean_of(dependence):.3f} ({max(dependence):.3f})",
                 f"{mean_of(of['accuracy'] for of in seeds):.3f}",
             )
-            answers = f"{yes['count']} of {yes['of']}", share, *counts
-            rows.append([case, "none" if setup == "imbalanced" else setup, *answers, *measures])
+            weights = "none" if setup == "imbalanced" else setup
+            rows.append([case, weights, f"{yes['count']} of {yes['of']}", share, *counts, *parts, *measures])
     header = ["training data", "class weights", "yes", "share of yes", "no", "unclear", "not measured"]
+    header += ["dependence: yes", "follows the skew: yes", "caused by the link: yes"]
     return [*header, "dependence (largest)", "accuracy"], rows
 
 
