@@ -132,12 +132,7 @@ class Judge:
         answer, detail = next((entry["answer"], entry["detail"]) for entry in verdict if entry["name"] == "shortcut")
         setup, reason = self._best(subject, cures)
         if answer == "not measured":
-            advice = (
-                "; train longer or on more rows, use more test rows, or choose another model"
-                if detail == NOT_LEARNED
-                else ""
-            )
-            setup, reason = None, f"{detail or UNKNOWN_LINK}{advice}"
+            setup, reason = None, f"{detail or UNKNOWN_LINK}{LEARN if detail == NOT_LEARNED else ''}"
         elif answer == "no":
             setup, reason = subject, "no shortcut was found"
         rule = RULE.format(subject=subject, margin=self.sizes.margin)

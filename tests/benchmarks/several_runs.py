@@ -7,6 +7,8 @@ import sys
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
+from hf_langimb.files import write_json
+
 
 def run_all(commands, folder, jobs):
     """Run {name: command}, one thread each, with the log NAME.log in a folder; yields each name that succeeded."""
@@ -33,5 +35,4 @@ def kept(path: Path):
 def keep(path: Path, content):
     """Replace the kept file of a study, so that it is whole at any time."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.with_suffix(".tmp").write_text(json.dumps(content, indent=1) + "\n")
-    path.with_suffix(".tmp").replace(path)
+    write_json(path, content)
