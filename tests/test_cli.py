@@ -290,7 +290,7 @@ def test_verdict_table_and_measures_of_xnli(tmp_path, langimb):
     code, out, err = langimb("audit", write(tmp_path / "rows.parquet"), "--weighting", "per-language")
     assert (code, err) == (0, "")
     assert out == (
-        """labels depend on language: 0.126 bits; knowing only the language already scores 50 % (majority 33 %)
+        """labels depend on language: 0.126 bits; knowing only the language already scores 50% (majority 33%)
 
 1,200 rows, 2 languages, 3 labels
 
@@ -301,10 +301,10 @@ def test_verdict_table_and_measures_of_xnli(tmp_path, langimb):
 Cells: rows, share of the language. KL, TV: Kullback-Leibler divergence and total variation from the labels of all data.
 + - far more or fewer rows than independence gives (adjusted residual beyond 3).
 
-- mutual information: 0.126 bits, 7.9 % of the label's entropy (chance alone: 0.0012 on average)
+- mutual information: 0.126 bits, 7.9% of the label's entropy (chance alone: 0.0012 on average)
 - Cramér's V: 0.408, bias-corrected 0.406 (0 independent, 1 determined)
-- accuracy from language alone: 50.0 % (always predicting the same label: 33.3 %)
-- effective sample size under class_weighting 'per_language': 81.8 % (982 rows)
+- accuracy from language alone: 50.0% (always predicting the same label: 33.3%)
+- effective sample size under class_weighting 'per_language': 81.8% (982 rows)
 
 Class weights, per_language
 
@@ -331,14 +331,14 @@ CANNOT = ": labels cannot depend on language here"
         ),
         (
             {"en": (34000, 33000, 33000), "fr": (33000, 34000, 33000)},
-            "labels depend on language slightly: 0.0001 bits; knowing only the language already scores 34.0 % "
-            "(majority 33.5 %)",
+            "labels depend on language slightly: 0.0001 bits; knowing only the language already scores 34.0% "
+            "(majority 33.5%)",
             "class_weighting='independence'",
         ),
         (
             {"en": (800, 100, 100), "fr": (500, 400, 100)},
             "labels depend on language: 0.095 bits; knowing only the language scores no more than always "
-            "predicting the same label (65.0 %)",
+            "predicting the same label (65.0%)",
             "class_weighting='independence'",
         ),
         (
@@ -395,8 +395,8 @@ def test_many_languages_and_labels_stay_readable():
 @pytest.mark.parametrize(
     ("accuracy", "verdict"),
     [
-        (0.9, "the features reveal the language of 90.0 % of 1,200 rows; chance is 50.0 %"),
-        (0.54, "the probe does not find the language above chance: 54.0 % of 1,200 rows; chance is 50.0 %, up to 55.0 %"
+        (0.9, "the features reveal the language of 90.0% of 1,200 rows; chance is 50.0%"),
+        (0.54, "the probe does not find the language above chance: 54.0% of 1,200 rows; chance is 50.0%, up to 55.0%"
          " on shuffled languages"),
     ],
 )  # fmt: skip

@@ -127,7 +127,7 @@ def _verdict(measures: Audit, p_value: float, link: Link) -> str:
     guess = f"knowing only the language already scores {known:.{digits}%} (majority {majority:.{digits}%})"
     if known - majority < 0.0005:
         guess = f"knowing only the language scores no more than always predicting the same label ({majority:.1%})"
-    return f"labels depend on language{' slightly' * (link == 'slight')}: {bits} bits; {guess.replace('%', ' %')}"
+    return f"labels depend on language{' slightly' * (link == 'slight')}: {bits} bits; {guess}"
 
 
 def bits_text(value: float) -> str:

@@ -92,11 +92,16 @@ def cell_weights(
     return weights if clip is None else _clipped(weights, counts, clip, distribution.languages)
 
 
+def language_means(weights: Floats, counts: npt.NDArray[Any]) -> Floats:
+    """The mean weight of the rows of each language, float64[L]; 0 where it has none."""
+    return np.asarray((counts * weights).sum(axis=1) / np.maximum(counts.sum(axis=1), 1), dtype=np.float64)
+
+
 def _clipped(weights: Floats, counts: Floats, clip: float, languages: tuple[str, ...]) -> Floats:
     """min(s_l w, clip), with a factor s_l of each language that keeps its mean weight."""
-    result = weights.copy()
+    result, means = weights.copy(), language_means(weights, counts)
     for i in np.flatnonzero((weights * (counts > 0) > clip).any(axis=1)):
-        rows, mean = counts[i], float((counts[i] * weights[i]).sum() / counts[i].sum())
+        rows, mean = counts[i], float(means[i])
         if clip <= mean:
             raise ValueError(
                 f"clip (weight_clip) must be larger than the mean weight of each language, {languages[i]}: {mean:.3g}."

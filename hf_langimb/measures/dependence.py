@@ -54,11 +54,11 @@ def target_measures(
 
     Returns:
         For each target: `accuracy`, `macro_f1`; `majority_accuracy`, of always predicting the most frequent label;
-        `dependence_bits`, MI(prediction; language), with its chance level (mean and 97.5 % quantile);
+        `dependence_bits`, MI(prediction; language), with its chance level (mean and 97.5% quantile);
         `dependence_bits_corrected`, the same minus that mean; `reliance`, `skew_transfer`; `skew_alignment`, the
         correlation of predicted shares with the plan's, and `skew_permutation_p`, of the alignment if the plan's
         languages are permuted (None where it could not be below .05); `left_out`, languages of the plan that lack a
-        label in the test rows: skew transfer and reliance leave them out; `effective_sample_size_ratio`; and 95 %
+        label in the test rows: skew transfer and reliance leave them out; `effective_sample_size_ratio`; and 95%
         bootstrap intervals over rows or groups. The interval of `dependence_bits` corrects the upward bias: do not
         subtract the chance level from it. If cells have no rows, it is (except under `natural`) an interval of the
         dependence beyond that of predictions that know only the label.

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
-LEVELS = (0.025, 0.975)  # of a 95 % interval
+LEVELS = (0.025, 0.975)  # of a 95% interval
 SMALLEST = 1e-9  # noncentrality that is 0
 
 
@@ -18,7 +18,7 @@ def student(count: int, level: float = 0.95) -> float:
 
 
 def percentile_interval(resampled: Floats) -> Floats:
-    """95 % interval [2, ...] from values of bootstrap resamples [R, ...]; NaN where no resample has a value."""
+    """95% interval [2, ...] from values of bootstrap resamples [R, ...]; NaN where no resample has a value."""
     bounds = np.full((2, *resampled.shape[1:]), np.nan)
     known = np.isfinite(resampled).any(axis=0)  # a language with one row is missing from some resamples
     values = resampled[:, known]
@@ -28,7 +28,7 @@ def percentile_interval(resampled: Floats) -> Floats:
 
 
 def basic_interval(value: Floats, resampled: Floats) -> Floats:
-    """95 % basic bootstrap interval [2, ...] of a measure [...]: its percentile interval, mirrored at the measure.
+    """95% basic bootstrap interval [2, ...] of a measure [...]: its percentile interval, mirrored at the measure.
 
     For measures that are biased upward and more so in every resample, such as mutual information: the mirror corrects
     the bias.
@@ -38,7 +38,7 @@ def basic_interval(value: Floats, resampled: Floats) -> Floats:
 
 
 def information_interval(value: float, resampled: Floats, bias: float | None = None) -> Floats:
-    """95 % interval [2] of a mutual information, from its plug-in value and that of bootstrap resamples [R].
+    """95% interval [2] of a mutual information, from its plug-in value and that of bootstrap resamples [R].
 
     Plug-in information follows about a scaled noncentral chi^2, whose scale and degrees of freedom follow from its
     bias and the variance of the resamples. Inverting it gives right intervals near 0 too, where basic ones are too
@@ -83,7 +83,7 @@ def resampled_cells(
 
 
 def bootstrap_mean(rows: Floats, resamples: int, seed: int) -> Floats:
-    """95 % percentile interval [2, ...] of the mean over rows [N, ...]."""
+    """95% percentile interval [2, ...] of the mean over rows [N, ...]."""
     rng = np.random.default_rng(seed)
     number = len(rows)
     flat = rows.reshape(number, -1)
@@ -93,7 +93,7 @@ def bootstrap_mean(rows: Floats, resamples: int, seed: int) -> Floats:
 
 
 def jackknife_interval(mean: Floats, left_out: Floats) -> Floats:
-    """95 % t interval [2, ...] of a mean [...] from its values without each of n seeds [n, ...]."""
+    """95% t interval [2, ...] of a mean [...] from its values without each of n seeds [n, ...]."""
     count = len(left_out)
     error = np.sqrt((count - 1) / count * ((left_out - left_out.mean(axis=0)) ** 2).sum(axis=0))
     half = student(count) * error

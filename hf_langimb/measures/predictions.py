@@ -63,7 +63,7 @@ def evaluate_predictions(
         resamples, seed: of the bootstrap; 0 resamples for no intervals (null).
 
     Returns:
-        A JSON-ready dictionary. `intervals` contains 95 % percentile bootstrap intervals [low, high] of the measures
+        A JSON-ready dictionary. `intervals` contains 95% percentile bootstrap intervals [low, high] of the measures
         of correctness, over examples: they do not include the noise of training, which only several seeds show.
         `dependence_bits` is MI(prediction; language), `_corrected` that less its chance level;
         `dependence_given_label_bits` is MI(prediction; language | label); `reliance` is dependence over the plan's own
@@ -199,7 +199,7 @@ def reliance_and_transfer(cells: Ints, plan: Floats | None, target: str) -> dict
 
 
 def _intervals(rows: Rows, target: str, resamples: int, seed: int) -> dict[str, Any]:
-    """95 % percentile bootstrap intervals of `correctness`."""
+    """95% percentile bootstrap intervals of `correctness`."""
     resampled = resampled_cells(rows.places, rows.cells.size, rows.groups, resamples, seed)
     cells = resampled.reshape(resamples, *rows.cells.shape)
     return correctness(weighted(cells, target), rows.axes[0], percentile_interval)

@@ -30,7 +30,7 @@ class ProbeResult:
     accuracy: float  # share of rows whose language is identified, each by a probe that has not seen its fold
     chance: float  # accuracy of always naming the most frequent language
     control: float  # mean accuracy of the same probe on shuffled languages; near `chance` where the protocol is sound
-    control_interval: tuple[float, float]  # where that accuracy lies in 99 % of shuffles
+    control_interval: tuple[float, float]  # where that accuracy lies in 99% of shuffles
     bits_below_chance: float  # entropy of the languages less the probe's cross-entropy: what the features reveal
     confidence: float  # mean probability that the probe gives to the language it names
     rows: int

@@ -18,7 +18,7 @@ from hf_langimb.measures.dependence import Sampled
 from hf_langimb.measures.intervals import Floats, basic_interval, information_interval, student
 
 Answer = Literal["yes", "no", "unclear", "not measured"]
-MATERIAL_BITS = 0.01  # two even languages in which a label is predicted 56 % and 44 % of the time
+MATERIAL_BITS = 0.01  # two even languages in which a label is predicted 56% and 44% of the time
 MATERIAL_TRANSFER = 0.1  # of skew transfer
 ACCURACY_MARGIN = 0.02  # accuracy that a cure may cost
 MATERIAL_PROBE = 0.02  # accuracy of the language probe
@@ -30,7 +30,7 @@ SMALLEST = 0.01  # of the threshold: smaller values are raised to this before ta
 
 @dataclass(frozen=True)
 class Finding:
-    """An answer with the number that it rests on, its 95 % interval and the material size.
+    """An answer with the number that it rests on, its 95% interval and the material size.
 
     `basis`: the interval is over `rows` (a statement about these models on new rows of this kind; of several models the
     lowest and the highest end) or over `seeds` (about new trainings). `agree`: how many models say yes and no, if they

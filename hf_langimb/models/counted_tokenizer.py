@@ -53,7 +53,7 @@ def make_tokenizer(texts: Mapping[str, Sequence[str]], *, size: int = 16_000) ->
 
 
 def usual_length(rows: Dataset, tokenizer: PreTrainedTokenizerBase, text_columns: Sequence[str]) -> int:
-    """Tokens that 95 % of (at most 10,000) rows do not exceed, up to a multiple of 8 and to `MOST_TOKENS`."""
+    """Tokens that 95% of (at most 10,000) rows do not exceed, up to a multiple of 8 and to `MOST_TOKENS`."""
     drawn = rows.select(range(0, len(rows), -(-len(rows) // 10_000)))
     encoded = tokenizer(*(drawn[column][:] for column in text_columns), truncation=True, max_length=MOST_TOKENS)
     usual = np.percentile([len(ids) for ids in encoded["input_ids"]], 95)

@@ -94,7 +94,7 @@ def pretrain_mini_bert(
         text_columns: one column, or two for pairs.
         tokenizer: None: that of mini-XNLI, from these texts.
         model: with a masked-language-modeling head, changed in place; None: that of mini-XNLI.
-        learning_rate: the highest, reached after 6 % of the steps.
+        learning_rate: the highest, reached after 6% of the steps.
     """
     set_seed(0)
     rows = rows.select_columns(list(text_columns))

@@ -42,7 +42,7 @@ def error_cells(folder: Path) -> Cells:
         for group, of_group in found["groups"].items():
             for method, of in of_group["methods"].items():
                 if method != "reference":
-                    values = f"{of['mean_error']:.5f}", f"{100 * of['same_category']:.1f} %", f"{of['cpu_seconds']:.0f}"
+                    values = f"{of['mean_error']:.5f}", f"{100 * of['same_category']:.1f}%", f"{of['cpu_seconds']:.0f}"
                     rows.append([found["trained"], group, method, f"{of['forwards']:.0f}", *values])
     return ["trained", "sentences", "method", "forward passes", "mean error", "same category", "CPU (s)"], rows
 
@@ -67,7 +67,7 @@ def method_cells(folder: Path) -> Cells:
     for run, of_run in read_json(folder / "attribution-methods.json", "run the benchmark again")["runs"].items():
         methods, apart = of_run["methods"].values(), of_run["summary"]["shown"]
         forms = {"forwards": ".0f", "exact_share": ".0%", "cpu_seconds": ".0f"}
-        costs = (" / ".join(format(of[key], form).replace("%", " %") for of in methods) for key, form in forms.items())
+        costs = (" / ".join(format(of[key], form) for of in methods) for key, form in forms.items())
         found = (f"{apart[key]:.4f}" for key in ("mean_difference", "largest_difference"))
         counts = (f"{apart[key]} of {apart['cells']}" for key in ("other_sign", "other_answer"))
         rows.append([run, *costs, *found, f"{apart['largest_in_half_widths']:.2f}", *counts])

@@ -140,7 +140,7 @@ TARGETS_TEXT = (
     "are also weighted. Natural: rows as they are. Independent: labels do not depend on language; languages and labels "
     "keep their shares. Uniform: every combination of language and label has the same weight.\n"
     "Dependence: mutual information of prediction and language; far above its chance level if predictions differ "
-    "between languages. By chance: mean and 97.5 % quantile of the dependence of predictions that know the label but "
+    "between languages. By chance: mean and 97.5% quantile of the dependence of predictions that know the label but "
     "not the language. Reliance: dependence divided by the mutual information of label and language in the training "
     "data. Skew transfer: 1 if predictions copy the skew of the training labels, 0 if they ignore it. Alignment: "
     "correlation of the predictions with that skew; 1 if they have the same direction. Its p is low if permuted "
@@ -153,7 +153,7 @@ TARGET_COLUMNS = (
     ("most frequent label", "majority_accuracy", ".3f"),
     ("dependence (bits)", "dependence_bits", ".4f"),
     ("by chance", "dependence_chance_bits", ".4f"),
-    ("by chance, 97.5 %", "dependence_chance_high_bits", ".4f"),
+    ("by chance, 97.5%", "dependence_chance_high_bits", ".4f"),
     ("reliance", "reliance", ".3f"),
     ("skew transfer", "skew_transfer", ".3f"),
     ("alignment", "skew_alignment", ".3f"),

@@ -91,7 +91,7 @@ def joint_heatmap(languages: Sequence[str], labels: Sequence[Any], counts: Any, 
     brightest = max(float(shares.max()), 2 / len(labels))  # even shares are of middle brightness
     axes = _axes(1.6 + 1.1 * len(labels), 1.2 + 0.42 * len(languages))
     axes.imshow(shares, cmap="cividis", vmin=0, vmax=brightest, aspect="auto")
-    texts = [[f"{100 * share:.0f} %" for share in row] for row in shares]
+    texts = [[f"{100 * share:.0f}%" for share in row] for row in shares]
     return _labeled(axes, languages, labels, texts, shares > 0.45 * brightest, title)
 
 
@@ -122,7 +122,7 @@ def prediction_bars(results: Results, setup: str) -> Figure:
 
 @rc_context(STYLE)
 def probe_bars(results: Results) -> Figure:
-    """Accuracy of the language probe by setup, on test and external text, with 95 % intervals over seeds and chance."""
+    """Accuracy of the language probe by setup, on test and external text, with 95% intervals over seeds and chance."""
     summaries = [setup["summary"] for setup in results["setups"].values()]
     kinds = [kind for kind in TEXTS if any(summary.get(f"probe.{kind}.accuracy") for summary in summaries)]
     axes, chances = _axes(max(2.1 + 0.7 * len(summaries), 4.2)), []
@@ -143,7 +143,7 @@ def probe_bars(results: Results) -> Figure:
 def attribution_bars(results: Results, label: str, form: Form) -> Figure:
     """Cumulative difference of one label's attributions over positive, neutral and negative tokens, bars by language.
 
-    The paper's figure: the threshold .01, 95 % intervals, over- and under-represented languages marked with a triangle
+    The paper's figure: the threshold .01, 95% intervals, over- and under-represented languages marked with a triangle
     up or down. The scale is the same for all labels and forms. More than `MANY` languages are drawn as a heat map.
 
     Args:
@@ -179,7 +179,7 @@ def attribution_bars(results: Results, label: str, form: Form) -> Figure:
 
 @rc_context(STYLE)
 def probe_by_layer(found: dict[str, Any]) -> Figure:
-    """Accuracy of the probe at each layer, with chance and the 99 % interval of the shuffled control.
+    """Accuracy of the probe at each layer, with chance and the 99% interval of the shuffled control.
 
     Args:
         found: as `hf_langimb.measures.probe.probe_model` returns it.
@@ -187,7 +187,7 @@ def probe_by_layer(found: dict[str, Any]) -> Figure:
     layers = [probe["layer"] for probe in found["layers"]]
     axes = _axes(6.2)
     low, high = np.array([probe["control_interval"] for probe in found["layers"]]).T
-    axes.fill_between(layers, low, high, color=COLORS[1], alpha=0.4, label="shuffled languages (99 %)")
+    axes.fill_between(layers, low, high, color=COLORS[1], alpha=0.4, label="shuffled languages (99%)")
     axes.plot(layers, [probe["accuracy"] for probe in found["layers"]], color=COLORS[0], marker="o", label="probe")
     axes.axhline(found["layers"][0]["chance"], color=_INK, linewidth=1, linestyle="--", label="chance")
     axes.set(xticks=layers, xlabel="layer (0: embeddings)")

@@ -54,7 +54,7 @@ def _environment() -> Any:
     environment.globals |= {"tables": tables, "moved": moved, "verdict": verdict}
     environment.filters |= {
         "number": lambda value, form=".3f": tables.interval_text(value, form=form),
-        "percent": lambda share, digits=1: f"{100 * share:.{digits}f} %",
+        "percent": lambda share, digits=1: f"{100 * share:.{digits}f}%",
         "bits": bits_text,
         "table": pass_context(_table),
         "grid": pass_context(_grid),

@@ -25,7 +25,7 @@ Filled = Annotated[T, "one entry or more"]  # a list or object
 
 
 class Interval(TypedDict):
-    """Mean over n seeds with its 95 % t interval; low and high are null for a single seed."""
+    """Mean over n seeds with its 95% t interval; low and high are null for a single seed."""
 
     mean: float
     low: float | None
@@ -49,7 +49,7 @@ class Calibration(TypedDict):
 
 
 class TestIntervals(TypedDict):
-    """95 % bootstrap intervals over examples, [low, high] each."""
+    """95% bootstrap intervals over examples, [low, high] each."""
 
     accuracy: Filled[list[float]]
     macro_f1: NotRequired[list[float]]
@@ -78,7 +78,7 @@ class TestMetrics(TypedDict):
 
 
 class TargetIntervals(TypedDict):
-    """95 % bootstrap intervals over examples, [low, high] each."""
+    """95% bootstrap intervals over examples, [low, high] each."""
 
     accuracy: Filled[list[float]]
     dependence_bits: Filled[list[float]]
@@ -202,7 +202,7 @@ class TokenSums(TypedDict):
 
 
 class ModelSums(TokenSums):
-    """The same of one model, with 95 % intervals [low, high] by name."""
+    """The same of one model, with 95% intervals [low, high] by name."""
 
     intervals: NotRequired[dict[str, list[float]]]
 
@@ -227,7 +227,7 @@ class ExplainedRows(TypedDict):
 
 
 class Difference(TokenSums):
-    """The same of the difference between two models, with 95 % intervals [low, high] by name."""
+    """The same of the difference between two models, with 95% intervals [low, high] by name."""
 
     base_difference: float
     probability_difference: float
@@ -263,7 +263,7 @@ class Explained(TypedDict):
 
 
 class Verdict(TypedDict):
-    """An answer, the number it rests on, its 95 % interval over test rows or seeds (`basis`), and the threshold."""
+    """An answer, the number it rests on, its 95% interval over test rows or seeds (`basis`), and the threshold."""
 
     name: str
     question: str
@@ -278,6 +278,18 @@ class Verdict(TypedDict):
     detail: str
     note: NotRequired[str]
     languages: NotRequired[list[str]]
+
+
+class Tokens(TypedDict):
+    """How the tokenizer reads a language: texts, tokens per text, and shares of unknown tokens and of full texts.
+
+    A full text has as many tokens as the model reads, so that its end may be cut off.
+    """
+
+    texts: int
+    per_text: float
+    unknown_share: float
+    full_share: float
 
 
 class Recommendation(TypedDict):
@@ -309,6 +321,7 @@ class Results(TypedDict):
     explained: NotRequired[Explained | None]
     warnings: NotRequired[list[str]]
     notes: NotRequired[list[str]]
+    tokens: NotRequired[dict[str, Tokens]]  # by language
     verdict: NotRequired[list[Verdict]]
     recommendation: NotRequired[Recommendation | None]
 

@@ -26,7 +26,7 @@ COMPARED = (
 
 
 def interval(values: Sequence[float]) -> Interval:
-    """Mean and 95 % t interval over seeds; low and high are None for a single value."""
+    """Mean and 95% t interval over seeds; low and high are None for a single value."""
     n = len(values)
     mean = math.fsum(values) / n
     if n == 1:

@@ -107,7 +107,7 @@ def columns_of(results: Results) -> list[tuple[str, str, str]]:
 
 
 def setups_cells(results: Results) -> Cells:
-    """One row per setup: accuracy, dependence, reliance, skew transfer and probe, with 95 % intervals over seeds."""
+    """One row per setup: accuracy, dependence, reliance, skew transfer and probe, with 95% intervals over seeds."""
     known = {key for setup in results["setups"].values() for key in setup["summary"]}
     columns = [column for column in columns_of(results) if column[1] in known]
     rows = [
@@ -133,14 +133,14 @@ def predictions_cells(results: Results) -> Cells:
 
 
 def comparisons_cells(results: Results, setup: str | None = None) -> Cells:
-    """Differences between setups, paired by seed, with 95 % t intervals: all, or those of one setup."""
+    """Differences between setups, paired by seed, with 95% t intervals: all, or those of one setup."""
     titles = {key: title for title, key, _ in columns_of(results)}
     rows = [
         [f"{e['setup']} - {e['reference']}", titles[e["metric"]], interval_text(e["difference"], form="+.3f")]
         for e in results["comparisons"]
         if e["metric"] in titles and setup in (None, e["setup"], e["reference"])
     ]
-    return ["difference", "measure", "mean [95 % interval]"], rows
+    return ["difference", "measure", "mean [95% interval]"], rows
 
 
 def shown_threshold(found: Attributions) -> float:
@@ -171,7 +171,7 @@ def attributions_cells(results: Results) -> Cells:
 
 
 def difference_text(entry: Difference | None, tokens: TokenSet) -> str:
-    """A part of a cumulative difference with its 95 % interval, over seeds where there is one, else over examples."""
+    """A part of a cumulative difference with its 95% interval, over seeds where there is one, else over examples."""
     return "-" if entry is None else interval_text(entry[tokens], shown_interval(entry, tokens), "+.3f")
 
 
@@ -250,7 +250,7 @@ def probes_cells(results: Results) -> Cells:
             chance, control = (mean_of(probe[key] for probe in probes) for key in ("chance", "control"))
             bounds = [mean_of(probe["control_interval"][end] for probe in probes) for end in (0, 1)]
             rows.append([name, text, accuracy, interval_text(chance), interval_text(control, bounds), *bits])
-    return ["setup", "text", "accuracy", "chance", "shuffled [99 %]", "bits below chance", "confidence"], rows
+    return ["setup", "text", "accuracy", "chance", "shuffled [99%]", "bits below chance", "confidence"], rows
 
 
 def probe_cells(metrics: Metrics) -> Cells:
@@ -260,12 +260,12 @@ def probe_cells(metrics: Metrics) -> Cells:
         if probe := metrics["probe"].get(text):
             shuffled = interval_text(probe["control"], probe["control_interval"])
             rows.append([text, f"{probe['rows']:,}", f"{probe['accuracy']:.3f}", f"{probe['chance']:.3f}", shuffled])
-    return ["text", "rows", "accuracy", "chance", "shuffled [99 %]"], rows
+    return ["text", "rows", "accuracy", "chance", "shuffled [99%]"], rows
 
 
 def languages_cells(results: Results) -> Cells:
     """Quality in each language, over seeds; for a single seed with bootstrap intervals over examples."""
-    rows = []
+    rows, tokens = [], results.get("tokens", {})
     for name, setup in results["setups"].items():
         models, summary = list(setup["seeds"].values()), setup["summary"]
         tests = [metrics["test"] for metrics in models]
@@ -278,8 +278,9 @@ def languages_cells(results: Results) -> Cells:
                 cells = [*(interval_text(summary.get(measure)) for measure in measures), error]
             elif len(tests) > 1:
                 cells[0] = interval_text(summary.get("test.worst_cell_accuracy"))
-            rows.append([name, row, *cells])
-    return ["setup", "language", *QUALITY], rows
+            unknown = f"{tokens[language]['unknown_share']:.1%}" if language in tokens else "-"
+            rows.append([name, row, *cells, *([unknown] if tokens else [])])
+    return ["setup", "language", *QUALITY, *(["unknown tokens"] if tokens else [])], rows
 
 
 def quality_cells(metrics: Metrics) -> Cells:

@@ -51,7 +51,7 @@ WEIGHTED = {
     "class": "class weights that make labels uniform over all data",
 }
 ANSWERS = (
-    "An answer is yes if the 95 % interval of its measure lies above the threshold (the smallest effect that counts), "
+    "An answer is yes if the 95% interval of its measure lies above the threshold (the smallest effect that counts), "
     "no if it lies below, and unclear otherwise. For single languages: yes if p is below .05, adjusted for their "
     "number, and the difference is above the threshold."
 )
@@ -128,7 +128,22 @@ def recommendation_text(results: Results) -> str:
         return ""
     if found["setup"] is None:
         return f"No recommendation: {found['reason']}."
-    return f"Use {found['setup']}: {found['reason']}."
+    return f"Use {found['setup']}: {found['reason']}.{_on_test_rows(results, found['setup'])}"
+
+
+def _on_test_rows(results: Results, setup: str) -> str:
+    """Where test rows, on which a setup was not chosen, do not confirm the reasons for it."""
+    entries = [entry for entry in results.get("verdict", []) if entry["setup"] == setup]
+    fall = next((entry for entry in entries if entry["name"] == "cure"), None)
+    accuracy = next((entry for entry in entries if entry["name"] == "accuracy"), None)
+    doubts = []
+    if fall and fall["value"] is not None and (fall["low"] or 0.0) <= 0:
+        doubts.append(f"a lower dependence is not confirmed (decrease {value_text(fall)})")
+    if fall and accuracy and accuracy["answer"] == "no":
+        doubts.append(f"accuracy is clearly lower ({value_text(accuracy)})")
+    return f" On test rows, however, {' and '.join(doubts)}: train several seeds (--seeds 5) before you decide." * bool(
+        doubts
+    )
 
 
 def small_model_text(results: Results) -> str:
@@ -198,7 +213,7 @@ def price_cells(results: Results) -> Cells:
             measure_text(results, name, f"targets.{target}.accuracy") for target in ("independent", "natural")
         ]
         if INDEPENDENT in summary:
-            rows.append([name, *accuracies, f"{interval_text(accuracy)} ({shown(worst)})"])
+            rows.append([name, *accuracies, f"{accuracy} ({shown(worst)})"])
     natural = "as collected" if "test/natural" in results["data"] else "on the test set"
     return ["setup", "without the link", natural, "worst language"], rows
 
@@ -206,7 +221,7 @@ def price_cells(results: Results) -> Cells:
 def setups_text(results: Results) -> str:
     """What the setups of `price_cells` are trained on."""
     said, before = [], ""
-    for name in (row[0] for row in price_cells(results)[1]):
+    for name in (row[0] for row in price_cells(results)[1] if results["recipe"] != "evaluate"):
         setup = results["setups"][name]
         trained = "on the same data" if setup["plan"] == before else TRAINED.get(before := setup["plan"], before)
         weights = WEIGHTED.get(setup["class_weighting"])
@@ -220,14 +235,17 @@ def accuracy_text(results: Results) -> str:
     return f"Without the link: test rows weighted so that labels do not depend on language.{natural}"
 
 
-def _worst(results: Results, setup: str) -> tuple[str, float]:
-    """The language with the lowest accuracy, mean over seeds, of those with `FEW_ROWS` test rows or more; or of all."""
+def _worst(results: Results, setup: str) -> tuple[str, str]:
+    """The language with the lowest accuracy, of those with `FEW_ROWS` test rows or more or of all; and the accuracy."""
     models = [*results["setups"][setup]["seeds"].values()]
     rows = {name: sum(row) for name, row in zip(results["languages"], models[0]["test"]["predicted"], strict=False)}
     known = {name: _accuracy(results, setup, name) for name in models[0]["test"]["by_language"]}
     large = [name for name in known if rows.get(name, 0) >= FEW_ROWS]
     worst = min(large or known, key=lambda name: known[name])
-    return worst, known[worst]
+    if len(models) > 1:
+        return worst, interval_text(results["setups"][setup]["summary"].get(f"test.by_language.{worst}.accuracy"))
+    bounds = (models[0]["test"]["intervals"] or {"by_language": {}})["by_language"].get(worst, {})
+    return worst, interval_text(known[worst], bounds.get("accuracy"))
 
 
 def _accuracy(results: Results, setup: str, language: str) -> float:
@@ -278,7 +296,9 @@ def _read_less_well(results: Results, entries: Mapping[str, Verdict]) -> str:
     if entries.get("follows_skew", dependence)["answer"] == "no":
         text += ", but not in the direction of the training labels"
     if weak:
-        said = [f"{shown(name)} (accuracy {interval_text(known[name])})" for name in weak]
+        tokens = results.get("tokens", {})
+        unknown = {name: f", {tokens[name]['unknown_share']:.0%} unknown tokens" for name in weak if name in tokens}
+        said = [f"{shown(name)} (accuracy {interval_text(known[name])}{unknown.get(name, '')})" for name in weak]
         return f"{text}: accuracy is lower in some languages: {listed(said)}."
     return f"{text}: the model makes different errors in different languages."
 

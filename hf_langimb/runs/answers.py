@@ -82,7 +82,7 @@ def probe_report(found: dict[str, Any]) -> str:
         measures = (f"{probe[key]:.3f}" for key in ("accuracy", "bits_below_chance", "confidence"))
         shuffled = interval_text(probe["control"], probe["control_interval"])
         rows.append([str(probe["layer"]), *measures, shuffled, "yes" if probe["converged"] else "no"])
-    header = ["layer", "accuracy", f"bits of {entropy:.2f}", "confidence", "shuffled [99 %]", "converged"]
+    header = ["layer", "accuracy", f"bits of {entropy:.2f}", "confidence", "shuffled [99%]", "converged"]
     return _answer("probe", found=found, best=best, cells=(header, rows))
 
 

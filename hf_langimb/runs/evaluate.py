@@ -10,7 +10,8 @@ import logging
 import shutil
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,9 @@ from hf_langimb.results.summary import Roles
 from hf_langimb.results.tables import file_name
 from hf_langimb.runs.explaining import explain_models
 from hf_langimb.runs.judge import Judge
+from hf_langimb.runs.notes import token_notes, token_shares
 from hf_langimb.runs.steps import Load, MeasuredRows, assemble_results, loader, measure
+from hf_langimb.runs.subsets import named_tests
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +80,8 @@ def _parse(argv: Sequence[str] | None) -> Namespace:
     flag("--labels", nargs="+", default=[], metavar="NAME", help=labels)
     flag("--output-dir", metavar="DIR", help="default: runs/evaluate-MODEL")
     flag("--rows", type=int, default=0, help="use the first N rows of each language; 0: all (default)")
+    further = "further test sets with the same columns: NAME=DATASET, or reversed, the test set skewed the other way"
+    flag("--extra-test", nargs="+", default=[], metavar="NAME=DATASET", help=further)
     explained = "rows whose tokens are attributed; 0: none, -1: all, auto: as many as needed (default: %(default)s)"
     flag("--explain-rows", type=number_or(AUTO, AUTO), default=60, metavar="N|auto", help=explained)
     text = f"{TOLERANCE_HELP}; default: {TOLERANCE}"
@@ -111,15 +116,20 @@ def check_up(options: Namespace) -> tuple[Path, Results]:
     folder = RunFolder(Path(options.output_dir or f"runs/evaluate-{file_name(Path(options.model).name)}"))
     source = on_main(lambda: _source(options.model, folder.model(*EVALUATED)))
     load = loader(source, options.model)
-    test = _test_rows(options, load(), rows)
+    test, extra = _test_rows(options, load(), rows), {}
+    audit = JointDistribution.from_dataset(test).audit()
+    balanced = audit["mutual_information_bits"] <= audit["mutual_information_chance_bits"]
+    for name, path in named_tests(options.extra_test, balanced=balanced).items():
+        spec = replace(data_spec(options), name=path, config_names=(), split=None)
+        extra[name] = _test_rows(options, load(), spec.rows(options.rows or None)) if path else None
     if not Path(options.dataset).is_file():  # `datasets` calls any single file "train"
         options.split = options.split or str(rows.split or "")
     facts = {"recipe": "evaluate", "files": on_main(lambda: _checksums_of(options.model)), "data": _fingerprint(rows)}
     with folder.working():
         request = _request(options) | facts | {"processes": PartialState().num_processes}
-        on_main(lambda: folder.claim(request, ["explain_rows", "explain_tolerance"]))
+        on_main(lambda: folder.claim(request, ["explain_rows", "explain_tolerance", "extra_test"]))
         on_main(lambda: _copy(source, folder.model(*EVALUATED)))
-        results = _measure(options, folder, load, test)
+        results = _measure(options, folder, load, test, extra)
         if PartialState().is_main_process:
             write_results(folder.path, results)
         PartialState().wait_for_everyone()
@@ -152,14 +162,19 @@ def _test_rows(options: Namespace, trained: Trained, rows: Dataset) -> Dataset:
     return spec.standardized(rows, label_names=trained.names)
 
 
-def _measure(options: Namespace, folder: RunFolder, load: Load, test: Dataset) -> Results:
-    """results.json of a run with one setup."""
+def _measure(
+    options: Namespace, folder: RunFolder, load: Load, test: Dataset, extra: Mapping[str, Dataset | None]
+) -> Results:
+    """results.json of a run with one setup; `extra` are further test sets, None for the reversed one."""
     place, wanted = folder.model(*EVALUATED), options.explain_rows
     trained, columns = load(), find_text_columns(test, options.text_column)
     axes, tokenizer, names = read_axes(place), trained.tokenizer, trained.names
     languages, audits = sorted(test.unique("language")), {"test/natural": JointDistribution.from_dataset(test).audit()}
     limit = longest_input(tokenizer, trained.model)
-    measured = MeasuredRows(tokenize(test, tokenizer, columns, limit), test, None, columns, limit)
+    encoded = {name: rows and tokenize(rows, tokenizer, columns, limit) for name, rows in extra.items()}
+    measured = MeasuredRows(tokenize(test, tokenizer, columns, limit), test, None, columns, limit, extra=encoded)
+    tokens = token_shares(measured.test, tokenizer, limit)
+    warnings, notes = token_notes(tokens)
     metrics, sample = measure(place, load, measured, options.batch_size)
     stores, used = None, None
     if wanted != 0:
@@ -178,6 +193,9 @@ def _measure(options: Namespace, folder: RunFolder, load: Load, test: Dataset) -
     judge = Judge(roles, {name: {seed: metrics}}, {(name, seed): sample}, audits.get("train/natural"), 0)
     return assemble_results(
         verdict=[*judge.verdict()],
+        tokens=tokens,
+        warnings=warnings,
+        notes=notes,
         recipe="evaluate",
         config_name=options.model,
         config=_request(options),
@@ -196,6 +214,9 @@ def _request(options: Namespace) -> dict[str, Any]:
     kept = {key: value for key, value in vars(options).items() if key not in (*NOT_ASKED, "flags")}
     if options.explain_tolerance is None:  # as in earlier versions, which did not have it
         del kept["explain_tolerance"]
+    named = named_tests(kept.pop("extra_test"))
+    if named:
+        kept["extra_test"] = [f"{name}={Path(path).name}" if path else name for name, path in named.items()]
     if Path(options.dataset).exists():
         kept["dataset"] = Path(options.dataset).resolve().name
     return kept

@@ -34,12 +34,12 @@ from hf_langimb.results.folder import RunFolder, model_files
 from hf_langimb.results.page import write_report
 from hf_langimb.results.rendering import render
 from hf_langimb.results.schema import Results, write_results
-from hf_langimb.results.summary import Roles, roles_of
+from hf_langimb.results.summary import Roles, represented, roles_of
 from hf_langimb.results.tables import rows_text
 from hf_langimb.runs.custom import fitted
 from hf_langimb.runs.explaining import compared, explain_models
 from hf_langimb.runs.judge import Judge, Sizes, tokens_verdict
-from hf_langimb.runs.notes import token_warnings, weight_notes
+from hf_langimb.runs.notes import token_notes, token_shares, weight_notes
 from hf_langimb.runs.recipe import Recipe, parse_recipe
 from hf_langimb.runs.setups import Setup, prepare_setups, resolve_setup
 from hf_langimb.runs.steps import MeasuredRows, assemble_results, loader, measure, train
@@ -134,10 +134,11 @@ def _run_in(
                 samples[name, str(seed)] = sample
     results = _results_of(recipe, data, prepared, shown, metrics, processes)
     first = rows["train", prepared[roles.subject or next(iter(prepared))].plan, seeds[0]]
-    _note(results, data, prepared, token_warnings(first, tokenizer))
+    results["tokens"] = token_shares(test, tokenizer, limit) | token_shares(first, tokenizer, limit)
+    _note(results, data, prepared)
     _judge(results, recipe, roles, prepared, metrics, samples)
     if explains:
-        _explain(results, recipe, folder, places, measured, roles.pair)
+        _explain(results, recipe, folder, places, measured, roles)
     if PartialState().is_main_process:
         write_results(folder.path, results)
         write_json(folder.environment, environment(began))
@@ -146,26 +147,30 @@ def _run_in(
 
 
 def _explain(
-    results: Results, recipe: Recipe, folder: RunFolder, places: Any, rows: MeasuredRows, pair: tuple[str, str] | None
+    results: Results, recipe: Recipe, folder: RunFolder, places: Any, rows: MeasuredRows, roles: Roles
 ) -> None:
-    """Explain all models, and add the difference of the compared pair and the answer about tokens."""
+    """Explain all models, and add the difference of the compared pair and the answers about tokens."""
     loads = {model: lambda place=place: loader(place)() for model, place in places.items()}  # type: ignore[misc]
+    pair, cures = roles.pair, roles.cures if roles.control and recipe.data.seeds > 1 else ()
     wanted, tolerance = recipe.data.explain_rows, recipe.data.explain_tolerance
     explained, used = explain_models(folder, loads, rows, wanted, tolerance, pair)
     if PartialState().is_main_process:
         results["attributions"] = compared(folder, explained, pair, used) if explained and pair else None
-        results["verdict"] += tokens_verdict(results)
+        differences = [results["attributions"]] if results["attributions"] else []
+        differences += [compared(folder, explained, (cure, str(roles.subject)), None) for cure in cures if explained]
+        results["verdict"] += [entry for of in differences for entry in tokens_verdict(of, represented(results))]
         if used and not results["attributions"]:
             logger.info(rows_text(used))
 
 
-def _note(results: Results, data: Data, setups: Mapping[str, Setup], unknown: list[str]) -> None:
-    """Add what a reader must know about data, weights and tokens, and log what the weights do."""
-    said = [weight_notes(name, of.arguments, data.distribution("train", of.plan)) for name, of in setups.items()]
-    results["warnings"] = [*unknown, *(text for warnings, _ in said for text in warnings)]
-    of_weights = [text for _, notes in said for text in notes]
-    results["notes"] = [*data.notes, *of_weights]
-    for note in of_weights:
+def _note(results: Results, data: Data, setups: Mapping[str, Setup]) -> None:
+    """Add what a reader must know about data, tokens and weights, and log what was not logged yet."""
+    said = [token_notes(results["tokens"])]
+    said += [weight_notes(name, of.arguments, data.distribution("train", of.plan)) for name, of in setups.items()]
+    results["warnings"] = [text for warnings, _ in said for text in warnings]
+    new = [text for _, notes in said for text in notes]
+    results["notes"] = [*data.notes, *new]
+    for note in new:
         logger.info(note)
 
 
@@ -295,10 +300,11 @@ def without_tokens(command: Sequence[str]) -> list[str]:
     ]
 
 
-def main(name: str, folder: Path, argv: Sequence[str] | None = None) -> None:
+def main(name: str, folder: Path, argv: Sequence[str] | None = None, *, if_missing: str = "") -> None:
     """Run the recipe `name`, whose YAML files are in `folder`: parse, run, print the results and where they are.
 
-    `argv` is the command line; None takes the process's.
+    `argv` is the command line; None takes the process's. `if_missing` says what to do if the recipe's own data set
+    cannot be read.
     """
     start_program()
     logging.basicConfig(format="%(message)s")
@@ -311,7 +317,13 @@ def main(name: str, folder: Path, argv: Sequence[str] | None = None) -> None:
         if "disable_tqdm" not in recipe.config:
             recipe.training.disable_tqdm = hidden()
         with about(recipe.data.model_name_or_path, recipe.data.dataset_name):
-            output, results = run(recipe)
+            try:
+                output, results = run(recipe)
+            except (OSError, ValueError) as error:
+                own = f"data set at {recipe.data.dataset_name!r}" in str(error) and "dataset_name" not in recipe.flags
+                if not (own and if_missing):
+                    raise
+                raise ValueError(f"{error}. {if_missing}") from error
         if PartialState().is_main_process:
             _show(recipe, output, results)
 

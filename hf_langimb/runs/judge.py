@@ -16,8 +16,8 @@ from hf_langimb.measures.dependence import Sampled
 from hf_langimb.measures.intervals import information_interval
 from hf_langimb.measures.shortcut import NOT_MEASURED, Answer, Finding, of_models, of_pairs
 from hf_langimb.measures.targets import information
-from hf_langimb.results.schema import TEXTS, Recommendation, Results, Verdict
-from hf_langimb.results.summary import Roles, represented
+from hf_langimb.results.schema import TEXTS, Attributions, Recommendation, Verdict
+from hf_langimb.results.summary import Roles
 from hf_langimb.results.tables import shown_entries, shown_interval
 
 RESAMPLES = 1000  # of the training rows
@@ -256,14 +256,15 @@ class Judge:
         return {**entry, "languages": found}
 
 
-def tokens_verdict(results: Results) -> list[Verdict]:
+def tokens_verdict(found: Attributions, marks: Mapping[tuple[str, str], int]) -> list[Verdict]:
     """The paper's finding on neutral tokens: do they count more in each over-represented label of a language?
 
-    Answered by the form without selection bias, over seeds where there are intervals over them.
+    Answered by the form without selection bias, over seeds where there are intervals over them; not at all without it.
+
+    Args:
+        found: the difference between two setups.
+        marks: 1 for each (label, language) that is over-represented in training.
     """
-    found, marks = results["attributions"], represented(results)
-    if not found or not found["unbiased"]:
-        return []
     cells = [one for one in shown_entries(found, "unbiased") if marks.get((one["label"], one["language"])) == 1]
     ends = [bounds for one in cells if (bounds := shown_interval(one, "neutral"))]
     if not cells or len(ends) < len(cells):

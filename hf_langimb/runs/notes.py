@@ -9,12 +9,15 @@ from datasets import Dataset
 
 from hf_langimb.console import listed, shown
 from hf_langimb.counts.distribution import JointDistribution
-from hf_langimb.counts.weighting import cell_weights, effective_ratio
+from hf_langimb.counts.weighting import cell_weights, effective_ratio, language_means
 from hf_langimb.data.rows import arrow_columns
+from hf_langimb.results.schema import Tokens
 from hf_langimb.training.arguments import LangImbTrainingArguments
 
 SMALL_SAMPLE = 0.3  # effective sample size, as a share of the rows, below which a warning is due
+LARGE_WEIGHT = 20  # above which a class weight without a limit is worth a note
 UNKNOWN = 0.5  # share of unknown tokens at which a language cannot be learned
+CUT = 0.01  # share of the texts that fill the input, or a fifth of the share in one language, that is worth a note
 
 
 def weight_notes(
@@ -36,6 +39,16 @@ def weight_notes(
     if clip and (cut := (free > clip) & (counts > 0)).any():
         rows, number = int(counts[cut].sum()), int(cut.sum())
         notes.append(f"{name}: weights above {clip:g} are reduced to {clip:g}, for {rows:,} rows in {number:,} cells.")
+    elif clip is None and (largest := float((free * (counts > 0)).max())) > LARGE_WEIGHT:
+        means = language_means(free, counts)
+        language, label = (int(place) for place in np.argwhere((free == largest) & (counts > 0))[0])
+        rows, highest = int(counts[language, label]), shown(trained.languages[int(means.argmax())])
+        notes.append(
+            f"{name}: class weights have no limit. The largest is {largest:.0f}, for {rows:,} "
+            f"{'rows' if rows > 1 else 'row'} of {shown(trained.labels[label])} in "
+            f"{shown(trained.languages[language])}. --weight_clip N limits them to N, which must be above "
+            f"{means.max():.3g}, the mean weight of {highest}."
+        )
     ratio = effective_ratio(counts, weights)
     if ratio < SMALL_SAMPLE:
         warnings.append(
@@ -46,24 +59,49 @@ def weight_notes(
     return warnings, notes
 
 
-def token_warnings(rows: Dataset, tokenizer: Any) -> list[str]:
-    """A warning on languages in which the tokenizer does not know most tokens, in tokenized rows."""
-    if tokenizer.unk_token_id is None:
-        return []
+def token_shares(rows: Dataset, tokenizer: Any, limit: int | None) -> dict[str, Tokens]:
+    """How a tokenizer reads the texts of each language.
+
+    Args:
+        rows: tokenized, with `language`.
+        tokenizer: of the model.
+        limit: tokens to which texts were truncated, if it is not the tokenizer's own limit.
+    """
     ids, languages = arrow_columns(rows, "input_ids", "language")
-    lengths = np.diff(ids.combine_chunks().offsets.to_numpy())
-    tokens = ids.combine_chunks().flatten().to_numpy()
+    ids = ids.combine_chunks()
+    lengths, tokens = np.diff(ids.offsets.to_numpy()), ids.flatten().to_numpy()
     special = np.isin(tokens, [one for one in tokenizer.all_special_ids if one != tokenizer.unk_token_id])
-    names = np.repeat(np.array(languages.to_pylist(), dtype=object), lengths)
-    found = []
-    for language in sorted({*languages.to_pylist()}):
-        own = tokens[(names == language) & ~special]
-        if len(own) and (share := float((own == tokenizer.unk_token_id).mean())) >= UNKNOWN:
-            found.append(f"{shown(language)} ({share:.0%})")
-    if not found:
-        return []
-    where = listed(found)
-    return [
-        f"Most tokens in {where} are unknown to this model's tokenizer: the model cannot learn these languages. "
-        "Choose a model whose tokenizer covers them, or leave them out with --languages."
-    ]
+    names, language = np.unique(np.array(languages.to_pylist(), dtype=object), return_inverse=True)
+    of_token = np.repeat(language, lengths)
+    known = np.bincount(of_token[~special], minlength=len(names))
+    unknown = np.bincount(of_token[~special & (tokens == tokenizer.unk_token_id)], minlength=len(names))
+    texts = np.bincount(language, minlength=len(names))
+    full = np.bincount(language[lengths >= min(limit or tokenizer.model_max_length, tokenizer.model_max_length)])
+    full = np.pad(full, (0, len(names) - len(full)))
+    return {
+        name: {
+            "texts": int(texts[i]),
+            "per_text": float(known[i] / texts[i]),
+            "unknown_share": float(unknown[i] / max(known[i], 1)),
+            "full_share": float(full[i] / texts[i]),
+        }
+        for i, name in enumerate(names.tolist())
+    }
+
+
+def token_notes(tokens: dict[str, Tokens]) -> tuple[list[str], list[str]]:
+    """Warnings and notes on languages that the tokenizer does not know, and on texts that are longer than the input."""
+    warnings, notes = [], []
+    if unknown := [name for name, of in tokens.items() if of["unknown_share"] >= UNKNOWN]:
+        where = listed(f"{shown(name)} ({tokens[name]['unknown_share']:.0%})" for name in unknown)
+        warnings.append(
+            f"Most tokens in {where} are unknown to this model's tokenizer: the model cannot learn these languages. "
+            "Choose a model whose tokenizer covers them, or leave them out with --languages."
+        )
+    number = sum(of["texts"] for of in tokens.values())
+    share = sum(of["texts"] * of["full_share"] for of in tokens.values()) / number
+    worst = max(tokens, key=lambda name: tokens[name]["full_share"])
+    if max(share, tokens[worst]["full_share"] / 5) >= CUT:
+        where = f" ({shown(worst)}: {tokens[worst]['full_share']:.0%})" if len(tokens) > 1 else ""
+        notes.append(f"{share:.1%} of the texts{where} fill the model's input: it does not read what comes after.")
+    return warnings, notes

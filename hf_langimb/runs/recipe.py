@@ -29,6 +29,8 @@ FITTED = "Epochs, batch size and learning rate are chosen by the number of train
 LEAST = {"seeds": 1, "probe_rows": 1, "explain_rows": -1, "max_length": 8, "pretraining_steps": 1}
 LEAST |= dict.fromkeys(["train_size", "validation_size", "test_size"], 1)
 MOST = 2**31 - 1  # of any number
+DEFAULTS = ("mini", "mbert")  # configurations, the first that a recipe has
+HELP = ("-h", "--help")
 
 
 @dataclass
@@ -164,21 +166,25 @@ def parse_recipe(name: str, folder: Path, argv: Sequence[str] | None = None) -> 
         program, given = "langimb train", "DATASET"
     usage = f"{program} {given} [--option value ...] (--help lists the options)"
     types = RecipeArguments, LangImbTrainingArguments
-    described = (
-        f"The YAML file of the recipe overrides the defaults shown here.{' ' + FITTED if name == 'custom' else ''}"
-    )
+    described = f"The defaults are those of the configuration.{' ' + FITTED if name == 'custom' else ''}"
     parser = HfArgumentParser(types, prog=program, allow_abbrev=False, usage=usage, description=described)
     next(action for action in parser._actions if action.dest == "explain_rows").type = number_or(AUTO, AUTO)
-    default = "mini" if (folder / "mini.yaml").is_file() else name
+    default = next((stem for stem in DEFAULTS if (folder / f"{stem}.yaml").is_file()), name)
     parser.add_argument("--config", default=default, help=f"Name of a YAML file under {folder}, or a path.")
-    path = _find(parser.parse_known_args(argv)[0].config, folder, Path())
+    asked = [word for word in argv if word not in HELP]
+    path = _find(parser.parse_known_args(asked)[0].config, folder, Path())
     origins: dict[str, str] = {}
     values, setups = _read_yaml(path, folder, parser, origins)
     defaults = vars(parser.parse_args([]))
+    if asked != argv:
+        parser.set_defaults(**values | ({"setups": [*values["setups"]]} if "setups" in values else {}))
+        parser.parse_args(argv)  # prints them and ends
+    words_given = (word.partition("=")[0][2:].replace("-", "_") for word in argv if word.startswith("--"))
+    flags = frozenset(word if word in defaults else word.removeprefix("no_") for word in words_given)
+    if "dataset_name" in flags and Path(parser.parse_known_args(argv)[0].dataset_name).is_file():
+        values.pop("config_names", None)  # of the data set that the YAML names
     words = [f"--output_dir=runs/{name}-{path.stem}", "--seed=0", *_words(values, path.name, parser), *argv]
     resolved = vars(parser.parse_args(words))
-    given_flags = (word.partition("=")[0][2:].replace("-", "_") for word in argv if word.startswith("--"))
-    flags = frozenset(word if word in resolved else word.removeprefix("no_") for word in given_flags)
     try:
         data, training = parser.parse_args_into_dataclasses(words, look_for_args_file=False)[:2]
     except Exception as error:  # of transformers, any

@@ -11,7 +11,8 @@ from transformers import Trainer
 from transformers.integrations import get_available_reporting_integrations
 
 from hf_langimb.console import one_line
-from hf_langimb.counts.weighting import WEIGHTING_SCHEMES, cell_weights
+from hf_langimb.counts.distribution import JointDistribution
+from hf_langimb.counts.weighting import WEIGHTING_SCHEMES, cell_weights, language_means
 from hf_langimb.runs.recipe import Recipe
 from hf_langimb.runs.subsets import Data
 from hf_langimb.training.arguments import LangImbTrainingArguments
@@ -77,11 +78,20 @@ def prepare_setups(recipe: Recipe, settings: dict[str, dict[str, Any]], data: Da
             raise ValueError(problem)
         trained = data.distribution("train", values["plan"])
         data.distribution("validation", values["plan"])
+        if recipe.name == recipe.config_name == "custom" and "weight_clip" not in recipe.flags | values.keys():
+            arguments = replace(arguments, weight_clip=_usable_clip(arguments, trained))
         policy, clip = arguments.missing_cell_policy, arguments.weight_clip
         cell_weights(trained, arguments.class_weighting, missing_cell_policy=policy, clip=clip)
         setups[name] = Setup(values["plan"], arguments)
     data.distribution("test", data.test_plan)
     return setups
+
+
+def _usable_clip(arguments: LangImbTrainingArguments, trained: JointDistribution) -> float | None:
+    """The default limit of class weights; None where it is not above the mean weight of a very small language."""
+    clip, scheme = arguments.weight_clip, arguments.class_weighting
+    free = cell_weights(trained, scheme, missing_cell_policy=arguments.missing_cell_policy)
+    return clip if clip and clip > language_means(free, trained.counts).max() else None
 
 
 def _problems(

@@ -298,6 +298,25 @@ def _complete(source: DatasetDict, spec: DataSpec, recipe: RecipeArguments) -> t
     return divided, [*notes, *said, *shared, *odd_cells(divided)]
 
 
+def named_tests(entries: Sequence[str], *, balanced: bool = False) -> dict[str, str]:
+    """{name: data set} of further test sets; an empty one for `reversed`.
+
+    Raises:
+        ValueError: an entry is not NAME=DATASET, a name is repeated, or `reversed` is asked of a balanced test set.
+    """
+    found: dict[str, str] = {}
+    for entry in entries:
+        name, equals, path = entry.partition("=")
+        if name in found or not name or bool(equals) is (entry == REVERSED) or (equals and not path):
+            raise ValueError(
+                f"Each extra_test must be NAME=DATASET or {REVERSED}, and each name may occur once, got {entry!r}."
+            )
+        found[name] = path
+    if REVERSED in found and balanced:
+        raise ValueError(f"{REVERSED} needs a test set whose labels depend on language, but in this one they do not.")
+    return found
+
+
 def extra_tests(recipe: RecipeArguments, data: Data, language_column: str) -> dict[str, Dataset | None]:
     """Further test sets with the columns of the first, by name; None for `reversed`, which is the test set itself.
 
@@ -305,16 +324,7 @@ def extra_tests(recipe: RecipeArguments, data: Data, language_column: str) -> di
         ValueError: an entry is not NAME=DATASET, a name is repeated, or rows do not fit the labels of the model.
     """
     found: dict[str, Dataset | None] = {}
-    for entry in recipe.extra_test:
-        name, equals, path = entry.partition("=")
-        if name in found or not name or bool(equals) is (entry == REVERSED) or (equals and not path):
-            raise ValueError(
-                f"Each extra_test must be NAME=DATASET or {REVERSED}, and each name may occur once, got {entry!r}."
-            )
-        if not path and data.plans:
-            raise ValueError(
-                f"{REVERSED} needs a test set whose labels depend on language; that of this run is balanced."
-            )
+    for name, path in named_tests(recipe.extra_test, balanced=bool(data.plans)).items():
         if not path:
             found[name] = None
             continue

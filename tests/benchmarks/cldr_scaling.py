@@ -5,7 +5,7 @@ python tests/benchmarks/cldr_scaling.py RUNS [--kept model_cards/cldr-scaling/sc
 One factor at a time around 20 languages, a skew of 20:1 and 140 rows per language; the number of epochs is the same
 everywhere, so steps are the same for all skews. Each point is a run of recipes/cldr_names.py in a folder of RUNS.
 Setups: `balanced`, `imbalanced`, and `imbalanced` with the weights `independence` and `per_language`. Each finished
-point is added to the kept file, with the measures of each seed and the slopes over the skews (95 % t intervals);
+point is added to the kept file, with the measures of each seed and the slopes over the skews (95% t intervals);
 points that are there already are not run again, and an interrupted command continues in its folders.
 """
 

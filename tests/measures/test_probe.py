@@ -221,7 +221,7 @@ def test_the_command(checkpoint, tmp_path, capsys):
     command = ["probe", checkpoint, str(tmp_path / "texts.parquet"), "--text_column", "text", "--layer", "all"]
     assert main([*command, "--pooling", "mean"]) == 0
     shown = capsys.readouterr().out
-    assert "of 40 rows (layer " in shown and "chance is 50.0 %" in shown
+    assert "of 40 rows (layer " in shown and "chance is 50.0%" in shown
     assert main([*command, "--json", "--rows", "10"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["dataset"].endswith("texts.parquet")

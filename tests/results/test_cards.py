@@ -108,7 +108,7 @@ def test_what_the_hub_s_search_reads(results):
 def test_what_a_card_must_say(results):
     card = render_card(results, "weighted")
     for part in (
-        "## Labels in each language", "Class weights, `per_language`", "## Results", "*Reliance*", "shuffled [99 %]",
+        "## Labels in each language", "Class weights, `per_language`", "## Results", "*Reliance*", "shuffled [99%]",
         "figures/attributions-unbiased-entailment.svg", "## Intended use", "## When this does not help",
         "accelerate launch recipes/xnli.py --config mini", "@inproceedings",
     ):  # fmt: skip

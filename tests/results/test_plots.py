@@ -27,10 +27,10 @@ def texts(axes):
 
 def test_heat_map_shows_the_share_of_each_cell():
     figure = plots.joint_heatmap(["en", "fr"], ["no", "yes"], [[30, 10], [0, 5]], "Training data")
-    assert texts(figure.axes[0]) == ["75 %", "25 %", "0 %", "100 %"]
+    assert texts(figure.axes[0]) == ["75%", "25%", "0%", "100%"]
     assert [tick.get_text() for tick in figure.axes[0].get_yticklabels()] == ["en", "fr"]
     empty = plots.joint_heatmap(["en", "fr"], ["no", "yes"], [[3, 1], [0, 0]], "One language without rows")
-    assert texts(empty.axes[0])[2:] == ["0 %", "0 %"]
+    assert texts(empty.axes[0])[2:] == ["0%", "0%"]
 
 
 def test_long_names_of_labels_do_not_overlap(results):
@@ -108,7 +108,7 @@ def test_of_many_languages_those_that_deviate_most_are_drawn_and_small_ones_do_n
     assert plots.farthest(counts)[:2] == [7, 11] and len(plots.farthest(counts)) == plots.DRAWN
     axes = plots.joint_heatmap([f"l{i}" for i in range(40)], ["no", "yes"], counts, "Training data").axes[0]
     assert axes.get_title() == "Training data: 30 of 40 languages"
-    assert texts(axes)[:2] == ["90 %", "10 %"] and axes.get_yticklabels()[0].get_text() == "l7"
+    assert texts(axes)[:2] == ["90%", "10%"] and axes.get_yticklabels()[0].get_text() == "l7"
     assert plots.farthest(counts[:30]) == [*range(30)]
 
 

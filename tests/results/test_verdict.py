@@ -130,6 +130,11 @@ def test_dependence_without_direction_names_the_languages_of_lower_accuracy(resu
         "Predictions differ between languages (0.280 bits [0.250, 0.310]), but not in the direction of the training "
         "labels: accuracy is lower in some languages: l002 (accuracy 0.200), l001 (accuracy 0.300)."
     )
+    tokens = {"texts": 9, "per_text": 8.0, "unknown_share": 0.4, "full_share": 0.0}
+    said = verdict.answer_of(results | {"tokens": {"l002": tokens, "l001": tokens | {"unknown_share": 0.0}}})
+    assert said.sentence.endswith(
+        "l002 (accuracy 0.200, 40% unknown tokens), l001 (accuracy 0.300, 0% unknown tokens)."
+    )
     said = answered(results, "no", link=("no", 0.0, 0.0, 0.001))
     assert "no shortcut to learn. Predictions differ between languages" in said.sentence
     named[0]["languages"] = []
@@ -172,6 +177,19 @@ def test_what_the_answer_is_a_statement_about(results):
     )
 
 
+def test_a_recommendation_says_where_test_rows_do_not_confirm_it(results):
+    assert verdict.recommendation_text(results).endswith("without a clear loss of accuracy.")
+    of = {entry["name"]: entry for entry in results["verdict"] if entry["setup"] == "independence"}
+    of["cure"] |= {"answer": "unclear", "value": 0.012, "low": -0.002, "high": 0.026}
+    text = "On test rows, however, a lower dependence is not confirmed (decrease 0.012 bits [-0.002, 0.026])"
+    assert f"of accuracy. {text}: train several seeds (--seeds 5)" in verdict.recommendation_text(results)
+    of["accuracy"] |= {"answer": "no", "value": -0.08, "low": -0.1, "high": -0.06}
+    both = f"{text} and accuracy is clearly lower (-0.080 [-0.100, -0.060]): train"
+    assert both in verdict.recommendation_text(results)
+    results["recommendation"] = {**results["recommendation"], "setup": "plain", "reason": "no shortcut was found"}
+    assert verdict.recommendation_text(results) == "Use plain: no shortcut was found."
+
+
 def test_results_without_an_answer(results):
     assert "trained on balanced data" in verdict.answer_of(results | {"verdict": []}).sentence
     del results["verdict"], results["recommendation"]
@@ -212,7 +230,8 @@ def test_the_price_is_accuracy_without_the_link_as_collected_and_in_the_worst_la
             if sum(row) >= verdict.FEW_ROWS
         }
         worst = min(large, key=large.get)
-        assert cells[2] == f"{large[worst]:.3f} ({worst})"
+        low, high = metrics["test"]["intervals"]["by_language"][worst]["accuracy"]
+        assert cells[2] == f"{large[worst]:.3f} [{low:.3f}, {high:.3f}] ({worst})"
     assert verdict.setups_text(results) == (
         "plain: trained on the data as they are; independence: on the same data, with class weights that make labels "
         "independent of language."

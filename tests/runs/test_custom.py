@@ -16,8 +16,9 @@ from hf_langimb.results.moved import extra_cells
 from hf_langimb.results.page import write_report
 from hf_langimb.runs.custom import FOLDER, fitted, words_of
 from hf_langimb.runs.experiment import run
-from hf_langimb.runs.notes import token_warnings, weight_notes
+from hf_langimb.runs.notes import token_notes, token_shares, weight_notes
 from hf_langimb.runs.recipe import parse_recipe
+from hf_langimb.runs.setups import prepare_setups, resolve_setup
 from hf_langimb.runs.subsets import load_data
 from hf_langimb.training.arguments import LangImbTrainingArguments
 
@@ -163,18 +164,50 @@ def test_notes_on_weights(tmp_path):
     assert notes[1] == "independence: weights above 20 are reduced to 20, for 2 rows in 2 cells."
     settings["weight_clip"] = None
     warnings, notes = weight_notes("independence", LangImbTrainingArguments(str(tmp_path), **settings), counts)
-    assert len(notes) == 1
+    assert notes[1].startswith("independence: class weights have no limit. The largest is 2510, for 1 row of y in b.")
+    assert notes[1].endswith("N limits them to N, which must be above 1, the mean weight of a.")
     assert "10,042 training rows count like 8 (effective sample size 0.00 of the rows)" in warnings[0]
     assert weight_notes("plain", LangImbTrainingArguments(str(tmp_path)), counts) == ([], [])
+
+
+def test_a_tiny_language_lifts_the_default_limit_of_weights_but_not_a_given_one(tmp_path):
+    """Its mean weight is above the limit, which no factor of the others can keep."""
+    counts = {("de", "x"): 900, ("de", "y"): 900, ("fr", "x"): 900, ("fr", "y"): 900, ("sw", "x"): 2, ("sw", "y"): 2}
+    rows = [
+        {"text": f"{cell} {i}", "language": cell[0], "label": cell[1]} for cell, n in counts.items() for i in range(n)
+    ]
+    Dataset.from_list(rows).to_csv(tmp_path / "rows.csv", index=False)
+
+    def prepared(*words):
+        """The setups `plain` and `joint` of a run."""
+        argv = ["--dataset_name", str(tmp_path / "rows.csv"), "--setups", "plain", "joint", *words]
+        recipe = parse_recipe("custom", FOLDER, [*argv, "--validation_share", "0.25", "--test_share", "0.25"])
+        data = load_data(recipe.data, "language")
+        settings = {name: resolve_setup(name, recipe.setups, "natural") for name in recipe.data.setups}
+        return prepare_setups(recipe, settings, data)
+
+    found = prepared()
+    assert (found["joint"].arguments.weight_clip, found["plain"].arguments.weight_clip) == (None, 20)
+    with pytest.raises(ValueError, match="must be larger than the mean weight of each language, sw"):
+        prepared("--weight_clip", "20")
 
 
 def test_a_language_of_unknown_tokens_is_said(bert_tokenizer):
     rows = Dataset.from_dict({"text": ["w1 w2", "日本 語", "w3 語"], "language": ["en", "ja", "fr"]})
     tokenized = rows.map(lambda row: bert_tokenizer(row["text"]), batched=True)
-    (text,) = token_warnings(tokenized, bert_tokenizer)
+    tokens = token_shares(tokenized, bert_tokenizer, None)
+    assert tokens["en"] == {"texts": 1, "per_text": 2, "unknown_share": 0, "full_share": 0}
+    assert tokens["fr"]["unknown_share"] == 0.5
+    (text,), notes = token_notes(tokens)
+    assert notes == []
     assert text.startswith("Most tokens in ")
     assert "ja (100%)" in text
     assert "en" not in text.partition(" are unknown")[0].rpartition(" in ")[2]
+    cut = token_shares(tokenized, bert_tokenizer, 4)  # [CLS] w1 w2 [SEP]
+    assert [of["full_share"] for of in cut.values()] == [1, 1, 1]
+    assert token_notes(cut)[1] == [
+        "100.0% of the texts (en: 100%) fill the model's input: it does not read what comes after."
+    ]
 
 
 @pytest.mark.slow

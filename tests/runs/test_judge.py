@@ -8,7 +8,7 @@ import pytest
 from hf_langimb import JointDistribution
 from hf_langimb.measures.dependence import language_shifts, sampled, target_measures
 from hf_langimb.results.summary import Roles, roles_of
-from hf_langimb.runs.judge import Judge, Sizes
+from hf_langimb.runs.judge import Judge, Sizes, tokens_verdict
 
 TRAINING = np.array([[600, 300, 100], [100, 300, 600]] * 3)
 PLAN = TRAINING / TRAINING.sum(axis=1, keepdims=True)
@@ -171,3 +171,29 @@ def test_roles_follow_from_plans_and_weights():
     assert roles_of(own).pair == ("plain", "independence")
     assert roles_of({"balanced": setup("balanced")}) == Roles(None, None, ())
     assert roles_of({"plain": setup("natural")}).pair is None
+
+
+def test_neutral_tokens_are_answered_in_the_over_represented_cells_without_selection_bias():
+    def found(*cells, over_seeds=True):
+        """The difference between two setups, with the neutral sum and its interval in each cell."""
+        entries = []
+        for (label, language), (neutral, low, high) in cells:
+            ends = {"neutral": [low, high]}
+            entry = {"threshold": 0.01, "label": label, "language": language, "neutral": neutral, "intervals": ends}
+            entries.append(entry | {"seed_intervals": ends if over_seeds else None})
+        return {"setup": "weighted", "reference": "imbalanced", "result": entries, "unbiased": entries}
+
+    marks = {("x", "de"): 1, ("y", "fr"): 1, ("x", "fr"): -1, ("y", "de"): 0}
+    cells = [(("x", "de"), (0.2, 0.1, 0.3)), (("y", "fr"), (0.1, 0.05, 0.2)), (("x", "fr"), (-0.9, -1.0, -0.8))]
+    (entry,) = tokens_verdict(found(*cells), marks)
+    assert (entry["answer"], entry["low"], entry["high"], entry["basis"]) == ("yes", 0.05, 0.3, "seeds")
+    assert entry["value"] == pytest.approx(0.15)
+    assert entry["question"].endswith("(weighted - imbalanced)?")
+    cells[1] = ("y", "fr"), (0.1, -0.05, 0.2)
+    (entry,) = tokens_verdict(found(*cells, over_seeds=False), marks)
+    assert (entry["answer"], entry["basis"]) == ("unclear", "rows")
+    assert entry["detail"].startswith("in 1 of 2 cells")
+    cells[:2] = [(("x", "de"), (-0.2, -0.3, -0.1)), (("y", "fr"), (-0.1, -0.2, -0.05))]
+    assert tokens_verdict(found(*cells), marks)[0]["answer"] == "no"
+    assert tokens_verdict(found(*cells) | {"unbiased": []}, marks) == []
+    assert tokens_verdict(found(*cells), {}) == []

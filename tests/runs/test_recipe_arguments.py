@@ -1,5 +1,6 @@
 """How a recipe reads YAML and command line."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -202,6 +203,26 @@ def test_bad_yaml(parse, tmp_path, text, message):
 def test_unknown_configuration(parse, config, message):
     with pytest.raises(ValueError, match=message):
         parse("", "--config", config, stem="mbert")
+
+
+def test_help_shows_the_defaults_of_the_configuration(parse, capsys):
+    for text in ("setups: [balanced, mine]\ntrain_size: 77\n", "setups: {mine: {plan: balanced}}\n"):
+        with pytest.raises(SystemExit) as ended:
+            parse(text, "--help")
+        assert ended.value.code == 0
+    shown = re.sub(r"\s+", " ", capsys.readouterr().out)
+    for default in ("['balanced', 'mine']", "['mine']"):
+        assert f"Setups to train, by name. (default: {default})" in shown
+    assert "(default: 77)" in shown
+
+
+def test_a_file_has_none_of_the_configurations_of_the_data_set_that_the_yaml_names(parse, tmp_path):
+    text = "dataset_name: org/reviews\nconfig_names: [de, en]\n"
+    (tmp_path / "rows.csv").touch()
+    argv = [text, "--dataset_name", str(tmp_path / "rows.csv")]
+    assert parse(*argv).data.config_names == []
+    assert parse(*argv, "--config_names", "fr").data.config_names == ["fr"]
+    assert parse(text, "--dataset_name", "org/mirror").data.config_names == ["de", "en"]
 
 
 @pytest.mark.parametrize(

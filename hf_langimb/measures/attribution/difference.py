@@ -67,7 +67,7 @@ def cumulative_difference(
 
     Returns:
         JSON-ready, one entry for each threshold, language and label: `positive`, `neutral`, `negative`,
-        `base_difference` and `probability_difference`; `intervals`, their 95 % intervals over examples (bootstrap
+        `base_difference` and `probability_difference`; `intervals`, their 95% intervals over examples (bootstrap
         percentiles; with predictions from leave-one-out residuals; null for one example), which do not include the
         noise of training; `token_shares` of the three sets (with special tokens, most of which are neutral);
         `examples`. With predictions also `method`: `regression`, or `mean` where a language has too few examples for
@@ -101,7 +101,7 @@ def compare_seeds(
         predictions: {"other": {seed: P}, "reference": {seed: P}}, as of `cumulative_difference`.
 
     Returns:
-        JSON-ready: `result`, `control`, `unbiased` (entries as above, with `seed_intervals`: 95 % t intervals by the
+        JSON-ready: `result`, `control`, `unbiased` (entries as above, with `seed_intervals`: 95% t intervals by the
         jackknife over seeds, null unless both setups have the same seeds, at least four), `seeds` (common ones),
         `method` of the attributions, `examples`, `truncated_share`. The control and the unbiased form need two seeds of
         `reference`, otherwise they are empty; the latter is result - control if `other` has a third one. With one seed,
@@ -150,7 +150,7 @@ def token_sums(
 
     Returns:
         JSON-ready, by language and label: `positive`, `neutral`, `negative`, `token_shares`, `examples`; with
-        `predictions` or `weights` also `intervals`, 95 % over rows.
+        `predictions` or `weights` also `intervals`, 95% over rows.
     """
     given = None if predictions is None else [predictions]
     entries = _Sums([store], 0.01, predictions=given, weights=weights).compare([Choice(0, None, 0)])
