@@ -43,11 +43,12 @@ def tables(file: DataFile, rows: int, dictionaries: bool = False) -> Iterator[pa
 
 
 def _without_blanks(table: pa.Table) -> pa.Table:
-    """Empty strings as nulls, as in csv files, which cannot tell them apart."""
+    """Empty strings, and those of spaces alone, as nulls: csv files cannot tell the former apart."""
     for i, field in enumerate(table.schema):
         kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
         if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-            blank = pc.equal(pc.cast(table[i], kind), "")
+            text = pc.cast(table[i], kind)
+            blank = pc.or_(pc.equal(text, ""), pc.utf8_is_space(text))
             if pc.any(blank).as_py():
                 table = table.set_column(i, field, pc.if_else(blank, pa.scalar(None, field.type), table[i]))
     return table

@@ -317,6 +317,19 @@ def test_nulls_of_every_kind_of_file(tmp_path):
             DataSpec(str(path)).texts()
 
 
+def test_an_empty_string_and_one_of_spaces_are_nulls_in_every_kind_of_file(tmp_path):
+    frame = pd.DataFrame(
+        {"text": ["x", "", " \t", "\u3000", "a b"], "language": ["fr"] * 5, "label": ["a", "b"] * 2 + ["b"]}
+    )
+    frame.to_parquet(tmp_path / "rows.parquet")
+    frame.to_csv(tmp_path / "rows.csv")
+    frame.to_json(tmp_path / "rows.jsonl", orient="records", lines=True)
+    for path in sorted(tmp_path.iterdir()):
+        assert DataSpec(str(path), drop_null=True).rows()["text"][:] == ["x", "a b"], path
+        with pytest.raises(ValueError, match="text column .text. has 3 null entries"):
+            DataSpec(str(path)).rows()
+
+
 def test_only_the_columns_that_are_used_are_read(tmp_path):
     """An unneeded column may be null for 10 MB and then text, nested, of changing type, or no valid text."""
     late = [json.dumps({"text": "x" * 150, "language": "fr", "label": "a", "note": None}) for _ in range(60_000)]
