@@ -38,16 +38,16 @@ def weight_notes(
         )
     if clip and (cut := (free > clip) & (counts > 0)).any():
         rows, number = int(counts[cut].sum()), int(cut.sum())
-        notes.append(f"{name}: weights above {clip:g} are reduced to {clip:g}, for {rows:,} rows in {number:,} cells.")
+        where = f"{_number(rows, 'row')} in {_number(number, 'cell')}"
+        notes.append(f"{name}: weights above {clip:g} are reduced to {clip:g}, for {where}.")
     elif clip is None and (largest := float((free * (counts > 0)).max())) > LARGE_WEIGHT:
         means = language_means(free, counts)
         language, label = (int(place) for place in np.argwhere((free == largest) & (counts > 0))[0])
         rows, highest = int(counts[language, label]), shown(trained.languages[int(means.argmax())])
         notes.append(
-            f"{name}: class weights have no limit. The largest is {largest:.0f}, for {rows:,} "
-            f"{'rows' if rows > 1 else 'row'} of {shown(trained.labels[label])} in "
-            f"{shown(trained.languages[language])}. --weight_clip N limits them to N, which must be above "
-            f"{means.max():.3g}, the mean weight of {highest}."
+            f"{name}: class weights have no limit. The largest is {largest:.0f}, for {_number(rows, 'row')} of "
+            f"{shown(trained.labels[label])} in {shown(trained.languages[language])}. --weight_clip N limits them to "
+            f"N, which must be above {means.max():.3g}, the mean weight of {highest}."
         )
     ratio = effective_ratio(counts, weights)
     if ratio < SMALL_SAMPLE:
@@ -105,3 +105,8 @@ def token_notes(tokens: dict[str, Tokens]) -> tuple[list[str], list[str]]:
         where = f" ({shown(worst)}: {tokens[worst]['full_share']:.0%})" if len(tokens) > 1 else ""
         notes.append(f"{share:.1%} of the texts{where} fill the model's input: it does not read what comes after.")
     return warnings, notes
+
+
+def _number(number: int, noun: str) -> str:
+    """A number of things."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
