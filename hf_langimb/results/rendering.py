@@ -64,6 +64,7 @@ def _environment() -> Any:
         "first_rows": _first_rows,
         "unbroken": lambda text: re.sub(r"(\[[^\]]*,) ", "\\1\u00a0", text),
         "quoted": repr,
+        "without_folders": _without_folders,
         "shown": shown,
         "plain": lambda name: tables.escaped(shown(name), brackets=r"[\[\]]"),
         "json": partial(json.dumps, ensure_ascii=False),
@@ -95,6 +96,11 @@ def _first_rows(cells: tables.Cells) -> str:
     return text if more <= 0 else f"{text}\n({more:,} more rows are on the page)"
 
 
+def _without_folders(name: Any) -> str:
+    """The name of a data set or model; of an absolute path, which tells others only where it was, the last part."""
+    return Path(str(name)).name if Path(str(name)).is_absolute() else str(name)
+
+
 def _command(results: Results) -> str:
     """The command that repeats a run of these results."""
     config, chosen = results["config"], dict(results.get("flags", {}))
@@ -102,12 +108,13 @@ def _command(results: Results) -> str:
     if results["recipe"] == "evaluate":
         words += [config["model"], config["dataset"]]
     elif results["recipe"] == "custom":
-        words = ["langimb", "train", str(chosen.pop("dataset_name", config.get("dataset_name", "DATASET")))]
+        data = chosen.pop("dataset_name", config.get("dataset_name", "DATASET"))
+        words = ["langimb", "train", _without_folders(data)]
         words += ["--config", results["config_name"]] if results["config_name"] != "custom" else []
     else:
         words += ["--config", results["config_name"]]
     if results["recipe"] != "evaluate":
         chosen |= {"seeds": len(results["seeds"]), "seed": results["seeds"][0], "setups": list(results["setups"])}
     for key, value in chosen.items():
-        words += [f"--{key}", *map(str, value if isinstance(value, list) else [value])]
+        words += [f"--{key}", *map(_without_folders, value if isinstance(value, list) else [value])]
     return one_line(shlex.join(words))

@@ -326,7 +326,7 @@ def test_an_empty_string_and_one_of_spaces_are_nulls_in_every_kind_of_file(tmp_p
     frame.to_json(tmp_path / "rows.jsonl", orient="records", lines=True)
     for path in sorted(tmp_path.iterdir()):
         assert DataSpec(str(path), drop_null=True).rows()["text"][:] == ["x", "a b"], path
-        with pytest.raises(ValueError, match="text column .text. has 3 null entries"):
+        with pytest.raises(ValueError, match="has 3 null entries"):
             DataSpec(str(path)).rows()
 
 

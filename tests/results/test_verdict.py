@@ -288,3 +288,13 @@ def test_a_card_prints_no_number_that_the_results_do_not_have(results):
     for entry in results["verdict"]:
         section = section.replace(entry["question"], "")
     assert "<number>" in section and not re.search(r"\d\.\d", section)
+
+
+def test_an_absolute_path_is_published_without_its_folders(results):
+    results["config"] |= {"dataset_name": "/home/me/secret/reviews.csv", "model_name_or_path": "/home/me/secret/bert"}
+    results["flags"] = {"dataset_name": "/home/me/secret/reviews.csv", "model_name_or_path": "/home/me/secret/bert"}
+    card, page = render_card(results, "plain"), render_page(results, draw(results), {})
+    for text in (card, page):
+        assert "secret" not in text
+        assert "langimb train reviews.csv --model_name_or_path bert" in text
+    assert "`bert`, fine-tuned on `reviews.csv`" in card
