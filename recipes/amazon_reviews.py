@@ -13,6 +13,7 @@ from pathlib import Path
 
 from hf_langimb.console import RESUMES, ends_in_words
 
+MIRROR = "mteb/AmazonReviewsClassification"
 GONE = (
     "The corpus was withdrawn by its owner, and this mirror of it (terms: non-commercial research only) may be gone as "
     "well. Any data set with text, stars and language will do: --dataset_name YOUR_DATA --label_column stars"
@@ -22,4 +23,4 @@ if __name__ == "__main__":
     with ends_in_words("amazon_reviews.py", RESUMES):
         from hf_langimb.runs.experiment import main  # takes seconds, in which a user may press Ctrl-C
 
-        main("amazon_reviews", Path(__file__).parent / "amazon_reviews", if_missing=GONE)
+        main("amazon_reviews", Path(__file__).parent / "amazon_reviews", if_missing={MIRROR: GONE})

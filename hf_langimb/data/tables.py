@@ -43,7 +43,7 @@ def tables(file: DataFile, rows: int, dictionaries: bool = False) -> Iterator[pa
 
 
 def _without_blanks(table: pa.Table) -> pa.Table:
-    """Empty strings, and those of spaces alone, as nulls: csv files cannot tell the former apart."""
+    """Replace strings that are empty or contain only spaces by nulls; csv files cannot tell the former apart."""
     for i, field in enumerate(table.schema):
         kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
         if pa.types.is_string(kind) or pa.types.is_large_string(kind):

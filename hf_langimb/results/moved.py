@@ -187,7 +187,7 @@ def extra_cells(results: Results) -> Cells:
             rows.append(
                 [name, shown(other), f"{of['rows']:,}", accuracy, interval_text(falls, form="z.3f"), dependence]
             )
-    return ["setup", "test set", "rows", "accuracy", "accuracy lost", "dependence (bits)"], rows
+    return ["setup", "test set", "rows", "accuracy", "accuracy lost", "dependence on the test set (bits)"], rows
 
 
 def measure_text(results: Results, setup: str, key: str, form: str = ".3f") -> str:

@@ -281,15 +281,15 @@ class Verdict(TypedDict):
 
 
 class Tokens(TypedDict):
-    """How the tokenizer reads a language: texts, tokens per text, and shares of unknown tokens and of full texts.
+    """How the tokenizer reads the test rows of a language: texts, tokens per text, and two shares.
 
-    A full text has as many tokens as the model reads, so that its end may be cut off.
+    They are the share of unknown tokens, and that of texts that are longer than the input of the model.
     """
 
     texts: int
     per_text: float
     unknown_share: float
-    full_share: float
+    truncated_share: float
 
 
 class Recommendation(TypedDict):

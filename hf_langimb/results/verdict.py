@@ -141,9 +141,10 @@ def _on_test_rows(results: Results, setup: str) -> str:
         doubts.append(f"a lower dependence is not confirmed (decrease {value_text(fall)})")
     if fall and accuracy and accuracy["answer"] == "no":
         doubts.append(f"accuracy is clearly lower ({value_text(accuracy)})")
-    return f" On test rows, however, {' and '.join(doubts)}: train several seeds (--seeds 5) before you decide." * bool(
-        doubts
-    )
+    if not doubts:
+        return ""
+    more = "train several seeds (--seeds 5)" if len(results["seeds"]) < 5 else "use more test rows"
+    return f" On test rows, however, {' and '.join(doubts)}: {more} before you decide."
 
 
 def small_model_text(results: Results) -> str:

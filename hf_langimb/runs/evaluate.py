@@ -46,7 +46,7 @@ from hf_langimb.runs.explaining import explain_models
 from hf_langimb.runs.judge import Judge
 from hf_langimb.runs.notes import token_notes, token_shares
 from hf_langimb.runs.steps import Load, MeasuredRows, assemble_results, loader, measure
-from hf_langimb.runs.subsets import named_tests
+from hf_langimb.runs.subsets import named_tests, names_the_set
 
 logger = logging.getLogger(__name__)
 
@@ -90,6 +90,8 @@ def _parse(argv: Sequence[str] | None) -> Namespace:
     flag("--push-to-hub", action="store_true", help="publish the measures and the refreshed card in MODEL's repository")
     options = parser.parse_args([with_dashes(word) for word in (sys.argv[1:] if argv is None else argv)])
     chosen = {key: value for key, value in vars(options).items() if value != parser.get_default(key)}
+    if "extra_test" in chosen:
+        chosen["extra_test"] = [_without_place(entry) for entry in options.extra_test]
     options.flags = {key: value for key, value in chosen.items() if key not in ("model", "dataset", *NOT_ASKED)}
     return options
 
@@ -117,11 +119,11 @@ def check_up(options: Namespace) -> tuple[Path, Results]:
     source = on_main(lambda: _source(options.model, folder.model(*EVALUATED)))
     load = loader(source, options.model)
     test, extra = _test_rows(options, load(), rows), {}
-    audit = JointDistribution.from_dataset(test).audit()
-    balanced = audit["mutual_information_bits"] <= audit["mutual_information_chance_bits"]
-    for name, path in named_tests(options.extra_test, balanced=balanced).items():
-        spec = replace(data_spec(options), name=path, config_names=(), split=None)
-        extra[name] = _test_rows(options, load(), spec.rows(options.rows or None)) if path else None
+    same = Namespace(**vars(options) | {"text_column": find_text_columns(test, options.text_column)})
+    for name, path in named_tests(options.extra_test, JointDistribution.from_dataset(test)).items():
+        spec = replace(data_spec(same), name=path, config_names=(), split=None)
+        with names_the_set(name):
+            extra[name] = _test_rows(same, load(), spec.rows(options.rows or None)) if path else None
     if not Path(options.dataset).is_file():  # `datasets` calls any single file "train"
         options.split = options.split or str(rows.split or "")
     facts = {"recipe": "evaluate", "files": on_main(lambda: _checksums_of(options.model)), "data": _fingerprint(rows)}
@@ -173,8 +175,12 @@ def _measure(
     limit = longest_input(tokenizer, trained.model)
     encoded = {name: rows and tokenize(rows, tokenizer, columns, limit) for name, rows in extra.items()}
     measured = MeasuredRows(tokenize(test, tokenizer, columns, limit), test, None, columns, limit, extra=encoded)
-    tokens = token_shares(measured.test, tokenizer, limit)
-    warnings, notes = token_notes(tokens)
+    tokens: dict[str, Any] = {}
+    for rows in (*extra.values(), test):
+        tokens |= token_shares(rows, columns, tokenizer, limit) if rows else {}
+    warnings, notes = token_notes(tokens, tokenizer, limit)
+    for note in notes:
+        logger.info(note)
     metrics, sample = measure(place, load, measured, options.batch_size)
     stores, used = None, None
     if wanted != 0:
@@ -214,12 +220,17 @@ def _request(options: Namespace) -> dict[str, Any]:
     kept = {key: value for key, value in vars(options).items() if key not in (*NOT_ASKED, "flags")}
     if options.explain_tolerance is None:  # as in earlier versions, which did not have it
         del kept["explain_tolerance"]
-    named = named_tests(kept.pop("extra_test"))
-    if named:
-        kept["extra_test"] = [f"{name}={Path(path).name}" if path else name for name, path in named.items()]
+    if further := [_without_place(entry) for entry in kept.pop("extra_test")]:
+        kept["extra_test"] = further
     if Path(options.dataset).exists():
         kept["dataset"] = Path(options.dataset).resolve().name
     return kept
+
+
+def _without_place(entry: str) -> str:
+    """NAME=DATASET, without the folders of a data set on this machine."""
+    name, equals, path = entry.partition("=")
+    return f"{name}{equals}{Path(path).resolve().name if equals and Path(path).exists() else path}"
 
 
 def _checksums_of(name: str) -> dict[str, str | None] | None:

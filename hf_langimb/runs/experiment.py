@@ -8,6 +8,7 @@ import re
 import shutil
 import sys
 import time
+from collections import ChainMap
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
@@ -37,9 +38,9 @@ from hf_langimb.results.schema import Results, write_results
 from hf_langimb.results.summary import Roles, represented, roles_of
 from hf_langimb.results.tables import rows_text
 from hf_langimb.runs.custom import fitted
-from hf_langimb.runs.explaining import compared, explain_models
+from hf_langimb.runs.explaining import STOPPED, compared, explain_models
 from hf_langimb.runs.judge import Judge, Sizes, tokens_verdict
-from hf_langimb.runs.notes import token_notes, token_shares, weight_notes
+from hf_langimb.runs.notes import LEAVE_OUT, Said, token_notes, token_shares, weight_notes
 from hf_langimb.runs.recipe import Recipe, parse_recipe
 from hf_langimb.runs.setups import Setup, prepare_setups, resolve_setup
 from hf_langimb.runs.steps import MeasuredRows, assemble_results, loader, measure, train
@@ -115,7 +116,8 @@ def _run_in(
     test = rows["test", data.test_plan, TEST_SEED]
     skewed = data.distribution("train", "imbalanced").counts if data.plans else None
     limit = recipe.data.max_length or limit
-    extra = {name: set_of and tokenize(set_of, tokenizer, data.text_columns, limit) for name, set_of in extra.items()}
+    further = [part for part in extra.values() if part]
+    extra = {name: part and tokenize(part, tokenizer, data.text_columns, limit) for name, part in extra.items()}
     measured = MeasuredRows(test, texts, external, data.text_columns, recipe.data.max_length, skewed, extra)
     metrics: dict[str, dict[str, Any]] = {name: {} for name in prepared}
     samples, judged = {}, {roles.subject, *roles.cures} if roles.cures else set()
@@ -133,9 +135,16 @@ def _run_in(
                 metrics[name][str(seed)] = found | {"training": facts}
                 samples[name, str(seed)] = sample
     results = _results_of(recipe, data, prepared, shown, metrics, processes)
-    first = rows["train", prepared[roles.subject or next(iter(prepared))].plan, seeds[0]]
-    results["tokens"] = token_shares(test, tokenizer, limit) | token_shares(first, tokenizer, limit)
-    _note(results, data, prepared)
+    first = data.subset("train", prepared[roles.subject or next(iter(prepared))].plan, seeds[0])
+    read = [token_shares(part, data.text_columns, tokenizer, limit) for part in (*further, texts, first)]
+    results["tokens"] = dict(ChainMap(*reversed(read[:-1])))
+    _note(
+        results,
+        data,
+        prepared,
+        token_notes(dict(ChainMap(*reversed(read))), tokenizer, limit, LEAVE_OUT),
+        training.weight_clip,
+    )
     _judge(results, recipe, roles, prepared, metrics, samples)
     if explains:
         _explain(results, recipe, folder, places, measured, roles)
@@ -156,17 +165,21 @@ def _explain(
     explained, used = explain_models(folder, loads, rows, wanted, tolerance, pair)
     if PartialState().is_main_process:
         results["attributions"] = compared(folder, explained, pair, used) if explained and pair else None
+        few: dict[str, Any] = {"thresholds": (STOPPED,)}
         differences = [results["attributions"]] if results["attributions"] else []
-        differences += [compared(folder, explained, (cure, str(roles.subject)), None) for cure in cures if explained]
+        differences += [
+            compared(folder, explained, (cure, str(roles.subject)), None, **few) for cure in cures if explained
+        ]
         results["verdict"] += [entry for of in differences for entry in tokens_verdict(of, represented(results))]
         if used and not results["attributions"]:
             logger.info(rows_text(used))
 
 
-def _note(results: Results, data: Data, setups: Mapping[str, Setup]) -> None:
-    """Add what a reader must know about data, tokens and weights, and log what was not logged yet."""
-    said = [token_notes(results["tokens"])]
-    said += [weight_notes(name, of.arguments, data.distribution("train", of.plan)) for name, of in setups.items()]
+def _note(results: Results, data: Data, setups: Mapping[str, Setup], of_tokens: Said, usual: float | None) -> None:
+    """Add what a reader must know about data, tokens (warnings and notes) and weights, and log the new notes."""
+    said = [of_tokens]
+    for name, setup in setups.items():
+        said.append(weight_notes(name, setup.arguments, data.distribution("train", setup.plan), usual))
     results["warnings"] = [text for warnings, _ in said for text in warnings]
     new = [text for _, notes in said for text in notes]
     results["notes"] = [*data.notes, *new]
@@ -300,11 +313,13 @@ def without_tokens(command: Sequence[str]) -> list[str]:
     ]
 
 
-def main(name: str, folder: Path, argv: Sequence[str] | None = None, *, if_missing: str = "") -> None:
+def main(
+    name: str, folder: Path, argv: Sequence[str] | None = None, *, if_missing: Mapping[str, str] | None = None
+) -> None:
     """Run the recipe `name`, whose YAML files are in `folder`: parse, run, print the results and where they are.
 
-    `argv` is the command line; None takes the process's. `if_missing` says what to do if the recipe's own data set
-    cannot be read.
+    `argv` is the command line; None takes the process's. `if_missing` says what to do if a data set of this name cannot
+    be read.
     """
     start_program()
     logging.basicConfig(format="%(message)s")
@@ -320,10 +335,10 @@ def main(name: str, folder: Path, argv: Sequence[str] | None = None, *, if_missi
             try:
                 output, results = run(recipe)
             except (OSError, ValueError) as error:
-                own = f"data set at {recipe.data.dataset_name!r}" in str(error) and "dataset_name" not in recipe.flags
-                if not (own and if_missing):
+                advice = (if_missing or {}).get(data := recipe.data.dataset_name)
+                if not advice or f"data set at {data!r}" not in str(error):
                     raise
-                raise ValueError(f"{error}. {if_missing}") from error
+                raise ValueError(f"{error}. {advice}") from error
         if PartialState().is_main_process:
             _show(recipe, output, results)
 

@@ -177,12 +177,18 @@ def parse_recipe(name: str, folder: Path, argv: Sequence[str] | None = None) -> 
     values, setups = _read_yaml(path, folder, parser, origins)
     defaults = vars(parser.parse_args([]))
     if asked != argv:
-        parser.set_defaults(**values | ({"setups": [*values["setups"]]} if "setups" in values else {}))
+        shown = {"output_dir": f"runs/{name}-{path.stem}", "seed": 0} | (
+            {"dataset_name": None} if name == "custom" else {}
+        )
+        parser.set_defaults(**shown | {key: value for key, value in values.items() if value is not None})
         parser.parse_args(argv)  # prints them and ends
     words_given = (word.partition("=")[0][2:].replace("-", "_") for word in argv if word.startswith("--"))
     flags = frozenset(word if word in defaults else word.removeprefix("no_") for word in words_given)
-    if "dataset_name" in flags and Path(parser.parse_known_args(argv)[0].dataset_name).is_file():
-        values.pop("config_names", None)  # of the data set that the YAML names
+    for kind in ("", "probe_"):  # the YAML's configurations are those of its own data set
+        if f"{kind}dataset_name" in flags:
+            chosen = getattr(parser.parse_known_args(argv)[0], f"{kind}dataset_name")
+            if chosen != values.get(f"{kind}dataset_name", chosen):
+                values.pop(f"{kind}config_names", None)
     words = [f"--output_dir=runs/{name}-{path.stem}", "--seed=0", *_words(values, path.name, parser), *argv]
     resolved = vars(parser.parse_args(words))
     try:

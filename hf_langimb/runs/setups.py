@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -78,7 +79,7 @@ def prepare_setups(recipe: Recipe, settings: dict[str, dict[str, Any]], data: Da
             raise ValueError(problem)
         trained = data.distribution("train", values["plan"])
         data.distribution("validation", values["plan"])
-        if recipe.name == recipe.config_name == "custom" and "weight_clip" not in recipe.flags | values.keys():
+        if recipe.name == "custom" and "weight_clip" not in recipe.flags | values.keys():
             arguments = replace(arguments, weight_clip=_usable_clip(arguments, trained))
         policy, clip = arguments.missing_cell_policy, arguments.weight_clip
         cell_weights(trained, arguments.class_weighting, missing_cell_policy=policy, clip=clip)
@@ -88,10 +89,11 @@ def prepare_setups(recipe: Recipe, settings: dict[str, dict[str, Any]], data: Da
 
 
 def _usable_clip(arguments: LangImbTrainingArguments, trained: JointDistribution) -> float | None:
-    """The default limit of class weights; None where it is not above the mean weight of a very small language."""
+    """The default limit of class weights, or twice the largest mean weight of a language, which it must exceed."""
     clip, scheme = arguments.weight_clip, arguments.class_weighting
     free = cell_weights(trained, scheme, missing_cell_policy=arguments.missing_cell_policy)
-    return clip if clip and clip > language_means(free, trained.counts).max() else None
+    largest = language_means(free, trained.counts).max()
+    return clip if clip is None or clip > largest else float(math.ceil(2 * largest))
 
 
 def _problems(

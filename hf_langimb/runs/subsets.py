@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
@@ -20,7 +21,7 @@ from hf_langimb.data.reading import pick
 from hf_langimb.data.rows import arrow_columns, find_text_columns
 from hf_langimb.data.spec import DataSpec
 from hf_langimb.data.splits import make_splits, merge_languages, odd_cells, overlaps, spelling_text, spellings
-from hf_langimb.measures.targets import REVERSED
+from hf_langimb.measures.targets import REVERSED, SAME
 from hf_langimb.models.loading import tokenize
 from hf_langimb.runs.recipe import RecipeArguments
 
@@ -298,11 +299,12 @@ def _complete(source: DatasetDict, spec: DataSpec, recipe: RecipeArguments) -> t
     return divided, [*notes, *said, *shared, *odd_cells(divided)]
 
 
-def named_tests(entries: Sequence[str], *, balanced: bool = False) -> dict[str, str]:
+def named_tests(entries: Sequence[str], test: JointDistribution) -> dict[str, str]:
     """{name: data set} of further test sets; an empty one for `reversed`.
 
     Raises:
-        ValueError: an entry is not NAME=DATASET, a name is repeated, or `reversed` is asked of a balanced test set.
+        ValueError: an entry is not NAME=DATASET, a name is repeated, or `reversed` is requested for a test set whose
+            labels do not depend on language.
     """
     found: dict[str, str] = {}
     for entry in entries:
@@ -312,9 +314,19 @@ def named_tests(entries: Sequence[str], *, balanced: bool = False) -> dict[str, 
                 f"Each extra_test must be NAME=DATASET or {REVERSED}, and each name may occur once, got {entry!r}."
             )
         found[name] = path
-    if REVERSED in found and balanced:
-        raise ValueError(f"{REVERSED} needs a test set whose labels depend on language, but in this one they do not.")
+    audit = test.audit()
+    if REVERSED in found and (audit["link"] == "none" or audit["mutual_information_bits"] < SAME):
+        raise ValueError(f"{REVERSED} needs a test set whose labels depend on language: this one does not show it.")
     return found
+
+
+@contextmanager
+def names_the_set(name: str) -> Iterator[None]:
+    """Begin error messages with the name of a further test set."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"Test set {name}: {error}") from error
 
 
 def extra_tests(recipe: RecipeArguments, data: Data, language_column: str) -> dict[str, Dataset | None]:
@@ -324,15 +336,16 @@ def extra_tests(recipe: RecipeArguments, data: Data, language_column: str) -> di
         ValueError: an entry is not NAME=DATASET, a name is repeated, or rows do not fit the labels of the model.
     """
     found: dict[str, Dataset | None] = {}
-    for name, path in named_tests(recipe.extra_test, balanced=bool(data.plans)).items():
+    for name, path in named_tests(recipe.extra_test, data.distribution("test", data.test_plan)).items():
         if not path:
             found[name] = None
             continue
         spec = replace(_spec(recipe, language_column), name=path, config_names=(), text_columns=data.text_columns)
-        raw: Any = spec.read()
-        rows = pick(raw, None) if isinstance(raw, DatasetDict) else raw
-        rows = rows if recipe.language is None else _in_language(rows, recipe, language_column)
-        rows = spec.standardized(rows, label_names=data.labels)
+        with names_the_set(name):
+            raw: Any = spec.read()
+            rows = pick(raw, None) if isinstance(raw, DatasetDict) else raw
+            rows = rows if recipe.language is None else _in_language(rows, recipe, language_column)
+            rows = spec.standardized(rows, label_names=data.labels)
         if recipe.merge_languages:
             groups = spellings({*data.languages, *rows.unique("language")})
             rows = merge_languages(DatasetDict(test=rows), groups, known=data.languages)["test"]

@@ -10,6 +10,7 @@ import torch
 from conftest import TOKEN, unknown_keys
 from datasets import Dataset
 from huggingface_hub import HfApi, ModelCard
+from pandas import read_parquet
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
@@ -151,6 +152,25 @@ def test_a_card_is_not_lost_and_two_evaluations_at_once_are_both_there(server, f
     card = files["README.md"].decode()
     assert card.count("## Evaluation by language") == 2
     assert {"texts_parquet", "others_parquet"} < {entry.dataset_type for entry in ModelCard(card).data.eval_results}
+
+
+def test_further_test_sets_are_measured_and_published_without_their_folders(finished, texts, tmp_path, refuses, capsys):
+    rows, out = read_parquet(texts), tmp_path / "out"
+    rows.iloc[::2].to_csv(tmp_path / "half.csv", index=False)
+    odd = rows.iloc[:6].assign(language="xx", text="\u3042 \u3044", premise="\u3042 \u3044", hypothesis="\u3046")
+    odd.to_csv(tmp_path / "odd.csv", index=False)
+    argv = [finished / "balanced" / "seed-0", texts, "--output-dir", out, "--explain-rows", "0", "--extra-test"]
+    refuses("reversed needs a test set whose labels depend on language", *argv, "reversed")
+    refuses("Test set a: Expected a data set at 'missing.csv'", *argv, "a=missing.csv")
+    check(*argv, f"half={tmp_path / 'half.csv'}", f"odd={tmp_path / 'odd.csv'}")
+    assert "Further test sets" in capsys.readouterr().out
+    results = json.loads((out / "results.json").read_text())
+    found = measures_of(out)["extra"]
+    assert {name: of["rows"] for name, of in found.items()} == {"half": len(rows.iloc[::2]), "odd": 6}
+    assert results["tokens"]["xx"]["unknown_share"] == 1
+    assert results["warnings"][0].startswith("Most tokens in xx (100%) are unknown to this model's tokenizer")
+    assert results["flags"]["extra_test"] == results["config"]["extra_test"] == ["half=half.csv", "odd=odd.csv"]
+    assert str(tmp_path) not in (out / "report.html").read_text(encoding="utf-8")
 
 
 def test_labels_by_other_names(finished, texts, tmp_path, refuses):

@@ -130,7 +130,7 @@ def test_dependence_without_direction_names_the_languages_of_lower_accuracy(resu
         "Predictions differ between languages (0.280 bits [0.250, 0.310]), but not in the direction of the training "
         "labels: accuracy is lower in some languages: l002 (accuracy 0.200), l001 (accuracy 0.300)."
     )
-    tokens = {"texts": 9, "per_text": 8.0, "unknown_share": 0.4, "full_share": 0.0}
+    tokens = {"texts": 9, "per_text": 8.0, "unknown_share": 0.4, "truncated_share": 0.0}
     said = verdict.answer_of(results | {"tokens": {"l002": tokens, "l001": tokens | {"unknown_share": 0.0}}})
     assert said.sentence.endswith(
         "l002 (accuracy 0.200, 40% unknown tokens), l001 (accuracy 0.300, 0% unknown tokens)."
@@ -186,6 +186,8 @@ def test_a_recommendation_says_where_test_rows_do_not_confirm_it(results):
     of["accuracy"] |= {"answer": "no", "value": -0.08, "low": -0.1, "high": -0.06}
     both = f"{text} and accuracy is clearly lower (-0.080 [-0.100, -0.060]): train"
     assert both in verdict.recommendation_text(results)
+    more = verdict.recommendation_text(results | {"seeds": [0, 1, 2, 3, 4]})
+    assert more.endswith("use more test rows before you decide.")
     results["recommendation"] = {**results["recommendation"], "setup": "plain", "reason": "no shortcut was found"}
     assert verdict.recommendation_text(results) == "Use plain: no shortcut was found."
 

@@ -16,7 +16,7 @@ from hf_langimb.results.moved import extra_cells
 from hf_langimb.results.page import write_report
 from hf_langimb.runs.custom import FOLDER, fitted, words_of
 from hf_langimb.runs.experiment import run
-from hf_langimb.runs.notes import token_notes, token_shares, weight_notes
+from hf_langimb.runs.notes import LEAVE_OUT, token_notes, token_shares, weight_notes
 from hf_langimb.runs.recipe import parse_recipe
 from hf_langimb.runs.setups import prepare_setups, resolve_setup
 from hf_langimb.runs.subsets import load_data
@@ -164,8 +164,8 @@ def test_notes_on_weights(tmp_path):
     assert notes[1] == "independence: weights above 20 are reduced to 20, for 2 rows in 2 cells."
     settings["weight_clip"] = None
     warnings, notes = weight_notes("independence", LangImbTrainingArguments(str(tmp_path), **settings), counts)
-    assert notes[1].startswith("independence: class weights have no limit. The largest is 2510, for 1 row of y in b.")
-    assert notes[1].endswith("N limits them to N, which must be above 1, the mean weight of a.")
+    assert len(notes) == 1
+    assert warnings[0].endswith("or set --weight_clip.")
     assert "10,042 training rows count like 8 (effective sample size 0.00 of the rows)" in warnings[0]
     assert weight_notes("plain", LangImbTrainingArguments(str(tmp_path)), counts) == ([], [])
 
@@ -184,30 +184,41 @@ def test_a_tiny_language_lifts_the_default_limit_of_weights_but_not_a_given_one(
         recipe = parse_recipe("custom", FOLDER, [*argv, "--validation_share", "0.25", "--test_share", "0.25"])
         data = load_data(recipe.data, "language")
         settings = {name: resolve_setup(name, recipe.setups, "natural") for name in recipe.data.setups}
-        return prepare_setups(recipe, settings, data)
+        return prepare_setups(recipe, settings, data), data.distribution("train", "natural")
 
-    found = prepared()
-    assert (found["joint"].arguments.weight_clip, found["plain"].arguments.weight_clip) == (None, 20)
+    found, counts = prepared()
+    limit = found["joint"].arguments.weight_clip
+    assert found["plain"].arguments.weight_clip == 20
+    assert limit > 2 * counts.rows / 3 / 2 - 1  # three languages, two rows of the small one in training
+    _, notes = weight_notes("joint", found["joint"].arguments, counts, 20)
+    assert any("instead of 20, because the mean weight of sw, a very small language, is" in note for note in notes)
     with pytest.raises(ValueError, match="must be larger than the mean weight of each language, sw"):
         prepared("--weight_clip", "20")
 
 
-def test_a_language_of_unknown_tokens_is_said(bert_tokenizer):
-    rows = Dataset.from_dict({"text": ["w1 w2", "日本 語", "w3 語"], "language": ["en", "ja", "fr"]})
-    tokenized = rows.map(lambda row: bert_tokenizer(row["text"]), batched=True)
-    tokens = token_shares(tokenized, bert_tokenizer, None)
-    assert tokens["en"] == {"texts": 1, "per_text": 2, "unknown_share": 0, "full_share": 0}
+def test_how_a_tokenizer_reads_the_languages(bert_tokenizer):
+    rows = Dataset.from_dict(
+        {"text": ["w1 w2", "日本 語", "w3 語"], "language": ["en", "ja", "fr"], "label": ["a"] * 3}
+    )
+    tokens = token_shares(rows, ["text"], bert_tokenizer, None)
+    assert tokens["en"] == {"texts": 1, "per_text": 2, "unknown_share": 0, "truncated_share": 0}
     assert tokens["fr"]["unknown_share"] == 0.5
-    (text,), notes = token_notes(tokens)
+    (text,), notes = token_notes(tokens, bert_tokenizer, None, LEAVE_OUT)
+    assert text.startswith("Most tokens in ja (100%) are unknown to this model's tokenizer: the model cannot read")
+    assert text.endswith("covers them, or leave them out with --languages.")
     assert notes == []
-    assert text.startswith("Most tokens in ")
-    assert "ja (100%)" in text
-    assert "en" not in text.partition(" are unknown")[0].rpartition(" in ")[2]
-    cut = token_shares(tokenized, bert_tokenizer, 4)  # [CLS] w1 w2 [SEP]
-    assert [of["full_share"] for of in cut.values()] == [1, 1, 1]
-    assert token_notes(cut)[1] == [
-        "100.0% of the texts (en: 100%) fill the model's input: it does not read what comes after."
+    exact = token_shares(rows, ["text"], bert_tokenizer, 4)  # [CLS] w1 w2 [SEP]
+    assert [of["truncated_share"] for of in exact.values()] == [0, 0, 0]
+    cut = token_shares(rows, ["text"], bert_tokenizer, 3)
+    assert token_notes(cut, bert_tokenizer, 3)[1] == [
+        "100.0% of the texts are longer than 3 tokens; the model does not read the rest of them."
     ]
+    many = {"en": tokens["en"] | {"texts": 900}, "sw": tokens["en"] | {"texts": 60, "truncated_share": 0.5}}
+    assert token_notes(many, bert_tokenizer, 9)[1][0].startswith(
+        "3.1% of the texts (in sw 50%) are longer than 9 tokens"
+    )
+    many["sw"]["texts"] = 2
+    assert token_notes(many, bert_tokenizer, 9)[1] == []
 
 
 @pytest.mark.slow

@@ -27,7 +27,7 @@ from hf_langimb.counts.distribution import JointDistribution
 from hf_langimb.measures.attribution.store import AttributionStore, stack
 from hf_langimb.models.loading import load_model
 from hf_langimb.results.schema import Results, read_results
-from hf_langimb.runs.experiment import run, without_tokens
+from hf_langimb.runs.experiment import main, run, without_tokens
 from hf_langimb.runs.recipe import parse_recipe
 
 REPOSITORY = Path(hf_langimb.__file__).parents[1]
@@ -139,6 +139,9 @@ def test_results_are_those_of_the_contract(whole):
     assert (found["setup"], found["reference"]) == ("imbalanced", "balanced")
     assert (found["seeds"], found["examples"]) == ([0, 1], 6)
     assert [len(found[form]) for form in ("result", "control", "unbiased")] == [18, 18, 18]  # three thresholds
+    answered = [(entry["setup"], entry["reference"]) for entry in results["verdict"] if entry["name"] == "tokens"]
+    assert answered == [("imbalanced", "balanced"), ("weighted", "imbalanced")]
+    assert set(results["tokens"]) == {"en", "fr"}
     for setup in SETUPS:
         store = AttributionStore(folder / "attributions" / f"{setup}-seed-1")
         cells = zip(*(store.examples[column].to_pylist() for column in ("language", "label")), strict=True)
@@ -448,3 +451,15 @@ def test_a_bad_flag_is_one_sentence(tmp_path):
     assert lines == ["xnli.py: seeds must be 1 or more, got 0."]
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "runs").exists()
+
+
+def test_what_to_do_is_said_if_a_data_set_of_a_recipe_is_gone(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    (tmp_path / "mini.yaml").write_text("dataset_name: ./mirror\nimbalanced_shares: [fr 1/2 1/2]\n")
+    argv = ["--output_dir", str(tmp_path / "run")]
+    for more, said in (([], True), (["--dataset_name", "./mine"], False)):
+        with pytest.raises(SystemExit):
+            main("toy", tmp_path, argv + more, if_missing={"./mirror": "It was withdrawn."})
+        error = capsys.readouterr().err
+        assert "Expected a data set at './mi" in error
+        assert ("It was withdrawn." in error) is said

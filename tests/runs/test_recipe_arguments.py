@@ -214,15 +214,25 @@ def test_help_shows_the_defaults_of_the_configuration(parse, capsys):
     for default in ("['balanced', 'mine']", "['mine']"):
         assert f"Setups to train, by name. (default: {default})" in shown
     assert "(default: 77)" in shown
+    assert "(default: runs/toy-mini)" in shown
+    with pytest.raises(SystemExit):
+        parse("setups:\n", "--help")
 
 
-def test_a_file_has_none_of_the_configurations_of_the_data_set_that_the_yaml_names(parse, tmp_path):
-    text = "dataset_name: org/reviews\nconfig_names: [de, en]\n"
-    (tmp_path / "rows.csv").touch()
-    argv = [text, "--dataset_name", str(tmp_path / "rows.csv")]
-    assert parse(*argv).data.config_names == []
+def test_configurations_of_the_yaml_are_those_of_its_own_data_sets(parse):
+    text = (
+        "dataset_name: org/reviews\nconfig_names: [de, en]\nprobe_dataset_name: org/wiki\nprobe_config_names: [x.de]\n"
+    )
+    argv = [text, "--dataset_name", "mine", "--probe_dataset_name", "org/wiki"]
+    assert parse(text).data.config_names == ["de", "en"]
+    found = parse(*argv).data
+    assert (found.config_names, found.probe_config_names) == ([], ["x.de"])
     assert parse(*argv, "--config_names", "fr").data.config_names == ["fr"]
-    assert parse(text, "--dataset_name", "org/mirror").data.config_names == ["de", "en"]
+    assert parse(*argv[:-1], "other").data.probe_config_names == []
+    assert parse("config_names: [de, en]\n", "--dataset_name", "mine").data.config_names == [
+        "de",
+        "en",
+    ]  # of any data set
 
 
 @pytest.mark.parametrize(
