@@ -280,18 +280,6 @@ class Verdict(TypedDict):
     languages: NotRequired[list[str]]
 
 
-class Tokens(TypedDict):
-    """How the tokenizer reads the test rows of a language: texts, tokens per text, and two shares.
-
-    They are the share of unknown tokens, and that of texts that are longer than the input of the model.
-    """
-
-    texts: int
-    per_text: float
-    unknown_share: float
-    truncated_share: float
-
-
 class Recommendation(TypedDict):
     """The setup to use (None: none), why, and how and on which rows it was chosen."""
 
@@ -321,7 +309,7 @@ class Results(TypedDict):
     explained: NotRequired[Explained | None]
     warnings: NotRequired[list[str]]
     notes: NotRequired[list[str]]
-    tokens: NotRequired[dict[str, Tokens]]  # by language
+    tokens: NotRequired[dict[str, dict[str, float]]]  # of `token_shares`, on test rows
     verdict: NotRequired[list[Verdict]]
     recommendation: NotRequired[Recommendation | None]
 

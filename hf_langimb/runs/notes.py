@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,6 @@ from datasets import Dataset
 from hf_langimb.console import listed, shown
 from hf_langimb.counts.distribution import JointDistribution
 from hf_langimb.counts.weighting import cell_weights, effective_ratio, language_means
-from hf_langimb.results.schema import Tokens
 from hf_langimb.runs.subsets import sample_evenly
 from hf_langimb.training.arguments import LangImbTrainingArguments
 
@@ -24,6 +23,7 @@ FEW_TEXTS = 30  # below which a language is not named
 COUNTED = 20_000  # rows that are tokenized once more, in full
 LEAVE_OUT = ", or leave them out with --languages"  # where a model is trained
 Said = tuple[list[str], list[str]]  # warnings and notes
+Tokens = dict[str, dict[str, float]]  # of `token_shares`
 
 
 def weight_notes(
@@ -69,7 +69,7 @@ def weight_notes(
     return warnings, notes
 
 
-def token_shares(rows: Dataset, text_columns: Sequence[str], tokenizer: Any, limit: int | None) -> dict[str, Tokens]:
+def token_shares(rows: Dataset, text_columns: Sequence[str], tokenizer: Any, limit: int | None) -> Tokens:
     """How a tokenizer reads the texts of each language, on at most `COUNTED` rows.
 
     Args:
@@ -77,6 +77,10 @@ def token_shares(rows: Dataset, text_columns: Sequence[str], tokenizer: Any, lim
         text_columns: one, or two for pairs.
         tokenizer: of the model.
         limit: tokens to which texts are truncated, if it is not the tokenizer's own limit.
+
+    Returns:
+        For each language the number of `texts`, the mean number of tokens `per_text`, and two shares: `unknown_share`
+        of the tokens, and `truncated_share` of the texts, those that are longer than the limit.
     """
     rows, most = sample_evenly(rows, COUNTED) or rows, _most(tokenizer, limit)
     special = {*tokenizer.all_special_ids} - {tokenizer.unk_token_id}
@@ -98,7 +102,7 @@ def token_shares(rows: Dataset, text_columns: Sequence[str], tokenizer: Any, lim
     }
 
 
-def token_notes(tokens: Mapping[str, Tokens], tokenizer: Any, limit: int | None, advice: str = "") -> Said:
+def token_notes(tokens: Tokens, tokenizer: Any, limit: int | None, advice: str = "") -> Said:
     """Warnings and notes on languages that the tokenizer does not know, and on texts that are longer than the input.
 
     `advice` ends the warning; the other arguments are as of `token_shares`, which gives `tokens`.
