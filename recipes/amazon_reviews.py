@@ -6,7 +6,8 @@ accelerate launch recipes/amazon_reviews.py --dataset_name YOUR_DATA   # any rev
 The Multilingual Amazon Reviews Corpus was withdrawn by its owner. The default is a mirror on the Hub; the terms of the
 corpus (non-commercial research only) still apply to it. This package contains none of it. YOUR_DATA needs the columns
 text, label (five values, from the fewest stars to the most) and language; other names are given with --text_columns,
---label_column and --language_column.
+--label_column and --language_column. A folder or Hub data set without a configuration for each language needs
+--config_names default.
 """
 
 from pathlib import Path

@@ -62,6 +62,8 @@ def _reason(error: BaseException, path: Path) -> str:
         return "its files have different types in one column: write all of them with the same type."
     if unknown := re.match(r'Unknown split "(.*?)"\. Should be one of \[(.*)\]', str(error)):
         return f"Expected the split {unknown[1]!r}, found {unknown[2].replace(chr(39), '')}: choose one with split."
+    if unknown := re.match(r"BuilderConfig '(.*?)' not found\. Available: \[(.*)\]", str(error)):
+        return f"Expected the configuration {unknown[1]!r}, found {unknown[2]}: choose with config_names."
     if isinstance(error, StopIteration) or re.search("corresponds to no data|BatchSize must be", str(error)):
         return "No rows to read: the data set is empty."
     if isinstance(error, RecursionError):

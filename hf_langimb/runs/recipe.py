@@ -184,11 +184,10 @@ def parse_recipe(name: str, folder: Path, argv: Sequence[str] | None = None) -> 
         parser.parse_args(argv)  # prints them and ends
     words_given = (word.partition("=")[0][2:].replace("-", "_") for word in argv if word.startswith("--"))
     flags = frozenset(word if word in defaults else word.removeprefix("no_") for word in words_given)
-    for kind in ("", "probe_"):  # the YAML's configurations are those of its own data set
-        if f"{kind}dataset_name" in flags:
-            chosen = getattr(parser.parse_known_args(argv)[0], f"{kind}dataset_name")
-            if chosen != values.get(f"{kind}dataset_name", chosen):
-                values.pop(f"{kind}config_names", None)
+    for kind in ("", "probe_"):  # a file has none of the configurations that the YAML names; a mirror or copy has them
+        chosen = getattr(parser.parse_known_args(argv)[0], f"{kind}dataset_name")
+        if f"{kind}dataset_name" in flags and Path(chosen).is_file():
+            values.pop(f"{kind}config_names", None)
     words = [f"--output_dir=runs/{name}-{path.stem}", "--seed=0", *_words(values, path.name, parser), *argv]
     resolved = vars(parser.parse_args(words))
     try:

@@ -155,6 +155,7 @@ def known(writer, rows):
     if writer in BY_HAND:
         separator = "\t" if WRITERS[writer][0] == ".tsv" else ","
         found = [{k: v and v.replace(separator, " ") for k, v in row.items()} for row in found]
+    found = [{key: value if value and value.strip() else None for key, value in row.items()} for row in found]
     labels = {row["label"] for row in found if row["label"]}
     numbers = {label: whole_number(label) for label in labels} if WRITERS[writer][0] in (".csv", ".tsv") else {}
     padded = any(label.startswith("0") and len(label) > 1 for label in labels)
@@ -212,7 +213,7 @@ def check(made):
             compare(table, replace(spec, drop_null=True), times, *known(writer, rows))
             if writer not in BY_HAND:
                 used = [rows[0].index(name) for name in ("text", "language", "label")]
-                texts = [row[used[0]] for row in rows[1:] if all(row[i] for i in used)]
+                texts = [row[used[0]] for row in rows[1:] if all((row[i] or "").strip() for i in used)]
                 assert Counter(replace(spec, drop_null=True).rows()["text"]) == Counter(texts * times)
 
 

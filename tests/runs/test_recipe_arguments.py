@@ -219,20 +219,17 @@ def test_help_shows_the_defaults_of_the_configuration(parse, capsys):
         parse("setups:\n", "--help")
 
 
-def test_configurations_of_the_yaml_are_those_of_its_own_data_sets(parse):
+def test_a_file_has_none_of_the_configurations_of_the_data_set_that_the_yaml_names(parse, tmp_path):
     text = (
         "dataset_name: org/reviews\nconfig_names: [de, en]\nprobe_dataset_name: org/wiki\nprobe_config_names: [x.de]\n"
     )
-    argv = [text, "--dataset_name", "mine", "--probe_dataset_name", "org/wiki"]
-    assert parse(text).data.config_names == ["de", "en"]
+    (tmp_path / "rows.csv").touch()
+    argv = [text, "--dataset_name", str(tmp_path / "rows.csv")]
     found = parse(*argv).data
     assert (found.config_names, found.probe_config_names) == ([], ["x.de"])
     assert parse(*argv, "--config_names", "fr").data.config_names == ["fr"]
-    assert parse(*argv[:-1], "other").data.probe_config_names == []
-    assert parse("config_names: [de, en]\n", "--dataset_name", "mine").data.config_names == [
-        "de",
-        "en",
-    ]  # of any data set
+    assert parse(text, "--probe_dataset_name", str(tmp_path / "rows.csv")).data.probe_config_names == []
+    assert parse(text, "--dataset_name", "org/mirror").data.config_names == ["de", "en"]
 
 
 @pytest.mark.parametrize(
