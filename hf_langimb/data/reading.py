@@ -77,6 +77,11 @@ def _reason(error: BaseException, path: Path) -> str:
     return one_line(f"{type(error).__name__}: {error}{advice}")
 
 
+def flattened(rows: Dataset) -> Dataset:
+    """The selected rows as a data set of their own; `flatten_indices` leaves all of them where none are selected."""
+    return rows.flatten_indices() if len(rows) else Dataset(rows.data.table.slice(0, 0))
+
+
 def is_saved(name: str) -> bool:
     """Whether a folder was written by `save_to_disk`."""
     return any((Path(name) / file).exists() for file in METADATA[:2])

@@ -375,8 +375,7 @@ class DataSpec:
             labels = np.array([names.index(value) for value in values], dtype=np.int64)[positions]
             ids = strings(dataset, self.id_column, "id") if self.id_column else np.arange(len(dataset)).astype(str)
             return (
-                dataset.select_columns(texts)
-                .flatten_indices()
+                reading.flattened(dataset.select_columns(texts))
                 .add_column("language", found, feature=Value("string"))
                 .add_column("label", labels, feature=ClassLabel(names=names))
                 .add_column("id", ids, feature=Value("string"))

@@ -328,6 +328,10 @@ def test_an_empty_string_and_one_of_spaces_are_nulls_in_every_kind_of_file(tmp_p
         assert DataSpec(str(path), drop_null=True).rows()["text"][:] == ["x", "a b"], path
         with pytest.raises(ValueError, match="has 3 null entries"):
             DataSpec(str(path)).rows()
+    for blank in ("", " "):  # nothing is left
+        (tmp_path / "none.csv").write_text(f"text,language,label\n{blank},fr,a\n")
+        spec = DataSpec(str(tmp_path / "none.csv"), drop_null=True)
+        assert len(spec.standardized(spec.read())) == len(spec.rows()) == 0
 
 
 def test_only_the_columns_that_are_used_are_read(tmp_path):

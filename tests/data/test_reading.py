@@ -82,7 +82,7 @@ def test_configurations_are_languages(tmp_path):
     alone = DataSpec(folder, config_names=["en"]).read()
     assert set(alone) == {"train", "test", "validation"}
     assert alone["train"].column_names == ["text", "label", "language"]  # of the folder
-    for names, message in ((["de"], r"'de' not found\. Available: .*'fr'"), (["en", "de"], "'de' not found")):
+    for names, message in ((["de"], "configuration 'de', found .*'fr'"), (["en", "de"], "configuration 'de', found")):
         with pytest.raises(ValueError, match=message):
             DataSpec(folder, config_names=names).read()
 
