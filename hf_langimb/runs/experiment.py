@@ -8,7 +8,6 @@ import re
 import shutil
 import sys
 import time
-from collections import ChainMap
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
@@ -136,15 +135,11 @@ def _run_in(
                 samples[name, str(seed)] = sample
     results = _results_of(recipe, data, prepared, shown, metrics, processes)
     first = data.subset("train", prepared[roles.subject or next(iter(prepared))].plan, seeds[0])
-    read = [token_shares(part, data.text_columns, tokenizer, limit) for part in (*further, texts, first)]
-    results["tokens"] = dict(ChainMap(*reversed(read[:-1])))
-    _note(
-        results,
-        data,
-        prepared,
-        token_notes(dict(ChainMap(*reversed(read))), tokenizer, limit, LEAVE_OUT),
-        training.weight_clip,
-    )
+    results["tokens"] = {}
+    for part in (*further, texts):
+        results["tokens"] |= token_shares(part, data.text_columns, tokenizer, limit)
+    tokens = results["tokens"] | token_shares(first, data.text_columns, tokenizer, limit)
+    _note(results, data, prepared, token_notes(tokens, tokenizer, limit, LEAVE_OUT), training.weight_clip)
     _judge(results, recipe, roles, prepared, metrics, samples)
     if explains:
         _explain(results, recipe, folder, places, measured, roles)
@@ -165,11 +160,9 @@ def _explain(
     explained, used = explain_models(folder, loads, rows, wanted, tolerance, pair)
     if PartialState().is_main_process:
         results["attributions"] = compared(folder, explained, pair, used) if explained and pair else None
-        few: dict[str, Any] = {"thresholds": (STOPPED,)}
+        pairs = [(cure, str(roles.subject)) for cure in cures if explained]
         differences = [results["attributions"]] if results["attributions"] else []
-        differences += [
-            compared(folder, explained, (cure, str(roles.subject)), None, **few) for cure in cures if explained
-        ]
+        differences += [compared(folder, explained, two, None, thresholds=(STOPPED,)) for two in pairs]
         results["verdict"] += [entry for of in differences for entry in tokens_verdict(of, represented(results))]
         if used and not results["attributions"]:
             logger.info(rows_text(used))
