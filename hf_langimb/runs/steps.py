@@ -24,7 +24,9 @@ from scipy.special import softmax
 from transformers import TrainerCallback, set_seed
 
 from hf_langimb.console import on_main
+from hf_langimb.counts.columns import encode_columns
 from hf_langimb.counts.distribution import JointDistribution
+from hf_langimb.counts.sampling import draw
 from hf_langimb.data.rows import arrow_columns
 from hf_langimb.files import AGAIN, MODEL, is_done, read_json, record, replacing, write_json
 from hf_langimb.measures.attribution.fingerprints import hash_model, hash_rows
@@ -46,6 +48,7 @@ from hf_langimb.training.trainer import LangImbTrainer
 logger = logging.getLogger(__name__)
 
 BATCH_SIZE = 64  # rows in a forward pass at most, as in `extract_features`: the same features to the last bit
+PROBED = 2_000_000  # rows times languages of a probe at most: a few minutes for each model
 PREDICTED = ["id", "language", "label", "prediction", "logits"]  # columns of the predictions
 Load = Callable[[], Trained]
 
@@ -206,7 +209,7 @@ def measure(
     )
     for name, read in (("test", test), ("external", rows.external)):
         if probes[name] and read is not None:
-            probes[name]["groups"] = len(pc.unique(*arrow_columns(read, "id")))
+            probes[name].setdefault("groups", len(pc.unique(*arrow_columns(read, "id"))))  # lacking in earlier versions
     found = {"test": quality, "targets": target_measures(**columns, plan=plan, groups=joined["id"])}
     found |= {"shift": language_shifts(**columns, plan=plan, groups=joined["id"]), "probe": probes}
     samples = {"test": sampled(**columns, plan=plan, groups=joined["id"])}
@@ -302,11 +305,21 @@ def _probe(name: str, rows: Dataset | None, features: np.ndarray | None, pooling
         return None
     try:
         languages, ids = arrow_columns(rows, "language", "id")
-        found = probe_languages(features, languages, groups=ids)
+        kept = _probed(languages)
+        found = probe_languages(features[0][kept], languages.take(kept), groups=ids.take(kept))
     except ValueError as error:  # a single language, or one with a single row: everything else can be measured
         logger.warning("No language probe on %s text: %s", name, error)
         return None
-    return found.to_dict() | {"pooling": pooling, "layer": -1, "C": 1.0}
+    return found.to_dict() | {"groups": len(pc.unique(ids.take(kept))), "pooling": pooling, "layer": -1, "C": 1.0}
+
+
+def _probed(languages: pa.Array) -> np.ndarray:
+    """Rows to probe: all, or as many of each language as the time of the probe, rows times languages, allows."""
+    counts = np.unique(encode_columns(language=languages)[0][1], return_counts=True)[1]
+    most = int(counts.max())
+    while most > 2 and np.minimum(counts, most).sum() * len(counts) > PROBED:
+        most -= 1
+    return draw(languages, ["any"] * len(languages), np.minimum(counts, most)[:, None], seed=0)
 
 
 def assemble_results(

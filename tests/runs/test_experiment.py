@@ -8,9 +8,11 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 import yaml
@@ -27,6 +29,7 @@ from hf_langimb.counts.distribution import JointDistribution
 from hf_langimb.measures.attribution.store import AttributionStore, stack
 from hf_langimb.models.loading import load_model
 from hf_langimb.results.schema import Results, read_results
+from hf_langimb.runs import steps
 from hf_langimb.runs.experiment import main, run, without_tokens
 from hf_langimb.runs.recipe import parse_recipe
 
@@ -244,11 +247,11 @@ def test_an_interrupted_training_continues_from_its_checkpoint(work, tmp_path, m
     """Killed in the second of three epochs: the remaining epochs alone are trained, to the same predictions."""
     argv = ["--setups", setup, "--num_train_epochs", 3]
     _, results = work(tmp_path / "whole", *argv)
-    step, steps = LangImbTrainer.training_step, []
+    step, reached = LangImbTrainer.training_step, []
 
     def counted(self, *args, **kwargs):
-        steps.append(self.state.global_step)
-        if len(steps) == 10:
+        reached.append(self.state.global_step)
+        if len(reached) == 10:
             raise Killed
         return step(self, *args, **kwargs)
 
@@ -263,9 +266,9 @@ def test_an_interrupted_training_continues_from_its_checkpoint(work, tmp_path, m
     (torn / "trainer_state.json").unlink()
     for path in torn.glob("*.safetensors"):
         path.write_bytes(path.read_bytes()[:100])
-    steps[:] = [None] * 10
+    reached[:] = [None] * 10
     _, continued = work(tmp_path / "killed", *argv)
-    assert steps[10:] == list(range(6, 18))
+    assert reached[10:] == list(range(6, 18))
     assert_close(continued, results, atol=1e-4)
     assert not list((tmp_path / "killed").rglob("checkpoint-*"))
 
@@ -463,3 +466,11 @@ def test_what_to_do_is_said_if_a_data_set_of_a_recipe_is_gone(tmp_path, capsys, 
         error = capsys.readouterr().err
         assert "Expected a data set at './mi" in error
         assert ("It was withdrawn." in error) is said
+
+
+def test_a_probe_of_very_many_languages_reads_as_many_rows_of_each_as_its_time_allows(monkeypatch):
+    languages = pa.array(["a"] * 50 + ["b"] * 20 + ["c"] * 3)
+    assert len(steps._probed(languages)) == 73  # few languages: all rows
+    monkeypatch.setattr(steps, "PROBED", 3 * 31)
+    kept = steps._probed(languages)
+    assert Counter(languages.take(pa.array(kept)).to_pylist()) == {"a": 14, "b": 14, "c": 3}
