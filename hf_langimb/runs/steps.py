@@ -48,7 +48,7 @@ from hf_langimb.training.trainer import LangImbTrainer
 logger = logging.getLogger(__name__)
 
 BATCH_SIZE = 64  # rows in a forward pass at most, as in `extract_features`: the same features to the last bit
-PROBED = 2_000_000  # rows times languages of a probe at most: a few minutes for each model
+PROBED = 1_000_000  # rows times languages of a probe at most: one or two minutes for each model
 PREDICTED = ["id", "language", "label", "prediction", "logits"]  # columns of the predictions
 Load = Callable[[], Trained]
 
@@ -301,25 +301,28 @@ def _is_predicted(path: Path) -> bool:
 
 def _probe(name: str, rows: Dataset | None, features: np.ndarray | None, pooling: str) -> dict[str, Any] | None:
     """The language probe on features of rows; None without rows, or where no probe is possible."""
-    if rows is None:
+    if rows is None or features is None:
         return None
     try:
         languages, ids = arrow_columns(rows, "language", "id")
-        kept = _probed(languages)
-        found = probe_languages(features[0][kept], languages.take(kept), groups=ids.take(kept))
+        kept, shuffles = _probed(languages)
+        features, languages, ids = features[0][kept], languages.take(kept), ids.take(kept)
+        found = probe_languages(features, languages, groups=ids, shuffles=shuffles)
     except ValueError as error:  # a single language, or one with a single row: everything else can be measured
         logger.warning("No language probe on %s text: %s", name, error)
         return None
-    return found.to_dict() | {"groups": len(pc.unique(ids.take(kept))), "pooling": pooling, "layer": -1, "C": 1.0}
+    return found.to_dict() | {"groups": len(pc.unique(ids)), "pooling": pooling, "layer": -1, "C": 1.0}
 
 
-def _probed(languages: pa.Array) -> np.ndarray:
-    """Rows to probe: all, or as many of each language as the time of the probe, rows times languages, allows."""
+def _probed(languages: pa.Array) -> tuple[np.ndarray, int]:
+    """Rows to probe, all or as many of each language as its time (rows times languages) allows; shuffled controls."""
     counts = np.unique(encode_columns(language=languages)[0][1], return_counts=True)[1]
     most = int(counts.max())
     while most > 2 and np.minimum(counts, most).sum() * len(counts) > PROBED:
         most -= 1
-    return draw(languages, ["any"] * len(languages), np.minimum(counts, most)[:, None], seed=0)
+    counts = np.minimum(counts, most)
+    shuffles = 10 if counts.sum() * len(counts) <= PROBED / 10 else 3
+    return draw(languages, ["any"] * len(languages), counts[:, None], seed=0), shuffles
 
 
 def assemble_results(

@@ -470,7 +470,9 @@ def test_what_to_do_is_said_if_a_data_set_of_a_recipe_is_gone(tmp_path, capsys, 
 
 def test_a_probe_of_very_many_languages_reads_as_many_rows_of_each_as_its_time_allows(monkeypatch):
     languages = pa.array(["a"] * 50 + ["b"] * 20 + ["c"] * 3)
-    assert len(steps._probed(languages)) == 73  # few languages: all rows
+    everything, shuffles = steps._probed(languages)
+    assert (len(everything), shuffles) == (73, 10)
     monkeypatch.setattr(steps, "PROBED", 3 * 31)
-    kept = steps._probed(languages)
+    kept, shuffles = steps._probed(languages)
+    assert shuffles == 3
     assert Counter(languages.take(pa.array(kept)).to_pylist()) == {"a": 14, "b": 14, "c": 3}
