@@ -20,7 +20,7 @@ from hf_langimb.measures.attribution import DTYPES, MASKINGS, METHODS, OWEN_ORDE
 
 
 def audit(options: Namespace) -> None:
-    """Print whether labels depend on language in a data set, split by split."""
+    """Print whether labels depend on language in a dataset, split by split."""
     from hf_langimb.runs.answers import audit_text
 
     splits = replace(data_spec(options), count_column=options.count_column).counts()
@@ -52,7 +52,7 @@ def probe(options: Namespace) -> None:
 
 
 def explain(options: Namespace) -> None:
-    """Attribute a model's probabilities to the tokens of a data set's rows."""
+    """Attribute a model's probabilities to the tokens of a dataset's rows."""
     from hf_langimb.measures.attribution.attribute import attribute
     from hf_langimb.models.loading import load_trained
     from hf_langimb.runs.answers import explained_report
@@ -160,7 +160,7 @@ def _picture(text: str) -> str:
 
 def _parser() -> ArgumentParser:
     """All commands with their flags."""
-    purpose = "Find labels that depend on language, and measure whether a model uses them."
+    purpose = "Measure whether labels depend on language, and whether a model uses language as a shortcut."
     parser = ArgumentParser("langimb", description=purpose, allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"langimb {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
@@ -174,7 +174,7 @@ def _parser() -> ArgumentParser:
     json_flag: dict[str, Any] = {"action": "store_true", "help": "print only JSON"}
     run_folder: dict[str, Any] = {"metavar": "RUN", "help": "run folder of a recipe, or Hub id of a model from one"}
 
-    command = add(audit, "do labels depend on language in a data set?")
+    command = add(audit, "measure how much labels depend on language")
     add_data_flags(command)
     table = "column with the number of rows, if DATASET is a table of counts such as the result of a GROUP BY"
     command.add_argument("--count-column", metavar="COLUMN", help=table)
@@ -183,7 +183,7 @@ def _parser() -> ArgumentParser:
     command.add_argument("--weighting", **named, default="none", help=weights)
     command.add_argument("--json", action="store_true", help="print only JSON: one audit, or {split: audit}")
 
-    command = add(probe, "do a model's features reveal the language?")
+    command = add(probe, "test whether a model's features reveal the language")
     flag = command.add_argument
     flag("model", metavar="MODEL", help="Hub id or folder of an encoder, classifier or adapter")
     add_data_flags(command)
@@ -195,7 +195,7 @@ def _parser() -> ArgumentParser:
     flag("--figure", type=_picture, metavar="FILE", help="draw accuracy by layer (.svg, .png or .pdf)")
     flag("--json", **json_flag)
 
-    command = add(explain, "what does each token contribute to a prediction?")
+    command = add(explain, "attribute predictions to tokens")
     flag = command.add_argument
     flag("model", metavar="MODEL", help="Hub id or folder of a classifier or adapter")
     add_data_flags(command)
@@ -213,9 +213,9 @@ def _parser() -> ArgumentParser:
     flag("--dtype", choices=DTYPES, default="float32", help="default: %(default)s")
 
     # The flags are those of recipes/custom.py: see `main`.
-    commands.add_parser("train", help="does a model use language as a shortcut in your data, and do weights help?")
+    commands.add_parser("train", help="train with and without class weights, and test for the shortcut")
 
-    command = add(compare, "how imbalance changes what tokens contribute, with a control")
+    command = add(compare, "compare token attributions of setups, with a control")
     command.add_argument("run_folder", **run_folder)
     command.add_argument("--json", **json_flag)
 

@@ -92,7 +92,7 @@ def _sentence(file: Path | None, reason: str) -> str:
     file = file.with_name(re.sub(r"^\.(.+)\.\d+$", r"\1", file.name))  # the one that `replacing` writes
     advice, cache = "free space on its disk or make it writable, then run the same command again", _cache()
     if file.is_relative_to(cache) or cache.is_relative_to(file):
-        advice = "downloads and data sets are cached there; set HF_HOME to a folder that can be written"
+        advice = "downloads and datasets are cached there; set HF_HOME to a folder that can be written"
     return f"{file} could not be written ({reason}): {advice}."
 
 

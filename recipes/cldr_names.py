@@ -2,7 +2,7 @@
 
 pip install -e ".[cldr]"                                        # Babel, which contains the names
 accelerate launch recipes/cldr_names.py                         # 20 languages, labels skewed 20:1, offline, on a CPU
-accelerate launch recipes/cldr_names.py --config large          # 129 languages as they are; all: 213
+accelerate launch recipes/cldr_names.py --config large          # 129 languages, not skewed; --config all: 213
 """
 
 from pathlib import Path

@@ -1,6 +1,6 @@
 """Language-specific class imbalance on natural-language inference (arXiv 2402.13016, section 3).
 
-accelerate launch recipes/xnli.py                    # the embedded mini-XNLI, offline, on a CPU
+accelerate launch recipes/xnli.py                    # the built-in mini-XNLI, offline, on a CPU
 accelerate launch recipes/xnli.py --config mbert     # the paper's experiment
 """
 

@@ -1,4 +1,4 @@
-"""Shared fixtures: tiny tokenizers, models and data sets made here, without any download.
+"""Shared fixtures: tiny tokenizers, models and datasets made here, without any download.
 
 Each process of a parallel run (pytest -n 2) has a port, caches and temporary folders of its own.
 """
@@ -236,7 +236,7 @@ def build(bert_tokenizer, tiny_bert, tiny_dataset, training_arguments, rows, mon
 
 
 def write_configurations(folder, tables):
-    """A data set with configurations as on the Hub; tables: {configuration: {split: Dataset}}. Gives its path."""
+    """A dataset with configurations as on the Hub; tables: {configuration: {split: Dataset}}. Gives its path."""
     lines = ["---", "configs:"]
     for config, splits in tables.items():
         lines += [f"- config_name: '{config}'", "  data_files:"]

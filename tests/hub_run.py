@@ -52,7 +52,7 @@ def mini_xnli_rows():
 
 @pytest.fixture(scope="session")
 def texts(tmp_path_factory, mini_xnli_rows):
-    """A data set file for the models of `finished`."""
+    """A dataset file for the models of `finished`."""
     path = tmp_path_factory.mktemp("data") / "texts.parquet"
     mini_xnli_rows.to_parquet(path)
     return path

@@ -7,7 +7,7 @@
         server.fail("commit", status=503)  # the next commit is refused
         server.repos["ann/model"].files()  # {path: bytes}
 
-Everything is in memory. Keys of `server.repos` are "user/name" for a model, "datasets/user/name" for a data set.
+Everything is in memory. Keys of `server.repos` are "user/name" for a model, "datasets/user/name" for a dataset.
 """
 
 import base64

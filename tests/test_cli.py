@@ -44,7 +44,7 @@ def columns_of(counts, labels=LABELS):
 
 
 def write(path, counts=XNLI, labels=LABELS):
-    """The rows of a table as a file, folder or saved data set; `path` says which."""
+    """The rows of a table as a file, folder or saved dataset; `path` says which."""
     columns = columns_of(counts, labels)
     rows = Dataset.from_dict(columns)
     if path.suffix == ".parquet":
@@ -290,7 +290,8 @@ def test_verdict_table_and_measures_of_xnli(tmp_path, langimb):
     code, out, err = langimb("audit", write(tmp_path / "rows.parquet"), "--weighting", "per-language")
     assert (code, err) == (0, "")
     assert out == (
-        """labels depend on language: 0.126 bits; knowing only the language already scores 50% (majority 33%)
+        """labels depend on language: 0.126 bits; predicting from the language alone scores 50% \
+(always the same label: 33%)
 
 1,200 rows, 2 languages, 3 labels
 
@@ -298,8 +299,9 @@ def test_verdict_table_and_measures_of_xnli(tmp_path, langimb):
 |----------|-----:|--------------:|-----------:|---------:|----------:|------:|
 | en       |  600 |     300  50%+ |  100  17%- | 200  33% |     0.126 | 0.167 |
 | fr       |  600 |     100  17%- |  300  50%+ | 200  33% |     0.126 | 0.167 |
-Cells: rows, share of the language. KL, TV: Kullback-Leibler divergence and total variation from the labels of all data.
-+ - far more or fewer rows than independence gives (adjusted residual beyond 3).
+Cells: rows and their share in the language. KL, TV: divergence (Kullback-Leibler) and total variation from \
+the labels of all data.
++/-: far more/fewer rows than expected if label and language were independent (adjusted residual beyond 3).
 
 - mutual information: 0.126 bits, 7.9% of the label's entropy (chance alone: 0.0012 on average)
 - Cramér's V: 0.408, bias-corrected 0.406 (0 independent, 1 determined)
@@ -486,7 +488,7 @@ def test_a_data_set_that_is_not_there(name, error, reason, tmp_path, langimb, mo
     name = name.format(tmp_path)
     code, out, err = langimb("audit", name)
     assert (code, out, builder.called) == (1, "", error is not None)
-    assert err.startswith(f"langimb: Expected a data set at {name!r} (Hub id, folder")
+    assert err.startswith(f"langimb: Expected a dataset at {name!r} (Hub id, folder")
     assert err.endswith(f"{reason}\n")
 
 
@@ -508,7 +510,7 @@ def test_installed_script(tmp_path):
     assert done.stderr == ""
     failed = subprocess.run([script, "audit", tmp_path / "none.csv"], capture_output=True, text=True)
     assert (failed.returncode, failed.stdout) == (1, "")
-    assert failed.stderr.startswith("langimb: Expected a data set")
+    assert failed.stderr.startswith("langimb: Expected a dataset")
     with subprocess.Popen(
         [script, "audit", path], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as stopped:

@@ -124,9 +124,10 @@ def _verdict(measures: Audit, p_value: float, link: Link) -> str:
         return f"labels do not depend on language beyond chance: {within}"
     known, majority = measures["language_only_accuracy"], measures["majority_accuracy"]
     digits = 0 if known - majority >= 0.01 else 1
-    guess = f"knowing only the language already scores {known:.{digits}%} (majority {majority:.{digits}%})"
+    same = f"always the same label: {majority:.{digits}%}"
+    guess = f"predicting from the language alone scores {known:.{digits}%} ({same})"
     if known - majority < 0.0005:
-        guess = f"knowing only the language scores no more than always predicting the same label ({majority:.1%})"
+        guess = f"predicting from the language alone scores no more than always the same label ({majority:.1%})"
     return f"labels depend on language{' slightly' * (link == 'slight')}: {bits} bits; {guess}"
 
 
@@ -142,6 +143,7 @@ def used_axes(counts: Counts) -> tuple[int, int]:
 
 def expected_counts(table: npt.NDArray[Any]) -> Floats:
     """Counts that independence of language and label would give, n_l n_c / N, float64[L, C]."""
+    table = np.asarray(table, dtype=np.float64)  # a product of large whole numbers would overflow
     return np.asarray(np.outer(table.sum(axis=1), table.sum(axis=0)) / table.sum())
 
 

@@ -1,4 +1,4 @@
-"""Columns of a data set: read without copying rows, encoded as positions on an axis. Needs numpy and Arrow only."""
+"""Columns of a dataset: read without copying rows, encoded as positions on an axis. Needs numpy and Arrow only."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def encode_column(column: Any, name: str) -> tuple[tuple[Any, ...], np.ndarray]:
     kind = array.type.value_type if pa.types.is_dictionary(array.type) else array.type
     if array.null_count:
         problem = (
-            f"has {array.null_count:,} null entries of {len(array):,}; every row needs a value. Fill them in or "
-            f"{'name no id column' if name == 'id' else 'filter these rows out (commands: --drop-null)'}."
+            f"is empty in {array.null_count:,} of {len(array):,} rows: fill it in, or "
+            f"{'name no id column' if name == 'id' else 'drop these rows (commands: --drop-null)'}."
         )
     elif pa.types.is_nested(kind):
         problem = f"has lists ({kind}); expected one {name} per text (several labels per text are not supported)."
@@ -117,14 +117,14 @@ def encode_columns(**columns: Any) -> list[tuple[tuple[Any, ...], np.ndarray]]:
 
 
 def class_label_names(dataset: Any, column: str) -> list[str] | None:
-    """Names of a ClassLabel column of a `datasets` data set, in order; None for any other column."""
+    """Names of a ClassLabel column of a `datasets` dataset, in order; None for any other column."""
     if type(dataset).__module__ == "torch.utils.data.dataset":
         if type(dataset).__name__ == "Subset":
             return class_label_names(dataset.dataset, column)
         if type(dataset).__name__ == "ConcatDataset":
             first, *others = (class_label_names(part, column) for part in dataset.datasets)
             if any(other != first for other in others):
-                raise ValueError(f"The parts of the data set have different class names in the column {column!r}.")
+                raise ValueError(f"The parts of the dataset have different class names in the column {column!r}.")
             return first
     features = getattr(getattr(dataset, "_info", dataset), "features", None)  # without the copy that `datasets` gives
     feature: Any = (features or {}).get(column)
@@ -132,7 +132,7 @@ def class_label_names(dataset: Any, column: str) -> list[str] | None:
 
 
 def require_columns(dataset: Any, columns: dict[str, str]) -> None:
-    """Raise unless a data set, or a row, has the columns: {purpose: name}. A stream of unknown columns passes.
+    """Raise unless a dataset, or a row, has the columns: {purpose: name}. A stream of unknown columns passes.
 
     Raises:
         ValueError: names the missing column, the existing ones, and what to do.
@@ -141,7 +141,7 @@ def require_columns(dataset: Any, columns: dict[str, str]) -> None:
     problem = ""
     if isinstance(present, dict) and present is not dataset:
         problem = (
-            f"Expected one data set, got a dictionary of splits {sorted(present)}: choose one, for example "
+            f"Expected one dataset, got a dictionary of splits {sorted(present)}: choose one, for example "
             f"dataset[{next(iter(present), 'train')!r}]."
         )
     elif not isinstance(present, Mapping | list | None):
@@ -171,7 +171,7 @@ def require_columns(dataset: Any, columns: dict[str, str]) -> None:
 
 
 def column_batches(dataset: Any, columns: dict[str, str]) -> Iterable[tuple[Any, ...]]:
-    """Chunks of columns, {purpose: name}, as Arrow where the data set can give it; errors as `require_columns`."""
+    """Chunks of columns, {purpose: name}, as Arrow where the dataset can give it; errors as `require_columns`."""
     names = [*columns.values()]
     if is_transformed(dataset):
         for batch in dataset.iter(batch_size=_TRANSFORMED_ROWS):
@@ -192,12 +192,12 @@ def column_batches(dataset: Any, columns: dict[str, str]) -> Iterable[tuple[Any,
 
 
 def is_transformed(dataset: Any) -> bool:
-    """Whether a `datasets` data set has a transform: its rows are trained on, not its columns."""
+    """Whether a `datasets` dataset has a transform: its rows are trained on, not its columns."""
     return bool(getattr(dataset, "format", {}).get("type") == "custom")
 
 
 def first_row(dataset: Any) -> Any:
-    """The first row of a data set as it is trained on, None where there is none."""
+    """The first row of a dataset as it is trained on, None where there is none."""
     return next(iter(_rows(dataset)), None)
 
 

@@ -1,6 +1,6 @@
 """The one table of the package: how many rows each language has of each label, and measures of it.
 
-Data sets, sampling plans and a model's predictions are all audited by the same `JointDistribution`: only the column
+Datasets, sampling plans and a model's predictions are all audited by the same `JointDistribution`: only the column
 that is counted differs. Needs numpy, scipy and Arrow, not torch.
 """
 
@@ -80,7 +80,7 @@ class JointDistribution:
         """As `from_columns`, of entries that each stand for `rows` (above 0) rows, None: for one."""
         (language_axis, language_ids), (label_axis, label_ids) = encode_columns(language=languages, label=labels)
         if len(language_ids) == 0:
-            raise ValueError("No rows to count: the data set is empty.")
+            raise ValueError("No rows to count: the dataset is empty.")
         shape = len(language_axis), len(label_axis)
         cells = np.bincount(language_ids * shape[1] + label_ids, rows, minlength=shape[0] * shape[1])
         return cls(language_axis, label_axis, cells.reshape(shape))
@@ -177,7 +177,7 @@ class JointDistribution:
         return JointDistribution(self.languages, labels, counts.T, self.null_languages, self.null_labels)
 
     def __add__(self, other: JointDistribution) -> JointDistribution:
-        """Counts of two data sets together; an axis that both share stays, otherwise the two are merged."""
+        """Counts of two datasets together; an axis that both share stays, otherwise the two are merged."""
         if not isinstance(other, JointDistribution):
             return NotImplemented
         languages, labels = _merge(self.languages, other.languages), _merge(self.labels, other.labels)

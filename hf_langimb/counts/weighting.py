@@ -104,7 +104,7 @@ def _clipped(weights: Floats, counts: Floats, clip: float, languages: tuple[str,
         rows, mean = counts[i], float(means[i])
         if clip <= mean:
             raise ValueError(
-                f"clip (weight_clip) must be larger than the mean weight of each language, {languages[i]}: {mean:.3g}."
+                f"weight_clip must be above the mean weight of every language; that of {languages[i]} is {mean:.3g}."
             )
         cut = np.zeros(len(rows), dtype=bool)
         while True:  # each round cuts the weights that the factor has raised above the limit

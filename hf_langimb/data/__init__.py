@@ -1,1 +1,1 @@
-"""Data sets: how any of them is opened and read, and the mini-XNLI generator."""
+"""Datasets: how any of them is opened and read, and the mini-XNLI generator."""

@@ -1,4 +1,4 @@
-"""The command-line flags of a data set, without importing any library."""
+"""The command-line flags of a dataset, without importing any library."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ if TYPE_CHECKING:
 AUTO = "auto"  # in place of a number of rows: as many as it takes
 TOLERANCE = 0.01  # with `AUTO`
 TOLERANCE_HELP = (
-    "auto stops when each interval over rows is within +/-X (a probability), or half as wide as that over seeds"
+    "auto stops when each interval over rows is at most +/-X (a probability), or half as wide as that over seeds"
 )
 
 
 def add_data_flags(parser: ArgumentParser) -> None:
-    """Add DATASET and the flags of a data set to a command."""
+    """Add DATASET and the flags of a dataset to a command."""
     flag: Any = parser.add_argument
     column = {"metavar": "COLUMN"}
     several: dict[str, Any] = {"nargs": "+", "default": []}
     flag("dataset", metavar="DATASET", help="Hub id, folder, or a .parquet, .csv, .tsv, .json or .jsonl file")
-    configurations = "configurations of the data set; if several, one for each language (write them after DATASET)"
+    configurations = "configurations of the dataset; if several, one for each language (write them after DATASET)"
     flag("--config-name", **several, action="extend", metavar="NAME", help=configurations)
     flag("--split", help="one split (default: all of them for audit, else test or train)")
     flag(
@@ -39,12 +39,12 @@ def add_data_flags(parser: ArgumentParser) -> None:
     flag("--quoting", choices=("minimal", "none"), help=quotes)
     flag("--separator", metavar="CHARACTER", help="field separator of CSV files (default: comma; tab for .tsv)")
     flag("--encoding", help="of text files, such as latin-1 (default: the byte order mark, else utf-8)")
-    dropped = "leave out rows without text, language or label (audit counts them; else they are refused)"
+    dropped = "leave out rows without text, language or label (audit reports their number; other commands refuse them)"
     flag("--drop-null", action="store_true", help=dropped)
 
 
 def data_spec(options: Namespace) -> DataSpec:
-    """The data set that the flags of `add_data_flags` name."""
+    """The dataset that the flags of `add_data_flags` name."""
     from hf_langimb.data.spec import DataSpec
 
     names = ["dataset", "config_name", "split", "text_column", "language_column", "label_column", "id_column"]

@@ -1,4 +1,4 @@
-"""How a data set is opened: a file, a folder, a saved data set or a Hub id; and its errors in one sentence."""
+"""How a dataset is opened: a file, a folder, a saved dataset or a Hub id; and its errors in one sentence."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ NOT_FOUND = (FileNotFoundError, ConnectionError, RuntimeError, datasets.exceptio
 
 
 class _NamedError(ValueError):
-    """An error whose message names the data set."""
+    """An error whose message names the dataset."""
 
 
 @contextmanager
 def readable(name: str) -> Iterator[None]:
-    """Turn any error raised while reading a user's data set into one ValueError that names it."""
+    """Turn any error raised while reading a user's dataset into one ValueError that names it."""
     try:
         yield
     except Exception as error:  # the libraries raise errors of any type
@@ -45,8 +45,8 @@ def readable(name: str) -> Iterator[None]:
             message = str(error)
         elif isinstance(error, NOT_FOUND) and not isinstance(error, RecursionError):
             message = (
-                f"Expected a data set at {name!r} (Hub id, folder, or .parquet, .csv or .jsonl file), found none that "
-                f"can be read: {one_line(str(error).partition(chr(10))[0])}"
+                f"Cannot read a dataset at {name!r} (Hub id, folder, or .parquet, .csv, .tsv, .json or .jsonl file): "
+                f"{one_line(str(error).partition(chr(10))[0])}"
             )
         raise _NamedError(message) from error
 
@@ -61,11 +61,14 @@ def _reason(error: BaseException, path: Path) -> str:
     if re.search("Failed to parse string|was truncated converting", str(error)):
         return "its files have different types in one column: write all of them with the same type."
     if unknown := re.match(r'Unknown split "(.*?)"\. Should be one of \[(.*)\]', str(error)):
-        return f"Expected the split {unknown[1]!r}, found {unknown[2].replace(chr(39), '')}: choose one with split."
+        return f"Expected the split {unknown[1]!r}, found {unknown[2].replace(chr(39), '')}: choose one with --split."
+    if missing := re.match(r"Config name is missing.*?\[(.*?)\]", str(error), re.DOTALL):
+        return f"Choose a configuration with --config-name: {missing[1].replace(chr(39), '')}."
     if unknown := re.match(r"BuilderConfig '(.*?)' not found\. Available: \[(.*)\]", str(error)):
-        return f"Expected the configuration {unknown[1]!r}, found {unknown[2]}: choose with config_names."
+        known = unknown[2].replace(chr(39), "")
+        return f"Expected the configuration {unknown[1]!r}, found {known}: choose one with --config-name."
     if isinstance(error, StopIteration) or re.search("corresponds to no data|BatchSize must be", str(error)):
-        return "No rows to read: the data set is empty."
+        return "No rows to read: the dataset is empty."
     if isinstance(error, RecursionError):
         return "its rows are nested too deeply."
     if isinstance(error, UnicodeDecodeError):
@@ -78,7 +81,7 @@ def _reason(error: BaseException, path: Path) -> str:
 
 
 def flattened(rows: Dataset) -> Dataset:
-    """The selected rows as a data set of their own; `flatten_indices` leaves all of them where none are selected."""
+    """The selected rows as a dataset of their own; `flatten_indices` leaves all of them where none are selected."""
     return rows.flatten_indices() if len(rows) else Dataset(rows.data.table.slice(0, 0))
 
 
@@ -93,12 +96,12 @@ def pick(splits: Mapping[str, T], split: str | None) -> T:
     named = next(iter(usual), None) if split is None else split
     if named is None or named not in splits:
         wanted = "one split" if split is None else f"the split {split!r}"
-        raise ValueError(f"Expected {wanted}, found {', '.join(map(str, splits))}: choose one with split.")
+        raise ValueError(f"Expected {wanted}, found {', '.join(map(str, splits))}: choose one with --split.")
     return splits[named]
 
 
 def builder_of(name: str, config_name: str | None) -> Any:
-    """The `datasets` builder of a data set, which knows its files."""
+    """The `datasets` builder of a dataset, which knows its files."""
     path = Path(name).absolute()
     source: dict[str, Any] = {"path": str(path) if path.is_dir() else name, "name": config_name}
     suffix = suffix_of(name)

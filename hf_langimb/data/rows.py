@@ -17,7 +17,7 @@ TEXT_COLUMNS = (("premise", "hypothesis"), ("sentence1", "sentence2"), ("text", 
 
 
 def find_text_columns(dataset: Dataset, text_columns: Sequence[str] = (), **others: str) -> list[str]:
-    """The one or two text columns: those named, else the first usual names that the data set has.
+    """The one or two text columns: those named, else the first usual names that the dataset has.
 
     Raises:
         ValueError: a named column is missing (also of `others`, by purpose), more than two texts are named, no name is
@@ -36,7 +36,7 @@ def find_text_columns(dataset: Dataset, text_columns: Sequence[str] = (), **othe
         for column, texts in zip(columns, arrow_columns(dataset, *columns), strict=True):
             if texts.null_count:
                 problem = (
-                    f"The text column {column!r} has {texts.null_count:,} null entries: drop such rows (--drop-null)."
+                    f"The text column {column!r} has {texts.null_count:,} empty entries: drop these rows (--drop-null)."
                 )
             elif len(texts) and not (pa.types.is_string(texts.type) or pa.types.is_large_string(texts.type)):
                 problem = f"The text column {column!r} has values of type {texts.type}, expected strings."

@@ -1,4 +1,4 @@
-"""Which files a data set consists of, which of their columns are read, and where their language is."""
+"""Which files a dataset consists of, which of their columns are read, and where their language is."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def files_of(
     """The files of each split with what is read of them; None for files of another kind.
 
     Args:
-        spec: the data set.
+        spec: the dataset.
         builder: of `datasets`, which finds the files.
         config_name: of the configuration, the language of its rows if there are several and no such column.
         languages: the first of these that is there is the language column, instead of the spec's.
@@ -121,7 +121,7 @@ def _others(folder: Path, kind: str) -> list[str]:
 
 
 def _same_classes(files: Sequence[DataFile], column: str, names: Sequence[str]) -> None:
-    """Refuse Parquet files whose class ids mean other names than those of the data set."""
+    """Refuse Parquet files whose class ids mean other names than those of the dataset."""
     for file in files:
         found = getattr(names_in(file).get(column), "names", names)
         if list(found) != list(names):
@@ -132,7 +132,7 @@ def _same_classes(files: Sequence[DataFile], column: str, names: Sequence[str]) 
 
 
 def _files(spec: DataSpec, builder: Any) -> dict[str, list[DataFile]] | None:
-    """The files of each split with how they are read, as flags say, else the data set's README, else their names.
+    """The files of each split with how they are read, as flags say, else the dataset's README, else their names.
 
     None if they are of another kind, or the README names options that are not ours.
     """
@@ -171,7 +171,7 @@ def _languages(spec: DataSpec, builder: Any, files: list[DataFile], texts: dict[
     """The language of each file, "" in the keys of its texts; None where it is not in names. Says so once.
 
     Args:
-        spec: the data set.
+        spec: the dataset.
         builder: of `datasets`, which knows the root of the files.
         files: all of them.
         texts: samples of the text columns, as `names_in` gives them.
@@ -205,7 +205,7 @@ def languages_of(paths: Sequence[str], root: str, how: str | None) -> tuple[str,
 
     Args:
         paths: of all files.
-        root: folder of the data set.
+        root: folder of the dataset.
         how: folder or file takes the nearest folder or the name that is no split; None demands language codes.
     """
     for kind in [how] if how else ["folder", "file"]:
@@ -227,7 +227,7 @@ def languages_of(paths: Sequence[str], root: str, how: str | None) -> tuple[str,
 
 
 def _below(path: str, root: str) -> str:
-    """A path from the root of a data set, which may contain links and ..; the file's name where it is not below."""
+    """A path from the root of a dataset, which may contain links and ..; the file's name where it is not below."""
     known = (root, os.path.normpath(root), os.path.realpath(root))
     start = next((one for one in known if path.startswith(f"{one.rstrip('/')}/")), None)
     return PurePosixPath(path).name if start is None else path[len(start) :].lstrip("/")

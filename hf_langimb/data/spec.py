@@ -1,4 +1,4 @@
-"""Which data to read: `DataSpec` names a data set and its columns, and every path to data goes through its methods."""
+"""Which data to read: `DataSpec` names a dataset and its columns, and every path to data goes through its methods."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ COUNTED_ROWS = 1 << 20  # of a Parquet file that are in memory at once
 
 @dataclass(frozen=True)
 class DataSpec:
-    """A data set and what is read of it. Its methods raise ValueErrors that name the data set and what to do.
+    """A dataset and what is read of it. Its methods raise ValueErrors that name the dataset and what to do.
 
     Args:
         name: Hub id, folder (also of `save_to_disk`), or path of a .parquet, .csv, .tsv, .jsonl or .json file (also
@@ -102,17 +102,17 @@ class DataSpec:
             return self._complete(DatasetDict(stacked))
 
     def _configurations(self) -> Sequence[str | None]:
-        """The names of configurations; None where a data set has no names for them."""
+        """The names of configurations; None where a dataset has no names for them."""
         saved = reading.is_saved(self.name)
         repeated = [name for name, times in Counter(self.config_names).items() if times > 1]
         problem = ""
         if self.config_names and (saved or Path(self.name).is_file()):
             given = ", ".join(self.config_names)
-            problem = f"files and saved data sets have no configurations, got config_names {given}: leave them out."
+            problem = f"files and saved datasets have no configurations, got --config-name {given}: leave it out."
         elif repeated:
             problem = f"Expected different configurations, got {repeated[0]!r} more than once."
         elif saved and self.flags:
-            problem = f"a saved data set is read as it was saved: leave {' and '.join(self.flags)} out."
+            problem = f"a saved dataset is read as it was saved: leave {' and '.join(self.flags)} out."
         if problem:
             raise ValueError(problem)
         return self.config_names or (None,)
@@ -202,7 +202,7 @@ class DataSpec:
             kind = "".join(kinds - {"parquet"})
             counted = {}
             for split, sources in splits.items() if kind or not named else named.items():
-                several = f"{self.name}, split {split!r} (choose one with split)"
+                several = f"{self.name}, split {split!r} (choose one with --split)"
                 with readable(several if len(splits) > 1 else self.name):
                     found = [self._count(source) for source in sources]
                 counted[split] = sum(found[1:], found[0])
@@ -211,7 +211,7 @@ class DataSpec:
                     table = counted[empty[0]]
                     labels, languages = sum(table.null_labels.values()), table.null_languages
                     raise ValueError(
-                        f"The {'label' if labels else 'language'} column has {labels or languages:,} null entries of "
+                        f"The {'label' if labels else 'language'} column has {labels or languages:,} empty entries of "
                         f"{labels + languages:,}: no row of split {empty[0]!r} has both a language and a label."
                     )
                 say_once(f"{self.name}: {', '.join(empty)} left out: no row has both a language and a label.")
@@ -222,7 +222,7 @@ class DataSpec:
             return {split: counted[split] for split in named or splits if split in counted}
 
     def _two_columns(self, config_name: str | None) -> dict[str, Any]:
-        """Splits of a configuration, each a list of files or a data set, for `_count`."""
+        """Splits of a configuration, each a list of files or a dataset, for `_count`."""
         if reading.is_saved(self.name):
             opened = replace(self, split=None)._parts()[None]
             return opened if isinstance(opened, dict) else {"train": opened}
@@ -236,7 +236,7 @@ class DataSpec:
         return splits
 
     def _count(self, source: Any) -> JointDistribution:
-        """The joint distribution of language and label in a data set or a list of files."""
+        """The joint distribution of language and label in a dataset or a list of files."""
         columns = {"language": self.language_column, "label": self.label_column}
         columns |= {"count": self.count_column} if self.count_column else {}
         if isinstance(source, list):
@@ -257,7 +257,7 @@ class DataSpec:
         return counted
 
     def rows(self, first: int | None = None) -> Dataset:
-        """Unchanged texts, and the columns `language`, `label` and `id` where the data set has them.
+        """Unchanged texts, and the columns `language`, `label` and `id` where the dataset has them.
 
         Args:
             first: the first rows of each language; None keeps all.
@@ -289,7 +289,7 @@ class DataSpec:
                 ("20231101.fr") is dropped.
             first: the first rows of each language; None keeps all. Of several configurations only these rows are
                 fetched (from `wikimedia/wikipedia`, not its 20 GB).
-            language_columns: the first of these that the data set has, instead of `language_column`.
+            language_columns: the first of these that the dataset has, instead of `language_column`.
         """
         with readable(self.name):
             known = language_columns or (self.language_column,)
@@ -302,7 +302,7 @@ class DataSpec:
             if missing := [language for language in languages if (found[kept] == language).sum() < 2]:
                 raise ValueError(
                     f"Expected text in {', '.join(languages)}, found fewer than two rows in {', '.join(missing)}: "
-                    "choose another data set or other configurations."
+                    "choose another dataset or other configurations."
                 )
             usual = ("item", "row") if len(self.config_names) > 1 else ("item",)
             id_column = self.id_column or next((column for column in usual if column in raw.column_names), None)
@@ -357,7 +357,7 @@ class DataSpec:
         """Texts (under their names), `language` (string), `label` (ClassLabel) and `id` (else row numbers).
 
         Args:
-            dataset: rows of this data set.
+            dataset: rows of this dataset.
             label_names: label names in class order; empty takes the ClassLabel's order, else sorted values.
             languages: keep only these; empty keeps all.
         """
@@ -383,7 +383,7 @@ class DataSpec:
 
 
 def _of_kind(column: Any, feature: Any) -> Any:
-    """A column of a file in the type of the data set, whose other files may have another one."""
+    """A column of a file in the type of the dataset, whose other files may have another one."""
     kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
     expected = feature.pa_type if isinstance(feature, Value) else kind
     return column if kind == expected else column.cast(expected)

@@ -257,7 +257,7 @@ def overlaps(splits: DatasetDict, text_columns: Sequence[str], has_ids: bool) ->
                 note = "; ignore this if each split numbers its rows itself" if what == "id" else ""
                 count = f"{shared:,} of {len(test):,} test rows ({_percent(shared, len(test))})"
                 sentences.append(
-                    f"{count} have the same {what} as a {name} row: results on them may be too good{note}."
+                    f"{count} have the same {what} as a {name} row: results on these rows may be too optimistic{note}."
                 )
     return sentences
 

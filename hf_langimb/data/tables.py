@@ -43,7 +43,7 @@ def tables(file: DataFile, rows: int, dictionaries: bool = False) -> Iterator[pa
 
 
 def _without_blanks(table: pa.Table) -> pa.Table:
-    """Replace strings that are empty or contain only spaces by nulls; csv files cannot tell the former apart."""
+    """Replace strings without visible characters by nulls: CSV cannot distinguish empty strings from nulls."""
     for i, field in enumerate(table.schema):
         kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
         if pa.types.is_string(kind) or pa.types.is_large_string(kind):
@@ -127,7 +127,7 @@ class TablesConfig(datasets.BuilderConfig):
 
 
 class Tables(datasets.ArrowBasedBuilder):
-    """`tables` of files as a data set, in the cache of `datasets` or streamed."""
+    """`tables` of files as a dataset, in the cache of `datasets` or streamed."""
 
     BUILDER_CONFIG_CLASS = TablesConfig
 

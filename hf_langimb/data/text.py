@@ -72,7 +72,7 @@ class DataFile:
 
 @cache
 def say_once(message: str) -> None:
-    """Log a decision about a data set as a warning, the first time that it is made."""
+    """Log a decision about a dataset as a warning, the first time that it is made."""
     logger.warning("%s", message)
 
 
@@ -358,7 +358,10 @@ def table_of(file: DataFile, rows: Sequence[dict[str, Any]], kinds: Mapping[str,
 def _as_text(file: DataFile, column: str, value: Any) -> str | None:
     """A value of a JSON file as text; not a number is null."""
     if isinstance(value, list | dict) and column in (file.label_column, file.language_column, *file.texts):
-        raise ValueError(f"{file.name}: The column {column!r} has lists or objects; expected one value per row.")
+        several = " (multi-label data are not supported yet)" if column == file.label_column else ""
+        raise ValueError(
+            f"{file.name}: The column {column!r} has lists or objects; expected one value per row{several}."
+        )
     text = json.dumps(value)
     return None if text == "NaN" else TYPED + text if column == file.label_column else text
 

@@ -43,7 +43,7 @@ def push_run(
     token: str | None = None,
     collection: str | None = None,
 ) -> list[str]:
-    """Publish a run: one model repository per setup, its attributions as a data set.
+    """Publish a run: one model repository per setup, its attributions as a dataset.
 
     Each repository is one commit, made when everything is prepared; files that are already there are left alone, so
     that pushing the same run twice changes nothing and an interrupted push goes on. After each commit the model is
@@ -104,7 +104,7 @@ def _prepare(
     revision: str | None,
     scratch: Path,
 ) -> list[Repository]:
-    """The repositories of a run: a base that the run pre-trained itself, models, attributions."""
+    """The repositories of a run: a base that the run pretrained itself, models, attributions."""
     from hf_langimb.measures.attribution.store import MANIFEST, AttributionStore, first_batches
 
     base, data = f"{repo_id}-base", f"{repo_id}-attributions"
@@ -143,7 +143,7 @@ def _prepare(
 
 
 def _model(run: RunFolder, results: Results, setup: str, made: str, options: dict[str, Any]) -> Repository:
-    """The repository of one model; `options` are of its card, `made` names a base that the run pre-trained."""
+    """The repository of one model; `options` are of its card, `made` names a base that the run pretrained."""
     folder = run.model(setup, options["seed"])
     is_done(folder, PROBE)  # which is published, and not damaged
     files, trained = _model_files(folder), load_trained(folder)

@@ -81,7 +81,7 @@ class Repository:
     files: Files
     card: Callable[[str, set[str]], str]  # from the present card of the same weights, and the names of present files
     logits: Any = None  # of the model that it publishes
-    adapter: dict[str, Any] = field(default_factory=dict)  # their configuration, if the run pre-trained their base
+    adapter: dict[str, Any] = field(default_factory=dict)  # their configuration, if the run pretrained their base
 
     def publish(self, api: HfApi, private: bool = False, revision: str | None = None) -> tuple[str, str]:
         """Create the repository where it is missing and commit what differs; returns its URL and present commit."""

@@ -1,4 +1,4 @@
-"""One forward pass over a data set's rows: a classifier's logits, and features from the hidden states of any model."""
+"""One forward pass over a dataset's rows: a classifier's logits, and features from the hidden states of any model."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def extract_features(
 
     Args:
         model: any Hugging Face model that returns hidden states; of a classifier or encoder-decoder, the encoder runs.
-        tokenizer: encodes the texts if the data set has no `input_ids`.
+        tokenizer: encodes the texts if the dataset has no `input_ids`.
         dataset: tokenized rows, or rows with texts (`text_columns`, else the usual names).
         pooling: `cls` first token, `pooler` the model's pooled output (which has no layers), `mean` over tokens,
             `last` last token.
@@ -59,7 +59,7 @@ def extract_features(
         batch_size: rows in a forward pass.
 
     Returns:
-        float32[layers, N, H], rows in the order of the data set, the same in every process.
+        float32[layers, N, H], rows in the order of the dataset, the same in every process.
 
     Raises:
         ValueError: no rows, a row without tokens, unknown pooling, no text column, no such layer, `pooler` with layers
@@ -76,7 +76,7 @@ def _tokenized(
     dataset: Any, model: Any, tokenizer: Any, text_columns: Sequence[str], pooling: str, layers: Sequence[int] | None
 ) -> Dataset:
     """The rows with token ids, if there are any and the pooling is known."""
-    problem = None if len(dataset) else "The data set has no rows to run the model on."
+    problem = None if len(dataset) else "The dataset has no rows to run the model on."
     if pooling not in POOLINGS:
         problem = f"Unknown pooling {pooling!r}: choose one of {', '.join(POOLINGS)}."
     elif pooling == "pooler" and (layers is None or list(layers) != [-1]):

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from hf_langimb.counts.columns import encode_columns
 from hf_langimb.counts.distribution import JointDistribution, mutual_information_bits
 from hf_langimb.measures.intervals import Floats, percentile_interval, resampled_cells
-from hf_langimb.measures.targets import REVERSED, TARGETS, complete, information, row_weights, transfer, weighted
+from hf_langimb.measures.targets import REVERSED, SAME, TARGETS, complete, information, row_weights, transfer, weighted
 from hf_langimb.models.axes import IGNORED_LABEL
 
 CONFIDENCE_BINS = 10  # of equal width
@@ -81,8 +81,9 @@ def evaluate_predictions(
     axis, names = rows.axes
     trained = len(plan.languages) if isinstance(plan, JointDistribution) else len(axis)  # others have the weight 1
     shares = plan_shares(plan, rows.axes)
-    counted = weighted(rows.cells, target)
-    of_rows = row_weights(rows.cells.sum(axis=2), target)[rows.languages, rows.labels]
+    skewed = shares if shares is not None and information(shares) > SAME else None
+    counted = weighted(rows.cells, target, skewed)
+    of_rows = row_weights(rows.cells.sum(axis=2), target, skewed)[rows.languages, rows.labels]
     advice = f"each row has one share for each of the labels {names} and sums to 1 (apply softmax to logits first; "
     advice += "labels that no row has need a plan with axes, a JointDistribution)"
     probabilities = _table("probabilities", probabilities, (len(rows.labels), len(names)), advice)
@@ -110,17 +111,17 @@ def evaluate_predictions(
         **reliance_and_transfer(rows.cells, shares, target),
         "loss": loss,
         "plain_loss": plain_loss,
-        "intervals": _intervals(rows, target, resamples, seed) if resamples else None,
+        "intervals": _intervals(rows, target, skewed, resamples, seed) if resamples else None,
         "calibration": None if probabilities is None else _calibration(probabilities, rows),
     }
 
 
 def join_by_id(predictions: pa.Table, ids: Sequence[Any], languages: Sequence[Any], labels: Sequence[Any]) -> pa.Table:
-    """Predictions in the order of a data set's rows: joined by id and language, not by position.
+    """Predictions in the order of a dataset's rows: joined by id and language, not by position.
 
     Args:
         predictions: columns id, language, label and any others (predictions.parquet of a run).
-        ids, languages, labels: one entry per row of the data set. Rows of one id and language are taken in order.
+        ids, languages, labels: one entry per row of the dataset. Rows of one id and language are taken in order.
 
     Raises:
         ValueError: rows without a prediction, or labels that differ.
@@ -187,7 +188,7 @@ def reliance_and_transfer(cells: Ints, plan: Floats | None, target: str) -> dict
     found: dict[str, float | None] = {"reliance": None, "skew_transfer": None}
     if plan is None:
         return found
-    kept, table = complete(cells.sum(axis=2), plan, target), weighted(cells, target).sum(axis=1)
+    kept, table = complete(cells.sum(axis=2), plan, target), weighted(cells, target, plan).sum(axis=1)
     if target == "natural" or kept.sum() > 1:
         measured = slice(None) if target == "natural" else kept
         if bits := mutual_information_bits(plan[measured]):
@@ -198,11 +199,11 @@ def reliance_and_transfer(cells: Ints, plan: Floats | None, target: str) -> dict
     return found
 
 
-def _intervals(rows: Rows, target: str, resamples: int, seed: int) -> dict[str, Any]:
+def _intervals(rows: Rows, target: str, skewed: Floats | None, resamples: int, seed: int) -> dict[str, Any]:
     """95% percentile bootstrap intervals of `correctness`."""
     resampled = resampled_cells(rows.places, rows.cells.size, rows.groups, resamples, seed)
     cells = resampled.reshape(resamples, *rows.cells.shape)
-    return correctness(weighted(cells, target), rows.axes[0], percentile_interval)
+    return correctness(weighted(cells, target, skewed), rows.axes[0], percentile_interval)
 
 
 def _table(name: str, values: Any, shape: tuple[int, int], advice: str) -> Floats | None:

@@ -58,7 +58,7 @@ def over_models(values: Sequence[float], intervals: Sequence[Floats], delta: flo
     """The answer of several models that differ in their seed, from each one's value and interval over rows.
 
     Yes (no) where each model's interval says so, or, from `SEEDS_FROM` models on, where the t interval over them does;
-    with `log`, that of the logarithm of the values.
+    with `log`, that of the logarithm of the values. The interval that is returned is one that agrees with the answer.
     """
     if not values or not np.isfinite([*values, *np.ravel(intervals)]).all():
         return NOT_MEASURED
@@ -76,7 +76,9 @@ def over_models(values: Sequence[float], intervals: Sequence[Floats], delta: flo
     scaled = scale(values)
     half = student(len(values)) * scaled.std(ddof=1) / np.sqrt(len(values))
     low, high = float(back(scaled.mean() - half)), float(back(scaled.mean() + half))
-    said = answer(low, high, delta) if found.answer == "unclear" else found.answer
+    said = answer(low, high, delta)
+    if found.answer not in ("unclear", said):
+        return found
     return replace(found, answer=said, low=low, high=high, basis="seeds")
 
 

@@ -19,14 +19,15 @@ REVERSED = "reversed"  # a test that is skewed the other way
 SAME = 1e-12  # information that is rounding, in bits
 
 
-def row_weights(counts: NDArray[Any], target: str) -> Floats:
+def row_weights(counts: NDArray[Any], target: str, skewed: Floats | None = None) -> Floats:
     """Weight of a row of each cell, [..., L, C], so that the rows have the target's joint; their sum is N.
 
     Args:
         counts: test rows of each cell, [..., L, C]. A cell without rows has weight 0 and is not part of the target.
         target: `natural` (the test set as it is), `independent` (n_l n_c / N^2: language tells nothing about the
-            label, both marginals stay), `uniform` (every cell the same) or `reversed` (a cell that has k times the rows
-            of independence gets a k-th: what was frequent is rare).
+            label, both marginals stay), `uniform` (every cell the same) or `reversed` (of independence, a cell gets a
+            k-th where it has k times as many in `skewed`: what was frequent is rare).
+        skewed: of the training data, [L, C], for `reversed`; None takes `counts`.
     """
     counts = np.asarray(counts, dtype=np.float64)
     rows = counts.sum(axis=(-2, -1), keepdims=True)
@@ -36,16 +37,25 @@ def row_weights(counts: NDArray[Any], target: str) -> Floats:
     elif target == "independent":
         joint = independent
     elif target == REVERSED:
-        joint = np.divide(independent**2, counts, out=np.zeros_like(counts), where=counts > 0)
+        joint = independent * _opposite(counts if skewed is None else skewed)
     else:
         joint = np.ones_like(counts)
     weights = np.divide(joint, counts, out=np.zeros_like(counts), where=counts > 0)
     return np.asarray(weights * rows / (weights * counts).sum(axis=(-2, -1), keepdims=True))
 
 
-def weighted(cells: NDArray[Any], target: str) -> Floats:
+def _opposite(joint: NDArray[Any]) -> Floats:
+    """Independence divided by a joint, [..., L, C]; its largest value where a cell is empty, 1 in other languages."""
+    of_language, of_label = joint.sum(axis=-1, keepdims=True), joint.sum(axis=-2, keepdims=True)
+    expected = of_language * of_label / joint.sum(axis=(-2, -1), keepdims=True)
+    ratio = np.divide(expected, joint, out=np.zeros(joint.shape), where=joint > 0)
+    largest = ratio.max(axis=(-2, -1), keepdims=True)
+    return np.asarray(np.where(joint > 0, ratio, np.where(expected > 0, largest, 1.0)))
+
+
+def weighted(cells: NDArray[Any], target: str, skewed: Floats | None = None) -> Floats:
     """Confusion counts [..., L, C, C] whose rows are weighted to a target; their sum stays N."""
-    return np.asarray(cells * row_weights(cells.sum(axis=-1), target)[..., None])
+    return np.asarray(cells * row_weights(cells.sum(axis=-1), target, skewed)[..., None])
 
 
 def information(table: NDArray[Any]) -> Floats:

@@ -16,7 +16,7 @@ from hf_langimb.console import one_line
 from hf_langimb.files import check_model, read_json
 from hf_langimb.models.axes import AXES_FILE, class_names, read_axes, set_class_names
 
-START = "start"  # the model that a run pre-trains, in its folder
+START = "start"  # the model that a run pretrains, in its folder
 SAFE = {"use_safetensors": True, "trust_remote_code": False}
 ADAPTER_FILE, BASE_MODEL = "adapter_config.json", "base_model_name_or_path"
 
@@ -165,7 +165,7 @@ def _adapter_folder(name: str | Path, token: str | None) -> Path | None:
 
 
 def own_start(folder: Path, base: str) -> Path | None:
-    """The model that a run pre-trained, if it is the base of the adapters in the run's folder; None otherwise."""
+    """The model that a run pretrained, if it is the base of the adapters in the run's folder; None otherwise."""
     start = folder.absolute().parents[1] / START  # of RUN/SETUP/seed-N
     return start if Path(base).name == START and start.is_dir() else None
 
@@ -207,11 +207,23 @@ def load_tokenizer(name: str) -> tuple[Any, int | None]:
 
 
 def new_classifier(name: str, names: Sequence[str]) -> Any:
-    """A model to start from with a new classification head for classes of these names."""
+    """A model to start from with a new last layer for classes of these names, also where the checkpoint has one."""
     from transformers import AutoModelForSequenceClassification
 
     with loading(name):
-        model = AutoModelForSequenceClassification.from_pretrained(name, num_labels=len(names))
+        options = {"num_labels": len(names), "output_loading_info": True, "ignore_mismatched_sizes": True}
+        model, found = AutoModelForSequenceClassification.from_pretrained(name, **options)
+        mismatched = {entry[0] for entry in found["mismatched_keys"]}
+        layers = [(at, of) for at, of in model.named_modules() if getattr(of, "out_features", None) == len(names)]
+        head, layer = layers[-1] if layers else ("", None)
+        if others := sorted(key for key in mismatched if key.rpartition(".")[0] != head):
+            raise ValueError(
+                f"weights have unexpected shapes, such as {others[0]} (its config.json is of another model)."
+            )
+        if layer is not None and f"{head}.weight" not in found["missing_keys"] | mismatched:
+            layer.weight.data.normal_(std=getattr(model.config, "initializer_range", 0.02))
+            if layer.bias is not None:
+                layer.bias.data.zero_()
     set_class_names(model.config, names)
     return model
 

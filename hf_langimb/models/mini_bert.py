@@ -2,7 +2,7 @@
 
 Every setup of a recipe starts from this one checkpoint, as the setups of arXiv 2402.13016 start from one mBERT. That of
 mini-XNLI is a BERT that reads [CLS]. That of a user's texts is a ModernBERT that averages over tokens: with a few
-thousand rows and no large pre-training, [CLS] does not learn where to look.
+thousand rows and no large pretraining, [CLS] does not learn where to look.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def pretrain_mini_bert(
     model: PreTrainedModel | None = None,
     learning_rate: float = 2e-3,
 ) -> None:
-    """Write tokenizer and pre-trained model to `folder` (masked language modeling).
+    """Write tokenizer and pretrained model to `folder` (masked language modeling).
 
     Args:
         rows: texts or pairs of texts; labels are not read.
@@ -127,7 +127,7 @@ def make_mini_bert(
         folder: read by `AutoModelForSequenceClassification.from_pretrained` afterwards.
         text_columns: one column, or two for pairs.
         language_column: so that large languages do not take all pieces of the tokenizer.
-        steps: of the pre-training, of 32 rows each.
+        steps: of the pretraining, of 32 rows each.
     """
     texts: dict[str, list[str]] = defaultdict(list)
     for language, *row in zip(rows[language_column], *(rows[column] for column in text_columns), strict=True):

@@ -1,7 +1,7 @@
 """A small untrained encoder that reads characters: for names and other short texts in many languages.
 
 In held-out names, parts of words tell what they name (-ische, -landia, per). From a few thousand names a model with
-characters, relative positions and a narrow window learns them; pieces of words are too rare, and pre-training on so
+characters, relative positions and a narrow window learns them; pieces of words are too rare, and pretraining on so
 little text does not help.
 """
 

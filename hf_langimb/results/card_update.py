@@ -43,7 +43,7 @@ def carry_evaluations(card: str, old: str) -> str:
 
 
 def evaluation_names(results: Results) -> tuple[str, str]:
-    """The data set of an evaluation, a path by its last part, and the name of a folder for it."""
+    """The dataset of an evaluation, a path by its last part, and the name of a folder for it."""
     config = results["config"]
     name = str(config["dataset"])
     name = name if is_hub_id(name) else name.rstrip("/").rpartition("/")[2]

@@ -37,7 +37,7 @@ def render_card(
         repo_id: of the repository.
         revision: branch of the repository; None is main.
         base_model: Hub id of the model that was fine-tuned; None takes that of the results, where it is one.
-        attributions: Hub id of the data set with the attributions of single tokens.
+        attributions: Hub id of the dataset with the attributions of single tokens.
 
     Raises:
         ValueError: the run has no such setup or seed.
@@ -100,7 +100,7 @@ def _evaluations_cells(evaluations: Sequence[dict[str, Any]]) -> Cells:
 
 
 def render_attributions_card(results: Results, setups: Sequence[str], seed: int, repo_id: str) -> str:
-    """README.md of the data set with the attributions of single tokens, a configuration for each setup and table."""
+    """README.md of the dataset with the attributions of single tokens, a configuration for each setup and table."""
     stored = [(setup, kind) for setup in setups for kind in ("tokens", "examples")]
     configs = [
         {"config_name": f"{setup}-{kind}", "data_files": f"{setup}/**/{kind}-*.parquet"} for setup, kind in stored
@@ -111,7 +111,7 @@ def render_attributions_card(results: Results, setups: Sequence[str], seed: int,
 
 
 def render_base_card(results: Results, repo_id: str) -> str:
-    """README.md of the checkpoint that a run's setups start from, if the run pre-trained it."""
+    """README.md of the checkpoint that a run's setups start from, if the run pretrained it."""
     metadata = _shared_metadata(results, tags=TAGS, library_name="transformers", pipeline_tag="fill-mask")
     return render("base_card.md", metadata=metadata, results=results)
 
@@ -123,7 +123,7 @@ def _shared_metadata(results: Results, **values: Any) -> str:
 
 
 def is_hub_id(name: str) -> bool:
-    """Whether a model or data set is named as on the Hub and not a path, nor made by this package."""
+    """Whether a model or dataset is named as on the Hub and not a path, nor made by this package."""
     if re.search(r"\.(parquet|csv|jsonl?|bin|safetensors)$", name) or name.startswith((".", "runs/", "data/")):
         return False
     old = r"(distil|al|camem|flau)?(bert|roberta)-[\w.-]+|xlm-[\w.-]+"  # from before all had a namespace
@@ -131,7 +131,7 @@ def is_hub_id(name: str) -> bool:
 
 
 def _hub_id(name: Any) -> str | None:
-    """The name of a model or data set on the Hub, None for any other."""
+    """The name of a model or dataset on the Hub, None for any other."""
     return str(name) if is_hub_id(str(name)) else None
 
 

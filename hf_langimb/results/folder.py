@@ -36,7 +36,7 @@ class RunFolder:
 
     @property
     def start(self) -> Path:
-        """The model that all setups start from, where the run pre-trains one."""
+        """The model that all setups start from, where the run pretrains one."""
         return self.path / START
 
     @property

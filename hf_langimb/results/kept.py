@@ -23,7 +23,7 @@ from hf_langimb.results.tables import (
 
 
 def speed_cells(folder: Path) -> Cells:
-    """Of the kept benchmarks of attributions, one row per data set and type."""
+    """Of the kept benchmarks of attributions, one row per dataset and type."""
     rows = []
     for path in sorted(folder.glob("attributions-*.json")):
         found = read_json(path, "run the benchmark again")

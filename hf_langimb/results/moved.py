@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from hf_langimb.console import shown
 from hf_langimb.measures.intervals import Floats
-from hf_langimb.results.schema import Results
-from hf_langimb.results.summary import interval, roles_of
+from hf_langimb.measures.shortcut import SEEDS_FROM
+from hf_langimb.results.schema import Interval, Results
+from hf_langimb.results.summary import interval, language_text, roles_of, tested_languages
 from hf_langimb.results.tables import Cells, interval_text
 
 SHOWN = 20  # languages in the figure
@@ -42,7 +44,7 @@ class Move(NamedTuple):
 def moves_of(results: Results, setup: str) -> list[Move]:
     """Of each language with test rows, the farthest first; empty where shifts were not measured."""
     models, found = [*results["setups"][setup]["seeds"].values()], []
-    for i, language in enumerate(results["languages"]):
+    for i, language in enumerate(tested_languages(results)):
         shifts = [of["shift"][language] for of in models if language in of.get("shift", {})]
         if not shifts or len(shifts) < len(models):
             continue
@@ -60,7 +62,7 @@ def moved_cells(results: Results, setup: str) -> Cells:
     header = ["language", "rows", "total variation", "p", *map(shown, results["labels"])]
     rows = [
         [
-            shown(move.language),
+            language_text(results, move.language),
             f"{move.rows:,}",
             f"{move.total_variation:.3f}",
             "-" if move.p is None else f"{move.p:.2g}" if move.p >= 0.001 else "< .001",
@@ -69,6 +71,17 @@ def moved_cells(results: Results, setup: str) -> Cells:
         for move in moves_of(results, setup)
     ]
     return header, rows
+
+
+def farthest_text(results: Results, setup: str) -> str:
+    """The languages and labels whose predicted shares are farthest from those that the labels explain."""
+    moves = [move for move in moves_of(results, setup) if move.sure]
+    found = [
+        (value, label, move) for move in moves for value, label in zip(move.shrunk, results["labels"], strict=True)
+    ]
+    found.sort(key=lambda one: -abs(one[0]))
+    said = [f"{shown(label)} in {shown(move.language)} ({100 * value:+.0f} points)" for value, label, move in found[:3]]
+    return f" Farthest from the expected shares: {', '.join(said)}." if said else ""
 
 
 class Shares(NamedTuple):
@@ -114,7 +127,8 @@ def most_moved(results: Results) -> Moved | None:
     true = true_shares(results, results["labels"][label])
     shares = {name: [_shares(of[one], label) for one in names] for name, of in moves.items()}
     hidden = len(subject) - len(names)
-    return Moved(results["labels"][label], names, hidden, [true.get(name) for name in names], shares)
+    shown_names = [language_text(results, name) for name in names]
+    return Moved(results["labels"][label], shown_names, hidden, [true.get(name) for name in names], shares)
 
 
 def _shares(move: Move, label: int) -> Shares:
@@ -137,8 +151,9 @@ def true_shares(results: Results, label: str) -> dict[str, float]:
 
 TARGETS_TEXT = (
     "If the labels of a test set depend on language, so do the predictions of a perfect classifier. Therefore, rows "
-    "are also weighted. Natural: rows as they are. Independent: labels do not depend on language; languages and labels "
-    "keep their shares. Uniform: every combination of language and label has the same weight.\n"
+    "are also weighted. Natural (as collected): rows as they are. Independent (without the link): labels do not depend "
+    "on language; languages and labels keep their shares. Uniform: every combination of language and label has the "
+    "same weight.\n"
     "Dependence: mutual information of prediction and language; far above its chance level if predictions differ "
     "between languages. By chance: mean and 97.5% quantile of the dependence of predictions that know the label but "
     "not the language. Reliance: dependence divided by the mutual information of label and language in the training "
@@ -191,10 +206,17 @@ def extra_cells(results: Results) -> Cells:
 
 
 def measure_text(results: Results, setup: str, key: str, form: str = ".3f") -> str:
-    """A measure under a target with its interval: over seeds, or, for a single seed, over rows where there is one."""
+    """A measure under a target with its interval over seeds, or, of fewer than five, over rows where there is one."""
     found, models = results["setups"][setup]["summary"].get(key), [*results["setups"][setup]["seeds"].values()]
-    if not found or len(models) > 1:
-        return interval_text(found, form=form)
+    if not found:
+        return "-"
     _, target, name = key.split(".")
-    intervals: Any = models[0]["targets"][target]["intervals"]
-    return interval_text(found["mean"], intervals.get(name), form)
+    return rows_or_seeds_text(found, [of["targets"][target]["intervals"].get(name) for of in models], form)
+
+
+def rows_or_seeds_text(found: Interval, intervals: Sequence[Any], form: str = ".3f") -> str:
+    """A mean over seeds with its interval, that over rows (lowest to highest end) for fewer seeds than can answer."""
+    if found["n"] >= SEEDS_FROM or None in intervals:
+        return interval_text(found, form=form)
+    lows, highs = zip(*intervals, strict=True)
+    return interval_text(found["mean"], (min(lows), max(highs)), form)

@@ -19,7 +19,7 @@ from hf_langimb.console import shown
 from hf_langimb.measures.attribution import SETS
 from hf_langimb.results.moved import Moved
 from hf_langimb.results.schema import FORMS, TEXTS, Form, Results
-from hf_langimb.results.summary import represented
+from hf_langimb.results.summary import language_text, represented, tested_languages
 from hf_langimb.results.tables import shown_entries, shown_interval
 
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")  # Okabe and Ito
@@ -101,7 +101,7 @@ def prediction_bars(results: Results, setup: str) -> Figure:
 
     The scale is the same for all setups of the run. More than `MANY` languages are drawn as a heat map.
     """
-    languages, labels = results["languages"], results["labels"]
+    languages, labels = [language_text(results, name) for name in tested_languages(results)], results["labels"]
     counts = {
         name: np.mean([metrics["test"]["predicted"] for metrics in values["seeds"].values()], axis=0)
         for name, values in results["setups"].items()

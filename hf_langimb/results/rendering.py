@@ -97,7 +97,7 @@ def _first_rows(cells: tables.Cells) -> str:
 
 
 def _without_folders(name: Any) -> str:
-    """The name of a data set or model; of an absolute path, which tells others only where it was, the last part."""
+    """The name of a dataset or model; of an absolute path, which tells others only where it was, the last part."""
     return Path(str(name)).name if Path(str(name)).is_absolute() else str(name)
 
 

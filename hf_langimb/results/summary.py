@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from hf_langimb.console import shown
 from hf_langimb.measures.intervals import student
 from hf_langimb.results.schema import Comparison, Interval, Metrics, Results, Setup
 
@@ -108,6 +109,17 @@ def roles_of(setups: Mapping[str, Any]) -> Roles:
     ]
     cures = tuple(name for name in same if settings(name) == settings(subject))
     return Roles(subject, balanced.get(settings(subject), next(iter(balanced.values()), None)), cures)
+
+
+def tested_languages(results: Results) -> list[str]:
+    """The languages of the tables of predictions: those of the run, then those that only test rows are in."""
+    metrics = next(iter(next(iter(results["setups"].values()))["seeds"].values()))
+    return [*dict.fromkeys([*results["languages"], *metrics["test"]["by_language"]])]
+
+
+def language_text(results: Results, language: str) -> str:
+    """The name of a language as it is shown, marked where no training row is in it."""
+    return shown(language) + ("" if language in results["languages"] else " (not in training)")
 
 
 def represented(results: Results) -> dict[tuple[str, str], int]:

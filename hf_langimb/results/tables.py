@@ -19,7 +19,7 @@ from hf_langimb.results.schema import (
     Metrics,
     Results,
 )
-from hf_langimb.results.summary import represented
+from hf_langimb.results.summary import language_text, represented, tested_languages
 
 COLUMNS = (
     ("accuracy", "test.accuracy", ".3f"),
@@ -73,7 +73,7 @@ def interval_text(value: Any, bounds: Sequence[float | None] | None = None, form
 
 
 def file_name(text: str) -> str:
-    """A name of a setup, label or data set as part of a file's name."""
+    """A name of a setup, label or dataset as part of a file's name."""
     return re.sub(r"[^\w.-]+", "-", text)[:60].strip("-.") or "unnamed"  # in bytes at most a file system's 255
 
 
@@ -121,13 +121,17 @@ def predictions_cells(results: Results) -> Cells:
     """Shares of predicted labels in each language on the test set, mean over seeds (the paper's Table 2)."""
     rows = []
     for name, setup in results["setups"].items():
-        for i, language in enumerate(results["languages"]):
+        for i, language in enumerate(tested_languages(results)):
             counts = [metrics["test"]["predicted"][i] for metrics in setup["seeds"].values()]
             if not any(map(sum, counts)):
                 continue  # a language of the training data alone
             shares = [[count / (sum(row) or 1) for count in row] for row in counts]
             rows.append(
-                [name, shown(language), *(interval_text(mean_of(column)) for column in zip(*shares, strict=True))]
+                [
+                    name,
+                    language_text(results, language),
+                    *(interval_text(mean_of(column)) for column in zip(*shares, strict=True)),
+                ]
             )
     return ["setup", "language", *map(shown, results["labels"])], rows
 
@@ -200,8 +204,8 @@ def explained_text(found: Attributions | Explained) -> str:
     sentences = [rows_text(rows)] if (rows := found.get("rows")) else []
     if cut := found["truncated_share"]:
         sentences.append(
-            f"A share of {cut:.3f} of the examples needed more than the budget; what it left unopened is shared "
-            "equally among neighboring tokens."
+            f"For {cut:.1%} of the rows the budget was too small: tokens that were not separated share their "
+            "contribution equally."
         )
     return " ".join(sentences)
 
@@ -216,7 +220,7 @@ def rows_text(rows: ExplainedRows) -> str:
         if widest["half_width"] > tolerance:
             seeds = " or at most half as wide as that over seeds, which more rows would not make narrower"
         return (
-            f"{number}. No more are needed: every interval over rows is within +/-{tolerance:g}{seeds} (the widest, "
+            f"{number}. No more are needed: every interval over rows is at most +/-{tolerance:g}{seeds} (the widest, "
             f"{where}: +/-{half})."
         )
     if widest["half_width"] <= tolerance:  # a single row has no interval
@@ -234,7 +238,7 @@ def base_values_cells(results: Results) -> Cells:
     for name, values in results["attributions"]["base_values"].items():
         spreads = (interval_text(value, form=".4f") for value in (values["over_seeds"], values["over_examples"]))
         rows.append([name, *(f"{values['mean'][label]:.3f}" for label in results["labels"]), *spreads])
-    return ["setup", *map(shown, results["labels"]), "SD over seeds", "SD over texts"], rows
+    return ["setup", *map(shown, results["labels"]), "SD over seeds", "SD over rows"], rows
 
 
 def probes_cells(results: Results) -> Cells:

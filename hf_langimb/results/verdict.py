@@ -6,9 +6,18 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from hf_langimb.console import listed, shown
-from hf_langimb.results.moved import Moved, compared_setups, measure_text, most_moved, moved_cells, moves_of
+from hf_langimb.results.moved import (
+    Moved,
+    compared_setups,
+    farthest_text,
+    measure_text,
+    most_moved,
+    moved_cells,
+    moves_of,
+    rows_or_seeds_text,
+)
 from hf_langimb.results.schema import Results, Verdict
-from hf_langimb.results.summary import roles_of
+from hf_langimb.results.summary import interval, language_text, roles_of, tested_languages
 from hf_langimb.results.tables import Cells, interval_text, predictions_cells
 
 QUESTION = "Does the model use language as a shortcut?"
@@ -27,7 +36,7 @@ EXPLAINED = {  # at the first appearance of a measure
     "caused_by_link": "How much lower the dependence is if balanced data or class weights remove the link from "
     "training. High: the link is the cause of the dependence.",
     "cure": "How much lower the dependence is with these class weights. High: they help.",
-    "accuracy": "Difference in accuracy on the same weighted rows. Below the threshold: a real loss.",
+    "accuracy": "Difference in accuracy on the same weighted rows. Below the threshold (negative): a loss that counts.",
     "languages": "Largest total variation of any language: the share of its predictions that would have to change to "
     "match those of all languages for the same labels, reduced by what chance explains.",
     "probe": "Difference in the accuracy of a linear classifier that identifies the language from the features. High: "
@@ -52,7 +61,7 @@ WEIGHTED = {
 }
 ANSWERS = (
     "An answer is yes if the 95% interval of its measure lies above the threshold (the smallest effect that counts), "
-    "no if it lies below, and unclear otherwise. For single languages: yes if p is below .05, adjusted for their "
+    "no if it lies below, and unclear otherwise. For single languages: yes if p is below 0.05, adjusted for their "
     "number, and the difference is above the threshold."
 )
 
@@ -128,7 +137,11 @@ def recommendation_text(results: Results) -> str:
         return ""
     if found["setup"] is None:
         return f"No recommendation: {found['reason']}."
-    return f"Use {found['setup']}: {found['reason']}.{_on_test_rows(results, found['setup'])}"
+    entries = (entry for entry in results.get("verdict", []) if entry["setup"] == found["setup"])
+    fall = next((value_text(entry) for entry in entries if entry["name"] == "cure"), "")
+    fall = f" (decrease on test rows: {fall})" if fall else ""
+    doubts = _on_test_rows(results, found["setup"])
+    return f"Use the setup '{found['setup']}': {found['reason']}{'' if doubts else fall}.{doubts}"
 
 
 def _on_test_rows(results: Results, setup: str) -> str:
@@ -196,7 +209,7 @@ def sure_text(results: Results) -> str:
 def predicted_cells(results: Results) -> tuple[Cells, str]:
     """Predictions in each language, with a heading: their shares, or, of many languages, the largest differences."""
     setups = compared_setups(results)
-    if len(results["languages"]) > MANY and setups and moves_of(results, setups[0]):
+    if len(tested_languages(results)) > MANY and setups and moves_of(results, setups[0]):
         heading = f"Differences between languages, {setups[0]}: predicted minus expected share in percentage points"
         return moved_cells(results, setups[0]), heading
     balanced = "balanced " if "test/balanced" in results["data"] else ""
@@ -214,7 +227,7 @@ def price_cells(results: Results) -> Cells:
             measure_text(results, name, f"targets.{target}.accuracy") for target in ("independent", "natural")
         ]
         if INDEPENDENT in summary:
-            rows.append([name, *accuracies, f"{accuracy} ({shown(worst)})"])
+            rows.append([name, *accuracies, f"{accuracy} ({language_text(results, worst)})"])
     natural = "as collected" if "test/natural" in results["data"] else "on the test set"
     return ["setup", "without the link", natural, "worst language"], rows
 
@@ -239,14 +252,13 @@ def accuracy_text(results: Results) -> str:
 def _worst(results: Results, setup: str) -> tuple[str, str]:
     """The language with the lowest accuracy, of those with `FEW_ROWS` test rows or more or of all; and the accuracy."""
     models = [*results["setups"][setup]["seeds"].values()]
-    rows = {name: sum(row) for name, row in zip(results["languages"], models[0]["test"]["predicted"], strict=False)}
+    rows = {name: sum(row) for name, row in zip(tested_languages(results), models[0]["test"]["predicted"], strict=True)}
     known = {name: _accuracy(results, setup, name) for name in models[0]["test"]["by_language"]}
     large = [name for name in known if rows.get(name, 0) >= FEW_ROWS]
     worst = min(large or known, key=lambda name: known[name])
-    if len(models) > 1:
-        return worst, interval_text(results["setups"][setup]["summary"].get(f"test.by_language.{worst}.accuracy"))
-    bounds = (models[0]["test"]["intervals"] or {"by_language": {}})["by_language"].get(worst, {})
-    return worst, interval_text(known[worst], bounds.get("accuracy"))
+    found = results["setups"][setup]["summary"].get(f"test.by_language.{worst}.accuracy")
+    bounds = [(of["test"]["intervals"] or {"by_language": {}})["by_language"].get(worst, {}) for of in models]
+    return worst, rows_or_seeds_text(found or interval([known[worst]]), [of.get("accuracy") for of in bounds])
 
 
 def _accuracy(results: Results, setup: str, language: str) -> float:
@@ -261,12 +273,16 @@ def _yes(results: Results, entries: Mapping[str, Verdict]) -> str:
     """It is a shortcut: how large, and by which direction or cause."""
     dependence, direction, cause = entries["dependence"], entries.get("follows_skew"), entries.get("caused_by_link")
     model = _model(dependence["setup"])
-    text = f"The predictions of {model} depend on language beyond chance ({value_text(dependence)}; 0: no dependence)"
+    text = (
+        f"Labels depend on language in the training data ({value_text(entries['link'])}). The predictions of {model} "
+    )
+    text += f"depend on it beyond chance ({value_text(dependence)}; 0: no dependence)"
     if direction and direction["answer"] == "yes":
         text += f" and follow the skew of the training labels (skew transfer {value_text(direction)}; 1: they copy it)"
     if cause and cause["answer"] == "yes":
-        text += f". Once the link is removed from training ({cause['reference']}), it falls by {value_text(cause)}"
-    return f"{text}."
+        text += f". Once the link is removed from training ({cause['reference']}), the dependence falls by "
+        text += value_text(cause)
+    return f"{text}.{farthest_text(results, dependence['setup'])}"
 
 
 def _no(results: Results, entries: Mapping[str, Verdict]) -> str:
@@ -299,7 +315,10 @@ def _read_less_well(results: Results, entries: Mapping[str, Verdict]) -> str:
     if weak:
         tokens = results.get("tokens", {})
         unknown = {name: f", {tokens[name]['unknown_share']:.0%} unknown tokens" for name in weak if name in tokens}
-        said = [f"{shown(name)} (accuracy {interval_text(known[name])}{unknown.get(name, '')})" for name in weak]
+        said = [
+            f"{language_text(results, name)} (accuracy {interval_text(known[name])}{unknown.get(name, '')})"
+            for name in weak
+        ]
         return f"{text}: accuracy is lower in some languages: {listed(said)}."
     return f"{text}: the model makes different errors in different languages."
 
@@ -327,7 +346,7 @@ def _direction(entries: Mapping[str, Verdict]) -> str:
             parts[-1] += ", but its direction may be due to chance"
     if cause and cause["value"] is not None:
         parts.append(f"decrease of the dependence if the link is removed from training {_compared(cause)}")
-    return "; ".join(parts) or "neither skew transfer nor a model whose training had no link was measured"
+    return "; ".join(parts) or "skew transfer was not measured, and no model was trained without the link"
 
 
 def _compared(entry: Verdict) -> str:
@@ -369,11 +388,11 @@ def _not_learned(results: Results, setup: str) -> str:
 def _basis(results: Results, shortcut: Verdict) -> str:
     """What the answer is a statement about."""
     if shortcut["basis"] == "seeds":
-        return "Intervals over the seeds of the run: the answer is about new training runs on such data."
+        return "Intervals over the seeds of the run: the answer applies to new training runs on such data."
     one = len(results["setups"][shortcut["setup"]]["seeds"]) == 1
     which = "this model" if shortcut["reference"] is None else "these two models" if one else "these models"
     basis = "One seed" if one else "Intervals over test rows"
-    return f"{basis}: the answer is about {which}, on new rows of the same kind."
+    return f"{basis}: the answer applies to {which}, on rows like the test rows."
 
 
 def _model(setup: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from hf_langimb.console import shown
-from hf_langimb.counts.audit import SMALL_CELL, Audit
+from hf_langimb.counts.audit import SMALL_CELL, Audit, expected_counts
 from hf_langimb.models.axes import read_axes
 from hf_langimb.results.rendering import render
 from hf_langimb.results.schema import FILE_NAME, Attributions, ExplainedRows, Results, read_results
@@ -47,7 +47,7 @@ def _answer(name: str, **values: Any) -> str:
 
 def _shown(counts: np.ndarray) -> tuple[list[int], list[int]]:
     """Positions of the languages and labels to show: all in order, or those with most mutual information first."""
-    expected = np.outer(counts.sum(axis=1), counts.sum(axis=0)) / counts.sum()
+    expected = expected_counts(counts)
     ratio = np.divide(counts, expected, out=np.ones(counts.shape), where=counts > 0)
     information = counts * np.log2(ratio)  # summed over labels: rows * KL; over the table: rows * MI
 

@@ -25,7 +25,7 @@ NAMES = {
     "config_name": "config_names",
     "split": "train_split",
 }
-# By the number of training rows: below it, steps of pre-training, epochs, batch size of mini_bert. Its loss on held-out
+# By the number of training rows: below it, steps of pretraining, epochs, batch size of mini_bert. Its loss on held-out
 # rows is lowest long before its accuracy is highest: the last epoch is taken. Measured at 3,500 rows.
 MINI = ((2_000, 300, 12, 16), (10_000, 500, 6, 32), (50_000, 800, 4, 32), (math.inf, 1_000, 3, 64))
 

@@ -33,6 +33,7 @@ from hf_langimb.hub.push import publish_evaluation, require_login
 from hf_langimb.hub.repository import Head, is_of_model, safe_files
 from hf_langimb.measures.attribution.difference import base_values, token_sums
 from hf_langimb.measures.attribution.store import AttributionStore
+from hf_langimb.measures.shortcut import MATERIAL_BITS, MATERIAL_TRANSFER
 from hf_langimb.models.axes import match_labels, read_axes, set_class_names, stored_axes, unnamed
 from hf_langimb.models.inputs import longest_input
 from hf_langimb.models.loading import ADAPTER_FILE, Trained, tokenize
@@ -43,13 +44,14 @@ from hf_langimb.results.schema import ExplainedRows, Results, write_results
 from hf_langimb.results.summary import Roles
 from hf_langimb.results.tables import file_name
 from hf_langimb.runs.explaining import explain_models
-from hf_langimb.runs.judge import Judge
-from hf_langimb.runs.notes import token_notes, token_shares
+from hf_langimb.runs.judge import Judge, Sizes
+from hf_langimb.runs.notes import joined_tokens, token_notes, token_shares
 from hf_langimb.runs.steps import Load, MeasuredRows, assemble_results, loader, measure
 from hf_langimb.runs.subsets import named_tests, names_the_set
 
 logger = logging.getLogger(__name__)
 
+FREE = ("explain_rows", "explain_tolerance", "material_bits", "material_transfer", "extra_test")  # when continued
 NOT_ASKED = ("output_dir", "push_to_hub", "batch_size")  # where, and how fast: no measure depends on them
 
 
@@ -80,10 +82,14 @@ def _parse(argv: Sequence[str] | None) -> Namespace:
     flag("--labels", nargs="+", default=[], metavar="NAME", help=labels)
     flag("--output-dir", metavar="DIR", help="default: runs/evaluate-MODEL")
     flag("--rows", type=int, default=0, help="use the first N rows of each language; 0: all (default)")
-    further = "further test sets with the same columns: NAME=DATASET, or reversed, the test set skewed the other way"
+    further = "further test sets with the same columns: NAME=DATASET, or reversed (the test set, skewed the other way)"
     flag("--extra-test", nargs="+", default=[], metavar="NAME=DATASET", help=further)
     explained = "rows whose tokens are attributed; 0: none, -1: all, auto: as many as needed (default: %(default)s)"
     flag("--explain-rows", type=number_or(AUTO, AUTO), default=60, metavar="N|auto", help=explained)
+    sizes = f"smallest link or dependence that counts, in bits; default: {MATERIAL_BITS}"
+    flag("--material-bits", type=above_zero, metavar="X", help=sizes)
+    sizes = f"smallest skew transfer that counts; default: {MATERIAL_TRANSFER}"
+    flag("--material-transfer", type=above_zero, metavar="X", help=sizes)
     text = f"{TOLERANCE_HELP}; default: {TOLERANCE}"
     flag("--explain-tolerance", type=above_zero, metavar="X", help=text)
     flag("--batch-size", type=int, default=32, help="rows per device in a forward pass (default: %(default)s)")
@@ -120,16 +126,17 @@ def check_up(options: Namespace) -> tuple[Path, Results]:
     load = loader(source, options.model)
     test, extra = _test_rows(options, load(), rows), {}
     same = Namespace(**vars(options) | {"text_column": find_text_columns(test, options.text_column)})
-    for name, path in named_tests(options.extra_test, JointDistribution.from_dataset(test)).items():
+    seen = _seen(read_axes(Path(source)), load().names)
+    for name, path in named_tests(options.extra_test, seen, JointDistribution.from_dataset(test)).items():
         spec = replace(data_spec(same), name=path, config_names=(), split=None)
         with names_the_set(name):
-            extra[name] = _test_rows(same, load(), spec.rows(options.rows or None)) if path else None
+            extra[name] = _test_rows(same, load(), spec.rows(options.rows or None), path) if path else None
     if not Path(options.dataset).is_file():  # `datasets` calls any single file "train"
         options.split = options.split or str(rows.split or "")
     facts = {"recipe": "evaluate", "files": on_main(lambda: _checksums_of(options.model)), "data": _fingerprint(rows)}
     with folder.working():
         request = _request(options) | facts | {"processes": PartialState().num_processes}
-        on_main(lambda: folder.claim(request, ["explain_rows", "explain_tolerance", "extra_test"]))
+        on_main(lambda: folder.claim(request, FREE))
         on_main(lambda: _copy(source, folder.model(*EVALUATED)))
         results = _measure(options, folder, load, test, extra)
         if PartialState().is_main_process:
@@ -138,7 +145,7 @@ def check_up(options: Namespace) -> tuple[Path, Results]:
     return folder.path, results
 
 
-def _test_rows(options: Namespace, trained: Trained, rows: Dataset) -> Dataset:
+def _test_rows(options: Namespace, trained: Trained, rows: Dataset, name: str = "") -> Dataset:
     """The rows with the model's names of their labels; refuses what cannot be measured."""
     config, own, labels = trained.model.config, trained.names, options.labels
     kind, tokenizer = config.problem_type, type(trained.tokenizer).__name__
@@ -160,8 +167,13 @@ def _test_rows(options: Namespace, trained: Trained, rows: Dataset) -> Dataset:
     matched = match_labels(rows, trained.names, stored_axes(trained.model))
     rows = rows.remove_columns("label").add_column("label", matched)
     id_column = "id" if "id" in rows.column_names else None
-    spec = DataSpec(options.dataset, text_columns=columns, id_column=id_column, drop_null=options.drop_null)
+    spec = DataSpec(name or options.dataset, text_columns=columns, id_column=id_column, drop_null=options.drop_null)
     return spec.standardized(rows, label_names=trained.names)
+
+
+def _seen(axes: Mapping[str, Any] | None, names: Sequence[str]) -> JointDistribution | None:
+    """The training data of a model, if it records them."""
+    return JointDistribution(tuple(axes["languages"]), tuple(names), np.array(axes["counts"])) if axes else None
 
 
 def _measure(
@@ -175,10 +187,9 @@ def _measure(
     limit = longest_input(tokenizer, trained.model)
     encoded = {name: rows and tokenize(rows, tokenizer, columns, limit) for name, rows in extra.items()}
     measured = MeasuredRows(tokenize(test, tokenizer, columns, limit), test, None, columns, limit, extra=encoded)
-    tokens: dict[str, Any] = {}
-    for rows in (*extra.values(), test):
-        tokens |= token_shares(rows, columns, tokenizer, limit) if rows else {}
-    warnings, notes = token_notes(tokens, tokenizer, limit)
+    parts = {"test texts": test} | {f"texts of {name}": rows for name, rows in extra.items() if rows}
+    sets = {name: token_shares(rows, columns, tokenizer, limit) for name, rows in parts.items()}
+    warnings, notes = token_notes(sets, tokenizer, limit)
     for note in notes:
         logger.info(note)
     metrics, sample = measure(place, load, measured, options.batch_size)
@@ -188,18 +199,18 @@ def _measure(
             folder, {EVALUATED: load}, measured, wanted, options.explain_tolerance or TOLERANCE
         )
     setup = {"plan": "natural", "class_weighting": "none", "masked_entropy_weight": 0, "lora_rank": 0}
-    if axes:
-        seen = JointDistribution(tuple(axes["languages"]), tuple(names), np.array(axes["counts"]))
+    if axes and (seen := _seen(axes, names)):
         audits["train/natural"] = seen.audit("none" if seen.missing_cells else axes["class_weighting"])
         languages = list(dict.fromkeys([*seen.languages, *languages]))
         setup["class_weighting"] = axes["class_weighting"]
     if (adapter := place / ADAPTER_FILE).is_file():
         setup["lora_rank"] = read_json(adapter, "download it again").get("r", 0)
     roles, name, seed = Roles(EVALUATED[0], None, ()), EVALUATED[0], str(EVALUATED[1])
-    judge = Judge(roles, {name: {seed: metrics}}, {(name, seed): sample}, audits.get("train/natural"), 0)
+    sizes = Sizes(options.material_bits or MATERIAL_BITS, options.material_transfer or MATERIAL_TRANSFER)
+    judge = Judge(roles, {name: {seed: metrics}}, {(name, seed): sample}, audits.get("train/natural"), 0, sizes)
     return assemble_results(
         verdict=[*judge.verdict()],
-        tokens=tokens,
+        tokens=joined_tokens(sets.values()),
         warnings=warnings,
         notes=notes,
         recipe="evaluate",
@@ -218,8 +229,9 @@ def _measure(
 def _request(options: Namespace) -> dict[str, Any]:
     """What was asked for, without the places of folder, repository and data on this machine."""
     kept = {key: value for key, value in vars(options).items() if key not in (*NOT_ASKED, "flags")}
-    if options.explain_tolerance is None:  # as in earlier versions, which did not have it
-        del kept["explain_tolerance"]
+    for name in FREE[1:4]:
+        if kept[name] is None:  # as in earlier versions, which did not have it
+            del kept[name]
     if further := [_without_place(entry) for entry in kept.pop("extra_test")]:
         kept["extra_test"] = further
     if Path(options.dataset).exists():
@@ -228,7 +240,7 @@ def _request(options: Namespace) -> dict[str, Any]:
 
 
 def _without_place(entry: str) -> str:
-    """NAME=DATASET, without the folders of a data set on this machine."""
+    """NAME=DATASET, without the folders of a dataset on this machine."""
     name, equals, path = entry.partition("=")
     return f"{name}{equals}{Path(path).resolve().name if equals and Path(path).exists() else path}"
 

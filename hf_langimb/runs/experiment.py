@@ -39,7 +39,7 @@ from hf_langimb.results.tables import rows_text
 from hf_langimb.runs.custom import fitted
 from hf_langimb.runs.explaining import STOPPED, compared, explain_models
 from hf_langimb.runs.judge import Judge, Sizes, tokens_verdict
-from hf_langimb.runs.notes import LEAVE_OUT, Said, token_notes, token_shares, weight_notes
+from hf_langimb.runs.notes import LEAVE_OUT, Said, joined_tokens, token_notes, token_shares, weight_notes
 from hf_langimb.runs.recipe import Recipe, parse_recipe
 from hf_langimb.runs.setups import Setup, prepare_setups, resolve_setup
 from hf_langimb.runs.steps import MeasuredRows, assemble_results, loader, measure, train
@@ -50,7 +50,8 @@ logger = logging.getLogger(__name__)
 
 # A run may be continued with other values of these.
 FREE = ["seeds", "setups", "seed", "logging_steps", "report_to", "disable_tqdm", "license"]
-FREE += ["explain_rows", "explain_tolerance", "control_seed", "extra_test", "material_bits", "accuracy_margin"]
+FREE += ["explain_rows", "explain_tolerance", "control_seed", "extra_test"]
+FREE += ["material_bits", "material_transfer", "accuracy_margin"]
 MADE_HERE = ("mini_bert", "mini_characters")  # start models that a run makes itself
 SHOWN_SETTINGS = ("class_weighting", "masked_entropy_weight", "lora_rank")  # of a setup in results.json
 SHOWN_APART = {"seeds", "seed", "setups"}  # flags that results.json has as keys of their own
@@ -115,7 +116,7 @@ def _run_in(
     test = rows["test", data.test_plan, TEST_SEED]
     skewed = data.distribution("train", "imbalanced").counts if data.plans else None
     limit = recipe.data.max_length or limit
-    further = [part for part in extra.values() if part]
+    further = {name: part for name, part in extra.items() if part}
     extra = {name: part and tokenize(part, tokenizer, data.text_columns, limit) for name, part in extra.items()}
     measured = MeasuredRows(test, texts, external, data.text_columns, recipe.data.max_length, skewed, extra)
     metrics: dict[str, dict[str, Any]] = {name: {} for name in prepared}
@@ -135,11 +136,12 @@ def _run_in(
                 samples[name, str(seed)] = sample
     results = _results_of(recipe, data, prepared, shown, metrics, processes)
     first = data.subset("train", prepared[roles.subject or next(iter(prepared))].plan, seeds[0])
-    results["tokens"] = {}
-    for part in (*further, texts):
-        results["tokens"] |= token_shares(part, data.text_columns, tokenizer, limit)
-    tokens = results["tokens"] | token_shares(first, data.text_columns, tokenizer, limit)
-    _note(results, data, prepared, token_notes(tokens, tokenizer, limit, LEAVE_OUT), training.weight_clip)
+    parts = {"training texts": first, "test texts": texts} | {
+        f"texts of {name}": part for name, part in further.items()
+    }
+    sets = {name: token_shares(part, data.text_columns, tokenizer, limit) for name, part in parts.items()}
+    results["tokens"] = joined_tokens([*sets.values()][1:])
+    _note(results, data, prepared, token_notes(sets, tokenizer, limit, LEAVE_OUT), training.weight_clip)
     _judge(results, recipe, roles, prepared, metrics, samples)
     if explains:
         _explain(results, recipe, folder, places, measured, roles)
@@ -187,7 +189,7 @@ def _judge(
     plan = setups[roles.subject].plan if roles.subject else ""
     audit, chosen_on = results["data"].get(f"train/{plan}"), results["data"].get(f"validation/{plan}")
     validation_rows = int(np.sum(chosen_on["counts"])) if chosen_on else 0
-    sizes = Sizes(recipe.data.material_bits, recipe.data.accuracy_margin)
+    sizes = Sizes(recipe.data.material_bits, recipe.data.material_transfer, recipe.data.accuracy_margin)
     judge = Judge(roles, metrics, samples, audit, validation_rows, sizes)
     results["verdict"] = [*judge.verdict()]
     results["recommendation"] = judge.recommendation(results["verdict"])
@@ -311,7 +313,7 @@ def main(
 ) -> None:
     """Run the recipe `name`, whose YAML files are in `folder`: parse, run, print the results and where they are.
 
-    `argv` is the command line; None takes the process's. `if_missing` says what to do if a data set of this name cannot
+    `argv` is the command line; None takes the process's. `if_missing` says what to do if a dataset of this name cannot
     be read.
     """
     start_program()
@@ -329,7 +331,7 @@ def main(
                 output, results = run(recipe)
             except (OSError, ValueError) as error:
                 advice = (if_missing or {}).get(data := recipe.data.dataset_name)
-                if not advice or f"data set at {data!r}" not in str(error):
+                if not advice or f"dataset at {data!r}" not in str(error):
                     raise
                 raise ValueError(f"{error}. {advice}") from error
         if PartialState().is_main_process:

@@ -30,8 +30,8 @@ NO_CURE = (
     "class weights"
 )
 COSTLY = (
-    "{cure} lowers the dependence, but costs more than {margin:g} of accuracy; if that is acceptable, run again with a "
-    "larger --accuracy_margin"
+    "the setup '{cure}' lowers the dependence, but lowers accuracy by more than {margin:g}; if that is acceptable, run "
+    "again with a larger --accuracy_margin"
 )
 HOPELESS = 20  # if this many times the present rows are needed, no number is reported
 QUESTIONS = {
@@ -58,9 +58,10 @@ RULE = (
 
 @dataclass(frozen=True)
 class Sizes:
-    """What counts as an effect: `bits` of the link, of dependence and of its fall; `margin`, accuracy it may cost."""
+    """What counts: `bits` of link and dependence, skew `transfer`, and the accuracy, `margin`, that a cure may cost."""
 
     bits: float = shortcut.MATERIAL_BITS
+    transfer: float = shortcut.MATERIAL_TRANSFER
     margin: float = shortcut.ACCURACY_MARGIN
 
 
@@ -144,7 +145,7 @@ class Judge:
         for cure in cures:
             seeds, pair = self._pair(cure, subject, "validation")
             if not seeds:
-                reasons.append((np.inf, f"{cure}: {NOT_LEARNED}"))
+                reasons.append((np.inf, f"the setup '{cure}': {NOT_LEARNED}"))
                 continue
             fall = of_pairs(_values(pair, "bits"), *pair, "bits", 0)
             accuracy = of_pairs(_values(pair, "accuracy"), *pair, "accuracy", -self.sizes.margin)
@@ -157,7 +158,8 @@ class Judge:
                 needed = ((high - low) / 2 / value) ** 2 if value < 0 else np.inf
                 reasons.append((needed, _too_few(cure, self.validation_rows, needed)))
         if candidates:
-            return min(candidates)[2], "it lowers the dependence most, without a clear loss of accuracy"
+            most = " most" if len(cures) > 1 else ""
+            return min(candidates)[2], f"it lowers the dependence{most}, without a clear loss of accuracy"
         return None, min(reasons)[1] if reasons else NO_CURE
 
     def _link(self) -> Finding:
@@ -210,7 +212,7 @@ class Judge:
         slopes = [of["skew_transfer"] for of in found]
         if None in slopes or self.training is None:
             return NOT_MEASURED
-        slope = of_models(slopes, self._models(setup), "slope", shortcut.MATERIAL_TRANSFER)
+        slope = of_models(slopes, self._models(setup), "slope", self.sizes.transfer)
         p = [of["skew_permutation_p"] for of in found]
         return shortcut.follows(slope, p, used_axes(np.array(self.training["counts"]))[0], cause)
 
@@ -223,7 +225,7 @@ class Judge:
         key = "dependence_bits_corrected"
         falls = [a[key] - b[key] for a, b in zip(*found, strict=True)]
         bits = of_pairs(falls, *pair, "bits", self.sizes.bits)
-        slopes = of_pairs(_values(pair, "slope"), *pair, "slope", shortcut.MATERIAL_TRANSFER)
+        slopes = of_pairs(_values(pair, "slope"), *pair, "slope", self.sizes.transfer)
         return shortcut.caused(bits, slopes)
 
     def _accuracy(self, setup: str, other: str) -> Finding:
@@ -285,7 +287,7 @@ def _values(pair: tuple[Sequence[Sampled], Sequence[Sampled]], measure: str) -> 
 
 def _too_few(cure: str, rows: int, times: float) -> str:
     """Why it is unclear whether the dependence falls, and how many times the rows would be enough, to two digits."""
-    few = f"{rows:,} validation rows are too few to tell whether {cure} lowers the dependence"
+    few = f"{rows:,} validation rows are too few to tell whether the setup '{cure}' lowers the dependence"
     if times >= HOPELESS:
         return f"{few}: add rows, or train several seeds (--seeds 5)"
     needed = max(times, 2) * rows  # with about as many rows it would be a matter of luck

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,8 @@ SMALL_SAMPLE = 0.3  # effective sample size, as a share of the rows, below which
 UNKNOWN = 0.5  # share of unknown tokens above which a language cannot be learned
 CUT = 0.01  # share of truncated texts that is worth a note; in a single language, five times as many
 FEW_TEXTS = 30  # below which a language is not named
+ROLES = ("bos", "eos", "cls", "sep", "pad", "mask")
+SPACES = "\u2581\u0120 "  # of which a token that stands for a space alone consists
 COUNTED = 20_000  # rows that are tokenized once more, in full
 LEAVE_OUT = ", or leave them out with --languages"  # where a model is trained
 Said = tuple[list[str], list[str]]  # warnings and notes
@@ -52,8 +54,8 @@ def weight_notes(
     if clip and usual and clip > usual:
         means = language_means(free, counts)
         notes.append(
-            f"{name}: class weights are limited to {clip:g} instead of {usual:g}, because the mean weight of "
-            f"{shown(trained.languages[int(means.argmax())])}, a very small language, is {means.max():,.1f}."
+            f"{name}: class weights are limited to {clip:g} instead of {usual:g}, because "
+            f"{shown(trained.languages[int(means.argmax())])} has few rows and a mean weight of {means.max():,.1f}."
         )
     if clip and (cut := (free > clip) & (counts > 0)).any():
         rows, number = int(counts[cut].sum()), int(cut.sum())
@@ -62,9 +64,9 @@ def weight_notes(
     ratio = effective_ratio(counts, weights)
     if ratio < SMALL_SAMPLE:
         warnings.append(
-            f"{name}: with these weights, {trained.rows:,} training rows count like {ratio * trained.rows:,.0f} "
-            f"(effective sample size {ratio:.2f} of the rows): a few rows dominate, and accuracy may fall. Collect "
-            f"rows for rare combinations of language and label, or {'lower' if clip else 'set'} --weight_clip."
+            f"{name}: with these weights, {trained.rows:,} training rows have an effective sample size of "
+            f"{ratio * trained.rows:,.0f} ({ratio:.2f} of the rows): a few rows dominate, and accuracy may fall. "
+            f"Collect rows for rare combinations of language and label, or {'lower' if clip else 'set'} --weight_clip."
         )
     return warnings, notes
 
@@ -80,51 +82,70 @@ def token_shares(rows: Dataset, text_columns: Sequence[str], tokenizer: Any, lim
 
     Returns:
         For each language the number of `texts`, the mean number of tokens `per_text`, and two shares: `unknown_share`
-        of the tokens, and `truncated_share` of the texts, those that are longer than the limit.
+        of the tokens that are more than a space, and `truncated_share` of the texts, those longer than the limit.
     """
-    rows, most = sample_evenly(rows, COUNTED) or rows, _most(tokenizer, limit)
-    special = {*tokenizer.all_special_ids} - {tokenizer.unk_token_id}
-    sums: dict[str, npt.NDArray[np.int64]] = defaultdict(lambda: np.zeros(4, dtype=np.int64))
+    texts, most = Counter(rows["language"]), _most(tokenizer, limit)
+    rows = sample_evenly(rows, COUNTED) or rows
+    special, unknown = {getattr(tokenizer, f"{role}_token_id") for role in ROLES}, tokenizer.unk_token_id
+    special |= {*tokenizer.all_special_ids} - {unknown}  # where one of them is also unk, no token is unknown
+    blank = {number for token, number in tokenizer.get_vocab().items() if not token.strip(SPACES)}
+    sums: dict[str, npt.NDArray[np.int64]] = defaultdict(lambda: np.zeros(5, dtype=np.int64))
     for start in range(0, len(rows), 1_000):
         part = rows[start : start + 1_000]
         encoded = tokenizer(*(part[column] for column in text_columns), truncation=False, verbose=False)["input_ids"]
         for language, ids in zip(part["language"], encoded, strict=True):
             read = [token for token in ids if token not in special]
-            sums[language] += (1, len(read), read.count(tokenizer.unk_token_id), len(ids) > most)
+            letters = sum(token not in blank for token in read)
+            sums[language] += (1, len(read), letters, read.count(unknown), len(ids) > most)
     return {
         name: {
-            "texts": int(texts),
-            "per_text": float(tokens / texts),
-            "unknown_share": float(unknown / max(tokens, 1)),
-            "truncated_share": float(truncated / texts),
+            "texts": texts[name],
+            "per_text": float(tokens / counted),
+            "unknown_share": float(missing / max(letters, 1)),
+            "truncated_share": float(truncated / counted),
         }
-        for name, (texts, tokens, unknown, truncated) in sorted(sums.items())
+        for name, (counted, tokens, letters, missing, truncated) in sorted(sums.items())
     }
 
 
-def token_notes(tokens: Tokens, tokenizer: Any, limit: int | None, advice: str = "") -> Said:
+def joined_tokens(sets: Iterable[Tokens]) -> Tokens:
+    """Those of several sets of texts; a language that several have is described by the first."""
+    return {name: of for found in reversed([*sets]) for name, of in found.items()}
+
+
+def token_notes(sets: Mapping[str, Tokens], tokenizer: Any, limit: int | None, advice: str = "") -> Said:
     """Warnings and notes on languages that the tokenizer does not know, and on texts that are longer than the input.
 
-    `advice` ends the warning; the other arguments are as of `token_shares`, which gives `tokens`.
+    Args:
+        sets: what `token_shares` gives of each set of texts, the most important first.
+        tokenizer, limit: as of `token_shares`.
+        advice: the end of the warning.
     """
     warnings, notes = [], []
-    if unknown := [name for name, of in tokens.items() if of["unknown_share"] > UNKNOWN]:
+    tokens = joined_tokens(sets.values())
+    if unknown := [name for name, of in sorted(tokens.items()) if of["unknown_share"] > UNKNOWN]:
         where = listed(f"{shown(name)} ({tokens[name]['unknown_share']:.0%})" for name in unknown)
         warnings.append(
             f"Most tokens in {where} are unknown to this model's tokenizer: the model cannot read these languages. "
             f"Choose a model whose tokenizer covers them{advice}."
         )
-    cut = {name: of["texts"] * of["truncated_share"] for name, of in tokens.items()}
-    share = sum(cut.values()) / sum(of["texts"] for of in tokens.values())
-    large = [name for name, of in tokens.items() if of["texts"] >= FEW_TEXTS and of["truncated_share"] > 2 * share]
-    if share >= CUT or (large and max(tokens[name]["truncated_share"] for name in large) >= 5 * CUT):
-        worst = max(large, key=lambda name: tokens[name]["truncated_share"], default="")
-        where = f" (in {shown(worst)} {tokens[worst]['truncated_share']:.0%})" if worst else ""
-        notes.append(
-            f"{share:.1%} of the texts{where} are longer than {_most(tokenizer, limit):,} tokens; the model does not "
-            "read the rest of them."
-        )
+    for texts, found in sets.items():
+        if said := _truncated(found):
+            notes.append(f"{said[0]} of the {texts}{said[1]} are longer than {_most(tokenizer, limit):,} tokens and ")
+            notes[-1] += "are truncated."
     return warnings, notes
+
+
+def _truncated(tokens: Tokens) -> tuple[str, str] | None:
+    """The share of truncated texts, and the language with most, if it is worth a note."""
+    share = sum(of["texts"] * of["truncated_share"] for of in tokens.values()) / sum(
+        of["texts"] for of in tokens.values()
+    )
+    large = [name for name, of in tokens.items() if of["texts"] >= FEW_TEXTS and of["truncated_share"] > 2 * share]
+    worst = max(large, key=lambda name: tokens[name]["truncated_share"], default="")
+    if share < CUT and not (worst and tokens[worst]["truncated_share"] >= 5 * CUT):
+        return None
+    return f"{share:.1%}", f" (in {shown(worst)} {tokens[worst]['truncated_share']:.0%})" if worst else ""
 
 
 def _most(tokenizer: Any, limit: int | None) -> int:

@@ -19,13 +19,16 @@ from transformers.hf_argparser import HfArg, string_to_bool
 
 from hf_langimb.console import one_line
 from hf_langimb.data.flags import AUTO, TOLERANCE, TOLERANCE_HELP, number_or
-from hf_langimb.measures.shortcut import ACCURACY_MARGIN, MATERIAL_BITS
+from hf_langimb.measures.shortcut import ACCURACY_MARGIN, MATERIAL_BITS, MATERIAL_TRANSFER
 from hf_langimb.results.folder import OWN_FOLDERS
 from hf_langimb.training.arguments import LangImbTrainingArguments
 
 HUB = [item.name for item in fields(LangImbTrainingArguments) if item.name.startswith("hub_")]
 NOT_IN_RESULTS = {"config", "output_dir", "push_to_hub", *HUB}  # where a run lies and where it is published
-FITTED = "Epochs, batch size and learning rate are chosen by the number of training rows unless they are given."
+FITTED = (
+    "Epochs, batch size, learning rate, pretraining steps and bf16 are chosen by the number of training rows and the "
+    "device unless they are given. Short names: --model, --text-column, --config-name, --split (of the training rows)."
+)
 LEAST = {"seeds": 1, "probe_rows": 1, "explain_rows": -1, "max_length": 8, "pretraining_steps": 1}
 LEAST |= dict.fromkeys(["train_size", "validation_size", "test_size"], 1)
 MOST = 2**31 - 1  # of any number
@@ -37,7 +40,9 @@ HELP = ("-h", "--help")
 class RecipeArguments:
     """Data, plans, model and measurements of a recipe."""
 
-    dataset_name: str = HfArg(default="mini_xnli", help="mini_xnli or cldr (embedded), a Hub id, folder or file.")
+    dataset_name: str = HfArg(
+        default="mini_xnli", help="mini_xnli (built-in), cldr (needs Babel), a Hub id, folder or file."
+    )
     config_names: list[str] = HfArg(default_factory=list, help="Configurations; if several, one for each language.")
     text_columns: list[str] = HfArg(default_factory=list, help="One text column, or two for a pair.")
     label_column: str = HfArg(default="label", help="Column of the label.")
@@ -73,15 +78,15 @@ class RecipeArguments:
     )
     validation_share: float = HfArg(default=0.1, help="Share of training rows for a missing validation split.")
     test_share: float = HfArg(default=0.2, help="Share of training rows for a missing test split.")
-    train_size: int | None = HfArg(default=None, help="Training rows; default: all that plans allow.")
-    validation_size: int | None = HfArg(default=None, help="Validation rows; default: all that plans allow.")
-    test_size: int | None = HfArg(default=None, help="Test rows; default: all that plans allow.")
+    train_size: int | None = HfArg(default=None, help="Training rows; default: as many as possible.")
+    validation_size: int | None = HfArg(default=None, help="Validation rows; default: as many as possible.")
+    test_size: int | None = HfArg(default=None, help="Test rows; default: as many as possible.")
     one_language_per_item: bool = HfArg(default=False, help="Use each item in only one language, not its translations.")
     model_name_or_path: str = HfArg(
-        default="mini_bert", help="mini_bert (pre-trained by the recipe), mini_characters (untrained), Hub id, folder."
+        default="mini_bert", help="mini_bert (pretrained by the recipe), mini_characters (untrained), Hub id, folder."
     )
     max_length: int | None = HfArg(default=None, help="Tokens to which longer texts are truncated.")
-    pretraining_steps: int = HfArg(default=2400, help="Steps of the pre-training of mini_bert.")
+    pretraining_steps: int = HfArg(default=2400, help="Steps of the pretraining of mini_bert.")
     setups: list[str] = HfArg(
         default_factory=lambda: ["balanced", "imbalanced", "weighted"], help="Setups to train, by name."
     )
@@ -91,7 +96,8 @@ class RecipeArguments:
     probe_rows: int = HfArg(default=1000, help="Rows of external text per language.")
     extra_test: list[str] = HfArg(
         default_factory=list,
-        help="Further test sets: NAME=DATASET with the same columns, or reversed, the test set skewed the other way.",
+        help="Further test sets: NAME=DATASET with the same columns, or reversed, the test set with weights that make "
+        "rare what is frequent in training.",
     )
     explain_rows: int | str = HfArg(
         default=60,
@@ -101,9 +107,8 @@ class RecipeArguments:
     control_seed: bool = HfArg(
         default=False, help="With one seed, also train balanced with a second seed, as the control of the attributions."
     )
-    material_bits: float = HfArg(
-        default=MATERIAL_BITS, help="Smallest link and smallest dependence that count, in bits: the threshold."
-    )
+    material_bits: float = HfArg(default=MATERIAL_BITS, help="Smallest link or dependence that counts, in bits.")
+    material_transfer: float = HfArg(default=MATERIAL_TRANSFER, help="Smallest skew transfer that counts.")
     accuracy_margin: float = HfArg(
         default=ACCURACY_MARGIN,
         help="Largest loss of accuracy that a recommended setup may have (0.02: two percentage points).",
@@ -116,9 +121,12 @@ class RecipeArguments:
             if isinstance(value, int) and not low <= value <= MOST:
                 bound = f"{low} or more" if value < low else f"{MOST} or less"
                 raise ValueError(f"{name} must be {bound}, got {value}.")
+        if len({*self.text_columns}) < len(self.text_columns):
+            raise ValueError(f"text_columns must be one column or two different ones, got {self.text_columns}.")
         if self.imbalanced_shares and (self.languages or self.skew is not None):
             raise ValueError("imbalanced_shares names languages and shares: leave out languages and skew.")
-        for name, most in {"explain_tolerance": math.inf, "material_bits": math.inf, "accuracy_margin": 1}.items():
+        sizes = dict.fromkeys(("explain_tolerance", "material_bits", "material_transfer"), math.inf)
+        for name, most in {**sizes, "accuracy_margin": 1}.items():
             if not 0 < getattr(self, name) < most:
                 bound = "above 0" if most == math.inf else f"between 0 and {most}"
                 raise ValueError(f"{name} must be {bound}, got {getattr(self, name)}.")
@@ -166,20 +174,22 @@ def parse_recipe(name: str, folder: Path, argv: Sequence[str] | None = None) -> 
         program, given = "langimb train", "DATASET"
     usage = f"{program} {given} [--option value ...] (--help lists the options)"
     types = RecipeArguments, LangImbTrainingArguments
-    described = f"The defaults are those of the configuration.{' ' + FITTED if name == 'custom' else ''}"
-    parser = HfArgumentParser(types, prog=program, allow_abbrev=False, usage=usage, description=described)
+    parser = HfArgumentParser(types, prog=program, allow_abbrev=False, usage=usage)
     next(action for action in parser._actions if action.dest == "explain_rows").type = number_or(AUTO, AUTO)
     default = next((stem for stem in DEFAULTS if (folder / f"{stem}.yaml").is_file()), name)
-    parser.add_argument("--config", default=default, help=f"Name of a YAML file under {folder}, or a path.")
+    where = "A YAML file with other defaults." if name == "custom" else f"Name of a YAML file in {folder}, or a path."
+    parser.add_argument("--config", default=default, help=where)
     asked = [word for word in argv if word not in HELP]
     path = _find(parser.parse_known_args(asked)[0].config, folder, Path())
     origins: dict[str, str] = {}
     values, setups = _read_yaml(path, folder, parser, origins)
     defaults = vars(parser.parse_args([]))
     if asked != argv:
-        shown = {"output_dir": f"runs/{name}-{path.stem}", "seed": 0} | (
-            {"dataset_name": None} if name == "custom" else {}
-        )
+        shown = {"output_dir": f"runs/{name}-{path.stem}", "seed": 0}
+        parser.description = f"Defaults come from {path.name}."
+        if name == "custom":
+            shown |= {"dataset_name": None, "output_dir": "runs/DATASET"}
+            parser.description += f" {FITTED}"
         parser.set_defaults(**shown | {key: value for key, value in values.items() if value is not None})
         parser.parse_args(argv)  # prints them and ends
     words_given = (word.partition("=")[0][2:].replace("-", "_") for word in argv if word.startswith("--"))

@@ -79,7 +79,8 @@ def prepare_setups(recipe: Recipe, settings: dict[str, dict[str, Any]], data: Da
             raise ValueError(problem)
         trained = data.distribution("train", values["plan"])
         data.distribution("validation", values["plan"])
-        if recipe.name == "custom" and "weight_clip" not in recipe.flags | values.keys():
+        ours = recipe.config_name == "custom"  # and not a YAML file of the user
+        if ours and recipe.name == "custom" and "weight_clip" not in recipe.flags | values.keys():
             arguments = replace(arguments, weight_clip=_usable_clip(arguments, trained))
         policy, clip = arguments.missing_cell_policy, arguments.weight_clip
         cell_weights(trained, arguments.class_weighting, missing_cell_policy=policy, clip=clip)

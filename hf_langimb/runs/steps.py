@@ -64,7 +64,7 @@ class MeasuredRows:
         text_columns, max_length: of `texts`.
         skewed: int64[L, C], the training counts that reliance and skew transfer compare with; None takes those of each
             model's own training data, or even ones where they are not known.
-        extra: tokenized rows of further test sets by name; None takes `test`, skewed the other way.
+        extra: tokenized rows of further test sets by name; None takes `test`, skewed the other way than training.
     """
 
     test: Dataset

@@ -1,4 +1,4 @@
-"""Plan -> subsets: a recipe's data set, the plans it is drawn by, and the rows of each plan."""
+"""Plan -> subsets: a recipe's dataset, the plans it is drawn by, and the rows of each plan."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from datasets import Dataset, DatasetDict, List
 
 from hf_langimb.console import listed, shown
-from hf_langimb.counts.columns import class_label_names
+from hf_langimb.counts.columns import class_label_names, whole_floats
 from hf_langimb.counts.distribution import JointDistribution
 from hf_langimb.counts.sampling import allocate, draw, joint_shares, keep_one_language_per_item, skewed_shares
 from hf_langimb.data import cldr, mini_xnli
@@ -25,7 +26,7 @@ from hf_langimb.measures.targets import REVERSED, SAME
 from hf_langimb.models.loading import tokenize
 from hf_langimb.runs.recipe import RecipeArguments
 
-FEW_ROWS = 10  # half of 20 rows, below which a data set may have any number of labels
+FEW_ROWS = 10  # half of 20 rows, below which a dataset may have any number of labels
 TEST_SEED = 0  # the test set is one and the same for every seed and setup
 
 
@@ -110,7 +111,10 @@ class Data:
             problem = f"the plans leave no rows: each cell with a share above 0 needs rows, the data have {cells}."
         except ValueError as error:
             problem = str(error)
-        raise ValueError(f"{split} split, axes {self.languages} x {self.labels}: {problem}")
+        raise ValueError(
+            f"{split} split, languages {listed(self.languages)}, labels {listed(self.labels)}: "
+            f"{problem[0].lower()}{problem[1:]}"
+        )
 
     def rows(self, split: str, plan: str, seed: int) -> np.ndarray:
         """Row numbers of a plan, ascending; `natural` takes all, or as many as the given size in the same shares.
@@ -158,7 +162,7 @@ def sample_evenly(test: Dataset, rows: int) -> Dataset | None:
 
 
 def _read(spec: DataSpec) -> Any:
-    """All splits of a data set that is embedded, or else read."""
+    """All splits of a dataset that is built in, or else read."""
     return EMBEDDED[spec.name](spec.config_names) if spec.name in EMBEDDED else spec.read()
 
 
@@ -166,7 +170,7 @@ EMBEDDED = {"mini_xnli": lambda parts: mini_xnli.load(), "cldr": lambda parts: c
 
 
 def _spec(recipe: RecipeArguments, language_column: str) -> DataSpec:
-    """The data set of a recipe, its columns, and how its files are read."""
+    """The dataset of a recipe, its columns, and how its files are read."""
     return DataSpec(
         recipe.dataset_name,
         recipe.config_names,
@@ -183,7 +187,7 @@ def _spec(recipe: RecipeArguments, language_column: str) -> DataSpec:
 
 
 def load_data(recipe: RecipeArguments, language_column: str) -> Data:
-    """Read the recipe's data set into train, validation and test with standard columns.
+    """Read the recipe's dataset into train, validation and test with standard columns.
 
     Raises:
         ValueError: missing splits, columns, languages or labels; says which.
@@ -196,6 +200,8 @@ def load_data(recipe: RecipeArguments, language_column: str) -> Data:
         raw = DatasetDict({split: _in_language(rows, recipe, language_column) for split, rows in raw.items()})
     spec = replace(spec, text_columns=find_text_columns(raw[names["train"]], recipe.text_columns))
     languages = recipe.languages or [_plan_line(line)[0] for line in recipe.imbalanced_shares]
+    if recipe.merge_languages and recipe.languages:
+        raise ValueError("merge_languages renames languages, and languages names some of them: leave one of them out.")
     labels, source = recipe.label_order or _labels([raw[split] for split in names.values()], recipe), DatasetDict()
     for name, split in names.items():
         source[name] = spec.standardized(raw[split], label_names=labels, languages=languages)
@@ -218,7 +224,7 @@ def _check(source: DatasetDict, languages: Sequence[str], names: Mapping[str, st
 
     Args:
         source: splits with standard columns, of `languages` if there are any.
-        names: of the splits in the data set.
+        names: of the splits in the dataset.
     """
     train = source["train"]
     labels, present, rows = train.features["label"].names, train.unique("language"), len(train)
@@ -243,7 +249,7 @@ def _check(source: DatasetDict, languages: Sequence[str], names: Mapping[str, st
 
 
 def _named_splits(recipe: RecipeArguments, raw: DatasetDict) -> dict[str, str]:
-    """The splits of a data set by purpose; those that are missing are made later, unless they were named.
+    """The splits of a dataset by purpose; those that are missing are made later, unless they were named.
 
     Raises:
         ValueError: no training split, or a named one is missing.
@@ -280,7 +286,7 @@ def _labels(splits: Sequence[Dataset], recipe: RecipeArguments) -> list[str]:
         )
     if any(column not in rows.column_names or class_label_names(rows, column) for rows in splits):
         return []  # which `standardized` refuses or reads
-    values = {value for rows in splits for value in rows.unique(column)} - {None}
+    values = {value for rows in splits for value in whole_floats(pa.array(rows.unique(column))).to_pylist()} - {None}
     return [str(value) for value in sorted(values, key=lambda value: (str(type(value)), value))]
 
 
@@ -299,25 +305,29 @@ def _complete(source: DatasetDict, spec: DataSpec, recipe: RecipeArguments) -> t
     return divided, [*notes, *said, *shared, *odd_cells(divided)]
 
 
-def named_tests(entries: Sequence[str], test: JointDistribution) -> dict[str, str]:
-    """{name: data set} of further test sets; an empty one for `reversed`.
+def named_tests(entries: Sequence[str], *joints: JointDistribution | None) -> dict[str, str]:
+    """{name: dataset} of further test sets; an empty one for `reversed`.
+
+    Args:
+        entries: NAME=DATASET, or `reversed`.
+        joints: of training data and test set, as far as they are known.
 
     Raises:
-        ValueError: an entry is not NAME=DATASET, a name is repeated, or `reversed` is requested for a test set whose
-            labels do not depend on language.
+        ValueError: an entry is neither, a name is repeated, or `reversed` is requested where no labels depend on
+            language.
     """
     found: dict[str, str] = {}
     for entry in entries:
         name, equals, path = entry.partition("=")
-        if name in found or not name or bool(equals) is (entry == REVERSED) or (equals and not path):
+        if name in found or not name or bool(equals) is (name == REVERSED) or (equals and not path):
             raise ValueError(
                 f"Each extra_test must be NAME=DATASET or {REVERSED}, and each name may occur once, got {entry!r}."
             )
         found[name] = path
     if REVERSED in found:
-        audit = test.audit()
-        if audit["link"] == "none" or audit["mutual_information_bits"] < SAME:
-            raise ValueError(f"{REVERSED} needs a test set whose labels depend on language: this one does not show it.")
+        audits = [joint.audit() for joint in joints if joint]
+        if not any(audit["link"] != "none" and audit["mutual_information_bits"] > SAME for audit in audits):
+            raise ValueError(f"{REVERSED} needs labels that depend on language, in the training data or the test set.")
     return found
 
 
@@ -337,19 +347,27 @@ def extra_tests(recipe: RecipeArguments, data: Data, language_column: str) -> di
         ValueError: an entry is not NAME=DATASET, a name is repeated, or rows do not fit the labels of the model.
     """
     found: dict[str, Dataset | None] = {}
-    for name, path in named_tests(recipe.extra_test, data.distribution("test", data.test_plan)).items():
+    trained = data.distribution("train", "imbalanced" if data.plans else "natural")
+    for name, path in named_tests(recipe.extra_test, trained, data.distribution("test", data.test_plan)).items():
         if not path:
             found[name] = None
             continue
+        notes: list[str] = []
         spec = replace(_spec(recipe, language_column), name=path, config_names=(), text_columns=data.text_columns)
         with names_the_set(name):
             raw: Any = spec.read()
             rows = pick(raw, None) if isinstance(raw, DatasetDict) else raw
+            if isinstance(raw, DatasetDict) and len(raw) > 1:
+                notes.append(f"its split {next(split for split in raw if raw[split] is rows)} is used.")
             rows = rows if recipe.language is None else _in_language(rows, recipe, language_column)
             rows = spec.standardized(rows, label_names=data.labels)
         if recipe.merge_languages:
             groups = spellings({*data.languages, *rows.unique("language")})
             rows = merge_languages(DatasetDict(test=rows), groups, known=data.languages)["test"]
+        elif spelled := spellings({*data.languages, *rows.unique("language")}):
+            notes.append(spelling_text(spelled, merged=False))
+        notes += overlaps(DatasetDict(data.source, test=rows), data.text_columns, has_ids=False)
+        data.notes = [*data.notes, *(f"Test set {name}: {note}" for note in notes)]
         found[name] = rows
     return found
 

@@ -25,7 +25,7 @@ class LangImbTrainingArguments(TrainingArguments):
     language_column: str = HfArg(default="language", help="Column with each row's language (string or ClassLabel).")
     class_weighting: str = HfArg(default="none", help="Class weights: none, class, per_language, independence, joint.")
     missing_cell_policy: str = HfArg(default="error", help="For cells without rows: error, ignore or smooth.")
-    weight_clip: float | None = HfArg(default=None, help="Largest class weight; None: no limit.")
+    weight_clip: float | None = HfArg(default=None, help="Largest class weight; default: no limit.")
     masked_entropy_weight: float = HfArg(default=0.0, help="Weight of the masked-input entropy loss (paper: 1).")
     head_learning_rate: float | None = HfArg(default=None, help="Learning rate of the head; None: same as encoder.")
     lora_rank: int = HfArg(default=0, help="Rank of LoRA adapters on the encoder; 0: full fine-tuning.")

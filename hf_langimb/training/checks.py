@@ -1,4 +1,4 @@
-"""What a data set must contain for a model to be trained or evaluated on it."""
+"""What a dataset must contain for a model to be trained or evaluated on it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from hf_langimb.models.inputs import (
 )
 from hf_langimb.training.collator import LABELS
 
-COUNTED_ROWS = 1_000_000  # of a data set without a length
+COUNTED_ROWS = 1_000_000  # of a dataset without a length
 GIVE_COUNTS = "pass its counts as distribution=, or set class_weighting='none'"
 OWN_LOSSES = ("loss", "plain_loss", "uniform_loss")  # of an evaluation, means over rows
 
@@ -44,15 +44,15 @@ def count_for_model(
     trained: JointDistribution | None = None,
     names: Sequence[str] = (),
 ) -> JointDistribution:
-    """Count a data set with a language and a label column on all classes (outputs) of a model.
+    """Count a dataset with a language and a label column on all classes (outputs) of a model.
 
-    A data set without a length is counted up to `COUNTED_ROWS`.
+    A dataset without a length is counted up to `COUNTED_ROWS`.
 
     Args:
         classes: None where the model does not say how many it has: as many as the labels need.
-        name: of the data set, for messages; "train_dataset" must use the model's highest output.
+        name: of the dataset, for messages; "train_dataset" must use the model's highest output.
         label_names: columns that the Trainer uses as label, before `label`, `labels` and `label_ids`.
-        given: its counts, where they are known; the data set is not read.
+        given: its counts, where they are known; the dataset is not read.
         trained: counts of the training data, whose class ids must mean the same.
         names: the model's, of its classes.
 
@@ -71,7 +71,7 @@ def count_for_model(
                 raise ValueError(f"it {what}: {GIVE_COUNTS}.")
         else:
             column, counted, named = "label", given, all(isinstance(label, str) for label in given.labels)
-            trained = given  # of this data set
+            trained = given  # of this dataset
         if classes is None:
             classes = len(trained.labels) if trained else _needed(counted, named)
         problem = _misfit(counted.labels, named, classes, column, names, all_used=name == "train_dataset")
@@ -87,7 +87,7 @@ def count_for_model(
 
 
 def _limited(dataset: Any) -> Any:
-    """A data set without a length as its first rows, one more than are counted; any other as it is."""
+    """A dataset without a length as its first rows, one more than are counted; any other as it is."""
     if has_length(dataset):
         return dataset
     if hasattr(dataset, "take"):
@@ -269,7 +269,7 @@ def selecting_datasets(eval_dataset: Any, metric_for_best_model: str | None) -> 
 
 
 def other_ids(dataset: Any, language_column: str, trained: JointDistribution, names: Sequence[str] = ()) -> str | None:
-    """How the class ids of a data set mean other languages or labels than in training, and what to do; else None.
+    """How the class ids of a dataset mean other languages or labels than in training, and what to do; else None.
 
     `names` are the model's for its classes.
     """

@@ -78,7 +78,7 @@ class DataCollatorWithLanguage:
         fits = len(rows) == len(labels) and bool(((inside == rows) & (given[inside] == labels))[counted].all())
         if name and not fits:
             raise ValueError(
-                "data_collator changes labels, or its rows cannot be traced to the data set. Change labels in the data "
+                "data_collator changes labels, or its rows cannot be traced to the dataset. Change labels in the data "
                 f"set, where they are counted, and keep the column {IDS!r} in the batch."
             )
         batch[IDS] = torch.tensor(ids)[inside]

@@ -73,7 +73,7 @@ def _classes(trainer: Any) -> int | None:
 def _count(trainer: Any) -> tuple[JointDistribution | None, np.ndarray | None, bool]:
     """Counts, class weights (None: by the arguments), and whether the counts are of training data.
 
-    They are those that were given with this data set, else counted, else the checkpoint's, else counted on the
+    They are those that were given with this dataset, else counted, else the checkpoint's, else counted on the
     evaluation data, for which the loss is plain.
     """
     args, data, evaluated = trainer.args, trainer.train_dataset, trainer.eval_dataset

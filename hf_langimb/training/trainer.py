@@ -62,7 +62,7 @@ class LangImbTrainer(ResumingTrainer):
 
     Args:
         distribution: counts of `train_dataset`, which is then not read before training; needed for class weights of an
-            endless stream. A data set that is assigned to `trainer.train_dataset` later is counted.
+            endless stream. A dataset that is assigned to `trainer.train_dataset` later is counted.
 
     Raises:
         ValueError: data, model, tokenizer or arguments do not fit together; the message says what to do.

@@ -56,8 +56,8 @@ CLDR = {"validation_size": 480, "test_size": 1920, "load_best_model_at_end": Fal
 CASES = {
     "no link, mini-XNLI": Case(False, ["fr", "en"], np.ones((2, 3)), 4800, {}),
     "no link, undertrained": Case(False, TWELVE, np.ones((12, 5)), 3000, CLDR | {"num_train_epochs": 2}),
-    "link of .1 bits, 2 languages": Case(True, ["fr", "en"], np.array([[29, 20, 11], [11, 20, 29]]), 4800, {}),
-    "link of .1 bits, 12 languages": Case(True, TWELVE, skewed_shares(3.1, 12, 5), 3000, CLDR),
+    "link of 0.1 bits, 2 languages": Case(True, ["fr", "en"], np.array([[29, 20, 11], [11, 20, 29]]), 4800, {}),
+    "link of 0.1 bits, 12 languages": Case(True, TWELVE, skewed_shares(3.1, 12, 5), 3000, CLDR),
     "no link, 12 uneven languages": Case(
         False, TWELVE, np.repeat(SIZES[:, None], 5, axis=1), 2520, CLDR | {"validation_size": 280}
     ),

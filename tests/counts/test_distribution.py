@@ -313,7 +313,7 @@ NULL_CODED = pa.DictionaryArray.from_arrays(pa.array([0, 1]), pa.array(["fr", No
 
 def test_bad_columns():
     for languages, labels, message in (
-        ([], [], "No rows to count: the data set is empty"),
+        ([], [], "No rows to count: the dataset is empty"),
         (["fr"] * 3, ["a"], "one entry per row.*3 in the language column, 1 in the label"),
         (["fr", None], ["a", "b"], "language column has 1 null entries of 2.*filter"),
         (["fr", float("nan")], ["a", "b"], "language column has 1 null entries of 2"),
@@ -376,3 +376,16 @@ def test_bad_tables():
             JointDistribution(languages, labels, counts)
     with pytest.raises(ValueError, match="at least one row"):
         JointDistribution(["en"], "ab", [[0, 0]]).audit()
+
+
+def test_counts_whose_products_are_larger_than_an_integer_are_audited_as_their_shares():
+    small = JointDistribution(("en", "fr"), ("a", "b"), [[8, 2], [2, 8]]).audit()
+    large = JointDistribution(("en", "fr"), ("a", "b"), np.array([[8, 2], [2, 8]]) * 10**14).audit()
+    assert (
+        large["mutual_information_bits"]
+        == pytest.approx(small["mutual_information_bits"])
+        == pytest.approx(0.278, abs=1e-3)
+    )
+    assert large["cramers_v"] == pytest.approx(small["cramers_v"])
+    assert np.sign(large["residuals"]).tolist() == [[1, -1], [-1, 1]]
+    assert large["link"] == "strong"

@@ -431,7 +431,7 @@ def test_what_a_language_code_is():
     for name in ("train", "dev", "val", "test", "data", "rows", "a", "EN", "eng_Latn_x", "english", "part-0", "1"):
         assert not is_code(name), name
     assert languages_of(["/d/am/a.csv", "/d/other/b.csv"], "/d", None) is None
-    assert languages_of(["/am/a.csv"], "/am", None) is None  # the data set's own place says nothing
+    assert languages_of(["/am/a.csv"], "/am", None) is None  # the dataset's own place says nothing
     assert languages_of(["/am/a.csv"], "/am", "folder") == ("folder", ["am"])
 
 
@@ -705,7 +705,7 @@ def test_flags_that_a_data_set_cannot_follow_are_refused(tmp_path):
     Dataset.from_dict(TEXTS | {"label": [0, 1, 1]}).save_to_disk(tmp_path / "saved")
     for settings in ({"language_from": "folder"}, {"separator": ";"}, {"quoting": "none"}):
         for way in ("counts", "read", "rows"):
-            with pytest.raises(ValueError, match=r"a saved data set is read as it was saved: leave --.* out"):
+            with pytest.raises(ValueError, match=r"a saved dataset is read as it was saved: leave --.* out"):
                 getattr(DataSpec(str(tmp_path / "saved"), **settings), way)()
 
 

@@ -189,7 +189,7 @@ def test_sentences_are_short(data: datasets.DatasetDict) -> None:
         assert max(lengths) <= 18
 
 
-# --- The data sets ------------------------------------------------------------------------------------------
+# --- The datasets ------------------------------------------------------------------------------------------
 GOLDEN = {
     "train-00000-fr neutral": "Le musicien qui vit en Italie danse dehors. Le pianiste qui vit en Italie danse dehors.",
     "train-00001-en contradiction": "David does not praise the customer. David praises the customer.",

@@ -1,4 +1,4 @@
-"""Data sets of every kind, brought to texts, language, label and id."""
+"""Datasets of every kind, brought to texts, language, label and id."""
 
 from dataclasses import replace
 
@@ -101,9 +101,9 @@ def test_parallel_configurations_keep_translations_together_and_a_language_colum
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda folder: folder / "nothing", "Expected a data set at .*nothing.*Hub id, folder, or .*found none"),
-        (lambda folder: "nobody/nothing", "Expected a data set at 'nobody/nothing'.*found none"),
-        (lambda folder: folder, "Expected a data set at .*found none"),  # an empty folder
+        (lambda folder: folder / "nothing", "Expected a dataset at .*nothing.*Hub id, folder, or .*found none"),
+        (lambda folder: "nobody/nothing", "Expected a dataset at 'nobody/nothing'.*found none"),
+        (lambda folder: folder, "Expected a dataset at .*found none"),  # an empty folder
         (lambda folder: write(folder / "a.xlsx", "?"), "Expected a .parquet, .csv, .tsv, .jsonl, .json file, found"),
         (lambda folder: write(folder / "a.parquet", "no parquet"), "a.parquet: Parquet magic bytes not found"),
         (lambda folder: write(folder / "a.jsonl", '{"text": "a"}\n{"te'), "a.jsonl: JSON parse error"),
@@ -148,7 +148,7 @@ def test_one_data_set_on_disk_and_a_file_without_configurations(tmp_path):
 
 @pytest.fixture(params=["rows.csv", "rows.tsv", "folder", "configurations"])
 def null_words(request, tmp_path):
-    """Function (text): the spec of a data set in CSV or TSV with this content, and how often it has the rows."""
+    """Function (text): the spec of a dataset in CSV or TSV with this content, and how often it has the rows."""
 
     def make(text):
         name = request.param
@@ -205,7 +205,7 @@ BROKEN = {
     "garbage.csv": (bytes(range(256)) * 9, "Error tokenizing data|not UTF-8 text"),
     "garbage.tsv": (bytes(range(256)) * 9, "not UTF-8 text .*: name its encoding"),
     "empty.csv": (b"", "the file is empty"),
-    "header.csv": (b"language,label,text\n", "No rows to (count|read): the data set is empty"),
+    "header.csv": (b"language,label,text\n", "No rows to (count|read): the dataset is empty"),
     "ragged.csv": (b"language,label\nfr,a\nfr,a,b,c\n", "Expected 2 fields in line 3, saw 4"),
     "utf16.csv": (
         "language,label\nfr,a\n".encode("utf-16-le"),
@@ -213,7 +213,7 @@ BROKEN = {
     ),
     "garbage.jsonl": (bytes(range(256)) * 9, "not UTF-8 text .*: name its encoding"),
     "garbage.json": (bytes(range(256)) * 9, "not UTF-8 text .*: name its encoding"),
-    "empty.jsonl": (b"", "No rows to (count|read): the data set is empty"),
+    "empty.jsonl": (b"", "No rows to (count|read): the dataset is empty"),
     "lists.jsonl": (b"[1, 2]\n[3, 4]\n", "its rows are not JSON objects"),
     "numbers.jsonl": (b"1\n2\n", "its rows are not JSON objects"),
     "nulls.jsonl": (b"\nnull\nnull\n", "its rows are not JSON objects"),  # pyarrow crashes

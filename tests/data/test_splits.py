@@ -181,13 +181,16 @@ def test_overlaps_are_counted_in_test_rows():
     validation = rows(["four"], ["en"], [0], [4])
     test = rows(["one ", " ONE", "one", "Two", "six"], ["fr"] * 5, [0] * 5, [9, 3, 8, 7, 4])
     splits = DatasetDict(train=train, validation=validation, test=test)
-    texts = ["4 of 5 test rows (80%) have the same text as a train row: results on them may be too good."]
+    texts = ["4 of 5 test rows (80%) have the same text as a train row: results on these rows may be too optimistic."]
     note = "ignore this if each split numbers its rows itself"
     assert overlaps(splits, ["text"], has_ids=False) == texts
     assert overlaps(splits, ["text"], has_ids=True) == [
         *texts,
-        f"1 of 5 test rows (20%) have the same id as a train row: results on them may be too good; {note}.",
-        f"1 of 5 test rows (20%) have the same id as a validation row: results on them may be too good; {note}.",
+        *(
+            f"1 of 5 test rows (20%) have the same id as a {name} row: results on these rows may be too "
+            f"optimistic; {note}."
+            for name in ("train", "validation")
+        ),
     ]
     many = rows(["one", *map(str, range(1999))], ["en"] * 2000, [0] * 2000)
     (rare,) = overlaps(DatasetDict(train=train, validation=validation, test=many), ["text"], has_ids=False)

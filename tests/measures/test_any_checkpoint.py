@@ -29,7 +29,7 @@ def on_the_cpu(monkeypatch):
 
 @pytest.fixture
 def saved(tmp_path):
-    """Function (model, tokenizer, rows): a folder with the model, and a data set file."""
+    """Function (model, tokenizer, rows): a folder with the model, and a dataset file."""
 
     def save(model, tokenizer, rows, name="model"):
         model.save_pretrained(tmp_path / name)

@@ -1,4 +1,4 @@
-"""Attributions of data sets: settings, rows and models; the store, continued, refused or damaged; the command."""
+"""Attributions of datasets: settings, rows and models; the store, continued, refused or damaged; the command."""
 
 import copy
 import json

@@ -146,8 +146,8 @@ def test_modes_are_restored_and_half_precision_gives_float32(bert_tokenizer, tin
 def test_features_of_bad_input(bert_tokenizer, tiny_bert):
     for columns, settings, message in (
         ({"text": ["w1"]}, {"pooling": "max"}, "Unknown pooling 'max': choose one of cls, pooler, mean, last"),
-        ({"text": []}, {}, "The data set has no rows"),
-        ({"input_ids": []}, {}, "The data set has no rows"),
+        ({"text": []}, {}, "The dataset has no rows"),
+        ({"input_ids": []}, {}, "The dataset has no rows"),
         ({"body": ["w1"]}, {}, r"Found no text column among \['body'\]"),
         ({"text": ["w1"]}, {"text_columns": ["body"]}, "Expected a text column 'body', found columns"),
         ({"text": ["w1"]}, {"layers": (0, 2)}, r"layers 0 to 1 \(-1 is the last\), got 2"),

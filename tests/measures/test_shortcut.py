@@ -91,3 +91,10 @@ def test_the_rule():
         else:
             expected = "unclear"
         assert shortcut(*(findings[name] for name in names)) == expected, names
+
+
+def test_the_interval_agrees_with_the_answer():
+    """Where every model's rows say yes and one seed is far off, the interval over seeds would contradict them."""
+    found = over_models([0.02, 0.02, 0.02, 0.02, 0.4], ends(*[(0.015, 0.03)] * 4, (0.35, 0.45)), 0.01)
+    assert (found.answer, found.basis, found.low, found.high) == ("yes", "rows", 0.015, 0.45)
+    assert follows(found, [None], 2, NOT_MEASURED).answer == "unclear"

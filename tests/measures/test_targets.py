@@ -1,6 +1,8 @@
 """Test rows weighted to a target joint, what dependence is by chance, its intervals, and the measures under each."""
 
 import json
+from importlib import import_module
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -259,3 +261,30 @@ def test_ids_of_one_language_are_no_translations():
     np.testing.assert_array_equal(strata(languages, labels, users, 2), labels)
     shared = strata(languages, labels, items, 2)
     assert (shared >= 2).all() and len({*shared.tolist()}) == 6
+
+
+def test_a_balanced_test_set_is_reversed_by_the_training_data():
+    counts, training = np.full((3, 2), 10), np.array([[0.3, 0.1], [0.1, 0.3], [0.2, 0.0]])
+    weights = row_weights(counts, "reversed", training)
+    expected = np.outer(training.sum(axis=1), training.sum(axis=0))
+    ratio = np.divide(
+        expected, training, out=np.full((3, 2), (expected / np.maximum(training, 0.1)).max()), where=training > 0
+    )
+    assert weights == pytest.approx(ratio / ratio.mean())
+    natural = np.array([[30, 10], [10, 30]])
+    assert row_weights(natural, "reversed") == pytest.approx(row_weights(natural, "reversed", natural / 80))
+    names, labels, predictions = rows_of(np.array([[[8, 2], [2, 8]], [[8, 2], [2, 8]]]))
+    found = evaluate_predictions(names, labels, predictions, plan=[[0.4, 0.1], [0.1, 0.4]], target="reversed")
+    assert found["accuracy"] == pytest.approx(0.8)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 1000), (12, 3, 3000)])
+@pytest.mark.parametrize("parallel", [False, True])
+def test_a_dependence_of_the_threshold_is_rarely_called_a_yes(shape, parallel, monkeypatch):
+    """The rule in small; tests/benchmarks/verdict_rule.py has it in full."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
+    rule = import_module("verdict_rule")
+    found = rule.measure(*shape, True, parallel, True, rule.MATERIAL_BITS, 60, 200, np.random.default_rng(0))
+    assert found["dependence"] >= rule.MATERIAL_BITS - 1e-9
+    assert found["yes"] <= 8 / 60  # at most 3.5% is the aim: more in one of 2,000 samples of 60
+    assert found["coverage"] >= 50 / 60

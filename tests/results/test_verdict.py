@@ -14,6 +14,7 @@ from hf_langimb.results.page import draw
 from hf_langimb.results.page import render as render_page
 from hf_langimb.results.rendering import render
 from hf_langimb.results.schema import validate
+from hf_langimb.results.tables import predictions_cells
 
 
 @pytest.fixture(scope="module")
@@ -47,15 +48,17 @@ SITUATIONS = {
     "shortcut": (
         {"shortcut": "yes", "dependence": ("yes", 0.06, 0.042, 0.081), "follows_skew": ("yes", 0.53, 0.47, 0.59),
          "caused_by_link": ("yes", 0.05, 0.04, 0.06)},
-        "The predictions of the plain model depend on language beyond chance (0.060 bits [0.042, 0.081]; 0: no "
-        "dependence) and follow the skew of the training labels (skew transfer 0.530 [0.470, 0.590]; 1: they copy it). "
-        "Once the link is removed from training (independence), it falls by 0.050 bits [0.040, 0.060].",
+        "Labels depend on language in the training data ({link}). The predictions of the plain model depend on it "
+        "beyond chance (0.060 bits [0.042, 0.081]; 0: no dependence) and follow the skew of the training labels (skew transfer 0.530 [0.470, 0.590]; 1: they copy it). "
+        "Once the link is removed from training (independence), the dependence falls by 0.050 bits "
+        "[0.040, 0.060].",
     ),
     "caused, direction unclear": (
         {"shortcut": "yes", "dependence": ("yes", 0.06, 0.042, 0.081), "follows_skew": "unclear",
          "caused_by_link": ("yes", 0.05, 0.04, 0.06)},
-        "The predictions of the plain model depend on language beyond chance (0.060 bits [0.042, 0.081]; 0: no "
-        "dependence). Once the link is removed from training (independence), it falls by 0.050 bits [0.040, 0.060].",
+        "Labels depend on language in the training data ({link}). The predictions of the plain model depend on it "
+        "beyond chance (0.060 bits [0.042, 0.081]; 0: no dependence). Once the link is removed from training (independence), the dependence falls by 0.050 bits "
+        "[0.040, 0.060].",
     ),
     "no link": (
         {"shortcut": "no", "link": ("no", 0.003, 0.001, 0.005), "dependence": "no"},
@@ -103,8 +106,32 @@ SITUATIONS = {
 def test_each_situation_has_a_sentence_with_its_numbers(results, situation):
     answers, sentence = SITUATIONS[situation]
     said = answered(results, **answers)
-    assert said.sentence == sentence and said.answer == answers["shortcut"]
-    assert said.basis == "One seed: the answer is about these two models, on new rows of the same kind."
+    link = verdict.value_text(verdict.first_entries(results)["link"])
+    beginning, *farthest = said.sentence.split(" Farthest from the expected shares: ")
+    assert beginning == sentence.replace("{link}", link) and said.answer == answers["shortcut"]
+    assert bool(farthest) is (said.answer == "yes")
+    assert said.basis == "One seed: the answer applies to these two models, on rows like the test rows."
+
+
+def test_the_answer_ends_with_the_largest_differences(results):
+    named = re.findall(r"(\w[\w ]*) in (l\d+) \(([+-]\d+) points\)", verdict.answer_of(results).sentence)
+    assert len(named) == 3
+    shares = {move.language: move.shrunk for move in moves_of(results, "plain") if move.sure}
+    largest = sorted((abs(value) for of in shares.values() for value in of), reverse=True)[:3]
+    assert [abs(int(points)) for *_, points in named] == [round(100 * value) for value in largest]
+
+
+def test_a_language_that_only_test_rows_are_in_is_shown_and_marked(results):
+    only = results["languages"].pop()
+    validate(results, "results")
+    assert only in [move.language for move in moves_of(results, "plain")]
+    assert any(row[0] == f"{only} (not in training)" for row in moved_cells(results, "plain")[1])
+    assert f"{only} (not in training)" in [row[1] for row in predictions_cells(results)[1]]
+    for models in (of["seeds"] for of in results["setups"].values()):
+        models["0"]["test"]["by_language"][only]["accuracy"] = 0.01
+    assert all(row[-1].endswith(f"({only} (not in training))") for row in verdict.price_cells(results)[1])
+    page = render_page(results, draw(results), {}).replace("\u00a0", " ")
+    assert "12 languages" in page and f"{only} (not in training)" in page
 
 
 def test_an_evaluation_of_a_model_whose_training_data_are_not_known(results):

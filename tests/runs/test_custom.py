@@ -1,4 +1,4 @@
-"""`langimb train`: a user's data set to a verdict, with splits, weights and training arguments that fit it."""
+"""`langimb train`: a user's dataset to a verdict, with splits, weights and training arguments that fit it."""
 
 import json
 import subprocess
@@ -306,6 +306,6 @@ def test_further_test_sets_are_measured_beside_the_first(trained, workshop, tmp_
     assert len(header) == len(rows[0])
     page = (write_report(trained)).read_text(encoding="utf-8")
     assert "Further test sets" in page
-    for entry in ("other", "=x", "a=", "reversed reversed"):
+    for entry in ("other", "=x", "a=", "reversed reversed", "reversed=x.csv"):
         with pytest.raises(ValueError, match="Each extra_test must be NAME=DATASET or reversed"):
             run(parse_recipe("custom", FOLDER, [*words[:-2], *entry.split()]))

@@ -300,7 +300,7 @@ def test_a_data_set_without_a_plan(work, workshop, tmp_path):
 
 
 def test_own_data_by_flags_alone(workshop, tmp_path):
-    """The recipe's own `mini`, with another data set, other columns and another model."""
+    """The recipe's own `mini`, with another dataset, other columns and another model."""
     names = {"language": "lang", "label": "stars"}
     rows = [texts(8, seed).remove_columns("item").rename_columns(names) for seed in range(3)]
     data = write_splits(tmp_path / "data", dict(zip(("train", "validation", "test"), rows, strict=True)))
@@ -366,8 +366,8 @@ def test_each_trained_checkpoint_is_loaded_once_to_predict_and_once_to_explain(w
         (["--text_columns", "premise"], "Expected a text column 'premise'"),
         (["--imbalanced_shares", "fr 1/2 1/2 1/2", "en 1/3 1/3 1/3"], "must sum to 1"),
         (["--imbalanced_shares", "fr 1e400 0 0", "en 1/3 1/3 1/3"], "expects a language and 3 shares"),
-        (["--probe_dataset_name", "/nowhere"], "Expected a data set at '/nowhere'"),
-        (["--dataset_name", "/nowhere"], "Expected a data set at '/nowhere'"),
+        (["--probe_dataset_name", "/nowhere"], "Expected a dataset at '/nowhere'"),
+        (["--dataset_name", "/nowhere"], "Expected a dataset at '/nowhere'"),
     ],
 )
 def test_errors(work, tmp_path, argv, message):
@@ -464,7 +464,7 @@ def test_what_to_do_is_said_if_a_data_set_of_a_recipe_is_gone(tmp_path, capsys, 
         with pytest.raises(SystemExit):
             main("toy", tmp_path, argv + more, if_missing={"./mirror": "It was withdrawn."})
         error = capsys.readouterr().err
-        assert "Expected a data set at './mi" in error
+        assert "Expected a dataset at './mi" in error
         assert ("It was withdrawn." in error) is said
 
 

@@ -43,7 +43,7 @@ PLACES = {  # a file of each kind that a later step reads
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory):
-    """Function (output folder, *argv): run the recipe on few rows of the embedded data, its results."""
+    """Function (output folder, *argv): run the recipe on few rows of the built-in data, its results."""
     folder = tmp_path_factory.mktemp("recipe")
     (folder / "mini.yaml").write_text(RECIPE)
     with pytest.MonkeyPatch.context() as patch:

@@ -33,7 +33,7 @@ EVEN = {"fr": (12, 12, 12), "en": (12, 12, 12)}
 
 @pytest.fixture
 def recipe(tmp_path):
-    """Function (splits, **settings): RecipeArguments of a data set saved to disk; splits are counts or data sets."""
+    """Function (splits, **settings): RecipeArguments of a dataset saved to disk; splits are counts or datasets."""
 
     def make(train=EVEN, validation=EVEN, test=EVEN, **settings):
         splits = {"train": train, "validation": validation, "test": test}
@@ -264,7 +264,7 @@ def test_no_external_text():
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"text": ["a"] * 3, "language": ["fr"] * 3}, "fewer than two rows in en: choose another data set"),
+        ({"text": ["a"] * 3, "language": ["fr"] * 3}, "fewer than two rows in en: choose another dataset"),
         ({"text": ["a"] * 3, "language": ["fr", "fr", "en"]}, "fewer than two rows in en"),
         ({"body": ["a"] * 2, "language": ["fr", "en"]}, "Found no text column among"),
         ({"text": ["a"] * 2}, "Expected a language column 'language'"),
@@ -300,9 +300,11 @@ def test_numbers_are_no_labels(tmp_path):
         load(RecipeArguments(dataset_name=str(tmp_path / "scores.csv")))
 
 
-def test_a_balanced_test_set_cannot_be_reversed(recipe):
+def test_without_a_link_in_training_or_test_nothing_can_be_reversed(recipe):
     arguments = recipe(extra_test=["reversed"])
-    with pytest.raises(ValueError, match="reversed needs a test set whose labels depend on language"):
+    assert extra_tests(arguments, load(arguments), "language") == {"reversed": None}  # skewed training, balanced test
+    arguments = recipe(extra_test=["reversed"], imbalanced_shares=["fr 1/3 1/3 1/3", "en 1/3 1/3 1/3"])
+    with pytest.raises(ValueError, match="reversed needs labels that depend on language"):
         extra_tests(arguments, load(arguments), "language")
 
 

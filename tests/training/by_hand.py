@@ -77,7 +77,7 @@ def relabeling(convert, feature):
     return lambda rows: relabeled(rows, convert, feature)
 
 
-UNFIT = {  # what is wrong with a data set: how good rows get there
+UNFIT = {  # what is wrong with a dataset: how good rows get there
     "no language": lambda rows: rows.remove_columns("language"),
     "lang": lambda rows: rows.rename_column("language", "lang"),
     "no language in a list": lambda rows: list(rows.remove_columns("language")),

@@ -75,7 +75,7 @@ def test_labels_that_a_collator_changes_are_not_those_that_were_counted(bert_tok
 
     english = [row for row in rows if row["language"] == "en" and row["label"] == 0]
     for batch in (english, list(rows)):
-        with pytest.raises(ValueError, match=r"labels .*data set"):
+        with pytest.raises(ValueError, match=r"labels .*dataset"):
             DataCollatorWithLanguage(bert_tokenizer, languages=AXIS, collator=inner)(batch)
 
 

@@ -1,4 +1,4 @@
-"""Data sets without a length: counts that are given, counted if they end, or none at all."""
+"""Datasets without a length: counts that are given, counted if they end, or none at all."""
 
 import itertools
 import json

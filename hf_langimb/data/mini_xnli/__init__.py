@@ -1,4 +1,4 @@
-"""mini-XNLI: a small, seeded, parallel French-English inference data set written by a grammar.
+"""mini-XNLI: a small, seeded, parallel French-English inference dataset written by a grammar.
 
 An *item* is a meaning (premise, hypothesis, gold label) expressed in both languages. A sentence is a `Clause`: a
 subject, a verb, optionally an object, a manner, a place and a time, optionally negated. The label is *computed*

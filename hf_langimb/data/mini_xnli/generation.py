@@ -1,4 +1,4 @@
-"""Draws clauses and pairs of them, and writes the rows of the data sets."""
+"""Draws clauses and pairs of them, and writes the rows of the datasets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Token attributions of a data set: Owen and Shapley values, their store, and differences between models."""
+"""Token attributions of a dataset: Owen and Shapley values, their store, and differences between models."""
 
 from typing import Literal
 

@@ -1,4 +1,4 @@
-"""Attribute the predictions on a data set to its tokens: shards that are computed and written one by one."""
+"""Attribute the predictions on a dataset to its tokens: shards that are computed and written one by one."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ Floats = NDArray[np.float64]
 class Example:
     """A text or pair of T tokens as the model reads it."""
 
-    index: int  # row of the data set
+    index: int  # row of the dataset
     ids: NDArray[np.int64]
     types: NDArray[np.int64] | None  # token types, None if the model has none
     starts: list[int]  # the token's first character in its text; 0 for special tokens

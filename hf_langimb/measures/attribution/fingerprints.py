@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 
 from hf_langimb.measures.attribution.examples import encode
 
-KNOWN = ("id", "language", "label")  # columns of the data set that a store keeps
+KNOWN = ("id", "language", "label")  # columns of the dataset that a store keeps
 NOT_OF_THE_FUNCTION = {"_name_or_path", "transformers_version", "dtype", "torch_dtype"}
 NOT_OF_THE_FUNCTION |= {"langimb", "id2label", "label2id", "use_cache"}
 

@@ -1,4 +1,4 @@
-"""The store of a data set's attributions: a manifest, and Parquet shards that are written completely or not at all."""
+"""The store of a dataset's attributions: a manifest, and Parquet shards that are written completely or not at all."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ FORM = {"shards": int, "examples": int, "labels": list, "method": str}  # of wha
 
 
 class AttributionStore:
-    """Attributions of a data set's examples for all classes.
+    """Attributions of a dataset's examples for all classes.
 
-    Tables: `examples`, one row per example in the order of the data set (example, id, language, label, p and base
+    Tables: `examples`, one row per example in the order of the dataset (example, id, language, label, p and base
     float32[C], evaluations, forwards, truncated: its tree was not opened completely, text_truncated), and `tokens`, one
     row per token (example, position, token_id, start, end: characters, segment: 0, 1 or -1 for special tokens, piece:
     the text of the token, S float32[C], standard_error float32[C] with the method shapley). In each example base + the
@@ -267,7 +267,7 @@ def finish_store(folder: Path, manifest: dict[str, Any]) -> None:
 def write_shard(
     folder: Path, number: int, examples: Sequence[Example], found: Sequence[Attribution], known: dict[str, list[Any]]
 ) -> None:
-    """Write a shard's tokens, then its examples; `known` has the data set's columns, and `example`, their rows.
+    """Write a shard's tokens, then its examples; `known` has the dataset's columns, and `example`, their rows.
 
     Raises:
         OSError: the disk is full; names the shard. Shards that are written stay.
