@@ -112,7 +112,7 @@ def test_splits_one_by_one_or_one_alone(tmp_path, langimb, audit):
     assert [line for line in out.splitlines() if line.startswith("## ")] == ["## train", "## test"]
     assert out.count("Next: ") == 2
     for split in ("dev", ""):
-        expected = f"langimb: {folder}: Expected the split {split!r}, found train, test: choose one with split.\n"
+        expected = f"langimb: {folder}: Expected the split {split!r}, found train, test: choose one with --split.\n"
         assert langimb("audit", folder, "--split", split) == (1, "", expected)
 
 
@@ -333,14 +333,14 @@ CANNOT = ": labels cannot depend on language here"
         ),
         (
             {"en": (34000, 33000, 33000), "fr": (33000, 34000, 33000)},
-            "labels depend on language slightly: 0.0001 bits; knowing only the language already scores 34.0% "
-            "(majority 33.5%)",
+            "labels depend on language slightly: 0.0001 bits; predicting from the language alone scores 34.0% "
+            "(always the same label: 33.5%)",
             "class_weighting='independence'",
         ),
         (
             {"en": (800, 100, 100), "fr": (500, 400, 100)},
-            "labels depend on language: 0.095 bits; knowing only the language scores no more than always "
-            "predicting the same label (65.0%)",
+            "labels depend on language: 0.095 bits; predicting from the language alone scores no more than always "
+            "the same label (65.0%)",
             "class_weighting='independence'",
         ),
         (
@@ -373,7 +373,7 @@ def test_missing_and_small_cells_are_marked_and_listed():
     text = text_of({"en": (300, 300, 0), "fr": (300, 300, 4)}, "joint")
     rows = [line.split("|")[5].strip() for line in text.splitlines() if line[:4] in ("| en", "| fr")]
     assert rows[:2] == ["0   0%!", "4   1%!"]
-    assert "! under 10 rows." in text
+    assert "!: under 10 rows." in text
     assert "Cells without rows (1): (en, contradiction)" in text
     assert "Cells under 10 rows (1): (fr, contradiction)" in text
     assert "Class weights, joint (0 where there are no rows)" in text
@@ -446,7 +446,7 @@ def test_help_and_version_are_0(langimb):
     [
         ("rows.csv", "lang,label\nfr,a\n", "Expected a language column 'language', found columns ['label', 'lang']"),
         ("rows.csv", "language,sentiment\nfr,a\n", "Expected a label column 'label'"),
-        ("rows.csv", "language,label\nfr,\nen,\n", "The label column has 2 null entries of 2"),
+        ("rows.csv", "language,label\nfr,\nen,\n", "The label column is empty in 2 of 2"),
         ("rows.csv", "language,label\n", "No rows to count"),
         ("rows.jsonl", "", "No rows to count"),
         ("rows.jsonl", '{"language": "fr", "label": 1}\n{"language": "fr", label\n', "JSON parse error"),
@@ -455,7 +455,7 @@ def test_help_and_version_are_0(langimb):
         ("rows.txt", "fr a", "Expected a .parquet, .csv, .tsv, .jsonl, .json file, found rows.txt."),
         ("rows.csv", "text,label\na,0\n", "found columns ['label', 'text']"),
         ("rows.csv", "text,label\na,0\n", "GlotLID"),  # finds the language of a text
-        ("rows.csv --config-name fr", "language,label\nfr,a\n", "no configurations, got config_names fr"),
+        ("rows.csv --config-name fr", "language,label\nfr,a\n", "no configurations, got --config-name fr"),
     ],
 )
 def test_an_error_is_1_and_one_sentence(name, content, message, tmp_path, langimb):
@@ -488,7 +488,7 @@ def test_a_data_set_that_is_not_there(name, error, reason, tmp_path, langimb, mo
     name = name.format(tmp_path)
     code, out, err = langimb("audit", name)
     assert (code, out, builder.called) == (1, "", error is not None)
-    assert err.startswith(f"langimb: Expected a dataset at {name!r} (Hub id, folder")
+    assert err.startswith(f"langimb: Cannot read a dataset at {name!r} (Hub id, folder")
     assert err.endswith(f"{reason}\n")
 
 
@@ -510,7 +510,7 @@ def test_installed_script(tmp_path):
     assert done.stderr == ""
     failed = subprocess.run([script, "audit", tmp_path / "none.csv"], capture_output=True, text=True)
     assert (failed.returncode, failed.stdout) == (1, "")
-    assert failed.stderr.startswith("langimb: Expected a dataset")
+    assert failed.stderr.startswith("langimb: Cannot read a dataset")
     with subprocess.Popen(
         [script, "audit", path], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as stopped:

@@ -102,9 +102,9 @@ def test_in_a_trainer_rows_keep_their_order(bert_tokenizer, build, tiny_dataset,
 def test_nulls_are_refused(tmp_path, column, kind):
     columns = {"predictions": [kind(1), kind(0)], "references": [kind(1), kind(1)], "languages": ["en", "fr"]}
     columns[column] = [columns[column][0], None]
-    with pytest.raises(ValueError, match=f"The {column[:-1]} column has 1 null entries of 2"):
+    with pytest.raises(ValueError, match=f"The {column[:-1]} column is empty in 1 of 2"):
         load("per_language_accuracy", tmp_path).compute(**columns)
     if column != "references":
         columns.pop("references")
-        with pytest.raises(ValueError, match=r"column has 1 null entries of 2|1 null"):
+        with pytest.raises(ValueError, match=r"column is empty in 1 of 2|1 null"):
             load("language_reliance", tmp_path).compute(**columns)

@@ -35,9 +35,8 @@ def find_text_columns(dataset: Dataset, text_columns: Sequence[str] = (), **othe
         require_columns(dataset, {f"text {i}": name for i, name in enumerate(columns, 1)} | others)
         for column, texts in zip(columns, arrow_columns(dataset, *columns), strict=True):
             if texts.null_count:
-                problem = (
-                    f"The text column {column!r} has {texts.null_count:,} empty entries: drop these rows (--drop-null)."
-                )
+                number = f"{texts.null_count:,} of {len(texts):,} rows"
+                problem = f"The text column {column!r} is empty in {number}: drop these rows (--drop-null)."
             elif len(texts) and not (pa.types.is_string(texts.type) or pa.types.is_large_string(texts.type)):
                 problem = f"The text column {column!r} has values of type {texts.type}, expected strings."
     if problem:

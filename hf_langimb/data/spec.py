@@ -211,8 +211,8 @@ class DataSpec:
                     table = counted[empty[0]]
                     labels, languages = sum(table.null_labels.values()), table.null_languages
                     raise ValueError(
-                        f"The {'label' if labels else 'language'} column has {labels or languages:,} empty entries of "
-                        f"{labels + languages:,}: no row of split {empty[0]!r} has both a language and a label."
+                        f"The {'label' if labels else 'language'} column is empty in {labels or languages:,} of "
+                        f"{labels + languages:,} rows: no row of split {empty[0]!r} has both a language and a label."
                     )
                 say_once(f"{self.name}: {', '.join(empty)} left out: no row has both a language and a label.")
                 counted = {split: table for split, table in counted.items() if split not in empty}

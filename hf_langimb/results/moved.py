@@ -73,15 +73,21 @@ def moved_cells(results: Results, setup: str) -> Cells:
     return header, rows
 
 
-def farthest_text(results: Results, setup: str) -> str:
+def farthest_text(results: Results) -> str:
     """The languages and labels whose predicted shares are farthest from those that the labels explain."""
-    moves = [move for move in moves_of(results, setup) if move.sure]
     found = [
-        (value, label, move) for move in moves for value, label in zip(move.shrunk, results["labels"], strict=True)
+        (value, label, move)
+        for setup in compared_setups(results)[:1]
+        for move in moves_of(results, setup)
+        if move.sure
+        for value, label in zip(move.shrunk, results["labels"], strict=True)
     ]
     found.sort(key=lambda one: -abs(one[0]))
-    said = [f"{shown(label)} in {shown(move.language)} ({100 * value:+.0f} points)" for value, label, move in found[:3]]
-    return f" Farthest from the expected shares: {', '.join(said)}." if said else ""
+    said = [
+        f"{shown(label)} in {language_text(results, move.language)} (too {'often' if value > 0 else 'rarely'})"
+        for value, label, move in found[:3]
+    ]
+    return f"Farthest from what the labels explain: {', '.join(said)}." if said else ""
 
 
 class Shares(NamedTuple):

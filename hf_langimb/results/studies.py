@@ -11,6 +11,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from hf_langimb.files import read_json
+from hf_langimb.measures.targets import TARGETS
 from hf_langimb.results.plots import COLORS, MARKERS, STYLE
 from hf_langimb.results.summary import interval
 from hf_langimb.results.tables import Cells, interval_text, mean_of
@@ -36,6 +37,25 @@ def rule_cells(folder: Path) -> Cells:
         rows.append([f"{shape[0]} x {shape[1]}", f"{shape[2]:,}", str(len(own)), str(own[0]["draws"]), *texts])
     header = ["languages x labels", "test rows", "cases", "draws per case"]
     return [*header, "yes up to 0.01 bits", "yes at 0.02 bits", "coverage"], rows
+
+
+def natural_cells(folder: Path) -> Cells:
+    """Of the kept runs on names as they are: accuracies and dependence of both setups, and how far the latter falls."""
+    rows = []
+    for name, found in read_json(folder / "natural.json", AGAIN).items():
+        for setup, of in found["setups"].items():
+            accuracies = [interval_text(of[f"targets.{target}.accuracy"]) for target in TARGETS]
+            dependence = interval_text(of["targets.independent.dependence_bits_corrected"])
+            fall = found["fall"] if setup == "independence" else None
+            facts = [
+                f"{found['languages']:,}",
+                f"{found['bits'] - found['bits_by_chance']:.3f}",
+                str(found["empty_cells"]),
+            ]
+            change = "-" if fall is None else interval_text(fall, form="+.3f")
+            rows.append([name, *facts, setup, *accuracies, dependence, change])
+    header = ["names", "languages", "link (bits)", "empty cells", "setup", *(f"accuracy, {name}" for name in TARGETS)]
+    return [*header, "dependence (bits)", "independence - plain (bits)"], rows
 
 
 def models_cells(folder: Path) -> Cells:

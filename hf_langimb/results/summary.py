@@ -114,7 +114,7 @@ def roles_of(setups: Mapping[str, Any]) -> Roles:
 def tested_languages(results: Results) -> list[str]:
     """The languages of the tables of predictions: those of the run, then those that only test rows are in."""
     metrics = next(iter(next(iter(results["setups"].values()))["seeds"].values()))
-    return [*dict.fromkeys([*results["languages"], *metrics["test"]["by_language"]])]
+    return [*dict.fromkeys([*results["languages"], *metrics["test"].get("by_language", {})])]
 
 
 def language_text(results: Results, language: str) -> str:

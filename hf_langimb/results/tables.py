@@ -204,8 +204,8 @@ def explained_text(found: Attributions | Explained) -> str:
     sentences = [rows_text(rows)] if (rows := found.get("rows")) else []
     if cut := found["truncated_share"]:
         sentences.append(
-            f"For {cut:.1%} of the rows the budget was too small: tokens that were not separated share their "
-            "contribution equally."
+            f"For a share of {cut:.3f} of the rows, the budget was too small: tokens that were not separated share "
+            "their contribution equally."
         )
     return " ".join(sentences)
 

@@ -184,7 +184,7 @@ def figure_text(results: Results) -> str:
     hidden = f" {found.hidden:,} more languages are in the tables." if found.hidden else ""
     return (
         f"\u201c{shown(found.label)}\u201d depends most on the language. The longer a line, the larger this effect; "
-        f"pale: it may be due to chance.{hidden}"
+        f"pale: it may be due to chance.{hidden} {farthest_text(results)}"
     )
 
 
@@ -274,15 +274,15 @@ def _yes(results: Results, entries: Mapping[str, Verdict]) -> str:
     dependence, direction, cause = entries["dependence"], entries.get("follows_skew"), entries.get("caused_by_link")
     model = _model(dependence["setup"])
     text = (
-        f"Labels depend on language in the training data ({value_text(entries['link'])}). The predictions of {model} "
+        f"Labels depend on language in training ({interval_text(entries['link']['value'])} bits), and the predictions "
     )
-    text += f"depend on it beyond chance ({value_text(dependence)}; 0: no dependence)"
+    text += f"of {model} do so beyond chance ({value_text(dependence)}; 0: no dependence)"
     if direction and direction["answer"] == "yes":
         text += f" and follow the skew of the training labels (skew transfer {value_text(direction)}; 1: they copy it)"
     if cause and cause["answer"] == "yes":
         text += f". Once the link is removed from training ({cause['reference']}), the dependence falls by "
         text += value_text(cause)
-    return f"{text}.{farthest_text(results, dependence['setup'])}"
+    return f"{text}."
 
 
 def _no(results: Results, entries: Mapping[str, Verdict]) -> str:

@@ -78,8 +78,8 @@ class DataCollatorWithLanguage:
         fits = len(rows) == len(labels) and bool(((inside == rows) & (given[inside] == labels))[counted].all())
         if name and not fits:
             raise ValueError(
-                "data_collator changes labels, or its rows cannot be traced to the dataset. Change labels in the data "
-                f"set, where they are counted, and keep the column {IDS!r} in the batch."
+                "data_collator changes labels, or its rows cannot be traced to the dataset. Change labels in the "
+                f"dataset, where they are counted, and keep the column {IDS!r} in the batch."
             )
         batch[IDS] = torch.tensor(ids)[inside]
         return batch

@@ -315,15 +315,15 @@ def test_bad_columns():
     for languages, labels, message in (
         ([], [], "No rows to count: the dataset is empty"),
         (["fr"] * 3, ["a"], "one entry per row.*3 in the language column, 1 in the label"),
-        (["fr", None], ["a", "b"], "language column has 1 null entries of 2.*filter"),
-        (["fr", float("nan")], ["a", "b"], "language column has 1 null entries of 2"),
-        (["fr", "en"], [None, None], "label column has 2 null entries of 2"),
+        (["fr", None], ["a", "b"], "language column is empty in 1 of 2.*drop"),
+        (["fr", float("nan")], ["a", "b"], "language column is empty in 1 of 2"),
+        (["fr", "en"], [None, None], "label column is empty in 2 of 2"),
         (["fr", "en"], [0.0, 1.0], "label column .*double; expected strings, .*cast_column"),
         (["fr", "en"], pd.Series([0.5, 1.5]).astype("category"), "double"),
         (["fr", "en"], ["a", 1], "label column mixes types"),
         (["fr", "en"], [[1], [0, 1]], "list.*expected one label per text"),
         (["fr", "en"], np.eye(2, dtype=int), "not one-dimensional"),
-        (NULL_CODED, ["a", "b"], "language column has 1 null entries of 2"),
+        (NULL_CODED, ["a", "b"], "language column is empty in 1 of 2"),
     ):
         with pytest.raises(ValueError, match=f"(?s){message}"):
             JointDistribution.from_columns(languages, labels)
@@ -355,7 +355,7 @@ def test_bad_data_sets(dataset, tmp_path):
     # A blank turns a CSV file's integers into floats: the reader should hear of the blank.
     (tmp_path / "data.csv").write_text("language,label\nfr,0\nfr,\nen,1\n")
     rows = Dataset.from_csv(str(tmp_path / "data.csv"), cache_dir=str(tmp_path))
-    with pytest.raises(ValueError, match="label column has 1 null entries of 3"):
+    with pytest.raises(ValueError, match="label column is empty in 1 of 3"):
         JointDistribution.from_dataset(rows)
 
 

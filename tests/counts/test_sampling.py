@@ -190,7 +190,7 @@ def test_bad_draws():
         ([0, 1, 0, 1], [[0.25, 0.25]] * 2, "got 0.25.*hf_langimb.allocate"),
         ([0, 1, 0], [[1, 1], [1, 1]], "found 4 in the language column, 3 in the label"),
         ([0], [[1], [1]], "found 4 in the language column, 1 in the label"),
-        ([0, 1, 0, None], [[1, 1], [1, 1]], "label column has 1 null entries of 4"),
+        ([0, 1, 0, None], [[1, 1], [1, 1]], "label column is empty in 1 of 4"),
     ):
         with pytest.raises(ValueError, match=message):
             draw(["en", "en", "fr", "fr"], labels, counts, seed=0)
@@ -210,7 +210,7 @@ def test_no_item_is_kept_in_two_languages():
     assert rows.tolist() != other.tolist()
     with pytest.raises(ValueError, match="found 120 in the language column, 1 in the item"):
         keep_one_language_per_item(languages, items[:1], seed=0)
-    with pytest.raises(ValueError, match="item column has 120 null"):
+    with pytest.raises(ValueError, match="item column is empty in 120 of"):
         keep_one_language_per_item(languages, [None] * 120, seed=0)
 
 

@@ -185,7 +185,7 @@ def test_a_clip_keeps_the_mean_weight_of_each_language(scheme, policy):
         means = (counts * free).sum(axis=1) / counts.sum(axis=1)
         if clip <= means.max():
             with pytest.raises(
-                ValueError, match=r"clip \(weight_clip\) must be larger than the mean weight of each language, \w: "
+                ValueError, match=r"weight_clip must be above the mean weight of every language; that of \w is "
             ):
                 cell_weights(distribution, scheme, missing_cell_policy=policy, clip=clip)
             continue

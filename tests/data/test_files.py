@@ -285,7 +285,7 @@ def test_an_audit_counts_nulls_and_training_refuses_them_early_or_late(tmp_path,
         assert (audit["labels"], table.rows) == ([0, 1, 2], (25_000 - 2) * times)
         read = spec.read()
         read = read["train"] if isinstance(read, dict) else read
-        with pytest.raises(ValueError, match=f"language column has {times} null entries of .*--drop-null"):
+        with pytest.raises(ValueError, match=f"language column is empty in {times} of .*--drop-null"):
             spec.standardized(read)
         dropped = DataSpec(path, configs, drop_null=True)
         assert dropped.counts() == spec.counts()
@@ -313,7 +313,7 @@ def test_nulls_of_every_kind_of_file(tmp_path):
         assert (table.languages, table.labels, table.counts.tolist()) == (("fr",), ("a", "b"), [[1, 1]]), path
         assert (table.null_languages, dict(table.null_labels)) == (1, {"en": 1})
         assert len(DataSpec(str(path), drop_null=True).rows()) == 2
-        with pytest.raises(ValueError, match="language column has 1 null"):
+        with pytest.raises(ValueError, match="language column is empty in 1 "):
             DataSpec(str(path)).texts()
 
 
@@ -326,7 +326,7 @@ def test_an_empty_string_and_one_of_spaces_are_nulls_in_every_kind_of_file(tmp_p
     frame.to_json(tmp_path / "rows.jsonl", orient="records", lines=True)
     for path in sorted(tmp_path.iterdir()):
         assert DataSpec(str(path), drop_null=True).rows()["text"][:] == ["x", "a b"], path
-        with pytest.raises(ValueError, match="has 3 null entries"):
+        with pytest.raises(ValueError, match="is empty in 3 "):
             DataSpec(str(path)).rows()
     for blank in ("", " "):  # nothing is left
         (tmp_path / "none.csv").write_text(f"text,language,label\n{blank},fr,a\n")
@@ -471,7 +471,7 @@ def test_a_recipe_reads_with_the_same_flags(tmp_path):
             path.write_bytes('text;label\n\xe9;1.0\n"b;2\nc;\n'.encode("latin-1"))
     settings = {"separator": ";", "encoding": "latin-1", "quoting": "none", "language_from": "file"}
     recipe = RecipeArguments(str(tmp_path / "data"), **settings)
-    with pytest.raises(ValueError, match=r"label column has 2 null entries of 6.*--drop-null"):
+    with pytest.raises(ValueError, match=r"label column is empty in 2 of 6.*--drop-null"):
         load_data(recipe, "language")
     data = load_data(replace(recipe, drop_null=True), "language")
     assert (data.languages, data.labels) == (["en", "fr"], ["1", "2"])
@@ -549,7 +549,9 @@ def test_a_split_without_labels_leaves_the_others(tmp_path, caplog):
     name = write(tmp_path / "d", train_csv=rows.format(0, 1), test_csv=rows.format("", ""))
     assert [*DataSpec(name).counts()] == [*DataSpec(name, split="train").counts()] == ["train"]
     assert "test left out: no row has both" in caplog.text
-    with pytest.raises(ValueError, match=r"null entries of 2: no row of split 'test' has both a language and a label"):
+    with pytest.raises(
+        ValueError, match=r"is empty in 2 of 2 rows: no row of split 'test' has both a language and a label"
+    ):
         DataSpec(name, split="test").counts()
 
 
@@ -631,7 +633,7 @@ def test_class_id_minus_one_is_no_label(tmp_path):
         spec = replace(spec, drop_null=True)
         assert spec.standardized(spec._one_split(None))["label"][:] == [0, 1]
     rows.map(lambda row: {"label": -1}).to_parquet(tmp_path / "none.parquet")
-    with pytest.raises(ValueError, match="The label column has 3 null entries of 3"):
+    with pytest.raises(ValueError, match="The label column is empty in 3 of 3"):
         DataSpec(str(tmp_path / "none.parquet")).counts()
 
 
@@ -711,7 +713,7 @@ def test_flags_that_a_data_set_cannot_follow_are_refused(tmp_path):
 
 def test_rows_without_a_language_are_refused_and_file_names_may_be_upper_case(tmp_path):
     (tmp_path / "ROWS.CSV").write_text("text,language,label\na,fr,1\nb,,1\n")
-    with pytest.raises(ValueError, match=r"The language column has 1 null entries of 2.*--drop-null"):
+    with pytest.raises(ValueError, match=r"The language column is empty in 1 of 2.*--drop-null"):
         DataSpec(str(tmp_path / "ROWS.CSV")).rows()
     assert DataSpec(str(tmp_path / "ROWS.CSV"), drop_null=True).rows()["language"] == ["fr"]
 

@@ -34,7 +34,7 @@ def test_a_busy_hub_is_retried(server, finished, endpoint):
 def test_a_hub_that_stays_busy_is_left_in_time(server, monkeypatch):
     monkeypatch.setattr("hf_langimb.hub.errors.PATIENCE", 0)
     fault = server.fail("whoami", status=503, times=None)
-    with pytest.raises(ValueError, match="The Hub answers 503 for ann/one: run the command again later"):
+    with pytest.raises(ValueError, match="The Hub returned 503 for ann/one: run the command again later"):
         require_login("ann/one", TOKEN)
     assert fault.hits == 1
     server.faults.clear()

@@ -136,7 +136,7 @@ def test_a_card_is_not_lost_and_two_evaluations_at_once_are_both_there(server, f
     check(finished / "weighted" / "seed-0", texts, "--output-dir", evaluated)
     for endpoint in ("head", "resolve"):  # the Hub is busy
         server.fail(endpoint, 503, times=None, path="README.md")
-    with pytest.raises(ValueError, match=r"The Hub answers 503|cannot be reached"):
+    with pytest.raises(ValueError, match=r"The Hub returned 503|cannot be reached"):
         publish_evaluation(evaluated, "ann/one", token=TOKEN)
     assert len(server.repos["ann/one"].commits()) == 2
     assert b"## Results" in server.repos["ann/one"].files()["README.md"]
@@ -161,7 +161,7 @@ def test_further_test_sets_are_measured_and_published_without_their_folders(fini
     odd.to_csv(tmp_path / "odd.csv", index=False)
     argv = [finished / "balanced" / "seed-0", texts, "--output-dir", out, "--explain-rows", "0", "--extra-test"]
     refuses("reversed needs a test set whose labels depend on language", *argv, "reversed")
-    refuses("Test set a: Expected a dataset at 'missing.csv'", *argv, "a=missing.csv")
+    refuses("Test set a: Cannot read a dataset at 'missing.csv'", *argv, "a=missing.csv")
     check(*argv, f"half={tmp_path / 'half.csv'}", f"odd={tmp_path / 'odd.csv'}")
     assert "Further test sets" in capsys.readouterr().out
     results = json.loads((out / "results.json").read_text())

@@ -78,7 +78,7 @@ def test_bad_input(bert, explain, tmp_path):
         (rows(2).select([]), {}, "Expected a datasets.Dataset with rows to explain, got an empty one"),
         ([{"text": "a"}], {}, r"Expected a datasets.Dataset .*, got list"),
         (DatasetDict({"test": rows(2)}), {}, "got DatasetDict: name one split"),
-        (Dataset.from_dict({"text": ["It rains.", None]}), {}, "has 1 null entries"),
+        (Dataset.from_dict({"text": ["It rains.", None]}), {}, "is empty in 1 "),
         (rows(2, label=[0, 7]), {}, r"Labels 7 are not among .* LABEL_0, LABEL_1.* \(class ids 0 to 2\)"),
         (rows(2, label=["x", "LABEL_0"]), {}, "Labels x are not among those of .* or name the model's classes"),
         (rows(2).rename_column("text", "body"), {}, "Found no text column"),

@@ -257,7 +257,7 @@ def test_bad_input():
     for change, message in (
         ({"predictions": [0]}, r"one entry per row in each column, .* 2 in the language column.* 1 in the pred"),
         ({"languages": ["en"]}, "1 in the language column"),
-        ({"languages": ["en", None]}, "language column has 1 null entries of 2"),
+        ({"languages": ["en", None]}, "language column is empty in 1 of 2"),
         ({"labels": [0, None]}, "label column has 1 null"),
         ({"predictions": [0.0, 1.0]}, "prediction column has values of type double"),
         ({"languages": [], "labels": [], "predictions": []}, "No rows to evaluate"),

@@ -130,7 +130,7 @@ def test_bad_input():
         (noise(6), EN_FR, {}, r"shape \[4, H\] for 4 languages, got \[6, 4\]"),
         (noise(4)[:, 0], EN_FR, {}, r"shape \[4, H\] for 4 languages, got \[4\]"),
         (np.stack([noise(4)] * 2), EN_FR, {}, r"got \[2, 4, 4\]"),
-        (noise(4), ["en", "fr", "en", None], {}, "language column has 1 null"),
+        (noise(4), ["en", "fr", "en", None], {}, "language column is empty in 1 "),
         (np.full((4, 4), np.nan), EN_FR, {}, "Features contain NaN or infinity"),
         (noise(4), EN_FR, {"groups": [0, 1]}, "one entry per row in each column, .* 2 in the group column"),
         *((noise(4), EN_FR, wrong, RANGES) for wrong in ({"C": 0}, {"C": np.nan}, {"folds": 1}, {"shuffles": 1})),

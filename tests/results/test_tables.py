@@ -84,13 +84,13 @@ WIDEST = "neutral tokens for yes in fr"
     [
         (
             {},
-            "1,200 of 3,000 rows were explained. No more are needed: every interval over rows is within +/-0.01 or "
+            "1,200 of 3,000 rows were explained. No more are needed: every interval over rows is at most +/-0.01 or "
             "at most half as wide as that over seeds, which more rows would not make narrower (the widest, "
             f"{WIDEST}: +/-0.012).",
         ),
         (
             {"widest": ROWS["widest"] | {"half_width": 0.0087}},
-            "1,200 of 3,000 rows were explained. No more are needed: every interval over rows is within +/-0.01 (the "
+            "1,200 of 3,000 rows were explained. No more are needed: every interval over rows is at most +/-0.01 (the "
             f"widest, {WIDEST}: +/-0.009).",
         ),
         (
@@ -103,7 +103,9 @@ WIDEST = "neutral tokens for yes in fr"
 def test_page_cards_and_terminal_say_how_many_rows_were_explained(changes, text):
     found = {"rows": ROWS | changes, "truncated_share": 0.0}
     assert explained_text(found) == text
-    assert explained_text(found | {"truncated_share": 0.25}).startswith(f"{text} A share of 0.250 of the examples")
+    assert explained_text(found | {"truncated_share": 0.25}).startswith(
+        f"{text} For a share of 0.250 of the rows, the budget"
+    )
     assert explained_text({"truncated_share": 0.0}) == ""
     results = read_results(Path(hf_langimb.__file__).parents[1] / "model_cards" / "xnli-mini")
     results["attributions"] |= found

@@ -166,7 +166,7 @@ def test_notes_on_weights(tmp_path):
     warnings, notes = weight_notes("independence", LangImbTrainingArguments(str(tmp_path), **settings), counts)
     assert len(notes) == 1
     assert warnings[0].endswith("or set --weight_clip.")
-    assert "10,042 training rows count like 8 (effective sample size 0.00 of the rows)" in warnings[0]
+    assert "10,042 training rows have an effective sample size of 8 (0.00 of the rows)" in warnings[0]
     assert weight_notes("plain", LangImbTrainingArguments(str(tmp_path)), counts) == ([], [])
 
 
@@ -191,8 +191,8 @@ def test_a_tiny_language_lifts_the_default_limit_of_weights_but_not_a_given_one(
     assert found["plain"].arguments.weight_clip == 20
     assert limit > 2 * counts.rows / 3 / 2 - 1  # three languages, two rows of the small one in training
     _, notes = weight_notes("joint", found["joint"].arguments, counts, 20)
-    assert any("instead of 20, because the mean weight of sw, a very small language, is" in note for note in notes)
-    with pytest.raises(ValueError, match="must be larger than the mean weight of each language, sw"):
+    assert any("instead of 20, because sw has few rows and a mean weight of" in note for note in notes)
+    with pytest.raises(ValueError, match="must be above the mean weight of every language; that of sw"):
         prepared("--weight_clip", "20")
 
 
@@ -203,15 +203,15 @@ def test_how_a_tokenizer_reads_the_languages(bert_tokenizer):
     tokens = token_shares(rows, ["text"], bert_tokenizer, None)
     assert tokens["en"] == {"texts": 1, "per_text": 2, "unknown_share": 0, "truncated_share": 0}
     assert tokens["fr"]["unknown_share"] == 0.5
-    (text,), notes = token_notes(tokens, bert_tokenizer, None, LEAVE_OUT)
+    (text,), notes = token_notes({"texts": tokens}, bert_tokenizer, None, LEAVE_OUT)
     assert text.startswith("Most tokens in ja (100%) are unknown to this model's tokenizer: the model cannot read")
     assert text.endswith("covers them, or leave them out with --languages.")
     assert notes == []
     exact = token_shares(rows, ["text"], bert_tokenizer, 4)  # [CLS] w1 w2 [SEP]
     assert [of["truncated_share"] for of in exact.values()] == [0, 0, 0]
     cut = token_shares(rows, ["text"], bert_tokenizer, 3)
-    assert token_notes(cut, bert_tokenizer, 3)[1] == [
-        "100.0% of the texts are longer than 3 tokens; the model does not read the rest of them."
+    assert token_notes({"texts": cut}, bert_tokenizer, 3)[1] == [
+        "100.0% of the texts are longer than 3 tokens and are truncated."
     ]
     many = {"en": tokens["en"] | {"texts": 900}, "sw": tokens["en"] | {"texts": 60, "truncated_share": 0.5}}
     assert token_notes(many, bert_tokenizer, 9)[1][0].startswith(

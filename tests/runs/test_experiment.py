@@ -358,16 +358,16 @@ def test_each_trained_checkpoint_is_loaded_once_to_predict_and_once_to_explain(w
         (["--optim_args", "foo"], "The optimizer .* cannot be created .not enough values.*: check optim_args"),
         (["--report_to", "comet_ml"], "report_to names comet_ml, which is not installed: install it"),
         (["--missing_cell_policy", "hope"], "Unknown missing_cell_policy 'hope'"),
-        (["--train_size", "5000"], "train split, axes .*A plan of 5,000 rows is larger than the source"),
-        (["--test_size", "5000"], "test split, axes .*A plan of 5,000 rows is larger"),
+        (["--train_size", "5000"], "train split, languages .*a plan of 5,000 rows is larger than the source"),
+        (["--test_size", "5000"], "test split, languages .*a plan of 5,000 rows is larger"),
         (["--validation_size", "0"], "^validation_size must be 1 or more, got 0"),
         (["--label_column", "stars"], "Expected a label column 'stars', found columns"),
         (["--language_column", "lang"], "Expected a language column 'lang'"),
         (["--text_columns", "premise"], "Expected a text column 'premise'"),
         (["--imbalanced_shares", "fr 1/2 1/2 1/2", "en 1/3 1/3 1/3"], "must sum to 1"),
         (["--imbalanced_shares", "fr 1e400 0 0", "en 1/3 1/3 1/3"], "expects a language and 3 shares"),
-        (["--probe_dataset_name", "/nowhere"], "Expected a dataset at '/nowhere'"),
-        (["--dataset_name", "/nowhere"], "Expected a dataset at '/nowhere'"),
+        (["--probe_dataset_name", "/nowhere"], "Cannot read a dataset at '/nowhere'"),
+        (["--dataset_name", "/nowhere"], "Cannot read a dataset at '/nowhere'"),
     ],
 )
 def test_errors(work, tmp_path, argv, message):
@@ -464,7 +464,7 @@ def test_what_to_do_is_said_if_a_data_set_of_a_recipe_is_gone(tmp_path, capsys, 
         with pytest.raises(SystemExit):
             main("toy", tmp_path, argv + more, if_missing={"./mirror": "It was withdrawn."})
         error = capsys.readouterr().err
-        assert "Expected a dataset at './mi" in error
+        assert "Cannot read a dataset at './mi" in error
         assert ("It was withdrawn." in error) is said
 
 

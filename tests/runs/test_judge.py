@@ -110,7 +110,9 @@ def test_reasons_why_nothing_is_recommended():
     plain = [predict(0.5, 1.0, 0)]
     _, recommended = answers(judge({"plain": plain, "independence": [predict(0.2, 0.0, 1)]}))
     assert recommended["setup"] is None
-    assert recommended["reason"].startswith("independence lowers the dependence, but costs more than 0.02 of accuracy;")
+    assert recommended["reason"].startswith(
+        "the setup 'independence' lowers the dependence, but lowers accuracy by more than 0.02;"
+    )
     _, recommended = answers(judge({"plain": plain, "independence": [predict(0.2, 0.0, 1)]}, sizes=Sizes(margin=0.9)))
     assert recommended["setup"] == "independence"
     _, recommended = answers(judge({"plain": plain, "independence": plain}))
@@ -118,7 +120,7 @@ def test_reasons_why_nothing_is_recommended():
     for seed in range(1, 4):  # a model that is as dependent, up to chance
         _, recommended = answers(judge({"plain": plain, "independence": [predict(0.5, 1.0, seed)]}))
         assert recommended["setup"] is None
-        assert "2,700 validation rows are too few to tell whether independence lowers" in recommended["reason"]
+        assert "2,700 validation rows are too few to tell whether the setup 'independence' lowers" in recommended["reason"]
     slightly = [predict(0.5, 0.97, 0)]
     _, recommended = answers(judge({"plain": plain, "independence": slightly}))
     assert recommended["setup"] in (None, "independence")

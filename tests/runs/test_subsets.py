@@ -27,7 +27,7 @@ def rows_of(counts):
     return Dataset.from_list(rows).shuffle(seed=0)
 
 
-AXES = r"validation split, axes \['en', 'fr'\] x \['entailment', 'neutral', 'contradiction'\]: "
+AXES = "validation split, languages en, fr, labels entailment, neutral, contradiction: "
 EVEN = {"fr": (12, 12, 12), "en": (12, 12, 12)}
 
 
@@ -129,7 +129,7 @@ def test_given_size(size):
 
 def test_a_size_that_the_source_lacks():
     message = (
-        r"train split, axes \['en', 'fr'\] x \['entailment', 'neutral', 'contradiction'\]: A plan of 60 rows is larger "
+        r"train split, languages en, fr, labels entailment, neutral, contradiction: a plan of 60 rows is larger "
         r"than the source \(language 0, label 2: needs 15, has 12; .*Every size up to 48 fits"
     )
     with pytest.raises(ValueError, match=message):
@@ -226,7 +226,7 @@ def test_other_split_and_column_names(recipe, tmp_path):
             rf"{AXES}the plans leave no rows: each .*, the data have \[\[12, 12, 0\], \[12, 12, 12\]\]",
         ),
         ({"validation": {"de": (12, 12, 12)}}, r"No rows in the split 'validation' of .*, languages \['fr', 'en'\]"),
-        ({"validation": {"fr": (12, 12, 12)}}, f"{AXES}The plan has 2 languages x 3 labels, the source 1 x 3"),
+        ({"validation": {"fr": (12, 12, 12)}}, f"{AXES}the plan has 2 languages x 3 labels, the source 1 x 3"),
     ],
 )
 def test_recipes_that_do_not_fit_their_data(recipe, tmp_path, settings, message):
@@ -301,7 +301,8 @@ def test_numbers_are_no_labels(tmp_path):
 
 
 def test_without_a_link_in_training_or_test_nothing_can_be_reversed(recipe):
-    arguments = recipe(extra_test=["reversed"])
+    skewed = {"fr": (300, 200, 100), "en": (100, 200, 300)}
+    arguments = recipe(train=skewed, extra_test=["reversed"])
     assert extra_tests(arguments, load(arguments), "language") == {"reversed": None}  # skewed training, balanced test
     arguments = recipe(extra_test=["reversed"], imbalanced_shares=["fr 1/3 1/3 1/3", "en 1/3 1/3 1/3"])
     with pytest.raises(ValueError, match="reversed needs labels that depend on language"):

@@ -60,7 +60,7 @@ def test_predict_needs_neither_labels_nor_languages(build, rows, removed):
 BAD_EVALUATION = {  # of UNFIT: the message
     "languages numbered otherwise": r"eval_dataset: .*language.*fr, en, ja.*en, fr, ja.*align_labels_with_mapping",
     "no language": r"eval_dataset: .*language column",
-    "null label": r"eval_dataset: .*2 null entries",
+    "null label": r"eval_dataset: .*is empty in 2 of",
     "no rows": r"eval_dataset: No rows",
     "class id too many": r"eval_dataset: .* has labels 1 to 3",
 }

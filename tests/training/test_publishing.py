@@ -217,7 +217,7 @@ def test_a_hub_that_stays_busy_gets_the_last_push_at_the_end(server, build, capl
     fault = server.fail("commit", times=2)
     trainer.train()
     assert fault.hits == 2
-    assert "1 of the pushes during training failed: The Hub answers 503 for ann/trained" in caplog.text
+    assert "1 of the pushes during training failed: The Hub returned 503 for ann/trained" in caplog.text
     (model, checkpoint), state = server.repos["ann/trained"].commits()[1::-1], trainer.state
     assert (model.title, checkpoint.title) == tuple(f"Training in progress, epoch {n}" for n in ("2", "2, checkpoint"))
     assert checkpoint.files["last-checkpoint/model.safetensors"].data == model.files["model.safetensors"].data
