@@ -9,7 +9,6 @@ from hf_langimb.console import listed, shown
 from hf_langimb.results.moved import (
     Moved,
     compared_setups,
-    farthest_text,
     measure_text,
     most_moved,
     moved_cells,
@@ -184,7 +183,7 @@ def figure_text(results: Results) -> str:
     hidden = f" {found.hidden:,} more languages are in the tables." if found.hidden else ""
     return (
         f"\u201c{shown(found.label)}\u201d depends most on the language. The longer a line, the larger this effect; "
-        f"pale: it may be due to chance.{hidden} {farthest_text(results)}"
+        f"pale: it may be due to chance.{hidden}"
     )
 
 
