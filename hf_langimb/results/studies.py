@@ -34,7 +34,8 @@ def rule_cells(folder: Path) -> Cells:
             f"{mean_of(twice):.2f}",
             f"{mean_of(coverage):.3f} ({min(coverage):.3f})",
         )
-        rows.append([f"{shape[0]} x {shape[1]}", f"{shape[2]:,}", str(len(own)), str(own[0]["draws"]), *texts])
+        draws = "-".join(f"{number:,}" for number in sorted({of["draws"] for of in own}))
+        rows.append([f"{shape[0]} x {shape[1]}", f"{shape[2]:,}", str(len(own)), draws, *texts])
     header = ["languages x labels", "test rows", "cases", "draws per case"]
     return [*header, "yes up to 0.01 bits", "yes at 0.02 bits", "coverage"], rows
 

@@ -114,7 +114,8 @@ def roles_of(setups: Mapping[str, Any]) -> Roles:
 def tested_languages(results: Results) -> list[str]:
     """The languages of the tables of predictions: those of the run, then those that only test rows are in."""
     metrics = next(iter(next(iter(results["setups"].values()))["seeds"].values()))
-    return [*dict.fromkeys([*results["languages"], *metrics["test"].get("by_language", {})])]
+    names = dict.fromkeys([*results["languages"], *metrics["test"].get("by_language", {})])
+    return [*names][: len(metrics["test"]["predicted"])]
 
 
 def language_text(results: Results, language: str) -> str:

@@ -9,6 +9,7 @@ from hf_langimb.console import listed, shown
 from hf_langimb.results.moved import (
     Moved,
     compared_setups,
+    farthest_text,
     measure_text,
     most_moved,
     moved_cells,
@@ -175,16 +176,14 @@ def moved_text(found: Moved) -> str:
     return f"Share of {shown(found.label)} in each language, true and predicted. {'; '.join(parts)}."
 
 
-def figure_text(results: Results) -> str:
-    """Caption of the first figure."""
+def figure_text(results: Results) -> tuple[str, str]:
+    """Caption of the first figure, and how to read it."""
     found = most_moved(results)
     if found is None:
-        return ""
+        return "", ""
     hidden = f" {found.hidden:,} more languages are in the tables." if found.hidden else ""
-    return (
-        f"\u201c{shown(found.label)}\u201d depends most on the language. The longer a line, the larger this effect; "
-        f"pale: it may be due to chance.{hidden}"
-    )
+    how = f"The longer a line, the larger this effect; pale: it may be due to chance.{hidden}"
+    return f"\u201c{shown(found.label)}\u201d depends most on the language.", f"{how} {farthest_text(results)}"
 
 
 def sure_text(results: Results) -> str:

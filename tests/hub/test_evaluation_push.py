@@ -160,7 +160,7 @@ def test_further_test_sets_are_measured_and_published_without_their_folders(fini
     odd = rows.iloc[:6].assign(language="xx", text="\u3042 \u3044", premise="\u3042 \u3044", hypothesis="\u3046")
     odd.to_csv(tmp_path / "odd.csv", index=False)
     argv = [finished / "balanced" / "seed-0", texts, "--output-dir", out, "--explain-rows", "0", "--extra-test"]
-    refuses("reversed needs a test set whose labels depend on language", *argv, "reversed")
+    refuses("reversed needs labels that depend on language", *argv, "reversed")
     refuses("Test set a: Cannot read a dataset at 'missing.csv'", *argv, "a=missing.csv")
     check(*argv, f"half={tmp_path / 'half.csv'}", f"odd={tmp_path / 'odd.csv'}")
     assert "Further test sets" in capsys.readouterr().out

@@ -328,7 +328,7 @@ def test_the_command(tmp_path, capsys):
     command += ["--language-column", "lang", "--label-column", "stars", "--budget", "160"]
     assert main([*command, "--rows", "2"]) == 0
     shown = capsys.readouterr().out
-    assert "8 examples" in shown and "Method: owen_orders" in shown
+    assert "8 rows" in shown and "Method: owen_orders" in shown
     store = AttributionStore(tmp_path / "out")
     assert sorted(store.examples["language"].to_pylist()) == ["en", "en", "fr", "fr", "ja", "ja", "zh", "zh"]
     assert store.examples["label"][0].as_py() == "LABEL_0"

@@ -258,7 +258,7 @@ def test_bad_input():
         ({"predictions": [0]}, r"one entry per row in each column, .* 2 in the language column.* 1 in the pred"),
         ({"languages": ["en"]}, "1 in the language column"),
         ({"languages": ["en", None]}, "language column is empty in 1 of 2"),
-        ({"labels": [0, None]}, "label column has 1 null"),
+        ({"labels": [0, None]}, "label column is empty in 1 of 2"),
         ({"predictions": [0.0, 1.0]}, "prediction column has values of type double"),
         ({"languages": [], "labels": [], "predictions": []}, "No rows to evaluate"),
         ({"predictions": ["0", "1"]}, "Labels and predictions must have the same type, got int and str"),
@@ -274,7 +274,7 @@ def test_bad_input():
         ({"labels": [0, -100]}, "Rows labeled -100 are ignored in training: leave them out"),
         ({"weights": [[np.nan, 1], [1, 1]]}, r"Expected weights .* finite, not negative"),
         ({"groups": ["a"]}, r"one entry per row in each column, .* 1 in the group column"),
-        ({"groups": ["a", None]}, "group column has 1 null"),
+        ({"groups": ["a", None]}, "group column is empty in 1 of 2"),
     ):
         columns = {"languages": ["en", "fr"], "labels": [0, 1], "predictions": [0, 1]}
         with pytest.raises(ValueError, match=message):

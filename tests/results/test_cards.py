@@ -52,7 +52,7 @@ def computed(card):
     text = re.sub(r"```.*?```|`[^`]*`|\]\([^)]*\)|<!--.*?-->", " ", card.partition("\n---\n")[2], flags=re.DOTALL)
     assert len(re.findall(r"<[-+\d.,]+>", text)) > 10
     words = r"0: no dependence|1: they copy it|at most [\d.]+ below|in \d+ of \d+ cells|interval is above 0"
-    words += r"|[\d,]+ validation rows are too few|--seeds 5|p is below 0.05|<summary>[\d,]+ rows"
+    words += r"|[\d,]+ validation rows are too few|--seeds 5|p is below 0.05|of \d+ models, [^)]*|<summary>[\d,]+ rows"
     text = re.sub(rf"<[-+\d.,]+>|seed \d+|macro F1|{words}", " ", text)
     return [number for number in re.findall(r"\d[\d.,]*", text) if number not in CONSTANTS]
 

@@ -258,7 +258,7 @@ def test_of_many_languages_one_form_is_drawn_and_those_that_differ_most_have_sen
     results["languages"] = [f"l{i}" for i in range(31)]
     for setup in results["setups"].values():
         for metrics in setup["seeds"].values():
-            metrics["test"] |= {"predicted": [[i, 1, 1] for i in range(31)], "by_language": {}}
+            metrics["test"]["predicted"] = [[i, 1, 1] for i in range(31)]
     figures = draw(results)
     assert [name for name in figures if name.startswith("attributions")] == ["attributions-unbiased"]
     assert "Token attributions, unbiased" in render_page(results, figures, {})

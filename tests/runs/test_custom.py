@@ -214,11 +214,11 @@ def test_how_a_tokenizer_reads_the_languages(bert_tokenizer):
         "100.0% of the texts are longer than 3 tokens and are truncated."
     ]
     many = {"en": tokens["en"] | {"texts": 900}, "sw": tokens["en"] | {"texts": 60, "truncated_share": 0.5}}
-    assert token_notes(many, bert_tokenizer, 9)[1][0].startswith(
+    assert token_notes({"texts": many}, bert_tokenizer, 9)[1][0].startswith(
         "3.1% of the texts (in sw 50%) are longer than 9 tokens"
     )
     many["sw"]["texts"] = 2
-    assert token_notes(many, bert_tokenizer, 9)[1] == []
+    assert token_notes({"texts": many}, bert_tokenizer, 9)[1] == []
 
 
 @pytest.mark.slow
