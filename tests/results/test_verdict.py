@@ -208,10 +208,10 @@ def test_what_the_answer_is_a_statement_about(results):
 
 
 def test_a_recommendation_says_where_test_rows_do_not_confirm_it(results):
-    assert re.search(
-        r"without a clear loss of accuracy \(decrease on test rows: .* bits \[.*\]\)\.$",
-        verdict.recommendation_text(results),
-    )
+    assert verdict.recommendation_text(results).endswith("without a clear loss of accuracy.")
+    answered(results, "yes", caused_by_link="unclear")  # else the answer has the number
+    said = verdict.recommendation_text(results)
+    assert re.search(r"without a clear loss of accuracy \(decrease on test rows: .* bits \[.*\]\)\.$", said)
     of = {entry["name"]: entry for entry in results["verdict"] if entry["setup"] == "independence"}
     of["cure"] |= {"answer": "unclear", "value": 0.012, "low": -0.002, "high": 0.026}
     text = "On test rows, however, a lower dependence is not confirmed (decrease 0.012 bits [-0.002, 0.026])"
