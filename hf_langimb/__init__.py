@@ -26,6 +26,9 @@ _HOMES = {
     "push_run": "hub.push",
     "load_run": "hub.pull",
     "Run": "hub.pull",
+    "CloneMap": "cloned.vocabulary",
+    "window_language": "cloned.schedule",
+    "token_efficiency": "cloned.law",
 }
 
 __all__ = sorted(_HOMES)

@@ -1,0 +1,111 @@
+"""How much a model shares between two languages: hidden states, gradients and embeddings of the same texts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hf_langimb.cloned.vocabulary import Vocabulary
+from hf_langimb.measures.alignment import alignment
+
+Ints = NDArray[np.int64]
+
+
+def hidden_alignment(
+    model: Any, vocabulary: Vocabulary, texts: Ints, *, languages: tuple[int, int] = (0, 1), batch_size: int = 32
+) -> list[dict[str, float]]:
+    """Alignment of the residual stream after each block between two versions of the same texts.
+
+    Args:
+        model: decoder of the GPT-2 kind.
+        vocabulary: of the model.
+        texts: at least two texts of equal length, int64[N, length], in ids of the tokenizer.
+        languages: whose versions are compared.
+        batch_size: texts in a forward pass.
+
+    Returns:
+        For each block, the measures of `measures.alignment.alignment` over all positions of all texts. The chance
+        level of the cosine compares the states of different texts at the same position.
+    """
+    versions = [_states(model, vocabulary.encode(texts, language), batch_size) for language in languages]
+    return [alignment(first, second, shift=texts.shape[1]) for first, second in zip(*versions, strict=True)]
+
+
+def _states(model: Any, ids: Ints, batch_size: int) -> list[NDArray[np.float32]]:
+    """The residual stream after each block, float32[N * length, H] each (the library's last one is normalized)."""
+    blocks: list[list[NDArray[np.float32]]] = [[] for _ in model.transformer.h]
+
+    def keep(place: list[NDArray[np.float32]]) -> Any:
+        def hook(module: Any, inputs: Any, output: Any) -> None:
+            states = output[0] if isinstance(output, tuple) else output
+            place.append(states.float().cpu().numpy().reshape(-1, states.shape[-1]))
+
+        return hook
+
+    handles = [block.register_forward_hook(keep(place)) for block, place in zip(model.transformer.h, blocks, strict=True)]
+    try:
+        model.eval()
+        with torch.inference_mode():
+            for start in range(0, len(ids), batch_size):
+                model.transformer(torch.from_numpy(ids[start : start + batch_size]).to(model.device))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return [np.concatenate(place) for place in blocks]
+
+
+def gradient_alignment(
+    model: Any, vocabulary: Vocabulary, texts: Ints, *, languages: tuple[int, int] = (0, 1)
+) -> dict[str, float]:
+    """Mean cosine over the tensors of all blocks of the gradients of two versions of the same texts.
+
+    Args:
+        model: decoder of the GPT-2 kind.
+        vocabulary: of the model.
+        texts: at least two texts of equal length, int64[N, length]; the first half is compared with its other
+            version (`cosine`), and with the other version of the second half (`cosine_chance`).
+        languages: whose versions are compared.
+    """
+    half = len(texts) // 2
+    first, second = texts[:half], texts[half : 2 * half]
+    one = _gradients(model, vocabulary.encode(first, languages[0]))
+    pairs = {"cosine": first, "cosine_chance": second}
+    others = {name: _gradients(model, vocabulary.encode(of, languages[1])) for name, of in pairs.items()}
+    cosine = torch.nn.functional.cosine_similarity
+    return {
+        name: float(np.mean([float(cosine(one[key], other[key], dim=0)) for key in one]))
+        for name, other in others.items()
+    }
+
+
+def _gradients(model: Any, ids: Ints) -> dict[str, torch.Tensor]:
+    """The gradient of the loss of texts for each tensor of the blocks, flat; the model's own gradients are cleared."""
+    model.eval()
+    model.zero_grad()
+    batch = torch.from_numpy(ids).to(model.device)
+    model(input_ids=batch, labels=batch).loss.backward()
+    found = {
+        name: value.grad.detach().float().flatten().clone()
+        for name, value in model.transformer.h.named_parameters()
+        if value.grad is not None
+    }
+    model.zero_grad()
+    return found
+
+
+def embedding_alignment(
+    model: Any, vocabulary: Vocabulary, *, languages: tuple[int, int] = (0, 1)
+) -> dict[str, float]:
+    """Mean cosine of the input embeddings of clones of one token, and of all pairs (`cosine_chance`).
+
+    Tokens that both languages share are left out. Both languages must have the same number of ids.
+    """
+    tables = [vocabulary.tables[language] for language in languages]
+    apart = tables[0] != tables[1]
+    weight = model.get_input_embeddings().weight.detach().float().cpu().numpy()
+    one, two = (weight[table[apart]] for table in tables)
+    one, two = (states / np.maximum(np.linalg.norm(states, axis=1, keepdims=True), 1e-12) for states in (one, two))
+    return {"cosine": float((one * two).sum(axis=1).mean()), "cosine_chance": float(one.mean(axis=0) @ two.mean(axis=0))}

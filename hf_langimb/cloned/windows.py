@@ -1,0 +1,88 @@
+"""Training windows in the language that the schedule gives them, in the order in which they are read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hf_langimb.cloned.vocabulary import Vocabulary
+
+Ints = NDArray[np.int64]
+
+
+class TrainingWindows(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
+    """The windows of a whole training: item `step * rows + row` is that row of that optimizer step.
+
+    Read it in order (`train_sampling_strategy="sequential"`), for one epoch. An item then has the same text and the
+    same language, however the rows of a step are divided among processes and accumulated batches, and wherever the
+    training is resumed. Windows are shuffled for each pass over the texts.
+
+    Args:
+        vocabulary: of the model.
+        texts: windows of each language, in ids of its tokenizer, int[N, length] each; clones have the same ones.
+        languages: of each window of each step, int[steps, rows] (see `all_languages`).
+        padding_id: in ids of the tokenizers, which is not predicted; None where there is none.
+        seed: of the order.
+    """
+
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        texts: Sequence[Ints],
+        languages: Ints,
+        *,
+        padding_id: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.vocabulary, self.texts, self.padding_id, self.seed = vocabulary, texts, padding_id, seed
+        self.languages = languages.ravel().astype(np.int32)
+        self.order = np.empty(len(self.languages), dtype=np.int64)  # which of its texts each window is
+        for length in {len(of) for of in texts}:
+            order = _order(length, len(self.languages), seed)
+            for language, of in enumerate(texts):
+                chosen = self.languages == language
+                self.order[chosen] = order[chosen if len(of) == length else np.zeros_like(chosen)]
+
+    def __len__(self) -> int:
+        return len(self.languages)
+
+    def __getitem__(self, position: int) -> dict[str, torch.Tensor]:
+        language = int(self.languages[position])
+        text = self.texts[language][self.order[position]]
+        ids = torch.from_numpy(self.vocabulary.encode(text, language))
+        padding = torch.from_numpy(text == self.padding_id)
+        return {"input_ids": ids, "labels": ids.masked_fill(padding, -100)}
+
+    def tokens(self, windows: int | None = None) -> Ints:
+        """Tokens of each language in the first windows, int64[K]; None: in all."""
+        read = np.bincount(self.languages[:windows], minlength=len(self.texts))
+        return read * np.array([of.shape[1] for of in self.texts])
+
+    def seen_in_several(self) -> float:
+        """Share of the windows of text that are read in more than one language, where languages are clones."""
+        pairs = np.unique(np.stack([self.order, self.languages]), axis=1)[0]
+        _, times = np.unique(pairs, return_counts=True)
+        return float((times > 1).mean())
+
+
+def _order(length: int, count: int, seed: int) -> Ints:
+    """Which of `length` texts each of `count` windows is: one random order after another."""
+    passes = -(-count // length)
+    rng = np.random.default_rng([seed, 2])
+    return np.concatenate([rng.permutation(length) for _ in range(passes)])[:count]
+
+
+def cut(ids: Any, length: int) -> Ints:
+    """A text as windows one behind the other, int64[N, length]; a shorter rest at its end is left out.
+
+    Raises:
+        ValueError: the text is shorter than a window.
+    """
+    ids = np.asarray(ids, dtype=np.int64)
+    if len(ids) < length:
+        raise ValueError(f"The text has {len(ids):,} tokens, less than one window of {length:,}: add text.")
+    return ids[: len(ids) // length * length].reshape(-1, length)

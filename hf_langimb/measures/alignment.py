@@ -1,0 +1,49 @@
+"""How close the states of two versions of the same texts are: cosine, retrieval and CKA, each with its chance level."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+
+def alignment(first: Any, second: Any, *, shift: int = 1) -> dict[str, float]:
+    """Compare N states with those of their other version; each measure has its chance level, NAME_chance.
+
+    A chance level is the same measure for each state and the other version of another text, `shift` rows further.
+
+    Args:
+        first, second: float[N, H], in the same order.
+        shift: rows of a text, so that states at the same position are compared.
+
+    Returns:
+        cosine: mean cosine of a state and its other version; high, too, where all states resemble each other.
+        retrieval: share of states whose nearest state (by cosine) among the other versions is its own, both ways.
+        cka: linear centered kernel alignment (Kornblith et al. 2019), 1 where one is a scaled rotation of the other.
+
+    Raises:
+        ValueError: shapes that differ, or fewer than two rows.
+    """
+    one, two = (np.asarray(states, dtype=np.float64) for states in (first, second))
+    if one.shape != two.shape or one.ndim != 2 or len(one) < 2:
+        raise ValueError(f"Expected two tables of the same shape with two rows or more, got {one.shape}, {two.shape}.")
+    units = [states / np.maximum(np.linalg.norm(states, axis=1, keepdims=True), 1e-12) for states in (one, two)]
+    similar = units[0] @ units[1].T
+    found = {}
+    for name, moved in {"": 0, "_chance": shift}.items():
+        own = (np.arange(len(one)) + moved) % len(one)  # the other version of each state
+        nearest = (similar.argmax(axis=1) == own).mean() + (similar.argmax(axis=0)[own] == np.arange(len(one))).mean()
+        found[f"cosine{name}"] = float(similar[np.arange(len(one)), own].mean())
+        found[f"retrieval{name}"] = float(nearest / 2)
+        found[f"cka{name}"] = linear_cka(one, two[own])
+    return found
+
+
+def linear_cka(first: Floats, second: Floats) -> float:
+    """Linear centered kernel alignment of two tables with the same rows; 0 where one does not vary."""
+    one, two = first - first.mean(axis=0), second - second.mean(axis=0)
+    scale = np.linalg.norm(one.T @ one) * np.linalg.norm(two.T @ two)
+    return float(np.linalg.norm(one.T @ two) ** 2 / scale) if scale > 0 else 0.0
