@@ -45,7 +45,9 @@ def _states(model: Any, ids: Ints, batch_size: int) -> list[NDArray[np.float32]]
 
         return hook
 
-    handles = [block.register_forward_hook(keep(place)) for block, place in zip(model.transformer.h, blocks, strict=True)]
+    handles = [
+        block.register_forward_hook(keep(place)) for block, place in zip(model.transformer.h, blocks, strict=True)
+    ]
     try:
         model.eval()
         with torch.inference_mode():
@@ -96,9 +98,7 @@ def _gradients(model: Any, ids: Ints) -> dict[str, torch.Tensor]:
     return found
 
 
-def embedding_alignment(
-    model: Any, vocabulary: Vocabulary, *, languages: tuple[int, int] = (0, 1)
-) -> dict[str, float]:
+def embedding_alignment(model: Any, vocabulary: Vocabulary, *, languages: tuple[int, int] = (0, 1)) -> dict[str, float]:
     """Mean cosine of the input embeddings of clones of one token, and of all pairs (`cosine_chance`).
 
     Tokens that both languages share are left out. Both languages must have the same number of ids.
@@ -108,4 +108,7 @@ def embedding_alignment(
     weight = model.get_input_embeddings().weight.detach().float().cpu().numpy()
     one, two = (weight[table[apart]] for table in tables)
     one, two = (states / np.maximum(np.linalg.norm(states, axis=1, keepdims=True), 1e-12) for states in (one, two))
-    return {"cosine": float((one * two).sum(axis=1).mean()), "cosine_chance": float(one.mean(axis=0) @ two.mean(axis=0))}
+    return {
+        "cosine": float((one * two).sum(axis=1).mean()),
+        "cosine_chance": float(one.mean(axis=0) @ two.mean(axis=0)),
+    }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -35,7 +34,7 @@ class MarkovLanguage:
 
     @property
     def optimum_perplexity(self) -> float:
-        """exp of the entropy of the next symbol, given the two before it; no model can do better on long texts."""
+        """Exp of the entropy of the next symbol, given the two before it; no model can do better on long texts."""
         with np.errstate(divide="ignore", invalid="ignore"):
             surprise = np.where(self.table > 0, -self.table * np.log(self.table), 0.0)
         return float(np.exp((self.stationary[..., None] * surprise).sum()))

@@ -16,7 +16,7 @@ Ints = NDArray[np.int64]
 
 
 def perplexity(model: Any, ids: Ints, *, window: int = 512, stride: int = 128, batch_size: int = 32) -> float:
-    """exp of the mean loss per token of a text; each token is predicted from at least `window - stride` others.
+    """Exp of the mean loss per token of a text; each token is predicted from at least `window - stride` others.
 
     The window moves by `stride` tokens, and the loss is that of its last `stride` tokens (arXiv 2404.07982). The first
     tokens of the text, and a rest at its end that is shorter than the stride, are not predicted.
@@ -43,7 +43,9 @@ def perplexity(model: Any, ids: Ints, *, window: int = 512, stride: int = 128, b
         for start in range(0, len(windows), batch_size):
             batch = torch.from_numpy(windows[start : start + batch_size].copy()).to(model.device)
             logits = model(input_ids=batch, logits_to_keep=stride + 1).logits[:, :-1].float()
-            loss = F.cross_entropy(logits.reshape(-1, logits.shape[-1]), batch[:, -stride:].reshape(-1), reduction="sum")
+            loss = F.cross_entropy(
+                logits.reshape(-1, logits.shape[-1]), batch[:, -stride:].reshape(-1), reduction="sum"
+            )
             losses += float(loss)
     return math.exp(losses / (len(windows) * stride))
 

@@ -16,9 +16,7 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 
-def window_language(
-    schedule: str, *, step: int, row: int, total_steps: int, seed: int = 0, languages: int = 2
-) -> int:
+def window_language(schedule: str, *, step: int, row: int, total_steps: int, seed: int = 0, languages: int = 2) -> int:
     """The language of one training window.
 
     Args:

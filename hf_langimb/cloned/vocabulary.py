@@ -34,7 +34,7 @@ class Vocabulary:
         self._id = np.full(size, -1, dtype=np.int64)
         users = np.zeros(size, dtype=np.int64)
         for language, table in enumerate(self.tables):
-            if not (0 <= table.min(initial=0) and table.max(initial=0) < size) or len(np.unique(table)) < len(table):
+            if not (table.min(initial=0) >= 0 and table.max(initial=0) < size) or len(np.unique(table)) < len(table):
                 raise ValueError(f"Language {language} must map its ids to different ids from 0 to {size - 1}.")
             new = self._id[table] < 0
             self._id[table[new]] = np.flatnonzero(new)
@@ -158,6 +158,6 @@ def real_pair(first: dict[str, int], second: dict[str, int], *, merged: bool) ->
 def _within(ids: Any, size: int) -> Ints:
     """Ids as int64, all from 0 to size - 1."""
     ids = np.asarray(ids, dtype=np.int64)
-    if ids.size and not (0 <= ids.min() and ids.max() < size):
+    if ids.size and not (ids.min() >= 0 and ids.max() < size):
         raise ValueError(f"Ids must be from 0 to {size - 1}, got {ids.min()} to {ids.max()}.")
     return ids

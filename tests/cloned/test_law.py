@@ -39,7 +39,7 @@ def test_english_and_french_have_the_token_efficiency_that_the_paper_prints(lang
 
 
 def test_where_the_law_never_reaches_a_perplexity_there_is_no_efficiency():
-    a, b, c = law = PAPER["english"]
+    a, _, c = law = PAPER["english"]
     assert token_efficiency(1 / c, T, law=law, total=T) is None
     assert token_efficiency(5.0, T, law=law, total=T) is None
     assert token_efficiency(30.0, 0, law=law, total=T) is None
