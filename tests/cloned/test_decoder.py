@@ -1,4 +1,4 @@
-"""The decoder is saved as plain GPT-2; perplexity is the causal loss; clones are equivalent; alignment has its limits."""
+"""The decoder is saved as plain GPT-2; perplexity is the causal loss; clones are equivalent; limits of alignment."""
 
 import math
 
