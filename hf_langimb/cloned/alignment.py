@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from hf_langimb.cloned.vocabulary import Vocabulary
-from hf_langimb.measures.alignment import alignment
+from hf_langimb.measures.alignment import alignment, unit_rows
 
 Ints = NDArray[np.int64]
 
@@ -39,7 +39,10 @@ def _states(model: Any, ids: Ints, batch_size: int) -> list[NDArray[np.float32]]
     blocks: list[list[NDArray[np.float32]]] = [[] for _ in model.transformer.h]
 
     def keep(place: list[NDArray[np.float32]]) -> Any:
+        """A hook that appends the states of a block to `place`."""
+
         def hook(module: Any, inputs: Any, output: Any) -> None:
+            """The output of one forward pass."""
             states = output[0] if isinstance(output, tuple) else output
             place.append(states.float().cpu().numpy().reshape(-1, states.shape[-1]))
 
@@ -106,8 +109,7 @@ def embedding_alignment(model: Any, vocabulary: Vocabulary, *, languages: tuple[
     tables = [vocabulary.tables[language] for language in languages]
     apart = tables[0] != tables[1]
     weight = model.get_input_embeddings().weight.detach().float().cpu().numpy()
-    one, two = (weight[table[apart]] for table in tables)
-    one, two = (states / np.maximum(np.linalg.norm(states, axis=1, keepdims=True), 1e-12) for states in (one, two))
+    one, two = (unit_rows(weight[table[apart]]) for table in tables)
     return {
         "cosine": float((one * two).sum(axis=1).mean()),
         "cosine_chance": float(one.mean(axis=0) @ two.mean(axis=0)),

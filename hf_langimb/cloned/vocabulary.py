@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from hf_langimb.files import read_json, write_json
 
 Ints = NDArray[np.int64]
-FILE = "vocabulary.json"  # beside the weights
+FILE = "vocabulary.json"  # next to the weights
 SHARED = -1  # the language of an id that several languages use
 
 
@@ -77,13 +77,13 @@ class Vocabulary:
         return self._id[ids], self._language[ids]
 
     def save(self, folder: str | Path) -> None:
-        """Write the tables beside a model."""
+        """Write the tables next to a model."""
         tables = [table.tolist() for table in self.tables]
         write_json(Path(folder) / FILE, {"size": self.model_vocabulary_size, "tables": tables})
 
     @classmethod
     def load(cls, folder: str | Path) -> Vocabulary:
-        """Read the tables that stand beside a model."""
+        """Read the tables next to a model."""
         found = read_json(Path(folder) / FILE, "choose a model that was trained on cloned languages")
         return Vocabulary(found["tables"], found["size"])
 

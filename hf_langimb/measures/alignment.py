@@ -31,8 +31,7 @@ def alignment(first: Any, second: Any, *, shift: int = 1) -> dict[str, float]:
     one, two = (np.asarray(states, dtype=np.float64) for states in (first, second))
     if one.shape != two.shape or one.ndim != 2 or len(one) < 2:
         raise ValueError(f"Expected two tables of the same shape with two rows or more, got {one.shape}, {two.shape}.")
-    units = [states / np.maximum(np.linalg.norm(states, axis=1, keepdims=True), 1e-12) for states in (one, two)]
-    similar = units[0] @ units[1].T
+    similar = unit_rows(one) @ unit_rows(two).T
     found = {}
     for name, moved in {"": 0, "_chance": shift}.items():
         own = (np.arange(len(one)) + moved) % len(one)  # the other version of each state
@@ -41,6 +40,11 @@ def alignment(first: Any, second: Any, *, shift: int = 1) -> dict[str, float]:
         found[f"retrieval{name}"] = float(nearest / 2)
         found[f"cka{name}"] = linear_cka(one, two[own])
     return found
+
+
+def unit_rows(states: Any) -> Any:
+    """Rows of a table, each divided by its length; rows of zeros stay as they are."""
+    return states / np.maximum(np.linalg.norm(states, axis=1, keepdims=True), 1e-12)
 
 
 def linear_cka(first: Floats, second: Floats) -> float:

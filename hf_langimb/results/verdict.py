@@ -140,8 +140,8 @@ def recommendation_text(results: Results) -> str:
     entries = (entry for entry in results.get("verdict", []) if entry["setup"] == found["setup"])
     fall = next((value_text(entry) for entry in entries if entry["name"] == "cure"), "")
     cause = first_entries(results).get("caused_by_link")
-    told = cause and cause["answer"] == "yes" and cause["reference"] == found["setup"]  # the answer has the number
-    fall = f" (decrease on test rows: {fall})" if fall and not told else ""
+    known = cause and cause["answer"] == "yes" and cause["reference"] == found["setup"]  # from the answer
+    fall = f" (decrease on test rows: {fall})" if fall and not known else ""
     doubts = _on_test_rows(results, found["setup"])
     return f"Use the setup '{found['setup']}': {found['reason']}{'' if doubts else fall}.{doubts}"
 
