@@ -11,7 +11,7 @@ from argparse import Action, ArgumentError
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 from transformers import HfArgumentParser
@@ -158,24 +158,43 @@ class Recipe:
 
 
 def parse_recipe(name: str, folder: Path, argv: Sequence[str] | None = None) -> Recipe:
+    """Read a recipe of a classifier; see `parse_words`."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    (data, training), parsed = parse_words(name, folder, argv, (RecipeArguments, LangImbTrainingArguments))
+    return Recipe(name, parsed.config_name, data, training, parsed.setups, parsed.config, parsed.flags)
+
+
+class Parsed(NamedTuple):
+    """What was parsed with the arguments of a recipe; see `Recipe`."""
+
+    config_name: str
+    setups: dict[str, dict[str, Any]]
+    config: dict[str, Any]
+    flags: frozenset[str]
+
+
+def parse_words(name: str, folder: Path, argv: list[str], types: tuple[type, ...]) -> tuple[tuple[Any, ...], Parsed]:
     """Read a recipe: its YAML gives the defaults, the command line overrides them.
 
     Args:
         name: of the recipe; `--config STEM` is `folder/STEM.yaml`.
         folder: of the recipe's YAML files.
-        argv: the command line; None takes the process's.
+        argv: the command line.
+        types: dataclasses of the arguments. The first is the same for all setups, the last has the training arguments.
+
+    Returns:
+        An object of each type, and the rest.
 
     Raises:
         ValueError: no such YAML file, or a key or value in it that does not fit.
     """
-    argv = sys.argv[1:] if argv is None else list(argv)
     program, given = f"accelerate launch recipes/{name}.py", "[--config STEM|FILE.yaml]"
     if name == "custom":
         program, given = "langimb train", "DATASET"
     usage = f"{program} {given} [--option value ...] (--help lists the options)"
-    types = RecipeArguments, LangImbTrainingArguments
-    parser = HfArgumentParser(types, prog=program, allow_abbrev=False, usage=usage)
-    next(action for action in parser._actions if action.dest == "explain_rows").type = number_or(AUTO, AUTO)
+    parser = HfArgumentParser(types, prog=program, allow_abbrev=False, usage=usage)  # type: ignore[arg-type]
+    for action in parser._actions:
+        action.type = number_or(AUTO, AUTO) if action.dest == "explain_rows" else action.type
     default = next((stem for stem in DEFAULTS if (folder / f"{stem}.yaml").is_file()), name)
     where = "A YAML file with other defaults." if name == "custom" else f"Name of a YAML file in {folder}, or a path."
     parser.add_argument("--config", default=default, help=where)
@@ -195,20 +214,20 @@ def parse_recipe(name: str, folder: Path, argv: Sequence[str] | None = None) -> 
     words_given = (word.partition("=")[0][2:].replace("-", "_") for word in argv if word.startswith("--"))
     flags = frozenset(word if word in defaults else word.removeprefix("no_") for word in words_given)
     for kind in ("", "probe_"):  # a file has none of the configurations that the YAML names; a mirror or copy has them
-        chosen = getattr(parser.parse_known_args(argv)[0], f"{kind}dataset_name")
-        if f"{kind}dataset_name" in flags and Path(chosen).is_file():
+        chosen = getattr(parser.parse_known_args(argv)[0], f"{kind}dataset_name", None)
+        if f"{kind}dataset_name" in flags and Path(str(chosen)).is_file():
             values.pop(f"{kind}config_names", None)
     words = [f"--output_dir=runs/{name}-{path.stem}", "--seed=0", *_words(values, path.name, parser), *argv]
     resolved = vars(parser.parse_args(words))
     try:
-        data, training = parser.parse_args_into_dataclasses(words, look_for_args_file=False)[:2]
+        made = parser.parse_args_into_dataclasses(words, look_for_args_file=False)[: len(types)]
     except Exception as error:  # of transformers, any
         named = {key for key in values.keys() | flags if re.search(rf"\b{key}\b".replace("_", "[_ ]"), str(error))}
         file = f"{origins[min(named)]}: " if named and not named & flags else ""
         raise ValueError(file + one_line(error)) from error
     config = {key: value for key, value in resolved.items() if value != defaults[key] and key not in NOT_IN_RESULTS}
-    config |= {"seed": training.seed} | ({"setup_definitions": setups} if setups else {})
-    return Recipe(name, path.stem, data, training, setups, config, flags)
+    config |= {"seed": made[-1].seed} | ({"setup_definitions": setups} if setups else {})
+    return made, Parsed(path.stem, setups, config, flags)
 
 
 def _find(config: str, folder: Path, base: Path, expected: str = "Expected") -> Path:
@@ -248,20 +267,22 @@ def _read_yaml(
 
 def _check_setup(name: Any, settings: Any, file: str, parser: HfArgumentParser) -> dict[str, Any]:
     """A setup's definition: its plan, and training arguments."""
-    where, settings = f"{file}, setup {name}", settings or {}
-    common = {item.name for item in fields(RecipeArguments)} | {"seed", "language_column", *NOT_IN_RESULTS}
+    where, settings, arguments = f"{file}, setup {name}", settings or {}, next(iter(parser.dataclass_types))
+    common = {item.name for item in fields(arguments)} | {"seed", "language_column", *NOT_IN_RESULTS}
+    planned = "plan" if arguments is RecipeArguments else None
     problem = ""
     if not isinstance(name, str) or not re.fullmatch(r"[a-z0-9_]+", name) or name in OWN_FOLDERS:
         problem = f"a setup name may contain only a-z, 0-9 and _ (and is not {', '.join(OWN_FOLDERS)}), got {name!r}"
     elif not isinstance(settings, dict):
         problem = f"expected a plan and training arguments, got {settings!r}"
     elif wrong := ", ".join(key for key in settings if key in common):
-        problem = f"{wrong} cannot differ between setups, only the plan and training arguments can"
+        others = "the plan and training arguments can" if planned else "other arguments can"
+        problem = f"{wrong} cannot differ between setups, only {others}"
     if problem:
         raise ValueError(f"{where}: {problem}.")
-    changes = {key: value for key, value in settings.items() if key != "plan"}
+    changes = {key: value for key, value in settings.items() if key != planned}
     parsed = vars(parser.parse_args(_words(changes, where, parser)))
-    return ({"plan": settings["plan"]} if "plan" in settings else {}) | {key: parsed[key] for key in changes}
+    return {key: parsed.get(key, value) for key, value in settings.items()}
 
 
 def _words(values: dict[str, Any], where: str, parser: HfArgumentParser) -> list[str]:

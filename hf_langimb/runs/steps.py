@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -21,14 +20,14 @@ import pyarrow.parquet as pq
 from accelerate import PartialState
 from datasets import Dataset
 from scipy.special import softmax
-from transformers import TrainerCallback, set_seed
+from transformers import set_seed
 
 from hf_langimb.console import on_main
 from hf_langimb.counts.columns import encode_columns
 from hf_langimb.counts.distribution import JointDistribution
 from hf_langimb.counts.sampling import draw
 from hf_langimb.data.rows import arrow_columns
-from hf_langimb.files import AGAIN, MODEL, is_done, read_json, record, replacing, write_json
+from hf_langimb.files import AGAIN, is_done, read_json, record, replacing, write_json
 from hf_langimb.measures.attribution.fingerprints import hash_model, hash_rows
 from hf_langimb.measures.attribution.masked import base_of_rows
 from hf_langimb.measures.attribution.regression import FINGERPRINTS
@@ -39,9 +38,10 @@ from hf_langimb.measures.probe import probe_languages
 from hf_langimb.measures.targets import REVERSED
 from hf_langimb.models.axes import read_axes
 from hf_langimb.models.loading import Trained, load_trained, new_classifier
-from hf_langimb.results.folder import PREDICTIONS, PROBE, TRAINING, VALIDATION, model_files
+from hf_langimb.results.folder import PREDICTIONS, PROBE, VALIDATION
 from hf_langimb.results.schema import SCHEMA_VERSION, Explained, Results
 from hf_langimb.results.summary import compare, summarize
+from hf_langimb.runs.checkpoints import facts_of, train_into
 from hf_langimb.training.arguments import LangImbTrainingArguments
 from hf_langimb.training.trainer import LangImbTrainer
 
@@ -98,72 +98,12 @@ def train(
         Facts of the training: the step that was chosen and whether another loss would have chosen another.
     """
     place = Path(arguments.output_dir)
-    if on_main(lambda: is_done(place, MODEL)):
-        facts = read_json(place / TRAINING, AGAIN)
-        on_main(lambda: _remove_checkpoints(place))  # of a process that was killed while it did
+    if (facts := facts_of(place)) is not None:
         return facts
     set_seed(arguments.seed)
     model = new_classifier(start, rows.features["label"].names)
     trainer = LangImbTrainer(model, arguments, train_dataset=rows, eval_dataset=validation, processing_class=tokenizer)
-    trainer.add_callback(_Checkpoints(place))
-    trainer.train(resume_from_checkpoint=on_main(lambda: _last_checkpoint(place)))
-    trainer.save_model()
-    facts = _chosen_step(trainer.state)
-    if trainer.is_world_process_zero():
-        (place / "training_args.bin").unlink(missing_ok=True)  # a pickle; config.yaml has the same in words
-        write_json(place / TRAINING, facts)
-        record(place, MODEL, model_files(place))
-        _remove_checkpoints(place)
-    PartialState().wait_for_everyone()
-    return facts
-
-
-class _Checkpoints(TrainerCallback):
-    """Records each checkpoint when it is complete, and finds the best one in a folder that was moved."""
-
-    def __init__(self, place: Path) -> None:
-        self.place = place
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """The path of the best checkpoint was written before the folder was moved."""
-        if state.best_global_step:
-            state.best_model_checkpoint = str(self.place / f"checkpoint-{state.best_global_step}")
-
-    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """All processes have saved their part."""
-        PartialState().wait_for_everyone()
-        if PartialState().is_main_process:
-            checkpoint = self.place / f"checkpoint-{state.global_step}"
-            record(checkpoint, MODEL, model_files(checkpoint))
-
-
-def _last_checkpoint(place: Path) -> str | None:
-    """The newest checkpoint that is complete, as is the best one before it; others are removed."""
-    found = sorted(place.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
-    intact = [checkpoint for checkpoint in found if _is_intact(checkpoint)]
-    best = {one: read_json(one / "trainer_state.json", AGAIN)["best_global_step"] for one in intact}
-    usable = [one for one in intact if best[one] is None or place / f"checkpoint-{best[one]}" in intact]
-    if usable != found:
-        names, goes_on = [one.name for one in found if one not in usable], usable[0].name if usable else "the start"
-        words = "%s: removing %s (damaged or incomplete); training continues from %s."
-        logger.warning(words, place, ", ".join(names), goes_on)
-    for checkpoint in {*found} - {*usable}:
-        shutil.rmtree(checkpoint)
-    return str(usable[0]) if usable else None
-
-
-def _is_intact(checkpoint: Path) -> bool:
-    """Whether a checkpoint is complete and as it was written."""
-    try:
-        return is_done(checkpoint, MODEL)
-    except ValueError:
-        return False
-
-
-def _remove_checkpoints(place: Path) -> None:
-    """Remove the checkpoints of a finished training."""
-    for checkpoint in place.glob("checkpoint-*"):
-        shutil.rmtree(checkpoint)
+    return train_into(place, trainer, _chosen_step)
 
 
 def _chosen_step(state: Any) -> dict[str, Any]:

@@ -1,0 +1,191 @@
+"""The arguments of the recipe `cloned_languages`: texts, model, setups and training."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from accelerate.utils import parse_flag_from_env
+from transformers import TrainingArguments
+from transformers.hf_argparser import HfArg
+
+from hf_langimb.cloned.schedule import probabilities
+from hf_langimb.runs.recipe import Parsed, parse_words
+
+MARKOV = "markov"
+RELATIONS = ("clones", "unrelated", "shuffled", "disjoint", "merged")
+OF_PAIR = ("disjoint", "merged")  # relations of two datasets
+ONE_RATE = "_one_rate"  # suffix of a setup that is trained with the learning rate of all
+FINAL_RATE = 0.01  # of the largest learning rate
+
+
+@dataclass
+class ClonedArguments:
+    """Texts, model and setups; the same for all setups."""
+
+    dataset_name: str = HfArg(
+        default=MARKOV, help="markov (built-in: its best possible perplexity is known), a Hub id, folder or file."
+    )
+    config_name: str | None = HfArg(default=None, help="Configuration of the dataset.")
+    text_column: str = HfArg(default="text", help="Column of the texts.")
+    tokenizer_name: str | None = HfArg(
+        default=None, help="Hub id or folder; default: byte-level BPE, trained on the training texts."
+    )
+    second_dataset_name: str | None = HfArg(
+        default=None, help="Texts of the other language, for setups whose relation is disjoint or merged."
+    )
+    second_config_name: str | None = HfArg(default=None, help="Configuration of the second dataset.")
+    second_tokenizer_name: str | None = HfArg(default=None, help="Tokenizer of the second dataset.")
+    vocabulary_size: int = HfArg(default=16_384, help="Ids of a tokenizer that is trained here.")
+    test_share: float = HfArg(default=0.1, help="Share of the texts to test on, from their end, without a test split.")
+    test_tokens: int = HfArg(default=100_000, help="Tokens to test on in each language, at most.")
+    context: int = HfArg(default=512, help="Tokens of a window.")
+    stride: int = HfArg(default=128, help="Tokens predicted in each window of the perplexity.")
+    layers: int = HfArg(default=12, help="Blocks of the decoder.")
+    width: int = HfArg(default=768, help="Width of the decoder.")
+    heads: int = HfArg(default=12, help="Attention heads of each block.")
+    setups: list[str] = HfArg(
+        default_factory=list, help=f"Setups to train, by name; NAME{ONE_RATE} uses the learning rate of all."
+    )
+    main: list[str] = HfArg(default_factory=list, help="Setups that are trained without --all and --setups.")
+    all: bool = HfArg(default=False, help="Train every setup that the YAML defines.")
+    seeds: int = HfArg(default=1, help="Number of seeds: seed, seed + 1, ...")
+    license: str | None = HfArg(default=None, help="License of the models, for their cards: apache-2.0, mit, ...")
+
+    def __post_init__(self) -> None:
+        positive = ("seeds", "context", "layers", "width", "heads", "stride", "test_tokens", "vocabulary_size")
+        for name in positive:
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}.")
+        if self.width % self.heads:
+            raise ValueError(f"width must be a multiple of heads, got {self.width} and {self.heads}.")
+        if self.stride >= self.context:
+            raise ValueError(f"stride must be below context, got {self.stride} and {self.context}.")
+        if not 0 < self.test_share < 1:
+            raise ValueError(f"test_share must be between 0 and 1, got {self.test_share}.")
+
+
+@dataclass
+class SetupArguments:
+    """Languages of a setup; they can differ between setups, as the training arguments can."""
+
+    schedule: str = HfArg(
+        default="0.1", help="Probability that a window is not in language 0, for equal stages: 0.1_0.9."
+    )
+    languages: int = HfArg(default=2, help="Number of languages.")
+    fraction_cloned: float = HfArg(default=1.0, help="Share of the ids that differ between clones.")
+    relation: str = HfArg(
+        default="clones",
+        help="Of language 0 to the others: clones, unrelated (another Markov language), shuffled (tokens in random "
+        "order), disjoint or merged (two datasets, with separate or common tokens).",
+    )
+
+    def __post_init__(self) -> None:
+        if self.relation not in RELATIONS:
+            raise ValueError(f"relation must be one of {', '.join(RELATIONS)}, got {self.relation!r}.")
+        if self.languages < 1 or not 0 <= self.fraction_cloned <= 1:
+            raise ValueError(
+                "languages must be 1 or more and fraction_cloned between 0 and 1, got "
+                f"{self.languages} and {self.fraction_cloned}."
+            )
+        if self.relation != "clones" and (self.languages != 2 or self.fraction_cloned < 1):
+            raise ValueError(f"relation {self.relation} is that of two languages without common clones.")
+
+
+@dataclass
+class ClonedTrainingArguments(TrainingArguments):
+    """`TrainingArguments` with the defaults of arXiv 2404.07982: Adam (0.9, 0.95), no clipping, cosine to 1%."""
+
+    learning_rate: float = HfArg(default=6e-4, help="Largest learning rate.")
+    adam_beta2: float = HfArg(default=0.95, help="Second beta of Adam.")
+    max_grad_norm: float = HfArg(default=0.0, help="Largest norm of the gradient; 0: no clipping.")
+    lr_scheduler_type: str = HfArg(default="cosine_with_min_lr", help="Learning rate schedule.")
+    warmup_steps: float = HfArg(default=200, help="Steps of the warm-up; below 1: share of all steps.")
+    train_sampling_strategy: str = HfArg(default="sequential", help="Fixed: windows are shuffled when they are made.")
+    remove_unused_columns: bool = HfArg(default=False, help="Not used: windows have no other columns.")
+    logging_nan_inf_filter: bool = HfArg(default=False, help="Hide losses that are not finite from the log.")
+
+    def __post_init__(self) -> None:
+        self.use_cpu |= parse_flag_from_env("ACCELERATE_USE_CPU")  # launch --cpu, which the parent takes by half
+        if self.lr_scheduler_type == "cosine_with_min_lr" and not getattr(self, "lr_scheduler_kwargs", None):
+            self.lr_scheduler_kwargs: Any = {"min_lr_rate": FINAL_RATE}
+        super().__post_init__()
+        if self.device.type == "cpu":
+            self.dataloader_pin_memory = False  # torch would warn that there is nothing to pin it for
+        if self.train_sampling_strategy != "sequential":
+            raise ValueError("train_sampling_strategy must be sequential: windows are shuffled when they are made.")
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A model to train: its languages, and its training arguments."""
+
+    of: SetupArguments
+    training: ClonedTrainingArguments
+
+    def rows(self, processes: int) -> int:
+        """Windows of an optimizer step."""
+        arguments = self.training
+        return arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps * processes
+
+
+@dataclass(frozen=True)
+class ClonedRecipe:
+    """A parsed recipe with the setups to train; `parsed` as of other recipes."""
+
+    name: str
+    data: ClonedArguments
+    training: ClonedTrainingArguments
+    setups: dict[str, Setup]
+    parsed: Parsed
+
+
+def parse_cloned(name: str, folder: Path, argv: Sequence[str] | None = None) -> ClonedRecipe:
+    """Read a recipe: its YAML gives the defaults, the command line overrides them.
+
+    Raises:
+        ValueError: no such YAML file or setup, or a value that does not fit.
+    """
+    argv = sys.argv[1:] if argv is None else list(argv)
+    types = (ClonedArguments, SetupArguments, ClonedTrainingArguments)
+    (data, of, training), parsed = parse_words(name, folder, argv, types)
+    names = data.setups if data.all or "setups" in parsed.flags or not data.main else data.main
+    if not names:
+        raise ValueError(f"{parsed.config_name} defines no setups: define some in its YAML, or name them (--setups).")
+    setups = {one: _setup(one, data, of, training, parsed) for one in dict.fromkeys(names)}
+    return ClonedRecipe(name, data, training, setups, parsed)
+
+
+def _setup(
+    name: str, data: ClonedArguments, of: SetupArguments, training: ClonedTrainingArguments, parsed: Parsed
+) -> Setup:
+    """A setup by name, checked."""
+    settings = parsed.setups.get(name)
+    if settings is None and name.endswith(ONE_RATE):
+        settings = dict(parsed.setups.get(name.removesuffix(ONE_RATE), {})) or None
+        (settings or {}).pop("learning_rate", None)
+    if settings is None:
+        known = ", ".join(parsed.setups)
+        raise ValueError(f"Unknown setup {name!r}: choose among {known}, each also with {ONE_RATE}, or define it.")
+    if twice := ", ".join(sorted(parsed.flags & settings.keys())):
+        raise ValueError(f"Setup {name} sets {twice}, but the command line sets it too: remove the flag.")
+    own = {item.name for item in fields(SetupArguments)}
+    languages = {key: value for key, value in settings.items() if key in own}
+    changes: dict[str, Any] = {key: value for key, value in settings.items() if key not in own}
+    try:
+        made = Setup(replace(of, **languages), replace(training, **changes | {"push_to_hub": False}))
+        if made.training.max_steps < 1:
+            raise ValueError(f"max_steps must be 1 or more, got {made.training.max_steps}.")
+        probabilities(made.of.schedule, made.training.max_steps, made.of.languages)
+        if made.of.relation in OF_PAIR and not data.second_dataset_name:
+            raise ValueError(f"relation {made.of.relation} needs second_dataset_name.")
+        if made.of.relation == "unrelated" and data.dataset_name != MARKOV:
+            raise ValueError(
+                "relation unrelated is that of two Markov languages: use disjoint with second_dataset_name."
+            )
+    except ValueError as error:
+        raise ValueError(f"Setup {name}: {error}") from error
+    return made

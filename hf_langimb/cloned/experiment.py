@@ -1,0 +1,118 @@
+"""The recipe of cloned languages, step by step: texts -> train -> measure -> results."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from tqdm.contrib.logging import logging_redirect_tqdm
+from transformers.utils import logging as transformers_logging
+
+from hf_langimb.cloned.arguments import ClonedRecipe, Setup, parse_cloned
+from hf_langimb.cloned.results import SCHEMA_VERSION, ClonedResults, SetupResults, derive, write_cloned
+from hf_langimb.cloned.show import text_of
+from hf_langimb.cloned.texts import texts_of
+from hf_langimb.cloned.training import measure, train
+from hf_langimb.console import RESUMES, bar, ends_in_words, hidden, on_main, start_program
+from hf_langimb.files import write_json
+from hf_langimb.results.folder import RunFolder
+from hf_langimb.runs.experiment import environment
+
+logger = logging.getLogger(__name__)
+
+FREE = ["seeds", "setups", "main", "all", "seed", "logging_steps", "report_to", "disable_tqdm", "license"]
+NOT_IN_FLAGS = {"seeds", "seed", "setups", "main"}
+
+
+def run(recipe: ClonedRecipe) -> tuple[Path, ClonedResults]:
+    """Run every step that is not done yet.
+
+    Returns:
+        The run folder and its results (results.json).
+
+    Raises:
+        ValueError: texts, setups or folder do not fit the recipe; says which and what to do.
+    """
+    began, folder = time.time(), RunFolder(Path(recipe.training.output_dir))
+    source = texts_of(recipe.data)
+    seeds = range(recipe.training.seed, recipe.training.seed + recipe.data.seeds)
+    with folder.working():
+        on_main(lambda: _claim(folder, recipe))
+        trainings = [(seed, name, setup) for seed in seeds for name, setup in recipe.setups.items()]
+        found: dict[str, SetupResults] = {name: described(setup) for name, setup in recipe.setups.items()}
+        with logging_redirect_tqdm(), bar(trainings, unit="training") as progress:
+            for seed, name, setup in progress:
+                progress.set_description(f"{name}, seed {seed}")
+                logger.info("Setup %s, seed %d", name, seed)
+                place = folder.model(name, seed)
+                facts, texts = train(place, setup, seed, source, recipe.data)
+                measured = measure(place, setup, seed, source, recipe.data, texts)
+                model: Any = {"alignment": None} | measured | facts
+                found[name]["seeds"][str(seed)] = model
+        config, chosen = recipe.parsed.config, recipe.parsed.flags - NOT_IN_FLAGS
+        results: Any = {
+            "schema_version": SCHEMA_VERSION,
+            "recipe": recipe.name,
+            "config_name": recipe.parsed.config_name,
+            "config": config,
+            "flags": {key: config[key] for key in sorted(chosen & config.keys())},
+            "seeds": [*seeds],
+            "optimum_perplexity": source.optimum_perplexity,
+            "setups": found,
+        }
+        derive(results)
+        if PartialState().is_main_process:
+            write_cloned(folder.path, results)
+            write_json(folder.environment, environment(began))
+        PartialState().wait_for_everyone()
+    return folder.path, results
+
+
+def described(setup: Setup) -> SetupResults:
+    """A setup in results.json, without its models."""
+    of, training = setup.of, setup.training
+    return {
+        "schedule": of.schedule,
+        "languages": of.languages,
+        "relation": of.relation,
+        "fraction_cloned": of.fraction_cloned,
+        "steps": training.max_steps,
+        "rows": setup.rows(PartialState().num_processes),
+        "learning_rate": training.learning_rate,
+        "seeds": {},
+    }
+
+
+def _claim(folder: RunFolder, recipe: ClonedRecipe) -> None:
+    """Begin or continue the run of a folder: with the same setups, or more of them."""
+    processes = PartialState().num_processes
+    rows = {name: setup.rows(processes) for name, setup in recipe.setups.items()}
+    config = {"recipe": recipe.name, "config_name": recipe.parsed.config_name, **recipe.parsed.config}
+    config |= {"processes": processes, "total_batch": rows}
+    folder.claim(config, FREE)
+
+
+def main(name: str, folder: Path, argv: Sequence[str] | None = None) -> None:
+    """Run the recipe `name`, whose YAML files are in `folder`: parse, run, print the results and where they are.
+
+    `argv` is the command line; None takes the process's.
+    """
+    start_program()
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("hf_langimb").setLevel(logging.INFO if PartialState().is_main_process else logging.ERROR)
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    with ends_in_words(Path(sys.argv[0]).name, RESUMES):
+        recipe = parse_cloned(name, folder, argv)
+        if "disable_tqdm" not in recipe.parsed.config:
+            recipe.training.disable_tqdm = hidden()
+            for setup in recipe.setups.values():
+                setup.training.disable_tqdm = hidden()
+        output, results = run(recipe)
+        if PartialState().is_main_process:
+            print(text_of(results, output), end="")

@@ -1,0 +1,272 @@
+"""results.json of a run of cloned languages: measures, comparisons with controls, token efficiency, the answer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypedDict
+
+import numpy as np
+
+from hf_langimb.cloned.arguments import ONE_RATE
+from hf_langimb.cloned.law import fit_law, interpolated_tokens, token_efficiency
+from hf_langimb.cloned.schedule import expected_shares
+from hf_langimb.files import read_json, write_json
+from hf_langimb.measures.intervals import student
+
+SCHEMA_VERSION = 1
+FILE_NAME = "results.json"
+MATERIAL = 0.02  # smallest difference of ln PPL that counts
+SAME_TOKENS = 0.1  # largest relative difference of tokens of a setup and its control
+LEAST_SEEDS = 3  # for a yes or no
+QUESTION = "Does the majority help the minority beyond equal steps?"
+
+
+class Model(TypedDict):
+    """Measures of one trained model; lists have one entry for each language."""
+
+    perplexity: list[float]
+    tokens: list[int]
+    seen_in_several: float | None
+    alignment: dict[str, Any] | None
+    history: list[dict[str, float]]
+
+
+class SetupResults(TypedDict):
+    """A setup, and its models by seed."""
+
+    schedule: str
+    languages: int
+    relation: str
+    fraction_cloned: float
+    steps: int
+    rows: int
+    learning_rate: float
+    seeds: dict[str, Model]
+
+
+class Comparison(TypedDict):
+    """Difference of ln PPL, paired by seed, of a language of a setup and of the language of a control.
+
+    `low` and `high` are a 95% t interval over seeds; null for one seed.
+    """
+
+    setup: str
+    language: int
+    control: str
+    mean: float
+    low: float | None
+    high: float | None
+    n: int
+
+
+class Efficiency(TypedDict):
+    """Tokens of one language alone that give a language's mean ln PPL, divided by those it read, as by two curves."""
+
+    setup: str
+    language: int
+    interpolated: float | None
+    law: float | None
+    extrapolated: bool
+
+
+class Curve(TypedDict):
+    """Trainings in one language alone, whose batches are those of the longest one; the law fits three or more."""
+
+    setups: list[str]
+    tokens: list[float]
+    perplexity: list[float]
+    law: list[float] | None
+    residuals: list[float] | None
+
+
+class Answer(TypedDict):
+    """The answer to `QUESTION` by the setup `setup` and the best of its controls."""
+
+    answer: str
+    text: str
+    setup: str
+    control: str
+
+
+class ClonedResults(TypedDict):
+    """results.json."""
+
+    schema_version: int
+    recipe: str
+    config_name: str
+    config: dict[str, Any]
+    flags: dict[str, Any]
+    seeds: list[int]
+    optimum_perplexity: float | None
+    setups: dict[str, SetupResults]
+    curve: Curve | None
+    efficiency: list[Efficiency]
+    comparisons: list[Comparison]
+    verdict: Answer | None
+
+
+def read_cloned(folder: str | Path) -> ClonedResults:
+    """results.json of a run folder.
+
+    Raises:
+        ValueError: it is damaged, or of another version.
+    """
+    path = Path(folder, FILE_NAME)
+    found = read_json(path, "run the recipe again with this folder as --output_dir")
+    if not isinstance(found, dict) or found.get("recipe") != "cloned_languages":
+        raise ValueError(f"{path} is not that of a run of cloned languages.")
+    if found.get("schema_version") != SCHEMA_VERSION:
+        raise ValueError(f"{path} has version {found.get('schema_version')}, expected {SCHEMA_VERSION}.")
+    found_results: Any = found
+    return found_results  # type: ignore[no-any-return]
+
+
+def write_cloned(folder: Path, results: ClonedResults) -> None:
+    """Write results.json."""
+    write_json(folder / FILE_NAME, results)
+
+
+def derive(results: Any) -> None:
+    """Add what follows from the setups: curve, token efficiency, comparisons and answer."""
+    setups: dict[str, SetupResults] = results["setups"]
+    results["curve"] = curve_of(setups)
+    results["efficiency"] = [*_efficiencies(setups, results["curve"])] if results["curve"] else []
+    results["comparisons"] = [*_comparisons(setups)]
+    results["verdict"] = answer(results["comparisons"], setups)
+
+
+def log_perplexity(setup: SetupResults, language: int) -> dict[str, float]:
+    """{seed: ln PPL} of a language of a setup."""
+    return {seed: math.log(model["perplexity"][language]) for seed, model in setup["seeds"].items()}
+
+
+def tokens_of(setup: SetupResults, language: int) -> float:
+    """Mean tokens of a language over seeds."""
+    return float(np.mean([model["tokens"][language] for model in setup["seeds"].values()]))
+
+
+def is_alone(setup: SetupResults) -> bool:
+    """Whether a setup reads one language alone."""
+    return setup["languages"] == 1
+
+
+def helped(setup: SetupResults) -> bool:
+    """Whether language 0 of a setup could help the others."""
+    return not is_alone(setup) and setup["relation"] not in ("unrelated", "shuffled")
+
+
+def minority(setup: SetupResults) -> int:
+    """The language that is compared with controls: the last one."""
+    return setup["languages"] - 1
+
+
+def _comparisons(setups: Mapping[str, SetupResults]) -> Iterator[Comparison]:
+    """The minority of each setup with each control, and its majority with one language alone.
+
+    A control has read as many tokens of the language without the other one. Setups at the learning rate of all are
+    compared with each other.
+    """
+    for name, setup in setups.items():
+        if not helped(setup):
+            continue
+        for other, control in setups.items():
+            if helped(control) or not _same_rates(name, other, setups):
+                continue
+            for language in sorted({0, minority(setup)}):
+                of = minority(control)
+                close = abs(tokens_of(control, of) / max(tokens_of(setup, language), 1) - 1) <= SAME_TOKENS
+                majority = language == 0 and is_alone(control) and control["steps"] == setup["steps"]
+                shares = expected_shares(setup["schedule"], setup["steps"], setup["languages"])
+                whole = majority and control["rows"] == setup["rows"] and shares[0] > shares[1]
+                if (language and close) or whole:
+                    yield _compared(name, language, other, setups)
+
+
+def _same_rates(name: str, other: str, setups: Mapping[str, SetupResults]) -> bool:
+    """Whether two setups both have their own learning rate, or both that of all."""
+    one = name.endswith(ONE_RATE)
+    if one == other.endswith(ONE_RATE):
+        return True
+    own = other if one else name  # a setup without an own rate has no twin
+    return one and f"{own}{ONE_RATE}" not in setups and setups[own]["learning_rate"] == setups[name]["learning_rate"]
+
+
+def _compared(name: str, language: int, control: str, setups: Mapping[str, SetupResults]) -> Comparison:
+    """A language of a setup less that of a control."""
+    one = log_perplexity(setups[name], language)
+    two = log_perplexity(setups[control], minority(setups[control]))
+    values = np.array([one[seed] - two[seed] for seed in one if seed in two])
+    mean, count = float(values.mean()), len(values)
+    half = student(count) * float(values.std(ddof=1)) / math.sqrt(count) if count > 1 else None
+    low, high = (None, None) if half is None else (mean - half, mean + half)
+    found = {"setup": name, "language": language, "control": control, "mean": mean, "low": low, "high": high}
+    return Comparison(**found, n=count)  # type: ignore[typeddict-item]
+
+
+def curve_of(setups: Mapping[str, SetupResults]) -> Curve | None:
+    """Perplexity by tokens of trainings in one language alone, at their own learning rates; None for fewer than two."""
+    alone = {name: of for name, of in setups.items() if is_alone(of) and not name.endswith(ONE_RATE)}
+    if not alone:
+        return None
+    rows = max(alone.values(), key=lambda of: of["steps"] * of["rows"])["rows"]
+    names = sorted((name for name, of in alone.items() if of["rows"] == rows), key=lambda name: alone[name]["steps"])
+    if len(names) < 2:
+        return None
+    tokens = [tokens_of(alone[name], 0) for name in names]
+    perplexity = [math.exp(float(np.mean([*log_perplexity(alone[name], 0).values()]))) for name in names]
+    fitted = fit_law(tokens, perplexity) if len(set(tokens)) >= 3 else None
+    return {
+        "setups": names,
+        "tokens": tokens,
+        "perplexity": perplexity,
+        "law": [*fitted.law] if fitted else None,
+        "residuals": [*fitted.residuals] if fitted else None,
+    }
+
+
+def _efficiencies(setups: Mapping[str, SetupResults], curve: Curve) -> Iterator[Efficiency]:
+    """Token efficiency of each language of setups with several, at their own learning rates."""
+    for name, setup in setups.items():
+        if is_alone(setup) or name.endswith(ONE_RATE):
+            continue
+        for language in range(setup["languages"]):
+            tokens = tokens_of(setup, language)
+            if tokens == 0 or (setup["relation"] in ("unrelated", "shuffled") and language == 0):
+                continue
+            perplexity = math.exp(float(np.mean([*log_perplexity(setup, language).values()])))
+            between = interpolated_tokens(perplexity, curve["tokens"], curve["perplexity"])
+            law: Any = curve["law"]
+            total = max(curve["tokens"])
+            yield {
+                "setup": name,
+                "language": language,
+                "interpolated": between and between / tokens,
+                "law": token_efficiency(perplexity, tokens, law=tuple(law), total=total) if law else None,
+                "extrapolated": not min(curve["perplexity"]) <= perplexity <= max(curve["perplexity"]),
+            }
+
+
+def answer(comparisons: Sequence[Comparison], setups: Mapping[str, SetupResults]) -> Answer | None:
+    """The answer by the first setup whose minority has controls: against the one with the lowest mean ln PPL."""
+    of = next((one["setup"] for one in comparisons if one["language"] and not one["setup"].endswith(ONE_RATE)), None)
+    if of is None:
+        return None
+    controls = [one for one in comparisons if one["setup"] == of and one["language"]]
+    best = max(controls, key=lambda one: one["mean"])
+    low, high, count = best["low"], best["high"], best["n"]
+    said, why = "unclear", "the interval contains differences of either kind"
+    if count < LEAST_SEEDS or low is None or high is None:
+        said = "unclear, one seed" if count == 1 else "unclear, two seeds"
+        why = f"add --seeds {LEAST_SEEDS} for an interval"
+    elif high < -MATERIAL:
+        said, why = "yes", f"the whole interval is below -{MATERIAL:g}"
+    elif low > -MATERIAL:
+        said, why = "no", f"the whole interval is above -{MATERIAL:g}"
+    bounds = "" if low is None or high is None or count < LEAST_SEEDS else f" [{low:.3f}, {high:.3f}]"
+    text = (
+        f"The minority of {of}: ln PPL {best['mean']:+.3f}{bounds} against its best control, {best['control']}, "
+        f"each at its own learning rate: {why}."
+    )
+    return {"answer": said, "text": text, "setup": of, "control": best["control"]}

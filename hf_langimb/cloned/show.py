@@ -1,0 +1,89 @@
+"""Results of cloned languages as tables and text."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+
+from hf_langimb.cloned.arguments import ONE_RATE
+from hf_langimb.cloned.results import (
+    LEAST_SEEDS,
+    QUESTION,
+    ClonedResults,
+    SetupResults,
+    log_perplexity,
+    minority,
+)
+from hf_langimb.measures.intervals import student
+from hf_langimb.results.rendering import render
+from hf_langimb.results.tables import Cells
+
+
+def text_of(results: ClonedResults, folder: Path) -> str:
+    """The results in the terminal: the answer first, then what it rests on, and what to do next."""
+    values = {"question": QUESTION, "least_seeds": LEAST_SEEDS}
+    cells = {"setups": setups_cells(results), "compared": comparisons_cells(results)}
+    cells |= {"efficient": efficiency_cells(results), "aligned": alignment_cells(results)}
+    return render("cloned.txt", results=results, folder=folder, cells=cells, **values)
+
+
+def perplexity_text(setup: SetupResults, language: int) -> str:
+    """The geometric mean of perplexity over seeds, with its interval from `LEAST_SEEDS` seeds on."""
+    values = np.array([*log_perplexity(setup, language).values()])
+    text = f"{math.exp(values.mean()):.2f}"
+    if len(values) < LEAST_SEEDS:
+        return text
+    half = student(len(values)) * values.std(ddof=1) / math.sqrt(len(values))
+    return f"{text} [{math.exp(values.mean() - half):.2f}, {math.exp(values.mean() + half):.2f}]"
+
+
+def setups_cells(results: ClonedResults) -> Cells:
+    """Each setup: what it reads, and the perplexity of its first and last language."""
+    header = ["setup", "schedule", "languages", "steps", "windows a step", "learning rate"]
+    rows = []
+    for name, of in results["setups"].items():
+        languages = f"{of['languages']}" + ("" if of["relation"] == "clones" else f", {of['relation']}")
+        cells = [name, of["schedule"], languages, f"{of['steps']:,}", f"{of['rows']}", f"{of['learning_rate']:g}"]
+        last = minority(of)
+        rows.append([*cells, perplexity_text(of, 0), perplexity_text(of, last) if last else ""])
+    return [*header, "PPL, language 0", "PPL, last language"], rows
+
+
+def comparisons_cells(results: ClonedResults) -> Cells:
+    """Differences of ln PPL from controls."""
+    rows = []
+    for one in results["comparisons"]:
+        bounds = "" if one["low"] is None or one["n"] < LEAST_SEEDS else f" [{one['low']:+.3f}, {one['high']:+.3f}]"
+        rate = "one for all" if one["setup"].endswith(ONE_RATE) else "own"
+        name = one["setup"].removesuffix(ONE_RATE)
+        rows.append(
+            [name, str(one["language"]), one["control"].removesuffix(ONE_RATE), rate, f"{one['mean']:+.3f}{bounds}"]
+        )
+    return ["setup", "language", "control", "learning rate", "difference of ln PPL"], rows
+
+
+def efficiency_cells(results: ClonedResults) -> Cells:
+    """Token efficiencies."""
+    rows, fitted = [], results["curve"] and results["curve"]["law"]
+    for one in results["efficiency"]:
+        outside = "out of range" if one["extrapolated"] else "undefined"
+        law = "undefined" if one["law"] is None else f"{one['law']:.2f}" + " (extrapolated)" * one["extrapolated"]
+        between = outside if one["interpolated"] is None else f"{one['interpolated']:.2f}"
+        rows.append([one["setup"], str(one["language"]), between, law if fitted else "not fitted"])
+    return ["setup", "language", "token efficiency, interpolated", "by the law"], rows
+
+
+def alignment_cells(results: ClonedResults) -> Cells:
+    """Alignment of languages 0 and 1 in the last block, of gradients and of embeddings, each with its chance level."""
+    rows = []
+    for name, of in results["setups"].items():
+        found = [model["alignment"] for model in of["seeds"].values() if model["alignment"]]
+        if not found:
+            continue
+        parts = [[one["hidden"][-1] for one in found], [one["gradient"] for one in found]]
+        parts.append([one["embedding"] for one in found])
+        means = [[np.mean([one[key] for one in part]) for key in ("cosine", "cosine_chance")] for part in parts]
+        rows.append([name, *(f"{value:.3f} ({chance:.3f})" for value, chance in means)])
+    return ["setup", "hidden states, last block (chance)", "gradients (chance)", "embeddings (chance)"], rows

@@ -1,0 +1,174 @@
+"""What a setup reads: windows and held-out texts of each language, of a Markov language or of datasets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+from datasets import Dataset, DatasetDict
+from numpy.typing import NDArray
+
+from hf_langimb.cloned.arguments import MARKOV, OF_PAIR, ClonedArguments, SetupArguments
+from hf_langimb.cloned.markov import MarkovLanguage
+from hf_langimb.cloned.vocabulary import CloneMap, Vocabulary, real_pair
+from hf_langimb.cloned.windows import cut
+from hf_langimb.console import one_line
+from hf_langimb.data.rows import find_text_columns
+from hf_langimb.data.spec import DataSpec
+from hf_langimb.models.counted_tokenizer import make_tokenizer
+from hf_langimb.models.loading import load_tokenizer
+
+Ints = NDArray[np.int64]
+TEST_SEED = 1_000_003  # of Markov texts to test on, apart from the seeds of trainings
+SHUFFLE_SEED = 7
+
+
+@dataclass(frozen=True)
+class Texts:
+    """What a setup reads, in ids of the tokenizers.
+
+    Args:
+        vocabulary: of the model.
+        train: windows of each language, int64[N, context] each.
+        test: held-out text of each language, int64[M] each.
+        padding_id: which is not predicted; None where there is none.
+        tokenizer: of language 0; None for Markov languages.
+    """
+
+    vocabulary: Vocabulary
+    train: list[Ints]
+    test: list[Ints]
+    padding_id: int | None
+    tokenizer: Any = None
+
+
+class MarkovTexts:
+    """A Markov language, of which each seed has fresh text; language 0 can be an unrelated one."""
+
+    def __init__(self, data: ClonedArguments) -> None:
+        self.data = data
+        self.language, self.other = MarkovLanguage(), MarkovLanguage(seed=1)
+
+    @property
+    def optimum_perplexity(self) -> float | None:
+        """The best possible perplexity."""
+        return self.language.optimum_perplexity
+
+    @cached_property
+    def _tests(self) -> list[Ints]:
+        """Held-out text of the language, and of the unrelated one."""
+        of = (self.language, self.other)
+        return [language.windows(1, self.data.test_tokens, seed=TEST_SEED)[0] for language in of]
+
+    def of(self, setup: SetupArguments, windows: int, seed: int) -> Texts:
+        """What a setup reads with a seed, whose training has a number of windows."""
+        size, number = self.language.vocabulary_size, setup.languages
+        vocabulary = CloneMap(size, number, fraction_cloned=setup.fraction_cloned)
+        texts, tests = self.language.windows(windows, self.data.context, seed=seed), self._tests
+        first, test = texts, tests[0]
+        if setup.relation == "unrelated":
+            first, test = self.other.windows(windows, self.data.context, seed=seed), tests[1]
+        elif setup.relation == "shuffled":
+            first, test = shuffled(texts, seed), shuffled(test[None], seed)[0]
+        others = number - 1
+        return Texts(vocabulary, [first, *[texts] * others], [test, *tests[:1] * others], 0)
+
+
+class Corpus:
+    """A dataset of plain text as one text in ids, with its tokenizer."""
+
+    def __init__(self, name: str, config: str | None, tokenizer: str | None, data: ClonedArguments) -> None:
+        train, test = _split_texts(name, config, data)
+        found = load_tokenizer(tokenizer)[0] if tokenizer else make_tokenizer({"": train}, size=data.vocabulary_size)
+        if not found.is_fast:
+            raise ValueError(f"{tokenizer} has no fast tokenizer: choose one that has.")
+        self.tokenizer = found
+        separator = [token for token in (found.eos_token_id, found.sep_token_id) if token is not None][:1]
+
+        def ids(texts: list[str]) -> Ints:
+            """Texts one behind the other, each with the token that ends it."""
+            rows = found(texts, add_special_tokens=False, verbose=False)["input_ids"] if texts else []
+            return np.array([one for row in rows for one in [*row, *separator]], dtype=np.int64)
+
+        self.train, self.test = ids(train), ids(test)[: data.test_tokens]
+        for what, text in (("training", self.train), ("test", self.test)):
+            if len(text) < data.context:
+                raise ValueError(
+                    f"The {what} text of {name} has {len(text):,} tokens, less than one window of {data.context:,}: "
+                    "add text, or set a shorter --context."
+                )
+
+
+class CorpusTexts:
+    """One dataset of plain text, or two for a real pair of languages."""
+
+    optimum_perplexity: float | None = None
+
+    def __init__(self, data: ClonedArguments) -> None:
+        self.data = data
+        self.first = Corpus(data.dataset_name, data.config_name, data.tokenizer_name, data)
+
+    @cached_property
+    def second(self) -> Corpus:
+        """The other language of a real pair."""
+        data = self.data
+        return Corpus(str(data.second_dataset_name), data.second_config_name, data.second_tokenizer_name, data)
+
+    def of(self, setup: SetupArguments, windows: int, seed: int) -> Texts:
+        """What a setup reads with a seed; `windows` is not used."""
+        tokenizer, context, number = self.first.tokenizer, self.data.context, setup.languages
+        texts, test = cut(self.first.train, context), self.first.test
+        if setup.relation in OF_PAIR:
+            second, merged = self.second, setup.relation == "merged"
+            vocabulary = real_pair(tokenizer.get_vocab(), second.tokenizer.get_vocab(), merged=merged)
+            both = [texts, cut(second.train, context)]
+            return Texts(vocabulary, both, [test, second.test], None, tokenizer)
+        padding, share = tokenizer.pad_token_id, setup.fraction_cloned
+        clones = CloneMap(len(tokenizer), number, fraction_cloned=share, padding_id=padding)
+        first, first_test = texts, test
+        if setup.relation == "shuffled":
+            first, first_test = shuffled(texts, seed), shuffled(test[None], seed)[0]
+        others = number - 1
+        return Texts(clones, [first, *[texts] * others], [first_test, *[test] * others], padding, tokenizer)
+
+
+def texts_of(data: ClonedArguments) -> MarkovTexts | CorpusTexts:
+    """The texts of a recipe.
+
+    Raises:
+        ValueError: a dataset that cannot be read, or is shorter than a window.
+    """
+    return MarkovTexts(data) if data.dataset_name == MARKOV else CorpusTexts(data)
+
+
+def shuffled(texts: Ints, seed: int) -> Ints:
+    """Each text with its tokens in random order."""
+    return np.random.default_rng([seed, SHUFFLE_SEED]).permuted(texts, axis=1)
+
+
+def _split_texts(name: str, config: str | None, data: ClonedArguments) -> tuple[list[str], list[str]]:
+    """Training and test texts; without a test split, the last texts of the training split are tested on."""
+    if Path(name).suffix == ".txt":
+        try:
+            rows: Any = datasets.load_dataset("text", data_files=name, split="train")
+        except Exception as error:  # of datasets, any
+            raise ValueError(f"Could not read {name}: {one_line(error)}") from error
+    else:
+        names = [config] if config else []
+        rows = DataSpec(name, config_names=names, text_columns=[data.text_column], label_column="").read()
+    splits: dict[str, Dataset] = rows if isinstance(rows, DatasetDict) else {"train": rows}
+    if "train" not in splits:
+        raise ValueError(f"{name} has splits {', '.join(splits)}, but no train split.")
+    read: Callable[[Dataset], list[str]] = lambda part: [  # noqa: E731
+        text for text in part[find_text_columns(part, [data.text_column])[0]] if text
+    ]
+    train = read(splits["train"])
+    if "test" in splits:
+        return train, read(splits["test"])
+    kept = len(train) - max(1, round(len(train) * data.test_share))
+    return train[:kept], train[kept:]

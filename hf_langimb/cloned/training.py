@@ -1,0 +1,144 @@
+"""Train and measure one model of a setup."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from transformers import GPT2LMHeadModel, Trainer, TrainerCallback
+
+from hf_langimb.cloned.alignment import embedding_alignment, gradient_alignment, hidden_alignment
+from hf_langimb.cloned.arguments import ClonedArguments, Setup
+from hf_langimb.cloned.decoder import make_decoder
+from hf_langimb.cloned.perplexity import perplexities
+from hf_langimb.cloned.schedule import all_languages
+from hf_langimb.cloned.texts import CorpusTexts, MarkovTexts, Texts
+from hf_langimb.cloned.windows import TrainingWindows, cut
+from hf_langimb.console import on_main
+from hf_langimb.files import AGAIN, is_done, read_json, record, write_json
+from hf_langimb.runs.checkpoints import facts_of, train_into
+
+MEASURES = "measures.json"  # of a trained model
+LOGGED_WINDOWS = 200  # of each language, in the log of the training
+ALIGNED = 64  # texts whose two versions are compared
+
+
+class LanguageLog(TrainerCallback):
+    """Logs perplexity in each language, hidden alignment and the tokens read during a training, every `eval_steps`.
+
+    Args:
+        trainer: that logs.
+        data: of the recipe.
+        texts: of the setup.
+        windows: of the training.
+        rows: windows of an optimizer step.
+        aligned: whether languages 0 and 1 are clones.
+    """
+
+    def __init__(
+        self, trainer: Trainer, data: ClonedArguments, texts: Texts, windows: TrainingWindows, rows: int, aligned: bool
+    ) -> None:
+        self.trainer, self.data, self.windows, self.rows, self.aligned = trainer, data, windows, rows, aligned
+        most = data.context + (LOGGED_WINDOWS - 1) * data.stride
+        self.texts = replace(texts, test=[text[:most] for text in texts.test])
+
+    def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        """Measure and log, at the end too."""
+        every = args.eval_steps or max(state.max_steps // 10, 1)
+        if state.global_step % every and state.global_step != state.max_steps:
+            return
+        found = measures(model, self.data, self.texts, aligned=False)
+        logged = {f"perplexity_{k}": value for k, value in enumerate(found["perplexity"])}
+        if self.aligned:
+            versions = cut(self.texts.test[0], self.data.context)[:ALIGNED]
+            last = hidden_alignment(model, self.texts.vocabulary, versions)
+            logged |= {f"cosine_layer_{i}": layer["cosine"] for i, layer in enumerate(last, 1)}
+        read = self.windows.tokens(state.global_step * self.rows)
+        logged |= {f"tokens_{k}": float(count) for k, count in enumerate(read)}
+        model.train()
+        self.trainer.log(logged)
+
+
+def train(
+    place: Path, setup: Setup, seed: int, source: MarkovTexts | CorpusTexts, data: ClonedArguments
+) -> tuple[dict[str, Any], Texts | None]:
+    """Train the model of a setup into a folder, which gets its vocabulary; a killed training continues where it was.
+
+    Returns:
+        Facts of the training, and its texts if they were read.
+    """
+    if (facts := facts_of(place)) is not None:
+        return facts, None
+    state, steps = PartialState(), setup.training.max_steps
+    rows, of = setup.rows(state.num_processes), setup.of
+    texts = source.of(of, steps * rows, seed)
+    languages = all_languages(of.schedule, rows=rows, total_steps=steps, seed=seed, languages=of.languages)
+    windows = TrainingWindows(texts.vocabulary, texts.train, languages, padding_id=texts.padding_id, seed=seed)
+    shape = {"layers": data.layers, "width": data.width, "heads": data.heads}
+    model = make_decoder(texts.vocabulary.model_vocabulary_size, context=data.context, seed=seed, **shape)
+    own: dict[str, Any] = {"output_dir": str(place), "seed": seed}
+    arguments = replace(setup.training, **own)
+    if state.is_main_process:
+        texts.vocabulary.save(place)
+        if texts.tokenizer is not None:
+            texts.tokenizer.save_pretrained(place)
+    trainer = Trainer(model, arguments, train_dataset=windows)
+    trainer.add_callback(LanguageLog(trainer, data, texts, windows, rows, _aligned(setup)))
+    return train_into(place, trainer, lambda end: _facts(end, windows, texts)), texts
+
+
+def _facts(state: Any, windows: TrainingWindows, texts: Texts) -> dict[str, Any]:
+    """Tokens of each language, the share of texts that were read in several, and what was measured on the way."""
+    history = [
+        {key: value for key, value in entry.items() if key == "step" or key.startswith(("perplexity_", "cosine_"))}
+        for entry in state.log_history
+        if "perplexity_0" in entry
+    ]
+    clones = len({len(of) for of in texts.train}) == 1 and len(texts.train) > 1
+    return {
+        "tokens": windows.tokens().tolist(),
+        "seen_in_several": windows.seen_in_several() if clones else None,
+        "history": history,
+    }
+
+
+def measure(
+    place: Path, setup: Setup, seed: int, source: MarkovTexts | CorpusTexts, data: ClonedArguments, texts: Texts | None
+) -> dict[str, Any]:
+    """Perplexity of a trained model in each language, and its alignment; `texts` are read where they are None."""
+    path = place / MEASURES
+    if not on_main(lambda: is_done(place, MEASURES)):
+        texts = texts or source.of(setup.of, 1, seed)
+        model = load_decoder(place).to(PartialState().device)
+        if PartialState().is_main_process:
+            write_json(path, measures(model, data, texts, aligned=_aligned(setup)))
+            record(place, MEASURES, [MEASURES])
+        PartialState().wait_for_everyone()
+    return dict(read_json(path, AGAIN))
+
+
+def measures(model: Any, data: ClonedArguments, texts: Texts, *, aligned: bool) -> dict[str, Any]:
+    """Perplexity in each language, and how much languages 0 and 1 share, if they are clones."""
+    options = {"window": data.context, "stride": data.stride}
+    found: dict[str, Any] = {"perplexity": perplexities(model, texts.vocabulary, texts.test, **options)}
+    if aligned:
+        versions = cut(texts.test[0], data.context)[:ALIGNED]
+        found["alignment"] = {
+            "hidden": hidden_alignment(model, texts.vocabulary, versions),
+            "gradient": gradient_alignment(model, texts.vocabulary, versions),
+            "embedding": embedding_alignment(model, texts.vocabulary),
+        }
+    return found
+
+
+def load_decoder(place: Path) -> GPT2LMHeadModel:
+    """A trained decoder, to measure or to train on."""
+    model: Any = GPT2LMHeadModel.from_pretrained(place)
+    return model
+
+
+def _aligned(setup: Setup) -> bool:
+    """Whether languages 0 and 1 are versions of the same texts."""
+    return setup.of.relation == "clones" and setup.of.languages > 1 and setup.of.fraction_cloned > 0
