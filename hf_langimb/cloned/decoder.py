@@ -39,6 +39,7 @@ def make_decoder(
         tie_word_embeddings=False,
         bos_token_id=None,
         eos_token_id=None,
+        activation_function="gelu_pytorch_tanh",  # the same function as the default, computed faster
         use_cache=False,
         **off,
     )

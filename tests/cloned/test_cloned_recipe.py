@@ -1,0 +1,231 @@
+"""The recipe of cloned languages: from its YAML to results, continued, with ordinary texts, and refused."""
+
+import math
+
+import numpy as np
+import pytest
+import yaml
+
+from hf_langimb.cloned import results as made
+from hf_langimb.cloned.arguments import parse_cloned
+from hf_langimb.cloned.experiment import run
+from hf_langimb.cloned.perplexity import perplexity
+from hf_langimb.cloned.show import text_of
+from hf_langimb.cloned.texts import texts_of
+from hf_langimb.cloned.vocabulary import Vocabulary
+
+STEPS = 20
+SETTINGS = {
+    "dataset_name": "markov",
+    "context": 16,
+    "stride": 8,
+    "test_tokens": 200,
+    "layers": 1,
+    "width": 16,
+    "heads": 2,
+    "learning_rate": 0.01,
+    "max_steps": STEPS,
+    "per_device_train_batch_size": 10,
+    "warmup_steps": 2,
+    "report_to": "none",
+    "use_cpu": True,
+    "main": ["imbalanced", "fewer_rows"],
+    "setups": {
+        "imbalanced": {"schedule": "0.1", "learning_rate": 0.02},
+        "fewer_rows": {"schedule": "0", "languages": 1, "per_device_train_batch_size": 1},
+        "shuffled": {"schedule": "0.1", "relation": "shuffled"},
+        "monolingual": {"schedule": "0", "languages": 1},
+    },
+}
+TEXTS = {"en": "the cat saw a dog and the dog saw the cat", "fr": "le chat a vu un chien et le chien a vu le chat"}
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory):
+    """Function (*argv, **changed settings): the parsed recipe."""
+    folder = tmp_path_factory.mktemp("recipe")
+
+    def parse(*argv, **settings):
+        (folder / "mini.yaml").write_text(yaml.safe_dump(SETTINGS | settings))
+        return parse_cloned("cloned_languages", folder, [*map(str, argv)])
+
+    return parse
+
+
+@pytest.fixture(scope="module")
+def two(recipe, tmp_path_factory):
+    """A run of the two main setups: folder and results."""
+    return run(recipe("--output_dir", tmp_path_factory.mktemp("run")))
+
+
+def test_results_have_every_setup_with_its_tokens_and_perplexities(two):
+    folder, results = two
+    assert made.read_cloned(folder) == results
+    assert [*results["setups"]] == ["imbalanced", "fewer_rows"]
+    model = results["setups"]["imbalanced"]["seeds"]["0"]
+    assert sum(model["tokens"]) == STEPS * 10 * 16
+    assert model["tokens"][1] / sum(model["tokens"]) == pytest.approx(0.1, abs=4 * math.sqrt(0.09 / 200))
+    assert all(1 < value < 66 * 2 for value in model["perplexity"])
+    assert [entry["step"] for entry in model["history"]] == [*range(2, STEPS + 1, 2)]
+    assert {"perplexity_0", "perplexity_1", "cosine_layer_1"} <= model["history"][-1].keys()
+    (compared,) = results["comparisons"]
+    assert (compared["setup"], compared["language"], compared["control"]) == ("imbalanced", 1, "fewer_rows")
+    alone = results["setups"]["fewer_rows"]["seeds"]["0"]["perplexity"][0]
+    assert compared["mean"] == pytest.approx(math.log(model["perplexity"][1] / alone))
+
+
+def test_a_saved_model_is_plain_gpt2_with_the_perplexity_of_its_results(two, recipe):
+    from transformers import AutoModelForCausalLM
+
+    folder, results = two
+    place = folder / "imbalanced" / "seed-0"
+    model, vocabulary = AutoModelForCausalLM.from_pretrained(place), Vocabulary.load(place)
+    parsed = recipe()
+    test = texts_of(parsed.data).of(parsed.setups["imbalanced"].of, 1, 0).test[1]
+    found = perplexity(model, vocabulary.encode(test, 1), window=16, stride=8)
+    assert found == pytest.approx(results["setups"]["imbalanced"]["seeds"]["0"]["perplexity"][1], rel=1e-5)
+
+
+def test_all_adds_setups_and_keeps_what_is_trained(two, recipe):
+    folder, results = two
+    weights = folder / "imbalanced" / "seed-0" / "model.safetensors"
+    before = weights.stat().st_mtime_ns
+    _, more = run(recipe("--output_dir", folder, "--all"))
+    assert weights.stat().st_mtime_ns == before
+    assert more["setups"]["imbalanced"] == results["setups"]["imbalanced"]
+    assert {one["control"] for one in more["comparisons"]} == {"fewer_rows", "shuffled", "monolingual"}
+    majority = [one for one in more["comparisons"] if one["control"] == "monolingual"]
+    assert [one["language"] for one in majority] == [0]
+    shown = text_of(more, folder)
+    assert shown.startswith("Does the majority help the minority beyond equal steps? UNCLEAR, ONE SEED")
+    assert "--seeds 3" in shown
+
+
+def test_another_configuration_is_refused(two, recipe):
+    with pytest.raises(ValueError, match=r"another configuration.*width was 16, is 32"):
+        run(recipe("--output_dir", two[0], "--width", "32"))
+
+
+def test_a_setup_with_the_rate_of_all_is_compared_with_such_controls(recipe, tmp_path):
+    names = ["imbalanced", "imbalanced_one_rate", "fewer_rows", "shuffled"]
+    parsed = recipe("--output_dir", tmp_path, "--setups", *names, "--max_steps", "20")
+    rates = [setup.training.learning_rate for setup in parsed.setups.values()]
+    assert rates == [0.02, 0.01, 0.01, 0.01]
+    setups = {name: made_setup(parsed.setups[name]) for name in names}
+    pairs = [(one["setup"], one["control"]) for one in made._comparisons(setups)]
+    controls = ["fewer_rows", "shuffled"]
+    assert pairs == [(setup, control) for setup in names[:2] for control in controls]
+
+
+def made_setup(setup):
+    """A setup's entry in results.json, with one invented model."""
+    from hf_langimb.cloned.experiment import described
+
+    found, languages = described(setup), setup.of.languages
+    tokens = [1800, 200][-languages:]
+    found["seeds"]["0"] = {"perplexity": [5.0] * languages, "tokens": tokens}
+    return found
+
+
+@pytest.mark.parametrize(
+    ("means", "width", "seeds", "expected"),
+    [
+        ([-0.2, -0.1], 0.05, 3, "yes"),
+        ([-0.2, -0.05], 0.05, 3, "unclear"),
+        ([-0.2, 0.1], 0.05, 3, "no"),
+        ([-0.2, -0.1], 0.05, 2, "unclear, two seeds"),
+        ([-0.2, -0.1], None, 1, "unclear, one seed"),
+    ],
+)
+def test_the_answer_is_that_of_the_best_control(means, width, seeds, expected):
+    """At 5% of ln PPL, the interval of the smallest difference decides, not that of the largest."""
+    compared = [
+        {
+            "setup": "imbalanced",
+            "language": 1,
+            "control": f"control_{i}",
+            "mean": mean,
+            "low": None if width is None else mean - width,
+            "high": None if width is None else mean + width,
+            "n": seeds,
+        }
+        for i, mean in enumerate(means)
+    ]
+    answer = made.answer(compared, {})
+    assert (answer["answer"], answer["control"]) == (expected, "control_1")
+
+
+def test_intervals_are_of_differences_paired_by_seed():
+    model = {"schedule": "0.1", "languages": 2, "relation": "clones", "steps": 1, "rows": 1, "learning_rate": 1}
+    alone = model | {"languages": 1, "schedule": "0", "rows": 2}
+    logs, others = np.array([1.0, 2.0, 3.0]), np.array([1.1, 2.2, 3.0])
+    model["seeds"] = {str(i): {"perplexity": [1, math.exp(x)], "tokens": [9, 1]} for i, x in enumerate(logs)}
+    alone["seeds"] = {str(i): {"perplexity": [math.exp(x)], "tokens": [1]} for i, x in enumerate(others)}
+    (found,) = made._comparisons({"a": model, "b": alone})
+    assert found["mean"] == pytest.approx(-0.1)
+    half = 4.302652730 * 0.1 / math.sqrt(3)  # t quantile of two degrees of freedom
+    assert (found["low"], found["high"]) == pytest.approx((-0.1 - half, -0.1 + half))
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """A text file of each language."""
+    folder = tmp_path_factory.mktemp("texts")
+    rng = np.random.default_rng(0)
+    for language, text in TEXTS.items():
+        words = text.split()
+        lines = [" ".join(rng.choice(words, 12)) for _ in range(60)]
+        (folder / f"{language}.txt").write_text("\n".join(lines))
+    return folder
+
+
+@pytest.mark.parametrize("merged", [False, True])
+def test_two_text_files_are_a_real_pair(files, recipe, tmp_path, merged):
+    setup = {"schedule": "0.5", "relation": "merged" if merged else "disjoint"}
+    settings = {"dataset_name": f"{files}/en.txt", "second_dataset_name": f"{files}/fr.txt", "vocabulary_size": 40}
+    parsed = recipe("--output_dir", tmp_path, **settings, main=[], setups={"pair": setup}, max_steps=3)
+    folder, results = run(parsed)
+    vocabulary = Vocabulary.load(folder / "pair" / "seed-0")
+    assert vocabulary.languages == 2
+    assert (vocabulary.shared > 0) == merged
+    assert results["optimum_perplexity"] is None
+    assert results["comparisons"] == []
+    assert results["verdict"] is None
+
+
+def test_a_text_that_is_shorter_than_a_window_is_refused(tmp_path, recipe):
+    (tmp_path / "short.txt").write_text("one two\nthree four\n")
+    parsed = recipe(dataset_name=str(tmp_path / "short.txt"))
+    with pytest.raises(ValueError, match="less than one window of 16"):
+        texts_of(parsed.data)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"setups": {"a": {"schedule": "1.2"}}}, r"Setup a: A schedule is one probability per stage"),
+        ({"setups": {"a": {"schedule": "0.1_0.9", "max_steps": 1}}}, "2 stages, the training only 1 steps"),
+        ({"setups": {"a": {"languages": 1, "schedule": "0.5"}}}, "With one language, the schedule must be 0"),
+        ({"setups": {"a": {"relation": "merged"}}}, "relation merged needs second_dataset_name"),
+        ({"setups": {"a": {"relation": "twins"}}}, "relation must be one of clones, unrelated"),
+        ({"setups": {"a": {"relation": "shuffled", "languages": 3}}}, "that of two languages"),
+        ({"setups": {"a": {"context": 8}}}, "context cannot differ between setups"),
+        ({"setups": {"a": {"plan": "natural"}}}, "unknown key 'plan'"),
+        ({"main": ["b"]}, "Unknown setup 'b'"),
+        ({"stride": 16}, "stride must be below context"),
+        ({"heads": 3}, "width must be a multiple of heads"),
+        ({"train_sampling_strategy": "random"}, "must be sequential"),
+        ({"test_share": 1}, "test_share must be between 0 and 1"),
+        ({"max_steps": 0, "setups": {"a": {}}, "main": []}, "max_steps must be 1 or more"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(recipe, settings, expected):
+    if "setups" in settings:
+        settings = {"main": [], **settings}
+    with pytest.raises(ValueError, match=expected):
+        recipe(**settings)
+
+
+def test_a_flag_that_a_setup_sets_is_refused(recipe):
+    with pytest.raises(ValueError, match="Setup imbalanced sets schedule, but the command line sets it too"):
+        recipe("--schedule", "0.3")
