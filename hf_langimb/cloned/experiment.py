@@ -14,6 +14,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from transformers.utils import logging as transformers_logging
 
 from hf_langimb.cloned.arguments import ClonedRecipe, Setup, parse_cloned
+from hf_langimb.cloned.page import write_page
 from hf_langimb.cloned.results import SCHEMA_VERSION, ClonedResults, SetupResults, derive, write_cloned
 from hf_langimb.cloned.show import text_of
 from hf_langimb.cloned.texts import texts_of
@@ -115,4 +116,4 @@ def main(name: str, folder: Path, argv: Sequence[str] | None = None) -> None:
                 setup.training.disable_tqdm = hidden()
         output, results = run(recipe)
         if PartialState().is_main_process:
-            print(text_of(results, output), end="")
+            print(text_of(results, output, write_page(output)), end="")

@@ -179,7 +179,7 @@ def _comparisons(setups: Mapping[str, SetupResults]) -> Iterator[Comparison]:
                 close = abs(tokens_of(control, of) / max(tokens_of(setup, language), 1) - 1) <= SAME_TOKENS
                 majority = language == 0 and is_alone(control) and control["steps"] == setup["steps"]
                 shares = expected_shares(setup["schedule"], setup["steps"], setup["languages"])
-                whole = majority and control["rows"] == setup["rows"] and shares[0] > shares[1]
+                whole = majority and control["rows"] == setup["rows"] and shares[0] > shares[1] + 0.01
                 if (language and close) or whole:
                     yield _compared(name, language, other, setups)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,12 +22,17 @@ from hf_langimb.results.rendering import render
 from hf_langimb.results.tables import Cells
 
 
-def text_of(results: ClonedResults, folder: Path) -> str:
+def text_of(results: ClonedResults, folder: Path, page: Path) -> str:
     """The results in the terminal: the answer first, then what it rests on, and what to do next."""
-    values = {"question": QUESTION, "least_seeds": LEAST_SEEDS}
-    cells = {"setups": setups_cells(results), "compared": comparisons_cells(results)}
-    cells |= {"efficient": efficiency_cells(results), "aligned": alignment_cells(results)}
-    return render("cloned.txt", results=results, folder=folder, cells=cells, **values)
+    values = {"question": QUESTION, "least_seeds": LEAST_SEEDS, "cells": every_cells(results)}
+    return render("cloned.txt", results=results, folder=folder, page=page, **values)
+
+
+def every_cells(results: ClonedResults) -> dict[str, Cells]:
+    """The tables of a run by name."""
+    kinds = {"setups": setups_cells, "compared": comparisons_cells, "efficient": efficiency_cells}
+    kinds |= {"aligned": alignment_cells, "curve": curve_cells}
+    return {name: cells(results) for name, cells in kinds.items()}
 
 
 def perplexity_text(setup: SetupResults, language: int) -> str:
@@ -73,6 +79,17 @@ def efficiency_cells(results: ClonedResults) -> Cells:
         between = outside if one["interpolated"] is None else f"{one['interpolated']:.2f}"
         rows.append([one["setup"], str(one["language"]), between, law if fitted else "not fitted"])
     return ["setup", "language", "token efficiency, interpolated", "by the law"], rows
+
+
+def curve_cells(results: ClonedResults) -> Cells:
+    """Perplexity by tokens of one language alone, and the law."""
+    curve, header = results["curve"], ["setup", "tokens", "PPL", "residual of the law"]
+    if not curve:
+        return header, []
+    residuals: Sequence[float | None] = curve["residuals"] or [None] * len(curve["setups"])
+    columns = zip(curve["setups"], curve["tokens"], curve["perplexity"], residuals, strict=True)
+    rows = [[name, f"{n:,.0f}", f"{ppl:.2f}", "" if left is None else f"{left:+.3f}"] for name, n, ppl, left in columns]
+    return header, rows
 
 
 def alignment_cells(results: ClonedResults) -> Cells:

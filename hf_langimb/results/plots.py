@@ -28,9 +28,9 @@ MARKERS = ("o", "s", "^", "D", "v", "P")
 MANY = len(COLORS)  # more languages cannot be distinguished by color
 DRAWN = 30  # rows of a heat map
 SMALL_BIN = 20  # rows below which a bin of a reliability curve is noise
-_INK = "#010203"  # replaced by the page's text color in an SVG
+INK = "#010203"  # replaced by the page's text color in an SVG
 _COLORED = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
-STYLE: dict[Any, Any] = dict.fromkeys(_COLORED, _INK) | {
+STYLE: dict[Any, Any] = dict.fromkeys(_COLORED, INK) | {
     "font.size": 9,
     "hatch.linewidth": 0.6,
     "figure.constrained_layout.w_pad": 0.09,  # inches; browsers' letters are taller than those it reckons with
@@ -46,20 +46,20 @@ def moved_shares(found: Moved) -> Figure:
     the language; pale where chance may explain it.
     """
     number = len(found.languages)
-    axes, places = _axes(4.4, 1.4 + 0.3 * number), np.arange(number)
+    axes, places = new_axes(4.4, 1.4 + 0.3 * number), np.arange(number)
     for place in places[1::2]:
-        axes.axhspan(place - 0.5, place + 0.5, color=_INK, alpha=0.06, linewidth=0)
+        axes.axhspan(place - 0.5, place + 0.5, color=INK, alpha=0.06, linewidth=0)
     for i, (name, shares) in enumerate(found.shares.items()):
         heights = places + (i - (len(found.shares) - 1) / 2) * 0.34
         expected, predicted = 100 * np.array([(of.expected, of.predicted) for of in shares]).T
         colors = [to_rgba(COLORS[i], 1 if of.sure else 0.35) for of in shares]
         axes.hlines(heights, expected, predicted, colors=colors, linewidth=2.2)
         axes.scatter(expected, heights, s=36, c=colors, marker="|", linewidths=1.4)
-        style: dict[str, Any] = {"markeredgecolor": _INK, "markeredgewidth": 0.5, "markersize": 6, "color": COLORS[i]}
+        style: dict[str, Any] = {"markeredgecolor": INK, "markeredgewidth": 0.5, "markersize": 6, "color": COLORS[i]}
         axes.plot(predicted, heights, MARKERS[i], label=f"predicted, {name}", linestyle="", **style)
-    axes.plot([], [], "|", color=_INK, markersize=6, label="expected without language")
+    axes.plot([], [], "|", color=INK, markersize=6, label="expected without language")
     true = 100 * np.array([np.nan if share is None else share for share in found.true], dtype=float)
-    style = {"color": _INK, "markerfacecolor": "none", "markersize": 5, "linestyle": ""}
+    style = {"color": INK, "markerfacecolor": "none", "markersize": 5, "linestyle": ""}
     axes.plot(true, places, "D", label="true share", **style)
     axes.set_yticks(places, [shown(name) for name in found.languages])
     axes.set(
@@ -69,7 +69,7 @@ def moved_shares(found: Moved) -> Figure:
     axes.tick_params(axis="y", length=0)
     figure = axes.get_figure(root=True)
     assert figure
-    figure.legend(frameon=False, labelcolor=_INK, loc="outside upper left", ncols=2, handlelength=1, columnspacing=1)
+    figure.legend(frameon=False, labelcolor=INK, loc="outside upper left", ncols=2, handlelength=1, columnspacing=1)
     return figure
 
 
@@ -89,7 +89,7 @@ def joint_heatmap(languages: Sequence[str], labels: Sequence[Any], counts: Any, 
         title = f"{title}: {len(kept)} of {len(languages)} languages"
     languages, shares = [languages[i] for i in kept], _row_shares(counts)[kept]
     brightest = max(float(shares.max()), 2 / len(labels))  # even shares are of middle brightness
-    axes = _axes(1.6 + 1.1 * len(labels), 1.2 + 0.42 * len(languages))
+    axes = new_axes(1.6 + 1.1 * len(labels), 1.2 + 0.42 * len(languages))
     axes.imshow(shares, cmap="cividis", vmin=0, vmax=brightest, aspect="auto")
     texts = [[f"{100 * share:.0f}%" for share in row] for row in shares]
     return _labeled(axes, languages, labels, texts, shares > 0.45 * brightest, title)
@@ -111,13 +111,13 @@ def prediction_bars(results: Results, setup: str) -> Figure:
     shares = {name: _row_shares(table) for name, table in counts.items()}
     names = [_wrapped(label) for label in labels]
     long = any("\n" in name for name in names)
-    axes = _axes(2.2 + 1.1 * len(labels) if long else 4.2)
+    axes = new_axes(2.2 + 1.1 * len(labels) if long else 4.2)
     for i, (language, of_language) in enumerate(zip(languages, shares[setup], strict=False)):
         _bars(axes, i, len(languages), language, of_language)
-    axes.axhline(1 / len(labels), color=_INK, linewidth=0.8, linestyle=":")
+    axes.axhline(1 / len(labels), color=INK, linewidth=0.8, linestyle=":")
     axes.set_xticks(range(len(labels)), names, rotation=0 if long else 20, ha="center" if long else "right")
     highest = max(float(table.max()) for table in shares.values())
-    return _finished(axes, "language", ylim=(0, 1.05 * highest), ylabel="share of predictions", title=setup)
+    return finished(axes, "language", ylim=(0, 1.05 * highest), ylabel="share of predictions", title=setup)
 
 
 @rc_context(STYLE)
@@ -125,7 +125,7 @@ def probe_bars(results: Results) -> Figure:
     """Accuracy of the language probe by setup, on test and external text, with 95% intervals over seeds and chance."""
     summaries = [setup["summary"] for setup in results["setups"].values()]
     kinds = [kind for kind in TEXTS if any(summary.get(f"probe.{kind}.accuracy") for summary in summaries)]
-    axes, chances = _axes(max(2.1 + 0.7 * len(summaries), 4.2)), []
+    axes, chances = new_axes(max(2.1 + 0.7 * len(summaries), 4.2)), []
     for i, kind in enumerate(kinds):
         for j, summary in enumerate(summaries):
             if value := summary.get(f"probe.{kind}.accuracy"):
@@ -134,9 +134,9 @@ def probe_bars(results: Results) -> Figure:
                 _bars(axes, i, len(kinds), name, np.array([value["mean"]]), ends, first=j, capsize=3)
             chances += [summary[f"probe.{kind}.chance"]["mean"]] if f"probe.{kind}.chance" in summary else []
     if chances:
-        axes.axhline(max(chances), color=_INK, linewidth=1, linestyle="--", label="chance")
+        axes.axhline(max(chances), color=INK, linewidth=1, linestyle="--", label="chance")
     axes.set_xticks(range(len(summaries)), list(results["setups"]))
-    return _finished(axes, ylim=(0, 1.05), ylabel="languages identified")
+    return finished(axes, ylim=(0, 1.05), ylabel="languages identified")
 
 
 @rc_context(STYLE)
@@ -164,17 +164,17 @@ def attribution_bars(results: Results, label: str, form: Form) -> Figure:
     reach = 1.15 * max(map(abs, ends), default=1) or 1  # all 0: the setups are the same
     values = np.array([[entry[name] for name in SETS] for entry in entries])
     if len(entries) > MANY:
-        axes = _axes(height=1.2 + 0.3 * len(entries))
+        axes = new_axes(height=1.2 + 0.3 * len(entries))
         axes.imshow(values, cmap="PuOr", vmin=-reach, vmax=reach, aspect="auto")
         texts = [[f"{value:+.3f}" for value in row] for row in values]
         return _labeled(axes, names, SETS, texts, np.abs(values) <= 0.6 * reach, title)
-    axes = _axes()
+    axes = new_axes()
     for i, entry in enumerate(entries):
         bounds = [shown_interval(entry, name) for name in SETS]
         _bars(axes, i, len(names), names[i], values[i], bounds if all(bounds) else None, fmt="none", capsize=2)
-    axes.axhline(0, color=_INK, linewidth=0.8)
+    axes.axhline(0, color=INK, linewidth=0.8)
     axes.set_xticks(range(3), SETS)
-    return _finished(axes, "language", ylim=(-reach, reach), ylabel="difference", title=title)
+    return finished(axes, "language", ylim=(-reach, reach), ylabel="difference", title=title)
 
 
 @rc_context(STYLE)
@@ -185,13 +185,13 @@ def probe_by_layer(found: dict[str, Any]) -> Figure:
         found: as `hf_langimb.measures.probe.probe_model` returns it.
     """
     layers = [probe["layer"] for probe in found["layers"]]
-    axes = _axes(6.2)
+    axes = new_axes(6.2)
     low, high = np.array([probe["control_interval"] for probe in found["layers"]]).T
     axes.fill_between(layers, low, high, color=COLORS[1], alpha=0.4, label="shuffled languages (99%)")
     axes.plot(layers, [probe["accuracy"] for probe in found["layers"]], color=COLORS[0], marker="o", label="probe")
-    axes.axhline(found["layers"][0]["chance"], color=_INK, linewidth=1, linestyle="--", label="chance")
+    axes.axhline(found["layers"][0]["chance"], color=INK, linewidth=1, linestyle="--", label="chance")
     axes.set(xticks=layers, xlabel="layer (0: embeddings)")
-    return _finished(axes, ylim=(0, 1.05), ylabel="languages identified")
+    return finished(axes, ylim=(0, 1.05), ylabel="languages identified")
 
 
 @rc_context(STYLE)
@@ -201,8 +201,8 @@ def reliability_curves(results: Results, setup: str) -> Figure:
     Bins of fewer than `SMALL_BIN` rows are left out; of more than `MANY` languages the least calibrated are drawn.
     """
     first = next(iter(results["setups"][setup]["seeds"].values()))
-    axes = _axes()
-    axes.plot([0, 1], [0, 1], color=_INK, linewidth=0.8, linestyle=":")
+    axes = new_axes()
+    axes.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle=":")
     curves = list((first["test"]["calibration"] or {}).items())
     if len(curves) > MANY:
         curves = sorted(curves, key=lambda item: -item[1]["expected_calibration_error"])[:MANY]
@@ -211,7 +211,7 @@ def reliability_curves(results: Results, setup: str) -> Figure:
         x, y = ([point[key] for point in points] for key in ("confidence", "accuracy"))
         axes.plot(x, y, color=COLORS[i], marker=MARKERS[i], label=_shown(language))
     axes.set(xlabel="confidence", xlim=(0, 1))
-    return _finished(axes, "language", ylim=(0, 1.02), ylabel="accuracy", title=setup)
+    return finished(axes, "language", ylim=(0, 1.02), ylabel="accuracy", title=setup)
 
 
 def to_svg(figure: Figure, description: str) -> str:
@@ -230,7 +230,7 @@ def to_svg(figure: Figure, description: str) -> str:
     with rc_context(STYLE | {"svg.hashsalt": "hf_langimb", "svg.fonttype": "none"}):
         figure.savefig(output, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = output.getvalue()
-    text = text[text.index("<svg") :].replace(_INK, "currentColor")
+    text = text[text.index("<svg") :].replace(INK, "currentColor")
     text = text.replace("<svg", f'<svg role="img" aria-label="{escape(description)}"', 1)
     return re.sub(r' (width|height)="[\d.]+pt"', "", text, count=2)
 
@@ -253,11 +253,11 @@ def _row_shares(counts: Any) -> np.ndarray:
     return np.divide(table, totals, out=np.zeros_like(table), where=totals > 0)
 
 
-def _axes(width: float = 4.2, height: float = 2.9) -> Axes:
+def new_axes(width: float = 4.2, height: float = 2.9) -> Axes:
     """Axes at the left and bottom of a new figure of a size in inches."""
     axes = Figure(figsize=(width, height), layout="constrained").subplots()
     axes.spines[["top", "right"]].set_visible(False)
-    axes.title.set_color(_INK)
+    axes.title.set_color(INK)
     return axes
 
 
@@ -267,11 +267,11 @@ def _bars(
     """Bars of the i-th of several names, next to those of the others from a place on, with [low, high] of each."""
     width = 0.8 / of
     places = first + np.arange(len(heights)) + (i - (of - 1) / 2) * width
-    style: dict[str, Any] = {"facecolor": COLORS[i], "hatch": HATCHES[i], "edgecolor": _INK, "linewidth": 0.6}
+    style: dict[str, Any] = {"facecolor": COLORS[i], "hatch": HATCHES[i], "edgecolor": INK, "linewidth": 0.6}
     axes.bar(places, heights, width, label=name and _shown(name), **style)
     if bounds is not None:
         low, high = np.array(bounds).T
-        axes.errorbar(places, heights, [heights - low, high - heights], color=_INK, **caps)
+        axes.errorbar(places, heights, [heights - low, high - heights], color=INK, **caps)
 
 
 def _labeled(axes: Axes, rows: Sequence[str], columns: Sequence[Any], texts: Any, black: Any, title: str) -> Figure:
@@ -281,15 +281,15 @@ def _labeled(axes: Axes, rows: Sequence[str], columns: Sequence[Any], texts: Any
     for i, j in np.ndindex(black.shape):
         axes.text(j, i, texts[i][j], ha="center", va="center", color="black" if black[i, j] else "white")
     axes.tick_params(length=0)
-    return _finished(axes, title=title)
+    return finished(axes, title=title)
 
 
-def _finished(axes: Axes, names: str | None = None, **settings: Any) -> Figure:
+def finished(axes: Axes, names: str | None = None, **settings: Any) -> Figure:
     """The figure of axes with settings, and a legend at its right, where anything has a name."""
     axes.set(**settings)
     if axes.get_legend_handles_labels()[0]:
-        legend = axes.legend(title=names, frameon=False, labelcolor=_INK, loc="upper left", bbox_to_anchor=(1, 1))
-        legend.get_title().set_color(_INK)
+        legend = axes.legend(title=names, frameon=False, labelcolor=INK, loc="upper left", bbox_to_anchor=(1, 1))
+        legend.get_title().set_color(INK)
     figure = axes.get_figure(root=True)
     assert figure
     return figure

@@ -9,6 +9,7 @@ import yaml
 from hf_langimb.cloned import results as made
 from hf_langimb.cloned.arguments import parse_cloned
 from hf_langimb.cloned.experiment import run
+from hf_langimb.cloned.page import write_page
 from hf_langimb.cloned.perplexity import perplexity
 from hf_langimb.cloned.show import text_of
 from hf_langimb.cloned.texts import texts_of
@@ -96,7 +97,7 @@ def test_all_adds_setups_and_keeps_what_is_trained(two, recipe):
     assert {one["control"] for one in more["comparisons"]} == {"fewer_rows", "shuffled", "monolingual"}
     majority = [one for one in more["comparisons"] if one["control"] == "monolingual"]
     assert [one["language"] for one in majority] == [0]
-    shown = text_of(more, folder)
+    shown = text_of(more, folder, write_page(folder))
     assert shown.startswith("Does the majority help the minority beyond equal steps? UNCLEAR, ONE SEED")
     assert "--seeds 3" in shown
 

@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import time
 from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
@@ -113,14 +112,12 @@ def test_long_tables_are_folded_and_complete_without_the_script(run):
     ]  # fmt: skip
 
 
-def test_the_page_and_cards_of_205_languages_are_small_and_fast(tmp_path):
+def test_the_page_and_cards_of_205_languages_are_small(tmp_path):
     run = skewed_results(205, labels=7, rows=12_000, draws=4)
     write_results(tmp_path, run)
-    began = time.perf_counter()
     page = write_report(tmp_path).read_text()
     card = render_card(run, "plain")
     terminal = render_text("recipe.txt", results=run, folder="", page="")
-    assert time.perf_counter() - began < 10
     assert len(page.encode()) < 3e6 and len(card.encode()) < 1e6 and len(terminal.splitlines()) < 100
     assert "plain: 30 of 205 languages" in page and "185 more languages are in the tables" in page
     assert page.count("<details>") == 7  # what moved, predictions, languages, each split

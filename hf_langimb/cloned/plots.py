@@ -1,0 +1,101 @@
+"""Figures of a run of cloned languages."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from hf_langimb.cloned.arguments import ONE_RATE
+from hf_langimb.cloned.results import LEAST_SEEDS, ClonedResults, SetupResults, log_perplexity, minority
+from hf_langimb.measures.intervals import student
+from hf_langimb.results.plots import COLORS, INK, MARKERS, STYLE, finished, new_axes
+
+
+@rc_context(STYLE)
+def minority_by_control(results: ClonedResults, names: Sequence[str]) -> Figure:
+    """Perplexity of the minority of a setup, the first name, and of its controls, with 95% intervals over seeds.
+
+    Filled: each at its own learning rate. Hollow: at the learning rate of all, where that is another one.
+    """
+    axes, places = new_axes(5.2, 1.1 + 0.36 * len(names)), np.arange(len(names))
+    for place, name in enumerate(names):
+        color, filled = COLORS[0] if place == 0 else COLORS[1], True
+        for twin in (name, f"{name}{ONE_RATE}"):
+            if twin in results["setups"]:
+                middle, low, high = _interval(results["setups"][twin])
+                height = place + (0 if filled else 0.22)
+                axes.hlines(height, low, high, color=color, linewidth=2)
+                face: dict[str, Any] = {} if filled else {"markerfacecolor": "none"}
+                axes.plot(middle, height, MARKERS[place > 0], color=color, markersize=6, markeredgecolor=INK, **face)
+            filled = False
+    axes.set_xscale("log")
+    ticks = [value for value in (3, 4, 5, 6, 8, 10, 15, 20, 30, 50, 100) if _within(value, axes.get_xlim())]
+    axes.set_xticks(ticks, [str(value) for value in ticks])
+    axes.set_xticks([], minor=True)
+    axes.set_yticks(places, [name.replace("_", " ") for name in names])
+    axes.tick_params(axis="y", length=0)
+    return finished(axes, ylim=(len(names) - 0.5, -0.5), xlabel="perplexity of the minority (log scale)")
+
+
+@rc_context(STYLE)
+def alignment_by_layer(results: ClonedResults) -> Figure:
+    """Cosine of the states of two versions of a text after each block, mean over seeds; dotted: chance."""
+    axes = new_axes()
+    for i, (name, of) in enumerate(aligned(results).items()):
+        found = [model["alignment"]["hidden"] for model in of["seeds"].values() if model["alignment"]]
+        for key, line, label in (("cosine", "-", name.replace("_", " ")), ("cosine_chance", ":", None)):
+            values = np.mean([[layer[key] for layer in layers] for layers in found], axis=0)
+            style: dict[str, Any] = {
+                "color": COLORS[i % len(COLORS)],
+                "marker": MARKERS[i % len(MARKERS)] if label else None,
+            }
+            axes.plot(range(1, len(values) + 1), values, linestyle=line, label=label, **style)
+    axes.set(xticks=range(1, values.size + 1), xlabel="block")
+    return finished(axes, ylim=(-1.05, 1.05), ylabel="cosine similarity")
+
+
+@rc_context(STYLE)
+def during_training(results: ClonedResults) -> Figure:
+    """Perplexity of the first and the last language of each setup with several during training, of the first seed."""
+    axes, first = new_axes(), str(results["seeds"][0])
+    several = [(name, of) for name, of in results["setups"].items() if of["languages"] > 1 and ONE_RATE not in name]
+    for i, (name, of) in enumerate(several[: len(COLORS)]):
+        history = of["seeds"][first]["history"]
+        steps = [entry["step"] for entry in history]
+        for language, line in ((0, ":"), (minority(of), "-")):
+            values = [entry[f"perplexity_{language}"] for entry in history]
+            label = name.replace("_", " ") if language else None
+            axes.plot(steps, values, line, color=COLORS[i], marker=MARKERS[i], markersize=3, label=label)
+    axes.set_yscale("log")
+    axes.set_yticks([], minor=True)
+    ticks = [value for value in (3, 5, 10, 20, 50, 100, 1000) if _within(value, axes.get_ylim())]
+    axes.set_yticks(ticks, [str(value) for value in ticks])
+    return finished(axes, xlabel="optimizer step", ylabel="perplexity (log scale)")
+
+
+def aligned(results: ClonedResults) -> dict[str, SetupResults]:
+    """Setups whose first two languages are clones."""
+    found = results["setups"].items()
+    return {
+        name: of
+        for name, of in found
+        if any(model["alignment"] for model in of["seeds"].values()) and ONE_RATE not in name
+    }
+
+
+def _interval(setup: SetupResults) -> tuple[float, float, float]:
+    """Geometric mean of the minority's perplexity, and its interval; for few seeds, the mean alone."""
+    values = np.array([*log_perplexity(setup, minority(setup)).values()])
+    half = student(len(values)) * values.std(ddof=1) / math.sqrt(len(values)) if len(values) >= LEAST_SEEDS else 0
+    middle = float(values.mean())
+    return math.exp(middle), math.exp(middle - half), math.exp(middle + half)
+
+
+def _within(value: float, limits: tuple[float, float]) -> bool:
+    """Whether a tick is on the axis."""
+    return limits[0] <= value <= limits[1]
