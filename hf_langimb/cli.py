@@ -101,9 +101,11 @@ def compare(options: Namespace) -> None:
 
 def report(options: Namespace) -> None:
     """Write one HTML page of a run."""
-    from hf_langimb.results.page import write_report
-
     folder, output = _run_folder(options.run_folder), options.output
+    if _is_cloned(folder):
+        from hf_langimb.cloned.page import write_page as write_report
+    else:
+        from hf_langimb.results.page import write_report
     if str(folder) != options.run_folder and output is None:  # a download, where nothing is written
         output = f"{options.run_folder.rpartition('/')[2]}.html"
     print(f"Written: {write_report(folder, output)} (open it in a browser; it needs no network)")
@@ -115,15 +117,23 @@ def push(options: Namespace) -> None:
     from hf_langimb.results.schema import read_results
 
     hide_bars()
-    run, known = options.run_folder, list(read_results(options.run_folder)["setups"])
+    run, publish, known = options.run_folder, push_run, [*()]
+    if cloned := _is_cloned(Path(run)):
+        from hf_langimb.cloned.publish import push_cloned as publish  # type: ignore[assignment]
+        from hf_langimb.cloned.results import read_cloned
+
+        known = list(read_cloned(run)["setups"])
+    else:
+        known = list(read_results(run)["setups"])
     if not options.all and options.setup is None and len(known) > 1:
         raise ValueError(f"{run} is a run of several setups: choose one with --setup ({', '.join(known)}), or --all.")
     setups = None if options.all else [options.setup or known[0]]
     settings = {name: getattr(options, name) for name in ("seed", "private", "revision", "collection")}
-    urls = push_run(run, options.repo_id, setups=setups, **settings)
+    urls = publish(run, options.repo_id, setups=setups, **settings)
     print("\n".join(["Published, downloaded again, and loaded with the same logits:", *urls]))
     name = options.repo_id if not options.all else f"{options.repo_id}-{known[0]}"
-    print(f"Next: langimb pull {name}, or load_run({name!r}); its card shows how to use it without this package.")
+    load = "" if cloned else f", or load_run({name!r})"
+    print(f"Next: langimb pull {name}{load}; its card shows how to use it{'' if cloned else ' without this package'}.")
 
 
 def pull(options: Namespace) -> None:
@@ -132,12 +142,24 @@ def pull(options: Namespace) -> None:
     from hf_langimb.runs.answers import pulled_report
 
     hide_bars()
-    print(pulled_report(download_into(options.repo_id, options.output_dir, revision=options.revision)))
+    folder = download_into(options.repo_id, options.output_dir, revision=options.revision)
+    if _is_cloned(folder):
+        next_step = f"AutoModelForCausalLM.from_pretrained({str(folder)!r}); its README.md shows how to use it"
+        print(f"Written: {folder}\nMeasures: {folder}/report.html\nNext: {next_step}.")
+    else:
+        print(pulled_report(folder))
 
 
 def _print(options: Namespace, value: Any, text: Callable[[], str]) -> None:
     """Print a text for people, with --json strict JSON."""
     print(json.dumps(value, indent=1, allow_nan=False) if options.json else text())
+
+
+def _is_cloned(folder: Path) -> bool:
+    """Whether a folder is that of a run of cloned languages."""
+    from hf_langimb.results.schema import recipe_of
+
+    return recipe_of(folder) == "cloned_languages"
 
 
 def _run_folder(name: str) -> Path:

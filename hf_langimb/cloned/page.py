@@ -14,13 +14,13 @@ from hf_langimb.results.plots import to_svg
 from hf_langimb.results.rendering import render
 
 
-def write_page(folder: str | Path) -> Path:
-    """Write the page of a run folder as its report.html with the figures next to it; returns the path.
+def write_page(folder: str | Path, output: str | Path | None = None) -> Path:
+    """Write the page of a run folder, by default as its report.html with the figures next to it; returns the path.
 
     Raises:
         ValueError: the folder has no valid results.json.
     """
-    results, path = read_cloned(folder), Path(folder, PAGE)
+    results, path = read_cloned(folder), Path(output or Path(folder, PAGE))
     try:
         environment = read_json(RunFolder(Path(folder)).environment, "remove it")
     except (OSError, ValueError):
@@ -31,7 +31,8 @@ def write_page(folder: str | Path) -> Path:
         "cloned.html", results=results, figures=figures, environment=environment, cells=cells, question=QUESTION
     )
     write_text(path, page)
-    write_figures(figures, path.parent / FIGURES)
+    if output is None:
+        write_figures(figures, path.parent / FIGURES)
     return path
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -65,14 +65,7 @@ def push_run(
         ValueError: the run is incomplete, or the Hub refuses; says what to do.
     """
     folder, results = RunFolder(Path(run)), read_results(run)
-    if setups is not None and (isinstance(setups, str) or not setups):
-        raise ValueError(f"Expected a list of one setup or more, got {setups!r}: leave setups out to publish all.")
-    names = {setup: f"{repo_id}-{setup}" for setup in setups or results["setups"]}
-    if setups and len(names) == 1:
-        names = dict.fromkeys(names, repo_id)
-    for name in (*names.values(), f"{repo_id}-attributions"):
-        with hub_errors(name):
-            validate_repo_id(name if "/" in name else f"{name}/")  # the client would add the namespace
+    names = names_of(repo_id, setups, results["setups"])
     api = HfApi(token=token)
     urls: list[str] = []
     commits: dict[str, str] = {}
@@ -87,12 +80,34 @@ def push_run(
             if one.logits is not None and not _same_logits(one, commits[one.repo_id], token):
                 raise ValueError(f"{one.repo_id} was pushed, but its logits differ from the run's: push it again.")
     if collection:
-        with hub_errors(repo_id):
-            owner = repo_id.partition("/")[0]
-            made = retried(lambda: api.create_collection(collection, namespace=owner, exists_ok=True))
-            for one in repositories:
-                retried(partial(api.add_collection_item, made.slug, one.repo_id, one.kind, exists_ok=True))
+        collect(api, collection, repo_id, repositories)
     return urls
+
+
+def names_of(repo_id: str, setups: Sequence[str] | None, known: Iterable[str]) -> dict[str, str]:
+    """{setup: name of its repository}, of all known setups where none are named; a single one has no suffix.
+
+    Raises:
+        ValueError: a text in place of a list, an empty list, or a name that no repository can have.
+    """
+    if setups is not None and (isinstance(setups, str) or not setups):
+        raise ValueError(f"Expected a list of one setup or more, got {setups!r}: leave setups out to publish all.")
+    names = {setup: f"{repo_id}-{setup}" for setup in setups or known}
+    if setups and len(names) == 1:
+        names = dict.fromkeys(names, repo_id)
+    for name in (*names.values(), f"{repo_id}-attributions"):
+        with hub_errors(name):
+            validate_repo_id(name if "/" in name else f"{name}/")  # the client would add the namespace
+    return names
+
+
+def collect(api: HfApi, title: str, repo_id: str, repositories: Sequence[Repository]) -> None:
+    """List repositories in a collection of the owner of `repo_id`, created where it is missing."""
+    with hub_errors(repo_id):
+        owner = repo_id.partition("/")[0]
+        made = retried(lambda: api.create_collection(title, namespace=owner, exists_ok=True))
+        for one in repositories:
+            retried(partial(api.add_collection_item, made.slug, one.repo_id, one.kind, exists_ok=True))
 
 
 def _prepare(
@@ -138,7 +153,7 @@ def _prepare(
         if base in names.values():
             raise ValueError(f"Two repositories would be named {base}: choose another REPO_ID, or rename the setup.")
         load_trained(run.start, encoder=True)
-        bases = [Repository(base, "model", _model_files(run.start), lambda *_: render_base_card(results, base))]
+        bases = [Repository(base, "model", published_files(run.start), lambda *_: render_base_card(results, base))]
     return [*bases, *models, *([Repository(data, "dataset", rows, attributions_card)] if rows else [])]
 
 
@@ -146,7 +161,7 @@ def _model(run: RunFolder, results: Results, setup: str, made: str, options: dic
     """The repository of one model; `options` are of its card, `made` names a base that the run pretrained."""
     folder = run.model(setup, options["seed"])
     is_done(folder, PROBE)  # which is published, and not damaged
-    files, trained = _model_files(folder), load_trained(folder)
+    files, trained = published_files(folder), load_trained(folder)
     axes = read_axes(folder) or {}
     of_run = [axes.get("languages"), axes.get("label_names")] == [results["languages"], results["labels"]]
     logits = logits_of(trained.model)
@@ -176,7 +191,7 @@ def _model(run: RunFolder, results: Results, setup: str, made: str, options: dic
     return Repository(name, "model", files, lambda old, _: carry_evaluations(card, old), logits, adapter)
 
 
-def _model_files(folder: Path) -> Files:
+def published_files(folder: Path) -> Files:
     """Weights, configuration and tokenizer of a model's folder; no pickles, no checkpoints."""
     if not folder.is_dir():
         raise ValueError(f"Expected a trained model at {folder}, found none: run the recipe again to train it.")

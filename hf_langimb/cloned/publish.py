@@ -1,0 +1,93 @@
+"""Models of cloned languages on the Hub: card, page and results next to plain GPT-2 weights."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from huggingface_hub import HfApi, ModelCardData
+
+from hf_langimb.cloned.page import write_page
+from hf_langimb.cloned.results import QUESTION, ClonedResults, read_cloned
+from hf_langimb.cloned.show import every_cells
+from hf_langimb.cloned.training import MEASURES, load_decoder
+from hf_langimb.files import is_done
+from hf_langimb.hub.pull import download
+from hf_langimb.hub.push import collect, logits_of, names_of, published_files
+from hf_langimb.hub.repository import Files, Repository
+from hf_langimb.results.folder import FIGURES, RunFolder
+from hf_langimb.results.rendering import render
+from hf_langimb.results.schema import FILE_NAME
+
+TAGS = ["hf_langimb", "multilingual", "cloned-languages"]
+
+
+def push_cloned(
+    run: str | Path,
+    repo_id: str,
+    *,
+    setups: Sequence[str] | None = None,
+    seed: int | None = None,
+    private: bool = False,
+    revision: str | None = None,
+    token: str | None = None,
+    collection: str | None = None,
+) -> list[str]:
+    """Publish the models of a run, each as REPO_ID-SETUP, or a single one as REPO_ID; returns their URLs.
+
+    Args:
+        run: folder of a run.
+        repo_id: NAMESPACE/NAME.
+        setups: to publish; None takes all.
+        seed: of the weights; None takes the lowest.
+        private, revision, token, collection: as of `hf_langimb.push_run`.
+
+    Raises:
+        ValueError: the run lacks a model, or the Hub refuses; says what to do.
+    """
+    folder, results = RunFolder(Path(run)), read_cloned(run)
+    names = names_of(repo_id, setups, results["setups"])
+    page, api, urls, repositories = write_page(run), HfApi(token=token), [], []
+    shared: Files = {FILE_NAME: folder.path / FILE_NAME, page.name: page}
+    shared |= {f"{FIGURES}/{path.name}": path for path in sorted((page.parent / FIGURES).glob("*.svg"))}
+    for setup, name in names.items():
+        if setup not in results["setups"]:
+            raise ValueError(f"{run} has setups {', '.join(results['setups'])}, got {setup!r}.")
+        number = results["seeds"][0] if seed is None else seed
+        place = folder.model(setup, number)
+        is_done(place, MEASURES)  # which are published, and not damaged
+        card = render_card(results, setup, number, name)
+        one = Repository(name, "model", published_files(place) | shared, lambda *_, text=card: text)  # type: ignore[misc]
+        url, oid = one.publish(api, private, revision)
+        urls.append(url)
+        repositories.append(one)
+        with tempfile.TemporaryDirectory() as cache:
+            published = load_decoder(download(name, revision=oid, token=token, cache_dir=cache))
+        if not torch.allclose(logits_of(published), logits_of(load_decoder(place)), atol=1e-5):
+            raise ValueError(f"{name} was pushed, but its logits differ from the run's: push it again.")
+    if collection:
+        collect(api, collection, repo_id, repositories)
+    return urls
+
+
+def render_card(results: ClonedResults, setup: str, seed: int, repo_id: str = "REPO_ID") -> str:
+    """README.md of one model."""
+    metadata = ModelCardData(
+        library_name="transformers",
+        pipeline_tag="text-generation",
+        license=results["config"].get("license"),
+        tags=TAGS,
+        model_name=repo_id.rpartition("/")[2],
+    )
+    model = results["setups"][setup]["seeds"][str(seed)]
+    values = {"results": results, "name": setup, "of": results["setups"][setup], "model": model, "seed": seed}
+    return render(
+        "cloned_card.md",
+        metadata=metadata.to_yaml(line_break="\n"),
+        repo_id=repo_id,
+        question=QUESTION,
+        cells=every_cells(results),
+        **values,
+    )
