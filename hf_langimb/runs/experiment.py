@@ -354,5 +354,6 @@ def _show(recipe: Recipe, output: Path, results: Results) -> None:
         print("\n".join(["Published:", *urls]))
     if len(results["seeds"]) == 1:
         further = {"custom": "--model MODEL to measure the model that you will use", "xnli": "--config mbert on a GPU"}
-        other = f", or {further[recipe.name]}" if recipe.name in further else ""
+        made_here = recipe.data.model_name_or_path in MADE_HERE
+        other = f", or {further[recipe.name]}" if made_here and recipe.name in further else ""
         print(f"Next: add --seeds 5 for intervals over seeds (finished models are kept){other}.")
