@@ -32,15 +32,17 @@ class ClonedArguments:
     config_name: str | None = HfArg(default=None, help="Configuration of the dataset.")
     text_column: str = HfArg(default="text", help="Column of the texts.")
     tokenizer_name: str | None = HfArg(
-        default=None, help="Hub id or folder; default: byte-level BPE, trained on the training texts."
+        default=None, help="Hub id or folder; default: one that is made from the training texts, lower-cased."
     )
     second_dataset_name: str | None = HfArg(
         default=None, help="Texts of the other language, for setups whose relation is disjoint or merged."
     )
     second_config_name: str | None = HfArg(default=None, help="Configuration of the second dataset.")
+    second_text_column: str | None = HfArg(default=None, help="Its column of texts; default: text_column.")
     second_tokenizer_name: str | None = HfArg(default=None, help="Tokenizer of the second dataset.")
     vocabulary_size: int = HfArg(default=16_384, help="Ids of a tokenizer that is trained here.")
     test_share: float = HfArg(default=0.1, help="Share of the texts to test on, from their end, without a test split.")
+    train_tokens: int | None = HfArg(default=None, help="Tokens of each dataset to train on, at most; default: all.")
     test_tokens: int = HfArg(default=100_000, help="Tokens to test on in each language, at most.")
     context: int = HfArg(default=512, help="Tokens of a window.")
     stride: int = HfArg(default=128, help="Tokens predicted in each window of the perplexity.")
@@ -58,7 +60,7 @@ class ClonedArguments:
     def __post_init__(self) -> None:
         positive = ("seeds", "context", "layers", "width", "heads", "stride", "test_tokens", "vocabulary_size")
         for name in positive:
-            if getattr(self, name) < 1:
+            if (getattr(self, name) or 0) < 1:
                 raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}.")
         if self.width % self.heads:
             raise ValueError(f"width must be a multiple of heads, got {self.width} and {self.heads}.")
@@ -152,7 +154,8 @@ def parse_cloned(name: str, folder: Path, argv: Sequence[str] | None = None) -> 
     argv = sys.argv[1:] if argv is None else list(argv)
     types = (ClonedArguments, SetupArguments, ClonedTrainingArguments)
     (data, of, training), parsed = parse_words(name, folder, argv, types)
-    names = data.setups if data.all or "setups" in parsed.flags or not data.main else data.main
+    names = data.setups if "setups" in parsed.flags or not data.main else data.main
+    names = [*parsed.setups] if data.all else names
     if not names:
         raise ValueError(f"{parsed.config_name} defines no setups: define some in its YAML, or name them (--setups).")
     setups = {one: _setup(one, data, of, training, parsed) for one in dict.fromkeys(names)}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hf_langimb.cloned import plots, show
 from hf_langimb.cloned.arguments import ONE_RATE
-from hf_langimb.cloned.results import QUESTION, ClonedResults, read_cloned
+from hf_langimb.cloned.results import QUESTION, ClonedResults, minority, read_cloned
 from hf_langimb.files import read_json, write_text
 from hf_langimb.results.folder import FIGURES, PAGE, RunFolder
 from hf_langimb.results.page import Figures, write_figures
@@ -41,9 +41,9 @@ def draw(results: ClonedResults) -> Figures:
     found, same = results["verdict"], "The same numbers are in"
     figures: Figures = {}
     if found:
-        controls = [
-            one["control"] for one in results["comparisons"] if one["setup"] == found["setup"] and one["language"]
-        ]
+        language = minority(results["setups"][found["setup"]])
+        compared = [one for one in results["comparisons"] if one["setup"] == found["setup"]]
+        controls = [one["control"] for one in compared if one["language"] == language]
         names = [found["setup"], *(name for name in dict.fromkeys(controls) if ONE_RATE not in name)]
         drawn = plots.minority_by_control(results, names)
         described = f"Perplexity of the minority of {found['setup']} and of its controls. {same} the table Perplexity."

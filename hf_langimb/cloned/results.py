@@ -9,7 +9,7 @@ from typing import Any, TypedDict
 
 import numpy as np
 
-from hf_langimb.cloned.arguments import ONE_RATE
+from hf_langimb.cloned.arguments import OF_PAIR, ONE_RATE
 from hf_langimb.cloned.law import fit_law, interpolated_tokens, token_efficiency
 from hf_langimb.cloned.schedule import expected_shares
 from hf_langimb.files import read_json, write_json
@@ -101,7 +101,7 @@ class ClonedResults(TypedDict):
     seeds: list[int]
     optimum_perplexity: float | None
     setups: dict[str, SetupResults]
-    curve: Curve | None
+    curves: dict[str, Curve | None]
     efficiency: list[Efficiency]
     comparisons: list[Comparison]
     verdict: Answer | None
@@ -131,8 +131,8 @@ def write_cloned(folder: Path, results: ClonedResults) -> None:
 def derive(results: Any) -> None:
     """Add what follows from the setups: curve, token efficiency, comparisons and answer."""
     setups: dict[str, SetupResults] = results["setups"]
-    results["curve"] = curve_of(setups)
-    results["efficiency"] = [*_efficiencies(setups, results["curve"])] if results["curve"] else []
+    results["curves"] = {source: curve_of(setups, source) for source in ("first", "second")}
+    results["efficiency"] = [*_efficiencies(setups, results["curves"])]
     results["comparisons"] = [*_comparisons(setups)]
     results["verdict"] = answer(results["comparisons"], setups)
 
@@ -142,31 +142,49 @@ def log_perplexity(setup: SetupResults, language: int) -> dict[str, float]:
     return {seed: math.log(model["perplexity"][language]) for seed, model in setup["seeds"].items()}
 
 
+def mean_perplexity(setup: SetupResults, language: int) -> float:
+    """The geometric mean over seeds."""
+    return math.exp(float(np.mean([*log_perplexity(setup, language).values()])))
+
+
 def tokens_of(setup: SetupResults, language: int) -> float:
     """Mean tokens of a language over seeds."""
     return float(np.mean([model["tokens"][language] for model in setup["seeds"].values()]))
 
 
+def shares_of(setup: SetupResults) -> list[float]:
+    """The expected share of the windows of each language."""
+    return [round(share, 9) for share in expected_shares(setup["schedule"], setup["steps"], setup["languages"])]
+
+
 def is_alone(setup: SetupResults) -> bool:
     """Whether a setup reads one language alone."""
-    return setup["languages"] == 1
+    return max(shares_of(setup)) == 1
 
 
 def helped(setup: SetupResults) -> bool:
-    """Whether language 0 of a setup could help the others."""
+    """Whether a language of a setup could help the others."""
     return not is_alone(setup) and setup["relation"] not in ("unrelated", "shuffled")
 
 
 def minority(setup: SetupResults) -> int:
-    """The language that is compared with controls: the last one."""
-    return setup["languages"] - 1
+    """The language that is compared: the one with the fewest windows, the last of several; or the only one."""
+    shares = shares_of(setup)
+    wanted = max(shares) if is_alone(setup) else min(shares)
+    return max(language for language, share in enumerate(shares) if share == wanted)
+
+
+def source_of(setup: SetupResults, language: int) -> str:
+    """The dataset of a language."""
+    return "second" if setup["relation"] in OF_PAIR and language == 1 else "first"
 
 
 def _comparisons(setups: Mapping[str, SetupResults]) -> Iterator[Comparison]:
-    """The minority of each setup with each control, and its majority with one language alone.
+    """The first and last language of each setup with each control.
 
-    A control has read as many tokens of the language without the other one. Setups at the learning rate of all are
-    compared with each other.
+    A control has read as many tokens of the language without another one that could help; or, for a majority, it has
+    had as many windows of that language alone as the setup had of all. Setups at the learning rate of all are compared
+    with each other.
     """
     for name, setup in setups.items():
         if not helped(setup):
@@ -174,13 +192,12 @@ def _comparisons(setups: Mapping[str, SetupResults]) -> Iterator[Comparison]:
         for other, control in setups.items():
             if helped(control) or not _same_rates(name, other, setups):
                 continue
-            for language in sorted({0, minority(setup)}):
-                of = minority(control)
+            of, size, shares = minority(control), (setup["steps"], setup["rows"]), shares_of(setup)
+            for language in sorted({0, setup["languages"] - 1}):
                 close = abs(tokens_of(control, of) / max(tokens_of(setup, language), 1) - 1) <= SAME_TOKENS
-                majority = language == 0 and is_alone(control) and control["steps"] == setup["steps"]
-                shares = expected_shares(setup["schedule"], setup["steps"], setup["languages"])
-                whole = majority and control["rows"] == setup["rows"] and shares[0] > shares[1] + 0.01
-                if (language and close) or whole:
+                majority = shares[language] > 0.5 and is_alone(control)
+                whole = majority and (control["steps"], control["rows"]) == size
+                if (close or whole) and source_of(control, of) == source_of(setup, language):
                     yield _compared(name, language, other, setups)
 
 
@@ -205,17 +222,18 @@ def _compared(name: str, language: int, control: str, setups: Mapping[str, Setup
     return Comparison(**found, n=count)  # type: ignore[typeddict-item]
 
 
-def curve_of(setups: Mapping[str, SetupResults]) -> Curve | None:
+def curve_of(setups: Mapping[str, SetupResults], source: str) -> Curve | None:
     """Perplexity by tokens of trainings in one language alone, at their own learning rates; None for fewer than two."""
-    alone = {name: of for name, of in setups.items() if is_alone(of) and not name.endswith(ONE_RATE)}
+    own = {name: of for name, of in setups.items() if is_alone(of) and not name.endswith(ONE_RATE)}
+    alone = {name: of for name, of in own.items() if source_of(of, minority(of)) == source}
     if not alone:
         return None
     rows = max(alone.values(), key=lambda of: of["steps"] * of["rows"])["rows"]
     names = sorted((name for name, of in alone.items() if of["rows"] == rows), key=lambda name: alone[name]["steps"])
     if len(names) < 2:
         return None
-    tokens = [tokens_of(alone[name], 0) for name in names]
-    perplexity = [math.exp(float(np.mean([*log_perplexity(alone[name], 0).values()]))) for name in names]
+    tokens = [tokens_of(alone[name], minority(alone[name])) for name in names]
+    perplexity = [mean_perplexity(alone[name], minority(alone[name])) for name in names]
     fitted = fit_law(tokens, perplexity) if len(set(tokens)) >= 3 else None
     return {
         "setups": names,
@@ -226,16 +244,16 @@ def curve_of(setups: Mapping[str, SetupResults]) -> Curve | None:
     }
 
 
-def _efficiencies(setups: Mapping[str, SetupResults], curve: Curve) -> Iterator[Efficiency]:
+def _efficiencies(setups: Mapping[str, SetupResults], curves: Mapping[str, Curve | None]) -> Iterator[Efficiency]:
     """Token efficiency of each language of setups with several, at their own learning rates."""
     for name, setup in setups.items():
         if is_alone(setup) or name.endswith(ONE_RATE):
             continue
         for language in range(setup["languages"]):
             tokens = tokens_of(setup, language)
-            if tokens == 0 or (setup["relation"] in ("unrelated", "shuffled") and language == 0):
+            curve, perplexity = curves[source_of(setup, language)], mean_perplexity(setup, language)
+            if tokens == 0 or not curve or (setup["relation"] in ("unrelated", "shuffled") and language == 0):
                 continue
-            perplexity = math.exp(float(np.mean([*log_perplexity(setup, language).values()])))
             between = interpolated_tokens(perplexity, curve["tokens"], curve["perplexity"])
             law: Any = curve["law"]
             total = max(curve["tokens"])
@@ -250,10 +268,12 @@ def _efficiencies(setups: Mapping[str, SetupResults], curve: Curve) -> Iterator[
 
 def answer(comparisons: Sequence[Comparison], setups: Mapping[str, SetupResults]) -> Answer | None:
     """The answer by the first setup whose minority has controls: against the one with the lowest mean ln PPL."""
-    of = next((one["setup"] for one in comparisons if one["language"] and not one["setup"].endswith(ONE_RATE)), None)
-    if of is None:
+    own = [one for one in comparisons if not one["setup"].endswith(ONE_RATE)]
+    rare = [one for one in own if one["language"] == minority(setups[one["setup"]])]
+    if not rare:
         return None
-    controls = [one for one in comparisons if one["setup"] == of and one["language"]]
+    of = rare[0]["setup"]
+    controls = [one for one in rare if one["setup"] == of]
     best = max(controls, key=lambda one: one["mean"])
     low, high, count = best["low"], best["high"], best["n"]
     said, why = "unclear", "the interval contains differences of either kind"

@@ -15,7 +15,7 @@ from hf_langimb.cloned.results import (
     ClonedResults,
     SetupResults,
     log_perplexity,
-    minority,
+    source_of,
 )
 from hf_langimb.measures.intervals import student
 from hf_langimb.results.rendering import render
@@ -52,7 +52,7 @@ def setups_cells(results: ClonedResults) -> Cells:
     for name, of in results["setups"].items():
         languages = f"{of['languages']}" + ("" if of["relation"] == "clones" else f", {of['relation']}")
         cells = [name, of["schedule"], languages, f"{of['steps']:,}", f"{of['rows']}", f"{of['learning_rate']:g}"]
-        last = minority(of)
+        last = of["languages"] - 1
         rows.append([*cells, perplexity_text(of, 0), perplexity_text(of, last) if last else ""])
     return [*header, "PPL, language 0", "PPL, last language"], rows
 
@@ -72,8 +72,10 @@ def comparisons_cells(results: ClonedResults) -> Cells:
 
 def efficiency_cells(results: ClonedResults) -> Cells:
     """Token efficiencies."""
-    rows, fitted = [], results["curve"] and results["curve"]["law"]
+    rows = []
     for one in results["efficiency"]:
+        curve = results["curves"][source_of(results["setups"][one["setup"]], one["language"])]
+        fitted = curve and curve["law"]
         outside = "out of range" if one["extrapolated"] else "undefined"
         law = "undefined" if one["law"] is None else f"{one['law']:.2f}" + " (extrapolated)" * one["extrapolated"]
         between = outside if one["interpolated"] is None else f"{one['interpolated']:.2f}"
@@ -83,13 +85,12 @@ def efficiency_cells(results: ClonedResults) -> Cells:
 
 def curve_cells(results: ClonedResults) -> Cells:
     """Perplexity by tokens of one language alone, and the law."""
-    curve, header = results["curve"], ["setup", "tokens", "PPL", "residual of the law"]
-    if not curve:
-        return header, []
-    residuals: Sequence[float | None] = curve["residuals"] or [None] * len(curve["setups"])
-    columns = zip(curve["setups"], curve["tokens"], curve["perplexity"], residuals, strict=True)
-    rows = [[name, f"{n:,.0f}", f"{ppl:.2f}", "" if left is None else f"{left:+.3f}"] for name, n, ppl, left in columns]
-    return header, rows
+    rows = []
+    for curve in filter(None, results["curves"].values()):
+        residuals: Sequence[float | None] = curve["residuals"] or [None] * len(curve["setups"])
+        for name, n, ppl, left in zip(curve["setups"], curve["tokens"], curve["perplexity"], residuals, strict=True):
+            rows.append([name, f"{n:,.0f}", f"{ppl:.2f}", "" if left is None else f"{left:+.3f}"])
+    return ["setup", "tokens", "PPL", "residual of the law"], rows
 
 
 def alignment_cells(results: ClonedResults) -> Cells:

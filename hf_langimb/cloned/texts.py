@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +17,6 @@ from hf_langimb.cloned.markov import MarkovLanguage
 from hf_langimb.cloned.vocabulary import CloneMap, Vocabulary, real_pair
 from hf_langimb.cloned.windows import cut
 from hf_langimb.console import one_line
-from hf_langimb.data.rows import find_text_columns
 from hf_langimb.data.spec import DataSpec
 from hf_langimb.models.counted_tokenizer import make_tokenizer
 from hf_langimb.models.loading import load_tokenizer
@@ -26,6 +24,8 @@ from hf_langimb.models.loading import load_tokenizer
 Ints = NDArray[np.int64]
 TEST_SEED = 1_000_003  # of Markov texts to test on, apart from the seeds of trainings
 SHUFFLE_SEED = 7
+TEXT = "text"  # column of texts
+TOGETHER = 256  # texts that are tokenized at once
 
 
 @dataclass(frozen=True)
@@ -82,26 +82,43 @@ class MarkovTexts:
 class Corpus:
     """A dataset of plain text as one text in ids, with its tokenizer."""
 
-    def __init__(self, name: str, config: str | None, tokenizer: str | None, data: ClonedArguments) -> None:
-        train, test = _split_texts(name, config, data)
-        found = load_tokenizer(tokenizer)[0] if tokenizer else make_tokenizer({"": train}, size=data.vocabulary_size)
-        if not found.is_fast:
-            raise ValueError(f"{tokenizer} has no fast tokenizer: choose one that has.")
-        self.tokenizer = found
-        separator = [token for token in (found.eos_token_id, found.sep_token_id) if token is not None][:1]
-
-        def ids(texts: list[str]) -> Ints:
-            """Texts one behind the other, each with the token that ends it."""
-            rows = found(texts, add_special_tokens=False, verbose=False)["input_ids"] if texts else []
-            return np.array([one for row in rows for one in [*row, *separator]], dtype=np.int64)
-
-        self.train, self.test = ids(train), ids(test)[: data.test_tokens]
+    def __init__(
+        self, name: str, config: str | None, column: str | None, tokenizer: str | None, data: ClonedArguments
+    ) -> None:
+        train, test = _split_texts(name, config, column or data.text_column, data.test_share)
+        self.tokenizer = _tokenizer(tokenizer, train, data.vocabulary_size)
+        self.train = _ids(train, self.tokenizer, data.train_tokens)
+        self.test = _ids(test, self.tokenizer, data.test_tokens)
         for what, text in (("training", self.train), ("test", self.test)):
             if len(text) < data.context:
                 raise ValueError(
                     f"The {what} text of {name} has {len(text):,} tokens, less than one window of {data.context:,}: "
                     "add text, or set a shorter --context."
                 )
+
+
+def _tokenizer(name: str | None, texts: Dataset, size: int) -> Any:
+    """A fast tokenizer: the one that is named, or one made from texts."""
+    if name is None:
+        return make_tokenizer({"": texts[TEXT]}, size=size)
+    found = load_tokenizer(name)[0]
+    if not found.is_fast:
+        raise ValueError(f"{name} has no fast tokenizer: choose one that has.")
+    return found
+
+
+def _ids(texts: Dataset, tokenizer: Any, most: int | None) -> Ints:
+    """Texts one behind the other, each with the token that ends it, as one text of `most` ids or fewer."""
+    ends = [token for token in (tokenizer.eos_token_id, tokenizer.sep_token_id) if token is not None][:1]
+    parts, count = [np.zeros(0, dtype=np.int32)], 0
+    for batch in texts.iter(batch_size=TOGETHER):
+        rows = tokenizer([text for text in batch[TEXT] if text], add_special_tokens=False, verbose=False)["input_ids"]
+        parts += [np.array([*row, *ends], dtype=np.int32) for row in rows]
+        count += sum(map(len, parts[-len(rows) :])) if rows else 0
+        if most is not None and count >= most:
+            break
+    joined: Any = np.concatenate(parts)[:most]  # int32: billions of tokens fit the memory
+    return joined  # type: ignore[no-any-return]
 
 
 class CorpusTexts:
@@ -111,13 +128,14 @@ class CorpusTexts:
 
     def __init__(self, data: ClonedArguments) -> None:
         self.data = data
-        self.first = Corpus(data.dataset_name, data.config_name, data.tokenizer_name, data)
+        self.first = Corpus(data.dataset_name, data.config_name, None, data.tokenizer_name, data)
 
     @cached_property
     def second(self) -> Corpus:
         """The other language of a real pair."""
         data = self.data
-        return Corpus(str(data.second_dataset_name), data.second_config_name, data.second_tokenizer_name, data)
+        name, column = str(data.second_dataset_name), data.second_text_column
+        return Corpus(name, data.second_config_name, column, data.second_tokenizer_name, data)
 
     def of(self, setup: SetupArguments, windows: int, seed: int) -> Texts:
         """What a setup reads with a seed; `windows` is not used."""
@@ -151,24 +169,28 @@ def shuffled(texts: Ints, seed: int) -> Ints:
     return np.random.default_rng([seed, SHUFFLE_SEED]).permuted(texts, axis=1)
 
 
-def _split_texts(name: str, config: str | None, data: ClonedArguments) -> tuple[list[str], list[str]]:
+def _split_texts(name: str, config: str | None, column: str, test_share: float) -> tuple[Dataset, Dataset]:
     """Training and test texts; without a test split, the last texts of the training split are tested on."""
     if Path(name).suffix == ".txt":
         try:
-            rows: Any = datasets.load_dataset("text", data_files=name, split="train")
+            rows: Any = datasets.load_dataset(TEXT, data_files=name, split="train")
         except Exception as error:  # of datasets, any
             raise ValueError(f"Could not read {name}: {one_line(error)}") from error
+        column = TEXT
     else:
         names = [config] if config else []
-        rows = DataSpec(name, config_names=names, text_columns=[data.text_column], label_column="").read()
+        rows = DataSpec(name, config_names=names, text_columns=[column], label_column="").read()
     splits: dict[str, Dataset] = rows if isinstance(rows, DatasetDict) else {"train": rows}
     if "train" not in splits:
         raise ValueError(f"{name} has splits {', '.join(splits)}, but no train split.")
-    read: Callable[[Dataset], list[str]] = lambda part: [  # noqa: E731
-        text for text in part[find_text_columns(part, [data.text_column])[0]] if text
-    ]
-    train = read(splits["train"])
+    for split, part in splits.items():
+        if column not in part.column_names:
+            raise ValueError(
+                f"{name} has no column {column!r}, only {', '.join(part.column_names)}: set --text_column."
+            )
+        splits[split] = part.select_columns([column]).rename_columns({column: TEXT} if column != TEXT else {})
+    train = splits["train"]
     if "test" in splits:
-        return train, read(splits["test"])
-    kept = len(train) - max(1, round(len(train) * data.test_share))
-    return train[:kept], train[kept:]
+        return train, splits["test"]
+    kept = len(train) - max(1, round(len(train) * test_share))
+    return train.select(range(kept)), train.select(range(kept, len(train)))

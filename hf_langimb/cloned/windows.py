@@ -77,12 +77,12 @@ def _order(length: int, count: int, seed: int) -> Ints:
 
 
 def cut(ids: Any, length: int) -> Ints:
-    """A text as windows one behind the other, int64[N, length]; a shorter rest at its end is left out.
+    """A text as windows one behind the other, int[N, length]; a shorter rest at its end is left out.
 
     Raises:
         ValueError: the text is shorter than a window.
     """
-    ids = np.asarray(ids, dtype=np.int64)
+    ids = np.asarray(ids)
     if len(ids) < length:
         raise ValueError(f"The text has {len(ids):,} tokens, less than one window of {length:,}: add text.")
     return ids[: len(ids) // length * length].reshape(-1, length)

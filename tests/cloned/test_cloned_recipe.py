@@ -152,7 +152,8 @@ def test_the_answer_is_that_of_the_best_control(means, width, seeds, expected):
         }
         for i, mean in enumerate(means)
     ]
-    answer = made.answer(compared, {})
+    setups = {"imbalanced": {"schedule": "0.1", "steps": 1, "languages": 2}}
+    answer = made.answer(compared, setups)
     assert (answer["answer"], answer["control"]) == (expected, "control_1")
 
 
