@@ -40,6 +40,9 @@ def probe(options: Namespace) -> None:
     rows = data_spec(options).texts(first=options.rows or None)
     settings: dict[str, Any] = {"protocol": options.protocol, "pooling": options.pooling}
     settings["layers"] = None if options.layer is None else (options.layer,)
+    settings["aligned"] = options.alignment
+    if options.alignment and not options.id_column:
+        raise ValueError("--alignment compares translations: name the column that they share with --id-column.")
     found = probe_model(options.model, rows, text_columns=find_text_columns(rows, options.text_column), **settings)
     if found is None:  # another process prints
         return
@@ -214,6 +217,8 @@ def _parser() -> ArgumentParser:
     flag("--layer", type=number_or("all"), default=-1, help="0: embeddings, -1: last layer (default), or all")
     protocols = "text: as in the paper (default); code: as in its code (C = 1e-4, pooler for BERT, first text only)"
     flag("--protocol", choices=PROTOCOLS, default="text", help=protocols)
+    closeness = "also measure how close translations of a text are (rows with the same --id-column)"
+    flag("--alignment", action="store_true", help=closeness)
     flag("--figure", type=_picture, metavar="FILE", help="draw accuracy by layer (.svg, .png or .pdf)")
     flag("--json", **json_flag)
 

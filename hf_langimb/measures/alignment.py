@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,42 @@ def alignment(first: Any, second: Any, *, shift: int = 1) -> dict[str, float]:
         found[f"retrieval{name}"] = float(nearest / 2)
         found[f"cka{name}"] = linear_cka(one, two[own])
     return found
+
+
+def translations(features: Any, layers: Sequence[Any], languages: Any, ids: Any) -> dict[str, Any]:
+    """Alignment of the states of translations in each language with those in the language that has most of them.
+
+    Args:
+        features: float[layers, N, H].
+        layers: numbers of the layers.
+        languages, ids: of the rows; translations of one text share an id.
+
+    Returns:
+        reference: the language that others are compared with; languages: {language: texts in common with it}; layers:
+        for each layer its number, {language: measures of `alignment`}, and their mean over languages.
+
+    Raises:
+        ValueError: no language has two texts in common with another.
+    """
+    places: dict[str, dict[Any, int]] = {}
+    for row, (language, one) in enumerate(zip(languages, ids, strict=True)):
+        places.setdefault(str(language), {}).setdefault(one, row)
+    reference = min(places, key=lambda language: (-len(places[language]), language))
+    pairs = {}
+    for language in sorted(places.keys() - {reference}):
+        common = [one for one in places[reference] if one in places[language]]
+        if len(common) > 1:
+            pairs[language] = [[places[of][one] for one in common] for of in (reference, language)]
+    if not pairs:
+        raise ValueError(
+            "No two languages have texts in common: name the column that translations of a text share with --id-column."
+        )
+    found = []
+    for number, states in zip(layers, features, strict=True):
+        measures = {language: alignment(states[one], states[two]) for language, (one, two) in pairs.items()}
+        mean = {key: float(np.mean([of[key] for of in measures.values()])) for key in next(iter(measures.values()))}
+        found.append({"layer": number, "languages": measures, "mean": mean})
+    return {"reference": reference, "languages": {name: len(of[0]) for name, of in pairs.items()}, "layers": found}
 
 
 def unit_rows(states: Any) -> Any:

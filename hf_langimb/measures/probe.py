@@ -194,6 +194,7 @@ def probe_model(
     protocol: str = "text",
     pooling: str | None = None,
     layers: Sequence[int] | None = (-1,),
+    aligned: bool = False,
 ) -> dict[str, Any] | None:
     """Probe a checkpoint on text: features, then one probe per layer.
 
@@ -204,9 +205,11 @@ def probe_model(
         protocol: `text`, as the paper describes it: the first token's state, C = 1, the pair as a pair; `code`, as its
             authors' code does it: C = 1e-4, the pooler for BERT, only the first text.
         pooling, layers: see `extract_features`; None takes the protocol's pooling, and all layers.
+        aligned: also compare translations, rows of equal `id` (see `measures.alignment.translations`).
 
     Returns:
-        JSON-ready: the settings and, for each layer, the fields of `ProbeResult`; None in all processes but the main.
+        JSON-ready: the settings and, for each layer, the fields of `ProbeResult`; with `aligned` also `alignment`; None
+        in all processes but the main.
 
     Raises:
         ValueError: no such model, a pooler that the checkpoint does not have, too few languages or rows.
@@ -214,6 +217,7 @@ def probe_model(
     from accelerate import PartialState
 
     from hf_langimb.data.rows import arrow_columns
+    from hf_langimb.measures.alignment import translations
     from hf_langimb.measures.forward import extract_features
     from hf_langimb.models.inputs import reads
     from hf_langimb.models.loading import load_trained
@@ -243,9 +247,10 @@ def probe_model(
     strength = 1e-4 if code else 1.0
     numbers = ["pooler"] if pooling == "pooler" else list(range(len(features)) if layers is None else layers)
     languages, groups = arrow_columns(dataset, "language", "id")
+    compared = translations(features, numbers, languages.to_pylist(), groups.to_pylist()) if aligned else None
     probes = [
         {"layer": number} | probe_languages(layer, languages, groups=groups, C=strength).to_dict()
         for number, layer in zip(numbers, bar(features, "Probing layers"), strict=True)
     ]
     settings = {"model": name, "protocol": protocol, "pooling": pooling, "C": strength, "text_columns": columns}
-    return settings | {"layers": probes}
+    return settings | {"layers": probes} | ({"alignment": compared} if compared else {})

@@ -83,7 +83,24 @@ def probe_report(found: dict[str, Any]) -> str:
         shuffled = interval_text(probe["control"], probe["control_interval"])
         rows.append([str(probe["layer"]), *measures, shuffled, "yes" if probe["converged"] else "no"])
     header = ["layer", "accuracy", f"bits of {entropy:.2f}", "confidence", "shuffled [99%]", "converged"]
-    return _answer("probe", found=found, best=best, cells=(header, rows))
+    return _answer("probe", found=found, best=best, cells=(header, rows), aligned=_alignment_cells(found))
+
+
+def _alignment_cells(found: dict[str, Any]) -> list[Cells]:
+    """Alignment by layer, and of each language in the layer with the best retrieval; none where it was not asked."""
+    if not (compared := found.get("alignment")):
+        return []
+    names = ("cosine", "retrieval", "cka")
+
+    def row(first: str, measures: dict[str, float]) -> list[str]:
+        """One row: each measure with its chance level."""
+        return [first, *(f"{measures[name]:.3f} ({measures[f'{name}_chance']:.3f})" for name in names)]
+
+    header = [f"{name} (chance)" for name in ("cosine", "retrieval", "CKA")]
+    by_layer = [row(str(layer["layer"]), layer["mean"]) for layer in compared["layers"]]
+    best = max(compared["layers"], key=lambda layer: layer["mean"]["retrieval"])
+    by_language = [row(name, measures) for name, measures in best["languages"].items()]
+    return [(["layer", *header], by_layer), ([f"language, layer {best['layer']}", *header], by_language)]
 
 
 def explained_report(manifest: dict[str, Any], examples: Any, folder: Path, rows: ExplainedRows | None = None) -> str:

@@ -12,6 +12,7 @@ from sklearn.linear_model import LogisticRegression
 
 from hf_langimb import extract_features, probe_languages
 from hf_langimb.cli import main
+from hf_langimb.measures.alignment import translations
 from hf_langimb.measures.probe import _fit, probe_model
 from hf_langimb.models.adapters import add_lora
 
@@ -241,3 +242,42 @@ def test_the_command(checkpoint, tmp_path, capsys):
         assert message in capsys.readouterr().err
     assert main(["probe", checkpoint, str(tmp_path / "none.parquet")]) == 1
     assert capsys.readouterr().err.startswith("langimb: ")
+
+
+def test_translations_are_compared_with_the_language_that_has_most_of_them():
+    """Three texts in common of five; in language c they are rotated, in b they are others."""
+    rng = np.random.default_rng(0)
+    states, rotation = rng.normal(size=(5, 8)), np.linalg.qr(rng.normal(size=(8, 8)))[0]
+    rows = [("a", i, states[i]) for i in range(5)]
+    rows += [("c", i, states[i] @ rotation) for i in (4, 2, 0)] + [("b", i, rng.normal(size=8)) for i in (0, 1, 3)]
+    rows += [("d", 9, states[0])]  # no text in common
+    languages, ids, features = zip(*rows, strict=True)
+    found = translations(np.stack([np.stack(features), np.stack([states[i % 5] for i in ids])]), [0, 1], languages, ids)
+    assert (found["reference"], found["languages"]) == ("a", {"b": 3, "c": 3})
+    first, second = found["layers"]
+    assert first["languages"]["c"]["cka"] == pytest.approx(1)
+    assert first["languages"]["c"]["cosine"] < 0.9
+    assert second["mean"]["cosine"] == pytest.approx(1) and second["mean"]["retrieval"] == 1
+    assert second["mean"]["retrieval_chance"] == 0
+    with pytest.raises(ValueError, match="No two languages have texts in common"):
+        translations(features, [0], ["a", "b"], ["1", "2"])
+
+
+def test_alignment_on_the_command_line_needs_ids(checkpoint, tmp_path, capsys):
+    two_texts().rename_column("id", "pair").to_parquet(tmp_path / "rows.parquet")
+    words = [
+        "probe",
+        checkpoint,
+        str(tmp_path / "rows.parquet"),
+        "--text-column",
+        "text",
+        "--layer",
+        "all",
+        "--alignment",
+    ]
+    assert main(words) == 1
+    assert "name the column that they share with --id-column" in capsys.readouterr().err
+    main([*words, "--id-column", "pair"])
+    shown = capsys.readouterr().out
+    assert "close their features are to those in en, mean over 1 language," in shown
+    assert "| layer | cosine (chance) | retrieval (chance) |" in shown
