@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from hf_langimb.cli import _parser
+from hf_langimb.cloned.arguments import parse_cloned
 from hf_langimb.results.kept import fill_marks
 from hf_langimb.results.schema import read_results
 from hf_langimb.runs.custom import FOLDER, words_of
@@ -54,6 +55,8 @@ def parse(command: str) -> None:
         _parse(words[2:])
     elif words[1] == "-m":
         parse(f"langimb {shlex.join(words[3:])}")
+    elif words[1] == "recipes/cloned_languages.py":
+        parse_cloned("cloned_languages", ROOT / "recipes" / "cloned_languages", words[2:])
     else:
         recipe = Path(words[1])
         assert (ROOT / recipe).is_file(), command
