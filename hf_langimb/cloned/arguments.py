@@ -15,7 +15,7 @@ from transformers.hf_argparser import HfArg
 from hf_langimb.cloned.schedule import probabilities
 from hf_langimb.runs.recipe import Parsed, parse_words
 
-MARKOV = "markov"
+MARKOV, MINI_XNLI = "markov", "mini_xnli"
 RELATIONS = ("clones", "unrelated", "shuffled", "disjoint", "merged")
 OF_PAIR = ("disjoint", "merged")  # relations of two datasets
 ONE_RATE = "_one_rate"  # suffix of a setup that is trained with the learning rate of all
@@ -27,7 +27,9 @@ class ClonedArguments:
     """Texts, model and setups; the same for all setups."""
 
     dataset_name: str = HfArg(
-        default=MARKOV, help="markov (built-in: its best possible perplexity is known), a Hub id, folder or file."
+        default=MARKOV,
+        help="markov (built-in: its best possible perplexity is known), mini_xnli (built-in English sentences), "
+        "a Hub id, folder or file.",
     )
     config_name: str | None = HfArg(default=None, help="Configuration of the dataset.")
     text_column: str = HfArg(default="text", help="Column of the texts.")
@@ -49,6 +51,10 @@ class ClonedArguments:
     layers: int = HfArg(default=12, help="Blocks of the decoder.")
     width: int = HfArg(default=768, help="Width of the decoder.")
     heads: int = HfArg(default=12, help="Attention heads of each block.")
+    downstream_items: int = HfArg(
+        default=0,
+        help="With dataset_name mini_xnli: labeled pairs to fine-tune on in language 0, to test in every language.",
+    )
     setups: list[str] = HfArg(
         default_factory=list, help=f"Setups to train, by name; NAME{ONE_RATE} uses the learning rate of all."
     )
@@ -66,6 +72,8 @@ class ClonedArguments:
             raise ValueError(f"width must be a multiple of heads, got {self.width} and {self.heads}.")
         if self.stride >= self.context:
             raise ValueError(f"stride must be below context, got {self.stride} and {self.context}.")
+        if self.downstream_items and self.dataset_name != MINI_XNLI:
+            raise ValueError(f"downstream_items needs dataset_name {MINI_XNLI}, got {self.dataset_name!r}.")
         if not 0 < self.test_share < 1:
             raise ValueError(f"test_share must be between 0 and 1, got {self.test_share}.")
 

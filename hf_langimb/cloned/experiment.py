@@ -53,7 +53,7 @@ def run(recipe: ClonedRecipe) -> tuple[Path, ClonedResults]:
                 place = folder.model(name, seed)
                 facts, texts = train(place, setup, seed, source, recipe.data)
                 measured = measure(place, setup, seed, source, recipe.data, texts)
-                model: Any = {"alignment": None} | measured | facts
+                model: Any = {"alignment": None, "downstream": None} | measured | facts
                 found[name]["seeds"][str(seed)] = model
         config, chosen = recipe.parsed.config, recipe.parsed.flags - NOT_IN_FLAGS
         results: Any = {

@@ -30,6 +30,7 @@ class Model(TypedDict):
     tokens: list[int]
     seen_in_several: float | None
     alignment: dict[str, Any] | None
+    downstream: dict[str, Any] | None
     history: list[dict[str, float]]
 
 

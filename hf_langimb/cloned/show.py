@@ -31,7 +31,7 @@ def text_of(results: ClonedResults, folder: Path, page: Path) -> str:
 def every_cells(results: ClonedResults) -> dict[str, Cells]:
     """The tables of a run by name."""
     kinds = {"setups": setups_cells, "compared": comparisons_cells, "efficient": efficiency_cells}
-    kinds |= {"aligned": alignment_cells, "curve": curve_cells}
+    kinds |= {"aligned": alignment_cells, "curve": curve_cells, "downstream": downstream_cells}
     return {name: cells(results) for name, cells in kinds.items()}
 
 
@@ -91,6 +91,18 @@ def curve_cells(results: ClonedResults) -> Cells:
         for name, n, ppl, left in zip(curve["setups"], curve["tokens"], curve["perplexity"], residuals, strict=True):
             rows.append([name, f"{n:,.0f}", f"{ppl:.2f}", "" if left is None else f"{left:+.3f}"])
     return ["setup", "tokens", "PPL", "residual of the law"], rows
+
+
+def downstream_cells(results: ClonedResults) -> Cells:
+    """Accuracy after fine-tuning in language 0: in this one, and in the last one without an example; mean of seeds."""
+    rows = []
+    for name, of in results["setups"].items():
+        found = [model["downstream"] for model in of["seeds"].values() if model["downstream"]]
+        if found:
+            values = np.mean([[one["accuracy"][0], one["accuracy"][-1], one["chance"]] for one in found], axis=0)
+            last = f"{values[1]:.3f}" if of["languages"] > 1 else ""
+            rows.append([name, f"{values[0]:.3f}", last, f"{values[2]:.3f}"])
+    return ["setup", "language 0", "last language, zero-shot", "chance"], rows
 
 
 def alignment_cells(results: ClonedResults) -> Cells:

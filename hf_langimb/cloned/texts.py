@@ -12,7 +12,8 @@ import numpy as np
 from datasets import Dataset, DatasetDict
 from numpy.typing import NDArray
 
-from hf_langimb.cloned.arguments import MARKOV, OF_PAIR, ClonedArguments, SetupArguments
+from hf_langimb.cloned.arguments import MARKOV, MINI_XNLI, OF_PAIR, ClonedArguments, SetupArguments
+from hf_langimb.cloned.downstream import english_texts
 from hf_langimb.cloned.markov import MarkovLanguage
 from hf_langimb.cloned.vocabulary import CloneMap, Vocabulary, real_pair
 from hf_langimb.cloned.windows import cut
@@ -171,9 +172,12 @@ def shuffled(texts: Ints, seed: int) -> Ints:
 
 def _split_texts(name: str, config: str | None, column: str, test_share: float) -> tuple[Dataset, Dataset]:
     """Training and test texts; without a test split, the last texts of the training split are tested on."""
-    if Path(name).suffix == ".txt":
+    if name == MINI_XNLI:
+        rows: Any = Dataset.from_dict({TEXT: english_texts()})
+        column = TEXT
+    elif Path(name).suffix == ".txt":
         try:
-            rows: Any = datasets.load_dataset(TEXT, data_files=name, split="train")
+            rows = datasets.load_dataset(TEXT, data_files=name, split="train")
         except Exception as error:  # of datasets, any
             raise ValueError(f"Could not read {name}: {one_line(error)}") from error
         column = TEXT

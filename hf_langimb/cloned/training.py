@@ -12,6 +12,7 @@ from transformers import GPT2LMHeadModel, Trainer, TrainerCallback
 from hf_langimb.cloned.alignment import embedding_alignment, gradient_alignment, hidden_alignment
 from hf_langimb.cloned.arguments import ClonedArguments, Setup
 from hf_langimb.cloned.decoder import make_decoder
+from hf_langimb.cloned.downstream import transfer
 from hf_langimb.cloned.perplexity import perplexities
 from hf_langimb.cloned.schedule import all_languages
 from hf_langimb.cloned.texts import CorpusTexts, MarkovTexts, Texts
@@ -112,8 +113,12 @@ def measure(
     if not on_main(lambda: is_done(place, MEASURES)):
         texts = texts or source.of(setup.of, 1, seed)
         model = load_decoder(place).to(PartialState().device)
+        found = measures(model, data, texts, aligned=_aligned(setup))
+        if data.downstream_items and setup.of.relation == "clones":  # all processes train it together
+            options = {"items": data.downstream_items, "seed": seed, "use_cpu": setup.training.use_cpu}
+            found["downstream"] = transfer(place, texts.vocabulary, texts.tokenizer, **options)
         if PartialState().is_main_process:
-            write_json(path, measures(model, data, texts, aligned=_aligned(setup)))
+            write_json(path, found)
             record(place, MEASURES, [MEASURES])
         PartialState().wait_for_everyone()
     return dict(read_json(path, AGAIN))

@@ -1,9 +1,14 @@
 """The recipe of cloned languages: from its YAML to results, continued, with ordinary texts, and refused."""
 
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
 from hf_langimb.cloned import results as made
@@ -231,3 +236,70 @@ def test_settings_that_do_not_fit_are_refused(recipe, settings, expected):
 def test_a_flag_that_a_setup_sets_is_refused(recipe):
     with pytest.raises(ValueError, match="Setup imbalanced sets schedule, but the command line sets it too"):
         recipe("--schedule", "0.3")
+
+
+def test_a_language_is_compared_with_controls_that_read_the_same_text(recipe):
+    """In 90/10 of a real pair French is rare; in 10/90 English is, whose control reads English."""
+    setups = {
+        "pair": {"schedule": "0.1", "relation": "disjoint"},
+        "reversed": {"schedule": "0.9", "relation": "disjoint"},
+        "few_en": {"schedule": "0", "languages": 1, "per_device_train_batch_size": 1},
+        "few_fr": {"schedule": "1", "relation": "disjoint", "per_device_train_batch_size": 1},
+        "all_fr": {"schedule": "1", "relation": "disjoint"},
+    }
+    parsed = recipe(main=[], setups=setups, dataset_name="en.txt", second_dataset_name="fr.txt")
+    made_setups = {name: made_setup(setup) for name, setup in parsed.setups.items()}
+    tokens = {"pair": [1800, 200], "reversed": [200, 1800], "few_en": [200], "few_fr": [0, 200], "all_fr": [0, 2000]}
+    for name, counts in tokens.items():
+        made_setups[name]["seeds"]["0"]["tokens"] = counts
+    found = {(one["setup"], one["language"], one["control"]) for one in made._comparisons(made_setups)}
+    assert found == {("pair", 1, "few_fr"), ("reversed", 0, "few_en"), ("reversed", 1, "all_fr")}
+    assert [made.minority(made_setups[name]) for name in tokens] == [1, 0, 0, 1, 1]
+
+
+def test_a_model_is_fine_tuned_in_one_language_and_tested_in_every_one(recipe, tmp_path):
+    setups = {"even": {"schedule": "0.5"}}
+    settings = {"dataset_name": "mini_xnli", "vocabulary_size": 400, "context": 64, "max_steps": 2, "main": []}
+    parsed = recipe("--output_dir", tmp_path, **settings, setups=setups, downstream_items=40)
+    folder, results = run(parsed)
+    found = results["setups"]["even"]["seeds"]["0"]["downstream"]
+    assert found["items"] == 40 and len(found["accuracy"]) == 2 and 0.3 < found["chance"] < 0.4
+    assert "Accuracy on mini-XNLI after fine-tuning in language 0" in text_of(results, folder, write_page(folder))
+    with pytest.raises(ValueError, match="downstream_items needs dataset_name mini_xnli"):
+        recipe(downstream_items=40)
+
+
+def test_the_classifier_reads_the_last_token_that_is_not_padding(tmp_path):
+    """Padding is id 0 in every language: a longer batch does not change an answer."""
+    from transformers import GPT2ForSequenceClassification
+
+    from hf_langimb.cloned.decoder import make_decoder
+
+    make_decoder(66, context=16, layers=1, width=16, heads=2).save_pretrained(tmp_path)
+    model = GPT2ForSequenceClassification.from_pretrained(tmp_path, num_labels=3, pad_token_id=0).eval()
+    short = torch.tensor([[5, 40, 7]])
+    padded = torch.tensor([[5, 40, 7, 0, 0, 0]])
+    both = [model(input_ids=ids, attention_mask=(ids != 0).long()).logits for ids in (short, padded)]
+    torch.testing.assert_close(*both)
+
+
+def test_two_processes_train_what_one_trains(tmp_path):
+    """Five windows of each step in each of two processes are the ten of one process."""
+    settings = {**SETTINGS, "main": ["imbalanced"], "max_steps": 4}
+    (tmp_path / "mini.yaml").write_text(yaml.safe_dump(settings))
+    recipe_file = Path(__file__).parents[2] / "recipes" / "cloned_languages.py"
+    words = ["--config", str(tmp_path / "mini.yaml"), "--output_dir", str(tmp_path / "two")]
+    # as in tests/training/test_processes.py: with --cpu one process would start
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes=2"]
+    launch += ["--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no", "--main_process_port=0"]
+    launch += [str(recipe_file), *words, "--per_device_train_batch_size", "5"]
+    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""}
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
+    done = subprocess.run(launch, env=environment, capture_output=True, text=True, timeout=1800, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    _, one = run(parse_cloned("cloned_languages", tmp_path, [*words[:2], "--output_dir", str(tmp_path / "one")]))
+    (first, second) = (of["setups"]["imbalanced"] for of in (made.read_cloned(tmp_path / "two"), one))
+    assert (first["rows"], second["rows"]) == (10, 10)
+    assert first["seeds"]["0"]["tokens"] == second["seeds"]["0"]["tokens"]
+    assert first["seeds"]["0"]["perplexity"] == pytest.approx(second["seeds"]["0"]["perplexity"], rel=1e-4)
+    assert "Does the majority help" in done.stdout and done.stdout.count("All numbers:") == 1
