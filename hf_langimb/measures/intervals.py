@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 LEVELS = (0.025, 0.975)  # of a 95% interval
 SMALLEST = 1e-9  # noncentrality that is 0
+TOGETHER = 64  # resamples that are counted at once
 
 
 def student(count: int, level: float = 0.95) -> float:
@@ -78,8 +79,11 @@ def resampled_cells(
         return np.asarray(rng.multinomial(count, np.bincount(places, minlength=size) / count, size=resamples))
     number = int(groups.max()) + 1
     of_group = csr_array((np.ones(count, dtype=np.int64), (groups, places)), shape=(number, size))
-    copies = (np.bincount(rng.integers(0, number, number), minlength=number) for _ in range(resamples))
-    return np.stack([times @ of_group for times in copies])
+    counted = np.empty((resamples, size), dtype=np.int64)
+    for part in np.array_split(counted, -(-resamples // TOGETHER)):  # views
+        copies = [np.bincount(rng.integers(0, number, number), minlength=number) for _ in part]
+        part[:] = (of_group.T @ np.stack(copies, axis=1)).T
+    return counted
 
 
 def bootstrap_mean(rows: Floats, resamples: int, seed: int) -> Floats:

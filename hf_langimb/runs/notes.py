@@ -88,15 +88,19 @@ def token_shares(rows: Dataset, text_columns: Sequence[str], tokenizer: Any, lim
     rows = sample_evenly(rows, COUNTED) or rows
     special, unknown = {getattr(tokenizer, f"{role}_token_id") for role in ROLES}, tokenizer.unk_token_id
     special |= {*tokenizer.all_special_ids} - {unknown}  # where one of them is also unk, no token is unknown
-    blank = {number for token, number in tokenizer.get_vocab().items() if not token.strip(SPACES)}
+    vocabulary = tokenizer.get_vocab()
+    read, blank = np.ones(max(vocabulary.values()) + 1, dtype=bool), np.zeros(max(vocabulary.values()) + 1, dtype=bool)
+    read[[number for number in special if number is not None]] = False
+    blank[[number for token, number in vocabulary.items() if not token.strip(SPACES)]] = True
     sums: dict[str, npt.NDArray[np.int64]] = defaultdict(lambda: np.zeros(5, dtype=np.int64))
     for start in range(0, len(rows), 1_000):
         part = rows[start : start + 1_000]
         encoded = tokenizer(*(part[column] for column in text_columns), truncation=False, verbose=False)["input_ids"]
         for language, ids in zip(part["language"], encoded, strict=True):
-            read = [token for token in ids if token not in special]
-            letters = sum(token not in blank for token in read)
-            sums[language] += (1, len(read), letters, read.count(unknown), len(ids) > most)
+            kept = np.array(ids, dtype=np.int64)
+            kept = kept[read[kept]]
+            letters, missing = np.count_nonzero(~blank[kept]), np.count_nonzero(kept == unknown)
+            sums[language] += np.array([1, len(kept), letters, missing, len(ids) > most])
     return {
         name: {
             "texts": texts[name],
