@@ -43,7 +43,7 @@ def run(recipe: ClonedRecipe) -> tuple[Path, ClonedResults]:
     source = texts_of(recipe.data)
     seeds = range(recipe.training.seed, recipe.training.seed + recipe.data.seeds)
     with folder.working():
-        on_main(lambda: _claim(folder, recipe))
+        on_main(lambda: _claim(folder, recipe, source.fingerprint))
         trainings = [(seed, name, setup) for seed in seeds for name, setup in recipe.setups.items()]
         found: dict[str, SetupResults] = {name: described(setup) for name, setup in recipe.setups.items()}
         with logging_redirect_tqdm(), bar(trainings, unit="training") as progress:
@@ -89,12 +89,12 @@ def described(setup: Setup) -> SetupResults:
     }
 
 
-def _claim(folder: RunFolder, recipe: ClonedRecipe) -> None:
-    """Begin or continue the run of a folder: with the same setups, or more of them."""
-    processes = PartialState().num_processes
-    rows = {name: setup.rows(processes) for name, setup in recipe.setups.items()}
+def _claim(folder: RunFolder, recipe: ClonedRecipe, fingerprint: str) -> None:
+    """Begin or continue the run of a folder: on the same texts, with the same setups, or more of them."""
+    arguments, processes = recipe.training, PartialState().num_processes
+    rows = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps * processes
     config = {"recipe": recipe.name, "config_name": recipe.parsed.config_name, **recipe.parsed.config}
-    config |= {"processes": processes, "total_batch": rows}
+    config |= {"processes": processes, "rows": rows, "texts": fingerprint}
     folder.claim(config, FREE)
 
 

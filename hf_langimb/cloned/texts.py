@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -59,6 +60,11 @@ class MarkovTexts:
     def optimum_perplexity(self) -> float | None:
         """The best possible perplexity."""
         return self.language.optimum_perplexity
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the texts; these follow from the settings alone."""
+        return MARKOV
 
     @cached_property
     def _tests(self) -> list[Ints]:
@@ -130,6 +136,15 @@ class CorpusTexts:
     def __init__(self, data: ClonedArguments) -> None:
         self.data = data
         self.first = Corpus(data.dataset_name, data.config_name, None, data.tokenizer_name, data)
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the texts in ids: a run is not continued on others."""
+        read = [self.first, *([self.second] if self.data.second_dataset_name else [])]
+        digest = hashlib.sha256()
+        for corpus in read:
+            digest.update(corpus.train.tobytes() + corpus.test.tobytes())
+        return digest.hexdigest()
 
     @cached_property
     def second(self) -> Corpus:

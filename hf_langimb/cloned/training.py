@@ -16,6 +16,7 @@ from hf_langimb.cloned.downstream import transfer
 from hf_langimb.cloned.perplexity import perplexities
 from hf_langimb.cloned.schedule import all_languages
 from hf_langimb.cloned.texts import CorpusTexts, MarkovTexts, Texts
+from hf_langimb.cloned.vocabulary import FILE, Vocabulary
 from hf_langimb.cloned.windows import TrainingWindows, cut
 from hf_langimb.console import on_main
 from hf_langimb.files import AGAIN, is_done, read_json, record, write_json
@@ -77,6 +78,7 @@ def train(
     texts = source.of(of, steps * rows, seed)
     languages = all_languages(of.schedule, rows=rows, total_steps=steps, seed=seed, languages=of.languages)
     windows = TrainingWindows(texts.vocabulary, texts.train, languages, padding_id=texts.padding_id, seed=seed)
+    _check_started(place, texts.vocabulary)
     shape = {"layers": data.layers, "width": data.width, "heads": data.heads}
     model = make_decoder(texts.vocabulary.model_vocabulary_size, context=data.context, seed=seed, **shape)
     own: dict[str, Any] = {"output_dir": str(place), "seed": seed}
@@ -88,6 +90,19 @@ def train(
     trainer = Trainer(model, arguments, train_dataset=windows)
     trainer.add_callback(LanguageLog(trainer, data, texts, windows, rows, _aligned(setup)))
     return train_into(place, trainer, lambda end: _facts(end, windows, texts)), texts
+
+
+def _check_started(place: Path, vocabulary: Vocabulary) -> None:
+    """Refuse to continue a training of another vocabulary.
+
+    Raises:
+        ValueError: names both.
+    """
+    found = Vocabulary.load(place) if (place / FILE).is_file() else vocabulary
+    if found != vocabulary:
+        of = "{} ids in {} language(s)"
+        before, now = (of.format(one.model_vocabulary_size, one.languages) for one in (found, vocabulary))
+        raise ValueError(f"{place} has a model of {before}, the setup has {now}: choose another --output_dir.")
 
 
 def _facts(state: Any, windows: TrainingWindows, texts: Texts) -> dict[str, Any]:
@@ -126,6 +141,10 @@ def measure(
 
 def measures(model: Any, data: ClonedArguments, texts: Texts, *, aligned: bool) -> dict[str, Any]:
     """Perplexity in each language, and how much languages 0 and 1 share, if they are clones."""
+    size, vocabulary = model.get_input_embeddings().num_embeddings, texts.vocabulary
+    if size != vocabulary.model_vocabulary_size:
+        wanted = f"{vocabulary.model_vocabulary_size} ({vocabulary.languages} languages)"
+        raise ValueError(f"The model has {size} ids, its vocabulary {wanted}: train a model of this vocabulary.")
     options = {"window": data.context, "stride": data.stride}
     found: dict[str, Any] = {"perplexity": perplexities(model, texts.vocabulary, texts.test, **options)}
     if aligned:

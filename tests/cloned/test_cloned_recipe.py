@@ -13,12 +13,14 @@ import yaml
 
 from hf_langimb.cloned import results as made
 from hf_langimb.cloned.arguments import parse_cloned
+from hf_langimb.cloned.decoder import make_decoder
 from hf_langimb.cloned.experiment import run
 from hf_langimb.cloned.page import write_page
 from hf_langimb.cloned.perplexity import perplexity
 from hf_langimb.cloned.show import text_of
 from hf_langimb.cloned.texts import texts_of
-from hf_langimb.cloned.vocabulary import Vocabulary
+from hf_langimb.cloned.training import _check_started, measures
+from hf_langimb.cloned.vocabulary import CloneMap, Vocabulary
 
 STEPS = 20
 SETTINGS = {
@@ -110,6 +112,29 @@ def test_all_adds_setups_and_keeps_what_is_trained(two, recipe):
 def test_another_configuration_is_refused(two, recipe):
     with pytest.raises(ValueError, match=r"another configuration.*width was 16, is 32"):
         run(recipe("--output_dir", two[0], "--width", "32"))
+
+
+def test_a_run_is_not_continued_on_other_texts_or_with_another_vocabulary(files, recipe, tmp_path):
+    settings = {"dataset_name": str(tmp_path / "texts.txt"), "vocabulary_size": 40, "main": [], "max_steps": 2}
+    settings["setups"] = {"even": {"schedule": "0.5"}}
+    (tmp_path / "texts.txt").write_text((files / "en.txt").read_text())
+    parsed = recipe("--output_dir", tmp_path / "run", **settings)
+    run(parsed)
+    (tmp_path / "texts.txt").write_text((files / "fr.txt").read_text())
+    with pytest.raises(ValueError, match=r"another configuration .texts was"):
+        run(parsed)
+    place = tmp_path / "run" / "even" / "seed-0"
+    (place / "checksums.json").unlink()  # as if its training had not ended
+    with pytest.raises(ValueError, match=r"has a model of \d+ ids in 2 language\(s\), the setup has 33 ids in 1"):
+        _check_started(place, CloneMap(33, 1))
+
+
+def test_a_model_of_another_vocabulary_is_not_measured(recipe):
+    parsed = recipe()
+    texts = texts_of(parsed.data).of(parsed.setups["imbalanced"].of, 1, 0)
+    small = make_decoder(33, context=16, layers=1, width=16, heads=2)
+    with pytest.raises(ValueError, match=r"The model has 33 ids, its vocabulary 66 \(2 languages\)"):
+        measures(small, parsed.data, texts, aligned=True)
 
 
 def test_a_setup_with_the_rate_of_all_is_compared_with_such_controls(recipe, tmp_path):
@@ -272,8 +297,6 @@ def test_a_model_is_fine_tuned_in_one_language_and_tested_in_every_one(recipe, t
 def test_the_classifier_reads_the_last_token_that_is_not_padding(tmp_path):
     """Padding is id 0 in every language: a longer batch does not change an answer."""
     from transformers import GPT2ForSequenceClassification
-
-    from hf_langimb.cloned.decoder import make_decoder
 
     make_decoder(66, context=16, layers=1, width=16, heads=2).save_pretrained(tmp_path)
     model = GPT2ForSequenceClassification.from_pretrained(tmp_path, num_labels=3, pad_token_id=0).eval()
