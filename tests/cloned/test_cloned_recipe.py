@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from conftest import unknown_keys
 
 from hf_langimb.cloned import results as made
 from hf_langimb.cloned.arguments import parse_cloned
@@ -107,6 +108,21 @@ def test_all_adds_setups_and_keeps_what_is_trained(two, recipe):
     shown = text_of(more, folder, write_page(folder))
     assert shown.startswith("Does the majority help the minority beyond equal steps? UNCLEAR, ONE SEED")
     assert "--seeds 3" in shown
+    assert not [*unknown_keys(more, made.ClonedResults)]
+
+
+@pytest.mark.parametrize("width", [390, 1200])
+def test_the_page_fits_the_screen_and_fetches_nothing(two, browser, width):
+    path = write_page(two[0])
+    page = browser.new_page(viewport={"width": width, "height": 800})
+    requests = []
+    page.on("request", lambda request: requests.append(request.url))
+    page.goto(path.as_uri())
+    assert requests == [path.as_uri()]
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.get_by_role("heading", name=made.QUESTION).is_visible()
+    assert page.get_by_role("img").count() == 3
+    page.close()
 
 
 def test_another_configuration_is_refused(two, recipe):
