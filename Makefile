@@ -43,7 +43,7 @@ kept: .venv/.installed
 	$(MAKE) readme
 
 readme: .venv/.installed
-	.venv/bin/python -m hf_langimb.results.readme model_cards README.md model_cards/README.md
+	.venv/bin/python -m hf_langimb.kept.readme model_cards README.md model_cards/README.md
 
 # Two stamps: the test tools and their pretrained model are 200 MB that a demo does without.
 .venv/.installed: setup.cfg constraints.txt | .venv/bin/python

@@ -104,8 +104,10 @@ def compare(options: Namespace) -> None:
 
 def report(options: Namespace) -> None:
     """Write one HTML page of a run."""
+    from hf_langimb.cloned.results import is_cloned
+
     folder, output = _run_folder(options.run_folder), options.output
-    if _is_cloned(folder):
+    if is_cloned(folder):
         from hf_langimb.cloned.page import write_page as write_report
     else:
         from hf_langimb.results.page import write_report
@@ -116,14 +118,14 @@ def report(options: Namespace) -> None:
 
 def push(options: Namespace) -> None:
     """Publish the models of a run with their results."""
+    from hf_langimb.cloned.results import is_cloned, read_cloned
     from hf_langimb.hub.push import push_run
     from hf_langimb.results.schema import read_results
 
     hide_bars()
     run, publish, known = options.run_folder, push_run, [*()]
-    if cloned := _is_cloned(Path(run)):
+    if cloned := is_cloned(Path(run)):
         from hf_langimb.cloned.publish import push_cloned as publish  # type: ignore[assignment]
-        from hf_langimb.cloned.results import read_cloned
 
         known = list(read_cloned(run)["setups"])
     else:
@@ -141,12 +143,13 @@ def push(options: Namespace) -> None:
 
 def pull(options: Namespace) -> None:
     """Download a published model with its card and results."""
+    from hf_langimb.cloned.results import is_cloned
     from hf_langimb.hub.pull import pull as download_into
     from hf_langimb.runs.answers import pulled_report
 
     hide_bars()
     folder = download_into(options.repo_id, options.output_dir, revision=options.revision)
-    if _is_cloned(folder):
+    if is_cloned(folder):
         next_step = f"AutoModelForCausalLM.from_pretrained({str(folder)!r}); its README.md shows how to use it"
         print(f"Written: {folder}\nMeasures: {folder}/report.html\nNext: {next_step}.")
     else:
@@ -156,13 +159,6 @@ def pull(options: Namespace) -> None:
 def _print(options: Namespace, value: Any, text: Callable[[], str]) -> None:
     """Print a text for people, with --json strict JSON."""
     print(json.dumps(value, indent=1, allow_nan=False) if options.json else text())
-
-
-def _is_cloned(folder: Path) -> bool:
-    """Whether a folder is that of a run of cloned languages."""
-    from hf_langimb.results.schema import recipe_of
-
-    return recipe_of(folder) == "cloned_languages"
 
 
 def _run_folder(name: str) -> Path:

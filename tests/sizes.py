@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
 GRAMMAR = "data/mini_xnli"  # long because it is data
-LAYERS = ["__main__", "cli", "cloned", "runs", "training", "hub", "results"]  # each may import those behind it
+LAYERS = ["__main__", "cli", "kept", "cloned", "runs", "training", "hub", "results"]  # each may import those behind it
 LAYERS += ["measures", "models", "data", "metrics", "counts", "console", "files"]
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
@@ -153,12 +153,12 @@ def sizes(root: Path = ROOT) -> list[Size]:
     graph = imports(package)
     raised = raises([*trees.values()])
     return [
-        Size("lines of the package", total, 19_200),
+        Size("lines of the package", total, 19_600),
         Size("lines of the tests", sum(map(lines, (root / "tests").rglob("*.py"))), 20_000),
         Size("lines of the largest file", length[largest], 400, largest),
         Size("lines of a function, 95th percentile", functions[math.ceil(0.95 * len(functions)) - 1][0], 40),
         Size("raises per 1,000 lines", round(1000 * raised / total, 1), 15, f"{raised} in all"),
-        Size("modules and folders of the package", len(entries), 15),
+        Size("modules and folders of the package", len(entries), 16),
         Size("  of them modules", sum(path.suffix == ".py" for path in entries), 5),
         Size("imports upwards", len(upwards(graph)), 0, "; ".join(upwards(graph)[:3])),
         Size("modules in a circle of imports", len(circles(graph)), 0, ", ".join(circles(graph)[:6])),

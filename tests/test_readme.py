@@ -10,7 +10,7 @@ import pytest
 
 from hf_langimb.cli import _parser
 from hf_langimb.cloned.arguments import parse_cloned
-from hf_langimb.results.kept import fill_marks
+from hf_langimb.kept.tables import fill_marks
 from hf_langimb.results.schema import read_results
 from hf_langimb.runs.custom import FOLDER, words_of
 from hf_langimb.runs.evaluate import _parse

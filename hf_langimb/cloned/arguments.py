@@ -12,13 +12,11 @@ from accelerate.utils import parse_flag_from_env
 from transformers import TrainingArguments
 from transformers.hf_argparser import HfArg
 
+from hf_langimb.cloned.results import OF_PAIR, ONE_RATE, RELATIONS
 from hf_langimb.cloned.schedule import probabilities
 from hf_langimb.runs.recipe import Parsed, parse_words
 
 MARKOV, MINI_XNLI = "markov", "mini_xnli"
-RELATIONS = ("clones", "unrelated", "shuffled", "disjoint", "merged")
-OF_PAIR = ("disjoint", "merged")  # relations of two datasets
-ONE_RATE = "_one_rate"  # suffix of a setup that is trained with the learning rate of all
 FINAL_RATE = 0.01  # of the largest learning rate
 
 

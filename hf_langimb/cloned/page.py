@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from hf_langimb.cloned import plots, show
-from hf_langimb.cloned.arguments import ONE_RATE
-from hf_langimb.cloned.results import QUESTION, ClonedResults, minority, read_cloned
+from hf_langimb.cloned.results import ONE_RATE, QUESTION, ClonedResults, minority, read_cloned
 from hf_langimb.files import read_json, write_text
 from hf_langimb.results.folder import FIGURES, PAGE, RunFolder
 from hf_langimb.results.page import Figures, write_figures

@@ -10,8 +10,7 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from hf_langimb.cloned.arguments import ONE_RATE
-from hf_langimb.cloned.results import LEAST_SEEDS, ClonedResults, SetupResults, log_perplexity, minority
+from hf_langimb.cloned.results import LEAST_SEEDS, ONE_RATE, ClonedResults, SetupResults, log_perplexity, minority
 from hf_langimb.measures.intervals import student
 from hf_langimb.results.plots import COLORS, INK, MARKERS, STYLE, finished, new_axes
 

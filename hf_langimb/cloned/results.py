@@ -9,14 +9,17 @@ from typing import Any, TypedDict
 
 import numpy as np
 
-from hf_langimb.cloned.arguments import OF_PAIR, ONE_RATE
 from hf_langimb.cloned.law import fit_law, interpolated_tokens, token_efficiency
 from hf_langimb.cloned.schedule import expected_shares
 from hf_langimb.files import read_json, write_json
 from hf_langimb.measures.intervals import student
+from hf_langimb.results.schema import FILE_NAME
 
 SCHEMA_VERSION = 1
-FILE_NAME = "results.json"
+CLONED = "cloned_languages"  # the recipe
+RELATIONS = ("clones", "unrelated", "shuffled", "disjoint", "merged")  # of language 0 to the others
+OF_PAIR = ("disjoint", "merged")  # of two datasets
+ONE_RATE = "_one_rate"  # suffix of a setup that is trained with the learning rate of all
 MATERIAL = 0.02  # smallest difference of ln PPL that counts
 SAME_TOKENS = 0.1  # largest relative difference of tokens of a setup and its control
 LEAST_SEEDS = 3  # for a yes or no
@@ -108,6 +111,15 @@ class ClonedResults(TypedDict):
     verdict: Answer | None
 
 
+def is_cloned(folder: str | Path) -> bool:
+    """Whether a folder is that of a run of cloned languages; False where its results.json is missing or damaged."""
+    try:
+        found = read_json(Path(folder, FILE_NAME), "")
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and found.get("recipe") == CLONED
+
+
 def read_cloned(folder: str | Path) -> ClonedResults:
     """results.json of a run folder.
 
@@ -116,7 +128,7 @@ def read_cloned(folder: str | Path) -> ClonedResults:
     """
     path = Path(folder, FILE_NAME)
     found = read_json(path, "run the recipe again with this folder as --output_dir")
-    if not isinstance(found, dict) or found.get("recipe") != "cloned_languages":
+    if not isinstance(found, dict) or found.get("recipe") != CLONED:
         raise ValueError(f"{path} is not that of a run of cloned languages.")
     if found.get("schema_version") != SCHEMA_VERSION:
         raise ValueError(f"{path} has version {found.get('schema_version')}, expected {SCHEMA_VERSION}.")

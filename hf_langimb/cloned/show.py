@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from hf_langimb.cloned.arguments import ONE_RATE
 from hf_langimb.cloned.results import (
     LEAST_SEEDS,
+    ONE_RATE,
     QUESTION,
     ClonedResults,
     SetupResults,
@@ -21,18 +21,24 @@ from hf_langimb.measures.intervals import student
 from hf_langimb.results.rendering import render
 from hf_langimb.results.tables import Cells
 
+NOT_MEASURED = "NOT MEASURED: train a setup with clones and a control with as many tokens of one language."
+
 
 def text_of(results: ClonedResults, folder: Path, page: Path) -> str:
     """The results in the terminal: the answer first, then what it rests on, and what to do next."""
-    values = {"question": QUESTION, "least_seeds": LEAST_SEEDS, "cells": every_cells(results)}
+    values = {"said": answer_text(results), "least_seeds": LEAST_SEEDS, "cells": every_cells(results)}
     return render("cloned.txt", results=results, folder=folder, page=page, **values)
 
 
 def every_cells(results: ClonedResults) -> dict[str, Cells]:
     """The tables of a run by name."""
-    kinds = {"setups": setups_cells, "compared": comparisons_cells, "efficient": efficiency_cells}
-    kinds |= {"aligned": alignment_cells, "curve": curve_cells, "downstream": downstream_cells}
-    return {name: cells(results) for name, cells in kinds.items()}
+    return {name: cells(results) for name, cells in CLONED_TABLES.items()}
+
+
+def answer_text(results: ClonedResults) -> str:
+    """The question, its answer and what that rests on."""
+    found = results["verdict"]
+    return f"{QUESTION} {found['answer'].upper()}\n{found['text']}\n" if found else f"{QUESTION} {NOT_MEASURED}\n"
 
 
 def perplexity_text(setup: SetupResults, language: int) -> str:
@@ -117,3 +123,7 @@ def alignment_cells(results: ClonedResults) -> Cells:
         means = [[np.mean([one[key] for one in part]) for key in ("cosine", "cosine_chance")] for part in parts]
         rows.append([name, *(f"{value:.3f} ({chance:.3f})" for value, chance in means)])
     return ["setup", "hidden states, last block (chance)", "gradients (chance)", "embeddings (chance)"], rows
+
+
+CLONED_TABLES = {"setups": setups_cells, "compared": comparisons_cells, "efficient": efficiency_cells}
+CLONED_TABLES |= {"aligned": alignment_cells, "curve": curve_cells, "downstream": downstream_cells}

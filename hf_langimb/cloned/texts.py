@@ -13,9 +13,10 @@ import numpy as np
 from datasets import Dataset, DatasetDict
 from numpy.typing import NDArray
 
-from hf_langimb.cloned.arguments import MARKOV, MINI_XNLI, OF_PAIR, ClonedArguments, SetupArguments
+from hf_langimb.cloned.arguments import MARKOV, MINI_XNLI, ClonedArguments, SetupArguments
 from hf_langimb.cloned.downstream import english_texts
 from hf_langimb.cloned.markov import MarkovLanguage
+from hf_langimb.cloned.results import OF_PAIR
 from hf_langimb.cloned.vocabulary import CloneMap, Vocabulary, real_pair
 from hf_langimb.cloned.windows import cut
 from hf_langimb.console import one_line

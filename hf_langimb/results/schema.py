@@ -314,15 +314,6 @@ class Results(TypedDict):
     recommendation: NotRequired[Recommendation | None]
 
 
-def recipe_of(folder: str | Path) -> str | None:
-    """The recipe of a run; None where its results.json is missing or damaged."""
-    try:
-        found = read_json(Path(folder, FILE_NAME), "")
-    except (OSError, ValueError):
-        return None
-    return found.get("recipe") if isinstance(found, dict) else None
-
-
 def write_results(folder: str | Path, results: Results) -> Path:
     """Validate and write a run's results.json; returns its path.
 

@@ -10,8 +10,9 @@ import json
 from argparse import ArgumentParser
 from pathlib import Path
 
-from hf_langimb.cloned.arguments import ONE_RATE, parse_cloned
+from hf_langimb.cloned.arguments import parse_cloned
 from hf_langimb.cloned.experiment import run
+from hf_langimb.cloned.results import ONE_RATE
 from hf_langimb.console import start_program
 
 RECIPES = Path(__file__).parents[2] / "recipes" / "cloned_languages"

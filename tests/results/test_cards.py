@@ -10,9 +10,9 @@ import pytest
 from huggingface_hub import ModelCard
 
 import hf_langimb
+from hf_langimb.kept.readme import write_cards
 from hf_langimb.results.card_update import refresh_card
 from hf_langimb.results.cards import DEFAULTS, render_attributions_card, render_base_card, render_card
-from hf_langimb.results.readme import write_cards
 from hf_langimb.results.schema import read_results
 from hf_langimb.runs.recipe import RecipeArguments
 

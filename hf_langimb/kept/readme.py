@@ -1,6 +1,6 @@
 """Render again what is kept: a card and figures next to each results.json, and the tables of Markdown pages.
 
-python -m hf_langimb.results.readme model_cards README.md model_cards/README.md
+python -m hf_langimb.kept.readme model_cards README.md model_cards/README.md
 """
 
 from __future__ import annotations
@@ -8,19 +8,31 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from hf_langimb.cloned.page import draw as draw_cloned
+from hf_langimb.cloned.publish import render_card as render_cloned_card
+from hf_langimb.cloned.results import is_cloned, read_cloned
 from hf_langimb.files import write_text
+from hf_langimb.kept.studies import SCALING, scaling_figure
+from hf_langimb.kept.tables import fill_marks
 from hf_langimb.results.cards import render_card
 from hf_langimb.results.folder import FIGURES
-from hf_langimb.results.kept import fill_marks
 from hf_langimb.results.page import draw, write_figures
 from hf_langimb.results.plots import to_svg
 from hf_langimb.results.schema import FILE_NAME, read_results
-from hf_langimb.results.studies import SCALING, scaling_figure
 
 
 def write_cards(folder: Path) -> None:
-    """Next to every results.json under a folder: its figures, and the card of each setup as SETUP.md."""
+    """Next to every results.json under a folder: its figures, and the card of each setup as SETUP.md.
+
+    Of cloned languages, only that of the first setup.
+    """
     for path in sorted(folder.rglob(FILE_NAME)):
+        if is_cloned(path.parent):
+            found = read_cloned(path.parent)
+            write_figures(draw_cloned(found), path.parent / FIGURES)
+            setup = next(iter(found["setups"]))
+            write_text(path.parent / f"{setup}.md", render_cloned_card(found, setup, found["seeds"][0]))
+            continue
         results = read_results(path.parent)
         write_figures(draw(results), path.parent / FIGURES)
         for setup in results["setups"]:

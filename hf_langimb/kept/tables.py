@@ -7,10 +7,12 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+from hf_langimb.cloned.results import is_cloned, read_cloned
+from hf_langimb.cloned.show import CLONED_TABLES, answer_text
 from hf_langimb.files import read_json
+from hf_langimb.kept.studies import models_cells, natural_cells, rule_cells, scaling_cells, slopes_cells
 from hf_langimb.results.rendering import render
 from hf_langimb.results.schema import read_results
-from hf_langimb.results.studies import models_cells, natural_cells, rule_cells, scaling_cells, slopes_cells
 from hf_langimb.results.tables import (
     Cells,
     attributions_cells,
@@ -110,13 +112,17 @@ def fill_marks(text: str, folder: str | Path) -> str:
     def filled(mark: re.Match[str]) -> str:
         """A mark with its table."""
         name, place = mark["table"], Path(folder, mark["run"])
-        kept: Any = KEPT.get(mark["run"])
+        cloned = is_cloned(place)
         if name == "answer":
-            lines = render("said.txt", results=read_results(place)).splitlines()
-            return "\n".join([mark[1] + "```text", *(textwrap.fill(line, 116) for line in lines), "```", mark[4]])
-        if name not in (known := kept or TABLES):
+            said = answer_text(read_cloned(place)) if cloned else render("said.txt", results=read_results(place))
+            lines = [textwrap.fill(line, 116) for line in said.splitlines()]
+            return "\n".join([mark[1] + "```text", *lines, "```", mark[4]])
+        known: Any = KEPT.get(mark["run"], {}) | (CLONED_TABLES if cloned else {}) or TABLES
+        if name not in known:
             raise ValueError(f"Unknown table {name!r} in a mark: choose one of {', '.join(known)}.")
-        cells = kept[name](place) if kept else TABLES[name](read_results(place))
-        return mark[1] + table(*cells) + "\n" + mark[4]
+        read: Any = place
+        if known is TABLES or name in CLONED_TABLES:
+            read = read_cloned(place) if cloned else read_results(place)
+        return mark[1] + table(*known[name](read)) + "\n" + mark[4]
 
     return _MARK.sub(filled, text)

@@ -1,0 +1,1 @@
+"""Kept results of this project: rendered again as tables of pages, cards and figures."""
