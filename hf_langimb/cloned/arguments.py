@@ -72,6 +72,8 @@ class ClonedArguments:
             raise ValueError(f"stride must be below context, got {self.stride} and {self.context}.")
         if self.downstream_items and self.dataset_name != MINI_XNLI:
             raise ValueError(f"downstream_items needs dataset_name {MINI_XNLI}, got {self.dataset_name!r}.")
+        if self.test_tokens < 2 * self.context:
+            raise ValueError(f"test_tokens must be two windows or more, got {self.test_tokens} of {self.context}.")
         if not 0 < self.test_share < 1:
             raise ValueError(f"test_share must be between 0 and 1, got {self.test_share}.")
 

@@ -97,10 +97,10 @@ class Corpus:
         self.tokenizer = _tokenizer(tokenizer, train, data.vocabulary_size)
         self.train = _ids(train, self.tokenizer, data.train_tokens)
         self.test = _ids(test, self.tokenizer, data.test_tokens)
-        for what, text in (("training", self.train), ("test", self.test)):
-            if len(text) < data.context:
+        for what, text, least in (("training", self.train, "one window"), ("test", self.test, "two windows")):
+            if len(text) < data.context * (1 + (what == "test")):
                 raise ValueError(
-                    f"The {what} text of {name} has {len(text):,} tokens, less than one window of {data.context:,}: "
+                    f"The {what} text of {name} has {len(text):,} tokens, less than {least} of {data.context:,}: "
                     "add text, or set a shorter --context."
                 )
 

@@ -24,7 +24,7 @@ from hf_langimb.runs.checkpoints import facts_of, train_into
 
 MEASURES = "measures.json"  # of a trained model
 LOGGED_WINDOWS = 200  # of each language, in the log of the training
-ALIGNED = 64  # texts whose two versions are compared
+STATES, LOGGED_STATES = 4096, 512  # whose two versions are compared: retrieval compares each with all
 
 
 class LanguageLog(TrainerCallback):
@@ -54,8 +54,7 @@ class LanguageLog(TrainerCallback):
         found = measures(model, self.data, self.texts, aligned=False)
         logged = {f"perplexity_{k}": value for k, value in enumerate(found["perplexity"])}
         if self.aligned:
-            versions = cut(self.texts.test[0], self.data.context)[:ALIGNED]
-            last = hidden_alignment(model, self.texts.vocabulary, versions)
+            last = hidden_alignment(model, self.texts.vocabulary, _versions(self.texts, self.data, LOGGED_STATES))
             logged |= {f"cosine_layer_{i}": layer["cosine"] for i, layer in enumerate(last, 1)}
         read = self.windows.tokens(state.global_step * self.rows)
         logged |= {f"tokens_{k}": float(count) for k, count in enumerate(read)}
@@ -89,7 +88,7 @@ def train(
             texts.tokenizer.save_pretrained(place)
     trainer = Trainer(model, arguments, train_dataset=windows)
     trainer.add_callback(LanguageLog(trainer, data, texts, windows, rows, _aligned(setup)))
-    return train_into(place, trainer, lambda end: _facts(end, windows, texts)), texts
+    return train_into(place, trainer, lambda end: _facts(end, windows, _aligned(setup))), texts
 
 
 def _check_started(place: Path, vocabulary: Vocabulary) -> None:
@@ -105,14 +104,13 @@ def _check_started(place: Path, vocabulary: Vocabulary) -> None:
         raise ValueError(f"{place} has a model of {before}, the setup has {now}: choose another --output_dir.")
 
 
-def _facts(state: Any, windows: TrainingWindows, texts: Texts) -> dict[str, Any]:
-    """Tokens of each language, the share of texts that were read in several, and what was measured on the way."""
+def _facts(state: Any, windows: TrainingWindows, clones: bool) -> dict[str, Any]:
+    """Tokens of each language, the share of texts that clones read in several, and what was measured on the way."""
     history = [
         {key: value for key, value in entry.items() if key == "step" or key.startswith(("perplexity_", "cosine_"))}
         for entry in state.log_history
         if "perplexity_0" in entry
     ]
-    clones = len({len(of) for of in texts.train}) == 1 and len(texts.train) > 1
     return {
         "tokens": windows.tokens().tolist(),
         "seen_in_several": windows.seen_in_several() if clones else None,
@@ -148,13 +146,18 @@ def measures(model: Any, data: ClonedArguments, texts: Texts, *, aligned: bool) 
     options = {"window": data.context, "stride": data.stride}
     found: dict[str, Any] = {"perplexity": perplexities(model, texts.vocabulary, texts.test, **options)}
     if aligned:
-        versions = cut(texts.test[0], data.context)[:ALIGNED]
+        versions = _versions(texts, data, STATES)
         found["alignment"] = {
             "hidden": hidden_alignment(model, texts.vocabulary, versions),
             "gradient": gradient_alignment(model, texts.vocabulary, versions),
             "embedding": embedding_alignment(model, texts.vocabulary),
         }
     return found
+
+
+def _versions(texts: Texts, data: ClonedArguments, states: int) -> Any:
+    """Windows of held-out text whose two versions are compared, two or more."""
+    return cut(texts.test[0], data.context)[: max(states // data.context, 2)]
 
 
 def load_decoder(place: Path) -> GPT2LMHeadModel:

@@ -263,6 +263,7 @@ def test_a_text_that_is_shorter_than_a_window_is_refused(tmp_path, recipe):
         ({"stride": 16}, "stride must be below context"),
         ({"heads": 3}, "width must be a multiple of heads"),
         ({"train_sampling_strategy": "random"}, "must be sequential"),
+        ({"test_tokens": 31}, "test_tokens must be two windows or more"),
         ({"test_share": 1}, "test_share must be between 0 and 1"),
         ({"max_steps": 0, "setups": {"a": {}}, "main": []}, "max_steps must be 1 or more"),
     ],
