@@ -163,7 +163,7 @@ def parse_cloned(name: str, folder: Path, argv: Sequence[str] | None = None) -> 
     types = (ClonedArguments, SetupArguments, ClonedTrainingArguments)
     (data, of, training), parsed = parse_words(name, folder, argv, types)
     names = data.setups if "setups" in parsed.flags or not data.main else data.main
-    names = [*parsed.setups] if data.all else names
+    names = [*data.main, *data.setups] if data.all else names
     if not names:
         raise ValueError(f"{parsed.config_name} defines no setups: define some in its YAML, or name them (--setups).")
     setups = {one: _setup(one, data, of, training, parsed) for one in dict.fromkeys(names)}

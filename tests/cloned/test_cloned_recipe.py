@@ -15,7 +15,7 @@ from conftest import unknown_keys
 from hf_langimb.cloned import results as made
 from hf_langimb.cloned.arguments import parse_cloned
 from hf_langimb.cloned.decoder import make_decoder
-from hf_langimb.cloned.experiment import run
+from hf_langimb.cloned.experiment import described, run
 from hf_langimb.cloned.page import write_page
 from hf_langimb.cloned.perplexity import perplexity
 from hf_langimb.cloned.show import text_of
@@ -23,6 +23,7 @@ from hf_langimb.cloned.texts import texts_of
 from hf_langimb.cloned.training import _check_started, measures
 from hf_langimb.cloned.vocabulary import CloneMap, Vocabulary
 
+RECIPES = Path(__file__).parents[2] / "recipes" / "cloned_languages"
 STEPS = 20
 SETTINGS = {
     "dataset_name": "markov",
@@ -166,8 +167,6 @@ def test_a_setup_with_the_rate_of_all_is_compared_with_such_controls(recipe, tmp
 
 def made_setup(setup):
     """A setup's entry in results.json, with one invented model."""
-    from hf_langimb.cloned.experiment import described
-
     found, languages = described(setup), setup.of.languages
     tokens = [1800, 200][-languages:]
     found["seeds"]["0"] = {"perplexity": [5.0] * languages, "tokens": tokens}
@@ -327,7 +326,7 @@ def test_two_processes_train_what_one_trains(tmp_path):
     """Five windows of each step in each of two processes are the ten of one process."""
     settings = {**SETTINGS, "main": ["imbalanced"], "max_steps": 4}
     (tmp_path / "mini.yaml").write_text(yaml.safe_dump(settings))
-    recipe_file = Path(__file__).parents[2] / "recipes" / "cloned_languages.py"
+    recipe_file = RECIPES.with_suffix(".py")
     words = ["--config", str(tmp_path / "mini.yaml"), "--output_dir", str(tmp_path / "two")]
     # as in tests/training/test_processes.py: with --cpu one process would start
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes=2"]
@@ -343,3 +342,16 @@ def test_two_processes_train_what_one_trains(tmp_path):
     assert first["seeds"]["0"]["tokens"] == second["seeds"]["0"]["tokens"]
     assert first["seeds"]["0"]["perplexity"] == pytest.approx(second["seeds"]["0"]["perplexity"], rel=1e-4)
     assert "Does the majority help" in done.stdout and done.stdout.count("All numbers:") == 1
+
+
+@pytest.mark.parametrize("config", sorted(path.stem for path in RECIPES.glob("*.yaml")))
+def test_every_configuration_has_controls_of_its_setups(config):
+    """At the tokens that are expected, the first setup with a minority has a control, and each name is defined."""
+    recipe = parse_cloned("cloned_languages", RECIPES, ["--config", config, "--all"])
+    setups = {}
+    for name, setup in recipe.setups.items():
+        found, tokens = described(setup), setup.training.max_steps * setup.rows(1) * recipe.data.context
+        counts = [round(share * tokens) for share in made.shares_of(found)]
+        setups[name] = found | {"seeds": {"0": {"perplexity": [5.0] * setup.of.languages, "tokens": counts}}}
+    compared = [*made._comparisons(setups)]
+    assert made.answer(compared, setups) or config == "mini_sweep"
