@@ -148,3 +148,15 @@ def scaling_figure(folder: Path) -> Figure:
     handles, names = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside upper center", ncols=len(names), frameon=False)
     return figure
+
+
+def rates_cells(folder: Path) -> Cells:
+    """Of the kept trainings of cloned languages: perplexity of the last language by learning rate, and the best one."""
+    found = read_json(folder / "rates.json", AGAIN)
+    rates = sorted({float(rate) for of in found.values() for rate in of})
+    rows = []
+    for setup, of in found.items():
+        values = {float(rate): value for rate, value in of.items()}
+        shown = [f"{values[rate]:.2f}" if rate in values else "" for rate in rates]
+        rows.append([setup, f"{min(values, key=values.__getitem__):g}", *shown])
+    return ["setup", "best", *(f"{rate:g}" for rate in rates)], rows

@@ -10,7 +10,7 @@ from typing import Any
 from hf_langimb.cloned.results import is_cloned, read_cloned
 from hf_langimb.cloned.show import CLONED_TABLES, answer_text
 from hf_langimb.files import read_json
-from hf_langimb.kept.studies import models_cells, natural_cells, rule_cells, scaling_cells, slopes_cells
+from hf_langimb.kept.studies import models_cells, natural_cells, rates_cells, rule_cells, scaling_cells, slopes_cells
 from hf_langimb.results.rendering import render
 from hf_langimb.results.schema import read_results
 from hf_langimb.results.tables import (
@@ -90,6 +90,7 @@ TABLES |= {"attributions": attributions_cells, "base_values": base_values_cells}
 KEPT = {
     "benchmarks": {"attributions": speed_cells, "errors": error_cells, "table": cost_cells, "hub": hub_cells},
     "verdict": {"rule": rule_cells, "models": models_cells},
+    "cloned-mini": {"rates": rates_cells},
     "cldr-scaling": {"points": scaling_cells, "slopes": slopes_cells, "natural": natural_cells},
 }
 KEPT["benchmarks"]["methods"] = method_cells
