@@ -33,8 +33,10 @@ def minority_by_control(results: ClonedResults, names: Sequence[str]) -> Figure:
                 axes.plot(middle, height, MARKERS[place > 0], color=color, markersize=6, markeredgecolor=INK, **face)
             filled = False
     axes.set_xscale("log")
-    ticks = [value for value in (3, 4, 5, 6, 8, 10, 15, 20, 30, 50, 100) if _within(value, axes.get_xlim())]
-    axes.set_xticks(ticks, [str(value) for value in ticks])
+    low, high = axes.get_xlim()
+    ticks = [value for value in (3, 4, 5, 6, 8, 10, 15, 20, 30, 50, 100) if low <= value <= high]
+    ticks = ticks if len(ticks) > 1 else [float(f"{value:.3g}") for value in np.linspace(low, high, 5)[1:-1]]
+    axes.set_xticks(ticks, [f"{value:g}" for value in ticks])
     axes.set_xticks([], minor=True)
     axes.set_yticks(places, [name.replace("_", " ") for name in names])
     axes.tick_params(axis="y", length=0)

@@ -289,17 +289,19 @@ def answer(comparisons: Sequence[Comparison], setups: Mapping[str, SetupResults]
     controls = [one for one in rare if one["setup"] == of]
     best = max(controls, key=lambda one: one["mean"])
     low, high, count = best["low"], best["high"], best["n"]
-    said, why = "unclear", "the interval contains differences of either kind"
+    least = f"-{MATERIAL:g}, the smallest difference that counts"
+    said, why, interval = "unclear", f"The interval contains {least}", ""
     if count < LEAST_SEEDS or low is None or high is None:
         said = "unclear, one seed" if count == 1 else "unclear, two seeds"
-        why = f"add --seeds {LEAST_SEEDS} for an interval"
-    elif high < -MATERIAL:
-        said, why = "yes", f"the whole interval is below -{MATERIAL:g}"
-    elif low > -MATERIAL:
-        said, why = "no", f"the whole interval is above -{MATERIAL:g}"
-    bounds = "" if low is None or high is None or count < LEAST_SEEDS else f" [{low:.3f}, {high:.3f}]"
+        why = f"Add --seeds {LEAST_SEEDS} for an interval"
+    else:
+        interval = f" ({best['mean']:+.3f} [{low:+.3f}, {high:+.3f}])"
+        if high < -MATERIAL or low > -MATERIAL:
+            said = "yes" if high < -MATERIAL else "no"
+            why = f"The whole interval is {'below' if said == 'yes' else 'above'} {least}"
+    less = "lower" if best["mean"] < 0 else "higher"
     text = (
-        f"The minority of {of}: ln PPL {best['mean']:+.3f}{bounds} against its best control, {best['control']}, "
-        f"each at its own learning rate: {why}."
+        f"The ln PPL of the minority of '{of}' is {abs(best['mean']):.3f} {less} than that of its best control, "
+        f"'{best['control']}'{interval}, each at its own learning rate. {why}."
     )
     return {"answer": said, "text": text, "setup": of, "control": best["control"]}
