@@ -34,7 +34,7 @@ def minority_by_control(results: ClonedResults, names: Sequence[str]) -> Figure:
             filled = False
     axes.set_xscale("log")
     low, high = axes.get_xlim()
-    ticks = [value for value in (3, 4, 5, 6, 8, 10, 15, 20, 30, 50, 100) if low <= value <= high]
+    ticks: list[float] = [value for value in (3, 4, 5, 6, 8, 10, 15, 20, 30, 50, 100) if low <= value <= high]
     ticks = ticks if len(ticks) > 1 else [float(f"{value:.3g}") for value in np.linspace(low, high, 5)[1:-1]]
     axes.set_xticks(ticks, [f"{value:g}" for value in ticks])
     axes.set_xticks([], minor=True)
