@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,8 +9,7 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from hf_langimb.cloned.results import LEAST_SEEDS, ONE_RATE, ClonedResults, SetupResults, log_perplexity, minority
-from hf_langimb.measures.intervals import student
+from hf_langimb.cloned.results import ONE_RATE, ClonedResults, SetupResults, minority, perplexity_interval
 from hf_langimb.results.plots import COLORS, INK, MARKERS, STYLE, finished, new_axes
 
 
@@ -26,9 +24,10 @@ def minority_by_control(results: ClonedResults, names: Sequence[str]) -> Figure:
         color, filled = COLORS[0] if place == 0 else COLORS[1], True
         for twin in (name, f"{name}{ONE_RATE}"):
             if twin in results["setups"]:
-                middle, low, high = _interval(results["setups"][twin])
+                middle, low, high = perplexity_interval(results["setups"][twin], minority(results["setups"][twin]))
                 height = place + (0 if filled else 0.22)
-                axes.hlines(height, low, high, color=color, linewidth=2)
+                if low is not None and high is not None:
+                    axes.hlines(height, low, high, color=color, linewidth=2)
                 face: dict[str, Any] = {} if filled else {"markerfacecolor": "none"}
                 axes.plot(middle, height, MARKERS[place > 0], color=color, markersize=6, markeredgecolor=INK, **face)
             filled = False
@@ -87,14 +86,6 @@ def aligned(results: ClonedResults) -> dict[str, SetupResults]:
         for name, of in found
         if any(model["alignment"] for model in of["seeds"].values()) and ONE_RATE not in name
     }
-
-
-def _interval(setup: SetupResults) -> tuple[float, float, float]:
-    """Geometric mean of the minority's perplexity, and its interval; for few seeds, the mean alone."""
-    values = np.array([*log_perplexity(setup, minority(setup)).values()])
-    half = student(len(values)) * values.std(ddof=1) / math.sqrt(len(values)) if len(values) >= LEAST_SEEDS else 0
-    middle = float(values.mean())
-    return math.exp(middle), math.exp(middle - half), math.exp(middle + half)
 
 
 def _within(value: float, limits: tuple[float, float]) -> bool:

@@ -12,8 +12,8 @@ import numpy as np
 from hf_langimb.cloned.law import fit_law, interpolated_tokens, token_efficiency
 from hf_langimb.cloned.schedule import expected_shares
 from hf_langimb.files import read_json, write_json
-from hf_langimb.measures.intervals import student
-from hf_langimb.results.schema import FILE_NAME
+from hf_langimb.results.schema import FILE_NAME, Interval
+from hf_langimb.results.summary import interval
 
 SCHEMA_VERSION = 1
 CLONED = "cloned_languages"  # the recipe
@@ -50,19 +50,12 @@ class SetupResults(TypedDict):
     seeds: dict[str, Model]
 
 
-class Comparison(TypedDict):
-    """Difference of ln PPL, paired by seed, of a language of a setup and of the language of a control.
-
-    `low` and `high` are a 95% t interval over seeds; null for one seed.
-    """
+class Comparison(Interval):
+    """Difference of ln PPL, paired by seed, of a language of a setup and of the language of a control."""
 
     setup: str
     language: int
     control: str
-    mean: float
-    low: float | None
-    high: float | None
-    n: int
 
 
 class Efficiency(TypedDict):
@@ -155,9 +148,16 @@ def log_perplexity(setup: SetupResults, language: int) -> dict[str, float]:
     return {seed: math.log(model["perplexity"][language]) for seed, model in setup["seeds"].items()}
 
 
+def perplexity_interval(setup: SetupResults, language: int) -> tuple[float, float | None, float | None]:
+    """The geometric mean over seeds, and its 95% interval from `LEAST_SEEDS` seeds on, else None."""
+    found = interval([*log_perplexity(setup, language).values()])
+    low, high = (found["low"], found["high"]) if found["n"] >= LEAST_SEEDS else (None, None)
+    return math.exp(found["mean"]), low and math.exp(low), high and math.exp(high)
+
+
 def mean_perplexity(setup: SetupResults, language: int) -> float:
     """The geometric mean over seeds."""
-    return math.exp(float(np.mean([*log_perplexity(setup, language).values()])))
+    return perplexity_interval(setup, language)[0]
 
 
 def tokens_of(setup: SetupResults, language: int) -> float:
@@ -227,12 +227,8 @@ def _compared(name: str, language: int, control: str, setups: Mapping[str, Setup
     """A language of a setup less that of a control."""
     one = log_perplexity(setups[name], language)
     two = log_perplexity(setups[control], minority(setups[control]))
-    values = np.array([one[seed] - two[seed] for seed in one if seed in two])
-    mean, count = float(values.mean()), len(values)
-    half = student(count) * float(values.std(ddof=1)) / math.sqrt(count) if count > 1 else None
-    low, high = (None, None) if half is None else (mean - half, mean + half)
-    found = {"setup": name, "language": language, "control": control, "mean": mean, "low": low, "high": high}
-    return Comparison(**found, n=count)  # type: ignore[typeddict-item]
+    found = interval([one[seed] - two[seed] for seed in one if seed in two])
+    return {"setup": name, "language": language, "control": control, **found}
 
 
 def curve_of(setups: Mapping[str, SetupResults], source: str) -> Curve | None:

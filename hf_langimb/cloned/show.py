@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,10 +13,9 @@ from hf_langimb.cloned.results import (
     QUESTION,
     ClonedResults,
     SetupResults,
-    log_perplexity,
+    perplexity_interval,
     source_of,
 )
-from hf_langimb.measures.intervals import student
 from hf_langimb.results.rendering import render
 from hf_langimb.results.tables import Cells
 
@@ -43,12 +41,8 @@ def answer_text(results: ClonedResults) -> str:
 
 def perplexity_text(setup: SetupResults, language: int) -> str:
     """The geometric mean of perplexity over seeds, with its interval from `LEAST_SEEDS` seeds on."""
-    values = np.array([*log_perplexity(setup, language).values()])
-    text = f"{math.exp(values.mean()):.2f}"
-    if len(values) < LEAST_SEEDS:
-        return text
-    half = student(len(values)) * values.std(ddof=1) / math.sqrt(len(values))
-    return f"{text} [{math.exp(values.mean() - half):.2f}, {math.exp(values.mean() + half):.2f}]"
+    mean, low, high = perplexity_interval(setup, language)
+    return f"{mean:.2f}" + ("" if low is None else f" [{low:.2f}, {high:.2f}]")
 
 
 def setups_cells(results: ClonedResults) -> Cells:
