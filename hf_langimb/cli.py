@@ -123,13 +123,10 @@ def push(options: Namespace) -> None:
     from hf_langimb.results.schema import read_results
 
     hide_bars()
-    run, publish, known = options.run_folder, push_run, [*()]
+    run, publish = options.run_folder, push_run
     if cloned := is_cloned(Path(run)):
         from hf_langimb.cloned.publish import push_cloned as publish  # type: ignore[assignment]
-
-        known = list(read_cloned(run)["setups"])
-    else:
-        known = list(read_results(run)["setups"])
+    known = list((read_cloned(run) if cloned else read_results(run))["setups"])
     if not options.all and options.setup is None and len(known) > 1:
         raise ValueError(f"{run} is a run of several setups: choose one with --setup ({', '.join(known)}), or --all.")
     setups = None if options.all else [options.setup or known[0]]

@@ -14,7 +14,7 @@ from transformers.hf_argparser import HfArg
 
 from hf_langimb.cloned.results import OF_PAIR, ONE_RATE, RELATIONS
 from hf_langimb.cloned.schedule import probabilities
-from hf_langimb.runs.recipe import Parsed, parse_words
+from hf_langimb.runs.recipe import Parsed, parse_words, total_batch
 
 MARKOV, MINI_XNLI = "markov", "mini_xnli"
 FINAL_RATE = 0.01  # of the largest learning rate
@@ -138,8 +138,7 @@ class Setup:
 
     def rows(self, processes: int) -> int:
         """Windows of an optimizer step."""
-        arguments = self.training
-        return arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps * processes
+        return total_batch(self.training, processes)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ from typing import Any
 
 from accelerate import PartialState
 from tqdm.contrib.logging import logging_redirect_tqdm
-from transformers.utils import logging as transformers_logging
 
 from hf_langimb.cloned.arguments import ClonedRecipe, Setup, parse_cloned
 from hf_langimb.cloned.page import write_page
@@ -19,10 +18,11 @@ from hf_langimb.cloned.results import SCHEMA_VERSION, ClonedResults, SetupResult
 from hf_langimb.cloned.show import text_of
 from hf_langimb.cloned.texts import texts_of
 from hf_langimb.cloned.training import measure, train
-from hf_langimb.console import RESUMES, bar, ends_in_words, hidden, on_main, start_program
+from hf_langimb.console import RESUMES, bar, ends_in_words, hidden, on_main
 from hf_langimb.files import write_json
 from hf_langimb.results.folder import RunFolder
-from hf_langimb.runs.experiment import environment
+from hf_langimb.runs.experiment import environment, start_recipe
+from hf_langimb.runs.recipe import total_batch
 
 logger = logging.getLogger(__name__)
 
@@ -91,10 +91,9 @@ def described(setup: Setup) -> SetupResults:
 
 def _claim(folder: RunFolder, recipe: ClonedRecipe, fingerprint: str) -> None:
     """Begin or continue the run of a folder: on the same texts, with the same setups, or more of them."""
-    arguments, processes = recipe.training, PartialState().num_processes
-    rows = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps * processes
+    processes = PartialState().num_processes
     config = {"recipe": recipe.name, "config_name": recipe.parsed.config_name, **recipe.parsed.config}
-    config |= {"processes": processes, "rows": rows, "texts": fingerprint}
+    config |= {"processes": processes, "rows": total_batch(recipe.training, processes), "texts": fingerprint}
     folder.claim(config, FREE)
 
 
@@ -103,11 +102,7 @@ def main(name: str, folder: Path, argv: Sequence[str] | None = None) -> None:
 
     `argv` is the command line; None takes the process's.
     """
-    start_program()
-    logging.basicConfig(format="%(message)s")
-    logging.getLogger("hf_langimb").setLevel(logging.INFO if PartialState().is_main_process else logging.ERROR)
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
+    start_recipe()
     with ends_in_words(Path(sys.argv[0]).name, RESUMES):
         recipe = parse_cloned(name, folder, argv)
         if "disable_tqdm" not in recipe.parsed.config:

@@ -40,11 +40,10 @@ from hf_langimb.runs.custom import fitted
 from hf_langimb.runs.explaining import STOPPED, compared, explain_models
 from hf_langimb.runs.judge import Judge, Sizes, tokens_verdict
 from hf_langimb.runs.notes import LEAVE_OUT, Said, joined_tokens, token_notes, token_shares, weight_notes
-from hf_langimb.runs.recipe import Recipe, parse_recipe
+from hf_langimb.runs.recipe import Recipe, parse_recipe, total_batch
 from hf_langimb.runs.setups import Setup, prepare_setups, resolve_setup
 from hf_langimb.runs.steps import MeasuredRows, assemble_results, loader, measure, train
 from hf_langimb.runs.subsets import TEST_SEED, Data, external_text, extra_tests, load_data
-from hf_langimb.training.arguments import LangImbTrainingArguments
 
 logger = logging.getLogger(__name__)
 
@@ -202,7 +201,7 @@ def _begin(recipe: Recipe, folder: RunFolder, models: Sequence[Path]) -> int:
         ValueError: the folder has another run, a damaged model, or trainings to do that another number began.
     """
     now = PartialState().num_processes
-    batch = {"processes": now, "total_batch": _total_batch(recipe.training, now)}
+    batch = {"processes": now, "total_batch": total_batch(recipe.training, now)}
     config = {"recipe": recipe.name, "config_name": recipe.config_name, **recipe.config, **batch}
     before = folder.claim(config, FREE)
     places = [*models, *([folder.start] if recipe.data.model_name_or_path in MADE_HERE else [])]
@@ -224,11 +223,6 @@ def _shown_settings(setups: Mapping[str, Setup]) -> dict[str, dict[str, Any]]:
     }
 
 
-def _total_batch(arguments: LangImbTrainingArguments, processes: int) -> int:
-    """Rows of an optimizer step."""
-    return arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps * processes
-
-
 def _results_of(
     recipe: Recipe,
     data: Data,
@@ -242,10 +236,10 @@ def _results_of(
     for plan in dict.fromkeys(setup.plan for setup in setups.values()):
         for split in ("train", "validation"):
             audits[f"{split}/{plan}"] = data.distribution(split, plan).audit("per_language")
-    batch = _total_batch(recipe.training, processes)
+    batch = total_batch(recipe.training, processes)
     described = {name: {**shown[name], "seeds": metrics[name]} for name in setups}
     for name, setup in setups.items():
-        if (own := _total_batch(setup.arguments, processes)) != batch:
+        if (own := total_batch(setup.arguments, processes)) != batch:
             described[name]["total_batch"] = own
     return assemble_results(
         recipe=recipe.name,
@@ -308,6 +302,15 @@ def without_tokens(command: Sequence[str]) -> list[str]:
     ]
 
 
+def start_recipe() -> None:
+    """Set up the program: what it logs, in the main process alone, and what libraries do not."""
+    start_program()
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("hf_langimb").setLevel(logging.INFO if PartialState().is_main_process else logging.ERROR)
+    transformers_logging.set_verbosity_error()  # each training starts with a new head, as it should
+    transformers_logging.disable_progress_bar()  # of weights that take no time to load
+
+
 def main(
     name: str, folder: Path, argv: Sequence[str] | None = None, *, if_missing: Mapping[str, str] | None = None
 ) -> None:
@@ -316,11 +319,7 @@ def main(
     `argv` is the command line; None takes the process's. `if_missing` says what to do if a dataset of this name cannot
     be read.
     """
-    start_program()
-    logging.basicConfig(format="%(message)s")
-    logging.getLogger("hf_langimb").setLevel(logging.INFO if PartialState().is_main_process else logging.ERROR)
-    transformers_logging.set_verbosity_error()  # each training starts with a new head, as it should
-    transformers_logging.disable_progress_bar()  # of weights that take no time to load
+    start_recipe()
     program = Path(sys.argv[0]).name
     with ends_in_words("langimb" if program == "__main__.py" else program, RESUMES):
         recipe = parse_recipe(name, folder, argv)

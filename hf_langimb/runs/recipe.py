@@ -230,6 +230,11 @@ def parse_words(name: str, folder: Path, argv: list[str], types: tuple[type, ...
     return made, Parsed(path.stem, setups, config, flags)
 
 
+def total_batch(arguments: Any, processes: int) -> int:
+    """Rows of an optimizer step."""
+    return int(arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps * processes)
+
+
 def _find(config: str, folder: Path, base: Path, expected: str = "Expected") -> Path:
     """The YAML file of a configuration: a path, from `base`, or the stem of a file in the recipe's folder."""
     path = base / config if config.endswith((".yaml", ".yml")) else folder / f"{config}.yaml"
