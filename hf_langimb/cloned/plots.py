@@ -9,7 +9,14 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from hf_langimb.cloned.results import ONE_RATE, ClonedResults, SetupResults, minority, perplexity_interval
+from hf_langimb.cloned.results import (
+    ONE_RATE,
+    ClonedResults,
+    SetupResults,
+    alignments,
+    minority,
+    perplexity_interval,
+)
 from hf_langimb.results.plots import COLORS, INK, MARKERS, STYLE, finished, new_axes
 
 
@@ -47,7 +54,7 @@ def alignment_by_layer(results: ClonedResults) -> Figure:
     """Cosine of the states of two versions of a text after each block, mean over seeds; dotted: chance."""
     axes = new_axes()
     for i, (name, of) in enumerate(aligned(results).items()):
-        found = [model["alignment"]["hidden"] for model in of["seeds"].values() if model["alignment"]]
+        found = [one["hidden"] for one in alignments(of)]
         for key, line, label in (("cosine", "-", name.replace("_", " ")), ("cosine_chance", ":", None)):
             values = np.mean([[layer[key] for layer in layers] for layers in found], axis=0)
             style: dict[str, Any] = {
@@ -79,13 +86,8 @@ def during_training(results: ClonedResults) -> Figure:
 
 
 def aligned(results: ClonedResults) -> dict[str, SetupResults]:
-    """Setups whose first two languages are clones."""
-    found = results["setups"].items()
-    return {
-        name: of
-        for name, of in found
-        if any(model["alignment"] for model in of["seeds"].values()) and ONE_RATE not in name
-    }
+    """Setups whose first two languages are clones, at their own learning rates."""
+    return {name: of for name, of in results["setups"].items() if alignments(of) and ONE_RATE not in name}
 
 
 def _within(value: float, limits: tuple[float, float]) -> bool:

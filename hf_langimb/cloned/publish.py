@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from huggingface_hub import HfApi, ModelCardData
 
 from hf_langimb.cloned.page import write_page
@@ -14,8 +12,7 @@ from hf_langimb.cloned.results import QUESTION, ClonedResults, read_cloned
 from hf_langimb.cloned.show import every_cells
 from hf_langimb.cloned.training import MEASURES, load_decoder
 from hf_langimb.files import is_done
-from hf_langimb.hub.pull import download
-from hf_langimb.hub.push import collect, logits_of, names_of, published_files
+from hf_langimb.hub.push import check_published, collect, logits_of, names_of, published_files
 from hf_langimb.hub.repository import Files, Repository
 from hf_langimb.results.folder import FIGURES, RunFolder
 from hf_langimb.results.rendering import render
@@ -49,7 +46,9 @@ def push_cloned(
     """
     folder, results = RunFolder(Path(run)), read_cloned(run)
     names = names_of(repo_id, setups, results["setups"])
-    page, api, urls, repositories = write_page(run), HfApi(token=token), [], []
+    page, api = write_page(run), HfApi(token=token)
+    urls: list[str] = []
+    repositories: list[Repository] = []
     shared: Files = {FILE_NAME: folder.path / FILE_NAME, page.name: page}
     shared |= {f"{FIGURES}/{path.name}": path for path in sorted((page.parent / FIGURES).glob("*.svg"))}
     for setup, name in names.items():
@@ -58,15 +57,13 @@ def push_cloned(
         number = results["seeds"][0] if seed is None else seed
         place = folder.model(setup, number)
         is_done(place, MEASURES)  # which are published, and not damaged
+        files, logits = published_files(place) | shared, logits_of(load_decoder(place))
         card = render_card(results, setup, number, name)
-        one = Repository(name, "model", published_files(place) | shared, lambda *_, text=card: text)  # type: ignore[misc]
+        repositories.append(Repository(name, "model", files, lambda *_, text=card: text, logits))  # type: ignore[misc]
+    for one in repositories:
         url, oid = one.publish(api, private, revision)
         urls.append(url)
-        repositories.append(one)
-        with tempfile.TemporaryDirectory() as cache:
-            published = load_decoder(download(name, revision=oid, token=token, cache_dir=cache))
-        if not torch.allclose(logits_of(published), logits_of(load_decoder(place)), atol=1e-5):
-            raise ValueError(f"{name} was pushed, but its logits differ from the run's: push it again.")
+        check_published(one, oid, token, lambda place, _: load_decoder(place))
     if collection:
         collect(api, collection, repo_id, repositories)
     return urls

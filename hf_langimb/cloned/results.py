@@ -187,6 +187,11 @@ def minority(setup: SetupResults) -> int:
     return max(language for language, share in enumerate(shares) if share == wanted)
 
 
+def alignments(setup: SetupResults) -> list[dict[str, Any]]:
+    """Alignment of languages 0 and 1 by seed; empty where they are not clones."""
+    return [model["alignment"] for model in setup["seeds"].values() if model["alignment"]]
+
+
 def source_of(setup: SetupResults, language: int) -> str:
     """The dataset of a language."""
     return "second" if setup["relation"] in OF_PAIR and language == 1 else "first"

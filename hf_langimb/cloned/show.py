@@ -13,6 +13,7 @@ from hf_langimb.cloned.results import (
     QUESTION,
     ClonedResults,
     SetupResults,
+    alignments,
     perplexity_interval,
     source_of,
 )
@@ -109,8 +110,7 @@ def alignment_cells(results: ClonedResults) -> Cells:
     """Alignment of languages 0 and 1 in the last block, of gradients and of embeddings, each with its chance level."""
     rows = []
     for name, of in results["setups"].items():
-        found = [model["alignment"] for model in of["seeds"].values() if model["alignment"]]
-        if not found:
+        if not (found := alignments(of)):
             continue
         parts = [[one["hidden"][-1] for one in found], [one["gradient"] for one in found]]
         parts.append([one["embedding"] for one in found])

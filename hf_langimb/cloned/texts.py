@@ -77,14 +77,12 @@ class MarkovTexts:
         """What a setup reads with a seed, whose training has a number of windows."""
         size, number = self.language.vocabulary_size, setup.languages
         vocabulary = CloneMap(size, number, fraction_cloned=setup.fraction_cloned)
-        texts, tests = self.language.windows(windows, self.data.context, seed=seed), self._tests
-        first, test = texts, tests[0]
+        train, test = self.language.windows(windows, self.data.context, seed=seed), self._tests[0]
+        first, first_test = _first(train, test, setup, seed)
         if setup.relation == "unrelated":
-            first, test = self.other.windows(windows, self.data.context, seed=seed), tests[1]
-        elif setup.relation == "shuffled":
-            first, test = shuffled(texts, seed), shuffled(test[None], seed)[0]
+            first, first_test = self.other.windows(windows, self.data.context, seed=seed), self._tests[1]
         others = number - 1
-        return Texts(vocabulary, [first, *[texts] * others], [test, *tests[:1] * others], 0)
+        return Texts(vocabulary, [first, *[train] * others], [first_test, *[test] * others], 0)
 
 
 class Corpus:
@@ -157,19 +155,17 @@ class CorpusTexts:
     def of(self, setup: SetupArguments, windows: int, seed: int) -> Texts:
         """What a setup reads with a seed; `windows` is not used."""
         tokenizer, context, number = self.first.tokenizer, self.data.context, setup.languages
-        texts, test = cut(self.first.train, context), self.first.test
+        train, test = cut(self.first.train, context), self.first.test
         if setup.relation in OF_PAIR:
             second, merged = self.second, setup.relation == "merged"
             vocabulary = real_pair(tokenizer.get_vocab(), second.tokenizer.get_vocab(), merged=merged)
-            both = [texts, cut(second.train, context)]
+            both = [train, cut(second.train, context)]
             return Texts(vocabulary, both, [test, second.test], None, tokenizer)
         padding, share = tokenizer.pad_token_id, setup.fraction_cloned
         clones = CloneMap(len(tokenizer), number, fraction_cloned=share, padding_id=padding)
-        first, first_test = texts, test
-        if setup.relation == "shuffled":
-            first, first_test = shuffled(texts, seed), shuffled(test[None], seed)[0]
+        first, first_test = _first(train, test, setup, seed)
         others = number - 1
-        return Texts(clones, [first, *[texts] * others], [first_test, *[test] * others], padding, tokenizer)
+        return Texts(clones, [first, *[train] * others], [first_test, *[test] * others], padding, tokenizer)
 
 
 def texts_of(data: ClonedArguments) -> MarkovTexts | CorpusTexts:
@@ -179,6 +175,13 @@ def texts_of(data: ClonedArguments) -> MarkovTexts | CorpusTexts:
         ValueError: a dataset that cannot be read, or is shorter than a window.
     """
     return MarkovTexts(data) if data.dataset_name == MARKOV else CorpusTexts(data)
+
+
+def _first(train: Ints, test: Ints, setup: SetupArguments, seed: int) -> tuple[Ints, Ints]:
+    """Windows and held-out text of language 0: those of its clones, or with their tokens in random order."""
+    if setup.relation != "shuffled":
+        return train, test
+    return shuffled(train, seed), shuffled(test[None], seed)[0]
 
 
 def shuffled(texts: Ints, seed: int) -> Ints:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -77,8 +77,8 @@ def push_run(
                 one.files[ADAPTER_FILE] = (json.dumps(config, indent=2, sort_keys=True) + "\n").encode()  # as PEFT
             url, commits[one.repo_id] = one.publish(api, private, revision)
             urls.append(url)
-            if one.logits is not None and not _same_logits(one, commits[one.repo_id], token):
-                raise ValueError(f"{one.repo_id} was pushed, but its logits differ from the run's: push it again.")
+            if one.logits is not None:
+                check_published(one, commits[one.repo_id], token, _load_published)
     if collection:
         collect(api, collection, repo_id, repositories)
     return urls
@@ -214,12 +214,31 @@ def _page_of(folder: Path, scratch: Path) -> Files:
     return {FILE_NAME: folder / FILE_NAME, PAGE: written, **figures}
 
 
-def _same_logits(repository: Repository, oid: str, token: str | None) -> bool:
-    """Whether the published model, loaded into an empty cache, gives the logits of the local one."""
+def check_published(
+    repository: Repository, oid: str, token: str | None, load: Callable[[Path, dict[str, Any]], Any]
+) -> None:
+    """Check that a published model, loaded into an empty cache, gives the logits of the local one.
+
+    Args:
+        repository: of the model.
+        oid: of the commit.
+        token: of the Hub.
+        load: takes the folder of a downloaded model, and the options of further downloads; returns the model.
+
+    Raises:
+        ValueError: the logits differ.
+    """
     with tempfile.TemporaryDirectory() as cache:
-        folder = download(repository.repo_id, revision=oid, token=token, cache_dir=cache)
-        published = load_trained(folder, shown=repository.repo_id, token=token, cache_dir=cache)
-    return torch.allclose(logits_of(published.model), repository.logits, atol=1e-5)
+        options = {"token": token, "cache_dir": cache}
+        folder = download(repository.repo_id, revision=oid, **options)
+        published = logits_of(load(folder, {"shown": repository.repo_id, **options}))
+    if not torch.allclose(published, repository.logits, atol=1e-5):
+        raise ValueError(f"{repository.repo_id} was pushed, but its logits differ from the run's: push it again.")
+
+
+def _load_published(folder: Path, options: dict[str, Any]) -> Any:
+    """A published classifier; its adapters may need their base from the Hub."""
+    return load_trained(folder, **options).model
 
 
 def logits_of(model: Any) -> torch.Tensor:
