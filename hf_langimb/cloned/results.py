@@ -180,6 +180,11 @@ def helped(setup: SetupResults) -> bool:
     return not is_alone(setup) and setup["relation"] not in ("unrelated", "shuffled")
 
 
+def is_even(setup: SetupResults) -> bool:
+    """Whether a setup reads as much of each language throughout."""
+    return not is_alone(setup) and len({*shares_of(setup)}) == 1 and len({*setup["schedule"].split("_")}) == 1
+
+
 def minority(setup: SetupResults) -> int:
     """The language that is compared: the one with the fewest windows, the last of several; or the only one."""
     shares = shares_of(setup)
@@ -201,14 +206,15 @@ def _comparisons(setups: Mapping[str, SetupResults]) -> Iterator[Comparison]:
     """The first and last language of each setup with each control.
 
     A control has read as many tokens of the language without another one that could help; or, for a majority, it has
-    had as many windows of that language alone as the setup had of all. Setups at the learning rate of all are compared
-    with each other.
+    had as many windows of that language alone as the setup had of all. Imbalanced setups are also compared with even
+    ones of as many tokens of the language. Setups at the learning rate of all are compared with each other.
     """
     for name, setup in setups.items():
         if not helped(setup):
             continue
         for other, control in setups.items():
-            if helped(control) or not _same_rates(name, other, setups):
+            even = is_even(control) and not is_even(setup) and control["relation"] == setup["relation"]
+            if (helped(control) and not even) or not _same_rates(name, other, setups):
                 continue
             of, size, shares = minority(control), (setup["steps"], setup["rows"]), shares_of(setup)
             for language in sorted({0, setup["languages"] - 1}):
@@ -283,7 +289,8 @@ def _efficiencies(setups: Mapping[str, SetupResults], curves: Mapping[str, Curve
 def answer(comparisons: Sequence[Comparison], setups: Mapping[str, SetupResults]) -> Answer | None:
     """The answer by the first setup whose minority has controls: against the one with the lowest mean ln PPL."""
     own = [one for one in comparisons if not one["setup"].endswith(ONE_RATE)]
-    rare = [one for one in own if one["language"] == minority(setups[one["setup"]])]
+    alone = [one for one in own if not helped(setups[one["control"]])]
+    rare = [one for one in alone if one["language"] == minority(setups[one["setup"]])]
     if not rare:
         return None
     of = rare[0]["setup"]

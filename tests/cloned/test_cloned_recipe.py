@@ -197,9 +197,28 @@ def test_the_answer_is_that_of_the_best_control(means, width, seeds, expected):
         }
         for i, mean in enumerate(means)
     ]
-    setups = {"imbalanced": {"schedule": "0.1", "steps": 1, "languages": 2}}
-    answer = made.answer(compared, setups)
+    alone = {"schedule": "0", "steps": 1, "languages": 1, "relation": "clones"}
+    setups = {"imbalanced": alone | {"schedule": "0.1", "languages": 2}, "control_0": alone, "control_1": alone}
+    even = compared[0] | {"control": "even", "mean": 0.5, "low": 0.4, "high": 0.6}  # helped too: it decides nothing
+    setups["even"] = alone | {"schedule": "0.5", "languages": 2}
+    answer = made.answer([*compared, even], setups)
     assert (answer["answer"], answer["control"]) == (expected, "control_1")
+
+
+def test_imbalanced_setups_are_compared_with_even_ones_of_as_many_tokens(recipe):
+    setups = {
+        "imbalanced": {"schedule": "0.1"},
+        "half": {"schedule": "0.5"},
+        "ten": {"schedule": "0.9", "languages": 10},
+        "stages": {"schedule": "0.1_0.9"},
+    }
+    parsed = recipe(main=[], setups=setups)
+    made_setups = {name: described(setup) for name, setup in parsed.setups.items()}
+    tokens = {"imbalanced": [1800, 200], "half": [1000, 1000], "ten": [200] * 10, "stages": [1010, 990]}
+    for name, counts in tokens.items():
+        made_setups[name]["seeds"]["0"] = {"perplexity": [5.0] * len(counts), "tokens": counts}
+    found = {(one["setup"], one["language"], one["control"]) for one in made._comparisons(made_setups)}
+    assert found == {("imbalanced", 1, "ten"), ("stages", 0, "half"), ("stages", 1, "half")}
 
 
 def test_intervals_are_of_differences_paired_by_seed():
