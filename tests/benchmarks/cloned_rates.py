@@ -1,13 +1,13 @@
 """Perplexity of every setup of cloned languages by its learning rate, on a seed that no result uses.
 
-python tests/benchmarks/cloned_rates.py OUTPUT [--seed 100] [--setups NAME ...] [--config mini]
+python tests/benchmarks/cloned_rates.py OUTPUT [--seed 100] [--setups NAME ...] [--config mini] [--flags of the recipe]
 
 OUTPUT/rates.json has {setup: {rate: PPL of its last language}}. Rates are 1, 2, 4 and 8 times the recipe's, and more
 while the best one is at an edge. Finished models are kept: run the same command again to continue.
 """
 
 import json
-from argparse import ArgumentParser
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from pathlib import Path
 
 from hf_langimb.cloned.arguments import parse_cloned
@@ -20,18 +20,24 @@ MULTIPLES = [1, 2, 4, 8]
 SMALLEST, LARGEST = 1 / 4, 64
 
 
-def perplexity_at(rate: float, setup: str, options) -> float:
-    """PPL of the last language of a setup that is trained with a rate."""
-    place = options.output / f"rate-{rate:g}"
-    words = ["--config", options.config, "--learning_rate", f"{rate:g}", "--seed", options.seed]
-    words += ["--setups", f"{setup}{ONE_RATE}", "--output_dir", place]
+def perplexities_at(rate: float, setups: list[str], options) -> dict[str, float]:
+    """PPL of the last language of each setup, trained with a rate."""
+    words = ["--config", options.config, "--learning_rate", f"{rate:g}", "--seed", options.seed, *options.flags]
+    words += [
+        "--setups",
+        *(f"{setup}{ONE_RATE}" for setup in setups),
+        "--output_dir",
+        options.output / f"rate-{rate:g}",
+    ]
     _, results = run(parse_cloned("cloned_languages", RECIPES, [*map(str, words)]))
-    (found,) = results["setups"].values()
-    return found["seeds"][str(options.seed)]["perplexity"][-1]
+    models = {name.removesuffix(ONE_RATE): of["seeds"][str(options.seed)] for name, of in results["setups"].items()}
+    return {setup: model["perplexity"][-1] for setup, model in models.items()}
 
 
-def edge(found: dict[float, float]) -> float | None:
-    """The multiple to try next: beyond the best one, if that is at an edge."""
+def next_multiple(found: dict[float, float]) -> float | None:
+    """The multiple to try next: one of the first, or beyond the best one if that is at an edge."""
+    if missing := [multiple for multiple in MULTIPLES if multiple not in found]:
+        return missing[0]
     best = min(found, key=found.__getitem__)
     if best == max(found) and best < LARGEST:
         return best * 2
@@ -39,27 +45,30 @@ def edge(found: dict[float, float]) -> float | None:
 
 
 def main() -> None:
-    parser = ArgumentParser(description=__doc__)
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("output", type=Path)
     parser.add_argument("--seed", type=int, default=100)
     parser.add_argument("--setups", nargs="+")
     parser.add_argument("--config", default="mini")
-    options = parser.parse_args()
+    options, options.flags = parser.parse_known_args()
     start_program()
     recipe = parse_cloned("cloned_languages", RECIPES, ["--config", options.config, "--all"])
-    path, every = options.output / "rates.json", {}
-    for setup in options.setups or recipe.setups:
-        found: dict[float, float] = {}
-        wanted: list[float] = [*MULTIPLES]
-        while wanted:
-            multiple = wanted.pop(0)
-            rate = multiple * recipe.training.learning_rate
-            found[multiple] = perplexity_at(rate, setup, options)
-            print(f"{setup}: {rate:g} {found[multiple]:.3f}", flush=True)
-            wanted += [further] if not wanted and (further := edge(found)) else []
-            every = json.loads(path.read_text()) if path.exists() else {}
-            every[setup] = {f"{one * recipe.training.learning_rate:g}": found[one] for one in sorted(found)}
-            path.write_text(json.dumps(every, indent=1) + "\n")
+    found: dict[str, dict[float, float]] = {setup: {} for setup in options.setups or recipe.setups}
+    while True:
+        wanted = {setup: multiple for setup, of in found.items() if (multiple := next_multiple(of)) is not None}
+        if not wanted:
+            return
+        multiple = min(wanted.values())
+        rate = multiple * recipe.training.learning_rate
+        asked = [setup for setup, of in wanted.items() if of == multiple]
+        for setup, perplexity in perplexities_at(rate, asked, options).items():
+            found[setup][multiple] = perplexity
+            print(f"{setup}: {rate:g} {perplexity:.3f}", flush=True)
+        of_rates = {
+            setup: {f"{one * recipe.training.learning_rate:g}": of[one] for one in sorted(of)}
+            for setup, of in found.items()
+        }
+        (options.output / "rates.json").write_text(json.dumps(of_rates, indent=1) + "\n")
 
 
 if __name__ == "__main__":
