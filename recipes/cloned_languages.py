@@ -1,4 +1,4 @@
-"""Language imbalance in pretraining, with cloned languages (arXiv 2404.07982) and controls of equal steps.
+"""Language imbalance in pretraining, with cloned languages (arXiv 2404.07982) and controls with as many tokens.
 
 accelerate launch recipes/cloned_languages.py          # a Markov language, offline, on a CPU
 accelerate launch recipes/cloned_languages.py --all    # every setup

@@ -17,13 +17,13 @@ Ints = NDArray[np.int64]
 def hidden_alignment(
     model: Any, vocabulary: Vocabulary, texts: Ints, *, languages: tuple[int, int] = (0, 1), batch_size: int = 32
 ) -> list[dict[str, float]]:
-    """Alignment of the residual stream after each block between two versions of the same texts.
+    """Alignment of the residual stream after each block between the same texts in two languages.
 
     Args:
         model: decoder of the GPT-2 kind.
         vocabulary: of the model.
         texts: at least two texts of equal length, int64[N, length], in ids of the tokenizer.
-        languages: whose versions are compared.
+        languages: to compare.
         batch_size: texts in a forward pass.
 
     Returns:
@@ -65,14 +65,17 @@ def _states(model: Any, ids: Ints, batch_size: int) -> list[NDArray[np.float32]]
 def gradient_alignment(
     model: Any, vocabulary: Vocabulary, texts: Ints, *, languages: tuple[int, int] = (0, 1)
 ) -> dict[str, float]:
-    """Mean cosine over the tensors of all blocks of the gradients of two versions of the same texts.
+    """Cosine of the loss gradients of the same texts in two languages, mean over the tensors of all blocks.
 
     Args:
         model: decoder of the GPT-2 kind.
         vocabulary: of the model.
-        texts: at least two texts of equal length, int64[N, length]; the first half is compared with its other
-            version (`cosine`), and with the other version of the second half (`cosine_chance`).
-        languages: whose versions are compared.
+        texts: at least two texts of equal length, int64[N, length], in ids of the tokenizer.
+        languages: to compare.
+
+    Returns:
+        cosine: of the first half of the texts in both languages; cosine_chance: of the first half in one language and
+        the second half in the other.
     """
     half = len(texts) // 2
     first, second = texts[:half], texts[half : 2 * half]

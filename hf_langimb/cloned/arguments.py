@@ -22,7 +22,7 @@ FINAL_RATE = 0.01  # of the largest learning rate
 
 @dataclass
 class ClonedArguments:
-    """Texts, model and setups; the same for all setups."""
+    """Texts, model and names of the setups; shared by all setups."""
 
     dataset_name: str = HfArg(
         default=MARKOV,
@@ -41,22 +41,22 @@ class ClonedArguments:
     second_text_column: str | None = HfArg(default=None, help="Its column of texts; default: text_column.")
     second_tokenizer_name: str | None = HfArg(default=None, help="Tokenizer of the second dataset.")
     vocabulary_size: int = HfArg(default=16_384, help="Ids of a tokenizer that is trained here.")
-    test_share: float = HfArg(default=0.1, help="Share of the texts to test on, from their end, without a test split.")
+    test_share: float = HfArg(default=0.1, help="If there is no test split: share of the last texts to test on.")
     train_tokens: int | None = HfArg(default=None, help="Tokens of each dataset to train on, at most; default: all.")
     test_tokens: int = HfArg(default=100_000, help="Tokens to test on in each language, at most.")
     context: int = HfArg(default=512, help="Tokens of a window.")
-    stride: int = HfArg(default=128, help="Tokens predicted in each window of the perplexity.")
+    stride: int = HfArg(default=128, help="Tokens that are scored in each window when perplexity is measured.")
     layers: int = HfArg(default=12, help="Blocks of the decoder.")
     width: int = HfArg(default=768, help="Width of the decoder.")
     heads: int = HfArg(default=12, help="Attention heads of each block.")
     downstream_items: int = HfArg(
         default=0,
-        help="With dataset_name mini_xnli: labeled pairs to fine-tune on in language 0, to test in every language.",
+        help="With dataset_name mini_xnli: labeled pairs to fine-tune on in language 0; 0: no downstream test.",
     )
     setups: list[str] = HfArg(
-        default_factory=list, help=f"Setups to train, by name; NAME{ONE_RATE} uses the learning rate of all."
+        default_factory=list, help=f"Setups to train, by name; NAME{ONE_RATE} uses the common learning rate."
     )
-    main: list[str] = HfArg(default_factory=list, help="Setups that are trained without --all and --setups.")
+    main: list[str] = HfArg(default_factory=list, help="Setups to train if neither --all nor --setups is given.")
     all: bool = HfArg(default=False, help="Train every setup that the YAML defines.")
     seeds: int = HfArg(default=1, help="Number of seeds: seed, seed + 1, ...")
     license: str | None = HfArg(default=None, help="License of the models, for their cards: apache-2.0, mit, ...")
@@ -83,14 +83,14 @@ class SetupArguments:
     """Languages of a setup; they can differ between setups, as the training arguments can."""
 
     schedule: str = HfArg(
-        default="0.1", help="Probability that a window is not in language 0, for equal stages: 0.1_0.9."
+        default="0.1", help="Probability that a window is not in language 0, for each equally long stage: 0.1_0.9."
     )
     languages: int = HfArg(default=2, help="Number of languages.")
     fraction_cloned: float = HfArg(default=1.0, help="Share of the ids that differ between clones.")
     relation: str = HfArg(
         default="clones",
-        help="Of language 0 to the others: clones, unrelated (another Markov language), shuffled (tokens in random "
-        "order), disjoint or merged (two datasets, with separate or common tokens).",
+        help="How language 0 relates to the others: clones, unrelated (another Markov language), shuffled (tokens in "
+        "random order), disjoint or merged (two datasets, with separate or common tokens).",
     )
 
     def __post_init__(self) -> None:
@@ -102,7 +102,7 @@ class SetupArguments:
                 f"{self.languages} and {self.fraction_cloned}."
             )
         if self.relation != "clones" and (self.languages != 2 or self.fraction_cloned < 1):
-            raise ValueError(f"relation {self.relation} is that of two languages without common clones.")
+            raise ValueError(f"relation {self.relation} needs languages 2 and fraction_cloned 1.")
 
 
 @dataclass
@@ -119,7 +119,7 @@ class ClonedTrainingArguments(TrainingArguments):
     logging_nan_inf_filter: bool = HfArg(default=False, help="Hide losses that are not finite from the log.")
 
     def __post_init__(self) -> None:
-        self.use_cpu |= parse_flag_from_env("ACCELERATE_USE_CPU")  # launch --cpu, which the parent takes by half
+        self.use_cpu |= parse_flag_from_env("ACCELERATE_USE_CPU")  # launch --cpu, which the parent applies only in part
         if self.lr_scheduler_type == "cosine_with_min_lr" and not getattr(self, "lr_scheduler_kwargs", None):
             self.lr_scheduler_kwargs: Any = {"min_lr_rate": FINAL_RATE}
         super().__post_init__()
@@ -194,7 +194,7 @@ def _setup(
             raise ValueError(f"relation {made.of.relation} needs second_dataset_name.")
         if made.of.relation == "unrelated" and data.dataset_name != MARKOV:
             raise ValueError(
-                "relation unrelated is that of two Markov languages: use disjoint with second_dataset_name."
+                "relation unrelated needs dataset_name markov; for two datasets, use disjoint with second_dataset_name."
             )
     except ValueError as error:
         raise ValueError(f"Setup {name}: {error}") from error

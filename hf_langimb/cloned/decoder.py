@@ -1,4 +1,4 @@
-"""The language model: GPT-2 as the paper starts and scales it, saved as plain GPT-2."""
+"""The language model: GPT-2, initialized and scaled as in arXiv 2404.07982, saved as plain GPT-2."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ SHAPES = {  # layers, width, heads
 def make_decoder(
     vocabulary_size: int, *, context: int, layers: int, width: int, heads: int, seed: int = 0
 ) -> GPT2LMHeadModel:
-    """A decoder with new weights: untied embeddings, no dropout, input embeddings scaled by the root of the width.
+    """A decoder with random weights: untied embeddings, no dropout, input embeddings scaled by the root of the width.
 
-    All weights are drawn from N(0, 0.02), the output projections of the MLPs divided by the root of twice the number
-    of layers. `scale_embeddings` applies.
+    Weights have a standard deviation of 0.02, output projections of the MLPs divided by the root of twice the number
+    of layers. For the scale of the embeddings see `scale_embeddings`.
 
     Args:
         vocabulary_size: ids of the model.

@@ -20,9 +20,9 @@ RATE, EPOCHS, BATCH = 1e-3, 4, 32
 
 def english_texts() -> list[str]:
     """Unlabeled English sentences of mini-XNLI's grammar."""
-    rows = mini_xnli.pretraining_text()
-    rows = rows.select(np.flatnonzero(np.array(rows["language"]) == LANGUAGE))
-    return [text for pair in zip(rows["premise"], rows["hypothesis"], strict=True) for text in pair]
+    rows = mini_xnli.pretraining_text()  # whose premise and hypothesis are in different languages
+    columns = ["premise" if language == LANGUAGE else "hypothesis" for language in rows["language"]]
+    return [row[column] for row, column in zip(rows, columns, strict=True)]
 
 
 def transfer(
@@ -39,7 +39,7 @@ def transfer(
         use_cpu: whether to train on the CPU where there is an accelerator.
 
     Returns:
-        accuracy: in each language; items, tested: numbers of pairs; chance: accuracy without the texts.
+        accuracy: in each language; items: training pairs; tested: test pairs; chance: share of the most frequent label.
     """
     padding = int(tokenizer.pad_token_id)
     set_seed(seed)
@@ -70,7 +70,7 @@ def transfer(
         found: Any = trainer.predict(tested)
         accuracy.append(float((found.predictions.argmax(axis=1) == found.label_ids).mean()))
     share = np.bincount(found.label_ids).max() / len(found.label_ids)
-    return {"accuracy": accuracy, "items": items, "tested": TESTED, "chance": float(share)}
+    return {"accuracy": accuracy, "items": items, "tested": len(found.label_ids), "chance": float(share)}
 
 
 def _encoded(split: str, items: int, vocabulary: Vocabulary, tokenizer: Any, language: int, context: int) -> Dataset:

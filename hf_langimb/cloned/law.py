@@ -1,6 +1,6 @@
-"""How many tokens of one language alone give a perplexity: the law of arXiv 2404.07982, its fit, token efficiency.
+"""How many tokens a monolingual model needs for a perplexity: scaling law, its fit, and token efficiency.
 
-The law is 1/PPL = c - a * (tokens / total)**-b, with the tokens of the longest training as `total`.
+The law is 1/PPL = c - a * (tokens / total)**-b (arXiv 2404.07982), with the tokens of the longest run as `total`.
 """
 
 from __future__ import annotations
@@ -19,29 +19,28 @@ PAPER = {"english": (0.0386839, 0.2072533, 0.0840653), "french": (0.0568635, 0.1
 
 
 def equivalent_tokens(perplexity: float, *, law: Law, total: float) -> float | None:
-    """Tokens of one language alone that give a perplexity (MLTE); None where no number of tokens does.
+    """Tokens that a monolingual model needs for a perplexity, by the law; None if no number of tokens is enough.
 
     Raises:
         ValueError: a perplexity below 1, or a `total` that is not above 0.
     """
     if not (perplexity >= 1 and total > 0):
-        raise ValueError(f"Expected a perplexity of 1 or more and tokens above 0, got {perplexity} and {total}.")
+        raise ValueError(f"Expected a perplexity of 1 or more and a total above 0, got {perplexity} and {total}.")
     a, b, c = law
     gap = c - 1 / perplexity
     return float(total * (gap / a) ** (-1 / b)) if gap > 0 else None
 
 
 def token_efficiency(perplexity: float, tokens: float, *, law: Law, total: float) -> float | None:
-    """Equivalent tokens of one language alone, divided by the tokens of the language that the model has read.
+    """Tokens that a monolingual model needs for a perplexity, divided by the tokens of that language in the training.
 
-    Above 1, other languages have helped. None where the law reaches the perplexity with no number of tokens, or the
-    model has read none.
+    Above 1, other languages have helped. None if no number of tokens is enough, or the training had none.
 
     Args:
         perplexity: in this language.
         tokens: of this language in the training.
-        law: (a, b, c) of trainings in this language alone.
-        total: tokens that the law counts as 1.
+        law: (a, b, c) of monolingual models.
+        total: unit of the law's tokens: those of its longest run.
     """
     found = equivalent_tokens(perplexity, law=law, total=total)
     return None if found is None or tokens <= 0 else found / tokens
@@ -49,39 +48,39 @@ def token_efficiency(perplexity: float, tokens: float, *, law: Law, total: float
 
 @dataclass(frozen=True)
 class FittedLaw:
-    """A law fitted to trainings in one language alone."""
+    """A law fitted to monolingual models."""
 
     law: Law
     total: float
-    residuals: tuple[float, ...]  # ln PPL of each training less that of the law
+    residuals: tuple[float, ...]  # ln PPL of each model minus that of the law
     largest: float  # largest and smallest perplexity that it was fitted to
     smallest: float
 
     def extrapolates(self, perplexity: float) -> bool:
-        """Whether a perplexity is outside the range of the trainings."""
+        """Whether a perplexity is outside the range of the models."""
         return not self.smallest <= perplexity <= self.largest
 
 
 def fit_law(tokens: Sequence[float], perplexities: Sequence[float], *, total: float | None = None) -> FittedLaw:
-    """Fit the law to trainings in one language alone, by least squares of 1/PPL.
+    """Fit the law to monolingual models, by least squares of 1/PPL.
 
     Args:
-        tokens: of each training; three or more different numbers.
-        perplexities: of each training.
-        total: tokens that count as 1; None takes the largest of `tokens`.
+        tokens: of each model; three or more different numbers.
+        perplexities: of each model.
+        total: unit of the law's tokens; None takes the largest of `tokens`.
 
     Raises:
-        ValueError: fewer than three trainings, or none that the law can fit.
+        ValueError: fewer than three different numbers of tokens, or lists of different lengths.
     """
     from scipy.optimize import curve_fit
 
     x, y = np.asarray(tokens, dtype=np.float64), 1 / np.asarray(perplexities, dtype=np.float64)
     if len(np.unique(x)) < 3 or len(x) != len(y):
-        raise ValueError(f"The law has three parameters: fit it to three trainings or more, got {len(np.unique(x))}.")
+        raise ValueError(f"A law needs three different numbers of tokens, each with a perplexity, got {x.tolist()}.")
     total = float(x.max()) if total is None else total
     low, start = (0, 1e-3, 0), (max(y.max() - y.min(), 1e-6), 0.3, y.max() * 1.2)
     with np.errstate(all="ignore"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # three trainings leave no covariance
+        warnings.simplefilter("ignore")  # three points leave no covariance
         found, _ = curve_fit(_inverse, x / total, y, p0=start, bounds=(low, (np.inf, 10, 1)), maxfev=20_000)
     law: Law = (float(found[0]), float(found[1]), float(found[2]))
     residuals = np.log(_inverse(x / total, *law) / y)
@@ -94,14 +93,14 @@ def _inverse(x: Any, a: float, b: float, c: float) -> Any:
 
 
 def interpolated_tokens(perplexity: float, tokens: Sequence[float], perplexities: Sequence[float]) -> float | None:
-    """Tokens of one language alone that give a perplexity, by a monotone curve through the trainings.
+    """Tokens that a monolingual model needs for a perplexity, by a monotone curve through several models.
 
-    For curves that the law does not fit; None outside the range of the trainings.
+    For curves that the law does not fit; None outside the range of the models.
 
     Args:
         perplexity: to be reached.
-        tokens: of each training.
-        perplexities: of each training; where more tokens gave a larger one, the best so far counts.
+        tokens: of each model.
+        perplexities: of each model; where more tokens gave a larger one, the best so far counts.
     """
     from scipy.interpolate import PchipInterpolator
 

@@ -16,10 +16,10 @@ Ints = NDArray[np.int64]
 
 
 def perplexity(model: Any, ids: Ints, *, window: int = 512, stride: int = 128, batch_size: int = 32) -> float:
-    """Exp of the mean loss per token of a text; each token is predicted from at least `window - stride` others.
+    """Exp of the mean loss per token of a text; each token is predicted from at least `window - stride` preceding ones.
 
     The window moves by `stride` tokens, and the loss is that of its last `stride` tokens (arXiv 2404.07982). The first
-    tokens of the text, and a rest at its end that is shorter than the stride, are not predicted.
+    tokens of the text, and a remainder shorter than the stride, are not predicted.
 
     Args:
         model: causal language model.

@@ -24,7 +24,7 @@ from hf_langimb.results.plots import COLORS, INK, MARKERS, STYLE, finished, new_
 def minority_by_control(results: ClonedResults, names: Sequence[str]) -> Figure:
     """Perplexity of the minority of a setup, the first name, and of its controls, with 95% intervals over seeds.
 
-    Filled: each at its own learning rate. Hollow: at the learning rate of all, where that is another one.
+    Filled: each at its own learning rate. Hollow: at the common learning rate, if it differs.
     """
     axes, places = new_axes(5.2, 1.1 + 0.36 * len(names)), np.arange(len(names))
     for place, name in enumerate(names):
@@ -51,7 +51,7 @@ def minority_by_control(results: ClonedResults, names: Sequence[str]) -> Figure:
 
 @rc_context(STYLE)
 def alignment_by_layer(results: ClonedResults) -> Figure:
-    """Cosine of the states of two versions of a text after each block, mean over seeds; dotted: chance."""
+    """Cosine of the states of a text in both languages after each block, mean over seeds; dotted: chance."""
     axes = new_axes()
     for i, (name, of) in enumerate(aligned(results).items()):
         found = [one["hidden"] for one in alignments(of)]

@@ -19,7 +19,7 @@ SCHEMA_VERSION = 1
 CLONED = "cloned_languages"  # the recipe
 RELATIONS = ("clones", "unrelated", "shuffled", "disjoint", "merged")  # of language 0 to the others
 OF_PAIR = ("disjoint", "merged")  # of two datasets
-ONE_RATE = "_one_rate"  # suffix of a setup that is trained with the learning rate of all
+ONE_RATE = "_one_rate"  # suffix of a setup that is trained with the common learning rate
 MATERIAL = 0.02  # smallest difference of ln PPL that counts
 SAME_TOKENS = 0.1  # largest relative difference of tokens of a setup and its control
 LEAST_SEEDS = 3  # for a yes or no
@@ -27,7 +27,10 @@ QUESTION = "Does the majority help the minority beyond equal steps?"
 
 
 class Model(TypedDict):
-    """Measures of one trained model; lists have one entry for each language."""
+    """Measures of one model: perplexity and tokens by language, history by step.
+
+    `seen_in_several` is the share of windows of text that were read in more than one language.
+    """
 
     perplexity: list[float]
     tokens: list[int]
@@ -51,7 +54,7 @@ class SetupResults(TypedDict):
 
 
 class Comparison(Interval):
-    """Difference of ln PPL, paired by seed, of a language of a setup and of the language of a control."""
+    """ln PPL of a language of a setup minus that of its control, paired by seed."""
 
     setup: str
     language: int
@@ -59,7 +62,7 @@ class Comparison(Interval):
 
 
 class Efficiency(TypedDict):
-    """Tokens of one language alone that give a language's mean ln PPL, divided by those it read, as by two curves."""
+    """Token efficiency of a language, by interpolation and by the law; see `cloned.law.token_efficiency`."""
 
     setup: str
     language: int
@@ -69,7 +72,7 @@ class Efficiency(TypedDict):
 
 
 class Curve(TypedDict):
-    """Trainings in one language alone, whose batches are those of the longest one; the law fits three or more."""
+    """Monolingual models with the batch size of the longest run; the law needs three or more."""
 
     setups: list[str]
     tokens: list[float]
@@ -181,12 +184,12 @@ def helped(setup: SetupResults) -> bool:
 
 
 def is_even(setup: SetupResults) -> bool:
-    """Whether a setup reads as much of each language throughout."""
+    """Whether all languages have equal shares in every stage."""
     return not is_alone(setup) and len({*shares_of(setup)}) == 1 and len({*setup["schedule"].split("_")}) == 1
 
 
 def minority(setup: SetupResults) -> int:
-    """The language that is compared: the one with the fewest windows, the last of several; or the only one."""
+    """The language that is compared: the one with the fewest windows (ties: the last one), or the only one."""
     shares = shares_of(setup)
     wanted = max(shares) if is_alone(setup) else min(shares)
     return max(language for language, share in enumerate(shares) if share == wanted)
@@ -207,7 +210,7 @@ def _comparisons(setups: Mapping[str, SetupResults]) -> Iterator[Comparison]:
 
     A control has read as many tokens of the language without another one that could help; or, for a majority, it has
     had as many windows of that language alone as the setup had of all. Imbalanced setups are also compared with even
-    ones of as many tokens of the language. Setups at the learning rate of all are compared with each other.
+    ones of as many tokens of the language. Setups at the common learning rate are compared with each other.
     """
     for name, setup in setups.items():
         if not helped(setup):
@@ -226,7 +229,7 @@ def _comparisons(setups: Mapping[str, SetupResults]) -> Iterator[Comparison]:
 
 
 def _same_rates(name: str, other: str, setups: Mapping[str, SetupResults]) -> bool:
-    """Whether two setups both have their own learning rate, or both that of all."""
+    """Whether two setups both have their own learning rate, or both the common one."""
     one = name.endswith(ONE_RATE)
     if one == other.endswith(ONE_RATE):
         return True
@@ -235,7 +238,7 @@ def _same_rates(name: str, other: str, setups: Mapping[str, SetupResults]) -> bo
 
 
 def _compared(name: str, language: int, control: str, setups: Mapping[str, SetupResults]) -> Comparison:
-    """A language of a setup less that of a control."""
+    """The comparison of a language of a setup with a control."""
     one = log_perplexity(setups[name], language)
     two = log_perplexity(setups[control], minority(setups[control]))
     found = interval([one[seed] - two[seed] for seed in one if seed in two])
@@ -243,7 +246,7 @@ def _compared(name: str, language: int, control: str, setups: Mapping[str, Setup
 
 
 def curve_of(setups: Mapping[str, SetupResults], source: str) -> Curve | None:
-    """Perplexity by tokens of trainings in one language alone, at their own learning rates; None for fewer than two."""
+    """Perplexity by tokens of monolingual models, at their own learning rates; None for fewer than two."""
     own = {name: of for name, of in setups.items() if is_alone(of) and not name.endswith(ONE_RATE)}
     alone = {name: of for name, of in own.items() if source_of(of, minority(of)) == source}
     if not alone:
@@ -297,7 +300,7 @@ def answer(comparisons: Sequence[Comparison], setups: Mapping[str, SetupResults]
     controls = [one for one in rare if one["setup"] == of]
     best = max(controls, key=lambda one: one["mean"])
     low, high, count = best["low"], best["high"], best["n"]
-    least = f"-{MATERIAL:g}, the smallest difference that counts"
+    least = f"-{MATERIAL:g} (2% of the perplexity), the smallest gain that counts"
     said, why, interval = "unclear", f"The interval contains {least}", ""
     if count < LEAST_SEEDS or low is None or high is None:
         said = "unclear, one seed" if count == 1 else "unclear, two seeds"
@@ -309,7 +312,7 @@ def answer(comparisons: Sequence[Comparison], setups: Mapping[str, SetupResults]
             why = f"The whole interval is {'below' if said == 'yes' else 'above'} {least}"
     less = "lower" if best["mean"] < 0 else "higher"
     text = (
-        f"The ln PPL of the minority of '{of}' is {abs(best['mean']):.3f} {less} than that of its best control, "
-        f"'{best['control']}'{interval}, each at its own learning rate. {why}."
+        f"The minority language of '{of}' has a log perplexity that is {abs(best['mean']):.3f} {less} than in its best "
+        f"control, '{best['control']}'{interval}, each at its own learning rate. {why}."
     )
     return {"answer": said, "text": text, "setup": of, "control": best["control"]}

@@ -20,7 +20,7 @@ from hf_langimb.cloned.results import (
 from hf_langimb.results.rendering import render
 from hf_langimb.results.tables import Cells
 
-NOT_MEASURED = "NOT MEASURED: train a setup with clones and a control with as many tokens of one language."
+NOT_MEASURED = "NOT MEASURED: train a setup of several languages and a control with as many tokens of its minority."
 
 
 def text_of(results: ClonedResults, folder: Path, page: Path) -> str:
@@ -48,7 +48,7 @@ def perplexity_text(setup: SetupResults, language: int) -> str:
 
 def setups_cells(results: ClonedResults) -> Cells:
     """Each setup: what it reads, and the perplexity of its first and last language."""
-    header = ["setup", "schedule", "languages", "steps", "windows a step", "learning rate"]
+    header = ["setup", "schedule", "languages", "steps", "batch size", "learning rate"]
     rows = []
     for name, of in results["setups"].items():
         languages = f"{of['languages']}" + ("" if of["relation"] == "clones" else f", {of['relation']}")
@@ -63,7 +63,7 @@ def comparisons_cells(results: ClonedResults) -> Cells:
     rows = []
     for one in results["comparisons"]:
         bounds = "" if one["low"] is None or one["n"] < LEAST_SEEDS else f" [{one['low']:+.3f}, {one['high']:+.3f}]"
-        rate = "one for all" if one["setup"].endswith(ONE_RATE) else "own"
+        rate = "common" if one["setup"].endswith(ONE_RATE) else "own"
         name = one["setup"].removesuffix(ONE_RATE)
         rows.append(
             [name, str(one["language"]), one["control"].removesuffix(ONE_RATE), rate, f"{one['mean']:+.3f}{bounds}"]
@@ -81,17 +81,17 @@ def efficiency_cells(results: ClonedResults) -> Cells:
         law = "undefined" if one["law"] is None else f"{one['law']:.2f}" + " (extrapolated)" * one["extrapolated"]
         between = outside if one["interpolated"] is None else f"{one['interpolated']:.2f}"
         rows.append([one["setup"], str(one["language"]), between, law if fitted else "not fitted"])
-    return ["setup", "language", "token efficiency, interpolated", "by the law"], rows
+    return ["setup", "language", "token efficiency, interpolated", "by the scaling law"], rows
 
 
 def curve_cells(results: ClonedResults) -> Cells:
-    """Perplexity by tokens of one language alone, and the law."""
+    """Perplexity of monolingual models by tokens, and residuals of the law."""
     rows = []
     for curve in filter(None, results["curves"].values()):
         residuals: Sequence[float | None] = curve["residuals"] or [None] * len(curve["setups"])
         for name, n, ppl, left in zip(curve["setups"], curve["tokens"], curve["perplexity"], residuals, strict=True):
             rows.append([name, f"{n:,.0f}", f"{ppl:.2f}", "" if left is None else f"{left:+.3f}"])
-    return ["setup", "tokens", "PPL", "residual of the law"], rows
+    return ["setup", "tokens", "PPL", "residual (ln PPL)"], rows
 
 
 def downstream_cells(results: ClonedResults) -> Cells:

@@ -37,8 +37,8 @@ class Texts:
 
     Args:
         vocabulary: of the model.
-        train: windows of each language, int64[N, context] each.
-        test: held-out text of each language, int64[M] each.
+        train: windows of each language, int[N, context] each.
+        test: held-out text of each language, int[M] each.
         padding_id: which is not predicted; None where there is none.
         tokenizer: of language 0; None for Markov languages.
     """
@@ -74,7 +74,7 @@ class MarkovTexts:
         return [language.windows(1, self.data.test_tokens, seed=TEST_SEED)[0] for language in of]
 
     def of(self, setup: SetupArguments, windows: int, seed: int) -> Texts:
-        """What a setup reads with a seed, whose training has a number of windows."""
+        """The texts of a setup for one seed; `windows`: training windows to draw."""
         size, number = self.language.vocabulary_size, setup.languages
         vocabulary = CloneMap(size, number, fraction_cloned=setup.fraction_cloned)
         train, test = self.language.windows(windows, self.data.context, seed=seed), self._tests[0]
@@ -114,7 +114,7 @@ def _tokenizer(name: str | None, texts: Dataset, size: int) -> Any:
 
 
 def _ids(texts: Dataset, tokenizer: Any, most: int | None) -> Ints:
-    """Texts one behind the other, each with the token that ends it, as one text of `most` ids or fewer."""
+    """Texts concatenated, each with its end token, and cut to `most` ids: int32[N]."""
     ends = [token for token in (tokenizer.eos_token_id, tokenizer.sep_token_id) if token is not None][:1]
     parts, count = [np.zeros(0, dtype=np.int32)], 0
     for batch in texts.iter(batch_size=TOGETHER):
@@ -153,7 +153,7 @@ class CorpusTexts:
         return Corpus(name, data.second_config_name, column, data.second_tokenizer_name, data)
 
     def of(self, setup: SetupArguments, windows: int, seed: int) -> Texts:
-        """What a setup reads with a seed; `windows` is not used."""
+        """The texts of a setup for one seed; `windows` is not used."""
         tokenizer, context, number = self.first.tokenizer, self.data.context, setup.languages
         train, test = cut(self.first.train, context), self.first.test
         if setup.relation in OF_PAIR:
@@ -172,7 +172,7 @@ def texts_of(data: ClonedArguments) -> MarkovTexts | CorpusTexts:
     """The texts of a recipe.
 
     Raises:
-        ValueError: a dataset that cannot be read, or is shorter than a window.
+        ValueError: a dataset that cannot be read or is too short.
     """
     return MarkovTexts(data) if data.dataset_name == MARKOV else CorpusTexts(data)
 

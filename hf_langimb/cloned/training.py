@@ -24,11 +24,11 @@ from hf_langimb.runs.checkpoints import facts_of, train_into
 
 MEASURES = "measures.json"  # of a trained model
 LOGGED_WINDOWS = 200  # of each language, in the log of the training
-STATES, LOGGED_STATES = 4096, 512  # whose two versions are compared: retrieval compares each with all
+STATES, LOGGED_STATES = 4096, 512  # tokens whose states are compared; retrieval compares each with all
 
 
 class LanguageLog(TrainerCallback):
-    """Logs perplexity in each language, hidden alignment and the tokens read during a training, every `eval_steps`.
+    """Logs `perplexity_K`, `tokens_K` so far and `cosine_layer_I` every `eval_steps` (default: a tenth of the steps).
 
     Args:
         trainer: that logs.
@@ -65,7 +65,7 @@ class LanguageLog(TrainerCallback):
 def train(
     place: Path, setup: Setup, seed: int, source: MarkovTexts | CorpusTexts, data: ClonedArguments
 ) -> tuple[dict[str, Any], Texts | None]:
-    """Train the model of a setup into a folder, which gets its vocabulary; a killed training continues where it was.
+    """Train the model of a setup into a folder with its vocabulary; a killed run resumes from its last checkpoint.
 
     Returns:
         Facts of the training, and its texts if they were read.
@@ -156,7 +156,7 @@ def measures(model: Any, data: ClonedArguments, texts: Texts, *, aligned: bool) 
 
 
 def _versions(texts: Texts, data: ClonedArguments, states: int) -> Any:
-    """Windows of held-out text whose two versions are compared, two or more."""
+    """Windows of held-out text that are compared in both languages, two or more."""
     return cut(texts.test[0], data.context)[: max(states // data.context, 2)]
 
 
@@ -167,5 +167,5 @@ def load_decoder(place: Path) -> GPT2LMHeadModel:
 
 
 def _aligned(setup: Setup) -> bool:
-    """Whether languages 0 and 1 are versions of the same texts."""
+    """Whether languages 0 and 1 are clones, with ids that differ."""
     return setup.of.relation == "clones" and setup.of.languages > 1 and setup.of.fraction_cloned > 0

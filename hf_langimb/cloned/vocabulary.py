@@ -138,7 +138,7 @@ class CloneMap(Vocabulary):
 
 
 def real_pair(first: dict[str, int], second: dict[str, int], *, merged: bool) -> Vocabulary:
-    """Two vocabularies in one model: one behind the other, or with one id for equal token strings.
+    """Two vocabularies in one model: concatenated, or with one id for equal token strings.
 
     Args:
         first, second: {token: id}, as `tokenizer.get_vocab()` gives them.

@@ -77,7 +77,7 @@ def _order(length: int, count: int, seed: int) -> Ints:
 
 
 def cut(ids: Any, length: int) -> Ints:
-    """A text as windows one behind the other, int[N, length]; a shorter rest at its end is left out.
+    """A text as consecutive windows, int[N, length]; a shorter remainder is left out.
 
     Raises:
         ValueError: the text is shorter than a window.

@@ -24,7 +24,7 @@ from hf_langimb.results.schema import FILE_NAME, read_results
 def write_cards(folder: Path) -> None:
     """Next to every results.json under a folder: its figures, and the card of each setup as SETUP.md.
 
-    Of cloned languages, only that of the first setup.
+    For cloned languages, only the card of the first setup.
     """
     for path in sorted(folder.rglob(FILE_NAME)):
         if is_cloned(path.parent):

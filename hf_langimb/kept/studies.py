@@ -21,7 +21,7 @@ SCALING = "scaling.json"
 
 
 def rule_cells(folder: Path) -> Cells:
-    """Of the kept simulation of the verdict's rule: how often it is wrong, one row per number of cells and rows."""
+    """How often the verdict's rule is wrong in the kept simulation, one row per number of cells and rows."""
     found = read_json(folder / "rule.json", AGAIN)
     rows = []
     for shape in dict.fromkeys((of["languages"], of["labels"], of["rows"]) for of in found):
@@ -41,7 +41,7 @@ def rule_cells(folder: Path) -> Cells:
 
 
 def natural_cells(folder: Path) -> Cells:
-    """Of the kept runs on names as they are: accuracies and dependence of both setups, and how far the latter falls."""
+    """Kept runs on names as they are: accuracies and dependence of both setups, and how far the latter falls."""
     rows = []
     for name, found in read_json(folder / "natural.json", AGAIN).items():
         for setup, of in found["setups"].items():
@@ -60,7 +60,7 @@ def natural_cells(folder: Path) -> Cells:
 
 
 def models_cells(folder: Path) -> Cells:
-    """Of the kept verdicts on trained models: how many seeds got each answer, one row per case and setup."""
+    """How many seeds got each answer in the kept runs on trained models, one row per case and setup."""
     rows = []
     for case, found in read_json(folder / "models.json", AGAIN).items():
         for setup in [name for name in ("imbalanced", "independence") if name in found]:
@@ -81,7 +81,7 @@ def models_cells(folder: Path) -> Cells:
 
 
 def scaling_cells(folder: Path) -> Cells:
-    """Of the kept scaling study: measures of each setup, means over seeds, one row per point."""
+    """Kept scaling study: measures of each setup, means over seeds, one row per point."""
     rows = []
     for of in read_json(folder / SCALING, AGAIN)["points"].values():
         setups = of["setups"]
@@ -110,7 +110,7 @@ def scaling_cells(folder: Path) -> Cells:
 
 
 def slopes_cells(folder: Path) -> Cells:
-    """Of the kept scaling study: how much each measure changes for each bit of the link, against `balanced`."""
+    """Kept scaling study: how much each measure changes for each bit of the link, against `balanced`."""
     found = read_json(folder / SCALING, AGAIN)["slopes"]
     rows = []
     for setup, measures in found.items():
@@ -151,7 +151,7 @@ def scaling_figure(folder: Path) -> Figure:
 
 
 def rates_cells(folder: Path) -> Cells:
-    """Of the kept trainings of cloned languages: perplexity of the last language by learning rate, and the best one."""
+    """Kept runs of cloned languages: perplexity of the last language by learning rate, and the best rate."""
     found = read_json(folder / "rates.json", AGAIN)
     rates = sorted({float(rate) for of in found.values() for rate in of})
     rows = []

@@ -25,7 +25,7 @@ from hf_langimb.results.tables import (
 
 
 def speed_cells(folder: Path) -> Cells:
-    """Of the kept benchmarks of attributions, one row per dataset and type."""
+    """Kept benchmarks of attributions, one row per dataset and type."""
     rows = []
     for path in sorted(folder.glob("attributions-*.json")):
         found = read_json(path, "run the benchmark again")
@@ -37,7 +37,7 @@ def speed_cells(folder: Path) -> Cells:
 
 
 def error_cells(folder: Path) -> Cells:
-    """Of the kept benchmarks of errors: each method on each group of sentences, against its reference."""
+    """Kept benchmarks of errors: each method on each group of sentences, against its reference."""
     rows = []
     for path in sorted(folder.glob("attribution-errors*.json")):
         found = read_json(path, "run the benchmark again")
@@ -50,7 +50,7 @@ def error_cells(folder: Path) -> Cells:
 
 
 def cost_cells(folder: Path) -> Cells:
-    """Of the kept benchmark of the table: forward passes for intervals of one width, and bias, by form and method."""
+    """Kept benchmark of the table: forward passes for intervals of one width, and bias, by form and method."""
     found = read_json(folder / "attribution-table.json", "run the benchmark again")
     rows = []
     for form, methods in found["forms"].items():
@@ -64,7 +64,7 @@ def cost_cells(folder: Path) -> Cells:
 
 
 def method_cells(folder: Path) -> Cells:
-    """Of the kept benchmark of methods: costs of both, and how far the tables of each run are apart."""
+    """Kept benchmark of methods: costs of both, and how far the tables of each run are apart."""
     rows = []
     for run, of_run in read_json(folder / "attribution-methods.json", "run the benchmark again")["runs"].items():
         methods, apart = of_run["methods"].values(), of_run["summary"]["shown"]
@@ -78,7 +78,7 @@ def method_cells(folder: Path) -> Cells:
 
 
 def hub_cells(folder: Path) -> Cells:
-    """Of the kept benchmark of publishing: seconds of a push and pull of all setups of a run over loopback."""
+    """Kept benchmark of publishing: seconds of a push and pull of all setups of a run over loopback."""
     found = read_json(folder / "hub.json", "run the benchmark again")
     cells = [str(len(found["setups"])), str(found["files"]), f"{found['bytes'] / 1e6:.1f}"]
     cells += [f"{found[key]:.2f}" for key in ("push", "pull", "hash and copy", "overhead")]

@@ -1,4 +1,4 @@
-"""How close the states of two versions of the same texts are: cosine, retrieval and CKA, each with its chance level."""
+"""How close the states of the same texts in two languages are: cosine, retrieval and CKA, with chance levels."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ Floats = NDArray[np.float64]
 
 
 def alignment(first: Any, second: Any, *, shift: int = 1) -> dict[str, float]:
-    """Compare N states with those of their other version; each measure has its chance level, NAME_chance.
+    """Compare N states with those of the same texts in another language; NAME_chance is the chance level of a measure.
 
-    A chance level is the same measure for each state and the other version of another text, `shift` rows further.
+    A chance level is the same measure with the states of another text, `shift` rows further.
 
     Args:
         first, second: float[N, H], in the same order.
         shift: rows of a text, so that states at the same position are compared.
 
     Returns:
-        cosine: mean cosine of a state and its other version; high, too, where all states resemble each other.
-        retrieval: share of states whose nearest state (by cosine) among the other versions is its own, both ways.
+        cosine: mean cosine of a state and its counterpart; also high if all states resemble each other.
+        retrieval: share of states whose nearest state (by cosine) in the other language is its counterpart, both ways.
         cka: linear centered kernel alignment (Kornblith et al. 2019), 1 where one is a scaled rotation of the other.
-            New models of clones are far above its chance level, too: equal tokens have equal states in each version.
+            Untrained models of clones are far above chance, too: equal tokens have equal states in each language.
 
     Raises:
         ValueError: shapes that differ, or fewer than two rows.
@@ -35,7 +35,7 @@ def alignment(first: Any, second: Any, *, shift: int = 1) -> dict[str, float]:
     similar = unit_rows(one) @ unit_rows(two).T
     found = {}
     for name, moved in {"": 0, "_chance": shift}.items():
-        own = (np.arange(len(one)) + moved) % len(one)  # the other version of each state
+        own = (np.arange(len(one)) + moved) % len(one)  # the counterpart of each state
         nearest = (similar.argmax(axis=1) == own).mean() + (similar.argmax(axis=0)[own] == np.arange(len(one))).mean()
         found[f"cosine{name}"] = float(similar[np.arange(len(one)), own].mean())
         found[f"retrieval{name}"] = float(nearest / 2)

@@ -1,4 +1,4 @@
-"""Trainings that continue where they were killed, in the folder of their model."""
+"""Resume killed training runs from their checkpoints, in the folder of their model."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 def facts_of(place: Path) -> dict[str, Any] | None:
-    """The facts of a training that has ended; None where it has not.
+    """The facts that a finished training run recorded, or None.
 
     Raises:
         ValueError: a file of the model is damaged.
@@ -27,7 +27,7 @@ def facts_of(place: Path) -> dict[str, Any] | None:
     if not on_main(lambda: is_done(place, MODEL)):
         return None
     facts = read_json(place / TRAINING, AGAIN)
-    on_main(lambda: _remove_checkpoints(place))  # of a process that was killed while it did
+    on_main(lambda: _remove_checkpoints(place))  # left by a process that was killed while it removed them
     return dict(facts)
 
 
@@ -36,7 +36,7 @@ def train_into(place: Path, trainer: Trainer, facts: Callable[[Any], dict[str, A
 
     Args:
         place: the folder, which is the trainer's `output_dir`.
-        trainer: of a model with new weights.
+        trainer: of a model with random weights.
         facts: of the training, from its state.
 
     Returns:
@@ -62,12 +62,12 @@ class _Checkpoints(TrainerCallback):
         self.place = place
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """The path of the best checkpoint was written before the folder was moved."""
+        """Correct the path of the best checkpoint if the folder was moved."""
         if state.best_global_step:
             state.best_model_checkpoint = str(self.place / f"checkpoint-{state.best_global_step}")
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """All processes have saved their part."""
+        """Record a checkpoint once all processes have saved their part."""
         PartialState().wait_for_everyone()
         if PartialState().is_main_process:
             checkpoint = self.place / f"checkpoint-{state.global_step}"
@@ -75,7 +75,7 @@ class _Checkpoints(TrainerCallback):
 
 
 def _last_checkpoint(place: Path) -> str | None:
-    """The newest checkpoint that is complete, as is the best one before it; others are removed."""
+    """The newest usable checkpoint (it and the best one that it names are complete), or None; removes unusable ones."""
     found = sorted(place.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
     intact = [checkpoint for checkpoint in found if _is_intact(checkpoint)]
     best = {one: read_json(one / "trainer_state.json", AGAIN)["best_global_step"] for one in intact}

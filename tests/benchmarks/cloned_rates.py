@@ -22,13 +22,9 @@ SMALLEST, LARGEST = 1 / 4, 64
 
 def perplexities_at(rate: float, setups: list[str], options) -> dict[str, float]:
     """PPL of the last language of each setup, trained with a rate."""
-    words = ["--config", options.config, "--learning_rate", f"{rate:g}", "--seed", options.seed, *options.flags]
-    words += [
-        "--setups",
-        *(f"{setup}{ONE_RATE}" for setup in setups),
-        "--output_dir",
-        options.output / f"rate-{rate:g}",
-    ]
+    place, names = options.output / f"rate-{rate:g}", [f"{setup}{ONE_RATE}" for setup in setups]
+    words = ["--config", options.config, "--setups", *names, "--learning_rate", f"{rate:g}", *options.flags]
+    words += ["--seed", options.seed, "--output_dir", place]
     _, results = run(parse_cloned("cloned_languages", RECIPES, [*map(str, words)]))
     models = {name.removesuffix(ONE_RATE): of["seeds"][str(options.seed)] for name, of in results["setups"].items()}
     return {setup: model["perplexity"][-1] for setup, model in models.items()}

@@ -1,4 +1,4 @@
-"""Steps per CPU second of the recipe of cloned languages and of a plain `Trainer` on the same model, in turns.
+"""Steps per CPU second of the recipe of cloned languages and of a plain `Trainer` on the same model, alternating.
 
 python tests/benchmarks/cloned_throughput.py [--steps 600] [--rounds 3]
 
@@ -39,7 +39,7 @@ def steps_per_second(recipe, folder: str, plain: bool) -> float:
     trainer = Trainer(model, arguments, train_dataset=read)
     if not plain:
         trainer.add_callback(LanguageLog(trainer, data, texts, windows, rows, aligned=True))
-    began = time.process_time()  # also right beside other work
+    began = time.process_time()  # unaffected by other processes
     trainer.train()
     return arguments.max_steps / (time.process_time() - began)
 

@@ -274,7 +274,7 @@ def test_a_text_that_is_shorter_than_a_window_is_refused(tmp_path, recipe):
         ({"setups": {"a": {"languages": 1, "schedule": "0.5"}}}, "With one language, the schedule must be 0"),
         ({"setups": {"a": {"relation": "merged"}}}, "relation merged needs second_dataset_name"),
         ({"setups": {"a": {"relation": "twins"}}}, "relation must be one of clones, unrelated"),
-        ({"setups": {"a": {"relation": "shuffled", "languages": 3}}}, "that of two languages"),
+        ({"setups": {"a": {"relation": "shuffled", "languages": 3}}}, "needs languages 2"),
         ({"setups": {"a": {"context": 8}}}, "context cannot differ between setups"),
         ({"setups": {"a": {"plan": "natural"}}}, "unknown key 'plan'"),
         ({"main": ["b"]}, "Unknown setup 'b'"),
