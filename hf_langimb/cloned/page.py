@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from hf_langimb.cloned import plots, show
-from hf_langimb.cloned.results import ONE_RATE, QUESTION, ClonedResults, minority, read_cloned
+from hf_langimb.cloned.results import ONE_RATE, QUESTION, ClonedResults, by_tokens, minority, read_cloned
 from hf_langimb.files import read_json, write_text
 from hf_langimb.results.folder import FIGURES, PAGE, RunFolder
 from hf_langimb.results.page import Figures, write_figures
@@ -47,6 +47,9 @@ def draw(results: ClonedResults) -> Figures:
         drawn = plots.minority_by_control(results, names)
         described = f"Perplexity of the minority of {found['setup']} and of its controls. {same} the table Perplexity."
         figures["minority"] = {"minority": to_svg(drawn, described)}
+    if series := by_tokens(results["setups"]):
+        described = f"Perplexity of a language against its tokens. {same} the table Perplexity."
+        figures["tokens"] = {"tokens": to_svg(plots.perplexity_by_tokens(series), described)}
     if plots.aligned(results):
         described = f"Cosine similarity of hidden states by block. {same} results.json, alignment."
         figures["alignment"] = {"alignment": to_svg(plots.alignment_by_layer(results), described)}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib import rc_context
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hf_langimb.cloned.results import (
@@ -18,6 +19,8 @@ from hf_langimb.cloned.results import (
     perplexity_interval,
 )
 from hf_langimb.results.plots import COLORS, INK, MARKERS, STYLE, finished, new_axes
+
+ROUND = ((1,), (1, 3), (1, 2, 5), (1, 2, 3, 4, 5, 6, 8))  # first digits of ticks, the fewest that are enough
 
 
 @rc_context(STYLE)
@@ -38,15 +41,23 @@ def minority_by_control(results: ClonedResults, names: Sequence[str]) -> Figure:
                 face: dict[str, Any] = {} if filled else {"markerfacecolor": "none"}
                 axes.plot(middle, height, MARKERS[place > 0], color=color, markersize=6, markeredgecolor=INK, **face)
             filled = False
-    axes.set_xscale("log")
-    low, high = axes.get_xlim()
-    ticks: list[float] = [value for value in (3, 4, 5, 6, 8, 10, 15, 20, 30, 50, 100) if low <= value <= high]
-    ticks = ticks if len(ticks) > 1 else [float(f"{value:.3g}") for value in np.linspace(low, high, 5)[1:-1]]
-    axes.set_xticks(ticks, [f"{value:g}" for value in ticks])
-    axes.set_xticks([], minor=True)
+    _logarithmic(axes, "x")
     axes.set_yticks(places, [name.replace("_", " ") for name in names])
     axes.tick_params(axis="y", length=0)
     return finished(axes, ylim=(len(names) - 0.5, -0.5), xlabel="perplexity of the minority (log scale)")
+
+
+@rc_context(STYLE)
+def perplexity_by_tokens(series: Mapping[str, Sequence[tuple[float, float]]]) -> Figure:
+    """Perplexity of a language against its tokens, with a clone and in monolingual models; see `by_tokens`."""
+    axes = new_axes()
+    for i, (label, points) in enumerate(series.items()):
+        shares, values = zip(*sorted(points), strict=True)
+        style: dict[str, Any] = {"color": COLORS[i], "marker": MARKERS[i], "markersize": 5, "label": label}
+        axes.plot([100 * share for share in shares], values, **style)
+    _logarithmic(axes, "x")
+    _logarithmic(axes, "y")
+    return finished(axes, xlabel="tokens (% of the longest run)", ylabel="perplexity")
 
 
 @rc_context(STYLE)
@@ -78,10 +89,7 @@ def during_training(results: ClonedResults) -> Figure:
             values = [entry[f"perplexity_{language}"] for entry in history]
             label = name.replace("_", " ") if language else None
             axes.plot(steps, values, line, color=COLORS[i], marker=MARKERS[i], markersize=3, label=label)
-    axes.set_yscale("log")
-    axes.set_yticks([], minor=True)
-    ticks = [value for value in (3, 5, 10, 20, 50, 100, 1000) if _within(value, axes.get_ylim())]
-    axes.set_yticks(ticks, [str(value) for value in ticks])
+    _logarithmic(axes, "y")
     return finished(axes, xlabel="optimizer step", ylabel="perplexity (log scale)")
 
 
@@ -90,6 +98,18 @@ def aligned(results: ClonedResults) -> dict[str, SetupResults]:
     return {name: of for name, of in results["setups"].items() if alignments(of) and ONE_RATE not in name}
 
 
-def _within(value: float, limits: tuple[float, float]) -> bool:
-    """Whether a tick is on the axis."""
-    return limits[0] <= value <= limits[1]
+def _logarithmic(axes: Axes, axis: Literal["x", "y"]) -> None:
+    """Give an axis a logarithmic scale with three ticks or more, at round numbers if there are enough."""
+    axes.set(**{f"{axis}scale": "log"})
+    scale = axes.xaxis if axis == "x" else axes.yaxis
+    low, high = scale.get_view_interval()
+    ticks: list[float] = []
+    for factors in ROUND:
+        found = [factor * 10.0**power for power in range(-1, 7) for factor in factors]
+        ticks = [value for value in found if low <= value <= high]
+        if len(ticks) >= 3:
+            break
+    else:
+        ticks = [float(f"{value:.3g}") for value in np.geomspace(low, high, 5)[1:-1]]
+    scale.set_ticks(ticks, [f"{value:g}" for value in ticks])
+    scale.set_ticks([], minor=True)

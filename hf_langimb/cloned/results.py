@@ -267,6 +267,32 @@ def curve_of(setups: Mapping[str, SetupResults], source: str) -> Curve | None:
     }
 
 
+def by_tokens(setups: Mapping[str, SetupResults]) -> dict[str, list[tuple[float, float]]]:
+    """(tokens of a language / tokens of the longest run, PPL) with a clone, and without one in two ways.
+
+    Each at its own learning rate; only of two clones, at a constant probability. Monolingual models have fewer steps or
+    smaller batches than the longest run. Empty where fewer than two of the three have two models.
+    """
+    own = [of for name, of in setups.items() if not name.endswith(ONE_RATE) and of["relation"] == "clones"]
+    alone = [of for of in own if is_alone(of)]
+    longest = max(alone, key=lambda of: of["steps"] * of["rows"], default=None)
+    if longest is None:
+        return {}
+    cloned = [of for of in own if (of["languages"], of["fraction_cloned"]) == (2, 1) and not is_alone(of)]
+    found = {
+        "with a clone": [of for of in cloned if len({*of["schedule"].split("_")}) == 1],
+        "alone, fewer steps": [of for of in alone if of["rows"] == longest["rows"]],
+        "alone, smaller batches": [of for of in alone if of["steps"] == longest["steps"]],
+    }
+    total = tokens_of(longest, 0)
+    points = {
+        name: [(tokens_of(of, k) / total, mean_perplexity(of, k)) for of in members for k in range(of["languages"])]
+        for name, members in found.items()
+    }
+    lines = {name: of for name, of in points.items() if len(of) > 1}
+    return lines if len(lines) > 1 else {}
+
+
 def _efficiencies(setups: Mapping[str, SetupResults], curves: Mapping[str, Curve | None]) -> Iterator[Efficiency]:
     """Token efficiency of each language of setups with several, at their own learning rates."""
     for name, setup in setups.items():

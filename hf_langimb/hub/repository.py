@@ -26,7 +26,8 @@ PULLED = (*MODEL_FILES, ".md", ".html", ".svg", ".parquet")
 OURS = re.compile(  # names in a model repository that a push writes, or that would be loaded instead
     r"(model|adapter_model|pytorch_model)[\w.-]*|(adapter_config|config|langimb|probe|results|measures)\.json|"
     r"(tokenizer|special_tokens|added_tokens|vocab|merges|sentencepiece|spiece|spm|bpe)[\w.-]*|"
-    rf"{re.escape(PAGE)}|{FIGURES}/(labels|predictions|probe|attributions|reliability|moved|minority|alignment|training)[^/]*\.svg"
+    rf"{re.escape(PAGE)}|{FIGURES}/(labels|predictions|probe|attributions|reliability|moved)[^/]*\.svg|"
+    rf"{FIGURES}/(minority|tokens|alignment|training)\.svg"  # of cloned languages
 )
 Files = dict[str, Path | bytes]  # a local file or its content by the path in a repository
 

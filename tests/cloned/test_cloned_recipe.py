@@ -221,6 +221,32 @@ def test_imbalanced_setups_are_compared_with_even_ones_of_as_many_tokens(recipe)
     assert found == {("imbalanced", 1, "ten"), ("stages", 0, "half"), ("stages", 1, "half")}
 
 
+def test_perplexity_by_tokens_separates_a_clone_fewer_steps_and_smaller_batches(recipe):
+    setups = {
+        "rare": {"schedule": "0.1"},
+        "ten": {"schedule": "0.9", "languages": 10},
+        "stages": {"schedule": "0.1_0.9"},
+        "whole": {"schedule": "0", "languages": 1},
+        "short": {"schedule": "0", "languages": 1, "max_steps": 2},
+        "narrow": {"schedule": "0", "languages": 1, "per_device_train_batch_size": 1},
+        "narrow_one_rate": {"schedule": "0", "languages": 1, "per_device_train_batch_size": 1},
+    }
+    parsed = recipe(main=[], setups=setups)
+    made_setups = {name: described(setup) for name, setup in parsed.setups.items()}
+    perplexities = {"rare": [4, 5], "ten": [6] * 10, "stages": [4, 4], "whole": [3], "short": [7], "narrow": [8]}
+    tokens = {"rare": [180, 20], "whole": [200], "short": [40], "narrow": [100]}
+    for name, of in made_setups.items():
+        values = perplexities.get(name, [9])
+        of["seeds"]["0"] = {"perplexity": values, "tokens": tokens.get(name, [20] * len(values))}
+    found = {name: sorted((x, round(y, 9)) for x, y in points) for name, points in made.by_tokens(made_setups).items()}
+    assert found == {
+        "with a clone": [(0.1, 5), (0.9, 4)],
+        "alone, fewer steps": [(0.2, 7), (1, 3)],
+        "alone, smaller batches": [(0.5, 8), (1, 3)],
+    }
+    assert not made.by_tokens({name: made_setups[name] for name in ("rare", "whole")})
+
+
 def test_intervals_are_of_differences_paired_by_seed():
     model = {"schedule": "0.1", "languages": 2, "relation": "clones", "steps": 1, "rows": 1, "learning_rate": 1}
     alone = model | {"languages": 1, "schedule": "0", "rows": 2}
