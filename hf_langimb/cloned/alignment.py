@@ -107,10 +107,11 @@ def _gradients(model: Any, ids: Ints) -> dict[str, torch.Tensor]:
 def embedding_alignment(model: Any, vocabulary: Vocabulary, *, languages: tuple[int, int] = (0, 1)) -> dict[str, float]:
     """Mean cosine of the input embeddings of clones of one token, and of all pairs (`cosine_chance`).
 
-    Tokens that both languages share are left out. Both languages must have the same number of ids.
+    Tokens that both languages share are left out, unless they share all. Both must have the same number of ids.
     """
     tables = [vocabulary.tables[language] for language in languages]
     apart = tables[0] != tables[1]
+    apart = apart if apart.any() else ~apart
     weight = model.get_input_embeddings().weight.detach().float().cpu().numpy()
     one, two = (unit_rows(weight[table[apart]]) for table in tables)
     return {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,9 @@ from hf_langimb.cloned.schedule import probabilities
 from hf_langimb.runs.recipe import Parsed, parse_words, total_batch
 
 MARKOV, MINI_XNLI = "markov", "mini_xnli"
+LEAST = dict.fromkeys(["seeds", "context", "layers", "width", "heads", "stride", "test_tokens", "train_tokens"], 1)
+LEAST |= {"vocabulary_size": 20, "downstream_items": 0}
+OF_TEXTS = ["config_name", "text_column", "tokenizer_name", "vocabulary_size", "test_share", "train_tokens"]
 FINAL_RATE = 0.01  # of the largest learning rate
 
 
@@ -62,16 +65,16 @@ class ClonedArguments:
     license: str | None = HfArg(default=None, help="License of the models, for their cards: apache-2.0, mit, ...")
 
     def __post_init__(self) -> None:
-        positive = ("seeds", "context", "layers", "width", "heads", "stride", "test_tokens", "vocabulary_size")
-        for name in positive:
-            if (getattr(self, name) or 0) < 1:
-                raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}.")
+        for name, least in LEAST.items():
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"{name} must be {least} or more, got {value}.")
         if self.width % self.heads:
             raise ValueError(f"width must be a multiple of heads, got {self.width} and {self.heads}.")
         if self.stride >= self.context:
             raise ValueError(f"stride must be below context, got {self.stride} and {self.context}.")
-        if self.downstream_items and self.dataset_name != MINI_XNLI:
-            raise ValueError(f"downstream_items needs dataset_name {MINI_XNLI}, got {self.dataset_name!r}.")
+        if self.downstream_items and (self.dataset_name != MINI_XNLI or self.tokenizer_name):
+            raise ValueError(f"downstream_items needs dataset_name {MINI_XNLI}, and no tokenizer_name.")
         if self.test_tokens < 2 * self.context:
             raise ValueError(f"test_tokens must be two windows or more, got {self.test_tokens} of {self.context}.")
         if not 0 < self.test_share < 1:
@@ -125,8 +128,20 @@ class ClonedTrainingArguments(TrainingArguments):
         super().__post_init__()
         if self.device.type == "cpu":
             self.dataloader_pin_memory = False  # torch would warn that there is nothing to pin it for
-        if self.train_sampling_strategy != "sequential":
-            raise ValueError("train_sampling_strategy must be sequential: windows are shuffled when they are made.")
+        fixed = {"train_sampling_strategy": self.train_sampling_strategy == "sequential"}
+        fixed |= {"ignore_data_skip": not self.ignore_data_skip}
+        fixed |= {"auto_find_batch_size": not self.auto_find_batch_size}
+        fixed |= {"split_batches of accelerator_config": not self.accelerator_config.split_batches}
+        for name in (name for name, kept in fixed.items() if not kept):
+            raise ValueError(f"{name} must keep its default: the language of a window follows from its place.")
+        if self.n_gpu > 1:
+            raise ValueError(
+                f"Expected one GPU per process, got {self.n_gpu}: start one process per GPU with `accelerate launch`, "
+                "or set CUDA_VISIBLE_DEVICES."
+            )
+        for name, least in {"seed": 0, "per_device_train_batch_size": 1}.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be {least} or more, got {getattr(self, name)}.")
 
 
 @dataclass(frozen=True)
@@ -135,6 +150,7 @@ class Setup:
 
     of: SetupArguments
     training: ClonedTrainingArguments
+    definition: Mapping[str, Any]  # in the YAML
 
     def rows(self, processes: int) -> int:
         """Windows of an optimizer step."""
@@ -161,8 +177,10 @@ def parse_cloned(name: str, folder: Path, argv: Sequence[str] | None = None) -> 
     argv = sys.argv[1:] if argv is None else list(argv)
     types = (ClonedArguments, SetupArguments, ClonedTrainingArguments)
     (data, of, training), parsed = parse_words(name, folder, argv, types)
+    if data.dataset_name == MARKOV and (unused := ", ".join(sorted(parsed.flags & {*OF_TEXTS}))):
+        raise ValueError(f"{unused}: of texts, but dataset_name is {MARKOV}: name a dataset, or remove the flag.")
     names = data.setups if "setups" in parsed.flags or not data.main else data.main
-    names = [*data.main, *data.setups] if data.all else names
+    names = [*data.main, *parsed.listed, *data.setups] if data.all else names
     if not names:
         raise ValueError(f"{parsed.config_name} defines no setups: define some in its YAML, or name them (--setups).")
     setups = {one: _setup(one, data, of, training, parsed) for one in dict.fromkeys(names)}
@@ -173,10 +191,9 @@ def _setup(
     name: str, data: ClonedArguments, of: SetupArguments, training: ClonedTrainingArguments, parsed: Parsed
 ) -> Setup:
     """A setup by name, checked."""
-    settings = parsed.setups.get(name)
-    if settings is None and name.endswith(ONE_RATE):
-        settings = dict(parsed.setups.get(name.removesuffix(ONE_RATE), {})) or None
-        (settings or {}).pop("learning_rate", None)
+    settings = parsed.setups.get(name, parsed.setups.get(name.removesuffix(ONE_RATE)))
+    if settings is not None and name not in parsed.setups:
+        settings = {key: value for key, value in settings.items() if key != "learning_rate"}
     if settings is None:
         known = ", ".join(parsed.setups)
         raise ValueError(f"Unknown setup {name!r}: choose among {known}, each also with {ONE_RATE}, or define it.")
@@ -185,13 +202,17 @@ def _setup(
     own = {item.name for item in fields(SetupArguments)}
     languages = {key: value for key, value in settings.items() if key in own}
     changes: dict[str, Any] = {key: value for key, value in settings.items() if key not in own}
+    if "lr_scheduler_type" in changes:
+        changes = {"lr_scheduler_kwargs": None} | changes  # those of another schedule do not fit
     try:
-        made = Setup(replace(of, **languages), replace(training, **changes | {"push_to_hub": False}))
+        made = Setup(replace(of, **languages), replace(training, **changes | {"push_to_hub": False}), settings)
         if made.training.max_steps < 1:
             raise ValueError(f"max_steps must be 1 or more, got {made.training.max_steps}.")
         probabilities(made.of.schedule, made.training.max_steps, made.of.languages)
-        if made.of.relation in OF_PAIR and not data.second_dataset_name:
-            raise ValueError(f"relation {made.of.relation} needs second_dataset_name.")
+        if made.of.relation in OF_PAIR and (not data.second_dataset_name or data.dataset_name == MARKOV):
+            raise ValueError(f"relation {made.of.relation} needs dataset_name and second_dataset_name of texts.")
+        if made.training.warmup_steps > made.training.max_steps:
+            raise ValueError(f"warmup_steps must not exceed max_steps ({made.training.max_steps}): set --warmup_steps.")
         if made.of.relation == "unrelated" and data.dataset_name != MARKOV:
             raise ValueError(
                 "relation unrelated needs dataset_name markov; for two datasets, use disjoint with second_dataset_name."

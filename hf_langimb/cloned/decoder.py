@@ -8,12 +8,6 @@ from typing import Any
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, set_seed
 
-SHAPES = {  # layers, width, heads
-    "mini": (2, 64, 4),
-    "small": (12, 768, 12),
-    "medium": (24, 1024, 16),
-}
-
 
 def make_decoder(
     vocabulary_size: int, *, context: int, layers: int, width: int, heads: int, seed: int = 0

@@ -6,6 +6,7 @@ import logging
 import sys
 import time
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +14,24 @@ from accelerate import PartialState
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from hf_langimb.cloned.arguments import ClonedRecipe, Setup, parse_cloned
+from hf_langimb.cloned.comparisons import derive
 from hf_langimb.cloned.page import write_page
-from hf_langimb.cloned.results import SCHEMA_VERSION, ClonedResults, SetupResults, derive, write_cloned
+from hf_langimb.cloned.publish import push_cloned, render_card
+from hf_langimb.cloned.results import SCHEMA_VERSION, ClonedResults, SetupResults, write_cloned
 from hf_langimb.cloned.show import text_of
 from hf_langimb.cloned.texts import texts_of
 from hf_langimb.cloned.training import measure, train
 from hf_langimb.console import RESUMES, bar, ends_in_words, hidden, on_main
-from hf_langimb.files import write_json
+from hf_langimb.files import write_json, write_text
+from hf_langimb.hub.repository import CARD
 from hf_langimb.results.folder import RunFolder
-from hf_langimb.runs.experiment import environment, start_recipe
+from hf_langimb.runs.experiment import check_hub, environment, publish, start_recipe
 from hf_langimb.runs.recipe import total_batch
 
 logger = logging.getLogger(__name__)
 
 FREE = ["seeds", "setups", "main", "all", "seed", "logging_steps", "report_to", "disable_tqdm", "license"]
+FREE += ["setup_definitions"]  # those that are trained are in their folders
 NOT_IN_FLAGS = {"seeds", "seed", "setups", "main"}
 
 
@@ -39,6 +44,7 @@ def run(recipe: ClonedRecipe) -> tuple[Path, ClonedResults]:
     Raises:
         ValueError: texts, setups or folder do not fit the recipe; says which and what to do.
     """
+    check_hub(recipe.training)
     began, folder = time.time(), RunFolder(Path(recipe.training.output_dir))
     source = texts_of(recipe.data)
     seeds = range(recipe.training.seed, recipe.training.seed + recipe.data.seeds)
@@ -111,4 +117,7 @@ def main(name: str, folder: Path, argv: Sequence[str] | None = None) -> None:
                 setup.training.disable_tqdm = hidden()
         output, results = run(recipe)
         if PartialState().is_main_process:
+            for one, seed in product(results["setups"], results["seeds"]):
+                write_text(RunFolder(output).model(one, seed) / CARD, render_card(results, one, seed))
             print(text_of(results, output, write_page(output)), end="")
+            publish(recipe.training, push_cloned, output)

@@ -5,6 +5,7 @@ The law is 1/PPL = c - a * (tokens / total)**-b (arXiv 2404.07982), with the tok
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,20 +16,24 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Law = tuple[float, float, float]  # a, b, c
-PAPER = {"english": (0.0386839, 0.2072533, 0.0840653), "french": (0.0568635, 0.1932752, 0.1191904)}  # small model
+BOUNDS = ((0.0, np.inf), (1e-3, 10.0), (0.0, 1.0))  # of a, b and c in a fit
 
 
 def equivalent_tokens(perplexity: float, *, law: Law, total: float) -> float | None:
     """Tokens that a monolingual model needs for a perplexity, by the law; None if no number of tokens is enough.
 
     Raises:
-        ValueError: a perplexity below 1, or a `total` that is not above 0.
+        ValueError: a perplexity below 1, a `total` that is not above 0, or a law that is none.
     """
+    a, b, c = law
     if not (perplexity >= 1 and total > 0):
         raise ValueError(f"Expected a perplexity of 1 or more and a total above 0, got {perplexity} and {total}.")
-    a, b, c = law
+    if not (a > 0 and b > 0 and 0 < c <= 1):
+        raise ValueError(f"Expected a law whose a and b are above 0 and whose c is above 0 and at most 1, got {law}.")
     gap = c - 1 / perplexity
-    return float(total * (gap / a) ** (-1 / b)) if gap > 0 else None
+    with np.errstate(all="ignore"):
+        found = float(total * np.float64(gap / a) ** (-1 / b)) if gap > 0 else math.inf
+    return found if math.isfinite(found) else None
 
 
 def token_efficiency(perplexity: float, tokens: float, *, law: Law, total: float) -> float | None:
@@ -53,12 +58,7 @@ class FittedLaw:
     law: Law
     total: float
     residuals: tuple[float, ...]  # ln PPL of each model minus that of the law
-    largest: float  # largest and smallest perplexity that it was fitted to
-    smallest: float
-
-    def extrapolates(self, perplexity: float) -> bool:
-        """Whether a perplexity is outside the range of the models."""
-        return not self.smallest <= perplexity <= self.largest
+    at_bound: bool  # of a parameter: the curve is no power law, and only the residuals mean something
 
 
 def fit_law(tokens: Sequence[float], perplexities: Sequence[float], *, total: float | None = None) -> FittedLaw:
@@ -70,21 +70,38 @@ def fit_law(tokens: Sequence[float], perplexities: Sequence[float], *, total: fl
         total: unit of the law's tokens; None takes the largest of `tokens`.
 
     Raises:
-        ValueError: fewer than three different numbers of tokens, or lists of different lengths.
+        ValueError: fewer than three different numbers of tokens, or perplexities that no law fits.
     """
     from scipy.optimize import curve_fit
 
-    x, y = np.asarray(tokens, dtype=np.float64), 1 / np.asarray(perplexities, dtype=np.float64)
-    if len(np.unique(x)) < 3 or len(x) != len(y):
-        raise ValueError(f"A law needs three different numbers of tokens, each with a perplexity, got {x.tolist()}.")
+    x, perplexity = _curve(tokens, perplexities)
+    y = 1 / perplexity
+    if len(np.unique(x)) < 3:
+        raise ValueError(f"A law needs three different numbers of tokens or more, got {x.tolist()}.")
     total = float(x.max()) if total is None else total
-    low, start = (0, 1e-3, 0), (max(y.max() - y.min(), 1e-6), 0.3, y.max() * 1.2)
+    start = (max(y.max() - y.min(), 1e-6), 0.3, min(y.max() * 1.2, (1 + y.max()) / 2))
     with np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # three points leave no covariance
-        found, _ = curve_fit(_inverse, x / total, y, p0=start, bounds=(low, (np.inf, 10, 1)), maxfev=20_000)
+        bounds = [*zip(*BOUNDS, strict=True)]
+        try:
+            found, _ = curve_fit(_inverse, x / total, y, p0=start, bounds=bounds, maxfev=20_000)
+        except RuntimeError as error:
+            raise ValueError(f"No law fits perplexities of {perplexity.tolist()} at {x.tolist()} tokens.") from error
     law: Law = (float(found[0]), float(found[1]), float(found[2]))
+    near = [np.isclose(value, bounds, rtol=1e-3).any() for value, bounds in zip(law[1:], BOUNDS[1:], strict=True)]
     residuals = np.log(_inverse(x / total, *law) / y)
-    return FittedLaw(law, total, tuple(residuals.tolist()), float((1 / y).max()), float((1 / y).min()))
+    return FittedLaw(law, total, tuple(residuals.tolist()), any(near))
+
+
+def _curve(tokens: Sequence[float], perplexities: Sequence[float]) -> tuple[Floats, Floats]:
+    """Tokens and perplexities of models, checked: float64[N] each."""
+    x, y = np.asarray(tokens, dtype=np.float64), np.asarray(perplexities, dtype=np.float64)
+    if x.shape != y.shape or x.ndim != 1 or not (np.isfinite(x) & (x > 0) & np.isfinite(y) & (y >= 1)).all():
+        raise ValueError(
+            "Expected as many perplexities of 1 or more as numbers of tokens above 0, got "
+            f"{y.tolist()} and {x.tolist()}."
+        )
+    return x, y
 
 
 def _inverse(x: Any, a: float, b: float, c: float) -> Any:
@@ -104,9 +121,9 @@ def interpolated_tokens(perplexity: float, tokens: Sequence[float], perplexities
     """
     from scipy.interpolate import PchipInterpolator
 
-    order = np.argsort(tokens)
-    x = np.log(np.asarray(tokens, dtype=np.float64)[order])
-    y = np.minimum.accumulate(np.log(np.asarray(perplexities, dtype=np.float64)[order]))
+    x, y = map(np.log, _curve(tokens, perplexities))
+    order = np.argsort(x)
+    x, y = x[order], np.minimum.accumulate(y[order])
     y, first = np.unique(-y, return_index=True)  # ascending with tokens
     if len(y) < 2 or not y[0] <= -np.log(perplexity) <= y[-1]:
         return None

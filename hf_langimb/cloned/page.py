@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from hf_langimb.cloned import plots, show
-from hf_langimb.cloned.results import ONE_RATE, QUESTION, ClonedResults, by_tokens, minority, read_cloned
+from hf_langimb.cloned.comparisons import by_tokens
+from hf_langimb.cloned.results import ONE_RATE, QUESTION, ClonedResults, minority, read_cloned
 from hf_langimb.files import read_json, write_text
 from hf_langimb.results.folder import FIGURES, PAGE, RunFolder
 from hf_langimb.results.page import Figures, write_figures
 from hf_langimb.results.plots import to_svg
-from hf_langimb.results.rendering import render
+from hf_langimb.results.rendering import render, rendered_from
 
 
 def write_page(folder: str | Path, output: str | Path | None = None) -> Path:
@@ -24,11 +25,10 @@ def write_page(folder: str | Path, output: str | Path | None = None) -> Path:
         environment = read_json(RunFolder(Path(folder)).environment, "remove it")
     except (OSError, ValueError):
         environment = {}  # the page does without it
-    figures = draw(results)
-    cells = show.every_cells(results)
-    page = render(
-        "cloned.html", results=results, figures=figures, environment=environment, cells=cells, question=QUESTION
-    )
+    with rendered_from(folder):
+        figures, cells = draw(results), show.every_cells(results)
+        values = {"environment": environment, "cells": cells, "question": QUESTION, "not_measured": show.NOT_MEASURED}
+        page = render("cloned.html", results=results, figures=figures, **values)
     write_text(path, page)
     if output is None:
         write_figures(figures, path.parent / FIGURES)
@@ -37,12 +37,12 @@ def write_page(folder: str | Path, output: str | Path | None = None) -> Path:
 
 def draw(results: ClonedResults) -> Figures:
     """The panels of each kind of figure; each has a description for those who do not see it."""
-    found, same = results["verdict"], "The same numbers are in"
+    same = "The same numbers are in"
     figures: Figures = {}
-    if found:
+    for found in results["verdict"]:
         language = minority(results["setups"][found["setup"]])
         compared = [one for one in results["comparisons"] if one["setup"] == found["setup"]]
-        controls = [one["control"] for one in compared if one["language"] == language]
+        controls = [one["reference"] for one in compared if one["language"] == language]
         names = [found["setup"], *(name for name in dict.fromkeys(controls) if ONE_RATE not in name)]
         drawn = plots.minority_by_control(results, names)
         described = f"Perplexity of the minority of {found['setup']} and of its controls. {same} the table Perplexity."

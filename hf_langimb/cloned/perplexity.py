@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from hf_langimb.cloned.vocabulary import Vocabulary
 
 Ints = NDArray[np.int64]
+LARGEST_LOSS = 700  # whose exponential is still a number
 
 
 def perplexity(model: Any, ids: Ints, *, window: int = 512, stride: int = 128, batch_size: int = 32) -> float:
@@ -41,13 +42,16 @@ def perplexity(model: Any, ids: Ints, *, window: int = 512, stride: int = 128, b
     model.eval()
     with torch.inference_mode():
         for start in range(0, len(windows), batch_size):
-            batch = torch.from_numpy(windows[start : start + batch_size].copy()).to(model.device)
+            batch = torch.from_numpy(windows[start : start + batch_size].astype(np.int64)).to(model.device)
             logits = model(input_ids=batch, logits_to_keep=stride + 1).logits[:, :-1].float()
             loss = F.cross_entropy(
                 logits.reshape(-1, logits.shape[-1]), batch[:, -stride:].reshape(-1), reduction="sum"
             )
             losses += float(loss)
-    return math.exp(losses / (len(windows) * stride))
+    loss = losses / (len(windows) * stride)
+    if not loss < LARGEST_LOSS:
+        raise ValueError(f"The loss of the model is {loss:g}: the training has diverged. Set a lower learning_rate.")
+    return math.exp(loss)
 
 
 def perplexities(model: Any, vocabulary: Vocabulary, texts: Any, **options: Any) -> list[float]:

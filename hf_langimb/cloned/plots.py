@@ -79,15 +79,16 @@ def alignment_by_layer(results: ClonedResults) -> Figure:
 
 @rc_context(STYLE)
 def during_training(results: ClonedResults) -> Figure:
-    """Perplexity of the first and the last language of each setup with several during training, of the first seed."""
+    """Perplexity of the minority language and of another one of each setup during training, of the first seed."""
     axes, first = new_axes(), str(results["seeds"][0])
     several = [(name, of) for name, of in results["setups"].items() if of["languages"] > 1 and ONE_RATE not in name]
     for i, (name, of) in enumerate(several[: len(COLORS)]):
         history = of["seeds"][first]["history"]
         steps = [entry["step"] for entry in history]
-        for language, line in ((0, ":"), (minority(of), "-")):
+        rare = minority(of)
+        for language in (of["languages"] - 1 if rare == 0 else 0, rare):
             values = [entry[f"perplexity_{language}"] for entry in history]
-            label = name.replace("_", " ") if language else None
+            line, label = ("-", name.replace("_", " ")) if language == rare else (":", None)
             axes.plot(steps, values, line, color=COLORS[i], marker=MARKERS[i], markersize=3, label=label)
     _logarithmic(axes, "y")
     return finished(axes, xlabel="optimizer step", ylabel="perplexity (log scale)")

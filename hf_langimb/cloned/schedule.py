@@ -56,7 +56,7 @@ def _languages(probability: Any, seed: int, steps: Any, rows: Any, languages: in
     drawn = (mixed >> np.uint64(11)) * 2.0**-53
     with np.errstate(divide="ignore", invalid="ignore"):
         others = np.where(drawn < probability, 1 + drawn / probability * (languages - 1), 0)
-    return others.astype(np.int64)
+    return np.minimum(others.astype(np.int64), languages - 1)  # the quotient may round to 1
 
 
 def _mix(numbers: Any) -> Any:

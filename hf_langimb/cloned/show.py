@@ -12,15 +12,17 @@ from hf_langimb.cloned.results import (
     ONE_RATE,
     QUESTION,
     ClonedResults,
+    Comparison,
     SetupResults,
     alignments,
+    could_help,
     perplexity_interval,
     source_of,
 )
 from hf_langimb.results.rendering import render
 from hf_langimb.results.tables import Cells
 
-NOT_MEASURED = "NOT MEASURED: train a setup of several languages and a control with as many tokens of its minority."
+NOT_MEASURED = "train a setup of several languages and a control with as many tokens of its minority."
 
 
 def text_of(results: ClonedResults, folder: Path, page: Path) -> str:
@@ -36,8 +38,9 @@ def every_cells(results: ClonedResults) -> dict[str, Cells]:
 
 def answer_text(results: ClonedResults) -> str:
     """The question, its answer and what that rests on."""
-    found = results["verdict"]
-    return f"{QUESTION} {found['answer'].upper()}\n{found['text']}\n" if found else f"{QUESTION} {NOT_MEASURED}\n"
+    for found in results["verdict"]:
+        return f"{QUESTION} {found['answer'].upper()}\n{found['text']}\n"
+    return f"{QUESTION} NOT MEASURED: {NOT_MEASURED}\n"
 
 
 def perplexity_text(setup: SetupResults, language: int) -> str:
@@ -62,17 +65,22 @@ def comparisons_cells(results: ClonedResults) -> Cells:
     """Differences of ln PPL from controls."""
     rows = []
     for one in results["comparisons"]:
-        bounds = "" if one["low"] is None or one["n"] < LEAST_SEEDS else f" [{one['low']:+.3f}, {one['high']:+.3f}]"
-        rate = "common" if one["setup"].endswith(ONE_RATE) else "own"
-        name = one["setup"].removesuffix(ONE_RATE)
-        rows.append(
-            [name, str(one["language"]), one["control"].removesuffix(ONE_RATE), rate, f"{one['mean']:+.3f}{bounds}"]
-        )
-    return ["setup", "language", "control", "learning rate", "difference of ln PPL"], rows
+        names = one["setup"], one["reference"]
+        rates = ", ".join(f"{results['setups'][name]['learning_rate']:g}" for name in names)
+        setup, control = (name.removesuffix(ONE_RATE) for name in names)
+        rows.append([setup, str(one["language"]), control, f"{one['tokens']:.0%}", rates, difference_text(one)])
+    return ["setup", "language", "control", "its tokens", "learning rates", "difference of ln PPL"], rows
+
+
+def difference_text(one: Comparison) -> str:
+    """A difference of ln PPL, with its interval from `LEAST_SEEDS` seeds on."""
+    found = one["difference"]
+    enough = found["low"] is not None and found["n"] >= LEAST_SEEDS
+    return f"{found['mean']:+.3f}" + (f" [{found['low']:+.3f}, {found['high']:+.3f}]" if enough else "")
 
 
 def efficiency_cells(results: ClonedResults) -> Cells:
-    """Token efficiencies."""
+    """Token efficiencies, next to the difference from the control that is best at the language."""
     rows = []
     for one in results["efficiency"]:
         curve = results["curves"][source_of(results["setups"][one["setup"]], one["language"])]
@@ -80,8 +88,13 @@ def efficiency_cells(results: ClonedResults) -> Cells:
         outside = "out of range" if one["extrapolated"] else "undefined"
         law = "undefined" if one["law"] is None else f"{one['law']:.2f}" + " (extrapolated)" * one["extrapolated"]
         between = outside if one["interpolated"] is None else f"{one['interpolated']:.2f}"
-        rows.append([one["setup"], str(one["language"]), between, law if fitted else "not fitted"])
-    return ["setup", "language", "token efficiency, interpolated", "by the scaling law"], rows
+        compared = [of for of in results["comparisons"] if all(of[key] == one[key] for key in ("setup", "language"))]  # type: ignore[literal-required]
+        controls = [of for of in compared if not could_help(results["setups"][of["reference"]])]
+        best = max(controls, key=lambda of: of["difference"]["mean"], default=None)
+        control = f"{difference_text(best)}, {best['reference']}" if best else "no control"
+        rows.append([one["setup"], str(one["language"]), between, law if fitted else "not fitted", control])
+    header = ["setup", "language", "token efficiency, interpolated", "by the scaling law"]
+    return [*header, "ln PPL minus that of the best control"], rows
 
 
 def curve_cells(results: ClonedResults) -> Cells:
@@ -107,16 +120,21 @@ def downstream_cells(results: ClonedResults) -> Cells:
 
 
 def alignment_cells(results: ClonedResults) -> Cells:
-    """Alignment of languages 0 and 1 in the last block, of gradients and of embeddings, each with its chance level."""
+    """Alignment of languages 0 and 1: of hidden states in the block with the largest cosine, gradients, embeddings."""
     rows = []
     for name, of in results["setups"].items():
         if not (found := alignments(of)):
             continue
-        parts = [[one["hidden"][-1] for one in found], [one["gradient"] for one in found]]
-        parts.append([one["embedding"] for one in found])
-        means = [[np.mean([one[key] for one in part]) for key in ("cosine", "cosine_chance")] for part in parts]
-        rows.append([name, *(f"{value:.3f} ({chance:.3f})" for value, chance in means)])
-    return ["setup", "hidden states, last block (chance)", "gradients (chance)", "embeddings (chance)"], rows
+        blocks = [np.mean([one["hidden"][i]["cosine"] for one in found]) for i in range(len(found[0]["hidden"]))]
+        block = int(np.argmax(blocks))
+        hidden = [one["hidden"][block] for one in found]
+        parts = [(hidden, "cosine"), (hidden, "retrieval")]
+        parts += [([one[key] for one in found], "cosine") for key in ("gradient", "embedding")]
+        means = [[np.mean([one[key] for one in part]) for key in (name, f"{name}_chance")] for part, name in parts]
+        cells = [f"{value:.3f} ({chance:.3f})" for value, chance in means]
+        rows.append([name, f"{block + 1} of {len(blocks)}", *cells])
+    header = ["setup", "block", "hidden states (chance)", "their retrieval (chance)"]
+    return [*header, "gradients (chance)", "embeddings (chance)"], rows
 
 
 CLONED_TABLES = {"setups": setups_cells, "compared": comparisons_cells, "efficient": efficiency_cells}

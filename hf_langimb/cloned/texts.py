@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +13,7 @@ import datasets
 import numpy as np
 from datasets import Dataset, DatasetDict
 from numpy.typing import NDArray
+from transformers import AutoTokenizer
 
 from hf_langimb.cloned.arguments import MARKOV, MINI_XNLI, ClonedArguments, SetupArguments
 from hf_langimb.cloned.downstream import english_texts
@@ -22,7 +24,9 @@ from hf_langimb.cloned.windows import cut
 from hf_langimb.console import one_line
 from hf_langimb.data.spec import DataSpec
 from hf_langimb.models.counted_tokenizer import make_tokenizer
-from hf_langimb.models.loading import load_tokenizer
+from hf_langimb.models.loading import loading
+
+logger = logging.getLogger(__name__)
 
 Ints = NDArray[np.int64]
 TEST_SEED = 1_000_003  # of Markov texts to test on, apart from the seeds of trainings
@@ -107,10 +111,17 @@ def _tokenizer(name: str | None, texts: Dataset, size: int) -> Any:
     """A fast tokenizer: the one that is named, or one made from texts."""
     if name is None:
         return make_tokenizer({"": texts[TEXT]}, size=size)
-    found = load_tokenizer(name)[0]
+    with loading(name):
+        found = AutoTokenizer.from_pretrained(name)
     if not found.is_fast:
         raise ValueError(f"{name} has no fast tokenizer: choose one that has.")
     return found
+
+
+def _padding(tokenizer: Any) -> int | None:
+    """The id that is padding alone; None where padding is a token of the texts, or there is none."""
+    used = (tokenizer.eos_token_id, tokenizer.sep_token_id, tokenizer.bos_token_id, tokenizer.unk_token_id)
+    return None if tokenizer.pad_token_id in used else tokenizer.pad_token_id
 
 
 def _ids(texts: Dataset, tokenizer: Any, most: int | None) -> Ints:
@@ -118,9 +129,9 @@ def _ids(texts: Dataset, tokenizer: Any, most: int | None) -> Ints:
     ends = [token for token in (tokenizer.eos_token_id, tokenizer.sep_token_id) if token is not None][:1]
     parts, count = [np.zeros(0, dtype=np.int32)], 0
     for batch in texts.iter(batch_size=TOGETHER):
-        rows = tokenizer([text for text in batch[TEXT] if text], add_special_tokens=False, verbose=False)["input_ids"]
+        rows = tokenizer(batch[TEXT], add_special_tokens=False, verbose=False)["input_ids"]
         parts += [np.array([*row, *ends], dtype=np.int32) for row in rows]
-        count += sum(map(len, parts[-len(rows) :])) if rows else 0
+        count += sum(map(len, parts[-len(rows) :]))
         if most is not None and count >= most:
             break
     joined: Any = np.concatenate(parts)[:most]  # int32: billions of tokens fit the memory
@@ -159,9 +170,11 @@ class CorpusTexts:
         if setup.relation in OF_PAIR:
             second, merged = self.second, setup.relation == "merged"
             vocabulary = real_pair(tokenizer.get_vocab(), second.tokenizer.get_vocab(), merged=merged)
+            if merged and not vocabulary.shared:
+                logger.warning("The tokenizers have no token in common: merged is the same as disjoint.")
             both = [train, cut(second.train, context)]
             return Texts(vocabulary, both, [test, second.test], None, tokenizer)
-        padding, share = tokenizer.pad_token_id, setup.fraction_cloned
+        padding, share = _padding(tokenizer), setup.fraction_cloned
         clones = CloneMap(len(tokenizer), number, fraction_cloned=share, padding_id=padding)
         first, first_test = _first(train, test, setup, seed)
         others = number - 1
@@ -196,9 +209,9 @@ def _split_texts(name: str, config: str | None, column: str, test_share: float) 
         column = TEXT
     elif Path(name).suffix == ".txt":
         try:
-            rows = datasets.load_dataset(TEXT, data_files=name, split="train")
+            rows = datasets.load_dataset(TEXT, data_files=name, split="train", encoding="utf-8-sig")
         except Exception as error:  # of datasets, any
-            raise ValueError(f"Could not read {name}: {one_line(error)}") from error
+            raise ValueError(f"Could not read {name} as UTF-8 text: {one_line(error.__cause__ or error)}") from error
         column = TEXT
     else:
         names = [config] if config else []
@@ -211,9 +224,14 @@ def _split_texts(name: str, config: str | None, column: str, test_share: float) 
             raise ValueError(
                 f"{name} has no column {column!r}, only {', '.join(part.column_names)}: set --text_column."
             )
-        splits[split] = part.select_columns([column]).rename_columns({column: TEXT} if column != TEXT else {})
+        texts = part.select_columns([column]).rename_columns({column: TEXT} if column != TEXT else {})
+        splits[split] = texts.filter(lambda batch: [bool(text) for text in batch[TEXT]], batched=True)
     train = splits["train"]
     if "test" in splits:
         return train, splits["test"]
     kept = len(train) - max(1, round(len(train) * test_share))
+    if kept < 1:
+        raise ValueError(
+            f"Expected two texts or more (lines of a .txt file) in {name}, found {len(train)}: one is tested on."
+        )
     return train.select(range(kept)), train.select(range(kept, len(train)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from hf_langimb.cloned.arguments import ClonedArguments, Setup
 from hf_langimb.cloned.decoder import make_decoder
 from hf_langimb.cloned.downstream import transfer
 from hf_langimb.cloned.perplexity import perplexities
+from hf_langimb.cloned.results import OF_PAIR
 from hf_langimb.cloned.schedule import all_languages
 from hf_langimb.cloned.texts import CorpusTexts, MarkovTexts, Texts
 from hf_langimb.cloned.vocabulary import FILE, Vocabulary
@@ -23,6 +26,7 @@ from hf_langimb.files import AGAIN, is_done, read_json, record, write_json
 from hf_langimb.runs.checkpoints import facts_of, train_into
 
 MEASURES = "measures.json"  # of a trained model
+DEFINITION = "setup.json"  # of its setup, in the YAML
 LOGGED_WINDOWS = 200  # of each language, in the log of the training
 STATES, LOGGED_STATES = 4096, 512  # tokens whose states are compared; retrieval compares each with all
 
@@ -32,30 +36,41 @@ class LanguageLog(TrainerCallback):
 
     Args:
         trainer: that logs.
-        data: of the recipe.
-        texts: of the setup.
         windows: of the training.
+        tests: held-out text of each language, int[M] each, in ids of its tokenizer.
         rows: windows of an optimizer step.
+        window, stride: of `perplexity`.
         aligned: whether languages 0 and 1 are clones.
     """
 
     def __init__(
-        self, trainer: Trainer, data: ClonedArguments, texts: Texts, windows: TrainingWindows, rows: int, aligned: bool
+        self,
+        trainer: Trainer,
+        windows: TrainingWindows,
+        tests: Sequence[Any],
+        *,
+        rows: int,
+        window: int,
+        stride: int,
+        aligned: bool,
     ) -> None:
-        self.trainer, self.data, self.windows, self.rows, self.aligned = trainer, data, windows, rows, aligned
-        most = data.context + (LOGGED_WINDOWS - 1) * data.stride
-        self.texts = replace(texts, test=[text[:most] for text in texts.test])
+        self.trainer, self.windows, self.rows = trainer, windows, rows
+        self.options = {"window": window, "stride": stride}
+        self.tests = [text[: window + (LOGGED_WINDOWS - 1) * stride] for text in tests]
+        self.versions = _versions(self.tests[0], window, LOGGED_STATES) if aligned else None
 
     def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         """Measure and log, at the end too."""
-        every = args.eval_steps or max(state.max_steps // 10, 1)
+        every = args.eval_steps or 0.1
+        every = math.ceil(state.max_steps * every) if every < 1 else int(every)
         if state.global_step % every and state.global_step != state.max_steps:
             return
-        found = measures(model, self.data, self.texts, aligned=False)
-        logged = {f"perplexity_{k}": value for k, value in enumerate(found["perplexity"])}
-        if self.aligned:
-            last = hidden_alignment(model, self.texts.vocabulary, _versions(self.texts, self.data, LOGGED_STATES))
-            logged |= {f"cosine_layer_{i}": layer["cosine"] for i, layer in enumerate(last, 1)}
+        vocabulary = self.windows.vocabulary
+        found = perplexities(model, vocabulary, self.tests, **self.options)
+        logged = {f"perplexity_{k}": value for k, value in enumerate(found)}
+        if self.versions is not None:
+            layers = hidden_alignment(model, vocabulary, self.versions)
+            logged |= {f"cosine_layer_{i}": layer["cosine"] for i, layer in enumerate(layers, 1)}
         read = self.windows.tokens(state.global_step * self.rows)
         logged |= {f"tokens_{k}": float(count) for k, count in enumerate(read)}
         model.train()
@@ -70,25 +85,44 @@ def train(
     Returns:
         Facts of the training, and its texts if they were read.
     """
-    if (facts := facts_of(place)) is not None:
+    facts = facts_of(place)
+    on_main(lambda: _check_definition(place, setup))
+    if facts is not None:
         return facts, None
     state, steps = PartialState(), setup.training.max_steps
     rows, of = setup.rows(state.num_processes), setup.of
     texts = source.of(of, steps * rows, seed)
     languages = all_languages(of.schedule, rows=rows, total_steps=steps, seed=seed, languages=of.languages)
-    windows = TrainingWindows(texts.vocabulary, texts.train, languages, padding_id=texts.padding_id, seed=seed)
-    _check_started(place, texts.vocabulary)
+    options: dict[str, Any] = {"padding_id": texts.padding_id, "seed": seed, "parallel": of.relation not in OF_PAIR}
+    windows = TrainingWindows(texts.vocabulary, texts.train, languages, **options)
     shape = {"layers": data.layers, "width": data.width, "heads": data.heads}
     model = make_decoder(texts.vocabulary.model_vocabulary_size, context=data.context, seed=seed, **shape)
     own: dict[str, Any] = {"output_dir": str(place), "seed": seed}
     arguments = replace(setup.training, **own)
+    on_main(lambda: _check_started(place, texts.vocabulary))
     if state.is_main_process:
         texts.vocabulary.save(place)
         if texts.tokenizer is not None:
             texts.tokenizer.save_pretrained(place)
     trainer = Trainer(model, arguments, train_dataset=windows)
-    trainer.add_callback(LanguageLog(trainer, data, texts, windows, rows, _aligned(setup)))
-    return train_into(place, trainer, lambda end: _facts(end, windows, _aligned(setup))), texts
+    aligned = _aligned(setup, texts.vocabulary)
+    measured: dict[str, Any] = {"window": data.context, "stride": data.stride, "aligned": aligned}
+    trainer.add_callback(LanguageLog(trainer, windows, texts.test, rows=rows, **measured))
+    return train_into(place, trainer, lambda end: _facts(end, windows, aligned)), texts
+
+
+def _check_definition(place: Path, setup: Setup) -> None:
+    """Record the definition of a setup before its training, or refuse to continue one that was defined otherwise.
+
+    Raises:
+        ValueError: names both definitions.
+    """
+    path, now = place / DEFINITION, dict(setup.definition)
+    before = read_json(path, AGAIN) if path.is_file() else now
+    if before != now:
+        raise ValueError(f"{place} has a model of the setup {before}, which is now {now}: choose another --output_dir.")
+    place.mkdir(parents=True, exist_ok=True)
+    write_json(path, now)
 
 
 def _check_started(place: Path, vocabulary: Vocabulary) -> None:
@@ -107,7 +141,7 @@ def _check_started(place: Path, vocabulary: Vocabulary) -> None:
 def _facts(state: Any, windows: TrainingWindows, clones: bool) -> dict[str, Any]:
     """Tokens of each language, the share of texts that clones read in several, and what was measured on the way."""
     history = [
-        {key: value for key, value in entry.items() if key == "step" or key.startswith(("perplexity_", "cosine_"))}
+        {key: entry[key] for key in sorted(entry) if key == "step" or key.startswith(("perplexity_", "cosine_"))}
         for entry in state.log_history
         if "perplexity_0" in entry
     ]
@@ -126,7 +160,7 @@ def measure(
     if not on_main(lambda: is_done(place, MEASURES)):
         texts = texts or source.of(setup.of, 1, seed)
         model = load_decoder(place).to(PartialState().device)
-        found = measures(model, data, texts, aligned=_aligned(setup))
+        found = measures(model, data, texts, aligned=_aligned(setup, texts.vocabulary))
         if data.downstream_items and setup.of.relation == "clones":  # all processes train it together
             options = {"items": data.downstream_items, "seed": seed, "use_cpu": setup.training.use_cpu}
             found["downstream"] = transfer(place, texts.vocabulary, texts.tokenizer, **options)
@@ -146,7 +180,7 @@ def measures(model: Any, data: ClonedArguments, texts: Texts, *, aligned: bool) 
     options = {"window": data.context, "stride": data.stride}
     found: dict[str, Any] = {"perplexity": perplexities(model, texts.vocabulary, texts.test, **options)}
     if aligned:
-        versions = _versions(texts, data, STATES)
+        versions = _versions(texts.test[0], data.context, STATES)
         found["alignment"] = {
             "hidden": hidden_alignment(model, texts.vocabulary, versions),
             "gradient": gradient_alignment(model, texts.vocabulary, versions),
@@ -155,9 +189,9 @@ def measures(model: Any, data: ClonedArguments, texts: Texts, *, aligned: bool) 
     return found
 
 
-def _versions(texts: Texts, data: ClonedArguments, states: int) -> Any:
+def _versions(text: Any, window: int, states: int) -> Any:
     """Windows of held-out text that are compared in both languages, two or more."""
-    return cut(texts.test[0], data.context)[: max(states // data.context, 2)]
+    return cut(text, window)[: max(states // window, 2)]
 
 
 def load_decoder(place: Path) -> GPT2LMHeadModel:
@@ -166,6 +200,7 @@ def load_decoder(place: Path) -> GPT2LMHeadModel:
     return model
 
 
-def _aligned(setup: Setup) -> bool:
+def _aligned(setup: Setup, vocabulary: Vocabulary) -> bool:
     """Whether languages 0 and 1 are clones, with ids that differ."""
-    return setup.of.relation == "clones" and setup.of.languages > 1 and setup.of.fraction_cloned > 0
+    tables = vocabulary.tables
+    return setup.of.relation == "clones" and len(tables) > 1 and bool((tables[0] != tables[1]).any())

@@ -157,7 +157,9 @@ def real_pair(first: dict[str, int], second: dict[str, int], *, merged: bool) ->
 
 def _within(ids: Any, size: int) -> Ints:
     """Ids as int64, all from 0 to size - 1."""
-    ids = np.asarray(ids, dtype=np.int64)
+    if not np.can_cast((ids := np.asarray(ids)).dtype, np.int64) and ids.size:
+        raise ValueError(f"Ids must be integers, got {ids.dtype}.")
+    ids = ids.astype(np.int64)
     if ids.size and not (ids.min() >= 0 and ids.max() < size):
         raise ValueError(f"Ids must be from 0 to {size - 1}, got {ids.min()} to {ids.max()}.")
     return ids

@@ -27,6 +27,8 @@ class TrainingWindows(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
         languages: of each window of each step, int[steps, rows] (see `all_languages`).
         padding_id: in ids of the tokenizers, which is not predicted; None where there is none.
         seed: of the order.
+        parallel: whether languages have the same texts, of which each is then read in one language per pass; else each
+            language has its own texts, and its own order.
     """
 
     def __init__(
@@ -37,15 +39,15 @@ class TrainingWindows(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
         *,
         padding_id: int | None = None,
         seed: int = 0,
+        parallel: bool = True,
     ) -> None:
         self.vocabulary, self.texts, self.padding_id, self.seed = vocabulary, texts, padding_id, seed
         self.languages = languages.ravel().astype(np.int32)
-        self.order = np.empty(len(self.languages), dtype=np.int64)  # which of its texts each window is
-        for length in {len(of) for of in texts}:
-            order = _order(length, len(self.languages), seed)
+        self.order = _order(len(texts[0]), len(self.languages), seed)  # which of its texts each window is
+        if not parallel:
             for language, of in enumerate(texts):
                 chosen = self.languages == language
-                self.order[chosen] = order[chosen if len(of) == length else np.zeros_like(chosen)]
+                self.order[chosen] = _order(len(of), int(chosen.sum()), seed)
 
     def __len__(self) -> int:
         return len(self.languages)
@@ -73,7 +75,7 @@ def _order(length: int, count: int, seed: int) -> Ints:
     """Which of `length` texts each of `count` windows is: one random order after another."""
     passes = -(-count // length)
     rng = np.random.default_rng([seed, 2])
-    return np.concatenate([rng.permutation(length) for _ in range(passes)])[:count]
+    return np.concatenate([rng.permutation(length) for _ in range(max(passes, 1))])[:count]
 
 
 def cut(ids: Any, length: int) -> Ints:

@@ -49,7 +49,7 @@ def translations(features: Any, layers: Sequence[Any], languages: Any, ids: Any)
     Args:
         features: float[layers, N, H].
         layers: numbers of the layers.
-        languages, ids: of the rows; translations of one text share an id.
+        languages, ids: of the rows; translations of one text share an id; None: no translation.
 
     Returns:
         reference: the language that others are compared with; languages: {language: texts in common with it}; layers:
@@ -60,8 +60,9 @@ def translations(features: Any, layers: Sequence[Any], languages: Any, ids: Any)
     """
     places: dict[str, dict[Any, int]] = {}
     for row, (language, one) in enumerate(zip(languages, ids, strict=True)):
-        places.setdefault(str(language), {}).setdefault(one, row)
-    reference = min(places, key=lambda language: (-len(places[language]), language))
+        if one is not None:
+            places.setdefault(str(language), {}).setdefault(one, row)
+    reference = min(places, key=lambda language: (-len(places[language]), language), default="")
     pairs = {}
     for language in sorted(places.keys() - {reference}):
         common = [one for one in places[reference] if one in places[language]]
@@ -69,7 +70,7 @@ def translations(features: Any, layers: Sequence[Any], languages: Any, ids: Any)
             pairs[language] = [[places[of][one] for one in common] for of in (reference, language)]
     if not pairs:
         raise ValueError(
-            "No two languages have texts in common: name the column that translations of a text share with --id-column."
+            "No two languages have two texts in common: name the column that translations share with --id-column."
         )
     found = []
     for number, states in zip(layers, features, strict=True):
@@ -87,5 +88,6 @@ def unit_rows(states: Any) -> Any:
 def linear_cka(first: Floats, second: Floats) -> float:
     """Linear centered kernel alignment of two tables with the same rows; 0 where one does not vary."""
     one, two = first - first.mean(axis=0), second - second.mean(axis=0)
-    scale = np.linalg.norm(one.T @ one) * np.linalg.norm(two.T @ two)
-    return float(np.linalg.norm(one.T @ two) ** 2 / scale) if scale > 0 else 0.0
+    if any(np.linalg.norm(of) <= 1e-10 * np.linalg.norm(all_of) for of, all_of in ((one, first), (two, second))):
+        return 0.0  # what is left is rounding
+    return float(np.linalg.norm(one.T @ two) ** 2 / (np.linalg.norm(one.T @ one) * np.linalg.norm(two.T @ two)))

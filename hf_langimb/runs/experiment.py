@@ -8,7 +8,7 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -66,10 +66,7 @@ def run(recipe: Recipe) -> tuple[Path, Results]:
         ValueError: data, model, setups or folder do not fit the recipe; says which and what to do.
     """
     began, training = time.time(), recipe.training
-    if training.push_to_hub:
-        if not training.hub_model_id:
-            raise ValueError("push_to_hub needs hub_model_id: add --hub_model_id NAMESPACE/NAME.")
-        on_main(lambda: require_login(training.hub_model_id, training.hub_token))
+    check_hub(training)
     plan = "imbalanced" if recipe.data.imbalanced_shares or recipe.data.skew is not None else "natural"
     settings = {name: resolve_setup(name, recipe.setups, plan) for name in recipe.data.setups}
     data = load_data(recipe.data, training.language_column)
@@ -337,20 +334,32 @@ def main(
             _show(recipe, output, results)
 
 
+def check_hub(training: Any) -> None:
+    """Check before a run, if it is to be published, that it can be.
+
+    Raises:
+        ValueError: no name, or a token that cannot publish it.
+    """
+    if training.push_to_hub:
+        if not training.hub_model_id:
+            raise ValueError("push_to_hub needs hub_model_id: add --hub_model_id NAMESPACE/NAME.")
+        on_main(lambda: require_login(training.hub_model_id, training.hub_token))
+
+
+def publish(training: Any, push: Callable[..., list[str]], output: Path) -> None:
+    """Publish a run with `push`, if its training arguments say so, and print where."""
+    if training.push_to_hub:
+        options = {"private": bool(training.hub_private_repo), "revision": training.hub_revision}
+        urls = push(output, str(training.hub_model_id), token=training.hub_token, **options)
+        print("\n".join(["Published:", *urls]))
+
+
 def _show(recipe: Recipe, output: Path, results: Results) -> None:
     """Print the results, write the page and the model cards, publish if asked for."""
     for name, seed in ((name, int(seed)) for name, setup in results["setups"].items() for seed in setup["seeds"]):
         write_text(RunFolder(output).model(name, seed) / CARD, render_card(results, name, seed=seed))
     print(render("recipe.txt", results=results, folder=output, page=write_report(output)), end="")
-    if (training := recipe.training).push_to_hub:
-        urls = push_run(
-            output,
-            str(training.hub_model_id),
-            private=bool(training.hub_private_repo),
-            revision=training.hub_revision,
-            token=training.hub_token,
-        )
-        print("\n".join(["Published:", *urls]))
+    publish(recipe.training, push_run, output)
     if len(results["seeds"]) == 1:
         further = {"custom": "--model MODEL to measure the model that you will use", "xnli": "--config mbert on a GPU"}
         made_here = recipe.data.model_name_or_path in MADE_HERE

@@ -36,6 +36,20 @@ DEFAULTS = ("mini", "mbert")  # configurations, the first that a recipe has
 HELP = ("-h", "--help")
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML in which a number with underscores is text: 0.1_0 is a schedule."""
+
+
+def _number(loader: Any, node: Any) -> Any:
+    """A number of a YAML file, or text."""
+    kind = node.tag.rpartition(":")[2]
+    return node.value if "_" in node.value else getattr(loader, f"construct_yaml_{kind}")(node)
+
+
+for _tag in ("int", "float"):
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_tag}", _number)
+
+
 @dataclass
 class RecipeArguments:
     """Data, plans, model and measurements of a recipe."""
@@ -171,6 +185,7 @@ class Parsed(NamedTuple):
     setups: dict[str, dict[str, Any]]
     config: dict[str, Any]
     flags: frozenset[str]
+    listed: list[str]  # setups of the YAML
 
 
 def parse_words(name: str, folder: Path, argv: list[str], types: tuple[type, ...]) -> tuple[tuple[Any, ...], Parsed]:
@@ -227,7 +242,7 @@ def parse_words(name: str, folder: Path, argv: list[str], types: tuple[type, ...
         raise ValueError(file + one_line(error)) from error
     config = {key: value for key, value in resolved.items() if value != defaults[key] and key not in NOT_IN_RESULTS}
     config |= {"seed": made[-1].seed} | ({"setup_definitions": setups} if setups else {})
-    return made, Parsed(path.stem, setups, config, flags)
+    return made, Parsed(path.stem, setups, config, flags, values.get("setups") or [])
 
 
 def total_batch(arguments: Any, processes: int) -> int:
@@ -249,7 +264,7 @@ def _read_yaml(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Checked values of a YAML file and its setups, on those of a file that it extends; `origins` gets their files."""
     try:
-        values = {**(yaml.safe_load(path.read_text(encoding="utf-8")) or {})}
+        values = {**(yaml.load(path.read_text(encoding="utf-8"), _Loader) or {})}
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError, TypeError) as error:  # the last: no keys
         raise ValueError(f"{path} is not valid YAML with keys and values, in UTF-8: {error}") from None
     extended, setups = values.pop("extends", None), values.get("setups")

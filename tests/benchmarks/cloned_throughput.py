@@ -38,7 +38,8 @@ def steps_per_second(recipe, folder: str, plain: bool) -> float:
     model = make_decoder(texts.vocabulary.model_vocabulary_size, context=data.context, **shape)
     trainer = Trainer(model, arguments, train_dataset=read)
     if not plain:
-        trainer.add_callback(LanguageLog(trainer, data, texts, windows, rows, aligned=True))
+        options = {"window": data.context, "stride": data.stride, "aligned": True}
+        trainer.add_callback(LanguageLog(trainer, windows, texts.test, rows=rows, **options))
     began = time.process_time()  # unaffected by other processes
     trainer.train()
     return arguments.max_steps / (time.process_time() - began)

@@ -11,7 +11,9 @@ import pytest
 import torch
 import yaml
 from conftest import unknown_keys
+from transformers import Trainer
 
+from hf_langimb.cloned import comparisons as derived
 from hf_langimb.cloned import results as made
 from hf_langimb.cloned.arguments import parse_cloned
 from hf_langimb.cloned.decoder import make_decoder
@@ -22,6 +24,7 @@ from hf_langimb.cloned.show import text_of
 from hf_langimb.cloned.texts import texts_of
 from hf_langimb.cloned.training import _check_started, measures
 from hf_langimb.cloned.vocabulary import CloneMap, Vocabulary
+from hf_langimb.models.counted_tokenizer import make_tokenizer
 
 RECIPES = Path(__file__).parents[2] / "recipes" / "cloned_languages"
 STEPS = 20
@@ -79,9 +82,9 @@ def test_results_have_every_setup_with_its_tokens_and_perplexities(two):
     assert [entry["step"] for entry in model["history"]] == [*range(2, STEPS + 1, 2)]
     assert {"perplexity_0", "perplexity_1", "cosine_layer_1"} <= model["history"][-1].keys()
     (compared,) = results["comparisons"]
-    assert (compared["setup"], compared["language"], compared["control"]) == ("imbalanced", 1, "fewer_rows")
+    assert (compared["setup"], compared["language"], compared["reference"]) == ("imbalanced", 1, "fewer_rows")
     alone = results["setups"]["fewer_rows"]["seeds"]["0"]["perplexity"][0]
-    assert compared["mean"] == pytest.approx(math.log(model["perplexity"][1] / alone))
+    assert compared["difference"]["mean"] == pytest.approx(math.log(model["perplexity"][1] / alone))
 
 
 def test_a_saved_model_is_plain_gpt2_with_the_perplexity_of_its_results(two, recipe):
@@ -96,6 +99,23 @@ def test_a_saved_model_is_plain_gpt2_with_the_perplexity_of_its_results(two, rec
     assert found == pytest.approx(results["setups"]["imbalanced"]["seeds"]["0"]["perplexity"][1], rel=1e-5)
 
 
+def test_the_training_arguments_are_those_of_the_paper(recipe):
+    parsed = recipe("--max_steps", 1000, "--warmup_steps", 200)
+    (of, _) = parsed.setups.values()
+    model = torch.nn.Linear(1, 1)
+    trainer = Trainer(model, of.training)
+    trainer.create_optimizer_and_scheduler(1000)
+    (group,) = trainer.optimizer.param_groups[:1]
+    assert (group["betas"], group["weight_decay"], of.training.max_grad_norm) == ((0.9, 0.95), 0, 0)
+    rates = []
+    for _ in range(1000):
+        trainer.optimizer.step()
+        trainer.lr_scheduler.step()
+        rates.append(trainer.lr_scheduler.get_last_lr()[0])
+    expected = {99: 0.5, 199: 1, 599: 0.01 + 0.99 / 2, 999: 0.01}
+    assert {step: rates[step] / 0.02 for step in expected} == pytest.approx(expected)
+
+
 def test_all_adds_setups_and_keeps_what_is_trained(two, recipe):
     folder, results = two
     weights = folder / "imbalanced" / "seed-0" / "model.safetensors"
@@ -103,8 +123,8 @@ def test_all_adds_setups_and_keeps_what_is_trained(two, recipe):
     _, more = run(recipe("--output_dir", folder, "--all"))
     assert weights.stat().st_mtime_ns == before
     assert more["setups"]["imbalanced"] == results["setups"]["imbalanced"]
-    assert {one["control"] for one in more["comparisons"]} == {"fewer_rows", "shuffled", "monolingual"}
-    majority = [one for one in more["comparisons"] if one["control"] == "monolingual"]
+    assert {one["reference"] for one in more["comparisons"]} == {"fewer_rows", "shuffled", "monolingual"}
+    majority = [one for one in more["comparisons"] if one["reference"] == "monolingual"]
     assert [one["language"] for one in majority] == [0]
     shown = text_of(more, folder, write_page(folder))
     assert shown.startswith("Does the majority help the minority beyond equal steps? UNCLEAR, ONE SEED")
@@ -122,7 +142,8 @@ def test_the_page_fits_the_screen_and_fetches_nothing(two, browser, width):
     assert requests == [path.as_uri()]
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert page.get_by_role("heading", name=made.QUESTION).is_visible()
-    assert page.get_by_role("img").count() == 3
+    setups = made.read_cloned(two[0])["setups"]  # also of `--all`, if that ran before
+    assert page.get_by_role("img").count() == 3 + bool(derived.by_tokens(setups))
     page.close()
 
 
@@ -160,7 +181,7 @@ def test_a_setup_with_the_rate_of_all_is_compared_with_such_controls(recipe, tmp
     rates = [setup.training.learning_rate for setup in parsed.setups.values()]
     assert rates == [0.02, 0.01, 0.01, 0.01]
     setups = {name: made_setup(parsed.setups[name]) for name in names}
-    pairs = [(one["setup"], one["control"]) for one in made._comparisons(setups)]
+    pairs = [(one["setup"], one["reference"]) for one in derived.compare(setups)]
     controls = ["fewer_rows", "shuffled"]
     assert pairs == [(setup, control) for setup in names[:2] for control in controls]
 
@@ -185,24 +206,22 @@ def made_setup(setup):
 )
 def test_the_answer_is_that_of_the_best_control(means, width, seeds, expected):
     """At 5% of ln PPL, the interval of the smallest difference decides, not that of the largest."""
-    compared = [
-        {
-            "setup": "imbalanced",
-            "language": 1,
-            "control": f"control_{i}",
-            "mean": mean,
-            "low": None if width is None else mean - width,
-            "high": None if width is None else mean + width,
-            "n": seeds,
-        }
-        for i, mean in enumerate(means)
-    ]
-    alone = {"schedule": "0", "steps": 1, "languages": 1, "relation": "clones"}
-    setups = {"imbalanced": alone | {"schedule": "0.1", "languages": 2}, "control_0": alone, "control_1": alone}
-    even = compared[0] | {"control": "even", "mean": 0.5, "low": 0.4, "high": 0.6}  # helped too: it decides nothing
-    setups["even"] = alone | {"schedule": "0.5", "languages": 2}
-    answer = made.answer([*compared, even], setups)
-    assert (answer["answer"], answer["control"]) == (expected, "control_1")
+    compared = []
+    for i, mean in enumerate(means):
+        low, high = (None, None) if width is None else (mean - width, mean + width)
+        difference = {"mean": mean, "low": low, "high": high, "n": seeds}
+        compared.append({"setup": "imbalanced", "language": 1, "reference": f"control_{i}", "difference": difference})
+    alone = {"schedule": "0", "steps": 1, "languages": 1, "relation": "clones", "learning_rate": 0.01}
+    setups = {"imbalanced": alone | {"schedule": "0.1", "languages": 2, "learning_rate": 0.02}}
+    setups |= {"control_0": alone, "control_1": alone, "even": alone | {"schedule": "0.5", "languages": 2}}
+    even = compared[0] | {"reference": "even", "difference": {"mean": 0.5, "low": 0.4, "high": 0.6, "n": 3}}
+    (answer,) = derived.answers([*compared, even], setups)  # an even control is helped too: it decides nothing
+    assert (answer["answer"], answer["reference"]) == (expected, "control_1")
+    assert "each at its own learning rate" in answer["text"]
+    setups["imbalanced"]["learning_rate"] = 0.01
+    (answer,) = derived.answers(compared, setups)
+    assert answer["answer"] == ("unclear, one learning rate" if expected == "yes" else expected)
+    assert "all at the learning rate 0.01" in answer["text"]
 
 
 def test_imbalanced_setups_are_compared_with_even_ones_of_as_many_tokens(recipe):
@@ -217,7 +236,7 @@ def test_imbalanced_setups_are_compared_with_even_ones_of_as_many_tokens(recipe)
     tokens = {"imbalanced": [1800, 200], "half": [1000, 1000], "ten": [200] * 10, "stages": [1010, 990]}
     for name, counts in tokens.items():
         made_setups[name]["seeds"]["0"] = {"perplexity": [5.0] * len(counts), "tokens": counts}
-    found = {(one["setup"], one["language"], one["control"]) for one in made._comparisons(made_setups)}
+    found = {(one["setup"], one["language"], one["reference"]) for one in derived.compare(made_setups)}
     assert found == {("imbalanced", 1, "ten"), ("stages", 0, "half"), ("stages", 1, "half")}
 
 
@@ -238,13 +257,15 @@ def test_perplexity_by_tokens_separates_a_clone_fewer_steps_and_smaller_batches(
     for name, of in made_setups.items():
         values = perplexities.get(name, [9])
         of["seeds"]["0"] = {"perplexity": values, "tokens": tokens.get(name, [20] * len(values))}
-    found = {name: sorted((x, round(y, 9)) for x, y in points) for name, points in made.by_tokens(made_setups).items()}
+    found = {
+        name: sorted((x, round(y, 9)) for x, y in points) for name, points in derived.by_tokens(made_setups).items()
+    }
     assert found == {
         "with a clone": [(0.1, 5), (0.9, 4)],
         "alone, fewer steps": [(0.2, 7), (1, 3)],
         "alone, smaller batches": [(0.5, 8), (1, 3)],
     }
-    assert not made.by_tokens({name: made_setups[name] for name in ("rare", "whole")})
+    assert not derived.by_tokens({name: made_setups[name] for name in ("rare", "whole")})
 
 
 def test_intervals_are_of_differences_paired_by_seed():
@@ -253,10 +274,11 @@ def test_intervals_are_of_differences_paired_by_seed():
     logs, others = np.array([1.0, 2.0, 3.0]), np.array([1.1, 2.2, 3.0])
     model["seeds"] = {str(i): {"perplexity": [1, math.exp(x)], "tokens": [9, 1]} for i, x in enumerate(logs)}
     alone["seeds"] = {str(i): {"perplexity": [math.exp(x)], "tokens": [1]} for i, x in enumerate(others)}
-    (found,) = made._comparisons({"a": model, "b": alone})
-    assert found["mean"] == pytest.approx(-0.1)
+    (found,) = derived.compare({"a": model, "b": alone})
+    assert (found["tokens"], found["difference"]["mean"]) == (1, pytest.approx(-0.1))
     half = 4.302652730 * 0.1 / math.sqrt(3)  # t quantile of two degrees of freedom
-    assert (found["low"], found["high"]) == pytest.approx((-0.1 - half, -0.1 + half))
+    bounds = found["difference"]["low"], found["difference"]["high"]
+    assert bounds == pytest.approx((-0.1 - half, -0.1 + half))
 
 
 @pytest.fixture(scope="module")
@@ -266,7 +288,7 @@ def files(tmp_path_factory):
     rng = np.random.default_rng(0)
     for language, text in TEXTS.items():
         words = text.split()
-        lines = [" ".join(rng.choice(words, 12)) for _ in range(60)]
+        lines = [" ".join(rng.choice(words, 12)) for _ in range({"en": 60, "fr": 75}[language])]
         (folder / f"{language}.txt").write_text("\n".join(lines))
     return folder
 
@@ -282,7 +304,7 @@ def test_two_text_files_are_a_real_pair(files, recipe, tmp_path, merged):
     assert (vocabulary.shared > 0) == merged
     assert results["optimum_perplexity"] is None
     assert results["comparisons"] == []
-    assert results["verdict"] is None
+    assert results["verdict"] == []
 
 
 def test_a_text_that_is_shorter_than_a_window_is_refused(tmp_path, recipe):
@@ -296,9 +318,19 @@ def test_a_text_that_is_shorter_than_a_window_is_refused(tmp_path, recipe):
     ("settings", "expected"),
     [
         ({"setups": {"a": {"schedule": "1.2"}}}, r"Setup a: A schedule is one probability per stage"),
-        ({"setups": {"a": {"schedule": "0.1_0.9", "max_steps": 1}}}, "2 stages, the training only 1 steps"),
+        (
+            {"setups": {"a": {"schedule": "0.1_0.9", "max_steps": 1, "warmup_steps": 0}}},
+            "2 stages, the training only 1",
+        ),
+        ({"setups": {"a": {"max_steps": 1}}}, r"Setup a: warmup_steps must not exceed max_steps \(1\)"),
+        ({"setups": {"a": {"relation": "merged"}}, "second_dataset_name": "b.txt"}, "needs dataset_name and second"),
+        ({"auto_find_batch_size": True}, "auto_find_batch_size must keep its default"),
+        ({"ignore_data_skip": True}, "ignore_data_skip must keep its default"),
+        ({"accelerator_config": {"split_batches": True}}, "split_batches of accelerator_config must keep its default"),
+        ({"per_device_train_batch_size": 0}, "per_device_train_batch_size must be 1 or more"),
+        ({"train_tokens": -5}, "train_tokens must be 1 or more"),
         ({"setups": {"a": {"languages": 1, "schedule": "0.5"}}}, "With one language, the schedule must be 0"),
-        ({"setups": {"a": {"relation": "merged"}}}, "relation merged needs second_dataset_name"),
+        ({"setups": {"a": {"relation": "merged"}}}, "relation merged needs dataset_name and second_dataset_name"),
         ({"setups": {"a": {"relation": "twins"}}}, "relation must be one of clones, unrelated"),
         ({"setups": {"a": {"relation": "shuffled", "languages": 3}}}, "needs languages 2"),
         ({"setups": {"a": {"context": 8}}}, "context cannot differ between setups"),
@@ -306,7 +338,7 @@ def test_a_text_that_is_shorter_than_a_window_is_refused(tmp_path, recipe):
         ({"main": ["b"]}, "Unknown setup 'b'"),
         ({"stride": 16}, "stride must be below context"),
         ({"heads": 3}, "width must be a multiple of heads"),
-        ({"train_sampling_strategy": "random"}, "must be sequential"),
+        ({"train_sampling_strategy": "random"}, "train_sampling_strategy must keep its default"),
         ({"test_tokens": 31}, "test_tokens must be two windows or more"),
         ({"test_share": 1}, "test_share must be between 0 and 1"),
         ({"max_steps": 0, "setups": {"a": {}}, "main": []}, "max_steps must be 1 or more"),
@@ -319,9 +351,73 @@ def test_settings_that_do_not_fit_are_refused(recipe, settings, expected):
         recipe(**settings)
 
 
-def test_a_flag_that_a_setup_sets_is_refused(recipe):
+def test_a_flag_that_a_setup_sets_or_that_has_no_effect_is_refused(recipe):
     with pytest.raises(ValueError, match="Setup imbalanced sets schedule, but the command line sets it too"):
         recipe("--schedule", "0.3")
+    with pytest.raises(ValueError, match="train_tokens: of texts, but dataset_name is markov"):
+        recipe("--train_tokens", 100)
+
+
+def test_a_schedule_without_quotes_keeps_its_stages(tmp_path):
+    text = yaml.safe_dump(SETTINGS | {"setups": {"forgets": {"schedule": "STAGES"}}, "main": []})
+    (tmp_path / "mini.yaml").write_text(text.replace("STAGES", "0_1").replace("max_steps: 20", "max_steps: 2_0"))
+    parsed = parse_cloned("cloned_languages", tmp_path, [])
+    assert (parsed.setups["forgets"].of.schedule, parsed.training.max_steps) == ("0_1", 20)
+
+
+def test_a_setup_can_be_added_to_a_yaml_but_not_redefined(recipe, tmp_path):
+    setups = {"alone": {"schedule": "0", "languages": 1, "max_steps": 2}}
+    run(recipe("--output_dir", tmp_path, main=[], setups=setups))
+    _, results = run(recipe("--output_dir", tmp_path, main=[], setups=setups | {"rare": {"max_steps": 2}}))
+    assert [*results["setups"]] == ["alone", "rare"]
+    with pytest.raises(ValueError, match=r"alone.seed-0 has a model of the setup .*'max_steps': 2.*, which is now"):
+        run(recipe("--output_dir", tmp_path, main=[], setups={"alone": setups["alone"] | {"max_steps": 3}}))
+
+
+def test_setups_at_the_common_rate_alone_have_a_page(recipe, tmp_path):
+    setups = {"rare": {"max_steps": 2, "learning_rate": 0.02}}
+    folder, results = run(recipe("--output_dir", tmp_path, "--setups", "rare_one_rate", setups=setups))
+    assert results["verdict"] == [] and write_page(folder).is_file()
+
+
+def test_a_share_of_clones_that_rounds_to_none_and_a_divergence_are_said(recipe, tmp_path):
+    setups = {"rare": {"max_steps": 2, "fraction_cloned": 0.001}}
+    _, results = run(recipe("--output_dir", tmp_path / "a", main=[], setups=setups))
+    assert results["setups"]["rare"]["seeds"]["0"]["alignment"] is None
+    setups = {"rare": {"learning_rate": 1e5}}
+    with pytest.raises(ValueError, match="the training has diverged"):
+        run(recipe("--output_dir", tmp_path / "b", main=[], setups=setups))
+
+
+def test_an_end_of_text_is_learned_where_it_is_also_the_padding(files, recipe, tmp_path):
+    """As with GPT-2's tokenizer, which has no padding of its own."""
+    tokenizer = make_tokenizer({"": [TEXTS["en"]]}, size=40)
+    tokenizer.pad_token = tokenizer.sep_token
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    parsed = recipe(dataset_name=f"{files}/en.txt", tokenizer_name=str(tmp_path / "tokenizer"), main=[])
+    texts = texts_of(parsed.data).of(parsed.setups["imbalanced"].of, 1, 0)
+    assert texts.padding_id is None and texts.vocabulary.shared == 0
+    assert tokenizer.sep_token_id in texts.train[0]
+
+
+@pytest.mark.parametrize("name", ["texts.txt", "texts.csv"])
+def test_rows_without_text_are_left_out(recipe, tmp_path, name):
+    lines = [TEXTS["en"]] * 30
+    text = "\n".join(["\ufeff" + ("text" if name.endswith("csv") else lines[0]), *lines, *[""] * 300, *lines])
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    texts = texts_of(recipe(dataset_name=str(tmp_path / name), vocabulary_size=40).data)
+    assert "\ufeff" not in texts.first.tokenizer.get_vocab()
+    ends = [*texts.first.train, *texts.first.test].count(texts.first.tokenizer.sep_token_id)
+    assert ends == 60 + name.endswith("txt")
+
+
+def test_a_text_file_that_cannot_be_split_or_decoded_is_refused(recipe, tmp_path):
+    (tmp_path / "one.txt").write_text(TEXTS["en"])
+    with pytest.raises(ValueError, match=r"Expected two texts or more .* found 1"):
+        texts_of(recipe(dataset_name=str(tmp_path / "one.txt")).data)
+    (tmp_path / "latin.txt").write_bytes("caf\xe9 noir\n".encode("latin-1") * 9)
+    with pytest.raises(ValueError, match=r"as UTF-8 text: .*can't decode byte 0xe9"):
+        texts_of(recipe(dataset_name=str(tmp_path / "latin.txt")).data)
 
 
 def test_a_language_is_compared_with_controls_that_read_the_same_text(recipe):
@@ -338,7 +434,7 @@ def test_a_language_is_compared_with_controls_that_read_the_same_text(recipe):
     tokens = {"pair": [1800, 200], "reversed": [200, 1800], "few_en": [200], "few_fr": [0, 200], "all_fr": [0, 2000]}
     for name, counts in tokens.items():
         made_setups[name]["seeds"]["0"]["tokens"] = counts
-    found = {(one["setup"], one["language"], one["control"]) for one in made._comparisons(made_setups)}
+    found = {(one["setup"], one["language"], one["reference"]) for one in derived.compare(made_setups)}
     assert found == {("pair", 1, "few_fr"), ("reversed", 0, "few_en"), ("reversed", 1, "all_fr")}
     assert [made.minority(made_setups[name]) for name in tokens] == [1, 0, 0, 1, 1]
 
@@ -386,17 +482,18 @@ def test_two_processes_train_what_one_trains(tmp_path):
     assert (first["rows"], second["rows"]) == (10, 10)
     assert first["seeds"]["0"]["tokens"] == second["seeds"]["0"]["tokens"]
     assert first["seeds"]["0"]["perplexity"] == pytest.approx(second["seeds"]["0"]["perplexity"], rel=1e-4)
+    assert "dataset markov, seed 0" in (tmp_path / "two" / "imbalanced" / "seed-0" / "README.md").read_text()
     assert "Does the majority help" in done.stdout and done.stdout.count("All numbers:") == 1
 
 
 @pytest.mark.parametrize("config", sorted(path.stem for path in RECIPES.glob("*.yaml")))
 def test_every_configuration_has_controls_of_its_setups(config):
-    """At the tokens that are expected, the first setup with a minority has a control, and each name is defined."""
-    recipe = parse_cloned("cloned_languages", RECIPES, ["--config", config, "--all"])
-    setups = {}
+    """At the tokens that are expected, the first imbalanced setup has a control, and each name is defined."""
+    assert parse_cloned("cloned_languages", RECIPES, ["--config", config, "--all"]).setups
+    recipe, setups = parse_cloned("cloned_languages", RECIPES, ["--config", config]), {}
     for name, setup in recipe.setups.items():
         found, tokens = described(setup), setup.training.max_steps * setup.rows(1) * recipe.data.context
         counts = [round(share * tokens) for share in made.shares_of(found)]
         setups[name] = found | {"seeds": {"0": {"perplexity": [5.0] * setup.of.languages, "tokens": counts}}}
-    compared = [*made._comparisons(setups)]
-    assert made.answer(compared, setups) or config == "mini_sweep"
+    (answer,) = derived.answers([*derived.compare(setups)], setups)
+    assert answer["setup"] in recipe.data.main

@@ -103,6 +103,7 @@ def test_a_language_is_aligned_with_itself(model):
         assert layer["cosine"] == pytest.approx(1) and layer["cka"] == pytest.approx(1)
         assert layer["retrieval"] > 0.8  # a prefix that two texts share has one state
     assert gradient_alignment(model, CLONES, texts, languages=(1, 1))["cosine"] == pytest.approx(1)
+    assert embedding_alignment(model, CLONES, languages=(1, 1))["cosine"] == pytest.approx(1)
 
 
 def test_clones_of_a_new_model_are_aligned_as_by_chance():

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from hf_langimb import token_efficiency
-from hf_langimb.cloned.law import PAPER, equivalent_tokens, fit_law, interpolated_tokens
+from hf_langimb.cloned.law import equivalent_tokens, fit_law, interpolated_tokens
 
+PAPER = {"english": (0.0386839, 0.2072533, 0.0840653), "french": (0.0568635, 0.1932752, 0.1191904)}  # small model
 T = 1.197e9
 SMALL = [  # perplexity, share of T, printed token efficiency: small model, English clones
     (26.13, 0.5, 0.887), (26.14, 0.5, 0.885), (22.46, 0.9, 1.000), (32.81, 0.1, 2.076), (26.53, 0.5, 0.834),
@@ -43,16 +44,18 @@ def test_where_the_law_never_reaches_a_perplexity_there_is_no_efficiency():
     assert token_efficiency(1 / c, T, law=law, total=T) is None
     assert token_efficiency(5.0, T, law=law, total=T) is None
     assert token_efficiency(30.0, 0, law=law, total=T) is None
+    assert equivalent_tokens(2.5, law=(0.05, 1e-3, 0.42), total=T) is None  # more than a number can say
+    assert fit_law([1, 2, 3], [1.3, 1.15, 1.1]).law[2] < 1
     assert equivalent_tokens(1 / (c - a), law=law, total=T) == pytest.approx(T)
 
 
-def test_a_law_is_found_again_and_says_where_it_extrapolates():
+def test_a_law_is_found_again_and_says_where_there_is_none():
     a, b, c = PAPER["english"]
     tokens = np.array([0.05, 0.1, 0.2, 0.5, 1, 2]) * T
     fitted = fit_law(tokens, 1 / (c - a * (tokens / T) ** -b), total=T)
     assert fitted.law == pytest.approx((a, b, c), rel=1e-3)
     assert max(map(abs, fitted.residuals)) < 1e-5
-    assert [fitted.extrapolates(ppl) for ppl in (1000.0, 30.0, 2.0)] == [True, False, True]
+    assert not fitted.at_bound and fit_law([1, 2, 3], [32.7, 32.9, 33.2]).at_bound
 
 
 def test_a_curve_that_is_no_power_law_is_interpolated_monotonously():
@@ -69,6 +72,10 @@ def test_a_curve_that_is_no_power_law_is_interpolated_monotonously():
     ("call", "message"),
     [
         (lambda: fit_law([1, 2], [3, 2]), "three different numbers of tokens"),
+        (lambda: fit_law([1, 2, 3], [3, 2]), "as many perplexities"),
+        (lambda: fit_law([0, 1, 2], [4, 3, 2]), "numbers of tokens above 0"),
+        (lambda: interpolated_tokens(3, [1, 2], [4, 0.5]), "perplexities of 1 or more"),
+        (lambda: equivalent_tokens(5, law=(-1, 0.2, 0.2), total=T), "a and b are above 0"),
         (lambda: equivalent_tokens(0.5, law=PAPER["english"], total=T), "perplexity of 1 or more"),
         (lambda: equivalent_tokens(float("nan"), law=PAPER["english"], total=T), "perplexity of 1 or more"),
         (lambda: equivalent_tokens(5.0, law=PAPER["english"], total=0), "total above 0"),

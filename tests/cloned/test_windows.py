@@ -22,6 +22,16 @@ def windows(schedule="0.5", languages=2):
     return TrainingWindows(CloneMap(9, languages), [TEXTS] * languages, table, padding_id=0)
 
 
+def test_languages_with_texts_of_their_own_read_each_of_them_once_per_pass():
+    table = all_languages("0.3", rows=ROWS, total_steps=STEPS)
+    counts = np.bincount(table.ravel())
+    texts = [TEXTS[: counts[0]], TEXTS[: counts[1] // 2]]
+    data = TrainingWindows(CloneMap(9, 2), texts, table, parallel=False)
+    for language, passes in ((0, 1), (1, 2)):
+        read = np.bincount(data.order[data.languages == language], minlength=len(texts[language]))
+        assert (read >= passes).all() and read.sum() == counts[language]
+
+
 class Recorded(Trainer):
     """Keeps what each step reads."""
 

@@ -259,7 +259,7 @@ def test_translations_are_compared_with_the_language_that_has_most_of_them():
     assert first["languages"]["c"]["cosine"] < 0.9
     assert second["mean"]["cosine"] == pytest.approx(1) and second["mean"]["retrieval"] == 1
     assert second["mean"]["retrieval_chance"] == 0
-    with pytest.raises(ValueError, match="No two languages have texts in common"):
+    with pytest.raises(ValueError, match="No two languages have two texts in common"):
         translations(features, [0], ["a", "b"], ["1", "2"])
 
 
