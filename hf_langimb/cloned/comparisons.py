@@ -164,23 +164,25 @@ def _efficiencies(setups: Mapping[str, SetupResults], curves: Mapping[str, Curve
 def answers(comparisons: Sequence[Comparison], setups: Mapping[str, SetupResults]) -> list[Answer]:
     """The answer by the first imbalanced setup whose minority has controls, if any: against the best of these."""
     own = [one for one in comparisons if not (one["setup"].endswith(ONE_RATE) or is_even(setups[one["setup"]]))]
-    alone = [one for one in own if not could_help(setups[one["reference"]])]
-    rare = [one for one in alone if one["language"] == minority(setups[one["setup"]])]
+    unhelped = [one for one in own if not could_help(setups[one["reference"]])]
+    rare = [one for one in unhelped if one["language"] == minority(setups[one["setup"]])]
     if not rare:
         return []
     of = rare[0]["setup"]
     controls = [one for one in rare if one["setup"] == of]
-    best = max(controls, key=lambda one: one["difference"]["mean"])
+    best = max(controls, key=_mean)
     found, reference = best["difference"], best["reference"]
     rates = {setups[name]["learning_rate"] for name in (of, *(one["reference"] for one in controls))}
     said, why = _said(found, len(rates) > 1)
     less = "lower" if found["mean"] < 0 else "higher"
     rate = "each at its own learning rate" if len(rates) > 1 else f"all at the learning rate {min(rates):g}"
-    bounds = f" ({found['mean']:+.3f} [{found['low']:+.3f}, {found['high']:+.3f}])" if found["n"] >= LEAST_SEEDS else ""
+    alone = max((one for one in controls if is_alone(setups[one["reference"]])), key=_mean, default=best)
     text = (
         f"The minority language of '{of}' has a log perplexity that is {abs(found['mean']):.3f} {less} than in its "
-        f"best control, '{reference}'{bounds}, {rate}. {why}."
+        f"best control, '{reference}' ({difference_text(found)}), {rate}. {why}."
     )
+    if alone is not best:
+        text += f" Best monolingual control, '{alone['reference']}': {difference_text(alone['difference'])}."
     return [
         {
             "name": "majority_helps",
@@ -211,3 +213,14 @@ def _said(found: Interval, tuned: bool) -> tuple[str, str]:
     if not tuned:
         return "unclear, one learning rate", "At one learning rate, controls can look worse than they are: tune each"
     return "yes", f"The whole interval is below {least}"
+
+
+def _mean(one: Comparison) -> float:
+    """The mean difference of a comparison."""
+    return one["difference"]["mean"]
+
+
+def difference_text(found: Interval) -> str:
+    """A difference of ln PPL, with its interval from `LEAST_SEEDS` seeds on."""
+    enough = found["low"] is not None and found["n"] >= LEAST_SEEDS
+    return f"{found['mean']:+.3f}" + (f" [{found['low']:+.3f}, {found['high']:+.3f}]" if enough else "")

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
+from hf_langimb.cloned.comparisons import difference_text
 from hf_langimb.cloned.results import (
     LEAST_SEEDS,
     ONE_RATE,
     QUESTION,
     ClonedResults,
-    Comparison,
     SetupResults,
     alignments,
     could_help,
@@ -68,15 +68,10 @@ def comparisons_cells(results: ClonedResults) -> Cells:
         names = one["setup"], one["reference"]
         rates = ", ".join(f"{results['setups'][name]['learning_rate']:g}" for name in names)
         setup, control = (name.removesuffix(ONE_RATE) for name in names)
-        rows.append([setup, str(one["language"]), control, f"{one['tokens']:.0%}", rates, difference_text(one)])
+        rows.append(
+            [setup, str(one["language"]), control, f"{one['tokens']:.0%}", rates, difference_text(one["difference"])]
+        )
     return ["setup", "language", "control", "its tokens", "learning rates", "difference of ln PPL"], rows
-
-
-def difference_text(one: Comparison) -> str:
-    """A difference of ln PPL, with its interval from `LEAST_SEEDS` seeds on."""
-    found = one["difference"]
-    enough = found["low"] is not None and found["n"] >= LEAST_SEEDS
-    return f"{found['mean']:+.3f}" + (f" [{found['low']:+.3f}, {found['high']:+.3f}]" if enough else "")
 
 
 def efficiency_cells(results: ClonedResults) -> Cells:
@@ -91,7 +86,7 @@ def efficiency_cells(results: ClonedResults) -> Cells:
         compared = [of for of in results["comparisons"] if all(of[key] == one[key] for key in ("setup", "language"))]  # type: ignore[literal-required]
         controls = [of for of in compared if not could_help(results["setups"][of["reference"]])]
         best = max(controls, key=lambda of: of["difference"]["mean"], default=None)
-        control = f"{difference_text(best)}, {best['reference']}" if best else "no control"
+        control = f"{difference_text(best['difference'])}, {best['reference']}" if best else "no control"
         rows.append([one["setup"], str(one["language"]), between, law if fitted else "not fitted", control])
     header = ["setup", "language", "token efficiency, interpolated", "by the scaling law"]
     return [*header, "ln PPL minus that of the best control"], rows

@@ -218,6 +218,12 @@ def test_the_answer_is_that_of_the_best_control(means, width, seeds, expected):
     (answer,) = derived.answers([*compared, even], setups)  # an even control is helped too: it decides nothing
     assert (answer["answer"], answer["reference"]) == (expected, "control_1")
     assert "each at its own learning rate" in answer["text"]
+    assert "Best monolingual" not in answer["text"]
+    setups["control_1"] = alone | {"schedule": "0.1", "languages": 2, "relation": "unrelated"}
+    (answer,) = derived.answers(compared, setups)
+    assert answer["text"].endswith(
+        f"Best monolingual control, 'control_0': {derived.difference_text(compared[0]['difference'])}."
+    )
     setups["imbalanced"]["learning_rate"] = 0.01
     (answer,) = derived.answers(compared, setups)
     assert answer["answer"] == ("unclear, one learning rate" if expected == "yes" else expected)
