@@ -53,11 +53,21 @@ class TrainingWindows(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
         return len(self.languages)
 
     def __getitem__(self, position: int) -> dict[str, torch.Tensor]:
-        language = int(self.languages[position])
-        text = self.texts[language][self.order[position]]
-        ids = torch.from_numpy(self.vocabulary.encode(text, language))
-        padding = torch.from_numpy(text == self.padding_id)
-        return {"input_ids": ids, "labels": ids.masked_fill(padding, -100)}
+        return self.__getitems__([position])[0]
+
+    def __getitems__(self, positions: Sequence[int]) -> list[dict[str, torch.Tensor]]:
+        """Several items at once, as PyTorch reads a batch: one by one takes ten times as long."""
+        places = np.asarray(positions)
+        languages, order = self.languages[places], self.order[places]
+        ids = np.empty((len(places), self.texts[0].shape[1]), dtype=np.int64)
+        labels = np.empty_like(ids)
+        for language in np.unique(languages):
+            chosen = languages == language
+            texts = self.texts[language][order[chosen]]
+            ids[chosen] = self.vocabulary.encode(texts, int(language))
+            labels[chosen] = np.where(texts == self.padding_id, -100, ids[chosen])
+        rows = zip(torch.from_numpy(ids), torch.from_numpy(labels), strict=True)
+        return [{"input_ids": one, "labels": label} for one, label in rows]
 
     def tokens(self, windows: int | None = None) -> Ints:
         """Tokens of each language in the first windows, int64[K]; None: in all."""

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from hf_langimb import cli
 from hf_langimb.cloned.arguments import parse_cloned
-from hf_langimb.cloned.experiment import run
+from hf_langimb.cloned.experiment import main, run
 from hf_langimb.cloned.publish import push_cloned
 from hf_langimb.cloned.vocabulary import Vocabulary
 from hf_langimb.hub.push import logits_of
@@ -53,6 +53,13 @@ def test_a_run_is_published_with_its_page_and_loads_as_plain_gpt2(server, done, 
     assert Vocabulary.load(tmp_path / "pulled").languages == 2
     cli.report(SimpleNamespace(run_folder=str(tmp_path / "pulled"), output=str(tmp_path / "page.html")))
     assert "Does the majority help the minority" in (tmp_path / "page.html").read_text()
+
+
+def test_the_recipe_publishes_its_run(server, done, capsys):
+    options = ["--push_to_hub", "true", "--hub_model_id", "ann/made", "--hub_token", TOKEN]
+    main("cloned_languages", done.parent, ["--output_dir", str(done), *options])
+    assert f"Published:\n{server.url}/ann/made-imbalanced\n" in capsys.readouterr().out
+    assert "README.md" in server.repos["ann/made-fewer_rows"].files()
 
 
 def test_a_damaged_model_or_an_unknown_setup_is_not_published(server, done, tmp_path):
