@@ -140,11 +140,11 @@ def by_tokens(setups: Mapping[str, SetupResults]) -> dict[str, list[tuple[float,
 
 
 def _efficiencies(setups: Mapping[str, SetupResults], curves: Mapping[str, Curve | None]) -> Iterator[Efficiency]:
-    """Token efficiency of each language of setups with several, at their own learning rates."""
+    """Token efficiency of the first and last language of setups with several, at their own learning rates."""
     for name, setup in setups.items():
         if is_alone(setup) or name.endswith(ONE_RATE):
             continue
-        for language in range(setup["languages"]):
+        for language in sorted({0, setup["languages"] - 1}):
             tokens = tokens_of(setup, language)
             curve, perplexity = curves[source_of(setup, language)], mean_perplexity(setup, language)
             if tokens == 0 or not curve or (setup["relation"] in ("unrelated", "shuffled") and language == 0):
