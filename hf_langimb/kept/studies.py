@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -151,12 +152,18 @@ def scaling_figure(folder: Path) -> Figure:
 
 
 def rates_cells(folder: Path) -> Cells:
-    """Kept runs of cloned languages: perplexity of the last language by learning rate, and the best rate."""
+    """Kept runs of cloned languages: perplexity of the last language by learning rate, and the best rate.
+
+    Geometric means over seeds; in parentheses those of fewer seeds, which the best rate is not chosen from.
+    """
     found = read_json(folder / "rates.json", AGAIN)
     rates = sorted({float(rate) for of in found.values() for rate in of})
     rows = []
     for setup, of in found.items():
-        values = {float(rate): value for rate, value in of.items()}
-        shown = [f"{values[rate]:.2f}" if rate in values else "" for rate in rates]
-        rows.append([setup, f"{min(values, key=values.__getitem__):g}", *shown])
+        values, most = {float(rate): values for rate, values in of.items()}, max(map(len, of.values()))
+        means = {rate: math.exp(np.mean(np.log(seeds))) for rate, seeds in values.items()}
+        best = min((rate for rate in means if len(values[rate]) == most), key=means.__getitem__)
+        forms = {rate: "{:.2f}" if len(values[rate]) == most else "({:.2f})" for rate in means}
+        shown = [forms[rate].format(means[rate]) if rate in means else "" for rate in rates]
+        rows.append([setup, f"{best:g}", *shown])
     return ["setup", "best", *(f"{rate:g}" for rate in rates)], rows

@@ -1,9 +1,10 @@
-"""Perplexity of every setup of cloned languages by its learning rate, on a seed that no result uses.
+"""Perplexity of every setup of cloned languages by its learning rate, on seeds that no result uses.
 
-python tests/benchmarks/cloned_rates.py OUTPUT [--seed 100] [--setups NAME ...] [--config mini] [--flags of the recipe]
+python tests/benchmarks/cloned_rates.py OUTPUT [--seeds 100 101 102] [--setups NAME ...] [--config mini] [recipe flags]
 
-OUTPUT/rates.json has {setup: {rate: PPL of its last language}}. Rates are 1, 2, 4 and 8 times the recipe's, and more
-while the best one is at an edge. Finished models are kept: run the same command again to continue.
+OUTPUT/rates.json has {setup: {rate: [PPL of its last language, by seed]}}. With the first seed, rates are 1, 2, 4 and 8
+times the recipe's, and more while the best one is at an edge; the three best are then trained with the other seeds. Run
+the same command again to continue.
 """
 
 import json
@@ -18,53 +19,57 @@ from hf_langimb.console import start_program
 RECIPES = Path(__file__).parents[2] / "recipes" / "cloned_languages"
 MULTIPLES = [1, 2, 4, 8]
 SMALLEST, LARGEST = 1 / 4, 64
+CANDIDATES = 3  # rates that are trained with every seed
 
 
-def perplexities_at(rate: float, setups: list[str], options) -> dict[str, float]:
-    """PPL of the last language of each setup, trained with a rate."""
+def perplexities_at(rate: float, seed: int, setups: list[str], options) -> dict[str, float]:
+    """PPL of the last language of each setup, trained with a rate and a seed."""
     place, names = options.output / f"rate-{rate:g}", [f"{setup}{ONE_RATE}" for setup in setups]
     words = ["--config", options.config, "--setups", *names, "--learning_rate", f"{rate:g}", *options.flags]
-    words += ["--seed", options.seed, "--output_dir", place]
+    words += ["--seed", seed, "--output_dir", place]
     _, results = run(parse_cloned("cloned_languages", RECIPES, [*map(str, words)]))
-    models = {name.removesuffix(ONE_RATE): of["seeds"][str(options.seed)] for name, of in results["setups"].items()}
+    models = {name.removesuffix(ONE_RATE): of["seeds"][str(seed)] for name, of in results["setups"].items()}
     return {setup: model["perplexity"][-1] for setup, model in models.items()}
 
 
-def next_multiple(found: dict[float, float]) -> float | None:
-    """The multiple to try next: one of the first, or beyond the best one if that is at an edge."""
+def next_run(found: dict[float, list[float]], seeds: int) -> tuple[int, float] | None:
+    """Number of the seed and multiple of the rate to train next; None where a setup is done."""
     if missing := [multiple for multiple in MULTIPLES if multiple not in found]:
-        return missing[0]
-    best = min(found, key=found.__getitem__)
-    if best == max(found) and best < LARGEST:
-        return best * 2
-    return best / 2 if best == min(found) and best > SMALLEST else None
+        return 0, missing[0]
+    ordered = sorted(found, key=lambda multiple: found[multiple][0])
+    if ordered[0] == max(found) and ordered[0] < LARGEST:
+        return 0, ordered[0] * 2
+    if ordered[0] == min(found) and ordered[0] > SMALLEST:
+        return 0, ordered[0] / 2
+    return min(((len(found[of]), of) for of in ordered[:CANDIDATES] if len(found[of]) < seeds), default=None)
 
 
 def main() -> None:
     parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("output", type=Path)
-    parser.add_argument("--seed", type=int, default=100)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[100, 101, 102])
     parser.add_argument("--setups", nargs="+")
     parser.add_argument("--config", default="mini")
     options, options.flags = parser.parse_known_args()
     start_program()
     recipe = parse_cloned("cloned_languages", RECIPES, ["--config", options.config, "--all"])
-    found: dict[str, dict[float, float]] = {setup: {} for setup in options.setups or recipe.setups}
+    path, base = options.output / "rates.json", recipe.training.learning_rate
+    kept = json.loads(path.read_text()) if path.is_file() else {}
+    found = {
+        setup: {round(float(rate) / base, 6): values for rate, values in kept.get(setup, {}).items()}
+        for setup in options.setups or recipe.setups
+    }
     while True:
-        wanted = {setup: multiple for setup, of in found.items() if (multiple := next_multiple(of)) is not None}
-        if not wanted:
+        runs = {setup: one for setup, of in found.items() if (one := next_run(of, len(options.seeds)))}
+        if not runs:
             return
-        multiple = min(wanted.values())
-        rate = multiple * recipe.training.learning_rate
-        asked = [setup for setup, of in wanted.items() if of == multiple]
-        for setup, perplexity in perplexities_at(rate, asked, options).items():
-            found[setup][multiple] = perplexity
-            print(f"{setup}: {rate:g} {perplexity:.3f}", flush=True)
-        of_rates = {
-            setup: {f"{one * recipe.training.learning_rate:g}": of[one] for one in sorted(of)}
-            for setup, of in found.items()
-        }
-        (options.output / "rates.json").write_text(json.dumps(of_rates, indent=1) + "\n")
+        number, multiple = min(runs.values())
+        asked = [setup for setup, one in runs.items() if one == (number, multiple)]
+        for setup, perplexity in perplexities_at(multiple * base, options.seeds[number], asked, options).items():
+            found[setup].setdefault(multiple, []).append(perplexity)
+            print(f"{setup}: {multiple * base:g} {perplexity:.3f}", flush=True)
+        kept |= {setup: {f"{one * base:g}": of[one] for one in sorted(of)} for setup, of in found.items()}
+        path.write_text(json.dumps(kept, indent=1) + "\n")
 
 
 if __name__ == "__main__":
