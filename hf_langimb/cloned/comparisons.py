@@ -17,6 +17,7 @@ from hf_langimb.cloned.results import (
     Curve,
     Efficiency,
     SetupResults,
+    at_own_rates,
     could_help,
     is_alone,
     is_constant,
@@ -90,7 +91,7 @@ def _difference(setup: SetupResults, language: int, control: SetupResults) -> In
 
 def curve_of(setups: Mapping[str, SetupResults], source: str) -> Curve | None:
     """Perplexity by tokens of monolingual models, at their own learning rates; None for fewer than two."""
-    own = {name: of for name, of in setups.items() if is_alone(of) and not name.endswith(ONE_RATE)}
+    own = {name: of for name, of in at_own_rates(setups).items() if is_alone(of)}
     alone = {name: of for name, of in own.items() if source_of(of, minority(of)) == source}
     if not alone:
         return None
@@ -119,7 +120,7 @@ def by_tokens(setups: Mapping[str, SetupResults]) -> dict[str, list[tuple[float,
     Each at its own learning rate; only of two clones, at a constant probability. Monolingual models have fewer steps or
     smaller batches than the longest run. Empty where fewer than two of the three have two models.
     """
-    own = [of for name, of in setups.items() if not name.endswith(ONE_RATE) and of["relation"] == "clones"]
+    own = [of for of in at_own_rates(setups).values() if of["relation"] == "clones"]
     alone = [of for of in own if is_alone(of)]
     longest = max(alone, key=lambda of: of["steps"] * of["rows"], default=None)
     if longest is None:
@@ -141,13 +142,13 @@ def by_tokens(setups: Mapping[str, SetupResults]) -> dict[str, list[tuple[float,
 
 def _efficiencies(setups: Mapping[str, SetupResults], curves: Mapping[str, Curve | None]) -> Iterator[Efficiency]:
     """Token efficiency of the first and last language of setups with several, at their own learning rates."""
-    for name, setup in setups.items():
-        if is_alone(setup) or name.endswith(ONE_RATE):
+    for name, setup in at_own_rates(setups).items():
+        if is_alone(setup):
             continue
         for language in sorted({0, setup["languages"] - 1}):
             tokens = tokens_of(setup, language)
             curve, perplexity = curves[source_of(setup, language)], mean_perplexity(setup, language)
-            if tokens == 0 or not curve or (setup["relation"] in ("unrelated", "shuffled") and language == 0):
+            if tokens == 0 or not curve or (language == 0 and not could_help(setup)):
                 continue
             between = interpolated_tokens(perplexity, curve["tokens"], curve["perplexity"])
             law: Any = curve["law"]

@@ -15,6 +15,7 @@ from hf_langimb.cloned.results import (
     ClonedResults,
     SetupResults,
     alignments,
+    at_own_rates,
     minority,
     perplexity_interval,
 )
@@ -81,7 +82,7 @@ def alignment_by_layer(results: ClonedResults) -> Figure:
 def during_training(results: ClonedResults) -> Figure:
     """Perplexity of the minority language and of another one of each setup during training, of the first seed."""
     axes, first = new_axes(), str(results["seeds"][0])
-    several = [(name, of) for name, of in results["setups"].items() if of["languages"] > 1 and ONE_RATE not in name]
+    several = [(name, of) for name, of in at_own_rates(results["setups"]).items() if of["languages"] > 1]
     for i, (name, of) in enumerate(several[: len(COLORS)]):
         history = of["seeds"][first]["history"]
         steps = [entry["step"] for entry in history]
@@ -96,7 +97,7 @@ def during_training(results: ClonedResults) -> Figure:
 
 def aligned(results: ClonedResults) -> dict[str, SetupResults]:
     """Setups whose first two languages are clones, at their own learning rates."""
-    return {name: of for name, of in results["setups"].items() if alignments(of) and ONE_RATE not in name}
+    return {name: of for name, of in at_own_rates(results["setups"]).items() if alignments(of)}
 
 
 def _logarithmic(axes: Axes, axis: Literal["x", "y"]) -> None:

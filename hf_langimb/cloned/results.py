@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -168,6 +169,11 @@ def mean_perplexity(setup: SetupResults, language: int) -> float:
 def tokens_of(setup: SetupResults, language: int) -> float:
     """Mean tokens of a language over seeds."""
     return float(np.mean([model["tokens"][language] for model in setup["seeds"].values()]))
+
+
+def at_own_rates(setups: Mapping[str, SetupResults]) -> dict[str, SetupResults]:
+    """Setups without those that are trained with the common learning rate."""
+    return {name: of for name, of in setups.items() if not name.endswith(ONE_RATE)}
 
 
 def shares_of(setup: SetupResults) -> list[float]:

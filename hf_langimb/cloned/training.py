@@ -118,11 +118,11 @@ def _check_definition(place: Path, setup: Setup) -> None:
         ValueError: names both definitions.
     """
     path, now = place / DEFINITION, dict(setup.definition)
-    before = read_json(path, AGAIN) if path.is_file() else now
-    if before != now:
+    if not path.is_file():
+        place.mkdir(parents=True, exist_ok=True)
+        write_json(path, now)
+    elif (before := read_json(path, AGAIN)) != now:
         raise ValueError(f"{place} has a model of the setup {before}, which is now {now}: choose another --output_dir.")
-    place.mkdir(parents=True, exist_ok=True)
-    write_json(path, now)
 
 
 def _check_started(place: Path, vocabulary: Vocabulary) -> None:
