@@ -164,6 +164,7 @@ class Setup(TypedDict):
     class_weighting: str
     masked_entropy_weight: float
     lora_rank: int
+    options: NotRequired[dict[str, Any]]  # of weights and objective, where they are not the default
     total_batch: NotRequired[int]
     seeds: Filled[dict[str, Metrics]]
     summary: dict[str, Interval]

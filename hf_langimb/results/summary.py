@@ -72,12 +72,28 @@ def _scalars(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, f
             yield f"{prefix}{key}", value
 
 
+WEIGHTED = {
+    "per_language": "class weights that make labels uniform in each language",
+    "independence": "class weights that make labels independent of language",
+    "joint": "class weights that give every combination of language and label the same influence",
+    "class": "class weights that make labels uniform over all data",
+    "effective_number": "class weights by the effective number of rows of each combination of language and label",
+    "own": "your class weights",
+    "group_dro": "class weights that grow where the loss is large",
+}
+OBJECTIVES = {
+    "focal": "the focal loss",
+    "logit_adjustment": "logits adjusted by the share of each label in the language",
+    "logit_adjustment_independence": "logits adjusted by the share of each label in the language relative to all data",
+}
+
+
 class Roles(NamedTuple):
     """What the setups of a run are for."""
 
     subject: str | None  # trained on the skewed data, without weights: does it use language as a shortcut?
     control: str | None  # trained without a link of language and label
-    cures: tuple[str, ...]  # trained on the data of the subject, with class weights
+    cures: tuple[str, ...]  # trained on the data of the subject, with class weights or another objective
 
     @property
     def pair(self) -> tuple[str, str] | None:
@@ -97,7 +113,7 @@ def roles_of(setups: Mapping[str, Any]) -> Roles:
         """What the setups that are compared must share."""
         return setups[name]["masked_entropy_weight"], setups[name]["lora_rank"]
 
-    plain = [name for name, setup in setups.items() if setup["class_weighting"] == "none"]
+    plain = [name for name, setup in setups.items() if is_plain(setup)]
     skewed = [name for name in plain if setups[name]["plan"] != "balanced"]
     skewed = skewed or [name for name in setups if setups[name]["plan"] != "balanced"]
     balanced = {settings(name): name for name in reversed(plain) if setups[name]["plan"] == "balanced"}
@@ -109,6 +125,18 @@ def roles_of(setups: Mapping[str, Any]) -> Roles:
     ]
     cures = tuple(name for name in same if settings(name) == settings(subject))
     return Roles(subject, balanced.get(settings(subject), next(iter(balanced.values()), None)), cures)
+
+
+def is_plain(setup: Mapping[str, Any]) -> bool:
+    """Whether a setup trains as the stock Trainer does, but for the masked-input entropy."""
+    return setup["class_weighting"] == "none" and "objective" not in setup.get("options", {})
+
+
+def mitigation_text(setup: Mapping[str, Any]) -> str:
+    """How the training of a setup differs from that of a plain one: ", with ..."."""
+    weights, objective = setup["class_weighting"], setup.get("options", {}).get("objective")
+    said = [text for text in (WEIGHTED.get(weights), OBJECTIVES.get(objective)) if text]
+    return f", with {' and '.join(said)}" if said else ""
 
 
 def tested_languages(results: Results) -> list[str]:

@@ -17,7 +17,7 @@ from hf_langimb.results.moved import (
     rows_or_seeds_text,
 )
 from hf_langimb.results.schema import Results, Verdict
-from hf_langimb.results.summary import interval, language_text, roles_of, tested_languages
+from hf_langimb.results.summary import interval, language_text, mitigation_text, roles_of, tested_languages
 from hf_langimb.results.tables import Cells, interval_text, predictions_cells
 
 QUESTION = "Does the model use language as a shortcut?"
@@ -52,12 +52,6 @@ TRAINED = {
     "natural": "trained on the data as they are",
     "balanced": "trained on data in which every language has all labels equally often",
     "imbalanced": "trained on data in which labels depend on language",
-}
-WEIGHTED = {
-    "per_language": "class weights that make labels uniform in each language",
-    "independence": "class weights that make labels independent of language",
-    "joint": "class weights that give every combination of language and label the same influence",
-    "class": "class weights that make labels uniform over all data",
 }
 ANSWERS = (
     "An answer is yes if the 95% interval of its measure lies above the threshold (the smallest effect that counts), "
@@ -238,8 +232,7 @@ def setups_text(results: Results) -> str:
     for name in (row[0] for row in price_cells(results)[1] if results["recipe"] != "evaluate"):
         setup = results["setups"][name]
         trained = "on the same data" if setup["plan"] == before else TRAINED.get(before := setup["plan"], before)
-        weights = WEIGHTED.get(setup["class_weighting"])
-        said.append(f"{name}: {trained}{f', with {weights}' if weights else ''}")
+        said.append(f"{name}: {trained}{mitigation_text(setup)}")
     return f"{'; '.join(said)}." if said else ""
 
 

@@ -53,6 +53,8 @@ FREE += ["explain_rows", "explain_tolerance", "control_seed", "extra_test"]
 FREE += ["material_bits", "material_transfer", "accuracy_margin"]
 MADE_HERE = ("mini_bert", "mini_characters")  # start models that a run makes itself
 SHOWN_SETTINGS = ("class_weighting", "masked_entropy_weight", "lora_rank")  # of a setup in results.json
+OPTIONS = ["objective", "focal_gamma", "logit_adjustment_tau", "weight_exponent", "effective_number_beta"]
+OPTIONS += ["deferred_weighting", "group_dro_step_size", "group_dro_adjustment"]  # these only where they are set
 SHOWN_APART = {"seeds", "seed", "setups"}  # flags that results.json has as keys of their own
 
 
@@ -214,10 +216,13 @@ def _begin(recipe: Recipe, folder: RunFolder, models: Sequence[Path]) -> int:
 
 def _shown_settings(setups: Mapping[str, Setup]) -> dict[str, dict[str, Any]]:
     """Plan and settings of each setup, as in results.json."""
-    return {
-        name: {"plan": setup.plan} | {key: getattr(setup.arguments, key) for key in SHOWN_SETTINGS}
-        for name, setup in setups.items()
-    }
+    shown = {}
+    for name, setup in setups.items():
+        values, usual = vars(setup.arguments), type(setup.arguments).__dataclass_fields__
+        shown[name] = {"plan": setup.plan} | {key: values[key] for key in SHOWN_SETTINGS}
+        if options := {key: values[key] for key in OPTIONS if values[key] != usual[key].default}:
+            shown[name]["options"] = options
+    return shown
 
 
 def _results_of(

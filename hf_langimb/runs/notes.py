@@ -39,12 +39,12 @@ def weight_notes(
         trained: counts of its training data.
         usual: the limit of class weights that other setups have.
     """
-    scheme, policy, clip = arguments.class_weighting, arguments.missing_cell_policy, arguments.weight_clip
-    if scheme == "none":
+    policy, clip = arguments.missing_cell_policy, arguments.weight_clip
+    if arguments.class_weighting == "none":
         return [], []
     warnings, notes = [], []
-    free, counts = cell_weights(trained, scheme, missing_cell_policy=policy), trained.counts
-    weights = cell_weights(trained, scheme, missing_cell_policy=policy, clip=clip)
+    free, counts = cell_weights(trained, **arguments.weighting | {"clip": None}), trained.counts
+    weights = cell_weights(trained, **arguments.weighting)
     if trained.missing_cells and policy == "ignore":
         cells = [f"({shown(language)}, {shown(label)})" for language, label in trained.missing_cells]
         notes.append(

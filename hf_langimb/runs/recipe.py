@@ -175,6 +175,9 @@ def parse_recipe(name: str, folder: Path, argv: Sequence[str] | None = None) -> 
     """Read a recipe of a classifier; see `parse_words`."""
     argv = sys.argv[1:] if argv is None else list(argv)
     (data, training), parsed = parse_words(name, folder, argv, (RecipeArguments, LangImbTrainingArguments))
+    for of in (parsed.config, *parsed.setups.values()):
+        if isinstance(table := of.get("class_weights"), str):
+            of["class_weights"] = LangImbTrainingArguments(class_weights=table).class_weights
     return Recipe(name, parsed.config_name, data, training, parsed.setups, parsed.config, parsed.flags)
 
 

@@ -13,17 +13,18 @@ from transformers.integrations import get_available_reporting_integrations
 
 from hf_langimb.console import one_line
 from hf_langimb.counts.distribution import JointDistribution
-from hf_langimb.counts.weighting import WEIGHTING_SCHEMES, cell_weights, language_means
+from hf_langimb.counts.weighting import GROUP_DRO, OWN, WEIGHTING_SCHEMES, cell_weights, language_means
 from hf_langimb.runs.recipe import Recipe
 from hf_langimb.runs.subsets import Data
 from hf_langimb.training.arguments import LangImbTrainingArguments
+from hf_langimb.training.objectives import OBJECTIVES
 
 SETUPS: dict[str, dict[str, Any]] = {
     "balanced": {"plan": "balanced", "class_weighting": "none"},
     "imbalanced": {"plan": "imbalanced", "class_weighting": "none"},
     "weighted": {"plan": "imbalanced", "class_weighting": "per_language"},
 }
-WEIGHTED = [name for name in WEIGHTING_SCHEMES if name != "none"]  # setups of the same name: the skewed data, weighted
+WEIGHTED = [*(name for name in WEIGHTING_SCHEMES if name != "none"), OWN, GROUP_DRO]  # setups: skewed data, weighted
 SUFFIXES: dict[str, dict[str, Any]] = {"_entropy": {"masked_entropy_weight": 1.0}, "_lora": {"lora_rank": 8}}
 SELECTING = ("eval_loss", "eval_plain_loss", "eval_uniform_loss")  # metrics that may choose the checkpoint
 
@@ -49,6 +50,7 @@ def resolve_setup(name: str, definitions: dict[str, dict[str, Any]], plan: str =
     """
     schemes = {"plain": "none"} | {scheme: scheme for scheme in WEIGHTED}
     known = SETUPS | {setup: {"plan": plan, "class_weighting": scheme} for setup, scheme in schemes.items()}
+    known |= {name: {"plan": plan, "class_weighting": "none", "objective": name} for name in [*OBJECTIVES][1:]}
     if name in definitions:
         return known.get(name, {"plan": plan}) | definitions[name]
     if name in known:
@@ -70,6 +72,8 @@ def prepare_setups(recipe: Recipe, settings: dict[str, dict[str, Any]], data: Da
     for name, values in settings.items():
         changes = {key: value for key, value in values.items() if key != "plan"}
         changes |= {"language_column": "language", "push_to_hub": False}  # see `load_data`; a run is pushed at its end
+        if changes.get("class_weighting", OWN) != OWN:
+            changes.setdefault("class_weights", None)  # the run's are for the setups that use them
         try:
             arguments = replace(recipe.training, **changes)
         except Exception as error:  # of transformers, any
@@ -82,17 +86,17 @@ def prepare_setups(recipe: Recipe, settings: dict[str, dict[str, Any]], data: Da
         ours = recipe.config_name == "custom"  # and not a YAML file of the user
         if ours and recipe.name == "custom" and "weight_clip" not in recipe.flags | values.keys():
             arguments = replace(arguments, weight_clip=_usable_clip(arguments, trained))
-        policy, clip = arguments.missing_cell_policy, arguments.weight_clip
-        cell_weights(trained, arguments.class_weighting, missing_cell_policy=policy, clip=clip)
+        cell_weights(trained, **arguments.weighting)
         setups[name] = Setup(values["plan"], arguments)
+    if recipe.training.class_weights and not any(setup.arguments.class_weights for setup in setups.values()):
+        raise ValueError(f"No setup uses class_weights: add the setup {OWN} (--setups {' '.join(setups)} {OWN}).")
     data.distribution("test", data.test_plan)
     return setups
 
 
 def _usable_clip(arguments: LangImbTrainingArguments, trained: JointDistribution) -> float | None:
     """The default limit of class weights, or twice the largest mean weight of a language, which it must exceed."""
-    clip, scheme = arguments.weight_clip, arguments.class_weighting
-    free = cell_weights(trained, scheme, missing_cell_policy=arguments.missing_cell_policy)
+    clip, free = arguments.weight_clip, cell_weights(trained, **arguments.weighting | {"clip": None})
     largest = language_means(free, trained.counts).max()
     return clip if clip is None or clip > largest else float(math.ceil(2 * largest))
 

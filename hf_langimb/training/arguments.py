@@ -5,13 +5,24 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from accelerate.utils import parse_flag_from_env
 from transformers import TrainingArguments
 from transformers.hf_argparser import HfArg
 
-from hf_langimb.counts.weighting import MISSING_CELL_POLICIES, WEIGHTING_SCHEMES
+from hf_langimb.counts.own_weights import read_weights
+from hf_langimb.counts.weighting import BETA, GROUP_DRO, MISSING_CELL_POLICIES, OWN, WEIGHTING_SCHEMES
+from hf_langimb.training.objectives import OBJECTIVES
+
+CHOICES = {
+    "class_weighting": [*WEIGHTING_SCHEMES, OWN, GROUP_DRO],
+    "missing_cell_policy": MISSING_CELL_POLICIES,
+    "objective": OBJECTIVES,
+}
+SIZES = ("gradient_accumulation_steps", "per_device_train_batch_size", "per_device_eval_batch_size")
+NOT_NEGATIVE = ["learning_rate", "head_learning_rate", "masked_entropy_weight", "lora_rank", "seed", "weight_exponent"]
+NOT_NEGATIVE += ["group_dro_step_size", "group_dro_adjustment", "focal_gamma", "logit_adjustment_tau"]
 
 
 @dataclass
@@ -22,10 +33,33 @@ class LangImbTrainingArguments(TrainingArguments):
     `dataloader_pin_memory` is False on a CPU.
     """
 
+    _VALID_DICT_FIELDS: ClassVar = [*TrainingArguments._VALID_DICT_FIELDS, "class_weights"]  # also read JSON
+
     language_column: str = HfArg(default="language", help="Column with each row's language (string or ClassLabel).")
-    class_weighting: str = HfArg(default="none", help="Class weights: none, class, per_language, independence, joint.")
+    class_weighting: str = HfArg(
+        default="none",
+        help=f"Class weights: {', '.join(WEIGHTING_SCHEMES)}, {OWN} (those of class_weights), or {GROUP_DRO} (which "
+        "grow where the loss is large).",
+    )
+    class_weights: dict[str, Any] | str | None = HfArg(
+        default=None, help="Own class weights of all languages and labels: a JSON or CSV file, or a dictionary."
+    )
     missing_cell_policy: str = HfArg(default="error", help="For cells without rows: error, ignore or smooth.")
+    weight_exponent: float = HfArg(default=1.0, help="Exponent of the class weights; 0.5: their square roots.")
     weight_clip: float | None = HfArg(default=None, help="Largest class weight; default: no limit.")
+    effective_number_beta: float = HfArg(default=BETA, help="Beta of the class weights effective_number.")
+    deferred_weighting: float = HfArg(
+        default=0.0, help="Share of the steps that are trained without class weights (deferred re-weighting: 0.8)."
+    )
+    group_dro_step_size: float = HfArg(default=0.01, help="How fast the class weights group_dro change.")
+    group_dro_adjustment: float = HfArg(default=0.0, help="How much group_dro favors small cells.")
+    objective: str = HfArg(
+        default="cross_entropy",
+        help="Loss of a row: cross_entropy, focal, logit_adjustment (by the shares of labels in each language), or "
+        "logit_adjustment_independence (by these over the shares in all data).",
+    )
+    focal_gamma: float = HfArg(default=2.0, help="Gamma of the objective focal; 0: cross_entropy.")
+    logit_adjustment_tau: float = HfArg(default=1.0, help="Factor of logit adjustments.")
     masked_entropy_weight: float = HfArg(default=0.0, help="Weight of the masked-input entropy loss (paper: 1).")
     head_learning_rate: float | None = HfArg(default=None, help="Learning rate of the head; None: same as encoder.")
     lora_rank: int = HfArg(default=0, help="Rank of LoRA adapters on the encoder; 0: full fine-tuning.")
@@ -36,7 +70,11 @@ class LangImbTrainingArguments(TrainingArguments):
         super().__post_init__()
         if self.device.type == "cpu":
             self.dataloader_pin_memory = False  # torch would warn that there is nothing to pin it for
+        if self.class_weights is not None and self.class_weighting == "none":
+            self.class_weighting = OWN
         self.check()
+        if self.class_weights is not None and self.class_weighting != OWN:
+            raise ValueError(f"Choose class_weights or class_weighting={self.class_weighting!r}, not both.")
 
     def check(self) -> None:
         """Refuse values out of range, when they are made and before each training.
@@ -44,23 +82,45 @@ class LangImbTrainingArguments(TrainingArguments):
         Raises:
             ValueError: names the argument and what it can be.
         """
-        sizes, problem = (
-            ("gradient_accumulation_steps", "per_device_train_batch_size", "per_device_eval_batch_size"),
-            "",
-        )
-        for name in ("learning_rate", "head_learning_rate", "masked_entropy_weight", "lora_rank", "seed", *sizes):
-            low = int(name in sizes)
+        if isinstance(self.class_weights, str):
+            self.class_weights = {**read_weights(self.class_weights)}
+        problem = ""
+        for name in (*NOT_NEGATIVE, *SIZES):
+            low = int(name in SIZES)
             if isinstance(value := getattr(self, name), int | float) and not low <= value < math.inf:
                 problem = problem or f"{name} must be {low} or more, got {value}."
-        for name, known in {"class_weighting": WEIGHTING_SCHEMES, "missing_cell_policy": MISSING_CELL_POLICIES}.items():
+        for name, known in CHOICES.items():
             if (value := getattr(self, name)) not in known:
                 problem = problem or f"Unknown {name} {value!r}: choose one of {', '.join(known)}."
+        for name in ("effective_number_beta", "deferred_weighting"):
+            if not 0 <= (value := getattr(self, name)) < 1:
+                problem = problem or f"{name} must be from 0 to below 1, got {value}."
+        if self.class_weighting == GROUP_DRO and self.deferred_weighting:
+            problem = problem or "group_dro changes the weights from the first step: leave deferred_weighting out."
         if self.weight_clip is not None and not 0 < self.weight_clip < math.inf:
             problem = problem or f"weight_clip must be above 0, got {self.weight_clip}."
+        if self.class_weighting == OWN and self.class_weights is None:
+            problem = problem or "class_weighting='own' needs class_weights, a table or a file."
         if not hasattr(self.lr_scheduler_kwargs or {}, "keys"):
             problem = problem or f"lr_scheduler_kwargs must be a dictionary, got {self.lr_scheduler_kwargs!r}."
         if problem:
             raise ValueError(problem)
+
+    @property
+    def needs_counts(self) -> bool:
+        """Whether the loss depends on the counts of the training data."""
+        return self.class_weighting != "none" or self.objective.startswith("logit_adjustment")
+
+    @property
+    def weighting(self) -> dict[str, Any]:
+        """The arguments of `cell_weights`."""
+        return {
+            "scheme": {OWN: self.class_weights, GROUP_DRO: "none"}.get(self.class_weighting, self.class_weighting),
+            "missing_cell_policy": self.missing_cell_policy,
+            "exponent": self.weight_exponent,
+            "clip": self.weight_clip,
+            "beta": self.effective_number_beta,
+        }
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the token: the Trainer pickles its arguments next to the weights, and publishes them."""

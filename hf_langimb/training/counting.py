@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from functools import partial
 from operator import is_not
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ from hf_langimb.counts.distribution import JointDistribution
 from hf_langimb.counts.weighting import cell_weights
 from hf_langimb.models.axes import class_names, config_of, name_labels, stored_axes
 from hf_langimb.training.checks import count_for_model, count_unseen, problem_of_selection, selecting_datasets
+from hf_langimb.training.objectives import OBJECTIVES, RowLoss, own_objective
 
 
 class Counted(NamedTuple):
@@ -24,9 +26,10 @@ class Counted(NamedTuple):
     cell_weights: np.ndarray | None
     weights: torch.Tensor | None
     trained: torch.Tensor | None  # bool[L, C], cells with training rows
+    row_loss: RowLoss
     objects: tuple[Any, ...]
     columns: tuple[Any, ...]
-    settings: tuple[Any, ...]
+    settings: dict[str, Any]  # of class weights and objective
 
 
 def count_again(trainer: Any, known: Counted | None) -> Counted:
@@ -34,10 +37,8 @@ def count_again(trainer: Any, known: Counted | None) -> Counted:
     args, data = trainer.args, trainer.train_dataset
     objects = (data, None, None) if data is not None else (None, trainer.eval_dataset, stored_axes(trainer.model))
     state = str(getattr(data, "format", "")), getattr(data, "_fingerprint", "")  # of `datasets`, which change in place
-    columns, settings = (
-        (args.language_column, _classes(trainer), state),
-        (args.class_weighting, args.missing_cell_policy, args.weight_clip),
-    )
+    columns, settings = (args.language_column, _classes(trainer), state), copy.deepcopy(args.weighting)
+    settings |= {name: getattr(args, name) for name in ("objective", "focal_gamma", "logit_adjustment_tau")}
     counts, table, of_training = None, None, True
     if known is not None and known.columns == columns and not any(map(is_not, known.objects, objects)):
         if known.settings == settings:
@@ -46,11 +47,15 @@ def count_again(trainer: Any, known: Counted | None) -> Counted:
     if counts is None:
         counts, table, of_training = _count(trainer)
     if counts is not None and table is None:
-        policy, clip = args.missing_cell_policy, args.weight_clip
-        table = cell_weights(counts, args.class_weighting, missing_cell_policy=policy, clip=clip)
+        table = cell_weights(counts, **args.weighting)
     weights = None if table is None else torch.tensor(table, dtype=torch.float32)
     trained = torch.tensor(counts.counts > 0) if counts is not None and of_training else None
-    return Counted(counts, table, weights, trained, objects, columns, settings)
+    loss = OBJECTIVES[args.objective](args, counts)
+    if trainer.given_loss is not None:
+        if args.objective != "cross_entropy" or args.label_smoothing_factor:
+            raise ValueError("row_loss replaces the loss of the arguments: leave objective and label smoothing out.")
+        loss = own_objective(trainer.given_loss)
+    return Counted(counts, table, weights, trained, loss, objects, columns, settings)
 
 
 def name_uncounted(trainer: Any) -> str | None:
@@ -82,7 +87,7 @@ def _count(trainer: Any) -> tuple[JointDistribution | None, np.ndarray | None, b
     count = partial(columns, classes=_classes(trainer), names=() if config is None else class_names(config))
     given_with, given = trainer.given_counts
     given = given if data is given_with else None
-    if given is None and data is not None and args.class_weighting == "none" and not has_length(data):
+    if given is None and data is not None and not args.needs_counts and not has_length(data):
         return None, None, True
     if data is not None or given is not None:
         counted = count(data, "train_dataset" if given is None else "distribution", given=given)

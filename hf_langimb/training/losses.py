@@ -43,11 +43,14 @@ def weighted_cross_entropy(
     losses = F.cross_entropy(
         logits, labels, reduction="none", ignore_index=IGNORED_LABEL, label_smoothing=label_smoothing
     )
-    if weights is None:
-        return losses
+    return losses if weights is None else losses * row_weights(weights, labels, language_ids)
+
+
+def row_weights(weights: torch.Tensor, labels: torch.Tensor, language_ids: torch.Tensor) -> torch.Tensor:
+    """The weight of each row, [B]; 1 where language or label are not on the axes of the table."""
     known = (language_ids >= 0) & (labels < weights.shape[1])  # of a model that does not say how many classes it has
-    row_weights = weights.to(losses.device)[language_ids.clamp(min=0), labels.clamp(0, weights.shape[1] - 1)]
-    return losses * torch.where(known, row_weights, 1.0)
+    found = weights.to(labels.device)[language_ids.clamp(min=0), labels.clamp(0, weights.shape[1] - 1)]
+    return torch.where(known, found, 1.0)
 
 
 def negative_entropy(logits: torch.Tensor) -> torch.Tensor:

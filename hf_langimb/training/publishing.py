@@ -27,7 +27,7 @@ from hf_langimb.training.arguments import LangImbTrainingArguments
 logger = logging.getLogger(__name__)
 
 NOT_PUBLISHED = ("_*", "checkpoint-*")  # names in the output folder
-_STATE = "optimizer* scheduler* scaler* rng_state* global_step* latest zero_to_fp32.py pytorch_model_fsdp*"
+_STATE = "group_dro.pt optimizer* scheduler* scaler* rng_state* global_step* latest zero_to_fp32.py pytorch_model_fsdp*"
 TRAINING_STATE = _STATE.split()  # names in a checkpoint that are not part of its model
 
 

@@ -9,6 +9,7 @@ import torch
 
 from hf_langimb.files import read_json
 from hf_langimb.models.adapters import base_model_of
+from hf_langimb.training.group_dro import STATE_FILE, GroupDRO
 from hf_langimb.training.publishing import PublishingTrainer
 
 
@@ -16,6 +17,7 @@ class ResumingTrainer(PublishingTrainer):
     """Refuses a checkpoint of other arguments, which `Trainer` would ignore or fail on in the middle of loading."""
 
     lr_scheduler: Any
+    group_dro: GroupDRO | None
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         """`Trainer`'s, for adapters of the same rank."""
@@ -41,6 +43,19 @@ class ResumingTrainer(PublishingTrainer):
                     "same learning_rate and head_learning_rate, or begin a new training."
                 )
         super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint and self.group_dro is not None:
+            if not (path := Path(checkpoint, STATE_FILE)).is_file():
+                raise ValueError(f"{checkpoint} was trained without group_dro: begin a new training.")
+            self.group_dro.load_state_dict(torch.load(path, weights_only=True, map_location="cpu"))
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        """`Trainer`'s, with the shares of group DRO."""
+        super()._save_optimizer_and_scheduler(output_dir)
+        path = Path(output_dir, STATE_FILE)
+        if self.args.should_save:
+            path.unlink(missing_ok=True)  # of a training before, in the same folder
+        if self.group_dro is not None and self.args.should_save:
+            torch.save(self.group_dro.state_dict(), path)
 
 
 def _listed(rates: list[float]) -> str:

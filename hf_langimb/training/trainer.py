@@ -9,10 +9,11 @@ from typing import Any
 
 import torch
 from transformers import PreTrainedModel
-from transformers.trainer_utils import EvalLoopOutput, has_length
+from transformers.trainer_utils import has_length
 
 from hf_langimb.counts.columns import is_transformed
 from hf_langimb.counts.distribution import JointDistribution
+from hf_langimb.counts.weighting import GROUP_DRO
 from hf_langimb.files import write_json
 from hf_langimb.models.adapters import add_lora, head_parameters, problem_of
 from hf_langimb.models.axes import (
@@ -32,21 +33,20 @@ from hf_langimb.training.checks import (
     fit_inputs,
     objective,
     optimized,
-    other_ids,
     problem_of_collator,
-    problem_of_numerals,
     problem_of_parts,
-    problem_of_selection,
 )
 from hf_langimb.training.collator import DataCollatorWithLanguage
 from hf_langimb.training.counting import Counted, count_again, name_uncounted
-from hf_langimb.training.resuming import ResumingTrainer
+from hf_langimb.training.evaluating import EvaluatingTrainer
+from hf_langimb.training.group_dro import GroupDRO, UpdateShares
+from hf_langimb.training.objectives import RowLoss
 from hf_langimb.training.sampler import ShuffledBatches
 
 logger = logging.getLogger(__name__)
 
 
-class LangImbTrainer(ResumingTrainer):
+class LangImbTrainer(EvaluatingTrainer):
     """Trains a sequence classifier whose loss knows the language of each row (arXiv 2402.13016).
 
     The loss of an optimizer step is the sum over its rows of w[language, label] * CE, divided by the number of rows in
@@ -63,6 +63,9 @@ class LangImbTrainer(ResumingTrainer):
     Args:
         distribution: counts of `train_dataset`, which is then not read before training; needed for class weights of an
             endless stream. A dataset that is assigned to `trainer.train_dataset` later is counted.
+        row_loss: your own loss instead of the cross-entropy, called with logits [B, C], labels int64[B], language ids
+            int64[B] (below 0: unknown, in evaluations) and class weights (float32[L, C] or None) of the labeled rows of
+            a batch. It returns the weighted loss of each row, [B].
 
     Raises:
         ValueError: data, model, tokenizer or arguments do not fit together; the message says what to do.
@@ -85,12 +88,15 @@ class LangImbTrainer(ResumingTrainer):
         processing_class: Any = None,
         model_init: Any = None,
         distribution: JointDistribution | None = None,
+        row_loss: RowLoss | None = None,
         **kwargs: Any,
     ) -> None:
         self.args = args or LangImbTrainingArguments()
         self._counted: Counted | None = None
         self._said: set[str] = set()
         self.given_counts = train_dataset, distribution
+        self.given_loss = row_loss
+        self.group_dro: GroupDRO | None = None
         self._inner_collator: Any = None  # pads what ours collates
         self._axes: dict[str, Any] | None = None  # of the training data
         if not isinstance(self.args, LangImbTrainingArguments):
@@ -104,6 +110,7 @@ class LangImbTrainer(ResumingTrainer):
         super().__init__(*given, compute_loss_func=self._loss, **kwargs)
         self._own_optimizer: Any = None  # as `Trainer` made it, and for what
         self._made_for: Any = None
+        self.add_callback(UpdateShares(self))
         self._fit_together()
         self._loss_parts = torch.zeros(3, device=self.args.device)  # classification, masked entropy, optimizer steps
         self._evaluated_rows: list[torch.Tensor] = []
@@ -118,6 +125,12 @@ class LangImbTrainer(ResumingTrainer):
             raise ValueError(problem)
         if self.train_dataset is None:
             return
+        selected = self.args.load_best_model_at_end and self.args.metric_for_best_model in ("loss", "eval_loss")
+        if selected and self.args.class_weighting == GROUP_DRO:
+            self.say_once(
+                "eval_loss has the weights of group_dro at that step, so that its values at different steps cannot be "
+                "compared: set metric_for_best_model='eval_uniform_loss'."
+            )
         counts, weights = self._present()[:2]
         config, self._axes = config_of(self.model), None
         if counts is None or weights is None:
@@ -185,6 +198,10 @@ class LangImbTrainer(ResumingTrainer):
         if has_length(data := self.train_dataset) and (not hasattr(data, "_fingerprint") or is_transformed(data)):
             self._counted = None  # rows may have changed in place
         self._fit_together()
+        self.group_dro = None
+        if self.args.class_weighting == GROUP_DRO and self.distribution is not None:
+            step = {"step_size": self.args.group_dro_step_size, "adjustment": self.args.group_dro_adjustment}
+            self.group_dro = GroupDRO(self.distribution.counts, **step, device=self.args.device)
         self._loss_parts.zero_()
         return super().get_train_dataloader()
 
@@ -212,8 +229,11 @@ class LangImbTrainer(ResumingTrainer):
 
     @property
     def weights(self) -> torch.Tensor | None:
-        """The class weights, float32[L, C]; None for a stream that is not counted."""
-        return self._present().weights
+        """The class weights, float32[L, C]; None for a stream that is not counted.
+
+        Those of group DRO change in each optimizer step.
+        """
+        return self._present().weights if self.group_dro is None else self.group_dro.weights
 
     def _present(self) -> Counted:
         """Counts and weights, made again where the arguments, the model or the data are others than before.
@@ -291,14 +311,20 @@ class LangImbTrainer(ResumingTrainer):
                 f"{labels.min().item()} to {labels.max().item()}: one label per text (int64), and {IGNORED_LABEL} for "
                 "rows that the loss ignores."
             )
-        smoothing = self.args.label_smoothing_factor
-        own = losses.weighted_cross_entropy(rows, labels, self._language_ids, weights, smoothing)
+        if self.model.training and self.state.global_step < self.args.deferred_weighting * self.state.max_steps:
+            weights = None
+        batch, smoothing = (rows, labels, self._language_ids), self.args.label_smoothing_factor
+        own = self._present().row_loss(*batch, weights, label_smoothing=smoothing)
         labeled = (labels != IGNORED_LABEL).sum()
         items = labeled if num_items_in_batch is None else num_items_in_batch
         classification = own.sum() / items
         if not self.model.training:
             self._remember_evaluated(rows, labels, own)
             return classification
+        if self.group_dro is not None:
+            with torch.no_grad():
+                plain = self._present().row_loss(*batch, None, label_smoothing=smoothing)
+            self.group_dro.add(plain, labels, self._language_ids)
         entropy = classification.new_zeros(())
         if self._has_mask_row:
             entropy = self.args.masked_entropy_weight * labeled / items * losses.negative_entropy(logits[-1])
@@ -314,59 +340,6 @@ class LangImbTrainer(ResumingTrainer):
         if "loss" in logs or "train_loss" in logs:  # logged, or at the end of training
             self._loss_parts.zero_()
         super().log(logs, start_time)
-
-    # Evaluation: exact means over rows, weighted as in training, plain, and as if all cells were equally frequent
-
-    def prediction_step(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """Without labels no loss is computed, and the language ids must not reach the model."""
-        if "labels" not in inputs:
-            inputs = {name: value for name, value in inputs.items() if name != "language_ids"}
-        return super().prediction_step(model, inputs, *args, **kwargs)
-
-    def _remember_evaluated(self, logits: torch.Tensor, labels: torch.Tensor, own: torch.Tensor) -> None:
-        """Keep the losses of a batch, of all processes, for the means over rows."""
-        plain = losses.weighted_cross_entropy(logits, labels, self._language_ids, None)
-        rows = torch.stack([own, plain, self._language_ids.to(own.dtype), labels.to(own.dtype)], dim=1)
-        self._evaluated_rows.append(self.accelerator.gather_for_metrics(rows).cpu().double())
-
-    def evaluation_loop(
-        self, dataloader: Any, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any
-    ) -> EvalLoopOutput:
-        """`Trainer`'s loop of evaluate and predict; the losses are means over rows, not over batches.
-
-        Raises:
-            ValueError: class ids mean other languages or labels than in training.
-        """
-        dataset = getattr(dataloader.dataset, "dataset", dataloader.dataset)  # a stream's, in several processes
-        known, prefix, config = self._present(), metric_key_prefix, config_of(self.model)
-        names = () if config is None else class_names(config)
-        if known.distribution and (problem := other_ids(dataset, self.args.language_column, known.distribution, names)):
-            raise ValueError(f"{prefix}_dataset: {problem}")
-        self._evaluated_rows = []
-        output = super().evaluation_loop(dataloader, *args, metric_key_prefix=prefix, **kwargs)
-        if not self._evaluated_rows:
-            return output
-        rows = torch.cat(self._evaluated_rows)
-        if problem := problem_of_numerals(dataset, names, known.distribution, rows[:, 3]):
-            raise ValueError(f"{prefix}_dataset: {problem}")
-        dataset = dataloader.dataset
-        if has_length(dataset) and not self.args.dataloader_drop_last and len(rows) != len(dataset):
-            raise ValueError(
-                f"{prefix}_dataset: data_collator returned {len(rows):,} rows, expected {len(dataset):,}: it must "
-                "return every row exactly once in an evaluation."
-            )
-        means = losses.mean_losses(rows, known.trained)
-        if known.distribution is None and (self.args.world_size > 1 or self.args.dataloader_num_workers):
-            means.pop("uniform_loss", None)  # each process numbers the languages that it meets
-        metric = f"eval_{(self.args.metric_for_best_model or '').removeprefix('eval_')}"
-        if self.is_in_train and metric in output.metrics:
-            unseen = int(means.get("unseen_rows", 0))
-            if problem := problem_of_selection(metric, prefix.removeprefix("eval_"), unseen, len(rows)):
-                raise ValueError(f"{prefix}_dataset: {problem}")
-        if "unseen_rows" in means:  # perhaps all of them
-            output.metrics.pop(f"{prefix}_loss", None)
-        output.metrics.update({f"{prefix}_{name}": value for name, value in means.items()})
-        return output
 
     # Optimizer and files
 
@@ -390,6 +363,9 @@ class LangImbTrainer(ResumingTrainer):
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """`Trainer`'s, with the axes next to the weights: a folder of adapters has no configuration for them."""
+        if self.group_dro is not None and self._axes is not None:
+            self._axes = self._axes | {"weights": self.group_dro.weights.tolist()}
+            store_axes(self.model, self._axes)
         path = Path(output_dir or self.args.output_dir, AXES_FILE)
         axes = self._axes if self.train_dataset is not None else stored_axes(self.model)
         if self.args.should_save and axes is not None:

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from hf_langimb import JointDistribution, cell_weights
+from hf_langimb.counts.distribution import mutual_information_bits
+from hf_langimb.counts.own_weights import read_weights
 from hf_langimb.counts.weighting import MISSING_CELL_POLICIES, WEIGHTING_SCHEMES
 
 SCHEMES = tuple(WEIGHTING_SCHEMES)
@@ -32,6 +34,14 @@ gapped = pytest.mark.parametrize("distribution", [table(counts) for counts in GA
 every_scheme = pytest.mark.parametrize("scheme", SCHEMES)
 
 
+def own(distribution):
+    """A table of weights that the user gives."""
+    return {
+        language: {label: 1 + 2 * i + j for j, label in enumerate(distribution.labels)}
+        for i, language in enumerate(distribution.languages)
+    }
+
+
 def weighted(distribution, scheme, **options):
     """The data as a scheme weights them: counts * w, float64[L, C]."""
     return distribution.counts * cell_weights(distribution, scheme, **options)
@@ -45,7 +55,7 @@ def test_weights_are_positive_with_mean_one_whatever_the_policy_and_the_size(dis
     assert weights.dtype == np.float64
     assert (weights > 0).all()
     assert (distribution.counts * weights).sum() == pytest.approx(distribution.rows, rel=1e-12)
-    for factor in (2, 1000):
+    for factor in (2, 1000) if scheme != "effective_number" else ():  # which knows how many rows are enough
         assert cell_weights(table(distribution.counts * factor), scheme) == pytest.approx(weights, rel=1e-12)
     ignoring = cell_weights(distribution, scheme, missing_cell_policy="ignore")
     assert ignoring == pytest.approx(weights)
@@ -68,7 +78,7 @@ def test_balanced_data_are_left_alone_and_reordered_axes_reorder_the_weights(dis
 
 def test_schemes_golden_values_and_where_schemes_meet():
     """The tables of GOLDEN in test_distribution.py."""
-    assert SCHEMES == ("none", "class", "per_language", "independence", "joint")
+    assert SCHEMES == ("none", "class", "per_language", "independence", "joint", "effective_number")
     assert cell_weights(table(FULL["xnli"]), "per_language") == pytest.approx(np.array([[2 / 3, 1, 2], [2, 1, 2 / 3]]))
     stars = [3, 1.5, 1, 0.75, 0.6]
     amazon = np.array([stars] * 3 + [stars[::-1]] * 3)
@@ -99,6 +109,118 @@ def test_each_scheme_keeps_its_identity(distribution):
     assert after.sum(axis=0) == pytest.approx(per_label)
     after = weighted(distribution, "joint")  # every cell counts the same
     assert after == pytest.approx(np.full(after.shape, rows / after.size))
+    for beta in (0, 0.5, 0.9, 0.999):  # (1 - beta) / (1 - beta^n), up to one factor
+        by_formula = np.array([[(1 - beta) / (1 - beta**n) for n in row] for row in distribution.counts.tolist()])
+        ratios = cell_weights(distribution, "effective_number", beta=beta) / by_formula
+        assert ratios == pytest.approx(ratios[0, 0], rel=1e-9)
+    assert cell_weights(distribution, "effective_number", beta=0) == pytest.approx(1)
+    near = cell_weights(distribution, "effective_number", beta=1 - 1e-12)
+    assert near == pytest.approx(cell_weights(distribution, "joint"), rel=1e-6)
+
+
+@full
+def test_which_schemes_remove_the_link(distribution):
+    for scheme in SCHEMES:
+        table_of = JointDistribution(distribution.languages, distribution.labels, distribution.counts)
+        before = table_of.mutual_information_bits
+        after = mutual_information_bits(weighted(distribution, scheme))
+        if scheme in ("per_language", "independence", "joint"):
+            assert after == pytest.approx(0, abs=1e-12)
+        elif before > 1e-9:
+            assert after > 1e-9
+
+
+@every_scheme
+@pytest.mark.parametrize("policy", ["ignore", "smooth"])
+def test_an_exponent_keeps_the_mean_weight_of_each_language(scheme, policy):
+    for counts in [*FULL.values(), *GAPPED.values()]:
+        distribution, filled = table(counts), np.array(counts) > 0
+        for one in (scheme, own(distribution)):
+            options = {"missing_cell_policy": policy, "beta": 0.9}
+            free = cell_weights(distribution, one, **options)
+            assert (cell_weights(distribution, one, exponent=1, **options) == free).all()
+            means = (counts * free).sum(axis=1)
+            for exponent in (0, 0.5, 2, 300):
+                weights = cell_weights(distribution, one, exponent=exponent, **options)
+                assert (counts * weights).sum(axis=1) == pytest.approx(means)
+                for before, after in zip(free, weights, strict=True):  # w^exponent, up to a factor for each language
+                    if (kept := before > 0).any() and exponent < 300:
+                        ratios = after[kept] / before[kept] ** exponent
+                        assert ratios == pytest.approx(ratios[0], rel=1e-9)
+                assert ((weights > 0) == (free > 0)).all() or exponent == 300  # where the smallest underflow
+            without = cell_weights(distribution, one, exponent=0, **options)
+            assert all(len({*row[kept].round(9)}) <= 1 for row, kept in zip(without, filled, strict=True))
+    with pytest.raises(ValueError, match=r"exponent must be 0 or more .*got -0\.5"):
+        cell_weights(distribution, scheme, exponent=-0.5, **options)
+
+
+@full
+def test_own_weights_are_scaled_to_mean_one(distribution):
+    given, counts = own(distribution), distribution.counts
+    raw = np.array([[*row.values()] for row in given.values()])
+    expected = raw * counts.sum() / (counts * raw).sum()
+    for policy in MISSING_CELL_POLICIES:
+        assert cell_weights(distribution, given, missing_cell_policy=policy).sum() > 0
+    assert cell_weights(distribution, given) == pytest.approx(expected)
+    turned = {language: dict(reversed(of.items())) for language, of in reversed(given.items())}
+    assert cell_weights(distribution, turned) == pytest.approx(expected)
+    assert cell_weights(distribution, given, clip=expected.max() * 2) == pytest.approx(expected)
+
+
+def test_own_weights_of_cells_without_rows():
+    distribution = table(GAPPED["spec"])
+    given = own(distribution)
+    assert (cell_weights(distribution, given) > 0).all()
+    ignoring = cell_weights(distribution, given, missing_cell_policy="ignore")
+    assert ((ignoring == 0) == (distribution.counts == 0)).all()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"en": {"no": 1, "yes": 2}}, r"lacks fr \(expected languages: en, fr\)"),
+        ({"en": {"no": 1, "yes": 2}, "fr": {"no": 1}}, r"lacks yes \(expected labels of fr: no, yes\)"),
+        (
+            {"en": {"no": 1, "maybe": 2}, "fr": {"no": 1, "yes": 2}},
+            r"lacks yes and has maybe, not in the data \(expected labels of en",
+        ),
+        ({"en": {"no": 1, "yes": 2}, "fr": {"no": 1, "yes": 2}, "de": {}}, "has de, not in the data"),
+        ({"en": {"no": 1, "yes": 0}, "fr": {"no": 1, "yes": 2}}, "must be numbers above 0"),
+        ({"en": {"no": 1, "yes": float("nan")}, "fr": {"no": 1, "yes": 2}}, "must be numbers above 0"),
+        ({"en": {"no": 1, "yes": "2"}, "fr": {"no": 1, "yes": 2}}, "must be numbers above 0"),
+        ({"no": 1, "yes": 2}, "must have the form {language: {label: weight}}"),
+    ],
+)
+def test_own_weights_of_other_axes_are_refused(given, message):
+    distribution = JointDistribution(["en", "fr"], ["no", "yes"], [[3, 4], [5, 6]])
+    with pytest.raises(ValueError, match=message):
+        cell_weights(distribution, given)
+
+
+def test_own_weights_are_read_from_json_and_csv(tmp_path):
+    expected = {"en": {"0": 1, "1": 3}, "fr": {"0": 2, "1": 0.5}}
+    files = {
+        "w.json": '{"en": {"0": 1, "1": 3}, "fr": {"0": 2, "1": 0.5}}',
+        "w.csv": "\ufefflanguage,0,1\nen,1,3\n\nfr,2,.5\n",
+        "wrong.csv": "language,0,1\nen,1\n",
+        "twice.csv": "language,0,1\nen,1,2\nen,1,2\n",
+        "empty.csv": "",
+        "list.json": "[[1, 2]]",
+        "flat.json": '{"0": 1, "1": 3}',
+    }
+    for name, text in files.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    distribution = JointDistribution(["en", "fr"], [0, 1], [[3, 4], [5, 6]])  # class ids
+    for name in ("w.json", "w.csv"):
+        assert read_weights(tmp_path / name) == expected
+        assert cell_weights(distribution, read_weights(tmp_path / name)) == pytest.approx(
+            cell_weights(distribution, expected)
+        )
+    for name in ("wrong.csv", "twice.csv", "empty.csv", "list.json", "flat.json"):
+        with pytest.raises(ValueError, match=f"{name} is not a table of class weights"):
+            read_weights(tmp_path / name)
+    with pytest.raises(FileNotFoundError):
+        read_weights(tmp_path / "missing.csv")
 
 
 def test_error_lists_the_empty_cells_that_the_formula_divides_by_and_the_ways_out():
@@ -173,6 +295,9 @@ def test_bad_smoothing_unknown_names_and_no_rows(scheme):
     for policy in MISSING_CELL_POLICIES:
         with pytest.raises(ValueError, match="at least one row"):
             cell_weights(table([[0, 0], [0, 0]]), scheme, missing_cell_policy=policy)
+    for beta in (-0.1, 1, float("nan")):
+        with pytest.raises(ValueError, match=f"beta must be from 0 to below 1, got {beta}"):
+            cell_weights(distribution, scheme, beta=beta)
 
 
 @pytest.mark.parametrize("scheme", WEIGHTING_SCHEMES)

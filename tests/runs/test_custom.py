@@ -196,6 +196,30 @@ def test_a_tiny_language_lifts_the_default_limit_of_weights_but_not_a_given_one(
         prepared("--weight_clip", "20")
 
 
+def test_own_weights_are_used_by_the_setup_own_alone_and_recorded_with_their_values(tmp_path):
+    skewed().to_csv(tmp_path / "rows.csv", index=False)
+    table = {language: {label: 1.0 + len(label) for label in LABELS} for language in ("de", "en", "fr")}
+    (tmp_path / "weights.json").write_text(json.dumps(table))
+
+    def prepared(*setups):
+        argv = ["--dataset_name", str(tmp_path / "rows.csv"), "--class_weights", str(tmp_path / "weights.json")]
+        recipe = parse_recipe("custom", FOLDER, [*argv, "--setups", *setups])
+        data = load_data(recipe.data, "language")
+        settings = {name: resolve_setup(name, recipe.setups, "natural") for name in recipe.data.setups}
+        return recipe, prepare_setups(recipe, settings, data)
+
+    recipe, found = prepared("plain", "own")
+    assert recipe.config["class_weights"] == table
+    assert found["plain"].arguments.weighting["scheme"] == "none"
+    assert found["own"].arguments.weighting["scheme"] == table
+    with pytest.raises(ValueError, match=r"No setup uses class_weights: add the setup own \(--setups plain own\)"):
+        prepared("plain")
+    table["de"].pop(LABELS[0])
+    (tmp_path / "weights.json").write_text(json.dumps(table))
+    with pytest.raises(ValueError, match=rf"lacks {LABELS[0]} \(expected labels of de: "):
+        prepared("plain", "own")
+
+
 def test_how_a_tokenizer_reads_the_languages(bert_tokenizer):
     rows = Dataset.from_dict(
         {"text": ["w1 w2", "日本 語", "w3 語"], "language": ["en", "ja", "fr"], "label": ["a"] * 3}

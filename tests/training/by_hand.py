@@ -25,11 +25,12 @@ def entropy_term(model, mask_row=MASK_ROW):
     return (probabilities * probabilities.log()).sum()
 
 
-def loss_by_hand(model, rows, weights=WEIGHTS, entropy_weight=0.0, smoothing=0.0, mask_row=MASK_ROW):
-    """Sum of w * CE over the rows / their number + lambda * sum p log p, one row at a time."""
+def loss_by_hand(model, rows, weights=WEIGHTS, entropy_weight=0.0, smoothing=0.0, mask_row=MASK_ROW, cost=None):
+    """Sum of w * CE (or of another cost) over the rows / their number + lambda * sum p log p, one row at a time."""
+    cost = cost or (lambda logits, label, language: row_loss(logits, label, smoothing))
     losses = [
         (weights[row["language"]][row["label"]] if weights else 1.0)
-        * row_loss(row_logits(model, row), row["label"], smoothing)
+        * cost(row_logits(model, row), row["label"], row["language"])
         for row in rows
         if row["label"] != -100
     ]

@@ -76,6 +76,22 @@ def test_each_trial_of_a_search_is_the_training_alone(search, build, name, value
         assert any((first["model"][key] - other["model"][key]).abs().max() > 1e-4 for key in first["model"])
 
 
+def test_a_search_over_weights(search, build):
+    """A trial without weights is plain where a table of own weights is given."""
+    table = {language: {str(label): 1.0 + 3 * label for label in range(3)} for language in ("en", "fr", "ja")}
+    for name, values, settings in (
+        ("weight_exponent", (0.5, 2.0), {"class_weighting": "per_language"}),
+        ("effective_number_beta", (0.0, 0.9), {"class_weighting": "effective_number"}),
+        ("class_weighting", ("none", "own"), {"class_weights": table}),
+    ):
+        found = search(name, values, **settings)
+        for value, trial in found.items():
+            given = {"class_weights": table} if value == "own" else settings | {name: value}
+            assert_same_weights(alone(build, **{} if value == "none" else given).model, trial["model"])
+        first, second = (trial["model"] for trial in found.values())
+        assert any((first[key] - second[key]).abs().max() > 1e-4 for key in first)
+
+
 def test_a_search_counts_the_data_once(search, monkeypatch):
     counted, count = [], counting.count_for_model
     monkeypatch.setattr(counting, "count_for_model", lambda *a, **kw: counted.append(a[1]) or count(*a, **kw))

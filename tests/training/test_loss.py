@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 import torch
 from by_hand import assert_gradients, assert_same_weights, entropy_term, gradients_by_hand, loss_by_hand
-from conftest import gradients_of
+from conftest import SKEWED, gradients_of
 from datasets import Dataset
 from transformers import Trainer, TrainingArguments
 
@@ -30,6 +30,37 @@ def test_the_gradient_is_that_of_the_whole_batch_however_it_is_cut(
     trainer = build(tiny_bert().double(), data, batch=batch, accumulation=accumulation, **settings)
     assert_gradients(trainer, tiny_bert().double(), data, weights=weights, entropy_weight=entropy)
     assert trainer.state.global_step == 1
+
+
+def test_the_gradient_of_every_weighting_option(build, tiny_bert, rows):
+    """Weights by their formulas, for 4, 2, 1 / 1, 2, 5 / 2, 2, 2 rows of three labels in three languages."""
+    effective = {language: [(1 - 0.9) / (1 - 0.9**n) for n in row] for language, row in SKEWED.items()}
+    total = sum(w * n for name, row in SKEWED.items() for w, n in zip(effective[name], row, strict=True))
+    roots = {language: [math.sqrt(sum(row) / (3 * n)) for n in row] for language, row in SKEWED.items()}
+    own = {"en": [1, 2, 3], "fr": [4, 5, 6], "ja": [7, 8, 9]}
+    scale = sum(w * n for name, row in SKEWED.items() for w, n in zip(own[name], row, strict=True))
+    for settings, weights in (
+        (
+            {"weighting": "effective_number", "effective_number_beta": 0.9},
+            {language: [w * 21 / total for w in row] for language, row in effective.items()},
+        ),
+        (
+            {"weighting": "per_language", "weight_exponent": 0.5},
+            {
+                language: [
+                    root * sum(row) / sum(r * n for r, n in zip(roots[language], row, strict=True))
+                    for root in roots[language]
+                ]
+                for language, row in SKEWED.items()
+            },
+        ),
+        (
+            {"class_weights": {language: {str(i): w for i, w in enumerate(row)} for language, row in own.items()}},
+            {language: [w * 21 / scale for w in row] for language, row in own.items()},
+        ),
+    ):
+        trainer = build(tiny_bert().double(), batch=7, accumulation=3, **settings)
+        assert_gradients(trainer, tiny_bert().double(), rows, weights=weights)
 
 
 @pytest.mark.parametrize(("batch", "accumulation"), [(21, 1), (7, 3), (4, 6)])

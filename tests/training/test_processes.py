@@ -95,7 +95,11 @@ def measure(folder: Path, batch: int, accumulation: int) -> tuple[dict, dict]:
     with patch("hf_langimb.runs.explaining.BATCH_ROWS", 3):
         _, checked = check_up(_parse([*map(str, argv)]))
     found = checked["setups"]["model"]["seeds"]["0"]
+    moving = {"class_weighting": "group_dro", "group_dro_step_size": 1.0, "masked_entropy_weight": 0.0, "max_steps": 3}
+    dro = build(folder, rows, **settings | moving)
+    dro.train()
     return gradients, numbers | {
+        "shares": dro.group_dro.shares.tolist(),
         "checked": [found["test"]["predicted"], found["probe"]["test"]["rows"]],
         "processes": trainer.args.world_size,
         "predictions": predicted.predictions.tolist(),

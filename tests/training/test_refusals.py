@@ -87,6 +87,15 @@ def test_bad_arguments_are_refused_in_words(build, tiny_bert, rows, decoder_toke
         build(weighting="balanced")
     with pytest.raises(ValueError, match="Unknown missing_cell_policy 'skip': choose one of error, ignore, smooth"):
         build(weighting="per_language", missing_cell_policy="skip")
+    for wrong, message in (
+        ({"weighting": "own"}, "class_weighting='own' needs class_weights"),
+        ({"weighting": "joint", "class_weights": {}}, "Choose class_weights or class_weighting='joint', not both"),
+        ({"weighting": "joint", "weight_exponent": -1}, "weight_exponent must be 0 or more, got -1"),
+        ({"effective_number_beta": 1.0}, r"effective_number_beta must be from 0 to below 1, got 1\.0"),
+        ({"class_weights": {"en": {"0": 1}}}, "table of class weights lacks fr, ja"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            build(**wrong)
     with pytest.raises(ValueError, match="pass train_dataset or eval_dataset"):
         build(data=None)
     with pytest.raises(TypeError, match="LangImbTrainingArguments, got TrainingArguments"):

@@ -1,0 +1,71 @@
+"""Evaluation: exact means over rows, weighted as in training, plain, and as if all cells were equally frequent."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers.trainer_utils import EvalLoopOutput, has_length
+
+from hf_langimb.models.axes import class_names, config_of
+from hf_langimb.training import losses
+from hf_langimb.training.checks import other_ids, problem_of_numerals, problem_of_selection
+from hf_langimb.training.resuming import ResumingTrainer
+
+
+class EvaluatingTrainer(ResumingTrainer):
+    """Computes the losses of an evaluation from its rows, and checks that their class ids are those of the training."""
+
+    _language_ids: torch.Tensor  # of the batch
+    _evaluated_rows: list[torch.Tensor]
+
+    def prediction_step(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """Without labels no loss is computed, and the language ids must not reach the model."""
+        if "labels" not in inputs:
+            inputs = {name: value for name, value in inputs.items() if name != "language_ids"}
+        return super().prediction_step(model, inputs, *args, **kwargs)
+
+    def _remember_evaluated(self, logits: torch.Tensor, labels: torch.Tensor, own: torch.Tensor) -> None:
+        """Keep the losses of a batch, of all processes, for the means over rows."""
+        plain = losses.weighted_cross_entropy(logits, labels, self._language_ids, None)
+        rows = torch.stack([own, plain, self._language_ids.to(own.dtype), labels.to(own.dtype)], dim=1)
+        self._evaluated_rows.append(self.accelerator.gather_for_metrics(rows).cpu().double())
+
+    def evaluation_loop(
+        self, dataloader: Any, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any
+    ) -> EvalLoopOutput:
+        """`Trainer`'s loop of evaluate and predict; the losses are means over rows, not over batches.
+
+        Raises:
+            ValueError: class ids mean other languages or labels than in training.
+        """
+        dataset = getattr(dataloader.dataset, "dataset", dataloader.dataset)  # a stream's, in several processes
+        known, prefix, config = self._present(), metric_key_prefix, config_of(self.model)
+        names = () if config is None else class_names(config)
+        if known.distribution and (problem := other_ids(dataset, self.args.language_column, known.distribution, names)):
+            raise ValueError(f"{prefix}_dataset: {problem}")
+        self._evaluated_rows = []
+        output = super().evaluation_loop(dataloader, *args, metric_key_prefix=prefix, **kwargs)
+        if not self._evaluated_rows:
+            return output
+        rows = torch.cat(self._evaluated_rows)
+        if problem := problem_of_numerals(dataset, names, known.distribution, rows[:, 3]):
+            raise ValueError(f"{prefix}_dataset: {problem}")
+        dataset = dataloader.dataset
+        if has_length(dataset) and not self.args.dataloader_drop_last and len(rows) != len(dataset):
+            raise ValueError(
+                f"{prefix}_dataset: data_collator returned {len(rows):,} rows, expected {len(dataset):,}: it must "
+                "return every row exactly once in an evaluation."
+            )
+        means = losses.mean_losses(rows, known.trained)
+        if known.distribution is None and (self.args.world_size > 1 or self.args.dataloader_num_workers):
+            means.pop("uniform_loss", None)  # each process numbers the languages that it meets
+        metric = f"eval_{(self.args.metric_for_best_model or '').removeprefix('eval_')}"
+        if self.is_in_train and metric in output.metrics:
+            unseen = int(means.get("unseen_rows", 0))
+            if problem := problem_of_selection(metric, prefix.removeprefix("eval_"), unseen, len(rows)):
+                raise ValueError(f"{prefix}_dataset: {problem}")
+        if "unseen_rows" in means:  # perhaps all of them
+            output.metrics.pop(f"{prefix}_loss", None)
+        output.metrics.update({f"{prefix}_{name}": value for name, value in means.items()})
+        return output
