@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hf_langimb.counts.drawing import stages_of
+
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
@@ -71,14 +73,7 @@ def _mix(numbers: Any) -> Any:
 @lru_cache(maxsize=8)
 def probabilities(schedule: str, total_steps: int, languages: int) -> Floats:
     """The probability of each step of a schedule, checked: float64[total_steps]."""
-    try:
-        stages = tuple(float(part) for part in schedule.split("_"))
-    except ValueError:
-        stages = ()
-    if not stages or not all(0 <= stage <= 1 for stage in stages):
-        raise ValueError(f"A schedule is one probability per stage, such as 0.1_0.9, got {schedule!r}.")
-    if len(stages) > total_steps:
-        raise ValueError(f"The schedule {schedule} has {len(stages)} stages, the training only {total_steps} steps.")
+    stages = stages_of(schedule, total_steps)
     if languages < 2 and any(stages):
         raise ValueError(f"With one language, the schedule must be 0, got {schedule!r}.")
     steps = np.arange(total_steps)

@@ -112,7 +112,7 @@ def cell_weights(
         largest = weights.max(axis=1, keepdims=True)
         shares = np.divide(weights, largest, out=np.zeros_like(weights), where=largest > 0)
         weights = _with_means_of(weights, np.where(weights > 0, shares**exponent, 0), counts)
-    return weights if clip is None else _clipped(weights, counts, clip, distribution.languages)
+    return weights if clip is None else clipped(weights, counts, clip, distribution.languages)
 
 
 def _with_means_of(before: Floats, weights: Floats, counts: Floats) -> Floats:
@@ -126,7 +126,7 @@ def language_means(weights: Floats, counts: npt.NDArray[Any]) -> Floats:
     return np.asarray((counts * weights).sum(axis=1) / np.maximum(counts.sum(axis=1), 1), dtype=np.float64)
 
 
-def _clipped(weights: Floats, counts: Floats, clip: float, languages: tuple[str, ...]) -> Floats:
+def clipped(weights: Floats, counts: Floats, clip: float, languages: tuple[str, ...]) -> Floats:
     """min(s_l w, clip), with a factor s_l of each language that keeps its mean weight."""
     result, means = weights.copy(), language_means(weights, counts)
     for i in np.flatnonzero((weights * (counts > 0) > clip).any(axis=1)):

@@ -10,6 +10,7 @@ from hf_langimb.console import shown
 from hf_langimb.measures.intervals import student
 from hf_langimb.results.schema import Comparison, Interval, Metrics, Results, Setup
 
+SAMPLING = ("sampling", "language_temperature", "language_schedule")  # options of a setup
 SETTINGS = ("rows", "groups", "folds", "layer", "C")  # numbers that are not measures
 COMPARED = (
     "test.accuracy",
@@ -129,13 +130,19 @@ def roles_of(setups: Mapping[str, Any]) -> Roles:
 
 def is_plain(setup: Mapping[str, Any]) -> bool:
     """Whether a setup trains as the stock Trainer does, but for the masked-input entropy."""
-    return setup["class_weighting"] == "none" and "objective" not in setup.get("options", {})
+    return setup["class_weighting"] == "none" and not {"objective", *SAMPLING} & {*setup.get("options", {})}
 
 
 def mitigation_text(setup: Mapping[str, Any]) -> str:
     """How the training of a setup differs from that of a plain one: ", with ..."."""
-    weights, objective = setup["class_weighting"], setup.get("options", {}).get("objective")
-    said = [text for text in (WEIGHTED.get(weights), OBJECTIVES.get(objective)) if text]
+    weights, options = setup["class_weighting"], setup.get("options", {})
+    said = [text for text in (WEIGHTED.get(weights), OBJECTIVES.get(options.get("objective"))) if text]
+    if scheme := options.get("sampling"):
+        said.append(f"rows drawn in proportion to {WEIGHTED[scheme]}")
+    if "language_temperature" in options:
+        said.append(f"languages drawn with temperature {options['language_temperature']:g}")
+    if "language_schedule" in options:
+        said.append(f"the schedule {options['language_schedule']}")
     return f", with {' and '.join(said)}" if said else ""
 
 

@@ -54,7 +54,8 @@ FREE += ["material_bits", "material_transfer", "accuracy_margin"]
 MADE_HERE = ("mini_bert", "mini_characters")  # start models that a run makes itself
 SHOWN_SETTINGS = ("class_weighting", "masked_entropy_weight", "lora_rank")  # of a setup in results.json
 OPTIONS = ["objective", "focal_gamma", "logit_adjustment_tau", "weight_exponent", "effective_number_beta"]
-OPTIONS += ["deferred_weighting", "group_dro_step_size", "group_dro_adjustment"]  # these only where they are set
+OPTIONS += ["deferred_weighting", "group_dro_step_size", "group_dro_adjustment", "sampling", "language_temperature"]
+OPTIONS += ["max_repeats", "language_schedule"]  # these only where they are set
 SHOWN_APART = {"seeds", "seed", "setups"}  # flags that results.json has as keys of their own
 
 

@@ -25,6 +25,7 @@ SETUPS: dict[str, dict[str, Any]] = {
     "weighted": {"plan": "imbalanced", "class_weighting": "per_language"},
 }
 WEIGHTED = [*(name for name in WEIGHTING_SCHEMES if name != "none"), OWN, GROUP_DRO]  # setups: skewed data, weighted
+SAMPLING = "_sampling"  # setups whose rows are drawn in proportion to weights
 SUFFIXES: dict[str, dict[str, Any]] = {"_entropy": {"masked_entropy_weight": 1.0}, "_lora": {"lora_rank": 8}}
 SELECTING = ("eval_loss", "eval_plain_loss", "eval_uniform_loss")  # metrics that may choose the checkpoint
 
@@ -51,6 +52,8 @@ def resolve_setup(name: str, definitions: dict[str, dict[str, Any]], plan: str =
     schemes = {"plain": "none"} | {scheme: scheme for scheme in WEIGHTED}
     known = SETUPS | {setup: {"plan": plan, "class_weighting": scheme} for setup, scheme in schemes.items()}
     known |= {name: {"plan": plan, "class_weighting": "none", "objective": name} for name in [*OBJECTIVES][1:]}
+    drawn = [scheme for scheme in WEIGHTED if scheme != GROUP_DRO]
+    known |= {f"{name}{SAMPLING}": {"plan": plan, "class_weighting": "none", "sampling": name} for name in drawn}
     if name in definitions:
         return known.get(name, {"plan": plan}) | definitions[name]
     if name in known:
@@ -72,7 +75,7 @@ def prepare_setups(recipe: Recipe, settings: dict[str, dict[str, Any]], data: Da
     for name, values in settings.items():
         changes = {key: value for key, value in values.items() if key != "plan"}
         changes |= {"language_column": "language", "push_to_hub": False}  # see `load_data`; a run is pushed at its end
-        if changes.get("class_weighting", OWN) != OWN:
+        if OWN not in (changes.get("class_weighting", OWN), changes.get("sampling", recipe.training.sampling)):
             changes.setdefault("class_weights", None)  # the run's are for the setups that use them
         try:
             arguments = replace(recipe.training, **changes)

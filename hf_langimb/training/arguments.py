@@ -19,6 +19,7 @@ CHOICES = {
     "class_weighting": [*WEIGHTING_SCHEMES, OWN, GROUP_DRO],
     "missing_cell_policy": MISSING_CELL_POLICIES,
     "objective": OBJECTIVES,
+    "sampling": [*WEIGHTING_SCHEMES, OWN],
 }
 SIZES = ("gradient_accumulation_steps", "per_device_train_batch_size", "per_device_eval_batch_size")
 NOT_NEGATIVE = ["learning_rate", "head_learning_rate", "masked_entropy_weight", "lora_rank", "seed", "weight_exponent"]
@@ -60,6 +61,16 @@ class LangImbTrainingArguments(TrainingArguments):
     )
     focal_gamma: float = HfArg(default=2.0, help="Gamma of the objective focal; 0: cross_entropy.")
     logit_adjustment_tau: float = HfArg(default=1.0, help="Factor of logit adjustments.")
+    sampling: str = HfArg(
+        default="none", help=f"Draw rows in proportion to class weights: {', '.join(WEIGHTING_SCHEMES)} or {OWN}."
+    )
+    language_temperature: float | None = HfArg(
+        default=None, help="Exponent of the languages' shares when rows are drawn; 0: all the same, 1: as they are."
+    )
+    max_repeats: float | None = HfArg(default=None, help="How often a row may be drawn in an epoch; default: no limit.")
+    language_schedule: str | None = HfArg(
+        default=None, help="Share of a language in equally long stages of the training, such as fr:0.1_0.9."
+    )
     masked_entropy_weight: float = HfArg(default=0.0, help="Weight of the masked-input entropy loss (paper: 1).")
     head_learning_rate: float | None = HfArg(default=None, help="Learning rate of the head; None: same as encoder.")
     lora_rank: int = HfArg(default=0, help="Rank of LoRA adapters on the encoder; 0: full fine-tuning.")
@@ -70,10 +81,10 @@ class LangImbTrainingArguments(TrainingArguments):
         super().__post_init__()
         if self.device.type == "cpu":
             self.dataloader_pin_memory = False  # torch would warn that there is nothing to pin it for
-        if self.class_weights is not None and self.class_weighting == "none":
+        if self.class_weights is not None and self.class_weighting == "none" and self.sampling != OWN:
             self.class_weighting = OWN
         self.check()
-        if self.class_weights is not None and self.class_weighting != OWN:
+        if self.class_weights is not None and OWN not in (self.class_weighting, self.sampling):
             raise ValueError(f"Choose class_weights or class_weighting={self.class_weighting!r}, not both.")
 
     def check(self) -> None:
@@ -99,8 +110,15 @@ class LangImbTrainingArguments(TrainingArguments):
             problem = problem or "group_dro changes the weights from the first step: leave deferred_weighting out."
         if self.weight_clip is not None and not 0 < self.weight_clip < math.inf:
             problem = problem or f"weight_clip must be above 0, got {self.weight_clip}."
-        if self.class_weighting == OWN and self.class_weights is None:
-            problem = problem or "class_weighting='own' needs class_weights, a table or a file."
+        for name in ("class_weighting", "sampling"):
+            if getattr(self, name) == OWN and self.class_weights is None:
+                problem = problem or f"{name}='own' needs class_weights, a table or a file."
+        if self.language_temperature is not None and not 0 <= self.language_temperature <= 1:
+            problem = problem or f"language_temperature must be from 0 to 1, got {self.language_temperature}."
+        if self.max_repeats is not None and not 1 < self.max_repeats < math.inf:
+            problem = problem or f"max_repeats must be above 1, got {self.max_repeats}."
+        if self.language_schedule is not None and ":" not in self.language_schedule:
+            problem = problem or f"language_schedule must be like fr:0.1_0.9, got {self.language_schedule!r}."
         if not hasattr(self.lr_scheduler_kwargs or {}, "keys"):
             problem = problem or f"lr_scheduler_kwargs must be a dictionary, got {self.lr_scheduler_kwargs!r}."
         if problem:
@@ -108,8 +126,13 @@ class LangImbTrainingArguments(TrainingArguments):
 
     @property
     def needs_counts(self) -> bool:
-        """Whether the loss depends on the counts of the training data."""
-        return self.class_weighting != "none" or self.objective.startswith("logit_adjustment")
+        """Whether the loss or the sampling depends on the counts of the training data."""
+        return self.class_weighting != "none" or self.objective.startswith("logit_adjustment") or self.draws_rows
+
+    @property
+    def draws_rows(self) -> bool:
+        """Whether rows are drawn at rates of their language and label."""
+        return self.sampling != "none" or self.language_temperature is not None or self.language_schedule is not None
 
     @property
     def weighting(self) -> dict[str, Any]:
@@ -121,6 +144,12 @@ class LangImbTrainingArguments(TrainingArguments):
             "clip": self.weight_clip,
             "beta": self.effective_number_beta,
         }
+
+    @property
+    def sampling_weights(self) -> dict[str, Any]:
+        """The arguments of `cell_weights` for sampling."""
+        scheme = self.class_weights if self.sampling == OWN else self.sampling
+        return self.weighting | {"scheme": scheme, "clip": None}
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the token: the Trainer pickles its arguments next to the weights, and publishes them."""

@@ -62,7 +62,7 @@ def count_for_model(
     """
     try:
         if given is None:
-            column = _label_column(dataset, language_column, label_names)
+            column = label_column_of(dataset, language_column, label_names)
             counted = JointDistribution.from_dataset(_limited(dataset), language_column, column)
             named = class_label_names(dataset, column) is not None
             endless = not has_length(dataset) and counted.rows > COUNTED_ROWS
@@ -95,7 +95,7 @@ def _limited(dataset: Any) -> Any:
     return islice(dataset, COUNTED_ROWS + 1)
 
 
-def _label_column(dataset: Any, language_column: str, label_names: Sequence[str]) -> str:
+def label_column_of(dataset: Any, language_column: str, label_names: Sequence[str]) -> str:
     """Name of the one label column."""
     names = getattr(dataset, "column_names", None)
     present = first_row(dataset) if is_transformed(dataset) or not names else names

@@ -41,7 +41,7 @@ from hf_langimb.training.counting import Counted, count_again, name_uncounted
 from hf_langimb.training.evaluating import EvaluatingTrainer
 from hf_langimb.training.group_dro import GroupDRO, UpdateShares
 from hf_langimb.training.objectives import RowLoss
-from hf_langimb.training.sampler import ShuffledBatches
+from hf_langimb.training.sampler import ShuffledBatches, sampler_of
 
 logger = logging.getLogger(__name__)
 
@@ -125,6 +125,8 @@ class LangImbTrainer(EvaluatingTrainer):
             raise ValueError(problem)
         if self.train_dataset is None:
             return
+        if self.args.draws_rows and not has_length(self.train_dataset):
+            raise ValueError("Sampling by language and label needs a dataset with a length, got a stream.")
         selected = self.args.load_best_model_at_end and self.args.metric_for_best_model in ("loss", "eval_loss")
         if selected and self.args.class_weighting == GROUP_DRO:
             self.say_once(
@@ -246,6 +248,8 @@ class LangImbTrainer(EvaluatingTrainer):
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         """`Trainer`'s sampler; batches grouped by length are shuffled: length correlates with language and label."""
+        if self.args.draws_rows and self.distribution is not None:
+            return sampler_of(self, self.train_dataset if train_dataset is None else train_dataset)
         sampler = super()._get_train_sampler(train_dataset)
         if self.args.train_sampling_strategy != "group_by_length" or sampler is None:
             return sampler

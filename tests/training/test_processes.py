@@ -35,10 +35,10 @@ def build(folder: Path, rows, *, model=None, **changes) -> LangImbTrainer:
     return LangImbTrainer(model, arguments, train_dataset=rows, eval_dataset=rows, processing_class=tokenizer)
 
 
-def distinct_rows(folder: Path, rows) -> list[int]:
-    """How many different rows all processes together see in each of three epochs, with batches grouped by length."""
+def rows_seen(folder: Path, rows, **settings) -> list[list[int]]:
+    """The rows that all processes together see in each of three epochs, sorted."""
     numbered = rows.select(range(20)).map(lambda row, i: {"label": i % 3, "number": i}, with_indices=True)
-    settings = {"num_train_epochs": 3, "per_device_train_batch_size": 2, "train_sampling_strategy": "group_by_length"}
+    settings |= {"num_train_epochs": 3, "per_device_train_batch_size": 2}
     # dropout draws from the generator of each process alone
     trainer = build(folder, numbered, model={"hidden_dropout_prob": 0.1}, **settings)
     trainer._set_signature_columns_if_needed()
@@ -53,7 +53,7 @@ def distinct_rows(folder: Path, rows) -> list[int]:
     trainer.train()
     epochs = [seen[i : i + len(seen) // 3] for i in range(0, len(seen), len(seen) // 3)]
     shares = gather_object([epochs])
-    return [len({number for share in shares for number in share[epoch]}) for epoch in range(3)]
+    return [sorted(number for share in shares for number in share[epoch]) for epoch in range(3)]
 
 
 def told_by_main() -> list[str]:
@@ -99,12 +99,13 @@ def measure(folder: Path, batch: int, accumulation: int) -> tuple[dict, dict]:
     dro = build(folder, rows, **settings | moving)
     dro.train()
     return gradients, numbers | {
-        "shares": dro.group_dro.shares.tolist(),
+        "shares": dro.group_dro.shares.flatten().tolist(),
+        "grouped": rows_seen(folder, rows, train_sampling_strategy="group_by_length"),
+        "drawn": rows_seen(folder, rows, sampling="joint", language_schedule="fr:0.2_0.8"),
         "checked": [found["test"]["predicted"], found["probe"]["test"]["rows"]],
         "processes": trainer.args.world_size,
         "predictions": predicted.predictions.tolist(),
         "labels": predicted.label_ids.tolist(),
-        "distinct": distinct_rows(folder, rows),
         "told": told_by_main(),
         "features": extract_features(trainer.model, trainer.processing_class, rows, layers=None, batch_size=4).tolist(),
     }
@@ -134,7 +135,9 @@ def test_two_processes_compute_what_one_computes(tmp_path, bert_tokenizer, tiny_
     single, expected = measure(tmp_path, batch=24, accumulation=1)
     assert (measured.pop("processes"), expected.pop("processes")) == (2, 1)
     assert measured.pop("labels") == expected.pop("labels")
-    assert measured.pop("distinct") == expected.pop("distinct") == [20, 20, 20]
+    assert measured.pop("grouped") == expected.pop("grouped") == [[*range(20)]] * 3
+    assert measured["drawn"] == expected.pop("drawn")
+    assert len({*map(tuple, measured.pop("drawn"))}) == 3
     assert_close(measured.pop("checked"), expected.pop("checked"))
     explained = [json.loads((tmp_path / f"checkup-{n}" / "results.json").read_text())["explained"] for n in (1, 2)]
     assert_close(*explained)

@@ -1,0 +1,98 @@
+"""How often rows are drawn in training: a rate for each cell (language, label), and rows drawn at these rates."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hf_langimb.counts.weighting import Counts, Floats, clipped
+
+if TYPE_CHECKING:
+    from hf_langimb.counts.distribution import JointDistribution
+
+
+def stages_of(schedule: str, total_steps: int) -> tuple[float, ...]:
+    """The shares of a schedule such as "0.1_0.9", one for each of its stages, which are equally long.
+
+    Raises:
+        ValueError: they are not shares, or there are more stages than steps.
+    """
+    try:
+        stages = tuple(float(part) for part in schedule.split("_"))
+    except ValueError:
+        stages = ()
+    if not stages or not all(0 <= stage <= 1 for stage in stages):
+        raise ValueError(f"A schedule is one probability per stage, such as 0.1_0.9, got {schedule!r}.")
+    if len(stages) > total_steps:
+        raise ValueError(f"The schedule {schedule} has {len(stages)} stages, the training only {total_steps} steps.")
+    return stages
+
+
+def draw_rates(
+    distribution: JointDistribution,
+    weights: Floats,
+    *,
+    temperature: float | None = None,
+    most: float | None = None,
+    share: tuple[str, float] | None = None,
+) -> Floats:
+    """How often a row of each cell is drawn in an epoch, on average: float64[L, C], mean 1 over the rows.
+
+    Args:
+        distribution: counts of the rows.
+        weights: [L, C], to which the rates are proportional; mean 1 over the rows.
+        temperature: exponent alpha of the languages' shares, 0 (all the same) to 1 (as they are).
+        most: how often a row may be drawn, above 1. Higher rates are lowered to it; all others grow by one factor.
+        share: a language, and its share of the draws; the others keep their proportions.
+
+    Raises:
+        ValueError: an unknown language, or a share that its rows cannot have with `most`.
+    """
+    counts, languages = distribution.counts, distribution.languages
+    if share is not None and share[0] not in languages:
+        raise ValueError(f"language_schedule names {share[0]!r}, expected one of {', '.join(languages)}.")
+    totals = (counts * weights).sum(axis=1)
+    wanted = totals if temperature is None else np.where(totals > 0, totals**temperature, 0.0)
+    wanted = wanted / wanted.sum()
+    if share is not None:
+        named = np.array([language == share[0] for language in languages])
+        for group, part in ((named, share[1]), (~named, 1 - share[1])):
+            if part and not wanted[group].sum():
+                raise ValueError(f"language_schedule needs rows of {share[0]} and of other languages.")
+            wanted[group] *= part / (wanted[group].sum() or 1)
+    factors = np.divide(wanted * counts.sum(), totals, out=np.zeros_like(totals), where=totals > 0)
+    rates: Floats = weights * factors[:, None]
+    if most is None:
+        return rates
+    if share is not None and (highest := float((rates * (counts > 0)).max())) > most:
+        raise ValueError(
+            f"With a share of {share[1]:g} for {share[0]}, rows are drawn up to {highest:.3g} times: set max_repeats "
+            "to that or more, or leave it out."
+        )
+    return clipped(rates.reshape(1, -1), counts.reshape(1, -1).astype(np.float64), most, ("",)).reshape(rates.shape)
+
+
+def draw_rows(cells: Counts, rates: Floats, size: int, generator: np.random.Generator) -> Counts:
+    """Rows in random order, drawn at the rates of their cells: int64[size].
+
+    Sizes of cells are rounded at random, up or down, and the rows of a cell are all drawn equally often, up to one.
+
+    Args:
+        cells: the cell of each row, int64[N], language * C + label; below 0 for rows that are not drawn.
+        rates: [L, C], draws of a row, up to one factor.
+        size: number of draws.
+        generator: of random numbers.
+    """
+    order = np.argsort(cells, kind="stable")
+    numbers = np.bincount(cells[cells >= 0], minlength=rates.size)
+    expected = numbers * rates.ravel()
+    bounds = np.floor(np.cumsum(expected * (size / expected.sum())) + generator.random() + 1e-9).astype(np.int64)
+    bounds[-1] = size  # of rounding
+    draws = np.diff(np.minimum(bounds, size), prepend=0)
+    ends = np.cumsum(numbers) + int((cells < 0).sum())
+    drawn = []
+    for cell in np.flatnonzero(draws):
+        rows, number = order[ends[cell] - numbers[cell] : ends[cell]], int(draws[cell])
+        drawn += [np.tile(rows, number // len(rows)), generator.permutation(rows)[: number % len(rows)]]
+    return generator.permutation(np.concatenate(drawn))

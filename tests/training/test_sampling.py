@@ -1,0 +1,115 @@
+"""Rows drawn by language and label: shares, seeds, schedules, and what is refused."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from by_hand import assert_same_weights
+from conftest import SKEWED
+from datasets import ClassLabel
+
+from hf_langimb.training.losses import weighted_cross_entropy
+
+
+def drawn(trainer, epochs=1):
+    """Rows of each epoch, [epochs, N]."""
+    sampler = trainer._get_train_sampler()
+    found = []
+    for epoch in range(epochs):
+        sampler.set_epoch(epoch)
+        found.append(list(sampler))
+    return np.array(found)
+
+
+def shares(rows, numbers):
+    counts = Counter((rows[int(i)]["language"], rows[int(i)]["label"]) for i in numbers.ravel())
+    return np.array([[counts[language, label] for label in range(3)] for language in SKEWED]) / numbers.size
+
+
+def test_rows_are_drawn_in_proportion_to_the_weights(build, rows):
+    trainer = build(sampling="joint")
+    numbers = drawn(trainer, 200)
+    assert numbers.shape == (200, 21)
+    assert shares(rows, numbers) == pytest.approx(1 / 9, abs=0.01)
+    assert len({*map(tuple, numbers)}) == 200
+    assert (drawn(build(sampling="joint"), 200) == numbers).all()
+    assert (drawn(build(sampling="joint", data_seed=2)) != numbers[:1]).any()
+    assert (trainer.weights == 1).all()
+    table = {language: {str(label): 1 + 4 * (label == 2) for label in range(3)} for language in SKEWED}
+    expected = np.array([[n * table[language][str(i)] for i, n in enumerate(row)] for language, row in SKEWED.items()])
+    own = build(sampling="own", class_weights=table)
+    assert (own.weights == 1).all()
+    assert shares(rows, drawn(own, 200)) == pytest.approx(expected / expected.sum(), abs=0.01)
+
+
+def test_languages_by_temperature_and_repeats(build, rows):
+    numbers = drawn(build(language_temperature=0.0), 200)
+    assert shares(rows, numbers).sum(axis=1) == pytest.approx(1 / 3, abs=0.01)
+    most = max(Counter(epoch.tolist()).most_common(1)[0][1] for epoch in drawn(build(sampling="joint", max_repeats=2)))
+    assert most <= 2
+
+
+@pytest.mark.parametrize(("batch", "accumulation"), [(6, 1), (3, 2)])
+def test_a_schedule_of_a_language_follows_the_steps(build, rows, batch, accumulation):
+    """21 rows in steps of 6, the last of 3: four steps in an epoch, eight in the training."""
+    settings = {"max_steps": 8, "batch": batch, "accumulation": accumulation}
+    seen = []
+
+    def cost(logits, labels, language_ids, weights):
+        seen.extend(language_ids.tolist())
+        return weighted_cross_entropy(logits, labels, language_ids, weights)
+
+    trainer = build(language_schedule="ja:0_1", keywords={"row_loss": cost}, **settings)
+    trainer.train()
+    assert trainer.state.global_step == 8
+    ja = trainer.distribution.languages.index("ja")
+    assert ja not in seen[:21]
+    assert {*seen[21:]} == {ja}
+    third = drawn(build(language_schedule="ja:0_0_1", max_steps=3, batch=7, accumulation=1))[0]
+    assert [rows[int(i)]["language"] == "ja" for i in third] == [False] * 14 + [True] * 7
+
+
+def test_a_resumed_training_draws_the_rows_that_it_would_have_drawn(build, tiny_bert, tmp_path):
+    settings = {"sampling": "per_language", "language_schedule": "fr:0.2_0.7", "max_steps": 6, "batch": 4}
+    settings |= {"accumulation": 2, "save_strategy": "steps", "save_steps": 2}
+    whole = build(tiny_bert(), **settings)
+    whole.train()
+    resumed = build(tiny_bert(), **settings)
+    resumed.train(resume_from_checkpoint=f"{whole.args.output_dir}/checkpoint-4")
+    assert_same_weights(resumed.model, dict(whole.model.named_parameters()), 1e-7)
+
+
+def test_rows_with_ids_of_languages_and_ignored_labels(build, rows):
+    data = rows.map(lambda row, i: {"label": row["label"] if i % 5 else -100}, with_indices=True)
+    data = data.cast_column("language", ClassLabel(names=["ja", "en", "fr", "de"]))
+    trainer = build(data=data, sampling="per_language", missing_cell_policy="ignore")
+    numbers = drawn(trainer, 100)
+    assert not {*range(0, 21, 5)} & {*numbers.ravel().tolist()}
+    counts = Counter((data[int(i)]["language"], data[int(i)]["label"]) for i in numbers.ravel())
+    for language in range(3):
+        found = [counts[language, label] for label in range(3) if counts[language, label]]
+        assert max(found) / min(found) == pytest.approx(1, abs=0.15)
+
+
+def test_what_does_not_fit_is_refused_or_said(build, rows, caplog):
+    for settings, message in (
+        ({"sampling": "jiont"}, "Unknown sampling 'jiont': choose one of none, class"),
+        ({"sampling": "own"}, "sampling='own' needs class_weights"),
+        ({"language_temperature": 1.5}, r"language_temperature must be from 0 to 1, got 1\.5"),
+        ({"max_repeats": 1.0}, r"max_repeats must be above 1, got 1\.0"),
+        ({"language_schedule": "0.1_0.9"}, "language_schedule must be like fr:0.1_0.9, got '0.1_0.9'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            build(**settings)
+    with pytest.raises(ValueError, match="language_schedule names 'de', expected one of en, fr, ja"):
+        build(language_schedule="de:0.5").train()
+    with pytest.raises(ValueError, match="has 3 stages, the training only 2 steps"):
+        build(language_schedule="fr:0_1_0", max_steps=2).train()
+    for settings in ({"sampling": "joint"}, {"language_temperature": 0.5}, {"language_schedule": "fr:0.5"}):
+        with pytest.raises(ValueError, match="needs a dataset with a length, got a stream"):
+            build(data=rows.to_iterable_dataset(), max_steps=2, **settings)
+    assert not caplog.text
+    build(sampling="joint", weighting="joint").train()
+    assert "sampling and class_weighting both compensate" in caplog.text
+    build(sampling="joint", train_sampling_strategy="group_by_length").train()
+    assert "not grouped by length" in caplog.text
