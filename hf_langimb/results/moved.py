@@ -114,7 +114,8 @@ def compared_setups(results: Results) -> list[str]:
     if subject is None:
         return []
     roles, found = roles_of(results["setups"]), results.get("recommendation")
-    others = [*([found["setup"]] if found and found["setup"] in roles.cures else []), *roles.cures, roles.control]
+    recommended = [found["setup"]] if found and found["setup"] in roles.mitigations else []
+    others = [*recommended, *roles.mitigations, roles.control]
     return [subject, *[name for name in others if name and name != subject][:1]]
 
 

@@ -94,7 +94,13 @@ class Roles(NamedTuple):
 
     subject: str | None  # trained on the skewed data, without weights: does it use language as a shortcut?
     control: str | None  # trained without a link of language and label
-    cures: tuple[str, ...]  # trained on the data of the subject, with class weights or another objective
+    cures: tuple[str, ...]  # trained on the data of the subject, with weights that remove the link
+    others: tuple[str, ...] = ()  # with other weights, sampling or another objective
+
+    @property
+    def mitigations(self) -> tuple[str, ...]:
+        """All that may be recommended instead of the subject."""
+        return self.cures + self.others
 
     @property
     def pair(self) -> tuple[str, str] | None:
@@ -124,13 +130,21 @@ def roles_of(setups: Mapping[str, Any]) -> Roles:
     same = [
         name for name in setups if setups[name]["plan"] == setups[subject]["plan"] and name not in [subject, *plain]
     ]
-    cures = tuple(name for name in same if settings(name) == settings(subject))
-    return Roles(subject, balanced.get(settings(subject), next(iter(balanced.values()), None)), cures)
+    same = [name for name in same if settings(name) == settings(subject)]
+    cures = tuple(name for name in same if _removes_link(setups[name]))
+    others = tuple(name for name in same if name not in cures)
+    return Roles(subject, balanced.get(settings(subject), next(iter(balanced.values()), None)), cures, others)
 
 
 def is_plain(setup: Mapping[str, Any]) -> bool:
     """Whether a setup trains as the stock Trainer does, but for the masked-input entropy."""
     return setup["class_weighting"] == "none" and not {"objective", *SAMPLING} & {*setup.get("options", {})}
+
+
+def _removes_link(setup: Mapping[str, Any]) -> bool:
+    """Whether labels do not depend on language in the training data as they are weighted or drawn."""
+    schemes = {setup["class_weighting"], setup.get("options", {}).get("sampling")} - {"none", None}
+    return len(schemes) == 1 and schemes <= {"per_language", "independence", "joint"}
 
 
 def mitigation_text(setup: Mapping[str, Any]) -> str:

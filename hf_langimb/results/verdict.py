@@ -35,7 +35,7 @@ EXPLAINED = {  # at the first appearance of a measure
     "they copy these differences, negative if they go against them.",
     "caused_by_link": "How much lower the dependence is if balanced data or class weights remove the link from "
     "training. High: the link is the cause of the dependence.",
-    "cure": "How much lower the dependence is with these class weights. High: they help.",
+    "cure": "How much lower the dependence is in this setup. High: it helps.",
     "accuracy": "Difference in accuracy on the same weighted rows. Below the threshold (negative): a loss that counts.",
     "languages": "Largest total variation of any language: the share of its predictions that would have to change to "
     "match those of all languages for the same labels, reduced by what chance explains.",
@@ -213,7 +213,7 @@ def predicted_cells(results: Results) -> tuple[Cells, str]:
 def price_cells(results: Results) -> Cells:
     """What each compared setup is worth: accuracy without the link, as collected, and in the worst language."""
     subject = first_entries(results).get("shortcut")
-    names = [subject["setup"], *roles_of(results["setups"]).cures] if subject else []
+    names = [subject["setup"], *roles_of(results["setups"]).mitigations] if subject else []
     rows = []
     for name in dict.fromkeys(names):
         summary, (worst, accuracy) = results["setups"][name]["summary"], _worst(results, name)

@@ -53,9 +53,6 @@ FREE += ["explain_rows", "explain_tolerance", "control_seed", "extra_test"]
 FREE += ["material_bits", "material_transfer", "accuracy_margin"]
 MADE_HERE = ("mini_bert", "mini_characters")  # start models that a run makes itself
 SHOWN_SETTINGS = ("class_weighting", "masked_entropy_weight", "lora_rank")  # of a setup in results.json
-OPTIONS = ["objective", "focal_gamma", "logit_adjustment_tau", "weight_exponent", "effective_number_beta"]
-OPTIONS += ["deferred_weighting", "group_dro_step_size", "group_dro_adjustment", "sampling", "language_temperature"]
-OPTIONS += ["max_repeats", "language_schedule"]  # these only where they are set
 SHOWN_APART = {"seeds", "seed", "setups"}  # flags that results.json has as keys of their own
 
 
@@ -119,7 +116,7 @@ def _run_in(
     extra = {name: part and tokenize(part, tokenizer, data.text_columns, limit) for name, part in extra.items()}
     measured = MeasuredRows(test, texts, external, data.text_columns, recipe.data.max_length, skewed, extra)
     metrics: dict[str, dict[str, Any]] = {name: {} for name in prepared}
-    samples, judged = {}, {roles.subject, *roles.cures} if roles.cures else set()
+    samples, judged = {}, {roles.subject, *roles.mitigations} if roles.mitigations else set()
     with logging_redirect_tqdm(), bar(trainings, unit="training") as progress:
         for seed, name, setup in progress:
             progress.set_description(f"{name}, seed {seed}")
@@ -219,9 +216,8 @@ def _shown_settings(setups: Mapping[str, Setup]) -> dict[str, dict[str, Any]]:
     """Plan and settings of each setup, as in results.json."""
     shown = {}
     for name, setup in setups.items():
-        values, usual = vars(setup.arguments), type(setup.arguments).__dataclass_fields__
-        shown[name] = {"plan": setup.plan} | {key: values[key] for key in SHOWN_SETTINGS}
-        if options := {key: values[key] for key in OPTIONS if values[key] != usual[key].default}:
+        shown[name] = {"plan": setup.plan} | {key: getattr(setup.arguments, key) for key in SHOWN_SETTINGS}
+        if options := setup.arguments.options:
             shown[name]["options"] = options
     return shown
 

@@ -87,7 +87,7 @@ class Judge:
 
     def verdict(self) -> Iterator[Verdict]:
         """The answers, in the order in which they are read."""
-        subject, control, cures = self.roles
+        subject, control, cures = self.roles.subject, self.roles.control, self.roles.mitigations
         if subject is None:
             return
         other = self.roles.pair[1] if self.roles.pair else None
@@ -127,7 +127,7 @@ class Judge:
 
     def recommendation(self, verdict: Sequence[Verdict]) -> Recommendation | None:
         """The setup to use, chosen on validation rows; None where no cure was trained."""
-        subject, _, cures = self.roles
+        subject, cures = self.roles.subject, self.roles.mitigations
         if subject is None or not cures:
             return None
         answer, detail = next((entry["answer"], entry["detail"]) for entry in verdict if entry["name"] == "shortcut")

@@ -22,6 +22,9 @@ CHOICES = {
     "sampling": [*WEIGHTING_SCHEMES, OWN],
 }
 SIZES = ("gradient_accumulation_steps", "per_device_train_batch_size", "per_device_eval_batch_size")
+OPTIONS = ["objective", "focal_gamma", "logit_adjustment_tau", "weight_exponent", "effective_number_beta"]
+OPTIONS += ["deferred_weighting", "group_dro_step_size", "group_dro_adjustment", "sampling", "language_temperature"]
+OPTIONS += ["max_repeats", "language_schedule"]  # what results and cards show only where it is set
 NOT_NEGATIVE = ["learning_rate", "head_learning_rate", "masked_entropy_weight", "lora_rank", "seed", "weight_exponent"]
 NOT_NEGATIVE += ["group_dro_step_size", "group_dro_adjustment", "focal_gamma", "logit_adjustment_tau"]
 
@@ -123,6 +126,12 @@ class LangImbTrainingArguments(TrainingArguments):
             problem = problem or f"lr_scheduler_kwargs must be a dictionary, got {self.lr_scheduler_kwargs!r}."
         if problem:
             raise ValueError(problem)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What differs from the defaults in weights, objective and sampling, without the scheme of class weights."""
+        usual = type(self).__dataclass_fields__
+        return {name: value for name in OPTIONS if (value := getattr(self, name)) != usual[name].default}
 
     @property
     def needs_counts(self) -> bool:

@@ -131,6 +131,7 @@ class PublishingTrainer(Trainer):
                 repo_id=getattr(self, "hub_model_id", None) or "REPO_ID",
                 adapter=base is not self.model,
                 masked_entropy_weight=self.args.masked_entropy_weight,
+                options=self.args.options,
             )
             write_text(folder / "README.md", card)
             self.state.save_to_json(str(folder / "trainer_state.json"))  # the card's numbers

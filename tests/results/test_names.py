@@ -113,7 +113,9 @@ def test_cards_and_page_show_names_as_they_are(names):
     axes = {"languages": pair, "label_names": names[2:], "counts": [[1, 2], [3, 4]]}
     axes |= {"class_weighting": "joint", "weights": [[1.0, 2.0], [3.0, 4.0]]}
     facts = dict.fromkeys(("language", "base_model", "tags", "datasets", "license", "model_name"))
-    trained = render_trained_card(axes, [], facts | {"tags": []}, repo_id="a/b", adapter=False, masked_entropy_weight=0)
+    trained = render_trained_card(
+        axes, [], facts | {"tags": []}, repo_id="a/b", adapter=False, masked_entropy_weight=0, options={}
+    )
     shown_names = {collapsed(shown(name)) for name in names}
     assert len(shown_names) == 4
     plain = {*Seen(markdown(render_card(kept, "weighted"))).tags}

@@ -67,6 +67,36 @@ def test_one_command_gives_a_run_with_a_verdict(trained):
     assert (trained / "plain" / "seed-0" / "validation.parquet").is_file()
 
 
+def test_other_objectives_and_sampling_are_compared_and_named(workshop, tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    skewed().to_csv(tmp_path / "reviews.csv", index=False)
+    argv = ["train", str(tmp_path / "reviews.csv"), "--model", str(workshop / "model"), "--text-column", "text"]
+    argv += ["--output-dir", str(tmp_path / "run"), *QUICK, "--explain_rows", "0"]
+    assert main([*argv, "--setups", "plain", "focal", "independence_sampling", "group_dro"]) == 0
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    options = {name: setup.get("options") for name, setup in results["setups"].items()}
+    assert options == {
+        "plain": None,
+        "focal": {"objective": "focal"},
+        "independence_sampling": {"sampling": "independence"},
+        "group_dro": None,
+    }
+    assert [setup["class_weighting"] for setup in results["setups"].values()] == ["none"] * 3 + ["group_dro"]
+    cured = [entry["setup"] for entry in results["verdict"] if entry["name"] == "cure"]
+    assert sorted(cured) == ["focal", "group_dro", "independence_sampling"]
+    caused = next(entry for entry in results["verdict"] if entry["name"] == "caused_by_link")
+    assert caused["reference"] == "independence_sampling"
+    cards = {name: (tmp_path / "run" / name / "seed-0" / "README.md").read_text() for name in options}
+    assert "with `objective=focal`" in cards["focal"]
+    assert "with `sampling=independence`" in cards["independence_sampling"]
+    assert "with `group_dro` class weights" in cards["group_dro"]
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "focal: on the same data, with the focal loss" in page
+    assert "rows drawn in proportion to class weights that make labels independent of language" in page
+    weights = json.loads((tmp_path / "run" / "group_dro" / "seed-0" / "langimb.json").read_text())["weights"]
+    assert any(weight != 1 for row in weights for weight in row)
+
+
 def test_the_command_line_is_that_of_the_recipe():
     words = words_of(["data/my-reviews.csv", "--model", "xlm-r", "--text-column", "a", "b", "--config-name=de"])
     assert words[:4] == ["--dataset_name", "data/my-reviews.csv", "--model_name_or_path", "xlm-r"]

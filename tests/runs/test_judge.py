@@ -171,6 +171,15 @@ def test_roles_follow_from_plans_and_weights():
     own = {"plain": setup("natural"), "independence": setup("natural", "independence")}
     assert roles_of(own) == Roles("plain", None, ("independence",))
     assert roles_of(own).pair == ("plain", "independence")
+    focal = setup("natural") | {"options": {"objective": "focal"}}
+    drawn = setup("natural") | {"options": {"sampling": "joint"}}
+    schedule = setup("natural") | {"options": {"language_schedule": "fr:0.5"}}
+    others = {"focal": focal, "class": setup("natural", "class"), "drawn": drawn, "schedule": schedule}
+    several = roles_of(others | {"plain": setup("natural") | {"options": {"weight_exponent": 0.5}}})
+    assert several == Roles("plain", None, ("drawn",), ("focal", "class", "schedule"))
+    assert several.mitigations == ("drawn", "focal", "class", "schedule")
+    assert several.pair == ("plain", "drawn")  # the others leave the link in the data
+    assert roles_of({"plain": setup("natural"), "focal": focal}).pair is None
     assert roles_of({"balanced": setup("balanced")}) == Roles(None, None, ())
     assert roles_of({"plain": setup("natural")}).pair is None
 
