@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hf_langimb.counts.weighting import Counts, Floats, clipped
+from hf_langimb.counts.weighting import Counts, Floats, limited
 
 if TYPE_CHECKING:
     from hf_langimb.counts.distribution import JointDistribution
@@ -23,7 +24,7 @@ def stages_of(schedule: str, total_steps: int) -> tuple[float, ...]:
     except ValueError:
         stages = ()
     if not stages or not all(0 <= stage <= 1 for stage in stages):
-        raise ValueError(f"A schedule is one probability per stage, such as 0.1_0.9, got {schedule!r}.")
+        raise ValueError(f"A schedule is one share from 0 to 1 per stage, such as 0.1_0.9, got {schedule!r}.")
     if len(stages) > total_steps:
         raise ValueError(f"The schedule {schedule} has {len(stages)} stages, the training only {total_steps} steps.")
     return stages
@@ -67,10 +68,10 @@ def draw_rates(
         return rates
     if share is not None and (highest := float((rates * (counts > 0)).max())) > most:
         raise ValueError(
-            f"With a share of {share[1]:g} for {share[0]}, rows are drawn up to {highest:.3g} times: set max_repeats "
+            f"With a share of {share[1]:g} for {share[0]}, rows are drawn {math.ceil(highest)} times: set max_repeats "
             "to that or more, or leave it out."
         )
-    return clipped(rates.reshape(1, -1), counts.reshape(1, -1).astype(np.float64), most, ("",)).reshape(rates.shape)
+    return limited(rates.ravel(), counts.ravel(), most).reshape(rates.shape)
 
 
 def draw_rows(cells: Counts, rates: Floats, size: int, generator: np.random.Generator) -> Counts:
@@ -88,7 +89,7 @@ def draw_rows(cells: Counts, rates: Floats, size: int, generator: np.random.Gene
     numbers = np.bincount(cells[cells >= 0], minlength=rates.size)
     expected = numbers * rates.ravel()
     bounds = np.floor(np.cumsum(expected * (size / expected.sum())) + generator.random() + 1e-9).astype(np.int64)
-    bounds[-1] = size  # of rounding
+    bounds[-1] = size  # whatever the rounding
     draws = np.diff(np.minimum(bounds, size), prepend=0)
     ends = np.cumsum(numbers) + int((cells < 0).sum())
     drawn = []

@@ -109,10 +109,11 @@ def cell_weights(
     elif missing_cell_policy == "ignore":
         weights = ignored
     if exponent != 1:
-        largest = weights.max(axis=1, keepdims=True)
-        shares = np.divide(weights, largest, out=np.zeros_like(weights), where=largest > 0)
-        weights = _with_means_of(weights, np.where(weights > 0, shares**exponent, 0), counts)
-    return weights if clip is None else clipped(weights, counts, clip, distribution.languages)
+        used = np.where((counts > 0) | (counts.sum(axis=1, keepdims=True) == 0), weights, 0.0)
+        largest = used.max(axis=1, keepdims=True)
+        logs = np.log(np.divide(weights, largest, out=np.ones_like(weights), where=weights * largest > 0))
+        weights = _with_means_of(weights, np.where(weights > 0, np.exp(np.minimum(exponent * logs, 300)), 0), counts)
+    return weights if clip is None else _clipped(weights, counts, clip, distribution.languages)
 
 
 def _with_means_of(before: Floats, weights: Floats, counts: Floats) -> Floats:
@@ -126,24 +127,29 @@ def language_means(weights: Floats, counts: npt.NDArray[Any]) -> Floats:
     return np.asarray((counts * weights).sum(axis=1) / np.maximum(counts.sum(axis=1), 1), dtype=np.float64)
 
 
-def clipped(weights: Floats, counts: Floats, clip: float, languages: tuple[str, ...]) -> Floats:
+def _clipped(weights: Floats, counts: Floats, clip: float, languages: tuple[str, ...]) -> Floats:
     """min(s_l w, clip), with a factor s_l of each language that keeps its mean weight."""
     result, means = weights.copy(), language_means(weights, counts)
     for i in np.flatnonzero((weights * (counts > 0) > clip).any(axis=1)):
-        rows, mean = counts[i], float(means[i])
-        if clip <= mean:
+        if clip <= means[i]:
             raise ValueError(
-                f"weight_clip must be above the mean weight of every language; that of {languages[i]} is {mean:.3g}."
+                "weight_clip must be above the mean weight of every language; that of "
+                f"{languages[i]} is {means[i]:.3g}."
             )
-        cut = np.zeros(len(rows), dtype=bool)
-        while True:  # each round cuts the weights that the factor has raised above the limit
-            factor = (mean * rows.sum() - clip * rows[cut].sum()) / (rows * weights[i])[~cut].sum()
-            more = ~cut & (rows > 0) & (factor * weights[i] > clip)
-            if not more.any():
-                break
-            cut |= more
-        result[i] = np.where(cut, clip, np.minimum(factor * weights[i], clip))
+        result[i] = limited(weights[i], counts[i], clip)
     return result
+
+
+def limited(weights: Floats, counts: npt.NDArray[Any], most: float) -> Floats:
+    """min(s w, most), with a factor s that keeps the mean weight, which must be below `most`: float64[C]."""
+    mean, cut = (counts * weights).sum() / counts.sum(), np.zeros(len(counts), dtype=bool)
+    while True:  # each round cuts the weights that the factor has raised above the limit
+        factor = (mean * counts.sum() - most * counts[cut].sum()) / (counts * weights)[~cut].sum()
+        more = ~cut & (counts > 0) & (factor * weights > most)
+        if not more.any():
+            break
+        cut |= more
+    return np.asarray(np.where(cut, most, np.minimum(factor * weights, most)), dtype=np.float64)
 
 
 def effective_ratio(counts: npt.NDArray[Any], weights: Floats) -> float:
@@ -158,7 +164,7 @@ def _sums(table: npt.NDArray[Any]) -> Floats:
 
 def _effective_number(n: Floats, beta: float) -> Floats:
     """Weights by the effective number of rows of each cell, (1 - beta^n) / (1 - beta)."""
-    weights: Floats = (1 - beta) / -np.expm1(n * np.log(beta))
+    weights: Floats = (1 - beta) / -np.expm1(n * np.log(beta)) if beta else np.ones_like(n)
     scale: float = n.sum() / (n * weights)[n > 0].sum()
     return weights * scale
 

@@ -18,7 +18,7 @@ from hf_langimb.measures.targets import row_weights
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # of the mean loss, in nats for the sum of squared biases
-SHARPEST = 10.0  # largest factor of the logits, and its inverse the smallest: few rows can be predicted without error
+SHARPEST = 10.0  # largest factor of standardized logits, and its inverse the smallest: few rows have no errors
 PRIOR_ROWS = 10.0  # of a prior at the overall shares of the labels
 
 
@@ -29,8 +29,8 @@ class Correction:
     Args:
         languages: axis of `bias`; other languages have bias 0.
         temperature: above 0, the same for all languages.
-        bias: float64[L, C], sum 0 in each language. That of a label without held-out rows in a language is the mean
-            of the other languages'.
+        bias: float64[L, C], sum 0 in each language. For a label without held-out rows in a language, the mean of the
+            other languages' is taken before the sum is set to 0.
         ridge: factor of the sum of squared biases, chosen by cross-validation.
         missing: cells without held-out rows, [language, label position].
     """
@@ -47,8 +47,13 @@ class Correction:
         Args:
             logits: of the model, [N, C].
             languages: of the rows; unknown ones are not biased.
+
+        Raises:
+            ValueError: another number of languages than rows.
         """
         position = {language: i for i, language in enumerate(self.languages)}
+        if len(logits) != len(languages):
+            raise ValueError(f"Expected a language for each of {len(logits)} rows, got {len(languages)}.")
         ids = np.array([position.get(language, -1) for language in languages], dtype=np.int64)
         biases = np.vstack([self.bias, np.zeros(self.bias.shape[1])])  # the last for id -1
         return np.asarray(logits, dtype=np.float64) / self.temperature + biases[ids]
@@ -71,7 +76,7 @@ def fit_correction(
         languages: of the rows.
         labels: positions of the true labels, int[N].
         groups: rows of one group (translations of a text) stay in one fold; None: each row is its own.
-        folds: of the cross-validation that chooses the ridge.
+        folds: of the cross-validation that chooses the ridge; with fewer rows or groups, the largest is taken.
         seed: of the folds.
         ridges: candidates, at least one; of equal ones in cross-validation the largest.
 
@@ -79,6 +84,8 @@ def fit_correction(
         ValueError: no rows, numbers that are not finite, or labels that the model does not have.
     """
     rows = _checked(logits, languages, labels)
+    if not ridges or folds < 2:
+        raise ValueError(f"Expected one ridge or more and two folds or more, got {len(ridges)} and {folds}.")
     best = max(ridges)
     if len({*ridges}) > 1:
         losses = dict.fromkeys(sorted({*ridges}, reverse=True), 0.0)
@@ -106,11 +113,11 @@ def cross_corrected(
     The arguments are those of `fit_correction`.
 
     Raises:
-        ValueError: fewer rows or groups than folds.
+        ValueError: fewer rows or groups than folds, or what `fit_correction` raises.
     """
     rows = _checked(logits, languages, labels)
     splits = _splits(rows.cells, groups, folds, seed)
-    if not splits:
+    if not splits or folds < 2:
         raise ValueError(f"Expected rows in {folds} folds or more, got {len(rows.labels)} rows: add held-out rows.")
     result = np.empty_like(rows.logits)
     names = np.asarray(languages, dtype=object)
@@ -132,12 +139,12 @@ def adapted_priors(
 
     Args:
         probabilities: of a model whose temperature is fitted, [N, C].
-        languages: positions of the rows' languages, int[N].
+        languages: positions of the rows' languages, int[N], 0 or more.
         source: shares of the labels that the model assumes, [L, C]: its mean probabilities on held-out rows.
         overall: shares of the labels in all languages, [C], to which `rows` added rows belong.
         steps: largest number of steps; fewer where the shares no longer change.
     """
-    source, overall = np.asarray(source, dtype=np.float64), np.asarray(overall, dtype=np.float64)
+    source, overall = np.maximum(source, np.finfo(np.float32).tiny), np.asarray(overall, dtype=np.float64)
     found = source.copy()
     for language in np.unique(languages):
         own = np.asarray(probabilities, dtype=np.float64)[np.asarray(languages) == language]
@@ -180,7 +187,9 @@ class _Rows:
 
 def _splits(cells: Ints, groups: Any, folds: int, seed: int) -> list[tuple[Ints, Ints]]:
     """(rows to fit, rows to test) of each fold: cells in proportion, groups in one fold; none with too few groups."""
-    groups = np.arange(len(cells)) if groups is None else groups
+    groups = np.arange(len(cells)) if groups is None else np.asarray(groups)
+    if len(groups) != len(cells):
+        raise ValueError(f"Expected a group for each of {len(cells)} rows, got {len(groups)}.")
     _, first, group = np.unique(groups, return_index=True, return_inverse=True)
     if len(first) < folds:
         return []
@@ -193,10 +202,10 @@ def _splits(cells: Ints, groups: Any, folds: int, seed: int) -> list[tuple[Ints,
 
 def _checked(logits: Any, languages: Sequence[str], labels: Any) -> _Rows:
     """Rows that can be fitted; the languages sorted."""
-    table, names = np.asarray(logits, dtype=np.float64), tuple(sorted({*languages}))
+    table, names = np.asarray(logits, dtype=np.float64), tuple(sorted({str(name) for name in languages}))
     position = {name: i for i, name in enumerate(names)}
-    ids = np.array([position[name] for name in languages], dtype=np.int64)
-    classes = np.asarray(labels, dtype=np.int64)
+    ids = np.array([position[str(name)] for name in languages], dtype=np.int64)
+    classes = np.asarray(labels).astype(np.int64)
     problem = ""
     if table.ndim != 2 or not len(table) == len(ids) == len(classes) > 0:
         problem = f"Expected logits [rows, labels] with a language and a label per row, got {table.shape}"
@@ -238,7 +247,9 @@ def _fit(rows: _Rows, ridge: float) -> Correction:
         gradient = centered(slopes + 2 * ridge * bias)
         return float(weights @ own + ridge * (bias**2).sum()), np.append((residuals * rows.logits).sum(), gradient)
 
-    start, bounds = np.append(1.0, np.zeros(counts.size)), [(1 / SHARPEST, SHARPEST), *[(None, None)] * counts.size]
+    spread = float(np.std(rows.logits - rows.logits.mean(axis=1, keepdims=True))) or 1.0
+    start = np.append(1 / spread, np.zeros(counts.size))
+    bounds = [(1 / SHARPEST / spread, SHARPEST / spread), *[(None, None)] * counts.size]
     found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 1000}).x
     bias, known = centered(found[1:].reshape(languages, classes)), present.sum(axis=0)
     others = np.divide(bias.sum(axis=0), known, out=np.zeros(classes), where=known > 0)

@@ -73,7 +73,7 @@ def _scalars(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, f
             yield f"{prefix}{key}", value
 
 
-WEIGHTED = {
+WEIGHTS_TEXT = {
     "per_language": "class weights that make labels uniform in each language",
     "independence": "class weights that make labels independent of language",
     "joint": "class weights that give every combination of language and label the same influence",
@@ -82,7 +82,7 @@ WEIGHTED = {
     "own": "your class weights",
     "group_dro": "class weights that grow where the loss is large",
 }
-OBJECTIVES = {
+OBJECTIVES_TEXT = {
     "focal": "the focal loss",
     "logit_adjustment": "logits adjusted by the share of each label in the language",
     "logit_adjustment_independence": "logits adjusted by the share of each label in the language relative to all data",
@@ -143,20 +143,20 @@ def is_plain(setup: Mapping[str, Any]) -> bool:
 
 def _removes_link(setup: Mapping[str, Any]) -> bool:
     """Whether labels do not depend on language in the training data as they are weighted or drawn."""
-    schemes = {setup["class_weighting"], setup.get("options", {}).get("sampling")} - {"none", None}
-    return len(schemes) == 1 and schemes <= {"per_language", "independence", "joint"}
+    options = setup.get("options", {})
+    schemes = {setup["class_weighting"], options.get("sampling")} - {"none", None}
+    return len(schemes) == 1 and schemes <= {"per_language", "independence", "joint"} and {*options} <= {"sampling"}
 
 
 def mitigation_text(setup: Mapping[str, Any]) -> str:
     """How the training of a setup differs from that of a plain one: ", with ..."."""
     weights, options = setup["class_weighting"], setup.get("options", {})
-    said = [text for text in (WEIGHTED.get(weights), OBJECTIVES.get(options.get("objective"))) if text]
+    said = [text for text in (WEIGHTS_TEXT.get(weights), OBJECTIVES_TEXT.get(options.get("objective"))) if text]
     if scheme := options.get("sampling"):
-        said.append(f"rows drawn in proportion to {WEIGHTED[scheme]}")
-    if "language_temperature" in options:
-        said.append(f"languages drawn with temperature {options['language_temperature']:g}")
-    if "language_schedule" in options:
-        said.append(f"the schedule {options['language_schedule']}")
+        said.append(f"rows drawn in proportion to {WEIGHTS_TEXT[scheme]}")
+    others = {key: value for key, value in options.items() if key not in ("sampling", "objective")}
+    if others:
+        said.append(", ".join(f"{key}={value}" for key, value in others.items()))
     return f", with {' and '.join(said)}" if said else ""
 
 

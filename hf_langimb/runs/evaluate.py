@@ -23,7 +23,7 @@ from huggingface_hub import HfApi, constants
 from hf_langimb.console import RESUMES, about, ends_in_words, on_main, start_program, with_dashes
 from hf_langimb.counts.columns import require_columns
 from hf_langimb.counts.distribution import JointDistribution
-from hf_langimb.counts.weighting import WEIGHTING_SCHEMES
+from hf_langimb.counts.weighting import WEIGHTING_SCHEMES, cell_weights
 from hf_langimb.data.flags import AUTO, TOLERANCE, TOLERANCE_HELP, above_zero, add_data_flags, data_spec, number_or
 from hf_langimb.data.rows import find_text_columns
 from hf_langimb.data.spec import DataSpec
@@ -201,8 +201,9 @@ def _measure(
         )
     setup = {"plan": "natural", "class_weighting": "none", "masked_entropy_weight": 0, "lora_rank": 0}
     if axes and (seen := _seen(axes, names)):
-        by_counts = not seen.missing_cells and axes["class_weighting"] in WEIGHTING_SCHEMES
-        audits["train/natural"] = seen.audit(axes["class_weighting"] if by_counts else "none")
+        scheme = axes["class_weighting"] if not seen.missing_cells else "none"
+        by_counts = scheme in WEIGHTING_SCHEMES and np.allclose(cell_weights(seen, scheme), axes["weights"])
+        audits["train/natural"] = seen.audit(scheme if by_counts else "none")
         languages = list(dict.fromkeys([*seen.languages, *languages]))
         setup["class_weighting"] = axes["class_weighting"]
     if (adapter := place / ADAPTER_FILE).is_file():

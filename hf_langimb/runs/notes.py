@@ -12,7 +12,7 @@ from datasets import Dataset
 
 from hf_langimb.console import listed, shown
 from hf_langimb.counts.distribution import JointDistribution
-from hf_langimb.counts.weighting import cell_weights, effective_ratio, language_means
+from hf_langimb.counts.weighting import GROUP_DRO, cell_weights, effective_ratio, language_means
 from hf_langimb.runs.subsets import sample_evenly
 from hf_langimb.training.arguments import LangImbTrainingArguments
 
@@ -39,12 +39,14 @@ def weight_notes(
         trained: counts of its training data.
         usual: the limit of class weights that other setups have.
     """
-    policy, clip = arguments.missing_cell_policy, arguments.weight_clip
-    if arguments.class_weighting == "none":
+    policy, weighted = arguments.missing_cell_policy, arguments.class_weighting not in ("none", GROUP_DRO)
+    settings = arguments.weighting if weighted else arguments.sampling_weights
+    if not weighted and arguments.sampling == "none":
         return [], []
+    clip = settings["clip"]
     warnings, notes = [], []
-    free, counts = cell_weights(trained, **arguments.weighting | {"clip": None}), trained.counts
-    weights = cell_weights(trained, **arguments.weighting)
+    free, counts = cell_weights(trained, **settings | {"clip": None}), trained.counts
+    weights = cell_weights(trained, **settings)
     if trained.missing_cells and policy == "ignore":
         cells = [f"({shown(language)}, {shown(label)})" for language, label in trained.missing_cells]
         notes.append(
@@ -63,10 +65,11 @@ def weight_notes(
         notes.append(f"{name}: weights above {clip:g} are reduced to {clip:g}, for {where}.")
     ratio = effective_ratio(counts, weights)
     if ratio < SMALL_SAMPLE:
+        limit = "weight_clip" if weighted else "max_repeats"
         warnings.append(
             f"{name}: with these weights, {trained.rows:,} training rows have an effective sample size of "
             f"{ratio * trained.rows:,.0f} ({ratio:.2f} of the rows): a few rows dominate, and accuracy may fall. "
-            f"Collect rows for rare combinations of language and label, or {'lower' if clip else 'set'} --weight_clip."
+            f"Collect rows for rare combinations of language and label, or {'lower' if clip else 'set'} --{limit}."
         )
     return warnings, notes
 

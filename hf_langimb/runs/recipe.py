@@ -18,6 +18,7 @@ from transformers import HfArgumentParser
 from transformers.hf_argparser import HfArg, string_to_bool
 
 from hf_langimb.console import one_line
+from hf_langimb.counts.own_weights import read_weights
 from hf_langimb.data.flags import AUTO, TOLERANCE, TOLERANCE_HELP, number_or
 from hf_langimb.measures.shortcut import ACCURACY_MARGIN, MATERIAL_BITS, MATERIAL_TRANSFER
 from hf_langimb.results.folder import OWN_FOLDERS
@@ -175,9 +176,14 @@ def parse_recipe(name: str, folder: Path, argv: Sequence[str] | None = None) -> 
     """Read a recipe of a classifier; see `parse_words`."""
     argv = sys.argv[1:] if argv is None else list(argv)
     (data, training), parsed = parse_words(name, folder, argv, (RecipeArguments, LangImbTrainingArguments))
-    for of in (parsed.config, *parsed.setups.values()):
+    if training.class_weights is not None:
+        parsed.config["class_weights"] = training.class_weights  # the table, whatever file it is in
+    for setup, of in parsed.setups.items():
         if isinstance(table := of.get("class_weights"), str):
-            of["class_weights"] = LangImbTrainingArguments(class_weights=table).class_weights
+            try:
+                of["class_weights"] = read_weights(table)
+            except (OSError, ValueError) as error:
+                raise ValueError(f"{parsed.config_name}.yaml, setup {setup}: class_weights: {error}") from None
     return Recipe(name, parsed.config_name, data, training, parsed.setups, parsed.config, parsed.flags)
 
 
@@ -342,7 +348,9 @@ def _words(values: dict[str, Any], where: str, parser: HfArgumentParser) -> list
 def _misfit(action: Action, value: Any) -> str:
     """Why an option does not take a YAML value; unquoted yes, no, on and off are not text."""
     if isinstance(value, dict) and action.dest in LangImbTrainingArguments._VALID_DICT_FIELDS:  # which read JSON
-        return ""
+        tables = [of for of in (value, *value.values()) if isinstance(of, dict)]
+        named = all(not isinstance(key, bool) for of in tables for key in of)
+        return "" if named else "expected text as keys (yes, no, on and off need quotes in YAML)"
     if (action.nargs == "+") != isinstance(value, list):
         return f"expected {'a list' if action.nargs == '+' else 'a single value'}, got {value!r}"
     kinds = (dict, list) if action.type is string_to_bool else (dict, list, bool)

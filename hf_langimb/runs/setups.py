@@ -8,16 +8,18 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from transformers import Trainer
 from transformers.integrations import get_available_reporting_integrations
 
 from hf_langimb.console import one_line
 from hf_langimb.counts.distribution import JointDistribution
 from hf_langimb.counts.weighting import GROUP_DRO, OWN, WEIGHTING_SCHEMES, cell_weights, language_means
-from hf_langimb.runs.recipe import Recipe
+from hf_langimb.runs.recipe import Recipe, total_batch
 from hf_langimb.runs.subsets import Data
 from hf_langimb.training.arguments import LangImbTrainingArguments
 from hf_langimb.training.objectives import OBJECTIVES
+from hf_langimb.training.sampler import stage_rates, steps_of
 
 SETUPS: dict[str, dict[str, Any]] = {
     "balanced": {"plan": "balanced", "class_weighting": "none"},
@@ -51,9 +53,10 @@ def resolve_setup(name: str, definitions: dict[str, dict[str, Any]], plan: str =
     """
     schemes = {"plain": "none"} | {scheme: scheme for scheme in WEIGHTED}
     known = SETUPS | {setup: {"plan": plan, "class_weighting": scheme} for setup, scheme in schemes.items()}
-    known |= {name: {"plan": plan, "class_weighting": "none", "objective": name} for name in [*OBJECTIVES][1:]}
-    drawn = [scheme for scheme in WEIGHTED if scheme != GROUP_DRO]
-    known |= {f"{name}{SAMPLING}": {"plan": plan, "class_weighting": "none", "sampling": name} for name in drawn}
+    unweighted = {"plan": plan, "class_weighting": "none"}
+    known |= {name: unweighted | {"objective": name} for name in OBJECTIVES if name != "cross_entropy"}
+    known |= {f"{name}{SAMPLING}": unweighted | {"sampling": name} for name in WEIGHTED if name != GROUP_DRO}
+    known[GROUP_DRO]["metric_for_best_model"] = "eval_uniform_loss"  # eval_loss has weights that change
     if name in definitions:
         return known.get(name, {"plan": plan}) | definitions[name]
     if name in known:
@@ -90,6 +93,9 @@ def prepare_setups(recipe: Recipe, settings: dict[str, dict[str, Any]], data: Da
         if ours and recipe.name == "custom" and "weight_clip" not in recipe.flags | values.keys():
             arguments = replace(arguments, weight_clip=_usable_clip(arguments, trained))
         cell_weights(trained, **arguments.weighting)
+        if arguments.draws_rows:
+            rows_per_step = total_batch(arguments, PartialState().num_processes)
+            stage_rates(arguments, trained, steps_of(arguments, trained.rows, rows_per_step).total)
         setups[name] = Setup(values["plan"], arguments)
     if recipe.training.class_weights and not any(setup.arguments.class_weights for setup in setups.values()):
         raise ValueError(f"No setup uses class_weights: add the setup {OWN} (--setups {' '.join(setups)} {OWN}).")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from os import PathLike
 from typing import Any, ClassVar
 
 from accelerate.utils import parse_flag_from_env
@@ -70,7 +72,7 @@ class LangImbTrainingArguments(TrainingArguments):
     language_temperature: float | None = HfArg(
         default=None, help="Exponent of the languages' shares when rows are drawn; 0: all the same, 1: as they are."
     )
-    max_repeats: float | None = HfArg(default=None, help="How often a row may be drawn in an epoch; default: no limit.")
+    max_repeats: int | None = HfArg(default=None, help="How often a row may be drawn in an epoch; default: no limit.")
     language_schedule: str | None = HfArg(
         default=None, help="Share of a language in equally long stages of the training, such as fr:0.1_0.9."
     )
@@ -96,8 +98,13 @@ class LangImbTrainingArguments(TrainingArguments):
         Raises:
             ValueError: names the argument and what it can be.
         """
-        if isinstance(self.class_weights, str):
+        if isinstance(self.class_weights, str | PathLike):
             self.class_weights = {**read_weights(self.class_weights)}
+        if not isinstance(self.class_weights, Mapping | None):
+            raise ValueError(
+                "class_weights must be a file, or of the form {language: {label: weight}}, got "
+                f"{type(self.class_weights).__name__}."
+            )
         problem = ""
         for name in (*NOT_NEGATIVE, *SIZES):
             low = int(name in SIZES)
@@ -118,8 +125,8 @@ class LangImbTrainingArguments(TrainingArguments):
                 problem = problem or f"{name}='own' needs class_weights, a table or a file."
         if self.language_temperature is not None and not 0 <= self.language_temperature <= 1:
             problem = problem or f"language_temperature must be from 0 to 1, got {self.language_temperature}."
-        if self.max_repeats is not None and not 1 < self.max_repeats < math.inf:
-            problem = problem or f"max_repeats must be above 1, got {self.max_repeats}."
+        if self.max_repeats is not None and not (isinstance(self.max_repeats, int) and self.max_repeats > 1):
+            problem = problem or f"max_repeats must be a whole number of 2 or more, got {self.max_repeats}."
         if self.language_schedule is not None and ":" not in self.language_schedule:
             problem = problem or f"language_schedule must be like fr:0.1_0.9, got {self.language_schedule!r}."
         if not hasattr(self.lr_scheduler_kwargs or {}, "keys"):
@@ -129,9 +136,26 @@ class LangImbTrainingArguments(TrainingArguments):
 
     @property
     def options(self) -> dict[str, Any]:
-        """What differs from the defaults in weights, objective and sampling, without the scheme of class weights."""
+        """What differs from the defaults and has an effect in weights, objective and sampling, without their scheme."""
         usual = type(self).__dataclass_fields__
-        return {name: value for name in OPTIONS if (value := getattr(self, name)) != usual[name].default}
+        changed = {name: value for name in OPTIONS if (value := getattr(self, name)) != usual[name].default}
+        return {name: value for name, value in changed.items() if name not in self.without_effect}
+
+    @property
+    def without_effect(self) -> list[str]:
+        """Options that are not used with the other arguments."""
+        schemes, weighted = {self.class_weighting, self.sampling}, self.class_weighting not in ("none", GROUP_DRO)
+        used = {
+            "focal_gamma": self.objective == "focal",
+            "logit_adjustment_tau": self.objective.startswith("logit_adjustment"),
+            "weight_exponent": weighted or self.sampling != "none",
+            "effective_number_beta": "effective_number" in schemes,
+            "deferred_weighting": weighted,
+            "group_dro_step_size": GROUP_DRO in schemes,
+            "group_dro_adjustment": GROUP_DRO in schemes,
+            "max_repeats": self.draws_rows,
+        }
+        return [name for name, effect in used.items() if not effect]
 
     @property
     def needs_counts(self) -> bool:
@@ -142,6 +166,12 @@ class LangImbTrainingArguments(TrainingArguments):
     def draws_rows(self) -> bool:
         """Whether rows are drawn at rates of their language and label."""
         return self.sampling != "none" or self.language_temperature is not None or self.language_schedule is not None
+
+    @property
+    def loss_settings(self) -> dict[str, Any]:
+        """All that class weights and objective depend on."""
+        names = ("class_weighting", "objective", "focal_gamma", "logit_adjustment_tau", "label_smoothing_factor")
+        return self.weighting | {name: getattr(self, name) for name in names}
 
     @property
     def weighting(self) -> dict[str, Any]:

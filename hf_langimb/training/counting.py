@@ -13,6 +13,7 @@ from transformers.trainer_utils import has_length
 
 from hf_langimb.counts.columns import class_label_names
 from hf_langimb.counts.distribution import JointDistribution
+from hf_langimb.counts.own_weights import by_label
 from hf_langimb.counts.weighting import cell_weights
 from hf_langimb.models.axes import class_names, config_of, name_labels, stored_axes
 from hf_langimb.training.checks import count_for_model, count_unseen, problem_of_selection, selecting_datasets
@@ -37,8 +38,7 @@ def count_again(trainer: Any, known: Counted | None) -> Counted:
     args, data = trainer.args, trainer.train_dataset
     objects = (data, None, None) if data is not None else (None, trainer.eval_dataset, stored_axes(trainer.model))
     state = str(getattr(data, "format", "")), getattr(data, "_fingerprint", "")  # of `datasets`, which change in place
-    columns, settings = (args.language_column, _classes(trainer), state), copy.deepcopy(args.weighting)
-    settings |= {name: getattr(args, name) for name in ("objective", "focal_gamma", "logit_adjustment_tau")}
+    columns, settings = (args.language_column, _classes(trainer), state), copy.deepcopy(args.loss_settings)
     counts, table, of_training = None, None, True
     if known is not None and known.columns == columns and not any(map(is_not, known.objects, objects)):
         if known.settings == settings:
@@ -47,10 +47,12 @@ def count_again(trainer: Any, known: Counted | None) -> Counted:
     if counts is None:
         counts, table, of_training = _count(trainer)
     if counts is not None and table is None:
-        table = cell_weights(counts, **args.weighting)
+        config = config_of(trainer.model)
+        names = () if config is None else class_names(config)
+        table = cell_weights(counts, **args.weighting | {"scheme": by_label(args.weighting["scheme"], counts, names)})
     weights = None if table is None else torch.tensor(table, dtype=torch.float32)
     trained = torch.tensor(counts.counts > 0) if counts is not None and of_training else None
-    loss = OBJECTIVES[args.objective](args, counts)
+    loss = OBJECTIVES[args.objective if of_training else "cross_entropy"](args, counts)
     if trainer.given_loss is not None:
         if args.objective != "cross_entropy" or args.label_smoothing_factor:
             raise ValueError("row_loss replaces the loss of the arguments: leave objective and label smoothing out.")

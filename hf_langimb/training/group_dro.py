@@ -45,8 +45,8 @@ class GroupDRO:
         return weights.float()
 
     def add(self, losses: torch.Tensor, labels: torch.Tensor, language_ids: torch.Tensor) -> None:
-        """Note the losses (not weighted) of the rows of a batch, [B] each."""
-        used = labels != IGNORED_LABEL
+        """Add the losses (not weighted) of the rows of a batch, [B] each; those that are not finite are left out."""
+        used = (labels != IGNORED_LABEL) & (labels < self.counts.shape[1]) & losses.isfinite()
         cells = language_ids[used] * self.counts.shape[1] + labels[used]
         values = losses.detach()[used].to(self.seen.dtype)
         self.seen.view(2, -1).index_add_(1, cells, torch.stack([values, torch.ones_like(values)]))
@@ -67,8 +67,20 @@ class GroupDRO:
         """What a checkpoint keeps."""
         return {"shares": self.shares, "means": self.means}
 
+    def load_weights(self, weights: Any) -> None:
+        """Continue with a table of class weights, [L, C]."""
+        shares = torch.tensor(np.asarray(weights)).to(self.counts) * self.counts
+        self.shares = shares / shares.sum()
+
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a checkpoint."""
+        """Continue from a checkpoint.
+
+        Raises:
+            ValueError: it is of other languages or labels.
+        """
+        if state["shares"].shape != self.shares.shape:
+            found, expected = (" x ".join(map(str, of.shape)) for of in (state["shares"], self.shares))
+            raise ValueError(f"The checkpoint has group_dro weights of {found} cells, the training data {expected}.")
         self.shares = state["shares"].to(self.shares)
         self.means = None if state["means"] is None else state["means"].to(self.shares)
 

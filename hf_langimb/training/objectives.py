@@ -1,4 +1,4 @@
-"""Objectives: what each row costs. A family of functions with the signature of `weighted_cross_entropy`."""
+"""Objectives: the loss of each row. A family of functions with the signature of `weighted_cross_entropy`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch.nn import functional as F
 
 from hf_langimb.counts.distribution import JointDistribution
 from hf_langimb.models.axes import IGNORED_LABEL
@@ -16,7 +17,7 @@ from hf_langimb.training.losses import row_weights, weighted_cross_entropy
 if TYPE_CHECKING:
     from hf_langimb.training.arguments import LangImbTrainingArguments
 
-RowLoss = Callable[..., torch.Tensor]  # of (logits, labels, language_ids, weights, label_smoothing=0.0)
+RowLoss = Callable[..., torch.Tensor]  # of logits, labels, language ids, weights; all but the user's: label_smoothing
 
 
 def weighted_focal(
@@ -37,7 +38,7 @@ def weighted_focal(
     others = -torch.expm1(logs)  # 1 - p
     focused = -(others.clamp(min=torch.finfo(others.dtype).tiny) ** gamma) * logs
     own = focused.gather(1, labels.clamp(min=0)[:, None]).squeeze(1)
-    losses = (1 - label_smoothing) * own + label_smoothing * focused.mean(dim=1)
+    losses = own if not label_smoothing else (1 - label_smoothing) * own + label_smoothing * focused.mean(dim=1)
     losses = torch.where(labels == IGNORED_LABEL, 0.0, losses)
     return losses if weights is None else losses * row_weights(weights, labels, language_ids)
 
@@ -57,7 +58,9 @@ def adjusted_cross_entropy(
         adjustment: float[L, C], see `log_priors`; rows of unknown languages (ids below 0) are not adjusted.
         logits, labels, language_ids, weights, label_smoothing: as of `weighted_cross_entropy`.
     """
-    own = adjustment.to(logits.device)[language_ids.clamp(min=0)]
+    more = logits.shape[1] - adjustment.shape[1]  # of a model that does not say how many classes it has
+    own = F.pad(adjustment, (0, max(more, 0)), value=adjustment.min().item()).to(logits.device)
+    own = own[language_ids.clamp(min=0)]
     adjusted = logits.to(own.dtype) if logits.dtype.itemsize < own.dtype.itemsize else logits
     adjusted = adjusted + torch.where((language_ids >= 0)[:, None], own, 0.0)
     return weighted_cross_entropy(adjusted, labels, language_ids, weights, label_smoothing)
@@ -83,7 +86,7 @@ def _adjusted(args: LangImbTrainingArguments, distribution: Any, *, keep_labels:
 
 
 def own_objective(function: RowLoss) -> RowLoss:
-    """A loss that the user gives, of the labeled rows alone; the others cost 0."""
+    """A loss that the user gives, called with the labeled rows alone; that of other rows is 0."""
 
     def loss(
         logits: torch.Tensor,
@@ -98,6 +101,7 @@ def own_objective(function: RowLoss) -> RowLoss:
         if not isinstance(found, torch.Tensor) or found.shape != labels[used].shape:
             shape = list(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
             raise ValueError(f"row_loss must return the loss of each row, [{int(used.sum())}], got {shape}.")
+        found = found.to(torch.promote_types(found.dtype, torch.float32))
         return found.new_zeros(labels.shape).masked_scatter(used, found)
 
     return loss

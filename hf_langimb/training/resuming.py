@@ -9,6 +9,7 @@ import torch
 
 from hf_langimb.files import read_json
 from hf_langimb.models.adapters import base_model_of
+from hf_langimb.models.axes import read_axes
 from hf_langimb.training.group_dro import STATE_FILE, GroupDRO
 from hf_langimb.training.publishing import PublishingTrainer
 
@@ -45,8 +46,18 @@ class ResumingTrainer(PublishingTrainer):
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint and self.group_dro is not None:
             if not (path := Path(checkpoint, STATE_FILE)).is_file():
-                raise ValueError(f"{checkpoint} was trained without group_dro: begin a new training.")
+                raise ValueError(
+                    f"{checkpoint} has no {STATE_FILE}: it was trained without group_dro, or saved with "
+                    "save_only_model. Begin a new training."
+                )
             self.group_dro.load_state_dict(torch.load(path, weights_only=True, map_location="cpu"))
+
+    def _load_best_model(self) -> None:
+        """`Trainer`'s, with the weights that group DRO had at that step."""
+        super()._load_best_model()
+        axes = read_axes(str(self.state.best_model_checkpoint))
+        if self.group_dro is not None and axes is not None:
+            self.group_dro.load_weights(axes["weights"])
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         """`Trainer`'s, with the shares of group DRO."""

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
+from transformers.trainer_utils import has_length
 
 from hf_langimb.counts.columns import class_label_names, column_batches, encode_column
 from hf_langimb.counts.distribution import JointDistribution
 from hf_langimb.counts.drawing import draw_rates, draw_rows, stages_of
-from hf_langimb.counts.weighting import Counts, Floats, cell_weights
+from hf_langimb.counts.weighting import GROUP_DRO, Counts, Floats, cell_weights
 from hf_langimb.training.checks import label_column_of
+
+if TYPE_CHECKING:
+    from hf_langimb.training.arguments import LangImbTrainingArguments
 
 
 class ShuffledBatches(torch.utils.data.Sampler[int]):
@@ -51,14 +55,12 @@ class DrawnRows(torch.utils.data.Sampler[int]):
     Args:
         cells: of the rows, int64[N], see `draw_rows`.
         rates: [L, C] of each stage of the training, which are equally long.
-        rows_per_step: rows of an optimizer step of all processes.
-        total_steps: optimizer steps of the training.
+        steps: of the training.
         seed: of the random numbers.
     """
 
-    def __init__(self, cells: Counts, rates: list[Floats], rows_per_step: int, total_steps: int, seed: int) -> None:
-        self.cells, self.rates, self.seed = cells, rates, seed
-        self.rows_per_step, self.total_steps = rows_per_step, total_steps
+    def __init__(self, cells: Counts, rates: list[Floats], steps: Steps, seed: int) -> None:
+        self.cells, self.rates, self.steps, self.seed = cells, rates, steps, seed
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -70,39 +72,92 @@ class DrawnRows(torch.utils.data.Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         generator = np.random.default_rng([self.seed, self.epoch])
-        steps = np.arange(len(self)) // self.rows_per_step
-        steps += self.epoch * math.ceil(len(self) / self.rows_per_step)
-        stages = np.minimum(steps * len(self.rates) // self.total_steps, len(self.rates) - 1)
+        steps = self.epoch * self.steps.in_epoch + np.arange(len(self)) // self.steps.rows
+        stages = np.minimum(steps * len(self.rates) // self.steps.total, len(self.rates) - 1)
         for stage, size in zip(*np.unique(stages, return_counts=True), strict=True):
             yield from draw_rows(self.cells, self.rates[stage], int(size), generator).tolist()
+
+
+class Steps(NamedTuple):
+    """Rows of an optimizer step of all processes, steps of an epoch and of the training."""
+
+    rows: int
+    in_epoch: int
+    total: int
+
+
+def steps_of(args: LangImbTrainingArguments, rows: int, rows_per_step: int) -> Steps:
+    """The steps of a training on `rows` rows."""
+    batch = rows_per_step // args.gradient_accumulation_steps
+    batches = rows // batch if args.dataloader_drop_last else math.ceil(rows / batch)
+    in_epoch = max(math.ceil(batches / args.gradient_accumulation_steps), 1)
+    total = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * in_epoch)
+    return Steps(rows_per_step, in_epoch, max(total, 1))
+
+
+def stage_rates(args: LangImbTrainingArguments, distribution: JointDistribution, total_steps: int) -> list[Floats]:
+    """How often a row of each cell is drawn, float64[L, C], in each stage of a training.
+
+    Raises:
+        ValueError: cells without rows, or a schedule that does not fit the languages or the training.
+    """
+    weights = cell_weights(distribution, **args.sampling_weights)
+    shares: list[tuple[str, float] | None] = [None]
+    if args.language_schedule is not None:
+        language, _, stages = args.language_schedule.rpartition(":")
+        shares = [(language, share) for share in stages_of(stages, total_steps)]
+    options = {"temperature": args.language_temperature, "most": args.max_repeats}
+    return [draw_rates(distribution, weights, share=share, **options) for share in shares]
+
+
+def rates_of(trainer: Any) -> tuple[list[Floats], Steps]:
+    """`stage_rates` of a Trainer, and the steps of its training.
+
+    Raises:
+        ValueError: as `stage_rates`, or a dataset whose rows cannot be drawn.
+    """
+    args, dataset = trainer.args, trainer.train_dataset
+    if not has_length(dataset) or isinstance(dataset, torch.utils.data.IterableDataset):
+        raise ValueError("Sampling by language and label needs a dataset with a length, got a stream.")
+    steps = steps_of(args, len(dataset), trainer.get_total_train_batch_size(args))
+    return stage_rates(args, trainer.distribution, steps.total), steps
 
 
 def sampler_of(trainer: Any, dataset: Any) -> DrawnRows:
     """The sampler of a Trainer's arguments for a dataset with a length, whose counts are the Trainer's.
 
     Raises:
-        ValueError: a schedule that does not fit the languages or the training.
+        ValueError: as `rates_of`, or rows of a language that is not in the counts.
     """
-    args, distribution = trainer.args, trainer.distribution
-    if args.train_sampling_strategy == "group_by_length":
-        trainer.say_once("Rows that are drawn by language and label are not grouped by length.")
-    if args.class_weighting != "none" and args.sampling != "none":
-        trainer.say_once(
-            "sampling and class_weighting both compensate for rare combinations of language and label: use one of them."
-        )
-    rows_per_step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
-    steps = math.ceil(len(dataset) / rows_per_step)
-    total_steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * steps)
-    options = {"temperature": args.language_temperature, "most": args.max_repeats}
-    shares: list[tuple[str, float] | None] = [None]
-    if args.language_schedule is not None:
-        language, _, stages = args.language_schedule.rpartition(":")
-        shares = [(language, share) for share in stages_of(stages, total_steps)]
-    weights = cell_weights(distribution, **args.sampling_weights)
-    rates = [draw_rates(distribution, weights, share=share, **options) for share in shares]
+    args, (rates, steps) = trainer.args, rates_of(trainer)
     label_column = label_column_of(dataset, args.language_column, trainer.label_names)
-    cells = _cells(dataset, args.language_column, label_column, distribution)
-    return DrawnRows(cells, rates, rows_per_step, total_steps, args.seed if args.data_seed is None else args.data_seed)
+    cells = _cells(dataset, args.language_column, label_column, trainer.distribution)
+    return DrawnRows(cells, rates, steps, args.seed if args.data_seed is None else args.data_seed)
+
+
+def settings_without_effect(trainer: Any) -> Iterator[str]:
+    """Settings of a Trainer that have less or more effect than it seems, as sentences."""
+    args, usual = trainer.args, type(trainer.args).__dataclass_fields__
+    for name in args.without_effect:
+        if (value := getattr(args, name)) != usual[name].default:
+            yield f"{name}={value} has no effect with these arguments."
+    metric = (args.metric_for_best_model or "loss").removeprefix("eval_")
+    moving = metric.endswith("loss") and not metric.endswith(("plain_loss", "uniform_loss"))
+    if args.class_weighting == GROUP_DRO and args.load_best_model_at_end and moving:
+        yield (
+            "eval_loss has the weights of group_dro at that step, so that its values at different steps cannot be "
+            "compared: set metric_for_best_model='eval_uniform_loss'."
+        )
+    if args.draws_rows and args.train_sampling_strategy != "random":
+        yield (
+            "Rows that are drawn by language and label come in random order: "
+            f"train_sampling_strategy={args.train_sampling_strategy!r} has no effect."
+        )
+    if args.draws_rows and (args.class_weighting != "none" or args.objective.startswith("logit_adjustment")):
+        yield (
+            "Sampling, class weights and logit adjustment each compensate for how rows are distributed over languages "
+            "and labels: use one of them."
+        )
 
 
 def _cells(dataset: Any, language_column: str, label_column: str, distribution: JointDistribution) -> Counts:
@@ -111,6 +166,8 @@ def _cells(dataset: Any, language_column: str, label_column: str, distribution: 
     named, parts = class_label_names(dataset, language_column) is not None, []
     for languages, labels in column_batches(dataset, {"language": language_column, "label": label_column}):
         axis, ids = encode_column(languages, "language")
+        if not named and (unknown := [one for one in axis if one not in position]):
+            raise ValueError(f"The rows have the language {unknown[0]}, which distribution does not have.")
         table = np.array([int(one) if named else position[one] for one in axis], dtype=np.int64)
         axis, classes = encode_column(labels, "label")
         found = np.array([int(one) for one in axis], dtype=np.int64)[classes]

@@ -41,7 +41,7 @@ from hf_langimb.training.counting import Counted, count_again, name_uncounted
 from hf_langimb.training.evaluating import EvaluatingTrainer
 from hf_langimb.training.group_dro import GroupDRO, UpdateShares
 from hf_langimb.training.objectives import RowLoss
-from hf_langimb.training.sampler import ShuffledBatches, sampler_of
+from hf_langimb.training.sampler import ShuffledBatches, rates_of, sampler_of, settings_without_effect
 
 logger = logging.getLogger(__name__)
 
@@ -97,6 +97,7 @@ class LangImbTrainer(EvaluatingTrainer):
         self.given_counts = train_dataset, distribution
         self.given_loss = row_loss
         self.group_dro: GroupDRO | None = None
+        self._moved_from: Counted | None = None  # for which group DRO moves the weights
         self._inner_collator: Any = None  # pads what ours collates
         self._axes: dict[str, Any] | None = None  # of the training data
         if not isinstance(self.args, LangImbTrainingArguments):
@@ -125,14 +126,10 @@ class LangImbTrainer(EvaluatingTrainer):
             raise ValueError(problem)
         if self.train_dataset is None:
             return
-        if self.args.draws_rows and not has_length(self.train_dataset):
-            raise ValueError("Sampling by language and label needs a dataset with a length, got a stream.")
-        selected = self.args.load_best_model_at_end and self.args.metric_for_best_model in ("loss", "eval_loss")
-        if selected and self.args.class_weighting == GROUP_DRO:
-            self.say_once(
-                "eval_loss has the weights of group_dro at that step, so that its values at different steps cannot be "
-                "compared: set metric_for_best_model='eval_uniform_loss'."
-            )
+        for problem in settings_without_effect(self):
+            self.say_once(problem)
+        if self.args.draws_rows:
+            rates_of(self)  # refuses what does not fit
         counts, weights = self._present()[:2]
         config, self._axes = config_of(self.model), None
         if counts is None or weights is None:
@@ -200,12 +197,18 @@ class LangImbTrainer(EvaluatingTrainer):
         if has_length(data := self.train_dataset) and (not hasattr(data, "_fingerprint") or is_transformed(data)):
             self._counted = None  # rows may have changed in place
         self._fit_together()
-        self.group_dro = None
-        if self.args.class_weighting == GROUP_DRO and self.distribution is not None:
-            step = {"step_size": self.args.group_dro_step_size, "adjustment": self.args.group_dro_adjustment}
-            self.group_dro = GroupDRO(self.distribution.counts, **step, device=self.args.device)
+        if self.is_in_train:
+            self._begin_group_dro()
         self._loss_parts.zero_()
         return super().get_train_dataloader()
+
+    def _begin_group_dro(self) -> None:
+        """New class weights for a training with group DRO."""
+        self.group_dro, counts = None, self.distribution
+        if self.args.class_weighting == GROUP_DRO and counts is not None:
+            step = {"step_size": self.args.group_dro_step_size, "adjustment": self.args.group_dro_adjustment}
+            self.group_dro = GroupDRO(counts.counts, **step, device=self.args.device)
+            self._moved_from = self._present()
 
     def get_eval_dataloader(self, *args: Any, **kwargs: Any) -> Any:
         """`Trainer`'s; model or data may be others than those of the last training."""
@@ -235,7 +238,8 @@ class LangImbTrainer(EvaluatingTrainer):
 
         Those of group DRO change in each optimizer step.
         """
-        return self._present().weights if self.group_dro is None else self.group_dro.weights
+        now = self._present()
+        return now.weights if self.group_dro is None or now is not self._moved_from else self.group_dro.weights
 
     def _present(self) -> Counted:
         """Counts and weights, made again where the arguments, the model or the data are others than before.

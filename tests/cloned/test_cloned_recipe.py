@@ -323,7 +323,7 @@ def test_a_text_that_is_shorter_than_a_window_is_refused(tmp_path, recipe):
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        ({"setups": {"a": {"schedule": "1.2"}}}, r"Setup a: A schedule is one probability per stage"),
+        ({"setups": {"a": {"schedule": "1.2"}}}, r"Setup a: A schedule is one share from 0 to 1 per stage"),
         (
             {"setups": {"a": {"schedule": "0.1_0.9", "max_steps": 1, "warmup_steps": 0}}},
             "2 stages, the training only 1",

@@ -42,11 +42,11 @@ def test_stages_are_equal_parts_and_certain_probabilities_are_kept():
 @pytest.mark.parametrize(
     ("schedule", "options", "message"),
     [
-        ("0.1_1.9", {}, "one probability per stage"),
-        ("-0.1", {}, "one probability per stage"),
-        ("nan", {}, "one probability per stage"),
-        ("often", {}, "one probability per stage"),
-        ("", {}, "one probability per stage"),
+        ("0.1_1.9", {}, "one share from 0 to 1 per stage"),
+        ("-0.1", {}, "one share from 0 to 1 per stage"),
+        ("nan", {}, "one share from 0 to 1 per stage"),
+        ("often", {}, "one share from 0 to 1 per stage"),
+        ("", {}, "one share from 0 to 1 per stage"),
         ("0.1_0.9_0.1", {"total_steps": 2}, "3 stages, the training only 2 steps"),
         ("0.1", {"languages": 1}, "must be 0, got '0.1'"),
         ("0.1", {"step": 10}, "from 0 to 9"),

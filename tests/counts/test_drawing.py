@@ -47,7 +47,7 @@ def test_a_limit_of_repeats():
     below = rates < 3 * (1 - 1e-9)
     assert below.any()
     assert rates[below] / free[below] == pytest.approx((rates[below] / free[below])[0])
-    with pytest.raises(ValueError, match=r"share of 0\.9 for sw, rows are drawn up to 36\.9 times: set max_repeats"):
+    with pytest.raises(ValueError, match=r"share of 0\.9 for sw, rows are drawn 37 times: set max_repeats"):
         rates_of(share=("sw", 0.9), most=3)
     with pytest.raises(ValueError, match="names 'de', expected one of en, fr, sw"):
         rates_of(share=("de", 0.9))
@@ -83,7 +83,7 @@ def test_drawn_rows_have_the_sizes_of_their_rates(size):
 def test_stages():
     assert stages_of("0.1_0.9", 2) == (0.1, 0.9)
     for wrong in ("", "a", "0.1_1.1", "-0.1", "0.1__0.9", "nan"):
-        with pytest.raises(ValueError, match="one probability per stage"):
+        with pytest.raises(ValueError, match="one share from 0 to 1 per stage"):
             stages_of(wrong, 10)
     with pytest.raises(ValueError, match="has 3 stages, the training only 2 steps"):
         stages_of("0_1_0", 2)

@@ -5,7 +5,7 @@ import pytest
 
 from hf_langimb import JointDistribution, cell_weights
 from hf_langimb.counts.distribution import mutual_information_bits
-from hf_langimb.counts.own_weights import read_weights
+from hf_langimb.counts.own_weights import by_label, read_weights
 from hf_langimb.counts.weighting import MISSING_CELL_POLICIES, WEIGHTING_SCHEMES
 
 SCHEMES = tuple(WEIGHTING_SCHEMES)
@@ -167,6 +167,17 @@ def test_own_weights_are_scaled_to_mean_one(distribution):
     assert cell_weights(distribution, given, clip=expected.max() * 2) == pytest.approx(expected)
 
 
+def test_own_weights_by_ids_by_names_of_classes_and_of_any_number_type():
+    distribution = JointDistribution(["en", "fr"], [0, 1], [[3, 4], [5, 6]])
+    expected = cell_weights(distribution, {"en": {"0": 1, "1": 3}, "fr": {"0": 2, "1": 0.5}})
+    by_id = {"en": {0: np.float32(1), 1: np.int64(3)}, "fr": {1: 0.5, 0: 2}}
+    assert cell_weights(distribution, by_id) == pytest.approx(expected)
+    named = {"en": {"neg": 1, "pos": 3}, "fr": {"neg": 2, "pos": 0.5}}
+    assert cell_weights(distribution, by_label(named, distribution, ["neg", "pos"])) == pytest.approx(expected)
+    for other in ("joint", {"en": {"neg": 1}}, by_id):
+        assert by_label(other, distribution, ["neg", "pos"]) is other
+
+
 def test_own_weights_of_cells_without_rows():
     distribution = table(GAPPED["spec"])
     given = own(distribution)
@@ -188,6 +199,7 @@ def test_own_weights_of_cells_without_rows():
         ({"en": {"no": 1, "yes": 0}, "fr": {"no": 1, "yes": 2}}, "must be numbers above 0"),
         ({"en": {"no": 1, "yes": float("nan")}, "fr": {"no": 1, "yes": 2}}, "must be numbers above 0"),
         ({"en": {"no": 1, "yes": "2"}, "fr": {"no": 1, "yes": 2}}, "must be numbers above 0"),
+        ({"en": {"no": 1, "yes": True}, "fr": {"no": 1, "yes": 2}}, "must be numbers above 0"),
         ({"no": 1, "yes": 2}, "must have the form {language: {label: weight}}"),
     ],
 )
@@ -202,7 +214,10 @@ def test_own_weights_are_read_from_json_and_csv(tmp_path):
     files = {
         "w.json": '{"en": {"0": 1, "1": 3}, "fr": {"0": 2, "1": 0.5}}',
         "w.csv": "\ufefflanguage,0,1\nen,1,3\n\nfr,2,.5\n",
+        "spaces.CSV": "language, 0, 1\n en,1,3\nfr,2,.5\n",
         "wrong.csv": "language,0,1\nen,1\n",
+        "semicolons.csv": "language;0;1\nen;1;2\n",
+        "twice.json": '{"en": {"0": 1}, "en": {"0": 1}}',
         "twice.csv": "language,0,1\nen,1,2\nen,1,2\n",
         "empty.csv": "",
         "list.json": "[[1, 2]]",
@@ -211,12 +226,13 @@ def test_own_weights_are_read_from_json_and_csv(tmp_path):
     for name, text in files.items():
         (tmp_path / name).write_text(text, encoding="utf-8")
     distribution = JointDistribution(["en", "fr"], [0, 1], [[3, 4], [5, 6]])  # class ids
-    for name in ("w.json", "w.csv"):
+    assert read_weights(files["w.json"]) == expected  # as text
+    for name in ("w.json", "w.csv", "spaces.CSV"):
         assert read_weights(tmp_path / name) == expected
         assert cell_weights(distribution, read_weights(tmp_path / name)) == pytest.approx(
             cell_weights(distribution, expected)
         )
-    for name in ("wrong.csv", "twice.csv", "empty.csv", "list.json", "flat.json"):
+    for name in ("wrong.csv", "semicolons.csv", "twice.csv", "twice.json", "empty.csv", "list.json", "flat.json"):
         with pytest.raises(ValueError, match=f"{name} is not a table of class weights"):
             read_weights(tmp_path / name)
     with pytest.raises(FileNotFoundError):

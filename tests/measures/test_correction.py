@@ -68,7 +68,7 @@ def test_a_shortcut_is_removed_on_rows_that_were_not_fitted():
 
 def test_a_temperature_is_found_and_a_model_without_a_shortcut_is_left_alone():
     logits, names, labels = drawn(3000, np.full((3, 3), 1 / 3))
-    for factor in (0.5, 1, 4):
+    for factor in (0.01, 0.5, 1, 4, 100):
         found = fit_correction(logits * factor, names, labels)
         assert found.temperature == pytest.approx(factor, rel=0.15)
         assert np.abs(found.bias).max() < 0.15
@@ -113,6 +113,16 @@ def test_unknown_languages_have_no_bias_and_bad_rows_are_refused():
     ):
         with pytest.raises(ValueError, match=message):
             fit_correction(*wrong)
+    rows = np.zeros((2, 2)), ["a", "a"], [0, 1]
+    for wrong, message in (
+        ({"folds": 1}, "two folds or more"),
+        ({"ridges": []}, "one ridge or more"),
+        ({"groups": [0]}, "a group for each of 2 rows, got 1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            fit_correction(*rows, **wrong)
+    with pytest.raises(ValueError, match="a language for each of 3 rows, got 1"):
+        correction.apply(logits, ["a"])
 
 
 def test_priors_of_unlabeled_rows_are_found():

@@ -244,6 +244,8 @@ def test_own_weights_are_used_by_the_setup_own_alone_and_recorded_with_their_val
     assert found["own"].arguments.weighting["scheme"] == table
     with pytest.raises(ValueError, match=r"No setup uses class_weights: add the setup own \(--setups plain own\)"):
         prepared("plain")
+    with pytest.raises(ValueError, match="language_schedule names 'xx', expected one of de, en, fr"):
+        prepared("own", "independence_sampling", "--language_schedule", "xx:0.5")
     table["de"].pop(LABELS[0])
     (tmp_path / "weights.json").write_text(json.dumps(table))
     with pytest.raises(ValueError, match=rf"lacks {LABELS[0]} \(expected labels of de: "):

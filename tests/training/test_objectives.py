@@ -11,6 +11,7 @@ from conftest import SKEWED
 from torch.nn import functional as F
 
 from hf_langimb import JointDistribution, LangImbTrainer
+from hf_langimb.models.axes import read_axes
 from hf_langimb.training.arguments import LangImbTrainingArguments
 from hf_langimb.training.group_dro import DECAY, GroupDRO
 from hf_langimb.training.losses import weighted_cross_entropy
@@ -262,9 +263,83 @@ def test_group_dro_trains_with_its_moving_weights_and_records_them(build, tiny_b
     assert again.weights.numpy() == pytest.approx(trainer.weights.numpy())
     plain = build(**settings | {"weighting": "none"})
     plain.train()
-    with pytest.raises(ValueError, match="checkpoint-2 was trained without group_dro"):
+    with pytest.raises(ValueError, match=r"checkpoint-2 has no group_dro\.pt: it was trained without group_dro"):
         build(**settings).train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-2"))
     assert (build(**settings).weights == 1).all()
+
+
+def test_moving_weights_are_those_of_their_training_alone(build, rows):
+    trainer = build(eval_dataset=rows, weighting="group_dro", group_dro_step_size=1.0, max_steps=3)
+    trainer.train()
+    moved = trainer.weights.clone()
+    assert (moved - 1).abs().max() > 0.01
+    trainer.get_train_dataloader()  # to look at it
+    assert (trainer.weights == moved).all()
+    trainer.args.class_weighting = "none"
+    assert (trainer.weights == 1).all()
+    found = trainer.evaluate()
+    assert found["eval_loss"] == pytest.approx(found["eval_plain_loss"])
+    trainer.args.class_weighting = "group_dro"
+    trainer.train_dataset = rows.map(lambda row: {"language": {"en": "de"}.get(row["language"], row["language"])})
+    assert (trainer.weights == 1).all()
+    trainer.train()
+    assert trainer.distribution.languages == ("de", "fr", "ja")
+    assert (trainer.weights - 1).abs().max() > 0.01
+
+
+def test_the_best_checkpoint_has_the_weights_of_its_step(build, rows, tmp_path):
+    settings = {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1, "max_steps": 5}
+    settings |= {"load_best_model_at_end": True, "metric_for_best_model": "eval_uniform_loss", "learning_rate": 0.5}
+    trainer = build(eval_dataset=rows, weighting="group_dro", group_dro_step_size=1.0, **settings)
+    trainer.train()
+    best = trainer.state.best_model_checkpoint
+    assert not best.endswith("-5")
+    expected = read_axes(best)["weights"]
+    assert trainer.weights.numpy() == pytest.approx(np.array(expected), rel=1e-5)
+    trainer.save_model(str(tmp_path / "best"))
+    assert np.array(read_axes(tmp_path / "best")["weights"]) == pytest.approx(np.array(expected), rel=1e-5)
+
+
+def test_losses_that_are_not_finite_do_not_move_weights():
+    moving = dro([[6, 2], [1, 4]])
+    step(moving, [0, 1], [0.5, 0.5])
+    before = moving.shares.clone()
+    step(moving, [0, 1, 2], [float("inf"), float("nan"), 0.5])
+    assert moving.shares.numpy() == pytest.approx(before.numpy())
+    with pytest.raises(ValueError, match="weights of 2 x 2 cells, the training data 1 x 3"):
+        dro([[1, 2, 3]]).load_state_dict(moving.state_dict())
+
+
+def test_a_loss_of_the_user_in_half_precision_is_counted_in_full(build, rows):
+    def cost(logits, labels, language_ids, weights):
+        return F.cross_entropy(logits, labels, reduction="none").bfloat16()
+
+    found = build(eval_dataset=rows, keywords={"row_loss": cost}).evaluate()
+    assert found["eval_loss"] == pytest.approx(found["eval_plain_loss"], rel=0.02)
+    assert "eval_unseen_rows" not in found
+
+
+def test_logit_adjustment_of_a_model_with_more_outputs_than_labels():
+    logits = torch.randn(2, 5)
+    labels, languages = torch.tensor([0, 1]), torch.tensor([0, 2])
+    wide = objective("logit_adjustment")(logits, labels, languages, None)
+    priors = log_priors(COUNTS, keep_labels=False)
+    padded = torch.cat([priors, torch.full((3, 2), priors.min())], dim=1)[languages]
+    torch.testing.assert_close(wide, F.cross_entropy(logits + padded, labels, reduction="none"))
+    masked = torch.tensor([[1.0, 2.0, -torch.inf]])
+    for name in OBJECTIVES:
+        assert objective(name)(masked, labels[:1], languages[:1], None).isfinite().all()
+
+
+def test_settings_without_effect_are_reported(build, caplog):
+    build(focal_gamma=3.0, deferred_weighting=0.5, max_repeats=4)
+    for name in ("focal_gamma=3.0", "deferred_weighting=0.5", "max_repeats=4"):
+        assert f"{name} has no effect with these arguments" in caplog.text
+    caplog.clear()
+    build(objective="focal", focal_gamma=3.0, weighting="joint", deferred_weighting=0.5, weight_exponent=0.5)
+    assert not caplog.text
+    arguments = build(objective="focal", focal_gamma=3.0, weight_exponent=0.5).args
+    assert arguments.options == {"objective": "focal", "focal_gamma": 3.0}
 
 
 def test_options_that_exclude_each_other_and_a_loss_that_cannot_be_compared(build, rows, caplog):

@@ -93,6 +93,7 @@ def test_bad_arguments_are_refused_in_words(build, tiny_bert, rows, decoder_toke
         ({"weighting": "joint", "weight_exponent": -1}, "weight_exponent must be 0 or more, got -1"),
         ({"effective_number_beta": 1.0}, r"effective_number_beta must be from 0 to below 1, got 1\.0"),
         ({"class_weights": {"en": {"0": 1}}}, "table of class weights lacks fr, ja"),
+        ({"class_weights": [[1, 2]]}, "class_weights must be a file, or of the form .*, got list"),
     ):
         with pytest.raises(ValueError, match=message):
             build(**wrong)

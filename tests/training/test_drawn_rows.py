@@ -8,7 +8,9 @@ from by_hand import assert_same_weights
 from conftest import SKEWED
 from datasets import ClassLabel
 
+from hf_langimb import JointDistribution
 from hf_langimb.training.losses import weighted_cross_entropy
+from hf_langimb.training.sampler import steps_of
 
 
 def drawn(trainer, epochs=1):
@@ -96,20 +98,37 @@ def test_what_does_not_fit_is_refused_or_said(build, rows, caplog):
         ({"sampling": "jiont"}, "Unknown sampling 'jiont': choose one of none, class"),
         ({"sampling": "own"}, "sampling='own' needs class_weights"),
         ({"language_temperature": 1.5}, r"language_temperature must be from 0 to 1, got 1\.5"),
-        ({"max_repeats": 1.0}, r"max_repeats must be above 1, got 1\.0"),
+        ({"max_repeats": 1}, "max_repeats must be a whole number of 2 or more, got 1"),
+        ({"language_schedule": "de:0.5"}, "language_schedule names 'de', expected one of en, fr, ja"),
+        ({"language_schedule": "fr:0_1_0", "max_steps": 2}, "has 3 stages, the training only 2 steps"),
         ({"language_schedule": "0.1_0.9"}, "language_schedule must be like fr:0.1_0.9, got '0.1_0.9'"),
     ):
         with pytest.raises(ValueError, match=message):
             build(**settings)
-    with pytest.raises(ValueError, match="language_schedule names 'de', expected one of en, fr, ja"):
-        build(language_schedule="de:0.5").train()
-    with pytest.raises(ValueError, match="has 3 stages, the training only 2 steps"):
-        build(language_schedule="fr:0_1_0", max_steps=2).train()
     for settings in ({"sampling": "joint"}, {"language_temperature": 0.5}, {"language_schedule": "fr:0.5"}):
         with pytest.raises(ValueError, match="needs a dataset with a length, got a stream"):
             build(data=rows.to_iterable_dataset(), max_steps=2, **settings)
+    unordered = {"train_sampling_strategy": "random"}
+    caplog.clear()
+    build(sampling="joint", **unordered)
     assert not caplog.text
-    build(sampling="joint", weighting="joint").train()
-    assert "sampling and class_weighting both compensate" in caplog.text
-    build(sampling="joint", train_sampling_strategy="group_by_length").train()
-    assert "not grouped by length" in caplog.text
+    for settings in ({"weighting": "joint"}, {"objective": "logit_adjustment"}):
+        build(sampling="joint", **unordered, **settings)
+        assert "each compensate for how rows are distributed" in caplog.text
+        caplog.clear()
+    build(language_temperature=0.5, train_sampling_strategy="group_by_length")
+    assert "train_sampling_strategy='group_by_length' has no effect" in caplog.text
+    counts = JointDistribution(["en", "fr"], [0, 1, 2], [[4, 2, 1], [1, 2, 5]])
+    with pytest.raises(ValueError, match="have the language ja, which distribution does not have"):
+        build(sampling="joint", keywords={"distribution": counts})._get_train_sampler()
+
+
+def test_steps_of_a_training(training_arguments):
+    settings = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2, "max_steps": -1}
+    arguments = training_arguments(**settings, num_train_epochs=1.5)
+    assert steps_of(arguments, 21, 8) == (8, 3, 5)  # batches of 4, 4 | 4, 4 | 4, 1
+    assert steps_of(arguments, 21, 16) == (16, 2, 3)
+    dropped = training_arguments(**settings, num_train_epochs=1.5, dataloader_drop_last=True)
+    assert steps_of(dropped, 21, 8) == (8, 3, 5)  # 5 batches
+    assert steps_of(dropped, 19, 8) == (8, 2, 3)
+    assert steps_of(training_arguments(**settings | {"max_steps": 7}), 21, 8) == (8, 3, 7)
