@@ -38,7 +38,7 @@ def build(folder: Path, rows, *, model=None, **changes) -> LangImbTrainer:
 def rows_seen(folder: Path, rows, **settings) -> list[list[int]]:
     """The rows that all processes together see in each of three epochs, sorted."""
     numbered = rows.select(range(20)).map(lambda row, i: {"label": i % 3, "number": i}, with_indices=True)
-    settings |= {"num_train_epochs": 3, "per_device_train_batch_size": 2}
+    settings |= {"num_train_epochs": 3, "per_device_train_batch_size": 4 // PartialState().num_processes}
     # dropout draws from the generator of each process alone
     trainer = build(folder, numbered, model={"hidden_dropout_prob": 0.1}, **settings)
     trainer._set_signature_columns_if_needed()
