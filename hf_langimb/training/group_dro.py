@@ -55,7 +55,7 @@ class GroupDRO:
         """Update the shares after an optimizer step; `reduce` sums over processes."""
         sums, rows = reduce(self.seen)
         if self.means is None:
-            self.means = torch.full_like(sums, 1.0) * sums.sum() / rows.sum().clamp(min=1)
+            self.means = (sums.sum() / rows.sum().clamp(min=1)).expand_as(sums)
         found = DECAY * self.means + (1 - DECAY) * sums / rows.clamp(min=1)
         self.means = torch.where(rows > 0, found, self.means)
         logs = self.step_size * (self.means + self.bonus)

@@ -58,11 +58,10 @@ def adjusted_cross_entropy(
         adjustment: float[L, C], see `log_priors`; rows of unknown languages (ids below 0) are not adjusted.
         logits, labels, language_ids, weights, label_smoothing: as of `weighted_cross_entropy`.
     """
-    more = logits.shape[1] - adjustment.shape[1]  # of a model that does not say how many classes it has
-    own = F.pad(adjustment, (0, max(more, 0)), value=adjustment.min().item()).to(logits.device)
-    own = own[language_ids.clamp(min=0)]
-    adjusted = logits.to(own.dtype) if logits.dtype.itemsize < own.dtype.itemsize else logits
-    adjusted = adjusted + torch.where((language_ids >= 0)[:, None], own, 0.0)
+    if (more := logits.shape[1] - adjustment.shape[1]) > 0:  # of a model that does not say how many classes it has
+        adjustment = F.pad(adjustment, (0, more), value=adjustment.min().item())
+    own = adjustment.to(logits.device)[language_ids.clamp(min=0)]
+    adjusted = logits + torch.where((language_ids >= 0)[:, None], own, 0.0)  # in float32 or better, as `own` is
     return weighted_cross_entropy(adjusted, labels, language_ids, weights, label_smoothing)
 
 

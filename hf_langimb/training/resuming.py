@@ -63,10 +63,10 @@ class ResumingTrainer(PublishingTrainer):
         """`Trainer`'s, with the shares of group DRO."""
         super()._save_optimizer_and_scheduler(output_dir)
         path = Path(output_dir, STATE_FILE)
-        if self.args.should_save:
-            path.unlink(missing_ok=True)  # of a training before, in the same folder
-        if self.group_dro is not None and self.args.should_save:
+        if self.args.should_save and self.group_dro is not None:
             torch.save(self.group_dro.state_dict(), path)
+        elif self.args.should_save:
+            path.unlink(missing_ok=True)  # of a training before, in the same folder
 
 
 def _listed(rates: list[float]) -> str:
