@@ -18,7 +18,7 @@ from hf_langimb.runs.recipe import Parsed, parse_words, total_batch
 
 MARKOV, MINI_XNLI = "markov", "mini_xnli"
 LEAST = dict.fromkeys(["seeds", "context", "layers", "width", "heads", "stride", "test_tokens", "train_tokens"], 1)
-LEAST |= {"vocabulary_size": 20, "downstream_items": 0}
+LEAST |= {"models_at_once": 1, "vocabulary_size": 20, "downstream_items": 0}
 OF_TEXTS = ["config_name", "text_column", "tokenizer_name", "vocabulary_size", "test_share", "train_tokens"]
 FINAL_RATE = 0.01  # of the largest learning rate
 
@@ -62,6 +62,9 @@ class ClonedArguments:
     main: list[str] = HfArg(default_factory=list, help="Setups to train if neither --all nor --setups is given.")
     all: bool = HfArg(default=False, help="Train every setup that the YAML defines.")
     seeds: int = HfArg(default=1, help="Number of seeds: seed, seed + 1, ...")
+    models_at_once: int = HfArg(
+        default=1, help="Models to train at the same time, if the recipe is one process on a CPU; they share its cores."
+    )
     license: str | None = HfArg(default=None, help="License of the models, for their cards: apache-2.0, mit, ...")
 
     def __post_init__(self) -> None:

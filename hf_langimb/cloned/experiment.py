@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -20,18 +21,19 @@ from hf_langimb.cloned.publish import push_cloned, render_card
 from hf_langimb.cloned.results import SCHEMA_VERSION, ClonedResults, SetupResults, write_cloned
 from hf_langimb.cloned.show import text_of
 from hf_langimb.cloned.texts import texts_of
-from hf_langimb.cloned.training import measure, train
+from hf_langimb.cloned.training import MEASURES, measure, train
 from hf_langimb.console import RESUMES, bar, ends_in_words, hidden, on_main
-from hf_langimb.files import write_json, write_text
+from hf_langimb.files import is_done, write_json, write_text
 from hf_langimb.hub.repository import CARD
 from hf_langimb.results.folder import RunFolder
 from hf_langimb.runs.experiment import check_hub, environment, publish, start_recipe
+from hf_langimb.runs.parallel import in_processes
 from hf_langimb.runs.recipe import total_batch
 
 logger = logging.getLogger(__name__)
 
 FREE = ["seeds", "setups", "main", "all", "seed", "logging_steps", "report_to", "disable_tqdm", "license"]
-FREE += ["setup_definitions"]  # those that are trained are in their folders
+FREE += ["models_at_once", "setup_definitions"]  # those that are trained are in their folders
 NOT_IN_FLAGS = {"seeds", "seed", "setups", "main"}
 
 
@@ -51,6 +53,7 @@ def run(recipe: ClonedRecipe) -> tuple[Path, ClonedResults]:
     with folder.working():
         on_main(lambda: _claim(folder, recipe, source.fingerprint))
         trainings = [(seed, name, setup) for seed in seeds for name, setup in recipe.setups.items()]
+        _train_at_once(recipe, folder, trainings)
         found: dict[str, SetupResults] = {name: described(setup) for name, setup in recipe.setups.items()}
         with logging_redirect_tqdm(), bar(trainings, unit="training") as progress:
             for seed, name, setup in progress:
@@ -78,6 +81,28 @@ def run(recipe: ClonedRecipe) -> tuple[Path, ClonedResults]:
             write_json(folder.environment, environment(began))
         PartialState().wait_for_everyone()
     return folder.path, results
+
+
+def _train_at_once(recipe: ClonedRecipe, folder: RunFolder, trainings: Sequence[tuple[int, str, Setup]]) -> None:
+    """Train and measure the models that are not done yet in several processes, where the recipe asks for it."""
+    state = PartialState()
+    processes = min(recipe.data.models_at_once, os.cpu_count() or 1)
+    jobs = [(recipe, folder, name, seed) for seed, name, _ in trainings]
+    jobs = [job for job in jobs if not is_done(folder.model(*job[2:]), MEASURES)]
+    if processes == 1 or len(jobs) < 2 or state.num_processes > 1 or recipe.training.device.type != "cpu":
+        return
+    with bar(total=len(jobs), description="Training", unit="model") as progress:
+        for _ in in_processes(_train_one, jobs, processes):
+            progress.update()
+
+
+def _train_one(job: tuple[ClonedRecipe, RunFolder, str, int]) -> None:
+    """Train and measure one model in a process of its own."""
+    start_recipe()
+    recipe, folder, name, seed = job
+    setup, source, place = recipe.setups[name], texts_of(recipe.data), folder.model(name, seed)
+    _, texts = train(place, setup, seed, source, recipe.data, shown=f"{name}, seed {seed}")
+    measure(place, setup, seed, source, recipe.data, texts)
 
 
 def described(setup: Setup) -> SetupResults:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
-from transformers import GPT2LMHeadModel, Trainer, TrainerCallback
+from transformers import GPT2LMHeadModel, PrinterCallback, Trainer, TrainerCallback
 
 from hf_langimb.cloned.alignment import embedding_alignment, gradient_alignment, hidden_alignment
 from hf_langimb.cloned.arguments import ClonedArguments, Setup
@@ -24,6 +25,8 @@ from hf_langimb.cloned.windows import TrainingWindows, cut
 from hf_langimb.console import on_main
 from hf_langimb.files import AGAIN, is_done, read_json, record, write_json
 from hf_langimb.runs.checkpoints import facts_of, train_into
+
+logger = logging.getLogger(__name__)
 
 MEASURES = "measures.json"  # of a trained model
 DEFINITION = "setup.json"  # of its setup, in the YAML
@@ -41,6 +44,7 @@ class LanguageLog(TrainerCallback):
         rows: windows of an optimizer step.
         window, stride: of `perplexity`.
         aligned: whether languages 0 and 1 are clones.
+        shown: what the model is called in a line of its own for each log; none if empty.
     """
 
     def __init__(
@@ -53,8 +57,9 @@ class LanguageLog(TrainerCallback):
         window: int,
         stride: int,
         aligned: bool,
+        shown: str = "",
     ) -> None:
-        self.trainer, self.windows, self.rows = trainer, windows, rows
+        self.trainer, self.windows, self.rows, self.shown = trainer, windows, rows, shown
         self.options = {"window": window, "stride": stride}
         self.tests = [text[: window + (LOGGED_WINDOWS - 1) * stride] for text in tests]
         self.versions = _versions(self.tests[0], window, LOGGED_STATES) if aligned else None
@@ -75,12 +80,18 @@ class LanguageLog(TrainerCallback):
         logged |= {f"tokens_{k}": float(count) for k, count in enumerate(read)}
         model.train()
         self.trainer.log(logged)
+        if self.shown:
+            of = ", ".join(f"{value:.2f}" for value in found)
+            logger.info("%s: step %d of %d, perplexity %s", self.shown, state.global_step, state.max_steps, of)
 
 
 def train(
-    place: Path, setup: Setup, seed: int, source: MarkovTexts | CorpusTexts, data: ClonedArguments
+    place: Path, setup: Setup, seed: int, source: MarkovTexts | CorpusTexts, data: ClonedArguments, shown: str = ""
 ) -> tuple[dict[str, Any], Texts | None]:
     """Train the model of a setup into a folder with its vocabulary; a killed run resumes from its last checkpoint.
+
+    If `shown` is given, the log has lines that begin with it instead of the Trainer's, so that several models can be
+    trained at once.
 
     Returns:
         Facts of the training, and its texts if they were read.
@@ -98,6 +109,7 @@ def train(
     shape = {"layers": data.layers, "width": data.width, "heads": data.heads}
     model = make_decoder(texts.vocabulary.model_vocabulary_size, context=data.context, seed=seed, **shape)
     own: dict[str, Any] = {"output_dir": str(place), "seed": seed}
+    own |= {"disable_tqdm": True} if shown else {}
     arguments = replace(setup.training, **own)
     on_main(lambda: _check_started(place, texts.vocabulary))
     if state.is_main_process:
@@ -106,7 +118,9 @@ def train(
             texts.tokenizer.save_pretrained(place)
     trainer = Trainer(model, arguments, train_dataset=windows)
     aligned = _aligned(setup, texts.vocabulary)
-    measured: dict[str, Any] = {"window": data.context, "stride": data.stride, "aligned": aligned}
+    measured: dict[str, Any] = {"window": data.context, "stride": data.stride, "aligned": aligned, "shown": shown}
+    if shown:
+        trainer.remove_callback(PrinterCallback)
     trainer.add_callback(LanguageLog(trainer, windows, texts.test, rows=rows, **measured))
     return train_into(place, trainer, lambda end: _facts(end, windows, aligned)), texts
 
