@@ -14,7 +14,16 @@ from typing import Any
 from hf_langimb import __version__
 from hf_langimb.console import RESUMES, about, ends_in_words, hide_bars, start_program, with_dashes
 from hf_langimb.counts.weighting import WEIGHTING_SCHEMES
-from hf_langimb.data.flags import AUTO, TOLERANCE, TOLERANCE_HELP, above_zero, add_data_flags, data_spec, number_or
+from hf_langimb.data.flags import (
+    AUTO,
+    LABELS_HELP,
+    TOLERANCE,
+    TOLERANCE_HELP,
+    above_zero,
+    add_data_flags,
+    data_spec,
+    number_or,
+)
 from hf_langimb.measures import POOLINGS, PROTOCOLS
 from hf_langimb.measures.attribution import DTYPES, MASKINGS, METHODS, OWEN_ORDERS
 
@@ -79,6 +88,23 @@ def explain(options: Namespace) -> None:
         store = attribute(model, trained.tokenizer, rows, out=folder, **settings)
     if state.is_main_process:
         print(explained_report(store.manifest, store.examples, store.folder, used))
+
+
+def correct(options: Namespace) -> None:
+    """Correct a trained model for each language on held-out rows, without training it."""
+    from hf_langimb.runs.answers import corrected_report
+    from hf_langimb.runs.evaluate import CORRECTING, check_up
+
+    state = start_program()
+    logging.basicConfig(format="langimb: %(message)s")
+    usual = vars(_parser().parse_args(["correct", "MODEL", "DATASET", "--output-dir", "DIR"]))
+    asked = {key: value for key, value in vars(options).items() if value != usual[key]}
+    flags = {key: asked[key] for key in asked if key not in ("model", "dataset", "output_dir", "batch_size", "json")}
+    unused = {"recipe": CORRECTING, "flags": flags, "explain_rows": 0, "explain_tolerance": None, "extra_test": []}
+    unused |= {"material_bits": None, "material_transfer": None, "push_to_hub": False}
+    folder, results = check_up(Namespace(**vars(options) | unused))
+    if state.is_main_process:
+        _print(options, results["correction"], lambda: corrected_report(folder, results))
 
 
 def train(words: Sequence[str]) -> None:
@@ -231,6 +257,16 @@ def _parser() -> ArgumentParser:
     budget = "forward passes (owen, shapley: evaluations) per example, or full (default: %(default)s)"
     flag("--budget", type=number_or("full"), default=500, help=budget)
     flag("--dtype", choices=DTYPES, default="float32", help="default: %(default)s")
+
+    command = add(correct, "make predictions of a trained model independent of language, without training it")
+    flag = command.add_argument
+    flag("model", metavar="MODEL", help="Hub id or folder of a classifier or adapter")
+    add_data_flags(command)
+    flag("--output-dir", required=True, metavar="DIR", help="output folder; a rerun continues it")
+    flag("--labels", nargs="+", default=[], metavar="NAME", help=LABELS_HELP)
+    flag("--rows", type=int, default=0, help="use the first N rows of each language; 0: all (default)")
+    flag("--batch-size", type=int, default=32, help="rows in a forward pass (default: %(default)s)")
+    flag("--json", **json_flag)
 
     # The flags are those of recipes/custom.py: see `main`.
     commands.add_parser("train", help="train with and without class weights, and test for the shortcut")

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 AUTO = "auto"  # in place of a number of rows: as many as it takes
 TOLERANCE = 0.01  # with `AUTO`
+LABELS_HELP = "names of the model's classes, in order, if its configuration calls them LABEL_0, LABEL_1, ..."
 TOLERANCE_HELP = (
     "auto stops when each interval over rows is at most +/-X (a probability), or half as wide as that over seeds"
 )

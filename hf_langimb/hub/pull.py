@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -15,14 +17,20 @@ import numpy as np
 from huggingface_hub import HfApi, constants, snapshot_download
 from huggingface_hub.utils import validate_repo_id
 
+from hf_langimb.console import listed, shown
 from hf_langimb.files import check_model, read_json, write_text
 from hf_langimb.hub.errors import hub_errors, retried
 from hf_langimb.hub.repository import PULLED, Head, is_intact, safe_files
-from hf_langimb.models.axes import AXES_FILE, read_axes
+from hf_langimb.measures.correction import FILE as CORRECTION_FILE
+from hf_langimb.measures.correction import Correction, read_correction
+from hf_langimb.models.axes import AXES_FILE, class_names, read_axes
 from hf_langimb.models.loading import ADAPTER_FILE, BASE_MODEL, load_trained
 from hf_langimb.results.folder import RunFolder
 from hf_langimb.results.schema import FILE_NAME, Results, read_results
 from hf_langimb.results.summary import measured
+
+logger = logging.getLogger(__name__)
+_said: set[str] = set()  # languages without a correction, which are logged once
 
 
 @dataclass(frozen=True)
@@ -35,6 +43,7 @@ class Run:
         languages, labels: the axes; `labels` as in the data, their names are in `model.config.id2label`.
         weights: float64[L, C], class weights of the training.
         results: results.json of the run; None where the folder has none.
+        correction: what `langimb correct` fitted, which `predict` applies and `model` does not; None without one.
     """
 
     model: Any
@@ -43,6 +52,61 @@ class Run:
     labels: list[Any]
     weights: np.ndarray
     results: Results | None
+    correction: Correction | None = None
+
+    def predict(
+        self,
+        texts: Sequence[str],
+        languages: Sequence[str] | None = None,
+        *,
+        text_pairs: Sequence[str] | None = None,
+        batch_size: int = 32,
+    ) -> list[dict[str, Any]]:
+        """Classify texts; the predictions of a corrected model depend on the language that each text is said to be in.
+
+        Args:
+            texts: to classify.
+            languages: of the texts, as in the data of the correction; needed for a corrected model alone. Those that
+                the correction does not know are not biased, and logged.
+            text_pairs: the second texts of pairs.
+            batch_size: texts in a forward pass.
+
+        Returns:
+            {"label": name, "score": probability} of the most probable label of each text, as a pipeline of
+            Transformers.
+
+        Raises:
+            ValueError: other numbers of languages or second texts than texts, or no languages for a corrected model.
+        """
+        from datasets import Dataset
+        from scipy.special import softmax
+
+        from hf_langimb.measures.forward import forward_rows
+
+        problem = ""
+        for name, given in (("languages", languages), ("second texts", text_pairs)):
+            if given is not None and (isinstance(given, str) or len(given) != len(texts)):
+                problem = f"Expected {len(texts):,} {name}, one for each text, got {given!r:.60}"
+        if isinstance(texts, str):
+            problem = "Expected a list of texts, got one text: write [text]"
+        elif self.correction and languages is None:
+            problem = (
+                "This model is corrected for each language: pass languages=, one for each text. A language identifier "
+                "such as GlotLID or fastText's lid.176 finds them"
+            )
+        if problem:
+            raise ValueError(f"{problem}.")
+        if not len(texts):
+            return []
+        columns = {"text": list(texts)} | ({} if text_pairs is None else {"text_pair": list(text_pairs)})
+        logits, _ = forward_rows(self.model, self.tokenizer, Dataset.from_dict(columns), batch_size=batch_size)
+        if self.correction and languages is not None:
+            if unknown := sorted({*languages} - {*self.correction.languages} - _said):
+                _said.update(unknown)
+                logger.warning("No correction for %s: no bias is added there.", listed(map(shown, unknown)))
+            logits = self.correction.apply(logits, languages)
+        probabilities, names = softmax(logits, axis=1), class_names(self.model.config)
+        return [{"label": names[row.argmax()], "score": float(row.max())} for row in probabilities]
 
 
 def load_run(
@@ -66,7 +130,7 @@ def load_run(
         ValueError: no such model, pickled weights only, or a damaged download; says what to do.
     """
     name, path = str(folder_or_repo_id), Path(folder_or_repo_id)
-    single = (path / AXES_FILE).is_file()
+    single = any((path / name).is_file() for name in (AXES_FILE, CORRECTION_FILE))
     if (seed is not None and not path.is_dir()) or (single and (setup, seed) != (None, None)):
         raise ValueError(f"{name} contains one model: leave {'setup and seed' if single else 'seed'} out.")
     if single:
@@ -81,17 +145,22 @@ def load_run(
         path = folder = download(f"{name}-{setup}" if setup else name, revision=revision, token=token)
     results = read_results(path) if (path / FILE_NAME).is_file() else None
     check_model(folder)
-    axes = read_axes(folder)
+    axes, corrected = read_axes(folder), (folder / CORRECTION_FILE).is_file()
     both = (folder / ADAPTER_FILE).is_file() and (folder / "config.json").is_file()
-    if axes is None or both:
+    if (axes is None and not corrected) or both:
         problem = f"contains adapters and a full model: remove {ADAPTER_FILE} or config.json"
         if not both:
             problem = f"has no {AXES_FILE}: it was not trained with hf_langimb. Load it with AutoModelFor"
             problem += "SequenceClassification; recipes/evaluate.py measures any classifier"
         raise ValueError(f"{name} {problem}.")
     trained = load_trained(folder, shown=folder if Path(name).is_dir() else name, token=token)
-    weights = np.array(axes["weights"])
-    return Run(trained.model.eval(), trained.tokenizer, axes["languages"], axes["labels"], weights, results)
+    correction = read_correction(folder, len(trained.names))
+    if axes is None and correction:  # of a model that was not trained with this package
+        languages, weights = [*correction.languages], np.ones(correction.bias.shape)
+        axes = {"languages": languages, "labels": trained.names, "weights": weights}
+    axes = axes or {}
+    own = axes["languages"], axes["labels"], np.array(axes["weights"])
+    return Run(trained.model.eval(), trained.tokenizer, *own, results, correction)
 
 
 def pull(

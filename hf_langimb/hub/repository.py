@@ -24,7 +24,7 @@ PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt", ".joblib")
 MODEL_FILES = (WEIGHTS, ".json", ".txt", ".model", ".codes", ".spm", ".tiktoken")  # also configuration and tokenizer
 PULLED = (*MODEL_FILES, ".md", ".html", ".svg", ".parquet")
 OURS = re.compile(  # names in a model repository that a push writes, or that would be loaded instead
-    r"(model|adapter_model|pytorch_model)[\w.-]*|(adapter_config|config|langimb|probe|results|measures)\.json|"
+    r"(model|adapter_model|pytorch_model)[\w.-]*|(adapter_config|config|langimb|correction|probe|results|measures)\.json|"
     r"(tokenizer|special_tokens|added_tokens|vocab|merges|sentencepiece|spiece|spm|bpe)[\w.-]*|"
     rf"{re.escape(PAGE)}|{FIGURES}/(labels|predictions|probe|attributions|reliability|moved)[^/]*\.svg|"
     rf"{FIGURES}/(minority|tokens|alignment|training)\.svg"  # of cloned languages

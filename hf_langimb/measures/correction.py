@@ -7,16 +7,20 @@ predictions independent of language as far as this can be done without looking a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import softmax
 
+from hf_langimb.files import read_json
 from hf_langimb.measures.targets import row_weights
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+FILE = "correction.json"  # in the folder of a corrected model
 RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # of the mean loss, in nats for the sum of squared biases
 SHARPEST = 10.0  # largest factor of standardized logits, and its inverse the smallest: few rows have no errors
 PRIOR_ROWS = 10.0  # of a prior at the overall shares of the labels
@@ -58,6 +62,47 @@ class Correction:
         biases = np.vstack([self.bias, np.zeros(self.bias.shape[1])])  # the last for id -1
         return np.asarray(logits, dtype=np.float64) / self.temperature + biases[ids]
 
+    def to_dict(self) -> dict[str, Any]:
+        """The content of `correction.json` that `read_correction` reads."""
+        return {**asdict(self), "bias": self.bias.tolist()}
+
+
+class Corrected(TypedDict):
+    """`correction.json`: a `Correction`, and what it was fitted on."""
+
+    labels: list[str]
+    languages: list[str]
+    temperature: float
+    bias: list[list[float]]  # by language and label
+    ridge: float
+    missing: list[list[Any]]  # cells without rows: [language, position of the label]
+    never_trained: list[list[Any]]  # those of them that the training data lacked too
+    not_held_out: list[str]  # languages of the training data without rows
+    rows: int
+    adapted_accuracy: float  # of EM for the rows' own shares of labels, cross-fitted
+
+
+def read_correction(folder: Path, classes: int) -> Correction | None:
+    """The correction of a model with this number of classes; None where its folder has none.
+
+    Raises:
+        ValueError: `correction.json` is damaged or of another model.
+    """
+    path, advice = folder / FILE, "save or download the corrected model again"
+    if not path.is_file():
+        return None
+    found = read_json(path, advice)
+    try:
+        missing = tuple((str(language), int(label)) for language, label in found["missing"])
+        languages, bias = tuple(map(str, found["languages"])), np.array(found["bias"], dtype=np.float64)
+        correction = Correction(languages, float(found["temperature"]), bias, float(found["ridge"]), missing)
+        right = bias.shape == (len({*languages}), classes) and correction.temperature > 0
+    except (KeyError, TypeError, ValueError):
+        right = False
+    if not right:
+        raise ValueError(f"{path} must have a temperature above 0 and {classes} biases for each language: {advice}.")
+    return correction
+
 
 def fit_correction(
     logits: Any,
@@ -98,7 +143,14 @@ def fit_correction(
     return _fit(rows, best)
 
 
-def cross_corrected(
+class CrossFitted(NamedTuple):
+    """Logits of rows, float64[N, C] each, by what was fitted on the other folds."""
+
+    corrected: Floats  # by a correction
+    adapted: Floats  # by its temperature and `adapted_priors` for the labels of the rows' own fold, which are not read
+
+
+def cross_fitted(
     logits: Any,
     languages: Sequence[str],
     labels: Any,
@@ -107,8 +159,8 @@ def cross_corrected(
     folds: int = 5,
     seed: int = 0,
     ridges: Sequence[float] = RIDGES,
-) -> Floats:
-    """Corrected logits of each row, float64[N, C], by corrections that were fitted on the other folds.
+) -> CrossFitted:
+    """Corrected logits of each row, by corrections that were fitted on the other folds.
 
     The arguments are those of `fit_correction`.
 
@@ -119,14 +171,27 @@ def cross_corrected(
     splits = _splits(rows.cells, groups, folds, seed)
     if not splits or folds < 2:
         raise ValueError(f"Expected rows in {folds} folds or more, got {len(rows.labels)} rows: add held-out rows.")
-    result = np.empty_like(rows.logits)
+    result = CrossFitted(np.empty_like(rows.logits), np.empty_like(rows.logits))
     names = np.asarray(languages, dtype=object)
     for train, test in splits:
         inner = None if groups is None else np.asarray(groups)[train]
         options: dict[str, Any] = {"groups": inner, "folds": folds, "seed": seed, "ridges": ridges}
         fitted = fit_correction(rows.logits[train], names[train].tolist(), rows.labels[train], **options)
-        result[test] = fitted.apply(rows.logits[test], names[test].tolist())
+        result.corrected[test] = fitted.apply(rows.logits[test], names[test].tolist())
+        result.adapted[test] = _adapted(rows.select(train), rows.select(test), fitted.temperature)
     return result
+
+
+def _adapted(held_out: _Rows, rows: _Rows, temperature: float) -> Floats:
+    """Log probabilities of rows whose labels are not read, with the priors that EM finds in each of their languages."""
+    known, classes = held_out.counts.sum(axis=1) > 0, held_out.logits.shape[1]
+    probabilities = softmax(held_out.logits / temperature, axis=1)
+    source = np.full((len(known), classes), 1 / classes)
+    for language in np.flatnonzero(known):
+        source[language] = probabilities[held_out.languages == language].mean(axis=0)
+    own, overall = softmax(rows.logits / temperature, axis=1), held_out.counts.sum(axis=0) / len(held_out.labels)
+    shares = np.where(known[:, None], adapted_priors(own, rows.languages, source, overall), source)
+    return np.asarray(np.log(np.maximum(own * (shares / source)[rows.languages], np.finfo(np.float64).tiny)))
 
 
 def adapted_priors(

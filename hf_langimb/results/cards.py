@@ -44,6 +44,9 @@ def render_card(
     """
     number, metrics = measured(results, setup, seed)
     config, adapter = DEFAULTS | results["config"], bool(results["setups"][setup]["lora_rank"])
+    if results.get("correction"):
+        config |= {"model_name_or_path": config["model"], "dataset_name": config["dataset"]}
+        config |= {"test_split": config.get("split") or None}
     data = str(config["dataset_name"])
     metadata = _classifier_metadata(
         adapter,
@@ -57,7 +60,8 @@ def render_card(
     )
     values = {"results": results, "config": config, "name": setup, "seed": number, "metrics": metrics}
     place = {"repo_id": repo_id, "revision": revision, "attributions": attributions}
-    return render("model_card.md", metadata=metadata, adapter=adapter, **values, **place)
+    template = "corrected_card.md" if results.get("correction") else "model_card.md"
+    return render(template, metadata=metadata, adapter=adapter, **values, **place)
 
 
 def render_trained_card(

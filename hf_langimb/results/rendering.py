@@ -13,8 +13,8 @@ from typing import Any
 
 from hf_langimb.console import one_line, shown
 from hf_langimb.counts.audit import bits_text
-from hf_langimb.results import moved, tables, verdict
-from hf_langimb.results.schema import FILE_NAME, Results
+from hf_langimb.results import corrected, moved, tables, verdict
+from hf_langimb.results.schema import FILE_NAME, MEASURED_ONLY, Results
 
 LONG_TABLE = 30  # rows that a card or the terminal shows at once
 
@@ -51,7 +51,7 @@ def _environment() -> Any:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.globals |= {"tables": tables, "moved": moved, "verdict": verdict}
+    environment.globals |= {"tables": tables, "moved": moved, "verdict": verdict, "corrected": corrected}
     environment.filters |= {
         "number": lambda value, form=".3f": tables.interval_text(value, form=form),
         "percent": lambda share, digits=1: f"{100 * share:.{digits}f}%",
@@ -107,13 +107,15 @@ def _command(results: Results) -> str:
     words = ["accelerate", "launch", f"recipes/{results['recipe']}.py"]
     if results["recipe"] == "evaluate":
         words += [config["model"], config["dataset"]]
+    elif results["recipe"] == "correct":
+        words = ["langimb", "correct", config["model"], config["dataset"], "--output-dir", "DIR"]
     elif results["recipe"] == "custom":
         data = chosen.pop("dataset_name", config.get("dataset_name", "DATASET"))
         words = ["langimb", "train", _without_folders(data)]
         words += ["--config", results["config_name"]] if results["config_name"] != "custom" else []
     else:
         words += ["--config", results["config_name"]]
-    if results["recipe"] != "evaluate":
+    if results["recipe"] not in MEASURED_ONLY:
         chosen |= {"seeds": len(results["seeds"]), "seed": results["seeds"][0], "setups": list(results["setups"])}
     for key, value in chosen.items():
         words += [f"--{key}", *map(_without_folders, value if isinstance(value, list) else [value])]

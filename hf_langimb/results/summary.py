@@ -138,7 +138,8 @@ def roles_of(setups: Mapping[str, Any]) -> Roles:
 
 def is_plain(setup: Mapping[str, Any]) -> bool:
     """Whether a setup trains as the stock Trainer does, but for the masked-input entropy."""
-    return setup["class_weighting"] == "none" and not {"objective", *SAMPLING} & {*setup.get("options", {})}
+    changed = {"objective", "corrected", *SAMPLING} & {*setup.get("options", {})}
+    return setup["class_weighting"] == "none" and not changed
 
 
 def _removes_link(setup: Mapping[str, Any]) -> bool:
@@ -154,7 +155,9 @@ def mitigation_text(setup: Mapping[str, Any]) -> str:
     said = [text for text in (WEIGHTS_TEXT.get(weights), OBJECTIVES_TEXT.get(options.get("objective"))) if text]
     if scheme := options.get("sampling"):
         said.append(f"rows drawn in proportion to {WEIGHTS_TEXT[scheme]}")
-    others = {key: value for key, value in options.items() if key not in ("sampling", "objective")}
+    if options.get("corrected"):
+        said.append("its logits corrected in each language")
+    others = {key: value for key, value in options.items() if key not in ("sampling", "objective", "corrected")}
     if others:
         said.append(", ".join(f"{key}={value}" for key, value in others.items()))
     return f", with {' and '.join(said)}" if said else ""

@@ -16,7 +16,7 @@ from hf_langimb.results.moved import (
     moves_of,
     rows_or_seeds_text,
 )
-from hf_langimb.results.schema import Results, Verdict
+from hf_langimb.results.schema import MEASURED_ONLY, Results, Verdict
 from hf_langimb.results.summary import interval, language_text, mitigation_text, roles_of, tested_languages
 from hf_langimb.results.tables import Cells, interval_text, predictions_cells
 
@@ -188,11 +188,11 @@ def sure_text(results: Results) -> str:
     if said is None or not said.basis:
         return ""
     basis = said.basis
-    if len(results["seeds"]) == 1 and results["recipe"] != "evaluate":
+    if len(results["seeds"]) == 1 and results["recipe"] not in MEASURED_ONLY:
         basis += (
             " Models trained with other seeds may differ: --seeds 5 trains five per setup, with intervals over them."
         )
-    elif results["recipe"] != "evaluate":
+    elif results["recipe"] not in MEASURED_ONLY:
         basis += (
             " With five seeds or more, an answer is yes or no if the interval over seeds, or the interval over test "
             "rows of every seed, lies on one side of the threshold. With fewer seeds, only the latter is used."
@@ -229,7 +229,7 @@ def price_cells(results: Results) -> Cells:
 def setups_text(results: Results) -> str:
     """What the setups of `price_cells` are trained on."""
     said, before = [], ""
-    for name in (row[0] for row in price_cells(results)[1] if results["recipe"] != "evaluate"):
+    for name in (row[0] for row in price_cells(results)[1] if results["recipe"] not in MEASURED_ONLY):
         setup = results["setups"][name]
         trained = "on the same data" if setup["plan"] == before else TRAINED.get(before := setup["plan"], before)
         said.append(f"{name}: {trained}{mitigation_text(setup)}")

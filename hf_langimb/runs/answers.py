@@ -11,6 +11,7 @@ import numpy as np
 from hf_langimb.console import shown
 from hf_langimb.counts.audit import SMALL_CELL, Audit, expected_counts
 from hf_langimb.models.axes import read_axes
+from hf_langimb.results.page import write_report
 from hf_langimb.results.rendering import render
 from hf_langimb.results.schema import FILE_NAME, Attributions, ExplainedRows, Results, read_results
 from hf_langimb.results.tables import Cells, explained_text, interval_text
@@ -101,6 +102,11 @@ def _alignment_cells(found: dict[str, Any]) -> list[Cells]:
     best = max(compared["layers"], key=lambda layer: layer["mean"]["retrieval"])
     by_language = [row(name, measures) for name, measures in best["languages"].items()]
     return [(["layer", *header], by_layer), ([f"language, layer {best['layer']}", *header], by_language)]
+
+
+def corrected_report(folder: Path, results: Results) -> str:
+    """What `langimb correct` found and wrote, for people: how much it changes, the table, what to do next."""
+    return _answer("correct", results=results, folder=str(folder), page=write_report(folder))
 
 
 def explained_report(manifest: dict[str, Any], examples: Any, folder: Path, rows: ExplainedRows | None = None) -> str:

@@ -24,7 +24,16 @@ from hf_langimb.console import RESUMES, about, ends_in_words, on_main, start_pro
 from hf_langimb.counts.columns import require_columns
 from hf_langimb.counts.distribution import JointDistribution
 from hf_langimb.counts.weighting import WEIGHTING_SCHEMES, cell_weights
-from hf_langimb.data.flags import AUTO, TOLERANCE, TOLERANCE_HELP, above_zero, add_data_flags, data_spec, number_or
+from hf_langimb.data.flags import (
+    AUTO,
+    LABELS_HELP,
+    TOLERANCE,
+    TOLERANCE_HELP,
+    above_zero,
+    add_data_flags,
+    data_spec,
+    number_or,
+)
 from hf_langimb.data.rows import find_text_columns
 from hf_langimb.data.spec import DataSpec
 from hf_langimb.files import MODEL, check_model, is_done, read_json, read_record, record, sha256
@@ -42,9 +51,11 @@ from hf_langimb.results.folder import EVALUATED, PREDICTIONS, RunFolder, model_f
 from hf_langimb.results.page import write_report
 from hf_langimb.results.rendering import render
 from hf_langimb.results.schema import ExplainedRows, Results, write_results
-from hf_langimb.results.summary import Roles
+from hf_langimb.results.summary import roles_of
 from hf_langimb.results.tables import file_name
+from hf_langimb.runs.correct import CORRECTED, add_corrected, check_rows
 from hf_langimb.runs.explaining import explain_models
+from hf_langimb.runs.held_out import held_out
 from hf_langimb.runs.judge import Judge, Sizes
 from hf_langimb.runs.notes import joined_tokens, token_notes, token_shares
 from hf_langimb.runs.steps import Load, MeasuredRows, assemble_results, loader, measure
@@ -53,7 +64,8 @@ from hf_langimb.runs.subsets import named_tests, names_the_set
 logger = logging.getLogger(__name__)
 
 FREE = ("explain_rows", "explain_tolerance", "material_bits", "material_transfer", "extra_test")  # when continued
-NOT_ASKED = ("output_dir", "push_to_hub", "batch_size")  # where, and how fast: no measure depends on them
+CORRECTING = "correct"  # instead of a recipe: `langimb correct`
+NOT_ASKED = ("output_dir", "push_to_hub", "batch_size", "json")  # where, how fast, in which form: not what
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -79,8 +91,7 @@ def _parse(argv: Sequence[str] | None) -> Namespace:
     flag = parser.add_argument
     flag("model", metavar="MODEL", help="Hub id or folder of a classifier or adapter")
     add_data_flags(parser)
-    labels = "names of the model's classes, in order, if its configuration calls them LABEL_0, LABEL_1, ..."
-    flag("--labels", nargs="+", default=[], metavar="NAME", help=labels)
+    flag("--labels", nargs="+", default=[], metavar="NAME", help=LABELS_HELP)
     flag("--output-dir", metavar="DIR", help="default: runs/evaluate-MODEL")
     flag("--rows", type=int, default=0, help="use the first N rows of each language; 0: all (default)")
     further = "further test sets with the same columns: NAME=DATASET, or reversed (the test set, skewed the other way)"
@@ -100,6 +111,7 @@ def _parse(argv: Sequence[str] | None) -> Namespace:
     if "extra_test" in chosen:
         chosen["extra_test"] = [_without_place(entry) for entry in options.extra_test]
     options.flags = {key: value for key, value in chosen.items() if key not in ("model", "dataset", *NOT_ASKED)}
+    options.recipe = "evaluate"
     return options
 
 
@@ -125,7 +137,11 @@ def check_up(options: Namespace) -> tuple[Path, Results]:
     folder = RunFolder(Path(options.output_dir or f"runs/evaluate-{file_name(Path(options.model).name)}"))
     source = on_main(lambda: _source(options.model, folder.model(*EVALUATED)))
     load = loader(source, options.model)
-    test, extra = _test_rows(options, load(), rows), {}
+    test, extra, known = _test_rows(options, load(), rows), {}, ""
+    if options.recipe == CORRECTING:
+        test, known = held_out(options.model, test, find_text_columns(test, options.text_column))
+        check_rows(test, len(load().names))
+        logger.warning(known) if known else None
     same = Namespace(**vars(options) | {"text_column": find_text_columns(test, options.text_column)})
     seen = _seen(read_axes(Path(source)), load().names)
     for name, path in named_tests(options.extra_test, seen, JointDistribution.from_dataset(test)).items():
@@ -134,12 +150,17 @@ def check_up(options: Namespace) -> tuple[Path, Results]:
             extra[name] = _test_rows(same, load(), spec.rows(options.rows or None), path) if path else None
     if not Path(options.dataset).is_file():  # `datasets` calls any single file "train"
         options.split = options.split or str(rows.split or "")
-    facts = {"recipe": "evaluate", "files": on_main(lambda: _checksums_of(options.model)), "data": _fingerprint(rows)}
+    facts = {
+        "recipe": options.recipe,
+        "files": on_main(lambda: _checksums_of(options.model)),
+        "data": _fingerprint(rows),
+    }
     with folder.working():
         request = _request(options) | facts | {"processes": PartialState().num_processes}
         on_main(lambda: folder.claim(request, FREE))
         on_main(lambda: _copy(source, folder.model(*EVALUATED)))
-        results = _measure(options, folder, load, test, extra)
+        results = _measure(options, folder, load, test, extra, source)
+        results["notes"] = [*results.get("notes", []), *([known] if known else [])]
         if PartialState().is_main_process:
             write_results(folder.path, results)
         PartialState().wait_for_everyone()
@@ -178,9 +199,17 @@ def _seen(axes: Mapping[str, Any] | None, names: Sequence[str]) -> JointDistribu
 
 
 def _measure(
-    options: Namespace, folder: RunFolder, load: Load, test: Dataset, extra: Mapping[str, Dataset | None]
+    options: Namespace,
+    folder: RunFolder,
+    load: Load,
+    test: Dataset,
+    extra: Mapping[str, Dataset | None],
+    source: Path,
 ) -> Results:
-    """results.json of a run with one setup; `extra` are further test sets, None for the reversed one."""
+    """results.json of a run with one setup, or also the corrected one; `extra` are further test sets.
+
+    None among them is the reversed one; `source` is the folder of the model.
+    """
     place, wanted = folder.model(*EVALUATED), options.explain_rows
     trained, columns = load(), find_text_columns(test, options.text_column)
     axes, tokenizer, names = read_axes(place), trained.tokenizer, trained.names
@@ -193,7 +222,10 @@ def _measure(
     warnings, notes = token_notes(sets, tokenizer, limit)
     for note in notes:
         logger.info(note)
-    metrics, sample = measure(place, load, measured, options.batch_size)
+    found, correction = {EVALUATED: measure(place, load, measured, options.batch_size)}, None
+    if options.recipe == CORRECTING:
+        correction = on_main(lambda: add_corrected(folder, source, test, names, axes))
+        found[CORRECTED] = measure(folder.model(*CORRECTED), load, measured, options.batch_size)
     stores, used = None, None
     if wanted != 0:
         stores, used = explain_models(
@@ -208,15 +240,21 @@ def _measure(
         setup["class_weighting"] = axes["class_weighting"]
     if (adapter := place / ADAPTER_FILE).is_file():
         setup["lora_rank"] = read_json(adapter, "download it again").get("r", 0)
-    roles, name, seed = Roles(EVALUATED[0], None, ()), EVALUATED[0], str(EVALUATED[1])
+    setups: dict[str, Any] = {
+        name: {**setup, "seeds": {str(seed): metrics}} for (name, seed), (metrics, _) in found.items()
+    }
+    if correction:
+        setups[CORRECTED[0]]["options"] = {"corrected": True}
+    samples = {(name, str(seed)): sample for (name, seed), (_, sample) in found.items()}
     sizes = Sizes(options.material_bits or MATERIAL_BITS, options.material_transfer or MATERIAL_TRANSFER)
-    judge = Judge(roles, {name: {seed: metrics}}, {(name, seed): sample}, audits.get("train/natural"), 0, sizes)
+    metrics = {name: of["seeds"] for name, of in setups.items()}
+    judge = Judge(roles_of(setups), metrics, samples, audits.get("train/natural"), 0, sizes)
     return assemble_results(
         verdict=[*judge.verdict()],
         tokens=joined_tokens(sets.values()),
         warnings=warnings,
         notes=notes,
-        recipe="evaluate",
+        recipe=options.recipe,
         config_name=options.model,
         config=_request(options),
         flags=options.flags,
@@ -224,14 +262,15 @@ def _measure(
         labels=names,
         seeds=[EVALUATED[1]],
         data=audits,
-        setups={EVALUATED[0]: setup | {"seeds": {str(EVALUATED[1]): metrics}}},
+        setups=setups,
+        correction=correction,
         explained=_explained(stores[EVALUATED], place, used) if stores else None,
     )
 
 
 def _request(options: Namespace) -> dict[str, Any]:
     """What was asked for, without the places of folder, repository and data on this machine."""
-    kept = {key: value for key, value in vars(options).items() if key not in (*NOT_ASKED, "flags")}
+    kept = {key: value for key, value in vars(options).items() if key not in (*NOT_ASKED, "flags", "recipe", "run")}
     for name in FREE[1:4]:
         if kept[name] is None:  # as in earlier versions, which did not have it
             del kept[name]

@@ -38,6 +38,7 @@ from hf_langimb.results.summary import Roles, represented, roles_of
 from hf_langimb.results.tables import rows_text
 from hf_langimb.runs.custom import fitted
 from hf_langimb.runs.explaining import STOPPED, compared, explain_models
+from hf_langimb.runs.held_out import TRAINED_ON, record_rows
 from hf_langimb.runs.judge import Judge, Sizes, tokens_verdict
 from hf_langimb.runs.notes import LEAVE_OUT, Said, joined_tokens, token_notes, token_shares, weight_notes
 from hf_langimb.runs.recipe import Recipe, parse_recipe, total_batch
@@ -125,6 +126,8 @@ def _run_in(
             arguments = replace(setup.arguments, output_dir=str(place), seed=seed, run_name=tracked)
             subsets = [rows[split, setup.plan, seed] for split in ("train", "validation")]
             facts = train(arguments, start, tokenizer, *subsets)
+            if PartialState().is_main_process and not (place / TRAINED_ON).is_file():
+                record_rows(place, data.subset("train", setup.plan, seed), data.text_columns)
             batch, chosen_on = arguments.per_device_eval_batch_size, subsets[1] if name in judged else None
             found, sample = measure(place, loader(place), measured, batch, chosen_on)
             if seed in seeds:  # not that of the control

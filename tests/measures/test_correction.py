@@ -5,7 +5,7 @@ import pytest
 from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 
-from hf_langimb.measures.correction import Correction, adapted_priors, cross_corrected, fit_correction
+from hf_langimb.measures.correction import Correction, adapted_priors, cross_fitted, fit_correction
 from hf_langimb.measures.targets import information, row_weights, weighted
 
 SKEWED = np.array([[0.7, 0.2, 0.1], [0.1, 0.2, 0.7], [1 / 3] * 3])
@@ -56,7 +56,7 @@ def test_the_fit_minimizes_the_weighted_loss():
 def test_a_shortcut_is_removed_on_rows_that_were_not_fitted():
     logits, names, labels = drawn(1000, SKEWED, shortcut=1.5)
     dependence, accuracy = figures(logits, names, labels)
-    corrected = cross_corrected(logits, names, labels)
+    corrected = cross_fitted(logits, names, labels).corrected
     after, corrected_accuracy = figures(corrected, names, labels)
     assert dependence > 0.15
     assert after < dependence / 10
@@ -89,16 +89,16 @@ def test_a_language_without_a_label_learns_no_shortcut(rows, languages):
 def test_folds_keep_groups_and_never_fit_what_they_correct():
     logits, names, labels = drawn(60, SKEWED, shortcut=1.0)
     groups = np.arange(60) // 3
-    one = cross_corrected(logits, names, labels, groups=groups)
+    one = cross_fitted(logits, names, labels, groups=groups).corrected
     changed = logits.copy()
     changed[0, 0] += 5
-    other = cross_corrected(changed, names, labels, groups=groups)
+    other = cross_fitted(changed, names, labels, groups=groups).corrected
     assert other[0, 0] > one[0, 0] + 1
     assert other[0, 1:] == pytest.approx(one[0, 1:])
     assert other[1:3] == pytest.approx(one[1:3])  # the rest of its group
     assert np.abs(other - one)[3:].max() > 1e-3
     with pytest.raises(ValueError, match="Expected rows in 5 folds or more, got 9 rows"):
-        cross_corrected(logits[:9], names[:9], labels[:9], groups=np.arange(9) // 3)
+        cross_fitted(logits[:9], names[:9], labels[:9], groups=np.arange(9) // 3)
 
 
 def test_unknown_languages_have_no_bias_and_bad_rows_are_refused():

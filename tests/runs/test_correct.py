@@ -1,0 +1,207 @@
+"""`langimb correct`: a copy of the model with a table, which `Run.predict` applies and nothing else."""
+
+import json
+import logging
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from conftest import TOKEN, unknown_keys
+from datasets import Dataset
+from huggingface_hub import ModelCard
+from scipy.special import softmax
+
+from hf_langimb import load_run, push_run
+from hf_langimb.cli import main
+from hf_langimb.measures.forward import forward_rows
+from hf_langimb.measures.targets import information
+from hf_langimb.results.schema import Results, read_results
+from hf_langimb.runs.held_out import record_rows
+
+TEXTS = ["premise", "hypothesis"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def on_the_cpu():
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("ACCELERATE_USE_CPU", "true")
+        yield
+
+
+@pytest.fixture(scope="module")
+def corrected(finished, texts, tmp_path_factory):
+    """The folder of a correction of a model with random weights."""
+    folder = tmp_path_factory.mktemp("corrected") / "run"
+    model = finished / "imbalanced" / "seed-0"
+    assert main(["correct", str(model), str(texts), "--id-column", "item", "--output-dir", str(folder)]) == 0
+    return folder
+
+
+def skewed(rows, seed):
+    """Rows of two languages, each with one frequent label; the second word of most texts is of their label."""
+    rng = np.random.default_rng(seed)
+    languages = rng.integers(2, size=rows)
+    labels = np.where(rng.random(rows) < 0.7, 2 * languages, rng.integers(3, size=rows))
+    topics = np.where(rng.random(rows) < 0.75, labels, rng.integers(3, size=rows))
+    texts = [f"w{of} w{3 + topic} w{rng.integers(10, 24)}" for of, topic in zip(languages, topics, strict=True)]
+    names = [["no", "perhaps", "yes"][label] for label in labels]
+    return Dataset.from_dict({"text": texts, "language": [f"l{of}" for of in languages], "label": names})
+
+
+@pytest.fixture(scope="module")
+def shortcut(tiny_bert, bert_tokenizer, tmp_path_factory):
+    """The folder of a model that learned to use language as a shortcut, and a file of other rows."""
+    folder, model, rows = tmp_path_factory.mktemp("shortcut"), tiny_bert(), skewed(600, 0)
+    batch = bert_tokenizer(rows["text"][:], return_tensors="pt", padding=True)
+    labels = torch.tensor([["no", "perhaps", "yes"].index(name) for name in rows["label"]])
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    for _ in range(60):
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(model(**batch).logits, labels).backward()
+        optimizer.step()
+    model.config.id2label = dict(enumerate(["no", "perhaps", "yes"]))
+    model.save_pretrained(folder / "model")
+    bert_tokenizer.save_pretrained(folder / "model")
+    skewed(1500, 1).to_parquet(folder / "rows.parquet")
+    return folder
+
+
+def test_a_shortcut_is_removed(shortcut, tmp_path, capsys):
+    folder = tmp_path / "out"
+    assert main(["correct", str(shortcut / "model"), str(shortcut / "rows.parquet"), "--output-dir", str(folder)]) == 0
+    assert capsys.readouterr().out.startswith("The correction lowers the dependence of predictions on language")
+    results = read_results(folder)
+    names = [(entry["name"], entry["setup"]) for entry in results["verdict"]]
+    assert ("cure", "corrected") in names and "caused_by_link" not in {name for name, _ in names}
+    before, after = (of["seeds"]["0"]["targets"]["independent"] for of in results["setups"].values())
+    assert before["dependence_bits_corrected"] > 0.1
+    assert after["dependence_bits_corrected"] < before["dependence_bits_corrected"] / 4
+    assert after["accuracy"] > before["accuracy"]
+
+
+def test_results_compare_the_model_with_its_correction(corrected, finished, texts, capsys):
+    results = read_results(corrected)
+    assert not list(unknown_keys(results, Results))
+    assert [*results["setups"]] == ["model", "corrected"]
+    found = results["correction"]
+    assert found["rows"] == 120 and found["languages"] == ["en", "fr"]
+    assert np.sum(found["bias"], axis=1) == pytest.approx([0, 0], abs=1e-9)
+    model, other = (results["setups"][name]["seeds"]["0"] for name in ("model", "corrected"))
+    assert model["probe"] == other["probe"]
+    assert information(np.array(other["test"]["predicted"])) == pytest.approx(other["test"]["dependence_bits"])
+    words = ["correct", str(finished / "imbalanced" / "seed-0"), str(texts), "--id-column", "item"]
+    assert main([*words, "--output-dir", str(corrected)]) == 0, "the same again changes nothing"
+    shown = capsys.readouterr().out
+    assert "The model has not learned the task" in shown.partition("\n")[0]
+    assert "langimb push" in shown and "EM" in shown and "bias of each language and label" in shown
+    assert "Correction" in (corrected / "report.html").read_text()
+    assert main([*words, "--output-dir", str(corrected), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == found
+
+
+def test_only_predict_applies_the_correction(corrected, finished, mini_xnli_rows, caplog):
+    run, plain = load_run(corrected, setup="corrected"), load_run(finished, setup="imbalanced")
+    rows = mini_xnli_rows.select(range(12))
+    columns = {"text_pairs": rows["hypothesis"][:]}
+    logits, _ = forward_rows(plain.model, plain.tokenizer, rows)
+    assert np.allclose(forward_rows(run.model, run.tokenizer, rows)[0], logits, atol=1e-5)
+    expected = softmax(run.correction.apply(logits, rows["language"]), axis=1)
+    found = run.predict(rows["premise"][:], rows["language"][:], **columns)
+    assert [one["label"] for one in found] == [run.model.config.id2label[i] for i in expected.argmax(axis=1)]
+    assert [one["score"] for one in found] == pytest.approx(expected.max(axis=1), abs=1e-5)
+    without = [one["score"] for one in plain.predict(rows["premise"][:], **columns)]
+    assert without == pytest.approx(softmax(logits, axis=1).max(axis=1), abs=1e-5)
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            unbiased = run.predict(rows["premise"][:], ["xx"] * 12, **columns)
+    assert [record.message for record in caplog.records] == ["No correction for xx: no bias is added there."]
+    expected = softmax(logits / run.correction.temperature, axis=1).max(axis=1)
+    assert [one["score"] for one in unbiased] == pytest.approx(expected, abs=1e-5)
+    assert run.predict([], []) == []
+
+
+def test_wrong_calls_of_predict_are_refused(corrected):
+    run = load_run(corrected / "corrected" / "seed-0")
+    for words, message in (
+        ((["a"],), "pass languages=, one for each text. A language identifier such as GlotLID"),
+        ((["a", "b"], ["en"]), r"Expected 2 languages, one for each text, got \['en'\]"),
+        (("a", "en"), "Expected a list of texts"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            run.predict(*words)
+    with pytest.raises(ValueError, match="Expected 1 second texts"):
+        run.predict(["a"], ["en"], text_pairs=[])
+
+
+def test_a_damaged_table_is_refused(corrected, tmp_path):
+    folder = shutil.copytree(corrected / "corrected" / "seed-0", tmp_path / "model")
+    table = json.loads((folder / "correction.json").read_text())
+    for changed in ({"temperature": 0}, {"bias": [[0, 0]]}, {"languages": ["en"]}):
+        (folder / "checksums.json").unlink(missing_ok=True)
+        (folder / "correction.json").write_text(json.dumps(table | changed))
+        with pytest.raises(ValueError, match="must have a temperature above 0 and 3 biases for each language"):
+            load_run(folder)
+
+
+def test_rows_of_the_training_and_too_few_rows_are_refused(finished, mini_xnli_rows, tmp_path, capsys):
+    model, rows = tmp_path / "model", mini_xnli_rows
+    shutil.copytree(finished / "balanced" / "seed-0", model)
+    record_rows(model, rows.select(range(20)), TEXTS)
+
+    def corrected(rows, name):
+        rows.to_parquet(tmp_path / f"{name}.parquet")
+        return main(["correct", str(model), str(tmp_path / f"{name}.parquet"), "--output-dir", str(tmp_path / name)])
+
+    assert corrected(rows.select(range(60)), "seen") == 1
+    assert "was trained on 20 of 60 rows" in capsys.readouterr().err
+    assert corrected(rows.select([*range(15, 120)]), "few") == 0
+    assert "Left out: 5 of 105 rows" in read_results(tmp_path / "few")["notes"][-1]
+    assert read_results(tmp_path / "few")["correction"]["rows"] == 100
+    assert corrected(rows.select(range(30, 34)), "small") == 1
+    assert "4 rows for" in capsys.readouterr().err
+
+
+def test_a_label_that_training_lacked_too_cannot_be_corrected(finished, mini_xnli_rows, tmp_path, capsys):
+    model = shutil.copytree(finished / "balanced" / "seed-0", tmp_path / "model")
+    axes = json.loads((model / "langimb.json").read_text())
+    axes["counts"][0][2] = 0
+    (model / "langimb.json").write_text(json.dumps(axes | {"missing_cell_policy": "ignore"}))
+    (model / "checksums.json").unlink(missing_ok=True)
+    lacking, name = axes["languages"][0], axes["label_names"][2]
+    labels = mini_xnli_rows.features["label"].int2str(mini_xnli_rows["label"])
+    kept = [i for i, row in enumerate(mini_xnli_rows) if (row["language"], labels[i]) != (lacking, name)]
+    mini_xnli_rows.select(kept).to_parquet(tmp_path / "rows.parquet")
+    assert main(["correct", str(model), str(tmp_path / "rows.parquet"), "--output-dir", str(tmp_path / "out")]) == 0
+    assert f"Cannot be corrected: '{name}' in {lacking}" in capsys.readouterr().out
+    assert read_results(tmp_path / "out")["correction"]["never_trained"] == [[lacking, 2]]
+
+
+def test_a_model_from_elsewhere_is_corrected(tiny_bert, bert_tokenizer, tmp_path):
+    tiny_bert().save_pretrained(tmp_path / "model")
+    bert_tokenizer.save_pretrained(tmp_path / "model")
+    rng = np.random.default_rng(0)
+    rows = [{"text": f"w{rng.integers(24)} w{rng.integers(24)}", "language": "ab"[i % 2]} for i in range(60)]
+    labeled = [row | {"label": f"LABEL_{i % 3}"} for i, row in enumerate(rows)]
+    Dataset.from_list(labeled).to_parquet(tmp_path / "rows.parquet")
+    words = [str(tmp_path / name) for name in ("model", "rows.parquet", "out")]
+    assert main(["correct", *words[:2], "--output-dir", words[2]]) == 0
+    run = load_run(tmp_path / "out", setup="corrected")
+    assert run.languages == ["a", "b"] and run.labels == ["LABEL_0", "LABEL_1", "LABEL_2"]
+    assert len(run.predict(["w1", "w2"], ["a", "b"])) == 2
+
+
+def test_adapters_are_corrected_with_their_base(finished, texts, tmp_path):
+    model = finished / "weighted_lora" / "seed-0"
+    assert main(["correct", str(model), str(texts), "--output-dir", str(tmp_path / "out")]) == 0
+    run = load_run(tmp_path / "out", setup="corrected")
+    assert len(run.predict(["a text"], ["en"], text_pairs=["another"])) == 1
+
+
+def test_a_correction_is_published_like_any_other_model(server, corrected):
+    push_run(corrected, "ann/fixed", setups=["corrected"], token=TOKEN)
+    run, local = load_run("ann/fixed", token=TOKEN), load_run(corrected, setup="corrected")
+    assert run.correction.bias.tolist() == local.correction.bias.tolist()
+    card = ModelCard(server.repos["ann/fixed"].files()["README.md"].decode())
+    assert "load the model without its correction" in card.text
+    assert "run.predict" in card.text and "langimb correct" in card.text
