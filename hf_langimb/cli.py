@@ -92,19 +92,31 @@ def explain(options: Namespace) -> None:
 
 def correct(options: Namespace) -> None:
     """Correct a trained model for each language on held-out rows, without training it."""
-    from hf_langimb.runs.answers import corrected_report
-    from hf_langimb.runs.evaluate import CORRECTING, check_up
+    _change(options, "correct", "correction")
+
+
+def refit(options: Namespace) -> None:
+    """Refit the last layer of a trained model on held-out rows in which all cells are equal."""
+    _change(options, "refit", "refit")
+
+
+def _change(options: Namespace, command: str, key: str) -> None:
+    """Change a trained model with held-out rows, and print how much that helps."""
+    from hf_langimb.runs.answers import changed_report
+    from hf_langimb.runs.evaluate import check_up
 
     state = start_program()
     logging.basicConfig(format="langimb: %(message)s")
-    usual = vars(_parser().parse_args(["correct", "MODEL", "DATASET", "--output-dir", "DIR"]))
-    asked = {key: value for key, value in vars(options).items() if value != usual[key]}
-    flags = {key: asked[key] for key in asked if key not in ("model", "dataset", "output_dir", "batch_size", "json")}
-    unused = {"recipe": CORRECTING, "flags": flags, "explain_rows": 0, "explain_tolerance": None, "extra_test": []}
+    usual = vars(_parser().parse_args([command, "MODEL", "DATASET", "--output-dir", "DIR"]))
+    asked = {name: value for name, value in vars(options).items() if value != usual[name]}
+    flags = {
+        name: asked[name] for name in asked if name not in ("model", "dataset", "output_dir", "batch_size", "json")
+    }
+    unused = {"recipe": command, "flags": flags, "explain_rows": 0, "explain_tolerance": None, "extra_test": []}
     unused |= {"material_bits": None, "material_transfer": None, "push_to_hub": False}
     folder, results = check_up(Namespace(**vars(options) | unused))
     if state.is_main_process:
-        _print(options, results["correction"], lambda: corrected_report(folder, results))
+        _print(options, results[key], lambda: changed_report(folder, results))  # type: ignore[literal-required]
 
 
 def train(words: Sequence[str]) -> None:
@@ -258,15 +270,20 @@ def _parser() -> ArgumentParser:
     flag("--budget", type=number_or("full"), default=500, help=budget)
     flag("--dtype", choices=DTYPES, default="float32", help="default: %(default)s")
 
-    command = add(correct, "make predictions of a trained model independent of language, without training it")
-    flag = command.add_argument
-    flag("model", metavar="MODEL", help="Hub id or folder of a classifier or adapter")
-    add_data_flags(command)
-    flag("--output-dir", required=True, metavar="DIR", help="output folder; a rerun continues it")
-    flag("--labels", nargs="+", default=[], metavar="NAME", help=LABELS_HELP)
-    flag("--rows", type=int, default=0, help="use the first N rows of each language; 0: all (default)")
-    flag("--batch-size", type=int, default=32, help="rows in a forward pass (default: %(default)s)")
-    flag("--json", **json_flag)
+    changes = {correct: "make predictions of a trained model independent of language, without training it"}
+    changes[refit] = (
+        "fit the last layer of a trained model again, on rows in which language says nothing about the label"
+    )
+    for change, text in changes.items():
+        command = add(change, text)
+        flag = command.add_argument
+        flag("model", metavar="MODEL", help="Hub id or folder of a classifier or adapter")
+        add_data_flags(command)
+        flag("--output-dir", required=True, metavar="DIR", help="output folder; a rerun continues it")
+        flag("--labels", nargs="+", default=[], metavar="NAME", help=LABELS_HELP)
+        flag("--rows", type=int, default=0, help="use the first N rows of each language; 0: all (default)")
+        flag("--batch-size", type=int, default=32, help="rows in a forward pass (default: %(default)s)")
+        flag("--json", **json_flag)
 
     # The flags are those of recipes/custom.py: see `main`.
     commands.add_parser("train", help="train with and without class weights, and test for the shortcut")

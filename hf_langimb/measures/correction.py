@@ -134,12 +134,12 @@ def fit_correction(
     best = max(ridges)
     if len({*ridges}) > 1:
         losses = dict.fromkeys(sorted({*ridges}, reverse=True), 0.0)
-        splits = _splits(rows.cells, groups, folds, seed)
-        for train, test in splits:
+        folded = grouped_folds(rows.cells, groups, folds, seed)
+        for train, test in folded:
             for ridge in losses:
                 fitted = _fit(rows.select(train), ridge)
                 losses[ridge] += _loss(rows.select(test), fitted)
-        best = min(losses, key=lambda ridge: losses[ridge]) if splits else best
+        best = min(losses, key=lambda ridge: losses[ridge]) if folded else best
     return _fit(rows, best)
 
 
@@ -168,12 +168,12 @@ def cross_fitted(
         ValueError: fewer rows or groups than folds, or what `fit_correction` raises.
     """
     rows = _checked(logits, languages, labels)
-    splits = _splits(rows.cells, groups, folds, seed)
-    if not splits or folds < 2:
+    folded = grouped_folds(rows.cells, groups, folds, seed)
+    if not folded or folds < 2:
         raise ValueError(f"Expected rows in {folds} folds or more, got {len(rows.labels)} rows: add held-out rows.")
     result = CrossFitted(np.empty_like(rows.logits), np.empty_like(rows.logits))
     names = np.asarray(languages, dtype=object)
-    for train, test in splits:
+    for train, test in folded:
         inner = None if groups is None else np.asarray(groups)[train]
         options: dict[str, Any] = {"groups": inner, "folds": folds, "seed": seed, "ridges": ridges}
         fitted = fit_correction(rows.logits[train], names[train].tolist(), rows.labels[train], **options)
@@ -250,7 +250,7 @@ class _Rows:
         return _Rows(self.logits[rows], self.languages[rows], self.labels[rows], self.names)
 
 
-def _splits(cells: Ints, groups: Any, folds: int, seed: int) -> list[tuple[Ints, Ints]]:
+def grouped_folds(cells: Ints, groups: Any, folds: int, seed: int) -> list[tuple[Ints, Ints]]:
     """(rows to fit, rows to test) of each fold: cells in proportion, groups in one fold; none with too few groups."""
     groups = np.arange(len(cells)) if groups is None else np.asarray(groups)
     if len(groups) != len(cells):

@@ -72,6 +72,55 @@ def extract_features(
     return _in_batches(model, encoder, tokenizer, tokenized, pooling, layers, batch_size)[-1]
 
 
+def head_inputs(
+    model: Any, tokenizer: Any, dataset: Any, *, batch_size: int = 64
+) -> tuple[np.ndarray, np.ndarray, torch.nn.Linear]:
+    """What the last linear layer of a classifier reads, and the layer.
+
+    Args:
+        model: classifier whose logits are those of a linear layer.
+        tokenizer, dataset, batch_size: as of `extract_features`.
+
+    Returns:
+        Logits float32[N, C], inputs of the layer float32[N, H] at the token that the model takes, and the layer.
+
+    Raises:
+        ValueError: the logits are not those of a linear layer.
+    """
+    calls: list[tuple[torch.nn.Linear, torch.Tensor, torch.Tensor]] = []
+
+    def keep(layer: torch.nn.Linear, inputs: Any, output: torch.Tensor) -> None:
+        """A hook: the last layer with a number for each label is the head."""
+        calls.append((layer, inputs[0], output))
+
+    def pool(outputs: Any, batch: Any) -> torch.Tensor:
+        """[1, B, H]: what the head read for the logits of each row."""
+        _, read, given = calls[-1] if calls else (None, torch.empty(0), torch.empty(0))
+        calls[:-1] = []
+        logits = logits_of(outputs)
+        read, given = (one.reshape(len(logits), -1, one.shape[-1]) if len(one) else one for one in (read, given))
+        if given.shape[:1] + given.shape[2:] != logits.shape:
+            raise ValueError("The logits of this model are not those of a linear layer: its head cannot be refitted.")
+        distances = (given - logits[:, None]).abs().sum(dim=-1)
+        if distances.amin(dim=1).max() > 0:
+            raise ValueError("This model changes the logits of its last layer: its head cannot be refitted.")
+        return read[torch.arange(len(read)), distances.argmin(dim=1)][None]
+
+    labels = base_model_of(model).config.num_labels
+    handles = [
+        layer.register_forward_hook(keep)
+        for layer in model.modules()
+        if isinstance(layer, torch.nn.Linear) and layer.out_features == labels
+    ]
+    try:
+        tokenized = _tokenized(dataset, model, tokenizer, (), "cls", (-1,))
+        logits, features = _in_batches(model, model, tokenizer, tokenized, pool, (-1,), batch_size)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return logits[0], features[0], calls[-1][0]
+
+
 def _tokenized(
     dataset: Any, model: Any, tokenizer: Any, text_columns: Sequence[str], pooling: str, layers: Sequence[int] | None
 ) -> Dataset:
@@ -90,9 +139,12 @@ def _tokenized(
 
 
 def _in_batches(
-    model: Any, part: Any, tokenizer: Any, dataset: Dataset, pooling: str, layers: Any, batch_size: int
+    model: Any, part: Any, tokenizer: Any, dataset: Dataset, pooling: Any, layers: Any, batch_size: int
 ) -> list[np.ndarray]:
-    """What a part of the model returns for all rows, shared over processes: logits, if any, and features [K, N, W]."""
+    """What a part of the model returns for all rows, shared over processes: logits, if any, and features [K, N, W].
+
+    `pooling` is a name, or a function of outputs and batch.
+    """
     names = {name for name in tokenizer.model_input_names if name in dataset.column_names and reads(part, name)}
     columns = dataset.select_columns(sorted({*names, "input_ids"})).with_format(None)[:]
     lengths = np.array([len(ids) for ids in columns["input_ids"]])
@@ -112,7 +164,7 @@ def _in_batches(
         padded = {name: pad_sequence(rows, True, fill.get(name, 0)).to(model.device) for name, rows in batch.items()}
         outputs = part(**padded, output_hidden_states=True, return_dict=True)
         logits = [class_logits(logits_of(outputs))[None]] if "logits" in outputs else []
-        return [*logits, _pool(outputs, padded, pooling, layers)]
+        return [*logits, pooling(outputs, padded) if callable(pooling) else _pool(outputs, padded, pooling, layers)]
 
     order = np.argsort(-lengths, kind="stable")
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]

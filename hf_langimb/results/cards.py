@@ -9,7 +9,7 @@ from typing import Any
 from huggingface_hub import CardData, EvalResult, ModelCardData
 
 from hf_langimb.results.rendering import render
-from hf_langimb.results.schema import Results, TestMetrics
+from hf_langimb.results.schema import MEASURED_ONLY, Results, TestMetrics
 from hf_langimb.results.summary import measured
 from hf_langimb.results.tables import Cells
 
@@ -44,7 +44,8 @@ def render_card(
     """
     number, metrics = measured(results, setup, seed)
     config, adapter = DEFAULTS | results["config"], bool(results["setups"][setup]["lora_rank"])
-    if results.get("correction"):
+    changed = results["recipe"] in MEASURED_ONLY
+    if changed:
         config |= {"model_name_or_path": config["model"], "dataset_name": config["dataset"]}
         config |= {"test_split": config.get("split") or None}
     data = str(config["dataset_name"])
@@ -60,8 +61,9 @@ def render_card(
     )
     values = {"results": results, "config": config, "name": setup, "seed": number, "metrics": metrics}
     place = {"repo_id": repo_id, "revision": revision, "attributions": attributions}
-    template = "corrected_card.md" if results.get("correction") else "model_card.md"
-    return render(template, metadata=metadata, adapter=adapter, **values, **place)
+    return render(
+        "changed_card.md" if changed else "model_card.md", metadata=metadata, adapter=adapter, **values, **place
+    )
 
 
 def render_trained_card(

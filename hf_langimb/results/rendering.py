@@ -13,7 +13,7 @@ from typing import Any
 
 from hf_langimb.console import one_line, shown
 from hf_langimb.counts.audit import bits_text
-from hf_langimb.results import corrected, moved, tables, verdict
+from hf_langimb.results import changed, moved, tables, verdict
 from hf_langimb.results.schema import FILE_NAME, MEASURED_ONLY, Results
 
 LONG_TABLE = 30  # rows that a card or the terminal shows at once
@@ -51,7 +51,7 @@ def _environment() -> Any:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.globals |= {"tables": tables, "moved": moved, "verdict": verdict, "corrected": corrected}
+    environment.globals |= {"tables": tables, "moved": moved, "verdict": verdict, "changed": changed}
     environment.filters |= {
         "number": lambda value, form=".3f": tables.interval_text(value, form=form),
         "percent": lambda share, digits=1: f"{100 * share:.{digits}f}%",
@@ -107,8 +107,8 @@ def _command(results: Results) -> str:
     words = ["accelerate", "launch", f"recipes/{results['recipe']}.py"]
     if results["recipe"] == "evaluate":
         words += [config["model"], config["dataset"]]
-    elif results["recipe"] == "correct":
-        words = ["langimb", "correct", config["model"], config["dataset"], "--output-dir", "DIR"]
+    elif results["recipe"] in MEASURED_ONLY:
+        words = ["langimb", results["recipe"], config["model"], config["dataset"], "--output-dir", "DIR"]
     elif results["recipe"] == "custom":
         data = chosen.pop("dataset_name", config.get("dataset_name", "DATASET"))
         words = ["langimb", "train", _without_folders(data)]

@@ -82,6 +82,10 @@ WEIGHTS_TEXT = {
     "own": "your class weights",
     "group_dro": "class weights that grow where the loss is large",
 }
+CHANGED_TEXT = {
+    "corrected": "a bias added to its logits in each language",
+    "refitted": "its last layer refitted on held-out rows",
+}
 OBJECTIVES_TEXT = {
     "focal": "the focal loss",
     "logit_adjustment": "logits adjusted by the share of each label in the language",
@@ -138,7 +142,7 @@ def roles_of(setups: Mapping[str, Any]) -> Roles:
 
 def is_plain(setup: Mapping[str, Any]) -> bool:
     """Whether a setup trains as the stock Trainer does, but for the masked-input entropy."""
-    changed = {"objective", "corrected", *SAMPLING} & {*setup.get("options", {})}
+    changed = {"objective", "changed", *SAMPLING} & {*setup.get("options", {})}
     return setup["class_weighting"] == "none" and not changed
 
 
@@ -155,9 +159,9 @@ def mitigation_text(setup: Mapping[str, Any]) -> str:
     said = [text for text in (WEIGHTS_TEXT.get(weights), OBJECTIVES_TEXT.get(options.get("objective"))) if text]
     if scheme := options.get("sampling"):
         said.append(f"rows drawn in proportion to {WEIGHTS_TEXT[scheme]}")
-    if options.get("corrected"):
-        said.append("its logits corrected in each language")
-    others = {key: value for key, value in options.items() if key not in ("sampling", "objective", "corrected")}
+    if changed := options.get("changed"):
+        said.append(CHANGED_TEXT[changed])
+    others = {key: value for key, value in options.items() if key not in ("sampling", "objective", "changed")}
     if others:
         said.append(", ".join(f"{key}={value}" for key, value in others.items()))
     return f", with {' and '.join(said)}" if said else ""

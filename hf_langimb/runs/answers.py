@@ -104,9 +104,9 @@ def _alignment_cells(found: dict[str, Any]) -> list[Cells]:
     return [(["layer", *header], by_layer), ([f"language, layer {best['layer']}", *header], by_language)]
 
 
-def corrected_report(folder: Path, results: Results) -> str:
-    """What `langimb correct` found and wrote, for people: how much it changes, the table, what to do next."""
-    return _answer("correct", results=results, folder=str(folder), page=write_report(folder))
+def changed_report(folder: Path, results: Results) -> str:
+    """What `langimb correct` or `refit` found and wrote, for people: how much it changes, and what to do next."""
+    return _answer("changed", results=results, folder=str(folder), page=write_report(folder))
 
 
 def explained_report(manifest: dict[str, Any], examples: Any, folder: Path, rows: ExplainedRows | None = None) -> str:

@@ -53,18 +53,22 @@ from hf_langimb.results.rendering import render
 from hf_langimb.results.schema import ExplainedRows, Results, write_results
 from hf_langimb.results.summary import roles_of
 from hf_langimb.results.tables import file_name
-from hf_langimb.runs.correct import CORRECTED, add_corrected, check_rows
+from hf_langimb.runs.correct import CORRECTED, add_corrected
 from hf_langimb.runs.explaining import explain_models
-from hf_langimb.runs.held_out import held_out
+from hf_langimb.runs.held_out import check_rows, held_out
 from hf_langimb.runs.judge import Judge, Sizes
 from hf_langimb.runs.notes import joined_tokens, token_notes, token_shares
+from hf_langimb.runs.refit import REFITTED, add_refitted
 from hf_langimb.runs.steps import Load, MeasuredRows, assemble_results, loader, measure
 from hf_langimb.runs.subsets import named_tests, names_the_set
 
 logger = logging.getLogger(__name__)
 
 FREE = ("explain_rows", "explain_tolerance", "material_bits", "material_transfer", "extra_test")  # when continued
-CORRECTING = "correct"  # instead of a recipe: `langimb correct`
+CHANGES: dict[str, tuple[str, str, Any]] = {  # command: setup of the changed model, key of results.json, function
+    "correct": (CORRECTED, "correction", add_corrected),
+    "refit": (REFITTED, "refit", add_refitted),
+}
 NOT_ASKED = ("output_dir", "push_to_hub", "batch_size", "json")  # where, how fast, in which form: not what
 
 
@@ -138,7 +142,7 @@ def check_up(options: Namespace) -> tuple[Path, Results]:
     source = on_main(lambda: _source(options.model, folder.model(*EVALUATED)))
     load = loader(source, options.model)
     test, extra, known = _test_rows(options, load(), rows), {}, ""
-    if options.recipe == CORRECTING:
+    if options.recipe in CHANGES:
         test, known = held_out(options.model, test, find_text_columns(test, options.text_column))
         check_rows(test, len(load().names))
         logger.warning(known) if known else None
@@ -206,7 +210,7 @@ def _measure(
     extra: Mapping[str, Dataset | None],
     source: Path,
 ) -> Results:
-    """results.json of a run with one setup, or also the corrected one; `extra` are further test sets.
+    """results.json of a run with one setup, or also a changed model; `extra` are further test sets.
 
     None among them is the reversed one; `source` is the folder of the model.
     """
@@ -222,10 +226,11 @@ def _measure(
     warnings, notes = token_notes(sets, tokenizer, limit)
     for note in notes:
         logger.info(note)
-    found, correction = {EVALUATED: measure(place, load, measured, options.batch_size)}, None
-    if options.recipe == CORRECTING:
-        correction = on_main(lambda: add_corrected(folder, source, test, names, axes))
-        found[CORRECTED] = measure(folder.model(*CORRECTED), load, measured, options.batch_size)
+    found, changed, facts = {EVALUATED: measure(place, load, measured, options.batch_size)}, None, {}
+    if options.recipe in CHANGES:
+        changed, key, change = CHANGES[options.recipe]
+        facts = {key: change(folder, source, measured, trained, axes)}
+        found[changed, EVALUATED[1]] = measure(folder.model(changed, EVALUATED[1]), load, measured, options.batch_size)
     stores, used = None, None
     if wanted != 0:
         stores, used = explain_models(
@@ -243,8 +248,8 @@ def _measure(
     setups: dict[str, Any] = {
         name: {**setup, "seeds": {str(seed): metrics}} for (name, seed), (metrics, _) in found.items()
     }
-    if correction:
-        setups[CORRECTED[0]]["options"] = {"corrected": True}
+    if changed:
+        setups[changed]["options"] = {"changed": changed}
     samples = {(name, str(seed)): sample for (name, seed), (_, sample) in found.items()}
     sizes = Sizes(options.material_bits or MATERIAL_BITS, options.material_transfer or MATERIAL_TRANSFER)
     metrics = {name: of["seeds"] for name, of in setups.items()}
@@ -263,7 +268,7 @@ def _measure(
         seeds=[EVALUATED[1]],
         data=audits,
         setups=setups,
-        correction=correction,
+        **facts,
         explained=_explained(stores[EVALUATED], place, used) if stores else None,
     )
 

@@ -119,7 +119,7 @@ def test_every_key_of_kept_results_is_in_the_schema(run):
 
 def test_unknown_keys_pass_and_later_ones_may_be_missing(results):
     later = {"flags", "noise_ceiling", "explained", "total_batch", "warnings", "notes"}
-    later |= {"tokens", "verdict", "recommendation", "correction"}
+    later |= {"tokens", "verdict", "recommendation", "correction", "refit"}
     assert later == HINTS.keys() - REQUIRED
     validate(results | {"new": {"deep": [None]}}, "here")
     results["data"]["test/balanced"]["new"] = 1

@@ -1,4 +1,4 @@
-"""`langimb correct`: a copy of the model with a table, which `Run.predict` applies and nothing else."""
+"""`langimb correct` and `langimb refit`: a changed copy of a model, measured on rows that were not fitted."""
 
 import json
 import logging
@@ -11,11 +11,20 @@ from conftest import TOKEN, unknown_keys
 from datasets import Dataset
 from huggingface_hub import ModelCard
 from scipy.special import softmax
+from transformers import (
+    AutoModelForSequenceClassification,
+    GPT2Config,
+    GPT2ForSequenceClassification,
+    RobertaConfig,
+    RobertaForSequenceClassification,
+)
 
 from hf_langimb import load_run, push_run
 from hf_langimb.cli import main
-from hf_langimb.measures.forward import forward_rows
+from hf_langimb.measures.forward import forward_rows, head_inputs
+from hf_langimb.measures.refit import fit_head
 from hf_langimb.measures.targets import information
+from hf_langimb.models.loading import load_trained
 from hf_langimb.results.schema import Results, read_results
 from hf_langimb.runs.held_out import record_rows
 
@@ -78,6 +87,71 @@ def test_a_shortcut_is_removed(shortcut, tmp_path, capsys):
     assert before["dependence_bits_corrected"] > 0.1
     assert after["dependence_bits_corrected"] < before["dependence_bits_corrected"] / 4
     assert after["accuracy"] > before["accuracy"]
+
+
+def test_a_refitted_layer_relies_less_on_language(shortcut, tmp_path, capsys):
+    folder = tmp_path / "out"
+    assert main(["refit", str(shortcut / "model"), str(shortcut / "rows.parquet"), "--output-dir", str(folder)]) == 0
+    assert capsys.readouterr().out.startswith(
+        "Refitting the last layer lowers the dependence of predictions on language"
+    )
+    results = read_results(folder)
+    assert not list(unknown_keys(results, Results))
+    before, after = (of["seeds"]["0"]["targets"]["independent"] for of in results["setups"].values())
+    assert after["dependence_bits_corrected"] < before["dependence_bits_corrected"] / 2
+    assert (results["refit"]["draws"], results["refit"]["rows"]) == (10, 1500)
+    old, new = (
+        AutoModelForSequenceClassification.from_pretrained(folder / name / "seed-0") for name in ("model", "refitted")
+    )
+    changed = {name for name, value in new.state_dict().items() if not torch.equal(value, old.state_dict()[name])}
+    assert changed == {"classifier.weight", "classifier.bias"}
+    text = (folder / "report.html").read_text()
+    assert "The last layer" in text and "draws of" in text
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "decoder", "one output"])
+def test_the_new_layer_gives_the_logits_of_its_features(kind, tiny_bert, bert_tokenizer, decoder_tokenizer, tmp_path):
+    tokenizer = decoder_tokenizer if kind == "decoder" else bert_tokenizer
+    shape = {"vocab_size": len(tokenizer), "num_labels": 1 if kind == "one output" else 3, "pad_token_id": 1}
+    if kind == "decoder":
+        model = GPT2ForSequenceClassification(GPT2Config(n_embd=16, n_layer=1, n_head=2, n_positions=32, **shape))
+    elif kind == "roberta":
+        shape |= {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+        model = RobertaForSequenceClassification(RobertaConfig(max_position_embeddings=40, **shape))
+    else:
+        model = tiny_bert(num_labels=shape["num_labels"])
+    rows = skewed(120, 2)
+    if kind == "one output":
+        rows = rows.map(lambda row: row | {"label": "no" if row["label"] == "no" else "yes"})
+        model.config.id2label = {0: "yes"}
+    else:
+        model.config.id2label = dict(enumerate(["no", "perhaps", "yes"]))
+    model.save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    rows = rows.map(lambda row: {"label": "not yes"} if kind == "one output" and row["label"] == "no" else {})
+    rows.to_parquet(tmp_path / "rows.parquet")
+    words = [str(tmp_path / name) for name in ("model", "rows.parquet", "out")]
+    assert main(["refit", *words[:2], "--output-dir", words[2]]) == 0
+    trained = load_trained(tmp_path / "out" / "refitted" / "seed-0")
+    logits, features, layer = head_inputs(trained.model, trained.tokenizer, rows)
+    expected = features @ layer.weight.detach().numpy().T
+    expected += 0 if layer.bias is None else layer.bias.detach().numpy()
+    assert logits[:, -expected.shape[1] :] == pytest.approx(expected, abs=2e-3)
+    cells = np.unique([f"{row['language']} {row['label']}" for row in rows], return_inverse=True)[1]
+    options = {"classes": len(trained.names), "intercept": layer.bias is not None}
+    options["strengths"] = [read_results(tmp_path / "out")["refit"]["C"]]
+    head = fit_head(features, cells, [trained.names.index(label) for label in rows["label"]], **options)
+    fitted = head.logits(features)
+    assert logits - logits[:, :1] == pytest.approx(fitted - fitted[:, :1], abs=2e-3)
+
+
+def test_a_model_that_changes_its_logits_is_not_refitted(tiny_bert, bert_tokenizer, rows):
+    model = tiny_bert()
+    model.register_forward_hook(
+        lambda module, inputs, output: type(output)(logits=output.logits * 2, hidden_states=output.hidden_states)
+    )
+    with pytest.raises(ValueError, match="changes the logits of its last layer"):
+        head_inputs(model, bert_tokenizer, rows)
 
 
 def test_results_compare_the_model_with_its_correction(corrected, finished, texts, capsys):
