@@ -9,8 +9,8 @@ from typing import Any
 from huggingface_hub import CardData, EvalResult, ModelCardData
 
 from hf_langimb.results.rendering import render
-from hf_langimb.results.schema import MEASURED_ONLY, Results, TestMetrics
-from hf_langimb.results.summary import measured
+from hf_langimb.results.schema import Results, TestMetrics
+from hf_langimb.results.summary import MEASURED_ONLY, measured
 from hf_langimb.results.tables import Cells
 
 TAGS = ["hf_langimb", "multilingual", "language-specific-class-imbalance"]

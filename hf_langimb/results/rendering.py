@@ -14,7 +14,8 @@ from typing import Any
 from hf_langimb.console import one_line, shown
 from hf_langimb.counts.audit import bits_text
 from hf_langimb.results import changed, moved, tables, verdict
-from hf_langimb.results.schema import FILE_NAME, MEASURED_ONLY, Results
+from hf_langimb.results.schema import FILE_NAME, Results
+from hf_langimb.results.summary import MEASURED_ONLY
 
 LONG_TABLE = 30  # rows that a card or the terminal shows at once
 

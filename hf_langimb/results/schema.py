@@ -13,12 +13,10 @@ from typing import Annotated, Any, Literal, NotRequired, TypedDict, TypeVar
 
 from hf_langimb.counts.audit import Audit
 from hf_langimb.files import read_json, write_json
-from hf_langimb.measures.correction import Corrected
-from hf_langimb.measures.refit import Refit
+from hf_langimb.measures import correction, refit
 
 SCHEMA_VERSION = 1
 FILE_NAME = "results.json"
-MEASURED_ONLY = ("evaluate", "correct", "refit")  # instead of recipes that train
 Form = Literal["result", "control", "unbiased"]
 FORMS: tuple[Form, ...] = ("result", "control", "unbiased")  # of the cumulative difference
 TEXTS: tuple[Literal["test", "external"], ...] = ("test", "external")  # that the language probe reads
@@ -316,8 +314,8 @@ class Results(TypedDict):
     tokens: NotRequired[dict[str, dict[str, float]]]  # of `token_shares`, on test rows
     verdict: NotRequired[list[Verdict]]
     recommendation: NotRequired[Recommendation | None]
-    correction: NotRequired[Corrected]
-    refit: NotRequired[Refit]
+    correction: NotRequired[correction.Corrected]
+    refit: NotRequired[refit.Refit]
 
 
 def write_results(folder: str | Path, results: Results) -> Path:

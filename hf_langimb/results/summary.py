@@ -82,6 +82,7 @@ WEIGHTS_TEXT = {
     "own": "your class weights",
     "group_dro": "class weights that grow where the loss is large",
 }
+MEASURED_ONLY = ("evaluate", "correct", "refit")  # instead of recipes that train
 CHANGED_TEXT = {
     "corrected": "a bias added to its logits in each language",
     "refitted": "its last layer refitted on held-out rows",

@@ -16,8 +16,15 @@ from hf_langimb.results.moved import (
     moves_of,
     rows_or_seeds_text,
 )
-from hf_langimb.results.schema import MEASURED_ONLY, Results, Verdict
-from hf_langimb.results.summary import interval, language_text, mitigation_text, roles_of, tested_languages
+from hf_langimb.results.schema import Results, Verdict
+from hf_langimb.results.summary import (
+    MEASURED_ONLY,
+    interval,
+    language_text,
+    mitigation_text,
+    roles_of,
+    tested_languages,
+)
 from hf_langimb.results.tables import Cells, interval_text, predictions_cells
 
 QUESTION = "Does the model use language as a shortcut?"
