@@ -284,6 +284,8 @@ def _parser() -> ArgumentParser:
         flag("--rows", type=int, default=0, help="use the first N rows of each language; 0: all (default)")
         flag("--batch-size", type=int, default=32, help="rows in a forward pass (default: %(default)s)")
         flag("--json", **json_flag)
+    erase = "also erase language from the features before fitting (LEACE); controls: random directions"
+    command.add_argument("--erase-language", action="store_true", help=erase)  # of refit
 
     # The flags are those of recipes/custom.py: see `main`.
     commands.add_parser("train", help="train with and without class weights, and test for the shortcut")

@@ -7,7 +7,7 @@ only the last layer relies on the shortcut. On rows that the model was trained o
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple, NotRequired, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,13 @@ STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0)  # of the inverse regularization of standard
 DRAWS = 10
 
 
+class Erasure(TypedDict):
+    """Controls of the erasure of language: as many random directions (`rank`), several times."""
+
+    rank: int
+    controls: list[dict[str, float]]  # accuracy and dependence_bits, on rows weighted to remove the link
+
+
 class Refit(TypedDict):
     """`refit.json`: what the last layer of a model was fitted on."""
 
@@ -30,6 +37,7 @@ class Refit(TypedDict):
     draws: int
     C: float
     missing: list[list[Any]]  # cells without rows: [language, position of the label]
+    erasure: NotRequired[Erasure]
 
 
 class Head(NamedTuple):
@@ -83,20 +91,20 @@ def fit_head(
     if len(strengths) > 1:
         losses = dict.fromkeys(strengths, 0.0)
         for train, test in grouped_folds(cells, groups, 5, seed):
-            rows = train[next(_draws(cells[train], 1, seed))]
+            rows = train[next(draws_of(cells[train], 1, seed))]
             if len(np.unique(labels[rows])) < 2:
                 continue
             for strength in strengths:
                 head = _fit(table[rows], labels[rows], strength, **options)
                 losses[strength] += _loss(head.logits(table[test]), cells[test], labels[test])
         best = min(losses, key=lambda strength: losses[strength])
-    heads = [_fit(table[rows], labels[rows], best, **options) for rows in _draws(cells, draws, seed)]
+    heads = [_fit(table[rows], labels[rows], best, **options) for rows in draws_of(cells, draws, seed)]
     weight, bias = np.mean([one.weight for one in heads], axis=0), np.mean([one.bias for one in heads], axis=0)
     return Head(weight, bias, best)
 
 
-def _draws(cells: Ints, draws: int, seed: int) -> Iterator[Ints]:
-    """Row numbers of each draw: as many rows of each cell as the smallest one has."""
+def draws_of(cells: Ints, draws: int, seed: int) -> Iterator[Ints]:
+    """Row numbers of each draw, int[cells * smallest]: as many rows of each cell as the smallest one has."""
     rng = np.random.default_rng(seed)
     of_cells = [np.flatnonzero(cells == cell) for cell in np.unique(cells)]
     size = min(map(len, of_cells))

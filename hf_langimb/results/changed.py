@@ -13,32 +13,62 @@ BIAS = (
     "Added to the logits of each language, after these are divided by the temperature. Above 0: the model predicted "
     "the label too rarely in this language, judged by rows that are weighted so that labels do not depend on language."
 )
-DEPENDENCE = "targets.independent.dependence_bits_corrected"
 
 
-def setup_of(results: Results) -> str:
-    """The setup of the changed model."""
-    return next(name for name in results["setups"] if name != "model")
+WHAT = {"corrected": "The correction", "refitted": "Refitting the last layer"}
+WHAT["erased"] = "Refitting the last layer after language is erased"
+
+
+def changed_setups(results: Results) -> list[str]:
+    """The setups of the changed models."""
+    return [name for name in results["setups"] if name != "model"]
 
 
 def answer_text(results: Results) -> str:
-    """How much the change helps, on rows that it was not fitted on."""
-    setup = setup_of(results)
-    what = {"corrected": "The correction", "refitted": "Refitting the last layer"}[setup]
+    """How much each change helps, on rows that it was not fitted on."""
+    found = [text for name in changed_setups(results) if (text := _answer(results, name))]
+    said = answer_of(results)
+    return " ".join(found) or (said.sentence if said else "")
+
+
+def _answer(results: Results, setup: str) -> str:
+    """How much one change helps; empty where the model has not learned the task."""
+    what = WHAT[setup]
     entries = {(entry["name"], entry["setup"]): entry for entry in results.get("verdict", [])}
     fall, accuracy = (entries.get((name, setup)) for name in ("cure", "accuracy"))
     if not fall or not accuracy or fall["value"] is None:
-        said = answer_of(results)
-        return said.sentence if said else ""
+        return ""
     text = f"It is unclear whether {what[0].lower()}{what[1:]} lowers the dependence of predictions on language"
     text = {
         "yes": f"{what} lowers the dependence of predictions on language",
         "no": f"{what} hardly changes the dependence of predictions on language",
     }.get(fall["answer"], text)
-    before, after = (results["setups"][name]["summary"][DEPENDENCE]["mean"] for name in ("model", setup))
+    before, after = (_measure(results, name, "dependence_bits_corrected") for name in ("model", setup))
     return (
         f"{text}: from {max(before, 0):.3f} to {max(after, 0):.3f} bits, a difference of {value_text(fall)}. Accuracy "
         f"without the link changes by {value_text(accuracy)}."
+    )
+
+
+def _measure(results: Results, setup: str, measure: str) -> float:
+    """A measure of a setup on rows weighted to remove the link."""
+    return results["setups"][setup]["summary"][f"targets.independent.{measure}"]["mean"]
+
+
+def erasure_text(results: Results) -> str:
+    """Whether language is what costs accuracy: erasing it, compared with refitting alone and with the controls."""
+    found = results["refit"].get("erasure") if "refit" in results else None
+    if not found:
+        return ""
+    model, refitted, erased = (_measure(results, name, "accuracy") for name in ("model", "refitted", "erased"))
+    controls = [one["accuracy"] for one in found["controls"]]
+    mean, low, high = sum(controls) / len(controls), min(controls), max(controls)
+    directions = f"{found['rank']} direction{'s' if found['rank'] > 1 else ''}"
+    return (
+        f"Is language the cause? Accuracy without the link: {model:.3f} (the model), {refitted:.3f} (with a refitted "
+        f"layer), {erased:.3f} (also with language erased from the features, {directions}), {mean:.3f} [{low:.3f}, "
+        f"{high:.3f}] (with as many random directions erased instead, {len(controls)} draws). Language in the features "
+        "costs accuracy if erasing it gives more than refitting alone."
     )
 
 
@@ -51,7 +81,7 @@ def notes(results: Results) -> list[str]:
         ]
         if found["missing"]:
             said.append(f"Without rows, and not balanced: {_cells(found, found['missing'])}.")
-        return said
+        return [*said, *([text] if (text := erasure_text(results)) else [])]
     if not (correction := results.get("correction")):
         return []
     said, never = [], correction["never_trained"]

@@ -86,6 +86,7 @@ MEASURED_ONLY = ("evaluate", "correct", "refit")  # instead of recipes that trai
 CHANGED_TEXT = {
     "corrected": "a bias added to its logits in each language",
     "refitted": "its last layer refitted on held-out rows",
+    "erased": "language erased from the features, and its last layer refitted",
 }
 OBJECTIVES_TEXT = {
     "focal": "the focal loss",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,20 +19,25 @@ CORRECTED = "corrected"  # the setup of the corrected model
 
 
 def add_corrected(
-    folder: RunFolder, source: Path, rows: MeasuredRows, trained: Trained, axes: Mapping[str, Any] | None
-) -> Corrected:
+    folder: RunFolder,
+    source: Path,
+    rows: MeasuredRows,
+    trained: Trained,
+    axes: Mapping[str, Any] | None,
+    options: Namespace,
+) -> tuple[Corrected, list[str]]:
     """Fit the correction of a measured model, and add a copy of the model with it to the run folder.
 
     The arguments are those of `refit.add_refitted`. The predictions of the copy are cross-fitted: each row's by a
     correction that was fitted on other rows.
 
     Returns:
-        `correction.json`.
+        `correction.json`, and the setup of the copy.
     """
     if not on_main(lambda: copied(folder, CORRECTED)):
         on_main(lambda: _add(folder, source, rows, trained.names, axes))
     found: Corrected = read_json(folder.model(CORRECTED, 0) / FILE, AGAIN)
-    return found
+    return found, [CORRECTED]
 
 
 def _add(

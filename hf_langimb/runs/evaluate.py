@@ -53,22 +53,19 @@ from hf_langimb.results.rendering import render
 from hf_langimb.results.schema import ExplainedRows, Results, write_results
 from hf_langimb.results.summary import roles_of
 from hf_langimb.results.tables import file_name
-from hf_langimb.runs.correct import CORRECTED, add_corrected
+from hf_langimb.runs.correct import add_corrected
 from hf_langimb.runs.explaining import explain_models
 from hf_langimb.runs.held_out import check_rows, held_out
 from hf_langimb.runs.judge import Judge, Sizes
 from hf_langimb.runs.notes import joined_tokens, token_notes, token_shares
-from hf_langimb.runs.refit import REFITTED, add_refitted
+from hf_langimb.runs.refit import add_refitted
 from hf_langimb.runs.steps import Load, MeasuredRows, assemble_results, loader, measure
 from hf_langimb.runs.subsets import named_tests, names_the_set
 
 logger = logging.getLogger(__name__)
 
 FREE = ("explain_rows", "explain_tolerance", "material_bits", "material_transfer", "extra_test")  # when continued
-CHANGES: dict[str, tuple[str, str, Any]] = {  # command: setup of the changed model, key of results.json, function
-    "correct": (CORRECTED, "correction", add_corrected),
-    "refit": (REFITTED, "refit", add_refitted),
-}
+CHANGES = {"correct": ("correction", add_corrected), "refit": ("refit", add_refitted)}  # commands instead of a recipe
 NOT_ASKED = ("output_dir", "push_to_hub", "batch_size", "json")  # where, how fast, in which form: not what
 
 
@@ -226,11 +223,13 @@ def _measure(
     warnings, notes = token_notes(sets, tokenizer, limit)
     for note in notes:
         logger.info(note)
-    found, changed, facts = {EVALUATED: measure(place, load, measured, options.batch_size)}, None, {}
+    found, facts = {EVALUATED: measure(place, load, measured, options.batch_size)}, dict[str, Any]()
     if options.recipe in CHANGES:
-        changed, key, change = CHANGES[options.recipe]
-        facts = {key: change(folder, source, measured, trained, axes)}
-        found[changed, EVALUATED[1]] = measure(folder.model(changed, EVALUATED[1]), load, measured, options.batch_size)
+        key, change = CHANGES[options.recipe]
+        facts[key], changed = change(folder, source, measured, trained, axes, options)
+        for name in changed:
+            copy = name, EVALUATED[1]
+            found[copy] = measure(folder.model(*copy), load, measured, options.batch_size)
     stores, used = None, None
     if wanted != 0:
         stores, used = explain_models(
@@ -248,8 +247,8 @@ def _measure(
     setups: dict[str, Any] = {
         name: {**setup, "seeds": {str(seed): metrics}} for (name, seed), (metrics, _) in found.items()
     }
-    if changed:
-        setups[changed]["options"] = {"changed": changed}
+    for name in setups.keys() - {EVALUATED[0]}:
+        setups[name]["options"] = {"changed": name}
     samples = {(name, str(seed)): sample for (name, seed), (_, sample) in found.items()}
     sizes = Sizes(options.material_bits or MATERIAL_BITS, options.material_transfer or MATERIAL_TRANSFER)
     metrics = {name: of["seeds"] for name, of in setups.items()}

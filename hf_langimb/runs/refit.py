@@ -2,32 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from argparse import Namespace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from hf_langimb.console import on_main
+from hf_langimb.console import bar, on_main
 from hf_langimb.files import AGAIN, read_json, write_json
 from hf_langimb.measures.correction import grouped_folds
+from hf_langimb.measures.erasure import Eraser, check_rank, language_eraser, random_eraser
 from hf_langimb.measures.forward import head_inputs
-from hf_langimb.measures.refit import DRAWS, Head, Refit, fit_head
+from hf_langimb.measures.refit import DRAWS, STRENGTHS, Head, Refit, draws_of, fit_head
+from hf_langimb.measures.targets import information, weighted
 from hf_langimb.models.loading import Trained
 from hf_langimb.results.folder import RunFolder
 from hf_langimb.runs.held_out import FOLDS, add_copy, copied, measured
 from hf_langimb.runs.steps import BATCH_SIZE, MeasuredRows
 
-REFITTED, FILE = "refitted", "refit.json"  # the setup of the changed model, and its facts
+REFITTED, ERASED, FILE = "refitted", "erased", "refit.json"  # setups of the changed models, and their facts
+CONTROLS = 10  # erasures of random directions
+Erase = Callable[[np.ndarray, np.ndarray], Eraser]  # from features and languages of rows
 
 
 def add_refitted(
-    folder: RunFolder, source: Path, rows: MeasuredRows, trained: Trained, axes: Mapping[str, Any] | None
-) -> Refit:
-    """Refit the last layer of a measured model, and add a copy of the model with it to the run folder.
+    folder: RunFolder,
+    source: Path,
+    rows: MeasuredRows,
+    trained: Trained,
+    axes: Mapping[str, Any] | None,
+    options: Namespace,
+) -> tuple[Refit, list[str]]:
+    """Refit the last layer of a measured model, and add copies of the model with new layers to the run folder.
 
-    The predictions of the copy are cross-fitted: each row's by a layer that was fitted on other rows.
+    The predictions of a copy are cross-fitted: each row's by a layer that was fitted on other rows.
 
     Args:
         folder: of the run, with the model and its predictions.
@@ -35,59 +47,120 @@ def add_refitted(
         rows: that it was measured on.
         trained: the model, which is not changed.
         axes: of langimb.json; None of a model whose training data are not known.
+        options: `erase_language`: whether to add a second copy, whose last layer reads features without language.
 
     Returns:
-        `refit.json`.
+        `refit.json`, and the setups of the copies.
     """
-    if not on_main(lambda: copied(folder, REFITTED)):
+    setups = [REFITTED, *([ERASED] if options.erase_language else [])]
+    if not on_main(lambda: all(copied(folder, setup) for setup in setups)):
         _, features, layer = head_inputs(trained.model, trained.tokenizer, rows.test, batch_size=BATCH_SIZE)
-        on_main(lambda: _add(folder, source, rows, trained, features, layer))
-    found: Refit = read_json(folder.model(REFITTED, 0) / FILE, AGAIN)
-    return found
+        if options.erase_language:
+            check_rank(len({*rows.test["language"]}) - 1, features.shape[1])
+        on_main(lambda: _add(folder, source, rows, trained, features, layer, setups))
+    found: Refit = read_json(folder.model(setups[-1], 0) / FILE, AGAIN)
+    return found, setups
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """What the last layer of a model reads of held-out rows, and languages, labels, groups and cells, as positions."""
+
+    features: np.ndarray
+    languages: np.ndarray
+    labels: np.ndarray
+    groups: np.ndarray
+    cells: np.ndarray
+    classes: int
+    biased: bool  # whether the layer has a bias
+
+    def fit(self, rows: Any, erase: Erase | None, strengths: Sequence[float]) -> Head:
+        """The layer that is fitted on some of the rows, for features as they are."""
+        table, cells = self.features[rows], self.cells[rows]
+        if eraser := erase and erase(*self._balanced(rows)):
+            table = eraser.apply(table)
+        options: Any = {"classes": self.classes, "intercept": self.biased, "strengths": strengths}
+        head = fit_head(table, cells, self.labels[rows], groups=self.groups[rows], **options)
+        return eraser.before(head) if eraser else head
+
+    def _balanced(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Features and languages of a draw in which labels do not depend on language."""
+        drawn = rows[next(draws_of(self.cells[rows], 1, 0))]
+        return self.features[drawn], self.languages[drawn]
+
+    def crossed(self, erase: Erase | None = None, strengths: Sequence[float] = STRENGTHS) -> np.ndarray:
+        """Logits of each row by a layer that was fitted on the other folds."""
+        logits = np.zeros((len(self.features), self.classes))
+        for train, test in grouped_folds(self.cells, self.groups, FOLDS, 0):
+            logits[test] = self.fit(train, erase, strengths).logits(self.features[test])
+        return logits
+
+    def independent(self, logits: np.ndarray) -> dict[str, float]:
+        """Accuracy and dependence of predictions on language, on rows weighted to remove the link."""
+        counts = np.zeros((self.languages.max() + 1, self.classes, self.classes))
+        np.add.at(counts, (self.languages, self.labels, logits.argmax(axis=1)), 1)
+        cells = weighted(counts, "independent")
+        right = float(np.einsum("lcc->", cells) / cells.sum())
+        return {"accuracy": right, "dependence_bits": float(information(cells.sum(axis=-2)))}
 
 
 def _add(
-    folder: RunFolder, source: Path, rows: MeasuredRows, trained: Trained, features: np.ndarray, layer: Any
+    folder: RunFolder,
+    source: Path,
+    rows: MeasuredRows,
+    trained: Trained,
+    features: np.ndarray,
+    layer: Any,
+    setups: Sequence[str],
 ) -> None:
-    """The copy, in the main process."""
+    """The copies, in the main process."""
     table, _, data = measured(folder, rows.test)
-    cells, labels, groups, classes = data["cells"], data["labels"], data["groups"], len(trained.names)
-    options: Any = {"classes": classes, "intercept": layer.bias is not None}
-    head = fit_head(features, cells, labels, groups=groups, **options)
-    logits = np.zeros((len(features), classes))
-    for train, test in grouped_folds(cells, groups, FOLDS, 0):
-        fitted = fit_head(features[train], cells[train], labels[train], groups=groups[train], **options)
-        logits[test] = fitted.logits(features[test])
-    _, counts = np.unique(cells, return_counts=True)
-    names = sorted({*data["languages"]})
-    lacking = sorted(
-        {(name, label) for name in names for label in range(classes)}
-        - {(language, int(label)) for language, label in zip(data["languages"], labels, strict=True)}
-    )
-    facts = {"labels": trained.names, "languages": names, "rows": len(cells), "draws": DRAWS, "C": head.C}
-    facts |= {"cell_rows": int(counts.min()), "missing": [list(cell) for cell in lacking]}
-
-    def write(part: Path) -> None:
-        """The model with the new layer, which is put back."""
-        before = {name: value.detach().clone() for name, value in layer.named_parameters()}
-        try:
-            _set(layer, head)
-            trained.model.save_pretrained(part)
-        finally:
-            with torch.no_grad():
-                for name, value in layer.named_parameters():
-                    value.copy_(before[name])
-        write_json(part / FILE, facts)
-
-    add_copy(folder, source, REFITTED, table, logits, write)
+    present = {(language, int(label)) for language, label in zip(data["languages"], data["labels"], strict=True)}
+    names, data["languages"] = np.unique(data["languages"], return_inverse=True)
+    labels, counts = trained.names, np.unique(data["cells"], return_counts=True)[1]
+    held_out = _Rows(features.astype(np.float64), **data, classes=len(labels), biased=layer.bias is not None)
+    every = np.arange(len(features))
+    head = held_out.fit(every, None, STRENGTHS)
+    lacking = {(str(name), label) for name in names for label in range(len(labels))} - present
+    facts = {"labels": labels, "languages": names.tolist(), "rows": len(features), "draws": DRAWS, "C": head.C}
+    facts |= {"cell_rows": int(counts.min()), "missing": [list(cell) for cell in sorted(lacking)]}
+    write = partial(_write, trained=trained, layer=layer)
+    add_copy(folder, source, REFITTED, table, held_out.crossed(), lambda part: write(part, head, facts))
+    if ERASED not in setups:
+        return
+    strengths, centered = [head.C], held_out.biased
+    language: Erase = partial(language_eraser, centered=centered)
+    controls = []
+    for seed in bar(range(CONTROLS), "Erasing random directions"):
+        erase = partial(_random, rank=len(names) - 1, centered=centered, seed=seed)
+        controls.append(held_out.independent(held_out.crossed(erase, strengths)))
+    facts["erasure"] = {"rank": len(names) - 1, "controls": controls}
+    erased = held_out.fit(every, language, strengths)
+    logits = held_out.crossed(language, strengths)
+    add_copy(folder, source, ERASED, table, logits, lambda part: write(part, erased, facts))
 
 
-def _set(layer: Any, head: Head) -> None:
-    """Copy a head into a layer; a layer with one output decides for the second label."""
-    weight, bias = (torch.from_numpy(np.asarray(part)) for part in (head.weight, head.bias))
-    if layer.out_features == 1:
+def _random(features: np.ndarray, languages: np.ndarray, **options: Any) -> Eraser:
+    """A control, which does not read the languages."""
+    return random_eraser(features, **options)
+
+
+def _write(part: Path, head: Head, facts: Mapping[str, Any], *, trained: Trained, layer: Any) -> None:
+    """Write the model with a new layer, which is put back, and the facts."""
+    before = {name: value.detach().clone() for name, value in layer.named_parameters()}
+    weight, bias = (torch.from_numpy(np.asarray(values)) for values in (head.weight, head.bias))
+    if layer.out_features == 1:  # which decides for the second label
         weight, bias = weight[1:] - weight[:1], bias[1:] - bias[:1]
+    try:
+        _set(layer, {"weight": weight, "bias": bias})
+        trained.model.save_pretrained(part)
+    finally:
+        _set(layer, before)
+    write_json(part / FILE, facts)
+
+
+def _set(layer: Any, values: Mapping[str, torch.Tensor]) -> None:
+    """Copy values into the parameters of a layer."""
     with torch.no_grad():
-        layer.weight.copy_(weight)
-        if layer.bias is not None:
-            layer.bias.copy_(bias)
+        for name, parameter in layer.named_parameters():
+            parameter.copy_(values[name])

@@ -109,6 +109,32 @@ def test_a_refitted_layer_relies_less_on_language(shortcut, tmp_path, capsys):
     assert "The last layer" in text and "draws of" in text
 
 
+def test_language_is_erased_with_controls(shortcut, tmp_path, capsys):
+    folder, data = tmp_path / "out", tmp_path / "rows.parquet"
+    skewed(400, 3).to_parquet(data)
+    words = ["refit", str(shortcut / "model"), str(data), "--output-dir", str(folder), "--erase-language"]
+    assert main(words) == 0
+    assert "Is language the cause?" in capsys.readouterr().out
+    results = read_results(folder)
+    assert [*results["setups"]] == ["model", "refitted", "erased"]
+    found = results["refit"]["erasure"]
+    assert found["rank"] == 1 and len(found["controls"]) == 10
+    places = [folder / name / "seed-0" for name in ("refitted", "erased")]
+    one, other = (AutoModelForSequenceClassification.from_pretrained(place).classifier.weight for place in places)
+    assert not torch.allclose(one, other)
+    trained = load_trained(places[1])
+    _, features, layer = head_inputs(trained.model, trained.tokenizer, skewed(400, 3))
+    rows, languages = skewed(400, 3), np.array([name == "l1" for name in skewed(400, 3)["language"]])
+    # the new layer sees no difference between the languages for the same label
+    logits = features @ layer.weight.detach().numpy().T
+    labels = np.array(rows["label"])
+    gaps = [
+        logits[languages & (labels == name)].mean(0) - logits[~languages & (labels == name)].mean(0)
+        for name in {*labels}
+    ]
+    assert np.abs(np.mean(gaps, axis=0)).max() < 0.3
+
+
 @pytest.mark.parametrize("kind", ["bert", "roberta", "decoder", "one output"])
 def test_the_new_layer_gives_the_logits_of_its_features(kind, tiny_bert, bert_tokenizer, decoder_tokenizer, tmp_path):
     tokenizer = decoder_tokenizer if kind == "decoder" else bert_tokenizer
