@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -27,7 +26,7 @@ from hf_langimb.files import is_done, write_json, write_text
 from hf_langimb.hub.repository import CARD
 from hf_langimb.results.folder import RunFolder
 from hf_langimb.runs.experiment import check_hub, environment, publish, start_recipe
-from hf_langimb.runs.parallel import in_processes
+from hf_langimb.runs.parallel import at_once
 from hf_langimb.runs.recipe import total_batch
 
 logger = logging.getLogger(__name__)
@@ -85,15 +84,9 @@ def run(recipe: ClonedRecipe) -> tuple[Path, ClonedResults]:
 
 def _train_at_once(recipe: ClonedRecipe, folder: RunFolder, trainings: Sequence[tuple[int, str, Setup]]) -> None:
     """Train and measure the models that are not done yet in several processes, where the recipe asks for it."""
-    state = PartialState()
-    processes = min(recipe.data.models_at_once, os.cpu_count() or 1)
     jobs = [(recipe, folder, name, seed) for seed, name, _ in trainings]
     jobs = [job for job in jobs if not is_done(folder.model(*job[2:]), MEASURES)]
-    if processes == 1 or len(jobs) < 2 or state.num_processes > 1 or recipe.training.device.type != "cpu":
-        return
-    with bar(total=len(jobs), description="Training", unit="model") as progress:
-        for _ in in_processes(_train_one, jobs, processes):
-            progress.update()
+    at_once(_train_one, jobs, recipe.data.models_at_once, recipe.training.device.type)
 
 
 def _train_one(job: tuple[ClonedRecipe, RunFolder, str, int]) -> None:

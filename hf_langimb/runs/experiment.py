@@ -9,7 +9,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ from hf_langimb.runs.explaining import STOPPED, compared, explain_models
 from hf_langimb.runs.held_out import TRAINED_ON, record_rows
 from hf_langimb.runs.judge import Judge, Sizes, tokens_verdict
 from hf_langimb.runs.notes import LEAVE_OUT, Said, joined_tokens, token_notes, token_shares, weight_notes
+from hf_langimb.runs.parallel import at_once
 from hf_langimb.runs.recipe import Recipe, parse_recipe, total_batch
 from hf_langimb.runs.setups import Setup, prepare_setups, resolve_setup
 from hf_langimb.runs.steps import MeasuredRows, assemble_results, loader, measure, train
@@ -49,7 +50,7 @@ from hf_langimb.runs.subsets import TEST_SEED, Data, external_text, extra_tests,
 logger = logging.getLogger(__name__)
 
 # A run may be continued with other values of these.
-FREE = ["seeds", "setups", "seed", "logging_steps", "report_to", "disable_tqdm", "license"]
+FREE = ["seeds", "setups", "seed", "models_at_once", "logging_steps", "report_to", "disable_tqdm", "license"]
 FREE += ["explain_rows", "explain_tolerance", "control_seed", "extra_test"]
 FREE += ["material_bits", "material_transfer", "accuracy_margin"]
 MADE_HERE = ("mini_bert", "mini_characters")  # start models that a run makes itself
@@ -118,18 +119,22 @@ def _run_in(
     measured = MeasuredRows(test, texts, external, data.text_columns, recipe.data.max_length, skewed, extra)
     metrics: dict[str, dict[str, Any]] = {name: {} for name in prepared}
     samples, judged = {}, {roles.subject, *roles.mitigations} if roles.mitigations else set()
+    jobs = {}
+    for seed, name, setup in trainings:
+        place, tracked = places[name, seed], training.run_name or f"{name}-seed-{seed}"
+        own: dict[str, Any] = {"output_dir": str(place), "seed": seed, "run_name": tracked}
+        arguments = replace(setup.arguments, **own)
+        subsets = tuple(rows[split, setup.plan, seed] for split in ("train", "validation"))
+        jobs[name, seed] = Job(f"{name}, seed {seed}", arguments, start, tokenizer, subsets, measured, name in judged)
+    new = [job for key, job in jobs.items() if not is_done(places[key], MODEL)]
+    at_once(work_on_its_own, new, recipe.data.models_at_once, training.device.type)
     with logging_redirect_tqdm(), bar(trainings, unit="training") as progress:
         for seed, name, setup in progress:
             progress.set_description(f"{name}, seed {seed}")
             logger.info("Setup %s, seed %d", name, seed)
-            place, tracked = places[name, seed], training.run_name or f"{name}-seed-{seed}"
-            arguments = replace(setup.arguments, output_dir=str(place), seed=seed, run_name=tracked)
-            subsets = [rows[split, setup.plan, seed] for split in ("train", "validation")]
-            facts = train(arguments, start, tokenizer, *subsets)
-            if PartialState().is_main_process and not (place / TRAINED_ON).is_file():
-                record_rows(place, data.subset("train", setup.plan, seed), data.text_columns)
-            batch, chosen_on = arguments.per_device_eval_batch_size, subsets[1] if name in judged else None
-            found, sample = measure(place, loader(place), measured, batch, chosen_on)
+            facts, found, sample = work(jobs[name, seed])
+            if PartialState().is_main_process and not (places[name, seed] / TRAINED_ON).is_file():
+                record_rows(places[name, seed], data.subset("train", setup.plan, seed), data.text_columns)
             if seed in seeds:  # not that of the control
                 metrics[name][str(seed)] = found | {"training": facts}
                 samples[name, str(seed)] = sample
@@ -149,6 +154,34 @@ def _run_in(
         write_json(folder.environment, environment(began))
     PartialState().wait_for_everyone()  # the main process has the lock
     return results
+
+
+@dataclass(frozen=True)
+class Job:
+    """A model to train and to measure; `chosen_on`: whether the recommendation is chosen on its validation rows."""
+
+    shown: str
+    arguments: Any  # LangImbTrainingArguments
+    start: str
+    tokenizer: Any
+    subsets: tuple[Any, Any]
+    measured: MeasuredRows
+    chosen_on: bool
+
+
+def work(job: Job, quiet: bool = False) -> tuple[dict[str, Any], dict[str, Any], Any]:
+    """Facts of a training, METRICS and resampled measures; steps that are done are read. `quiet`: without a log."""
+    arguments, place = job.arguments, Path(job.arguments.output_dir)
+    facts = train(arguments, job.start, job.tokenizer, *job.subsets, quiet=quiet)
+    chosen_on = job.subsets[1] if job.chosen_on else None
+    return facts, *measure(place, loader(place), job.measured, arguments.per_device_eval_batch_size, chosen_on)
+
+
+def work_on_its_own(job: Job) -> None:
+    """Train and measure a model in a process of its own."""
+    start_recipe()
+    work(replace(job, arguments=replace(job.arguments, disable_tqdm=True)), quiet=True)
+    logger.info("Trained: %s", job.shown)
 
 
 def _explain(

@@ -11,6 +11,25 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from typing import Any
 
 import torch
+from accelerate import PartialState
+
+from hf_langimb.console import bar
+
+
+def at_once(work: Callable[[Any], Any], jobs: Sequence[Any], processes: int, device: str) -> None:
+    """Train models in several processes, each with a share of the cores; nothing where one process is enough.
+
+    Args:
+        work: trains one model; see `in_processes`.
+        jobs: of the models that are to be trained.
+        processes: at the same time, if this is the only process of the program.
+        device: of the trainings; on others than `cpu`, they are left to the caller.
+    """
+    processes = min(processes, os.cpu_count() or 1, len(jobs))
+    if processes > 1 and PartialState().num_processes == 1 and device == "cpu":
+        with bar(total=len(jobs), description="Training", unit="model") as progress:
+            for _ in in_processes(work, jobs, processes):
+                progress.update()
 
 
 def in_processes(work: Callable[[Any], Any], jobs: Sequence[Any], processes: int) -> Iterator[Any]:

@@ -30,7 +30,7 @@ FITTED = (
     "Epochs, batch size, learning rate, pretraining steps and bf16 are chosen by the number of training rows and the "
     "device unless they are given. Short names: --model, --text-column, --config-name, --split (of the training rows)."
 )
-LEAST = {"seeds": 1, "probe_rows": 1, "explain_rows": -1, "max_length": 8, "pretraining_steps": 1}
+LEAST = {"seeds": 1, "models_at_once": 1, "probe_rows": 1, "explain_rows": -1, "max_length": 8, "pretraining_steps": 1}
 LEAST |= dict.fromkeys(["train_size", "validation_size", "test_size"], 1)
 MOST = 2**31 - 1  # of any number
 DEFAULTS = ("mini", "mbert")  # configurations, the first that a recipe has
@@ -106,6 +106,9 @@ class RecipeArguments:
         default_factory=lambda: ["balanced", "imbalanced", "weighted"], help="Setups to train, by name."
     )
     seeds: int = HfArg(default=1, help="Number of seeds: seed, seed + 1, ...")
+    models_at_once: int = HfArg(
+        default=1, help="Models to train at the same time, if the recipe is one process on a CPU; they share its cores."
+    )
     probe_dataset_name: str | None = HfArg(default=None, help="External text for the probe: texts and their language.")
     probe_config_names: list[str] = HfArg(default_factory=list, help="Configurations of the external text.")
     probe_rows: int = HfArg(default=1000, help="Rows of external text per language.")

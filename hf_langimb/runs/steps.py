@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from accelerate import PartialState
 from datasets import Dataset
 from scipy.special import softmax
-from transformers import set_seed
+from transformers import PrinterCallback, set_seed
 
 from hf_langimb.console import on_main
 from hf_langimb.counts.columns import encode_columns
@@ -90,9 +90,16 @@ def loader(place: Path, shown: str | None = None) -> Load:
 
 
 def train(
-    arguments: LangImbTrainingArguments, start: str, tokenizer: Any, rows: Dataset, validation: Dataset
+    arguments: LangImbTrainingArguments,
+    start: str,
+    tokenizer: Any,
+    rows: Dataset,
+    validation: Dataset,
+    quiet: bool = False,
 ) -> dict[str, Any]:
     """Train the model `start` on tokenized rows into `arguments.output_dir`; a killed training continues where it was.
+
+    `quiet` prints no log, for models that are trained at the same time.
 
     Returns:
         Facts of the training: the step that was chosen and whether another loss would have chosen another.
@@ -103,6 +110,8 @@ def train(
     set_seed(arguments.seed)
     model = new_classifier(start, rows.features["label"].names)
     trainer = LangImbTrainer(model, arguments, train_dataset=rows, eval_dataset=validation, processing_class=tokenizer)
+    if quiet:
+        trainer.remove_callback(PrinterCallback)
     return train_into(place, trainer, _chosen_step)
 
 

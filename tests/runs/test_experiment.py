@@ -225,6 +225,15 @@ def test_same_seed_same_bytes_in_another_folder(whole, work, tmp_path):
         assert read_table(path)["id"].equals(other_seed["id"])  # the test set depends on no seed
 
 
+def test_models_that_are_trained_at_the_same_time_give_the_same_results(whole, work, tmp_path):
+    _, results = work(
+        tmp_path / "run", "--setups", "imbalanced", "weighted", "--models_at_once", 2, "--explain_rows", 0
+    )
+    for setup in ("imbalanced", "weighted"):
+        model, other = (of["setups"][setup]["seeds"]["0"]["test"] for of in (whole[1], results))
+        assert other["loss"] == pytest.approx(model["loss"], rel=1e-3)
+
+
 def test_folder_of_another_configuration_is_refused(whole, work):
     folder, _, argv = whole
 
