@@ -53,7 +53,7 @@ def test_the_wheel_has_every_file_of_the_package_nothing_else_and_its_metadata(t
     assert f"\nVersion: {hf_langimb.__version__}\n" in metadata
     assert re.search(r"\nLicense(-Expression)?: Apache-2.0\n", metadata)
     assert "\nRequires-Python: >=3.11\n" in metadata
-    assert {"cldr", "evaluate", "test"} == set(re.findall(r"^Provides-Extra: (.+)$", metadata, re.MULTILINE))
+    assert {"cldr", "erasure", "evaluate", "test"} == set(re.findall(r"^Provides-Extra: (.+)$", metadata, re.MULTILINE))
     required = [line for line in metadata.splitlines() if line.startswith("Requires-Dist: evaluate")]
     assert required and all("extra ==" in line for line in required)
     assert any("langimb = hf_langimb.cli:main" in wheel[name] for name in wheel if name.endswith("/entry_points.txt"))

@@ -118,7 +118,9 @@ def _run_in(
     extra = {name: part and tokenize(part, tokenizer, data.text_columns, limit) for name, part in extra.items()}
     measured = MeasuredRows(test, texts, external, data.text_columns, recipe.data.max_length, skewed, extra)
     metrics: dict[str, dict[str, Any]] = {name: {} for name in prepared}
-    samples, judged = {}, {roles.subject, *roles.mitigations} if roles.mitigations else set()
+    samples, judged = {}, set[str]()
+    if roles.subject and roles.mitigations:
+        judged = {name for name, setup in prepared.items() if setup.plan == prepared[roles.subject].plan}
     jobs = {}
     for seed, name, setup in trainings:
         place, tracked = places[name, seed], training.run_name or f"{name}-seed-{seed}"

@@ -184,8 +184,10 @@ def _predicted(
         logits, _ = forward_rows(model, tokenizer, rows, batch_size=min(batch_size, BATCH_SIZE))
         if PartialState().is_main_process:
             columns = rows.select_columns(PREDICTED[:3]).with_format("arrow")[:]
+            columns = columns.append_column("prediction", pa.array(logits.argmax(axis=1)))
+            columns = columns.append_column("logits", pa.array(list(logits), pa.list_(pa.float32())))
             with replacing(path) as part:
-                pq.write_table(columns.append_column("prediction", pa.array(logits.argmax(axis=1))), part)
+                pq.write_table(columns, part)
             record(place, file, [file])
         PartialState().wait_for_everyone()
     found = _read(path, PREDICTED[:4])

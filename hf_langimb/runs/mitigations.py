@@ -1,0 +1,164 @@
+"""The recipe `compare_mitigations`: every method at its best setting, on the same data and with the same budget.
+
+1. Tuning: each method is trained at each of its settings, which its YAML lists, with one seed that no result uses. The
+   one with the lowest cross-entropy on validation rows, weighted so that labels do not depend on language, is chosen.
+2. Comparison: the chosen settings with the seeds of the results, and corrections of the `plain` models.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from argparse import ArgumentParser
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+from accelerate import PartialState
+from scipy.special import softmax
+
+from hf_langimb.console import RESUMES, ends_in_words, on_main
+from hf_langimb.counts.distribution import JointDistribution
+from hf_langimb.files import write_json, write_text
+from hf_langimb.measures.correction import fit_correction
+from hf_langimb.measures.dependence import target_measures
+from hf_langimb.measures.predictions import evaluate_predictions
+from hf_langimb.models.axes import read_axes
+from hf_langimb.results.folder import PREDICTIONS, VALIDATION, RunFolder
+from hf_langimb.results.mitigations import CORRECTED, FILE, PLAIN, Comparison, compared, text_of
+from hf_langimb.results.schema import Results
+from hf_langimb.runs.experiment import run, start_recipe
+from hf_langimb.runs.recipe import parse_recipe
+
+logger = logging.getLogger(__name__)
+
+TUNING_SEED = 100
+KEYS = ("recipe", "config", "arguments", "methods")
+Methods = dict[str, dict[str, dict[str, Any]]]  # by method the settings of each setup, by its name
+
+
+def read_methods(path: Path) -> tuple[str, str, dict[str, Any], Methods]:
+    """The YAML of a comparison: recipe, its configuration, arguments of all trainings, and methods with their grids.
+
+    A method has one argument with a list: the values that are tried, as many for every method.
+
+    Raises:
+        ValueError: no such file, a key that is not known or missing, or grids of different lengths.
+    """
+    if not path.is_file():
+        known = ", ".join(sorted(file.stem for file in path.parent.glob("*.yaml")))
+        raise ValueError(f"Expected a configuration at {path}, found none: choose one of {known}, or a YAML file.")
+    values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if not isinstance(values, dict) or {*values} - {*KEYS} or not {"recipe", "config", "methods"} <= {*values}:
+        raise ValueError(f"{path.name} must have the keys {', '.join(KEYS)}, got {', '.join(map(str, values or []))}.")
+    methods: Methods = {}
+    for method, settings in values["methods"].items():
+        grids = [key for key, value in (settings or {}).items() if isinstance(value, list)]
+        if len(grids) != 1:
+            raise ValueError(f"{path.name}: {method} must have one argument with a list of values, got {len(grids)}.")
+        fixed = {key: value for key, value in settings.items() if key != grids[0]}
+        points = {f"{method}_{i}": fixed | {grids[0]: value} for i, value in enumerate(settings[grids[0]])}
+        methods[method] = points
+    if len(lengths := {len(points) for points in methods.values()}) != 1 or PLAIN not in methods:
+        raise ValueError(f"{path.name}: all methods need equally many values, got {lengths}, and one must be {PLAIN}.")
+    return values["recipe"], values["config"], values.get("arguments") or {}, methods
+
+
+def compare(path: Path, recipes: Path, output: Path, seeds: int, words: Sequence[str] = ()) -> Comparison:
+    """Tune and compare the methods of a YAML; steps that are done are not done again.
+
+    Args:
+        path: the YAML.
+        recipes: folder of the recipes.
+        output: folder of the runs `tuning` and `comparison`, and of the results.
+        seeds: of the comparison: 0, 1, ...
+        words: further flags of the recipe, for all trainings.
+    """
+    name, config, arguments, methods = read_methods(path)
+    setups = {setup: settings for points in methods.values() for setup, settings in points.items()}
+    extended = f"{(recipes / name).resolve() / config}.yaml"
+    definitions = {"extends": extended, **arguments, "explain_rows": 0, "setups": setups}
+    grid = output / "methods.yaml"
+    on_main(lambda: write_text(grid, yaml.safe_dump(definitions, sort_keys=False)))
+
+    def trained(part: str, names: Sequence[str], first: int, number: int) -> tuple[Path, Results]:
+        """The run of some setups."""
+        flags = ["--config", grid, "--output_dir", output / part, "--seed", first, "--seeds", number]
+        return run(parse_recipe(name, recipes / name, [*map(str, [*flags, "--setups", *names]), *words]))
+
+    folder, results = trained("tuning", [*setups], TUNING_SEED, 1)
+    losses = {setup: _loss(RunFolder(folder).model(setup, TUNING_SEED)) for setup in setups}
+    chosen = {method: min(points, key=lambda setup: losses[setup]) for method, points in methods.items()}
+    folder, results = trained("comparison", [*chosen.values()], 0, seeds)
+    metrics: dict[str, Any] = {method: results["setups"][setup]["seeds"] for method, setup in chosen.items()}
+    places = {seed: RunFolder(folder).model(chosen[PLAIN], int(seed)) for seed in metrics[PLAIN]}
+    metrics[CORRECTED] = {seed: _corrected(place, metrics[PLAIN][seed]) for seed, place in places.items()}
+    found = compared(
+        recipe=name,
+        config_name=path.stem,
+        arguments=arguments,
+        languages=results["languages"],
+        labels=results["labels"],
+        audit=next(audit for split, audit in results["data"].items() if split.startswith("train/")),
+        grids={method: [*points.values()] for method, points in methods.items()},
+        losses={method: [losses[setup] for setup in points] for method, points in methods.items()},
+        chosen={method: setups[setup] for method, setup in chosen.items()},
+        metrics=metrics,
+    )
+    if PartialState().is_main_process:
+        write_json(output / FILE, found)
+    PartialState().wait_for_everyone()
+    return found
+
+
+def _loss(place: Path) -> float:
+    """Cross-entropy of a model on validation rows that are weighted to remove the link, in nats."""
+    table = pq.read_table(place / VALIDATION)
+    columns = {f"{name}s": table[name] for name in ("language", "label", "prediction")}
+    logits = np.array(table["logits"].to_pylist(), dtype=np.float64)
+    plan = _plan(place, logits.shape[1])
+    probabilities = softmax(logits, axis=1)
+    found = evaluate_predictions(**columns, probabilities=probabilities, plan=plan, target="independent", resamples=0)
+    return float(found["plain_loss"] or 0.0)
+
+
+def _plan(place: Path, labels: int) -> JointDistribution:
+    """The counts of a model's training data, with positions as labels."""
+    axes = read_axes(place) or {}
+    return JointDistribution(tuple(axes["languages"]), tuple(range(labels)), np.array(axes["counts"]))
+
+
+def _corrected(place: Path, metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """METRICS of a model whose logits are corrected by its validation rows, which leaves the probe as it is."""
+    held_out, test = (pq.read_table(place / name) for name in (VALIDATION, PREDICTIONS))
+    logits, before = (np.array(table["logits"].to_pylist(), dtype=np.float64) for table in (held_out, test))
+    groups = np.unique(held_out["id"].to_numpy(zero_copy_only=False), return_inverse=True)[1]
+    languages = held_out["language"].to_pylist()
+    correction = fit_correction(logits, languages, held_out["label"].to_numpy(), groups=groups)
+    after = correction.apply(before, test["language"].to_pylist())
+    columns = {"languages": test["language"], "labels": test["label"], "predictions": pa.array(after.argmax(axis=1))}
+    options: Any = {"plan": _plan(place, after.shape[1]), "groups": test["id"]}
+    quality = evaluate_predictions(**columns, probabilities=softmax(after, axis=1), **options)
+    return {"test": quality, "targets": target_measures(**columns, **options), "probe": metrics["probe"]}
+
+
+def main(folder: Path, argv: Sequence[str] | None = None) -> None:
+    """The command line of recipes/compare_mitigations.py; `folder`, in that of the recipes, has its YAML files."""
+    description = "Compare every method against labels that depend on language, each at its best setting."
+    parser = ArgumentParser("accelerate launch recipes/compare_mitigations.py", description=description)
+    where = f"name of a YAML file in {folder}, or a path (default: %(default)s)"
+    parser.add_argument("--config", default="mini", metavar="STEM|FILE.yaml", help=where)
+    parser.add_argument("--output_dir", type=Path, metavar="DIR", help="default: runs/compare_mitigations-STEM")
+    parser.add_argument("--seeds", type=int, default=5, help="seeds of the comparison (default: %(default)s)")
+    start_recipe()
+    with ends_in_words(Path(sys.argv[0]).name, RESUMES):
+        options, words = parser.parse_known_args(argv)
+        path = Path(options.config) if options.config.endswith((".yaml", ".yml")) else folder / f"{options.config}.yaml"
+        output = options.output_dir or Path(f"runs/compare_mitigations-{path.stem}")
+        found = compare(path, folder.parent, output, options.seeds, words)
+        if PartialState().is_main_process:
+            print(text_of(found, output), end="")

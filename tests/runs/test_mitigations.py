@@ -1,0 +1,129 @@
+"""The comparison of mitigations: grids, what is chosen, tests over seeds, and the recommendation."""
+
+import copy
+import json
+
+import numpy as np
+import pytest
+import yaml
+from scipy.stats import ttest_rel
+
+from hf_langimb.results import mitigations as made
+from hf_langimb.runs.mitigations import compare, read_methods
+
+METHODS = {
+    "plain": {"weight_decay": [0.0, 0.1]},
+    "per_language": {"class_weighting": "per_language", "weight_exponent": [0.5, 1.0]},
+}
+RECIPE = {"recipe": "toy", "config": "mini", "methods": METHODS}
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Function (values): the path of a YAML file."""
+
+    def write_yaml(values):
+        (tmp_path / "mini.yaml").write_text(yaml.safe_dump(values))
+        return tmp_path / "mini.yaml"
+
+    return write_yaml
+
+
+def metrics(accuracy, bits):
+    """METRICS with some measures."""
+    target = {"accuracy": accuracy, "dependence_bits_corrected": bits, "skew_transfer": None}
+    languages = {"a": {"accuracy": accuracy - 0.1}, "b": {"accuracy": accuracy}}
+    targets = dict.fromkeys(["independent", "natural", "uniform"], target)
+    return {"test": {"by_language": languages}, "targets": targets, "probe": {"test": None}}
+
+
+def comparison(values):
+    """A comparison of {method: [(accuracy, dependence) of each seed]}."""
+    found = {name: {str(i): metrics(*of) for i, of in enumerate(seeds)} for name, seeds in values.items()}
+    audit = {"mutual_information_bits": 0.1, "counts": [[1, 2], [3, 4]]}
+    grids = {name: [{"tau": 0.5}, {"tau": 1.0}] for name in values if "," not in name}
+    parts = {"recipe": "toy", "config_name": "mini", "arguments": {}, "languages": ["a", "b"], "labels": ["no", "yes"]}
+    parts |= {"grids": grids, "losses": {name: [1.0, 0.5] for name in grids}}
+    chosen = {name: {"tau": 1.0} for name in grids}
+    return made.compared(audit=audit, metrics=found, chosen=chosen, **parts)
+
+
+def seeds(accuracy, bits, number=5):
+    """Seeds around two values."""
+    return [(accuracy + 0.001 * i, bits + 0.001 * (i * 7 % 5)) for i in range(number)]
+
+
+def test_methods_that_lower_the_dependence_without_a_loss_are_recommended():
+    found = comparison(
+        {
+            "plain": [(0.70 + 0.002 * (i % 3), 0.1 + 0.003 * i) for i in range(5)],
+            "per_language": seeds(0.72, 0.01),
+            "costly": seeds(0.6, 0.005),
+            "useless": [(0.70 + 0.001 * i, 0.1 + 0.003 * (4 - i)) for i in range(5)],
+            "better": seeds(0.78, 0.02),
+            "plain, corrected": seeds(0.8, 0.001),
+        }
+    )
+    assert found["recommended"] == ["better", "per_language"]
+    text = made.recommendation_text(found)
+    assert text.startswith("Methods to use on data like these: better, per_language.")
+    assert "More accurate than per_language weights: better, plain, corrected." in text
+    header, rows = made.mitigations_cells(found)
+    assert header[:3] == ["method", "chosen", "independent"]
+    assert [row[0] for row in rows][:2] == ["plain, corrected", "better"]
+    assert rows[1][1] == "tau=1.0" and rows[1][2].endswith("*") and rows[0][1] == "-"
+    assert rows[1][5].startswith("0.682"), "the worst language"
+    shown = made.text_of(found, "runs/x")
+    assert "2 languages" in shown and "runs/x/comparison.json" in shown
+    json.dumps(found, allow_nan=False)
+
+
+def test_p_values_are_paired_and_adjusted_over_the_methods():
+    random = np.random.default_rng(0)
+    values = {name: [(x, x / 10) for x in random.normal(0.7, 0.02, 5)] for name in ("plain", "a", "b", "c")}
+    found = comparison(values)
+    of = [one for one in found["differences"] if (one["reference"], one["measure"]) == ("plain", "independent")]
+    p = [ttest_rel([x for x, _ in values[one["method"]]], [x for x, _ in values["plain"]]).pvalue for one in of]
+    assert [one["p"] for one in of] == pytest.approx(p)
+    ordered = sorted(p)
+    expected = np.minimum(np.maximum.accumulate([ordered[0] * 3, ordered[1] * 2, ordered[2]]), 1)
+    assert sorted(one["p_holm"] for one in of) == pytest.approx(expected)
+
+
+def test_without_seeds_nothing_is_recommended():
+    found = comparison({"plain": seeds(0.7, 0.1, 1), "per_language": seeds(0.72, 0.01, 1)})
+    assert found["recommended"] == [] and found["differences"][0]["p"] is None
+    assert made.recommendation_text(found).startswith("No method lowers")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"surprise": 1}, "must have the keys"),
+        ({"methods": METHODS | {"focal": {"objective": "focal"}}}, "one argument with a list of values, got 0"),
+        ({"methods": METHODS | {"focal": {"focal_gamma": [1]}}}, "equally many values"),
+        ({"methods": {"focal": {"focal_gamma": [1]}}}, "one must be plain"),
+    ],
+)
+def test_wrong_grids_are_refused(write, change, message):
+    with pytest.raises(ValueError, match=message):
+        read_methods(write(RECIPE | change))
+
+
+def test_a_configuration_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="found none"):
+        read_methods(tmp_path / "mini.yaml")
+
+
+@pytest.mark.slow
+def test_each_method_is_compared_at_its_best_setting(workshop, write, tmp_path):
+    (tmp_path / "toy").symlink_to(workshop)
+    path = write(copy.deepcopy(RECIPE) | {"arguments": {"num_train_epochs": 1}})
+    found = compare(path, tmp_path, tmp_path / "out", 2)
+    assert made.read_comparison(tmp_path / "out") == found
+    assert {*found["methods"]} == {"plain", "per_language", "plain, corrected"}
+    for method, losses in found["losses"].items():
+        assert len(losses) == 2
+        assert found["chosen"][method] == found["grids"][method][int(np.argmin(losses))]
+    assert all(len(values["independent"]) == 2 for values in found["methods"].values())
+    assert (tmp_path / "out" / "tuning" / "plain_0" / "seed-100").is_dir()
