@@ -29,7 +29,7 @@ from hf_langimb.results.cards import render_attributions_card, render_base_card,
 from hf_langimb.results.folder import EVALUATED, FIGURES, PAGE, PROBE, RunFolder
 from hf_langimb.results.rendering import rendered_from
 from hf_langimb.results.schema import FILE_NAME, Results, read_results
-from hf_langimb.results.summary import measured
+from hf_langimb.results.summary import MEASURED_ONLY, measured
 
 
 def push_run(
@@ -66,6 +66,12 @@ def push_run(
     """
     folder, results = RunFolder(Path(run)), read_results(run)
     names = names_of(repo_id, setups, results["setups"])
+    if results["recipe"] in MEASURED_ONLY and EVALUATED[0] in names:
+        changed = ", ".join(name for name in results["setups"] if name != EVALUATED[0])
+        advice = (
+            f"publish {changed} (--setup)" if changed else "recipes/evaluate.py --push_to_hub publishes its measures"
+        )
+        raise ValueError(f"{run} has the measures of a model that it did not train: {advice}.")
     api = HfApi(token=token)
     urls: list[str] = []
     commits: dict[str, str] = {}
@@ -164,6 +170,7 @@ def _model(run: RunFolder, results: Results, setup: str, made: str, options: dic
     files, trained = published_files(folder), load_trained(folder)
     axes = read_axes(folder) or {}
     of_run = [axes.get("languages"), axes.get("label_names")] == [results["languages"], results["labels"]]
+    of_run = of_run or results["recipe"] in MEASURED_ONLY  # of a model from elsewhere
     logits = logits_of(trained.model)
     base, adapter, problem = None, {}, ""
     if ADAPTER_FILE in files:

@@ -43,6 +43,7 @@ from hf_langimb.hub.push import publish_evaluation, require_login
 from hf_langimb.hub.repository import Head, is_of_model, safe_files
 from hf_langimb.measures.attribution.difference import base_values, token_sums
 from hf_langimb.measures.attribution.store import AttributionStore
+from hf_langimb.measures.correction import FILE
 from hf_langimb.measures.shortcut import MATERIAL_BITS, MATERIAL_TRANSFER
 from hf_langimb.models.axes import match_labels, read_axes, set_class_names, stored_axes, unnamed
 from hf_langimb.models.inputs import longest_input
@@ -65,6 +66,7 @@ from hf_langimb.runs.subsets import named_tests, names_the_set
 logger = logging.getLogger(__name__)
 
 FREE = ("explain_rows", "explain_tolerance", "material_bits", "material_transfer", "extra_test")  # when continued
+WITHOUT_CORRECTION = "The model has a correction, which is not applied here: its results.json has the measures of both."
 CHANGES = {"correct": ("correction", add_corrected), "refit": ("refit", add_refitted)}  # commands instead of a recipe
 NOT_ASKED = ("output_dir", "push_to_hub", "batch_size", "json")  # where, how fast, in which form: not what
 
@@ -138,11 +140,14 @@ def check_up(options: Namespace) -> tuple[Path, Results]:
     folder = RunFolder(Path(options.output_dir or f"runs/evaluate-{file_name(Path(options.model).name)}"))
     source = on_main(lambda: _source(options.model, folder.model(*EVALUATED)))
     load = loader(source, options.model)
-    test, extra, known = _test_rows(options, load(), rows), {}, ""
+    test, extra = _test_rows(options, load(), rows), {}
+    known = WITHOUT_CORRECTION if (source / FILE).is_file() else ""
     if options.recipe in CHANGES:
-        test, known = held_out(options.model, test, find_text_columns(test, options.text_column))
+        test, seen_text = held_out(options.model, test, find_text_columns(test, options.text_column))
         check_rows(test, len(load().names))
-        logger.warning(known) if known else None
+        known = f"{known} {seen_text}".strip()
+    if known:
+        logger.warning(known)
     same = Namespace(**vars(options) | {"text_column": find_text_columns(test, options.text_column)})
     seen = _seen(read_axes(Path(source)), load().names)
     for name, path in named_tests(options.extra_test, seen, JointDistribution.from_dataset(test)).items():

@@ -18,6 +18,7 @@ from datasets import Dataset
 
 from hf_langimb.data.rows import arrow_columns
 from hf_langimb.files import AGAIN, MODEL, is_done, read_json, record, replacing
+from hf_langimb.measures.correction import FILE
 from hf_langimb.measures.predictions import join_by_id
 from hf_langimb.models.loading import ADAPTER_FILE, BASE_MODEL, own_start
 from hf_langimb.results.folder import EVALUATED, PREDICTIONS, PROBE, RunFolder, model_files
@@ -117,7 +118,8 @@ def add_copy(
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     for name in [*model_files(model), PROBE]:
-        shutil.copy(model / name, part)
+        if name != FILE:  # of an earlier correction
+            shutil.copy(model / name, part)
     write(part)
     columns = {"prediction": pa.array(logits.argmax(axis=1)), "logits": pa.array(list(logits), pa.list_(pa.float32()))}
     for name, column in columns.items():

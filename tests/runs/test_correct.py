@@ -298,10 +298,16 @@ def test_adapters_are_corrected_with_their_base(finished, texts, tmp_path):
     assert len(run.predict(["a text"], ["en"], text_pairs=["another"])) == 1
 
 
-def test_a_correction_is_published_like_any_other_model(server, corrected):
+def test_a_correction_is_published_like_any_other_model(server, corrected, texts, tmp_path, capsys):
+    with pytest.raises(ValueError, match=r"model that it did not train: publish corrected \(--setup\)"):
+        push_run(corrected, "ann/fixed", setups=["model"], token=TOKEN)
     push_run(corrected, "ann/fixed", setups=["corrected"], token=TOKEN)
     run, local = load_run("ann/fixed", token=TOKEN), load_run(corrected, setup="corrected")
     assert run.correction.bias.tolist() == local.correction.bias.tolist()
     card = ModelCard(server.repos["ann/fixed"].files()["README.md"].decode())
     assert "load the model without its correction" in card.text
     assert "run.predict" in card.text and "langimb correct" in card.text
+    words = [str(corrected / "corrected" / "seed-0"), str(texts), "--output-dir", str(tmp_path / "again")]
+    assert main(["refit", *words]) == 0
+    assert not (tmp_path / "again" / "refitted" / "seed-0" / "correction.json").exists()
+    assert "has a correction, which is not applied here" in read_results(tmp_path / "again")["notes"][-1]

@@ -14,22 +14,24 @@ SLEEPING = (
 )
 
 
-def test_each_job_is_done_once():
-    assert sorted(in_processes(abs, [-1, -2, -3], 2)) == [1, 2, 3]
-
-
-def test_the_error_of_a_job_is_raised():
+def test_each_job_is_done_and_its_error_is_raised():
+    jobs = in_processes(int, ["1", "2", "x"], 1)
+    assert [next(jobs), next(jobs)] == [1, 2]
     with pytest.raises(ValueError, match="invalid literal for int"):
-        list(in_processes(int, ["1", "x"], 2))
+        next(jobs)
 
 
-@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
-def test_the_processes_end_with_the_one_that_started_them(end):
-    with subprocess.Popen([sys.executable, "-c", SLEEPING], stderr=subprocess.DEVNULL) as process:
-        started = psutil.Process(process.pid)
-        while not (workers := [one for one in started.children(recursive=True) if "spawn_main" in str(one.cmdline())]):
+def test_the_processes_end_with_the_one_that_started_them():
+    started = {}
+    for end in (signal.SIGKILL, signal.SIGINT):
+        process = subprocess.Popen([sys.executable, "-c", SLEEPING], stderr=subprocess.DEVNULL)
+        started[end] = process, psutil.Process(process.pid)
+    workers = []
+    for end, (process, seen) in started.items():
+        while not (found := [one for one in seen.children(recursive=True) if "spawn_main" in str(one.cmdline())]):
             assert process.poll() is None
         process.send_signal(end)
         process.wait(timeout=120)
+        workers += found
     _, alive = psutil.wait_procs(workers, timeout=120)
     assert not alive
