@@ -14,6 +14,8 @@ from hf_langimb.kept.tables import fill_marks
 from hf_langimb.results.schema import read_results
 from hf_langimb.runs.custom import FOLDER, words_of
 from hf_langimb.runs.evaluate import _parse
+from hf_langimb.runs.mitigations import parse as parse_comparison
+from hf_langimb.runs.mitigations import read_methods
 from hf_langimb.runs.recipe import parse_recipe
 
 ROOT = Path(__file__).parents[1]
@@ -57,6 +59,8 @@ def parse(command: str) -> None:
         parse(f"langimb {shlex.join(words[3:])}")
     elif words[1] == "recipes/cloned_languages.py":
         parse_cloned("cloned_languages", ROOT / "recipes" / "cloned_languages", words[2:])
+    elif words[1] == "recipes/compare_mitigations.py":
+        assert read_methods(parse_comparison(ROOT / "recipes" / "compare_mitigations", words[2:])[0].path)
     else:
         recipe = Path(words[1])
         assert (ROOT / recipe).is_file(), command

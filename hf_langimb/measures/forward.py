@@ -17,7 +17,15 @@ from hf_langimb.console import bar
 from hf_langimb.data.rows import find_text_columns
 from hf_langimb.measures import POOLINGS
 from hf_langimb.models.adapters import base_model_of
-from hf_langimb.models.inputs import class_logits, logits_of, longest_input, reading_whole_rows, reads, token_types_of
+from hf_langimb.models.inputs import (
+    HeadInputs,
+    class_logits,
+    logits_of,
+    longest_input,
+    reading_whole_rows,
+    reads,
+    token_types_of,
+)
 from hf_langimb.models.loading import tokenize
 
 Run = Callable[[np.ndarray], list[torch.Tensor]]  # rows -> tables [K, B, W]
@@ -87,38 +95,14 @@ def head_inputs(
     Raises:
         ValueError: the logits are not those of a linear layer.
     """
-    calls: list[tuple[torch.nn.Linear, torch.Tensor, torch.Tensor]] = []
-
-    def keep(layer: torch.nn.Linear, inputs: Any, output: torch.Tensor) -> None:
-        """A hook: the last layer with a number for each label is the head."""
-        calls.append((layer, inputs[0], output))
-
-    def pool(outputs: Any, batch: Any) -> torch.Tensor:
-        """[1, B, H]: what the head read for the logits of each row."""
-        _, read, given = calls[-1] if calls else (None, torch.empty(0), torch.empty(0))
-        calls[:-1] = []
-        logits = logits_of(outputs)
-        read, given = (one.reshape(len(logits), -1, one.shape[-1]) if len(one) else one for one in (read, given))
-        if given.shape[:1] + given.shape[2:] != logits.shape:
-            raise ValueError("The logits of this model are not those of a linear layer: its head cannot be refitted.")
-        distances = (given - logits[:, None]).abs().sum(dim=-1)
-        if distances.amin(dim=1).max() > 0:
-            raise ValueError("This model changes the logits of its last layer: its head cannot be refitted.")
-        return read[torch.arange(len(read)), distances.argmin(dim=1)][None]
-
-    labels = base_model_of(model).config.num_labels
-    handles = [
-        layer.register_forward_hook(keep)
-        for layer in model.modules()
-        if isinstance(layer, torch.nn.Linear) and layer.out_features == labels
-    ]
+    head = HeadInputs(model)
     try:
         tokenized = _tokenized(dataset, model, tokenizer, (), "cls", (-1,))
+        pool = lambda outputs, batch: head.of(logits_of(outputs))[None]  # noqa: E731
         logits, features = _in_batches(model, model, tokenizer, tokenized, pool, (-1,), batch_size)
     finally:
-        for handle in handles:
-            handle.remove()
-    return logits[0], features[0], calls[-1][0]
+        head.remove()
+    return logits[0], features[0], head.layer
 
 
 def _tokenized(

@@ -103,6 +103,46 @@ def class_logits(logits: torch.Tensor) -> torch.Tensor:
     return torch.cat([torch.zeros_like(logits), logits], dim=-1) if logits.shape[-1] == 1 else logits
 
 
+def head_layers(model: Any) -> list[torch.nn.Linear]:
+    """The linear layers of a classifier with a number for each label; the last one that runs gives the logits."""
+    labels = base_model_of(model).config.num_labels
+    return [one for one in model.modules() if isinstance(one, torch.nn.Linear) and one.out_features == labels]
+
+
+class HeadInputs:
+    """What the last linear layer of a classifier reads in a forward pass, until `remove`."""
+
+    def __init__(self, model: Any) -> None:
+        self.layer: Any = None
+        self._read = self._given = torch.empty(0)
+        self._handles = [layer.register_forward_hook(self._keep) for layer in head_layers(model)]
+
+    def _keep(self, layer: Any, inputs: Any, output: torch.Tensor) -> None:
+        """The hook."""
+        self.layer, self._read, self._given = layer, inputs[0], output
+
+    def of(self, logits: torch.Tensor) -> torch.Tensor:
+        """[B, H]: what was read for logits [B, C], at the token that the model takes.
+
+        Raises:
+            ValueError: the logits are not those of a linear layer.
+        """
+        rows = len(logits)
+        shape = (*self._given.shape[:1], *self._given.shape[2 if self._given.dim() == 3 else 1 :])
+        if self.layer is None or shape != logits.shape:
+            raise ValueError("The logits of this model are not those of a linear layer.")
+        read, given = (one.reshape(rows, -1, one.shape[-1]) for one in (self._read, self._given))
+        distances = (given - logits[:, None]).detach().abs().sum(dim=-1)
+        if distances.amin(dim=1).max() > 0:
+            raise ValueError("This model changes the logits of its last linear layer.")
+        return read[torch.arange(rows, device=read.device), distances.argmin(dim=1)]
+
+    def remove(self) -> None:
+        """Remove the hooks."""
+        for handle in self._handles:
+            handle.remove()
+
+
 def takes_last_token(model: Any) -> bool:
     """Whether a model's head finds the last token of each row by the configuration's padding token, as decoders do."""
     return "pad_token_id" in inspect.unwrap(type(base_model_of(model)).forward).__code__.co_names

@@ -144,7 +144,7 @@ def roles_of(setups: Mapping[str, Any]) -> Roles:
 
 def is_plain(setup: Mapping[str, Any]) -> bool:
     """Whether a setup trains as the stock Trainer does, but for the masked-input entropy."""
-    changed = {"objective", "changed", *SAMPLING} & {*setup.get("options", {})}
+    changed = {"objective", "changed", "language_adversary", *SAMPLING} & {*setup.get("options", {})}
     return setup["class_weighting"] == "none" and not changed
 
 

@@ -9,7 +9,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,7 @@ from hf_langimb.runs.notes import LEAVE_OUT, Said, joined_tokens, token_notes, t
 from hf_langimb.runs.parallel import at_once
 from hf_langimb.runs.recipe import Recipe, parse_recipe, total_batch
 from hf_langimb.runs.setups import Setup, prepare_setups, resolve_setup
-from hf_langimb.runs.steps import MeasuredRows, assemble_results, loader, measure, train
+from hf_langimb.runs.steps import Job, MeasuredRows, assemble_results, loader, work
 from hf_langimb.runs.subsets import TEST_SEED, Data, external_text, extra_tests, load_data
 
 logger = logging.getLogger(__name__)
@@ -156,27 +156,6 @@ def _run_in(
         write_json(folder.environment, environment(began))
     PartialState().wait_for_everyone()  # the main process has the lock
     return results
-
-
-@dataclass(frozen=True)
-class Job:
-    """A model to train and to measure; `chosen_on`: whether the recommendation is chosen on its validation rows."""
-
-    shown: str
-    arguments: Any  # LangImbTrainingArguments
-    start: str
-    tokenizer: Any
-    subsets: tuple[Any, Any]
-    measured: MeasuredRows
-    chosen_on: bool
-
-
-def work(job: Job, quiet: bool = False) -> tuple[dict[str, Any], dict[str, Any], Any]:
-    """Facts of a training, METRICS and resampled measures; steps that are done are read. `quiet`: without a log."""
-    arguments, place = job.arguments, Path(job.arguments.output_dir)
-    facts = train(arguments, job.start, job.tokenizer, *job.subsets, quiet=quiet)
-    chosen_on = job.subsets[1] if job.chosen_on else None
-    return facts, *measure(place, loader(place), job.measured, arguments.per_device_eval_batch_size, chosen_on)
 
 
 def work_on_its_own(job: Job) -> None:

@@ -7,9 +7,8 @@
 
 from __future__ import annotations
 
-import logging
 import sys
-from argparse import ArgumentParser
+from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,8 +32,6 @@ from hf_langimb.results.mitigations import CORRECTED, FILE, PLAIN, Comparison, c
 from hf_langimb.results.schema import Results
 from hf_langimb.runs.experiment import run, start_recipe
 from hf_langimb.runs.recipe import parse_recipe
-
-logger = logging.getLogger(__name__)
 
 TUNING_SEED = 100
 KEYS = ("recipe", "config", "arguments", "methods")
@@ -68,6 +65,12 @@ def read_methods(path: Path) -> tuple[str, str, dict[str, Any], Methods]:
     return values["recipe"], values["config"], values.get("arguments") or {}, methods
 
 
+def write_setups(path: Path, base: Path, arguments: Mapping[str, Any], setups: Mapping[str, Any]) -> None:
+    """Write the YAML of a recipe with these setups, on the values of another one."""
+    values = {"extends": str(base.resolve()), **arguments, "explain_rows": 0, "setups": dict(setups)}
+    write_text(path, yaml.safe_dump(values, sort_keys=False))
+
+
 def compare(path: Path, recipes: Path, output: Path, seeds: int, words: Sequence[str] = ()) -> Comparison:
     """Tune and compare the methods of a YAML; steps that are done are not done again.
 
@@ -80,10 +83,8 @@ def compare(path: Path, recipes: Path, output: Path, seeds: int, words: Sequence
     """
     name, config, arguments, methods = read_methods(path)
     setups = {setup: settings for points in methods.values() for setup, settings in points.items()}
-    extended = f"{(recipes / name).resolve() / config}.yaml"
-    definitions = {"extends": extended, **arguments, "explain_rows": 0, "setups": setups}
     grid = output / "methods.yaml"
-    on_main(lambda: write_text(grid, yaml.safe_dump(definitions, sort_keys=False)))
+    on_main(lambda: write_setups(grid, recipes / name / f"{config}.yaml", arguments, setups))
 
     def trained(part: str, names: Sequence[str], first: int, number: int) -> tuple[Path, Results]:
         """The run of some setups."""
@@ -146,19 +147,26 @@ def _corrected(place: Path, metrics: Mapping[str, Any]) -> dict[str, Any]:
     return {"test": quality, "targets": target_measures(**columns, **options), "probe": metrics["probe"]}
 
 
-def main(folder: Path, argv: Sequence[str] | None = None) -> None:
-    """The command line of recipes/compare_mitigations.py; `folder`, in that of the recipes, has its YAML files."""
+def parse(folder: Path, argv: Sequence[str] | None = None) -> tuple[Namespace, list[str]]:
+    """The options of the recipe, with the YAML file and the output folder, and further flags of all trainings."""
     description = "Compare every method against labels that depend on language, each at its best setting."
     parser = ArgumentParser("accelerate launch recipes/compare_mitigations.py", description=description)
     where = f"name of a YAML file in {folder}, or a path (default: %(default)s)"
     parser.add_argument("--config", default="mini", metavar="STEM|FILE.yaml", help=where)
     parser.add_argument("--output_dir", type=Path, metavar="DIR", help="default: runs/compare_mitigations-STEM")
     parser.add_argument("--seeds", type=int, default=5, help="seeds of the comparison (default: %(default)s)")
+    options, words = parser.parse_known_args(argv)
+    named = options.config.endswith((".yaml", ".yml"))
+    options.path = Path(options.config) if named else folder / f"{options.config}.yaml"
+    options.output_dir = options.output_dir or Path(f"runs/compare_mitigations-{options.path.stem}")
+    return options, words
+
+
+def main(folder: Path, argv: Sequence[str] | None = None) -> None:
+    """The command line of recipes/compare_mitigations.py; `folder`, in that of the recipes, has its YAML files."""
     start_recipe()
     with ends_in_words(Path(sys.argv[0]).name, RESUMES):
-        options, words = parser.parse_known_args(argv)
-        path = Path(options.config) if options.config.endswith((".yaml", ".yml")) else folder / f"{options.config}.yaml"
-        output = options.output_dir or Path(f"runs/compare_mitigations-{path.stem}")
-        found = compare(path, folder.parent, output, options.seeds, words)
+        options, words = parse(folder, argv)
+        found = compare(options.path, folder.parent, options.output_dir, options.seeds, words)
         if PartialState().is_main_process:
-            print(text_of(found, output), end="")
+            print(text_of(found, options.output_dir), end="")

@@ -15,6 +15,7 @@ from transformers.hf_argparser import HfArg
 
 from hf_langimb.counts.own_weights import read_weights
 from hf_langimb.counts.weighting import BETA, GROUP_DRO, MISSING_CELL_POLICIES, OWN, WEIGHTING_SCHEMES
+from hf_langimb.training.adversary import ADVERSARIES
 from hf_langimb.training.objectives import OBJECTIVES
 
 CHOICES = {
@@ -22,13 +23,16 @@ CHOICES = {
     "missing_cell_policy": MISSING_CELL_POLICIES,
     "objective": OBJECTIVES,
     "sampling": [*WEIGHTING_SCHEMES, OWN],
+    "language_adversary": ADVERSARIES,
 }
 SIZES = ("gradient_accumulation_steps", "per_device_train_batch_size", "per_device_eval_batch_size")
 OPTIONS = ["objective", "focal_gamma", "logit_adjustment_tau", "weight_exponent", "effective_number_beta"]
 OPTIONS += ["deferred_weighting", "group_dro_step_size", "group_dro_adjustment", "sampling", "language_temperature"]
-OPTIONS += ["max_repeats", "language_schedule"]  # what results and cards show only where it is set
+OPTIONS += ["max_repeats", "language_schedule", "language_adversary"]
+OPTIONS += ["language_adversary_weight"]  # results and cards show them only where they are set
 NOT_NEGATIVE = ["learning_rate", "head_learning_rate", "masked_entropy_weight", "lora_rank", "seed", "weight_exponent"]
 NOT_NEGATIVE += ["group_dro_step_size", "group_dro_adjustment", "focal_gamma", "logit_adjustment_tau"]
+NOT_NEGATIVE += ["language_adversary_weight"]
 
 
 @dataclass
@@ -76,6 +80,11 @@ class LangImbTrainingArguments(TrainingArguments):
     language_schedule: str | None = HfArg(
         default=None, help="Share of a language in equally long stages of the training, such as fr:0.1_0.9."
     )
+    language_adversary: str = HfArg(
+        default="none",
+        help="Train for features that do not tell the language: gradient_reversal or language_entropy.",
+    )
+    language_adversary_weight: float = HfArg(default=0.1, help="Largest coefficient of the language adversary.")
     masked_entropy_weight: float = HfArg(default=0.0, help="Weight of the masked-input entropy loss (paper: 1).")
     head_learning_rate: float | None = HfArg(default=None, help="Learning rate of the head; None: same as encoder.")
     lora_rank: int = HfArg(default=0, help="Rank of LoRA adapters on the encoder; 0: full fine-tuning.")
@@ -118,6 +127,8 @@ class LangImbTrainingArguments(TrainingArguments):
                 problem = problem or f"{name} must be from 0 to below 1, got {value}."
         if self.class_weighting == GROUP_DRO and self.deferred_weighting:
             problem = problem or "group_dro changes the weights from the first step: leave deferred_weighting out."
+        if self.language_adversary != "none" and self.fp16:
+            problem = problem or "language_adversary does not work with fp16: use bf16."
         if self.weight_clip is not None and not 0 < self.weight_clip < math.inf:
             problem = problem or f"weight_clip must be above 0, got {self.weight_clip}."
         for name in ("class_weighting", "sampling"):
@@ -154,13 +165,15 @@ class LangImbTrainingArguments(TrainingArguments):
             "group_dro_step_size": GROUP_DRO in schemes,
             "group_dro_adjustment": GROUP_DRO in schemes,
             "max_repeats": self.draws_rows,
+            "language_adversary_weight": self.language_adversary != "none",
         }
         return [name for name, effect in used.items() if not effect]
 
     @property
     def needs_counts(self) -> bool:
         """Whether the loss or the sampling depends on the counts of the training data."""
-        return self.class_weighting != "none" or self.objective.startswith("logit_adjustment") or self.draws_rows
+        weighted = self.class_weighting != "none" or self.objective.startswith("logit_adjustment")
+        return weighted or self.draws_rows or self.language_adversary != "none"
 
     @property
     def draws_rows(self) -> bool:

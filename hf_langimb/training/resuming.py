@@ -10,7 +10,9 @@ import torch
 from hf_langimb.files import read_json
 from hf_langimb.models.adapters import base_model_of
 from hf_langimb.models.axes import read_axes
-from hf_langimb.training.group_dro import STATE_FILE, GroupDRO
+from hf_langimb.training import adversary, group_dro
+from hf_langimb.training.adversary import LanguageAdversary
+from hf_langimb.training.group_dro import GroupDRO
 from hf_langimb.training.publishing import PublishingTrainer
 
 
@@ -19,6 +21,7 @@ class ResumingTrainer(PublishingTrainer):
 
     lr_scheduler: Any
     group_dro: GroupDRO | None
+    adversary: LanguageAdversary | None
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         """`Trainer`'s, for adapters of the same rank."""
@@ -44,13 +47,22 @@ class ResumingTrainer(PublishingTrainer):
                     "same learning_rate and head_learning_rate, or begin a new training."
                 )
         super()._load_optimizer_and_scheduler(checkpoint)
-        if checkpoint and self.group_dro is not None:
-            if not (path := Path(checkpoint, STATE_FILE)).is_file():
+        for argument, (file, part) in self._own_states().items():
+            if not checkpoint or part is None:
+                continue
+            if not (path := Path(checkpoint, file)).is_file():
                 raise ValueError(
-                    f"{checkpoint} has no {STATE_FILE}: it was trained without group_dro, or saved with "
-                    "save_only_model. Begin a new training."
+                    f"{checkpoint} has no {file}: it was trained without {argument}, or saved with save_only_model. "
+                    "Begin a new training."
                 )
-            self.group_dro.load_state_dict(torch.load(path, weights_only=True, map_location="cpu"))
+            part.load_state_dict(torch.load(path, weights_only=True, map_location="cpu"))
+
+    def _own_states(self) -> dict[str, tuple[str, Any]]:
+        """What a checkpoint keeps besides the optimizer, by argument: the file, and its object if it is used."""
+        return {
+            "group_dro": (group_dro.STATE_FILE, self.group_dro),
+            "language_adversary": (adversary.STATE_FILE, self.adversary),
+        }
 
     def _load_best_model(self) -> None:
         """`Trainer`'s, with the weights that group DRO had at that step."""
@@ -60,13 +72,14 @@ class ResumingTrainer(PublishingTrainer):
             self.group_dro.load_weights(axes["weights"])
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        """`Trainer`'s, with the shares of group DRO."""
+        """`Trainer`'s, with the states of group DRO and of the language adversary."""
         super()._save_optimizer_and_scheduler(output_dir)
-        path = Path(output_dir, STATE_FILE)
-        if self.args.should_save and self.group_dro is not None:
-            torch.save(self.group_dro.state_dict(), path)
-        elif self.args.should_save:
-            path.unlink(missing_ok=True)  # of a training before, in the same folder
+        for file, part in self._own_states().values():
+            path = Path(output_dir, file)
+            if self.args.should_save and part is not None:
+                torch.save(part.state_dict(), path)
+            elif self.args.should_save:
+                path.unlink(missing_ok=True)  # of a training before, in the same folder
 
 
 def _listed(rates: list[float]) -> str:

@@ -28,6 +28,7 @@ from hf_langimb.models.axes import (
 )
 from hf_langimb.models.inputs import logits_of
 from hf_langimb.training import losses
+from hf_langimb.training.adversary import LanguageAdversary, UpdateAdversary
 from hf_langimb.training.arguments import LangImbTrainingArguments
 from hf_langimb.training.checks import (
     fit_inputs,
@@ -94,9 +95,9 @@ class LangImbTrainer(EvaluatingTrainer):
         self.args = args or LangImbTrainingArguments()
         self._counted: Counted | None = None
         self._said: set[str] = set()
-        self.given_counts = train_dataset, distribution
-        self.given_loss = row_loss
+        self.given_counts, self.given_loss = (train_dataset, distribution), row_loss
         self.group_dro: GroupDRO | None = None
+        self.adversary: LanguageAdversary | None = None
         self._moved_from: Counted | None = None  # for which group DRO moves the weights
         self._inner_collator: Any = None  # pads what ours collates
         self._axes: dict[str, Any] | None = None  # of the training data
@@ -111,7 +112,8 @@ class LangImbTrainer(EvaluatingTrainer):
         super().__init__(*given, compute_loss_func=self._loss, **kwargs)
         self._own_optimizer: Any = None  # as `Trainer` made it, and for what
         self._made_for: Any = None
-        self.add_callback(UpdateShares(self))
+        for callback in (UpdateShares, UpdateAdversary):
+            self.add_callback(callback(self))
         self._fit_together()
         self._loss_parts = torch.zeros(3, device=self.args.device)  # classification, masked entropy, optimizer steps
         self._evaluated_rows: list[torch.Tensor] = []
@@ -199,6 +201,7 @@ class LangImbTrainer(EvaluatingTrainer):
         self._fit_together()
         if self.is_in_train:
             self._begin_group_dro()
+            self._begin_adversary()
         self._loss_parts.zero_()
         return super().get_train_dataloader()
 
@@ -209,6 +212,15 @@ class LangImbTrainer(EvaluatingTrainer):
             step = {"step_size": self.args.group_dro_step_size, "adjustment": self.args.group_dro_adjustment}
             self.group_dro = GroupDRO(counts.counts, **step, device=self.args.device)
             self._moved_from = self._present()
+
+    def _begin_adversary(self) -> None:
+        """A new adversary for a training with one."""
+        if self.adversary is not None:
+            self.adversary.head.remove()
+        self.adversary, counts = None, self.distribution
+        if (kind := self.args.language_adversary) != "none" and counts is not None:
+            weight = self.args.language_adversary_weight
+            self.adversary = LanguageAdversary(kind, self.model, languages=len(counts.languages), weight=weight)
 
     def get_eval_dataloader(self, *args: Any, **kwargs: Any) -> Any:
         """`Trainer`'s; model or data may be others than those of the last training."""
@@ -337,6 +349,9 @@ class LangImbTrainer(EvaluatingTrainer):
         if self._has_mask_row:
             entropy = self.args.masked_entropy_weight * labeled / items * losses.negative_entropy(logits[-1])
         self._loss_parts += torch.stack([classification, entropy, labeled / items]).detach()
+        if self.adversary is not None:
+            done = self.state.global_step / self.state.max_steps
+            classification = classification + self.adversary.loss(logits, labels, self._language_ids, done) / items
         return classification + entropy
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -345,6 +360,8 @@ class LangImbTrainer(EvaluatingTrainer):
             classification, entropy, steps = self.accelerator.reduce(self._loss_parts, reduction="sum").tolist()
             if steps:
                 logs |= {"loss_classification": classification / steps, "loss_masked_entropy": entropy / steps}
+        if "loss" in logs and self.adversary is not None:
+            logs |= self.adversary.logs(lambda seen: self.accelerator.reduce(seen, reduction="sum"))
         if "loss" in logs or "train_loss" in logs:  # logged, or at the end of training
             self._loss_parts.zero_()
         super().log(logs, start_time)

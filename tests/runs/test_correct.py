@@ -176,7 +176,7 @@ def test_a_model_that_changes_its_logits_is_not_refitted(tiny_bert, bert_tokeniz
     model.register_forward_hook(
         lambda module, inputs, output: type(output)(logits=output.logits * 2, hidden_states=output.hidden_states)
     )
-    with pytest.raises(ValueError, match="changes the logits of its last layer"):
+    with pytest.raises(ValueError, match="changes the logits of its last linear layer"):
         head_inputs(model, bert_tokenizer, rows)
 
 

@@ -2,6 +2,8 @@
 
 import copy
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,8 +11,11 @@ import yaml
 from scipy.stats import ttest_rel
 
 from hf_langimb.results import mitigations as made
-from hf_langimb.runs.mitigations import compare, read_methods
+from hf_langimb.runs.mitigations import compare, read_methods, write_setups
+from hf_langimb.runs.recipe import parse_recipe
+from hf_langimb.runs.setups import resolve_setup
 
+RECIPES = Path(__file__).parents[2] / "recipes"
 METHODS = {
     "plain": {"weight_decay": [0.0, 0.1]},
     "per_language": {"class_weighting": "per_language", "weight_exponent": [0.5, 1.0]},
@@ -113,6 +118,18 @@ def test_wrong_grids_are_refused(write, change, message):
 def test_a_configuration_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(ValueError, match="found none"):
         read_methods(tmp_path / "mini.yaml")
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("compare_mitigations/*.yaml")), ids=lambda path: path.stem)
+def test_the_grids_of_the_recipe_are_setups_that_can_be_trained(path, tmp_path):
+    name, config, arguments, methods = read_methods(path)
+    setups = {setup: settings for points in methods.values() for setup, settings in points.items()}
+    write_setups(tmp_path / "methods.yaml", RECIPES / name / f"{config}.yaml", arguments, setups)
+    recipe = parse_recipe(name, RECIPES / name, ["--config", str(tmp_path / "methods.yaml")])
+    assert recipe.data.explain_rows == 0 and {*setups} <= {*recipe.setups}
+    for setup in setups:
+        values = resolve_setup(setup, recipe.setups)
+        replace(recipe.training, **{key: value for key, value in values.items() if key != "plan"})
 
 
 @pytest.mark.slow
