@@ -91,6 +91,7 @@ KEPT = {
     "benchmarks": {"attributions": speed_cells, "errors": error_cells, "table": cost_cells, "hub": hub_cells},
     "verdict": {"rule": rule_cells, "models": models_cells},
     "cloned-mini": {"rates": rates_cells},
+    "cloned-ordinary": {"rates": rates_cells},
     "cldr-scaling": {"points": scaling_cells, "slopes": slopes_cells, "natural": natural_cells},
 }
 KEPT["benchmarks"]["methods"] = method_cells

@@ -11,7 +11,6 @@ import numpy as np
 from hf_langimb.console import shown
 from hf_langimb.counts.audit import SMALL_CELL, Audit, expected_counts
 from hf_langimb.models.axes import read_axes
-from hf_langimb.results.page import write_report
 from hf_langimb.results.rendering import render
 from hf_langimb.results.schema import FILE_NAME, Attributions, ExplainedRows, Results, read_results
 from hf_langimb.results.tables import Cells, explained_text, interval_text
@@ -106,6 +105,8 @@ def _alignment_cells(found: dict[str, Any]) -> list[Cells]:
 
 def changed_report(folder: Path, results: Results) -> str:
     """What `langimb correct` or `refit` found and wrote, for people: how much it changes, and what to do next."""
+    from hf_langimb.results.page import write_report  # which draws figures
+
     return _answer("changed", results=results, folder=str(folder), page=write_report(folder))
 
 

@@ -19,8 +19,6 @@ FOLDER = Path(hf_langimb.__file__).parents[1] / "recipes" / "cldr_names"
     [
         ("large", 129, 0.023, 0),
         ("all", 213, 0.117, 55),
-        ("skew-2", 20, 0.04, 0),
-        ("skew-5", 20, 0.20, 0),
         ("skew-20", 20, 0.51, 0),
         ("skew-100", 20, 0.77, 0),
     ],

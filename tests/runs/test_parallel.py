@@ -9,9 +9,12 @@ import pytest
 
 from hf_langimb.runs.parallel import in_processes
 
-SLEEPING = (
-    "import time; from hf_langimb.runs.parallel import in_processes; list(in_processes(time.sleep, [600, 600], 2))"
-)
+SLEEPING = """
+import signal, time
+from hf_langimb.runs.parallel import in_processes
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a program in the background ignores it
+list(in_processes(time.sleep, [600, 600], 2))
+"""
 
 
 def test_each_job_is_done_and_its_error_is_raised():
