@@ -167,9 +167,7 @@ def stop_at(monkeypatch, step):
 @pytest.mark.parametrize(
     ("damage", "how"),
     [
-        ("trainer_state.json", "cut"),
         ("optimizer.pt", "cut"),
-        ("scheduler.pt", "flipped"),
         ("rng_state.pth", "gone"),
         ("model.safetensors", "flipped"),
         ("checksums.json", "gone"),

@@ -62,7 +62,7 @@ def alone(build, **arguments):
 
 @pytest.mark.parametrize(
     ("name", "values"),
-    [("class_weighting", SCHEMES), ("masked_entropy_weight", (0.0, 1.0)), ("head_learning_rate", (0.01, 0.05))],
+    [("class_weighting", SCHEMES), ("head_learning_rate", (0.01, 0.05))],
 )
 def test_each_trial_of_a_search_is_the_training_alone(search, build, name, values):
     found = search(name, values)
