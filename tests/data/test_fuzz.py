@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from hf_langimb.counts.columns import whole_number
 from hf_langimb.data.spec import DataSpec
 
-FILES = int(os.environ.get("LANGIMB_FUZZ_FILES", 50))
+FILES = int(os.environ.get("LANGIMB_FUZZ_FILES", 40))
 NULL_WORDS = ["nan", "NA", "null", "None", "NULL", "n/a", "-", "#N/A", "<NA>", "true"]
 PIECES = st.sampled_from([*"\",;\t|\n aé東'\\1{", "b ", "5.0", '""', ": "])
 TEXTS = st.one_of(st.lists(PIECES, max_size=6).map("".join), st.sampled_from([*NULL_WORDS, "007", "1e5", "a text"]))

@@ -17,7 +17,6 @@ FOLDER = Path(hf_langimb.__file__).parents[1] / "recipes" / "cldr_names"
 @pytest.mark.parametrize(
     ("config", "languages", "bits", "empty"),
     [
-        ("large", 129, 0.023, 0),
         ("all", 213, 0.117, 55),
         ("skew-20", 20, 0.51, 0),
         ("skew-100", 20, 0.77, 0),
