@@ -13,10 +13,11 @@ BIAS = (
     "Added to the logits of each language, after these are divided by the temperature. Above 0: the model predicted "
     "the label too rarely in this language, judged by rows that are weighted so that labels do not depend on language."
 )
-
-
-WHAT = {"corrected": "The correction", "refitted": "Refitting the last layer"}
-WHAT["erased"] = "Refitting the last layer after language is erased"
+WHAT = {
+    "corrected": "The correction",
+    "refitted": "Refitting the last layer",
+    "erased": "Refitting the last layer after language is erased",
+}
 
 
 def changed_setups(results: Results) -> list[str]:

@@ -51,14 +51,15 @@ class LanguageAdversary:
     """
 
     def __init__(self, kind: str, model: torch.nn.Module, *, languages: int, weight: float) -> None:
-        self.kind, self.weight, self.head = kind, weight, HeadInputs(model)
+        self.kind, self.weight = kind, weight
         layers = head_layers(model)
         if not layers:
             raise ValueError("language_adversary needs a model whose logits are those of a linear layer.")
-        layer = layers[-1]
+        self.head, layer = HeadInputs(model), layers[-1]
         place: Any = {"device": layer.weight.device, "dtype": torch.promote_types(layer.weight.dtype, torch.float32)}
-        self.classifier = torch.nn.Linear(layer.in_features, languages, **place)
-        torch.nn.init.zeros_(self.classifier.weight)  # leaves the random numbers of the training as they are
+        # without drawing weights: the random numbers of the training stay as they are
+        self.classifier = torch.nn.utils.skip_init(torch.nn.Linear, layer.in_features, languages, **place)
+        torch.nn.init.zeros_(self.classifier.weight)
         torch.nn.init.zeros_(self.classifier.bias)
         self.optimizer = torch.optim.AdamW(self.classifier.parameters(), lr=LEARNING_RATE, weight_decay=0.0)
         self.coefficient = 0.0
@@ -85,9 +86,8 @@ class LanguageAdversary:
             logits = self.classifier(_Reversed.apply(features, self.coefficient))
         else:
             logits = self.classifier(features.detach())
-        self.seen += torch.stack(
-            [(logits.argmax(dim=1) == language_ids).sum(), torch.tensor(len(logits)).to(logits.device)]
-        )
+        self.seen[0] += (logits.argmax(dim=1) == language_ids).sum()
+        self.seen[1] += len(logits)
         losses = F.cross_entropy(logits, language_ids, reduction="none")
         if self.kind == "language_entropy":
             fixed = (parameter.detach() for parameter in (self.classifier.weight, self.classifier.bias))
