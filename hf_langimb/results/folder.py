@@ -24,6 +24,7 @@ EVALUATED = "model", 0  # setup and seed of an evaluation
 OWN_FOLDERS = (START, STORES, FIGURES)  # names that no setup can have
 CONFIG, ENVIRONMENT = "config.yaml", "environment.json"
 PREDICTIONS, PROBE, TRAINING = "predictions.parquet", "probe.json", "training.json"  # in the folder of a trained model
+TIME = "time.json"  # of the training, which differs between two runs of the same numbers
 VALIDATION = "validation.parquet"  # predictions that the recommendation is chosen on
 BEGUN = ("processes", "total_batch")  # of the trainings: in config.yaml, kept where a run is continued
 
@@ -148,4 +149,4 @@ class RunFolder:
 def model_files(place: Path) -> list[str]:
     """Names of the files in the folder of a trained model that later steps read, and of its facts."""
     names = [path.name for path in place.iterdir() if path.is_file() and not files.is_own_part(path)]
-    return [name for name in names if name not in (PROBE, RECORD, "README.md") and not name.endswith(".parquet")]
+    return [name for name in names if name not in (PROBE, RECORD, TIME, "README.md") and not name.endswith(".parquet")]

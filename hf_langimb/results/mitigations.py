@@ -18,7 +18,8 @@ from hf_langimb.results.tables import Cells, interval_text
 
 FILE = "comparison.json"
 PLAIN, PAPER = "plain", "per_language"  # no method, and the paper's weights
-CORRECTED = f"{PLAIN}, corrected"  # `langimb correct` on the models of `plain`
+CHANGED = tuple(f"{PLAIN}, {change}" for change in ("corrected", "refitted", "language erased"))
+CORRECTED, REFITTED, ERASED = CHANGED  # `langimb correct` and `langimb refit` on the models of `plain`
 MEASURES = {  # by name the path in METRICS, and how it is shown
     "independent": ("targets.independent.accuracy", ".3f"),
     "natural": ("targets.natural.accuracy", ".3f"),
@@ -59,6 +60,7 @@ class Comparison(TypedDict):
     losses: dict[str, list[float]]  # on validation rows, of the settings in `grids`
     chosen: dict[str, dict[str, Any]]
     methods: dict[str, dict[str, list[float | None]]]  # by method and measure the value of each seed
+    seconds: dict[str, list[float | None]]  # of the trainings of each method; null where a training was interrupted
     differences: list[Difference]
     recommended: list[str]
 
@@ -83,6 +85,7 @@ def compared(*, audit: Audit, metrics: Mapping[str, Mapping[str, Mapping[str, An
         for one in _differences(methods, reference, measure)
     ]
     known: Any = {"schema_version": 1, **parts, "link_bits": audit["mutual_information_bits"], "methods": methods}
+    known["seconds"] = {method: [of["seconds"] for of in seeds.values()] for method, seeds in metrics.items()}
     known |= {"rows": int(np.sum(audit["counts"])), "differences": differences}
     found: Comparison = {**known, "recommended": _recommended(methods, differences)}  # type: ignore[typeddict-item]
     return found
@@ -140,7 +143,7 @@ def _recommended(methods: Mapping[str, Any], found: Sequence[Difference]) -> lis
         for name in methods
         if significant(found, name, PLAIN, dependence) < 0 <= significant(found, name, PLAIN, accuracy)
     ]
-    good = [name for name in good if name != CORRECTED]  # which needs no training
+    good = [name for name in good if name not in CHANGED]  # which need no training
     return sorted(good, key=lambda name: -float(np.mean(methods[name][accuracy])))[:RECOMMENDED]
 
 
@@ -160,12 +163,20 @@ def mitigations_cells(found: Comparison) -> Cells:
     rows = []
     for method in order:
         cells = []
-        for name, values in found["methods"][method].items():
-            known = [value for value in values if value is not None]
-            shown = interval(known) if len(known) == len(values) else None
-            cells.append(f"{interval_text(shown, form=MEASURES[name][1])}{marks.get((method, name), '')}")
-        rows.append([method, _setting(found, method), *cells])
-    return ["method", "chosen", *MEASURES], rows
+        for name, (_, form) in MEASURES.items():
+            known = [value for value in found["methods"][method][name] if value is not None]
+            whole = len(known) == len(found["methods"][method][name])
+            cells.append(
+                f"{interval_text(interval(known) if whole else None, form=form)}{marks.get((method, name), '')}"
+            )
+        rows.append([method, _setting(found, method), *cells, _time(found, method)])
+    return ["method", "chosen", *MEASURES, "time, plain = 1"], rows
+
+
+def _time(found: Comparison, method: str) -> str:
+    """Median time of the trainings of a method, that of `plain` being 1."""
+    known = [[value for value in found["seconds"][name] if value is not None] for name in (method, PLAIN)]
+    return f"{np.median(known[0]) / np.median(known[1]):.2f}" if all(known) else "-"
 
 
 def _setting(found: Comparison, method: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from transformers import Trainer, TrainerCallback
 
 from hf_langimb.console import on_main
 from hf_langimb.files import AGAIN, MODEL, is_done, read_json, record, write_json
-from hf_langimb.results.folder import TRAINING, model_files
+from hf_langimb.results.folder import TIME, TRAINING, model_files
 
 logger = logging.getLogger(__name__)
 
@@ -40,15 +41,21 @@ def train_into(place: Path, trainer: Trainer, facts: Callable[[Any], dict[str, A
         facts: of the training, from its state.
 
     Returns:
-        The facts, which are also in the folder.
+        The facts, which are also in the folder, with a file of the seconds of the training: of the CPU if it trains
+        there, else on the clock, and null if the training was interrupted.
     """
     trainer.add_callback(_Checkpoints(place))
-    trainer.train(resume_from_checkpoint=on_main(lambda: _last_checkpoint(place)))
+    checkpoint = on_main(lambda: _last_checkpoint(place))
+    clock = time.process_time if trainer.args.device.type == "cpu" else time.perf_counter
+    began = clock()
+    trainer.train(resume_from_checkpoint=checkpoint)
+    spent = None if checkpoint else round(clock() - began, 2)
     trainer.save_model()
     found = facts(trainer.state)
     if trainer.is_world_process_zero():
         (place / "training_args.bin").unlink(missing_ok=True)  # a pickle; config.yaml has the same in words
         write_json(place / TRAINING, found)
+        write_json(place / TIME, {"seconds": spent})
         record(place, MODEL, model_files(place))
         _remove_checkpoints(place)
     PartialState().wait_for_everyone()

@@ -2,14 +2,18 @@
 
 1. Tuning: each method is trained at each of its settings, which its YAML lists, with one seed that no result uses. The
    one with the lowest cross-entropy on validation rows, weighted so that labels do not depend on language, is chosen.
-2. Comparison: the chosen settings with the seeds of the results, and corrections of the `plain` models.
+2. Comparison: the chosen settings with the seeds of the results. The `plain` models are also changed with the help of
+   their validation rows, on which no training reads more than the loss: corrected, refitted, and refitted on features
+   from which language is erased.
 """
 
 from __future__ import annotations
 
+import logging
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +24,36 @@ import yaml
 from accelerate import PartialState
 from scipy.special import softmax
 
-from hf_langimb.console import RESUMES, ends_in_words, on_main
+from hf_langimb.console import RESUMES, bar, ends_in_words, on_main
 from hf_langimb.counts.distribution import JointDistribution
-from hf_langimb.files import write_json, write_text
+from hf_langimb.files import AGAIN, read_json, write_json, write_text
 from hf_langimb.measures.correction import fit_correction
 from hf_langimb.measures.dependence import target_measures
+from hf_langimb.measures.erasure import language_eraser
+from hf_langimb.measures.forward import head_inputs
 from hf_langimb.measures.predictions import evaluate_predictions
+from hf_langimb.measures.refit import STRENGTHS
 from hf_langimb.models.axes import read_axes
-from hf_langimb.results.folder import PREDICTIONS, VALIDATION, RunFolder
-from hf_langimb.results.mitigations import CORRECTED, FILE, PLAIN, Comparison, compared, text_of
-from hf_langimb.results.schema import Results
+from hf_langimb.models.inputs import longest_input
+from hf_langimb.models.loading import load_trained
+from hf_langimb.results.folder import PREDICTIONS, TIME, VALIDATION, RunFolder
+from hf_langimb.results.mitigations import (
+    CHANGED,
+    CORRECTED,
+    ERASED,
+    FILE,
+    PLAIN,
+    REFITTED,
+    Comparison,
+    compared,
+    text_of,
+)
 from hf_langimb.runs.experiment import run, start_recipe
-from hf_langimb.runs.recipe import parse_recipe
+from hf_langimb.runs.recipe import Recipe, parse_recipe
+from hf_langimb.runs.refit import HeldOut
+from hf_langimb.runs.subsets import TEST_SEED, Data, load_data
+
+logger = logging.getLogger(__name__)
 
 TUNING_SEED = 100
 KEYS = ("recipe", "config", "arguments", "methods")
@@ -86,18 +108,25 @@ def compare(path: Path, recipes: Path, output: Path, seeds: int, words: Sequence
     grid = output / "methods.yaml"
     on_main(lambda: write_setups(grid, recipes / name / f"{config}.yaml", arguments, setups))
 
-    def trained(part: str, names: Sequence[str], first: int, number: int) -> tuple[Path, Results]:
-        """The run of some setups."""
+    def recipe_of(part: str, names: Sequence[str], first: int, number: int) -> Recipe:
+        """The recipe of some setups."""
         flags = ["--config", grid, "--output_dir", output / part, "--seed", first, "--seeds", number]
-        return run(parse_recipe(name, recipes / name, [*map(str, [*flags, "--setups", *names]), *words]))
+        return parse_recipe(name, recipes / name, [*map(str, [*flags, "--setups", *names]), *words])
 
-    folder, results = trained("tuning", [*setups], TUNING_SEED, 1)
+    folder, _ = run(recipe_of("tuning", [*setups], TUNING_SEED, 1))
     losses = {setup: _loss(RunFolder(folder).model(setup, TUNING_SEED)) for setup in setups}
     chosen = {method: min(points, key=lambda setup: losses[setup]) for method, points in methods.items()}
-    folder, results = trained("comparison", [*chosen.values()], 0, seeds)
-    metrics: dict[str, Any] = {method: results["setups"][setup]["seeds"] for method, setup in chosen.items()}
+    recipe = recipe_of("comparison", [*chosen.values()], 0, seeds)
+    folder, results = run(recipe)
+    metrics: dict[str, Any] = {}
+    for method, setup in chosen.items():
+        places = {seed: RunFolder(folder).model(setup, int(seed)) for seed in results["setups"][setup]["seeds"]}
+        metrics[method] = {
+            seed: results["setups"][setup]["seeds"][seed] | {"seconds": _seconds(place)}
+            for seed, place in places.items()
+        }
     places = {seed: RunFolder(folder).model(chosen[PLAIN], int(seed)) for seed in metrics[PLAIN]}
-    metrics[CORRECTED] = {seed: _corrected(place, metrics[PLAIN][seed]) for seed, place in places.items()}
+    metrics |= _changed(recipe, results["setups"][chosen[PLAIN]]["plan"], places, metrics[PLAIN])
     found = compared(
         recipe=name,
         config_name=path.stem,
@@ -133,18 +162,62 @@ def _plan(place: Path, labels: int) -> JointDistribution:
     return JointDistribution(tuple(axes["languages"]), tuple(range(labels)), np.array(axes["counts"]))
 
 
-def _corrected(place: Path, metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """METRICS of a model whose logits are corrected by its validation rows, which leaves the probe as it is."""
-    held_out, test = (pq.read_table(place / name) for name in (VALIDATION, PREDICTIONS))
-    logits, before = (np.array(table["logits"].to_pylist(), dtype=np.float64) for table in (held_out, test))
-    groups = np.unique(held_out["id"].to_numpy(zero_copy_only=False), return_inverse=True)[1]
-    languages = held_out["language"].to_pylist()
-    correction = fit_correction(logits, languages, held_out["label"].to_numpy(), groups=groups)
-    after = correction.apply(before, test["language"].to_pylist())
-    columns = {"languages": test["language"], "labels": test["label"], "predictions": pa.array(after.argmax(axis=1))}
-    options: Any = {"plan": _plan(place, after.shape[1]), "groups": test["id"]}
-    quality = evaluate_predictions(**columns, probabilities=softmax(after, axis=1), **options)
-    return {"test": quality, "targets": target_measures(**columns, **options), "probe": metrics["probe"]}
+def _seconds(place: Path) -> float | None:
+    """How long a training took; None if it was interrupted."""
+    seconds: float | None = read_json(place / TIME, AGAIN)["seconds"] if (place / TIME).is_file() else None
+    return seconds
+
+
+def _changed(
+    recipe: Recipe, plan: str, places: Mapping[str, Path], metrics: Mapping[str, Any]
+) -> dict[str, dict[str, Any]]:
+    """METRICS of the models of a setup, by seed, after each change that needs no training.
+
+    Args:
+        recipe: of the run.
+        plan: of the setup.
+        places: folders of the models, by seed.
+        metrics: of the models, by seed.
+    """
+    found: dict[str, dict[str, Any]] = {method: {} for method in CHANGED}
+    data = load_data(recipe.data, recipe.training.language_column)
+    for seed, place in bar(places.items(), "Changing models"):
+        for method, logits in _changed_logits(recipe, data, plan, place, int(seed)).items():
+            quality = _measured(place, logits)
+            probe = {"test": None} if method == ERASED else metrics[seed]["probe"]  # which reads the same features
+            found[method][seed] = quality | {"probe": probe, "seconds": None}
+    return {method: of for method, of in found.items() if of}
+
+
+def _changed_logits(recipe: Recipe, data: Data, plan: str, place: Path, seed: int) -> dict[str, np.ndarray]:
+    """By method, logits of the test rows by what was fitted on the validation rows of a model."""
+    trained = load_trained(place)
+    rows = data.tokenized(
+        trained.tokenizer, [plan], [seed], recipe.data.max_length or longest_input(trained.tokenizer, trained.model)
+    )
+    validation, test = rows["validation", plan, seed], rows["test", data.test_plan, TEST_SEED]
+    inputs = [head_inputs(trained.model, trained.tokenizer, part) for part in (validation, test)]
+    (logits, features, layer), (before, read, _) = inputs
+    languages, labels, ids = (validation[name] for name in ("language", "label", "id"))
+    held_out = HeldOut.of(features, languages, labels, ids, logits.shape[1], layer.bias is not None)
+    every, erase = np.arange(len(features)), partial(language_eraser, centered=held_out.biased)
+    correction = fit_correction(logits, languages, np.asarray(labels), groups=held_out.groups)
+    head = held_out.fit(every, None, STRENGTHS)
+    changed = {CORRECTED: correction.apply(before, test["language"]), REFITTED: head.logits(read)}
+    try:
+        changed[ERASED] = held_out.fit(every, erase, [head.C]).logits(read)
+    except ValueError as error:  # an extra of the package
+        logger.info(error)
+    return changed
+
+
+def _measured(place: Path, logits: np.ndarray) -> dict[str, Any]:
+    """METRICS of predictions on the test rows of a model."""
+    test = pq.read_table(place / PREDICTIONS, columns=["id", "language", "label"])
+    columns = {"languages": test["language"], "labels": test["label"], "predictions": pa.array(logits.argmax(axis=1))}
+    options: Any = {"plan": _plan(place, logits.shape[1]), "groups": test["id"]}
+    quality = evaluate_predictions(**columns, probabilities=softmax(logits, axis=1), **options)
+    return {"test": quality, "targets": target_measures(**columns, **options)}
 
 
 def parse(folder: Path, argv: Sequence[str] | None = None) -> tuple[Namespace, list[str]]:

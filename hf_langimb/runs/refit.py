@@ -63,7 +63,7 @@ def add_refitted(
 
 
 @dataclass(frozen=True)
-class _Rows:
+class HeldOut:
     """What the last layer of a model reads of held-out rows, and languages, labels, groups and cells, as positions."""
 
     features: np.ndarray
@@ -73,6 +73,13 @@ class _Rows:
     cells: np.ndarray
     classes: int
     biased: bool  # whether the layer has a bias
+
+    @classmethod
+    def of(cls, features: np.ndarray, languages: Any, labels: Any, groups: Any, classes: int, biased: bool) -> HeldOut:
+        """Rows whose languages and groups have names, or whose numbers have gaps."""
+        positions, groups = (np.unique(np.asarray(names), return_inverse=True)[1] for names in (languages, groups))
+        cells, labels = positions * classes + np.asarray(labels), np.asarray(labels)
+        return cls(features.astype(np.float64), positions, labels, groups, cells, classes, biased)
 
     def fit(self, rows: Any, erase: Erase | None, strengths: Sequence[float]) -> Head:
         """The layer that is fitted on some of the rows, for features as they are."""
@@ -118,7 +125,7 @@ def _add(
     present = {(language, int(label)) for language, label in zip(data["languages"], data["labels"], strict=True)}
     names, data["languages"] = np.unique(data["languages"], return_inverse=True)
     labels, counts = trained.names, np.unique(data["cells"], return_counts=True)[1]
-    held_out = _Rows(features.astype(np.float64), **data, classes=len(labels), biased=layer.bias is not None)
+    held_out = HeldOut(features.astype(np.float64), **data, classes=len(labels), biased=layer.bias is not None)
     every = np.arange(len(features))
     head = held_out.fit(every, None, STRENGTHS)
     lacking = {(str(name), label) for name in names for label in range(len(labels))} - present

@@ -29,6 +29,8 @@ OPTIONS = {
     "sampling": {"sampling": "independence"},
     "language_schedule": {"language_schedule": "fr:0.1_0.9"},
     "masked_entropy": {"masked_entropy_weight": 1.0},
+    "gradient_reversal": {"language_adversary": "gradient_reversal"},
+    "language_entropy": {"language_adversary": "language_entropy"},
 }
 BATCH, WORDS = 32, 24
 

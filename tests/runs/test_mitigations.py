@@ -39,7 +39,7 @@ def metrics(accuracy, bits):
     target = {"accuracy": accuracy, "dependence_bits_corrected": bits, "skew_transfer": None}
     languages = {"a": {"accuracy": accuracy - 0.1}, "b": {"accuracy": accuracy}}
     targets = dict.fromkeys(["independent", "natural", "uniform"], target)
-    return {"test": {"by_language": languages}, "targets": targets, "probe": {"test": None}}
+    return {"test": {"by_language": languages}, "targets": targets, "probe": {"test": None}, "seconds": 10 * accuracy}
 
 
 def comparison(values):
@@ -78,6 +78,7 @@ def test_methods_that_lower_the_dependence_without_a_loss_are_recommended():
     assert [row[0] for row in rows][:2] == ["plain, corrected", "better"]
     assert rows[1][1] == "tau=1.0" and rows[1][2].endswith("*") and rows[0][1] == "-"
     assert rows[1][5].startswith("0.682"), "the worst language"
+    assert header[-1] == "time, plain = 1" and rows[1][-1] == "1.11"
     shown = made.text_of(found, "runs/x")
     assert "2 languages" in shown and "runs/x/comparison.json" in shown
     json.dumps(found, allow_nan=False)
@@ -138,7 +139,8 @@ def test_each_method_is_compared_at_its_best_setting(workshop, write, tmp_path):
     path = write(copy.deepcopy(RECIPE) | {"arguments": {"num_train_epochs": 1}})
     found = compare(path, tmp_path, tmp_path / "out", 2)
     assert made.read_comparison(tmp_path / "out") == found
-    assert {*found["methods"]} == {"plain", "per_language", "plain, corrected"}
+    assert {*found["methods"]} == {"plain", "per_language", *made.CHANGED}
+    assert found["seconds"]["plain, refitted"] == [None, None] and min(found["seconds"]["plain"]) > 0
     for method, losses in found["losses"].items():
         assert len(losses) == 2
         assert found["chosen"][method] == found["grids"][method][int(np.argmin(losses))]
