@@ -9,6 +9,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "JointDistribution": "counts.distribution",
+    "MultiLabelDistribution": "counts.multi_label",
     "cell_weights": "counts.weighting",
     "allocate": "counts.sampling",
     "draw": "counts.sampling",

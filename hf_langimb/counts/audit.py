@@ -150,3 +150,13 @@ def expected_counts(table: npt.NDArray[Any]) -> Floats:
 def ratio(above: npt.NDArray[Any], below: npt.NDArray[Any], otherwise: float = 0.0) -> Floats:
     """The quotient, float64; `otherwise` where `below` is 0."""
     return np.asarray(np.divide(above, below, out=np.full(above.shape, otherwise), where=below > 0))
+
+
+def holm(p: Floats) -> Floats:
+    """p-values adjusted by Holm's method, over those that are not NaN."""
+    adjusted = np.full(p.shape, np.nan)
+    known = np.flatnonzero(~np.isnan(p))
+    order = known[np.argsort(p[known], kind="stable")]
+    factors = np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * factors), 1)
+    return adjusted

@@ -49,7 +49,9 @@ def encode_column(column: Any, name: str) -> tuple[tuple[Any, ...], np.ndarray]:
             f"{'name no id column' if name == 'id' else 'drop these rows (commands: --drop-null)'}."
         )
     elif pa.types.is_nested(kind):
-        problem = f"has lists ({kind}); expected one {name} per text (several labels per text are not supported)."
+        problem = f"has lists ({kind}); expected one {name} per text."
+        if name == "label":
+            problem = f"{problem[:-1]} (several labels per text: see MultiLabelDistribution)."
     elif not any(accepts(kind) for accepts in _ACCEPTED):
         # `datasets` reads mixed types as JSON
         found = "mixed types" if isinstance(kind, pa.JsonType) else f"type {kind}"

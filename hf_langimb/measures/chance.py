@@ -102,16 +102,6 @@ def language_tests(
     return differences, squares, p
 
 
-def holm(p: Floats) -> Floats:
-    """p-values adjusted by Holm's method, over those that are not NaN."""
-    adjusted = np.full(p.shape, np.nan)
-    known = np.flatnonzero(~np.isnan(p))
-    order = known[np.argsort(p[known], kind="stable")]
-    factors = np.arange(len(order), 0, -1)
-    adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * factors), 1)
-    return adjusted
-
-
 def permutation_p(observed: Any, permuted: Floats) -> float:
     """Share of permutations, the observed order included, whose value is at least the observed one."""
     values = permuted[~np.isnan(permuted)]

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from hf_langimb.counts.audit import holm
 from hf_langimb.counts.weighting import effective_ratio
-from hf_langimb.measures.chance import Ints, holm, language_tests, null_tables, permutation_p, permutations
+from hf_langimb.measures.chance import Ints, language_tests, null_tables, permutation_p, permutations
 from hf_langimb.measures.intervals import (
     Floats,
     basic_interval,

@@ -46,10 +46,10 @@ def problem_of(model: torch.nn.Module, rank: int) -> str | None:
     if isinstance(getattr(base, "config", None), Mapping):
         return f"{name} has a dictionary as config, which Trainer takes for a configuration of Transformers: rename it."
     kind = getattr(getattr(base, "config", None), "problem_type", None)
-    if kind not in (None, "single_label_classification"):
+    if kind == "regression":
         return (
-            f"The model's configuration has problem_type {kind!r}, but each text has one label: set it to "
-            "'single_label_classification'."
+            "The model's configuration has problem_type 'regression': set it to 'single_label_classification', or to "
+            "'multi_label_classification' for texts with several labels."
         )
     if getattr(getattr(base, "config", None), "num_labels", None) == 1:
         return "The model has one output, and the loss needs one for each label: load it with num_labels=2 or more."

@@ -13,6 +13,7 @@ from datasets import Dataset
 
 from hf_langimb.counts.columns import class_label_names, whole_number
 from hf_langimb.counts.distribution import JointDistribution
+from hf_langimb.counts.multi_label import MultiLabelDistribution
 from hf_langimb.counts.weighting import MISSING_CELL_POLICIES
 from hf_langimb.data.rows import arrow_columns
 from hf_langimb.files import read_json
@@ -22,7 +23,7 @@ IGNORED_LABEL = -100
 
 
 def axes_of(
-    distribution: JointDistribution,
+    distribution: JointDistribution | MultiLabelDistribution,
     class_weighting: str,
     missing_cell_policy: str,
     weights: np.ndarray,
@@ -73,7 +74,7 @@ def _checked(axes: Any, shown: str, classes: int | None = None) -> dict[str, Any
             problem = f"{len(labels)} labels for a model with {classes} outputs"
         elif policy not in MISSING_CELL_POLICIES:
             problem = f"unknown missing_cell_policy {policy!r}"
-        elif JointDistribution(languages, labels, axes["counts"]).counts.shape != weights.shape:
+        elif _counted(languages, labels, axes["counts"]).counts.shape != weights.shape:
             problem = "the weights are not languages x labels"
         elif not ((weights >= 0) & np.isfinite(weights)).all():
             problem = "a weight is negative or not a number"
@@ -82,6 +83,13 @@ def _checked(axes: Any, shown: str, classes: int | None = None) -> dict[str, Any
     if problem:
         raise ValueError(f"{shown} must contain {_CONTENT} ({problem}): save or download the model again.")
     return axes
+
+
+def _counted(languages: Any, labels: Any, counts: Any) -> JointDistribution | MultiLabelDistribution:
+    """Counts on the axes; with a third one, of no and yes, of a model with several labels."""
+    made: Any = MultiLabelDistribution if np.ndim(counts) == 3 else JointDistribution
+    found: JointDistribution | MultiLabelDistribution = made(languages, labels, counts)
+    return found
 
 
 def stored_axes(model: Any) -> dict[str, Any] | None:

@@ -8,9 +8,8 @@ from typing import Any, TypedDict
 
 import numpy as np
 
-from hf_langimb.counts.audit import Audit
+from hf_langimb.counts.audit import Audit, holm
 from hf_langimb.files import AGAIN, read_json
-from hf_langimb.measures.chance import holm
 from hf_langimb.results.rendering import render
 from hf_langimb.results.schema import Interval
 from hf_langimb.results.summary import interval

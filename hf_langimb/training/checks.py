@@ -5,10 +5,8 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from itertools import islice
 from typing import Any
 
-import numpy as np
 import pyarrow.compute as pc
 from datasets import Dataset
 from transformers import DataCollatorWithPadding, PreTrainedModel
@@ -16,6 +14,7 @@ from transformers.trainer_utils import default_compute_objective, has_length
 
 from hf_langimb.counts.columns import class_label_names, first_row, is_transformed
 from hf_langimb.counts.distribution import JointDistribution
+from hf_langimb.counts.multi_label import MultiLabelDistribution
 from hf_langimb.models.adapters import base_model_of, head_parameters
 from hf_langimb.models.axes import IGNORED_LABEL, folded, names_or_ids, spelling_of, unnamed
 from hf_langimb.models.inputs import (
@@ -28,140 +27,8 @@ from hf_langimb.models.inputs import (
 )
 from hf_langimb.training.collator import LABELS
 
-COUNTED_ROWS = 1_000_000  # of a dataset without a length
-GIVE_COUNTS = "pass its counts as distribution=, or set class_weighting='none'"
+Counts = JointDistribution | MultiLabelDistribution
 OWN_LOSSES = ("loss", "plain_loss", "uniform_loss")  # of an evaluation, means over rows
-
-
-def count_for_model(
-    dataset: Any,
-    name: str,
-    *,
-    classes: int | None,
-    language_column: str,
-    label_names: Sequence[str],
-    given: JointDistribution | None = None,
-    trained: JointDistribution | None = None,
-    names: Sequence[str] = (),
-) -> JointDistribution:
-    """Count a dataset with a language and a label column on all classes (outputs) of a model.
-
-    A dataset without a length is counted up to `COUNTED_ROWS`.
-
-    Args:
-        classes: None where the model does not say how many it has: as many as the labels need.
-        name: of the dataset, for messages; "train_dataset" must use the model's highest output.
-        label_names: columns that the Trainer uses as label, before `label`, `labels` and `label_ids`.
-        given: its counts, where they are known; the dataset is not read.
-        trained: counts of the training data, whose class ids must mean the same.
-        names: the model's, of its classes.
-
-    Raises:
-        ValueError: columns are missing or contain nulls, labels are not class ids of this model, or a stream has too
-            many rows.
-    """
-    try:
-        if given is None:
-            column = label_column_of(dataset, language_column, label_names)
-            counted = JointDistribution.from_dataset(_limited(dataset), language_column, column)
-            named = class_label_names(dataset, column) is not None
-            endless = not has_length(dataset) and counted.rows > COUNTED_ROWS
-            if endless or (not has_length(dataset) and first_row(dataset) is None):
-                what = f"has no length and more than {COUNTED_ROWS:,} rows" if endless else "can be read only once"
-                raise ValueError(f"it {what}: {GIVE_COUNTS}.")
-        else:
-            column, counted, named = "label", given, all(isinstance(label, str) for label in given.labels)
-            trained = given  # of this dataset
-        if classes is None:
-            classes = len(trained.labels) if trained else _needed(counted, named)
-        problem = _misfit(counted.labels, named, classes, column, names, all_used=name == "train_dataset")
-        if not problem:
-            counted = counted if named else _on_all_classes(counted, classes)
-            if trained is not None:
-                problem = other_ids(dataset, language_column, trained)
-    except ValueError as error:
-        problem = str(error)
-    if problem:
-        raise ValueError(f"{name}: {problem}")
-    return counted
-
-
-def _limited(dataset: Any) -> Any:
-    """A dataset without a length as its first rows, one more than are counted; any other as it is."""
-    if has_length(dataset):
-        return dataset
-    if hasattr(dataset, "take"):
-        return dataset.take(COUNTED_ROWS + 1)
-    return islice(dataset, COUNTED_ROWS + 1)
-
-
-def label_column_of(dataset: Any, language_column: str, label_names: Sequence[str]) -> str:
-    """Name of the one label column."""
-    names = getattr(dataset, "column_names", None)
-    present = first_row(dataset) if is_transformed(dataset) or not names else names
-    if isinstance(names, dict) or not isinstance(present, list | Mapping):  # splits, no rows: counting reports it
-        return "label"
-    found = [name for name in dict.fromkeys([*label_names, "label", "labels", "label_ids"]) if name in present]
-    problem = ""
-    if any(text.isdigit() for text in class_label_names(dataset, language_column) or ()):
-        problem = (
-            f"The language column {language_column!r} is a ClassLabel whose names are numbers, which cannot be "
-            "distinguished from its class ids: name the languages, or cast the column to strings."
-        )
-    elif len(found) != 1:
-        problem = (
-            f"Expected one label column 'label', got {' and '.join(found) or 'none'} in columns {sorted(present)}: "
-            "keep one, for example with dataset.rename_column('stars', 'label')."
-        )
-    if problem:
-        raise ValueError(problem)
-    return found[0]
-
-
-def _misfit(
-    axis: Sequence[Any], named: bool, classes: int, column: str, names: Sequence[str], all_used: bool
-) -> str | None:
-    """How the sorted labels of a column, or the names of its ClassLabel, differ from the outputs of a model."""
-    labels = [label for label in axis if label != IGNORED_LABEL]
-    if named:
-        fits, found = len(labels) == classes, f"{len(labels)} classes ({', '.join(labels)})"
-        advice = f"load the model with num_labels={len(labels)}"
-    elif labels and _is_id(labels[0]):
-        lowest, highest = labels[0], labels[-1]
-        fits = lowest >= 0 and (highest == classes - 1 if all_used else highest < classes)
-        found = f"labels {lowest} to {highest}"
-        advice = f"load the model with num_labels={highest + 1}; if classes have no rows, declare all in a ClassLabel"
-        if lowest < 0:
-            advice = f"leave out the rows labeled {lowest}, or label them {IGNORED_LABEL}, which the loss ignores"
-    else:
-        fits = False
-        found = f"{type(labels[0]).__name__} such as {labels[0]!r}" if labels else f"only {IGNORED_LABEL} (ignored)"
-        advice = f"use dataset.class_encode_column({column!r}), cast the column to int64, or use predict without labels"
-    if fits:
-        return None
-    if not named and labels and _is_id(labels[0]) and (problem := names_or_ids(names, labels)):
-        return problem
-    return f"The model has outputs for labels 0 to {classes - 1}, but the column {column!r} has {found}: {advice}."
-
-
-def _needed(counted: JointDistribution, named: bool) -> int:
-    """How many classes the labels of a column, or the names of its ClassLabel, need."""
-    highest = counted.labels[-1]
-    return int(highest) + 1 if _is_id(highest) and not named else len(counted.labels)
-
-
-def _is_id(label: Any) -> bool:
-    """Whether a label is an integer, which booleans are not."""
-    return type(label) is int
-
-
-def _on_all_classes(counted: JointDistribution, classes: int) -> JointDistribution:
-    """Counts with one column per output of the model; ignored rows (-100) are left out."""
-    counts = np.zeros((len(counted.languages), classes), dtype=np.int64)
-    for label, rows in zip(counted.labels, counted.counts.T, strict=True):
-        if label != IGNORED_LABEL:
-            counts[:, label] = rows
-    return JointDistribution(counted.languages, tuple(range(classes)), counts)
 
 
 def problem_of_optimizer(optimizer: Any, model: Any) -> str | None:
@@ -268,7 +135,7 @@ def selecting_datasets(eval_dataset: Any, metric_for_best_model: str | None) -> 
     return {name: eval_dataset[name] for name in sorted(named, key=len)[-1:]}
 
 
-def other_ids(dataset: Any, language_column: str, trained: JointDistribution, names: Sequence[str] = ()) -> str | None:
+def other_ids(dataset: Any, language_column: str, trained: Counts, names: Sequence[str] = ()) -> str | None:
     """How the class ids of a dataset mean other languages or labels than in training, and what to do; else None.
 
     `names` are the model's for its classes.
@@ -295,7 +162,7 @@ def other_ids(dataset: Any, language_column: str, trained: JointDistribution, na
     return None
 
 
-def problem_of_collator(collator: Any, language_column: str, counts: JointDistribution | None) -> str | None:
+def problem_of_collator(collator: Any, language_column: str, counts: Counts | None) -> str | None:
     """Why a given `DataCollatorWithLanguage` does not number languages as the weights do; None if it does."""
     if collator.language_column != language_column:
         return (
@@ -345,7 +212,7 @@ def problem_of_selection(metric: str | None, name: str, unseen_rows: int, rows: 
     return None
 
 
-def count_unseen(evaluated: JointDistribution, trained: JointDistribution) -> int:
+def count_unseen(evaluated: Counts, trained: Counts) -> int:
     """Number of rows in languages, or with labels in a language, that have no training rows."""
     known = {language: counts > 0 for language, counts in zip(trained.languages, trained.counts, strict=True)}
     pairs = zip(evaluated.languages, evaluated.counts, strict=True)

@@ -52,7 +52,7 @@ class DataCollatorWithLanguage:
 
     def __call__(self, features: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         """Collate rows; each is a mapping with the tokenized inputs, a label and the language."""
-        features = [dict(feature) for feature in features]
+        features = [_with_known_labels(feature) for feature in features]
         languages = [feature.pop(self.language_column, None) for feature in features]
         if all(language is None for language in languages):
             return self.collator(features)
@@ -67,6 +67,9 @@ class DataCollatorWithLanguage:
         batch = self.collator(features)
         labels = next((batch[name] for name in LABELS if name in batch), None)
         rows = batch[IDS].long() if IDS in batch else None
+        several = isinstance(labels, torch.Tensor) and labels.dim() == 2
+        if several and rows is None:
+            raise ValueError(f"data_collator must keep the column {IDS!r} in the batch, where labels are lists.")
         if not isinstance(labels, torch.Tensor) or labels.dim() != 1:  # no labels, no weights; others are refused later
             batch[IDS] = torch.tensor(ids) if rows is None else torch.tensor(ids)[rows]
             return batch
@@ -103,3 +106,12 @@ class DataCollatorWithLanguage:
         if self._numbers_new and language is not None:
             return self._ids.setdefault(name, len(self._ids))
         return self._ids.get(name, -1)
+
+
+def _with_known_labels(feature: Any) -> dict[str, Any]:
+    """A row, in whose list of labels, if it has one, those that are not known (null, NaN) are -100."""
+    row = dict(feature)
+    for name in LABELS:
+        if isinstance(values := row.get(name), list | tuple):
+            row[name] = [float(IGNORED_LABEL if value is None or value != value else value) for value in values]
+    return row

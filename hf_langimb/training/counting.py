@@ -13,20 +13,23 @@ from transformers.trainer_utils import has_length
 
 from hf_langimb.counts.columns import class_label_names
 from hf_langimb.counts.distribution import JointDistribution
+from hf_langimb.counts.multi_label import MultiLabelDistribution
 from hf_langimb.counts.own_weights import by_label
 from hf_langimb.counts.weighting import cell_weights
 from hf_langimb.models.axes import class_names, config_of, name_labels, stored_axes
-from hf_langimb.training.checks import count_for_model, count_unseen, problem_of_selection, selecting_datasets
+from hf_langimb.training.checks import count_unseen, problem_of_selection, selecting_datasets
+from hf_langimb.training.model_counts import count_for_model, count_labels_for_model
+from hf_langimb.training.multi_label import problem_of_arguments, weighted_binary
 from hf_langimb.training.objectives import OBJECTIVES, RowLoss, own_objective
 
 
 class Counted(NamedTuple):
     """Counts and class weights, None where they are not known, and what they were made from."""
 
-    distribution: JointDistribution | None
+    distribution: JointDistribution | MultiLabelDistribution | None
     cell_weights: np.ndarray | None
     weights: torch.Tensor | None
-    trained: torch.Tensor | None  # bool[L, C], cells with training rows
+    trained: torch.Tensor | None  # bool[L, C], cells with training rows; of several labels bool[L, 2C]
     row_loss: RowLoss
     objects: tuple[Any, ...]
     columns: tuple[Any, ...]
@@ -46,13 +49,20 @@ def count_again(trainer: Any, known: Counted | None) -> Counted:
         counts = known.distribution if data is not None else None
     if counts is None:
         counts, table, of_training = _count(trainer)
-    if counts is not None and table is None:
+    if table is None and isinstance(counts, MultiLabelDistribution):
+        table = counts.weights(**args.weighting)
+    elif table is None and isinstance(counts, JointDistribution):
         config = config_of(trainer.model)
         names = () if config is None else class_names(config)
         table = cell_weights(counts, **args.weighting | {"scheme": by_label(args.weighting["scheme"], counts, names)})
     weights = None if table is None else torch.tensor(table, dtype=torch.float32)
-    trained = torch.tensor(counts.counts > 0) if counts is not None and of_training else None
-    loss = OBJECTIVES[args.objective if of_training else "cross_entropy"](args, counts)
+    trained = torch.tensor(counts.counts > 0).flatten(1) if counts is not None and of_training else None
+    if trainer.has_several_labels:
+        if problem := problem_of_arguments(args, trainer.given_loss):
+            raise ValueError(problem)
+        loss: RowLoss = partial(weighted_binary, gamma=args.focal_gamma if args.objective == "focal" else 0.0)
+    else:
+        loss = OBJECTIVES[args.objective if of_training else "cross_entropy"](args, counts)
     if trainer.given_loss is not None:
         if args.objective != "cross_entropy" or args.label_smoothing_factor:
             raise ValueError("row_loss replaces the loss of the arguments: leave objective and label smoothing out.")
@@ -77,16 +87,17 @@ def _classes(trainer: Any) -> int | None:
     return getattr(config_of(trainer.model), "num_labels", None)
 
 
-def _count(trainer: Any) -> tuple[JointDistribution | None, np.ndarray | None, bool]:
+def _count(trainer: Any) -> tuple[Any, np.ndarray | None, bool]:
     """Counts, class weights (None: by the arguments), and whether the counts are of training data.
 
     They are those that were given with this dataset, else counted, else the checkpoint's, else counted on the
     evaluation data, for which the loss is plain.
     """
     args, data, evaluated = trainer.args, trainer.train_dataset, trainer.eval_dataset
-    columns = partial(count_for_model, language_column=args.language_column, label_names=trainer.label_names)
-    config = config_of(trainer.model)
-    count = partial(columns, classes=_classes(trainer), names=() if config is None else class_names(config))
+    several, config = trainer.has_several_labels, config_of(trainer.model)
+    counting = count_labels_for_model if several else partial(count_for_model, classes=_classes(trainer))
+    columns = partial(counting, language_column=args.language_column, label_names=trainer.label_names)
+    count: Any = partial(columns, names=() if config is None else class_names(config))
     given_with, given = trainer.given_counts
     given = given if data is given_with else None
     if given is None and data is not None and not args.needs_counts and not has_length(data):
@@ -106,7 +117,8 @@ def _count(trainer: Any) -> tuple[JointDistribution | None, np.ndarray | None, b
             trainer.say_once(
                 f"eval_loss uses the class weights of the checkpoint ({scheme}); {args.class_weighting!r} is ignored."
             )
-        counted = JointDistribution(*(stored[key] for key in ("languages", "labels", "counts")))
+        made = MultiLabelDistribution if several else JointDistribution
+        counted = made(*(stored[key] for key in ("languages", "labels", "counts")))
         return counted, np.array(stored["weights"], dtype=np.float64), True
     first = next(iter(evaluated.values()), None) if isinstance(evaluated, dict) else evaluated
     if first is None:
@@ -116,6 +128,6 @@ def _count(trainer: Any) -> tuple[JointDistribution | None, np.ndarray | None, b
         )
     trainer.say_once("No class weights are recorded in the model's configuration: eval_loss is not weighted.")
     counted = count(first, "eval_dataset")
-    if config is not None and not isinstance(counted.labels[0], str):
+    if config is not None and not several and not isinstance(counted.labels[0], str):
         name_labels(config, counted)  # are they names?
     return counted, np.ones(counted.counts.shape), False

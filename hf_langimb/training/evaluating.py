@@ -10,6 +10,7 @@ from transformers.trainer_utils import EvalLoopOutput, has_length
 from hf_langimb.models.axes import class_names, config_of
 from hf_langimb.training import losses
 from hf_langimb.training.checks import other_ids, problem_of_numerals, problem_of_selection
+from hf_langimb.training.multi_label import Batch, has_several_labels
 from hf_langimb.training.resuming import ResumingTrainer
 
 
@@ -25,10 +26,10 @@ class EvaluatingTrainer(ResumingTrainer):
             inputs = {name: value for name, value in inputs.items() if name != "language_ids"}
         return super().prediction_step(model, inputs, *args, **kwargs)
 
-    def _remember_evaluated(self, logits: torch.Tensor, labels: torch.Tensor, own: torch.Tensor) -> None:
-        """Keep the losses of a batch, of all processes, for the means over rows."""
-        plain = losses.weighted_cross_entropy(logits, labels, self._language_ids, None)
-        rows = torch.stack([own, plain, self._language_ids.to(own.dtype), labels.to(own.dtype)], dim=1)
+    def _remember_evaluated(self, batch: Batch, own: torch.Tensor, size: int) -> None:
+        """Keep the losses of a batch of some rows, of all processes, for the means over rows."""
+        columns = [own, batch.plain_losses(), batch.language_ids.to(own.dtype), batch.labels.to(own.dtype)]
+        rows = torch.stack(columns, dim=1).reshape(size, -1, 4)  # [B, C, 4] of C labels: each row is gathered once
         self._evaluated_rows.append(self.accelerator.gather_for_metrics(rows).cpu().double())
 
     def evaluation_loop(
@@ -48,8 +49,8 @@ class EvaluatingTrainer(ResumingTrainer):
         output = super().evaluation_loop(dataloader, *args, metric_key_prefix=prefix, **kwargs)
         if not self._evaluated_rows:
             return output
-        rows = torch.cat(self._evaluated_rows)
-        if problem := problem_of_numerals(dataset, names, known.distribution, rows[:, 3]):
+        rows, several = torch.cat(self._evaluated_rows), has_several_labels(config)
+        if not several and (problem := problem_of_numerals(dataset, names, known.distribution, rows[:, 0, 3])):
             raise ValueError(f"{prefix}_dataset: {problem}")
         dataset = dataloader.dataset
         if has_length(dataset) and not self.args.dataloader_drop_last and len(rows) != len(dataset):
@@ -57,13 +58,13 @@ class EvaluatingTrainer(ResumingTrainer):
                 f"{prefix}_dataset: data_collator returned {len(rows):,} rows, expected {len(dataset):,}: it must "
                 "return every row exactly once in an evaluation."
             )
-        means = losses.mean_losses(rows, known.trained)
+        means = losses.mean_losses(rows.flatten(0, 1), known.trained)
         if known.distribution is None and (self.args.world_size > 1 or self.args.dataloader_num_workers):
             means.pop("uniform_loss", None)  # each process numbers the languages that it meets
         metric = f"eval_{(self.args.metric_for_best_model or '').removeprefix('eval_')}"
         if self.is_in_train and metric in output.metrics:
             unseen = int(means.get("unseen_rows", 0))
-            if problem := problem_of_selection(metric, prefix.removeprefix("eval_"), unseen, len(rows)):
+            if problem := problem_of_selection(metric, prefix.removeprefix("eval_"), unseen, rows.shape[:2].numel()):
                 raise ValueError(f"{prefix}_dataset: {problem}")
         if "unseen_rows" in means:  # perhaps all of them
             output.metrics.pop(f"{prefix}_loss", None)

@@ -66,6 +66,19 @@ def negative_entropy(logits: torch.Tensor) -> torch.Tensor:
     return (log_probabilities.exp() * log_probabilities).sum(dim=-1)
 
 
+def negative_binary_entropy(logits: torch.Tensor) -> torch.Tensor:
+    """`negative_entropy` of outputs that each decide about a label: sum over labels of p log p + (1 - p) log(1 - p).
+
+    Args:
+        logits: [B, C], any floating-point type.
+
+    Returns:
+        [B], from -C log 2 (all p = 1/2) to 0.
+    """
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return (logits.sigmoid() * F.logsigmoid(logits) + (-logits).sigmoid() * F.logsigmoid(-logits)).sum(dim=-1)
+
+
 def mean_losses(rows: torch.Tensor, trained: torch.Tensor | None = None) -> dict[str, float]:
     """Means of the losses of evaluated rows; rows labeled -100 are left out.
 

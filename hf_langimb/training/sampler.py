@@ -14,7 +14,7 @@ from hf_langimb.counts.columns import class_label_names, column_batches, encode_
 from hf_langimb.counts.distribution import JointDistribution
 from hf_langimb.counts.drawing import draw_rates, draw_rows, stages_of
 from hf_langimb.counts.weighting import GROUP_DRO, Counts, Floats, cell_weights
-from hf_langimb.training.checks import label_column_of
+from hf_langimb.training.model_counts import label_column_of
 
 if TYPE_CHECKING:
     from hf_langimb.training.arguments import LangImbTrainingArguments

@@ -13,6 +13,7 @@ from transformers.trainer_utils import has_length
 
 from hf_langimb.counts.columns import is_transformed
 from hf_langimb.counts.distribution import JointDistribution
+from hf_langimb.counts.multi_label import MultiLabelDistribution
 from hf_langimb.counts.weighting import GROUP_DRO
 from hf_langimb.files import write_json
 from hf_langimb.models.adapters import add_lora, head_parameters, problem_of
@@ -41,6 +42,7 @@ from hf_langimb.training.collator import DataCollatorWithLanguage
 from hf_langimb.training.counting import Counted, count_again, name_uncounted
 from hf_langimb.training.evaluating import EvaluatingTrainer
 from hf_langimb.training.group_dro import GroupDRO, UpdateShares
+from hf_langimb.training.multi_label import batch_of, has_several_labels
 from hf_langimb.training.objectives import RowLoss
 from hf_langimb.training.sampler import ShuffledBatches, rates_of, sampler_of, settings_without_effect
 
@@ -88,7 +90,7 @@ class LangImbTrainer(EvaluatingTrainer):
         eval_dataset: Any = None,
         processing_class: Any = None,
         model_init: Any = None,
-        distribution: JointDistribution | None = None,
+        distribution: JointDistribution | MultiLabelDistribution | None = None,
         row_loss: RowLoss | None = None,
         **kwargs: Any,
     ) -> None:
@@ -103,7 +105,7 @@ class LangImbTrainer(EvaluatingTrainer):
         self._axes: dict[str, Any] | None = None  # of the training data
         if not isinstance(self.args, LangImbTrainingArguments):
             raise TypeError(f"Expected args of type LangImbTrainingArguments, got {type(args).__name__}.")
-        if not isinstance(distribution, JointDistribution | None):
+        if not isinstance(distribution, JointDistribution | MultiLabelDistribution | None):
             raise TypeError(f"Expected distribution of type JointDistribution, got {type(distribution).__name__}.")
         if kwargs.get("compute_loss_func", self) is None:
             del kwargs["compute_loss_func"]  # the default; Python refuses any other, which would come twice
@@ -142,8 +144,8 @@ class LangImbTrainer(EvaluatingTrainer):
             if config is not None and (kept := name_uncounted(self)):
                 self.say_once(kept)
         else:
-            if config is not None and (kept := name_labels(config, counts)):
-                self.say_once(kept)
+            if config is not None and isinstance(counts, JointDistribution) and (kept := name_labels(config, counts)):
+                self.say_once(kept)  # several labels are counted on the model's own names
             names = [str(label) for label in counts.labels] if config is None else class_names(config)
             scheme = self.args.class_weighting, self.args.missing_cell_policy
             self._axes = axes_of(counts, *scheme, weights, names)
@@ -237,7 +239,7 @@ class LangImbTrainer(EvaluatingTrainer):
         return super().hyperparameter_search(hp_space, compute_objective or objective, **kwargs)
 
     @property
-    def distribution(self) -> JointDistribution | None:
+    def distribution(self) -> JointDistribution | MultiLabelDistribution | None:
         """Counts of `train_dataset` on the axes languages x labels; None for a stream that is not counted.
 
         Without a training set those in the model's configuration, else those of the evaluation set.
@@ -246,12 +248,17 @@ class LangImbTrainer(EvaluatingTrainer):
 
     @property
     def weights(self) -> torch.Tensor | None:
-        """The class weights, float32[L, C]; None for a stream that is not counted.
+        """The class weights, float32[L, C] (several labels: [L, C, 2]); None for a stream that is not counted.
 
         Those of group DRO change in each optimizer step.
         """
         now = self._present()
         return now.weights if self.group_dro is None or now is not self._moved_from else self.group_dro.weights
+
+    @property
+    def has_several_labels(self) -> bool:
+        """Whether each output of the model decides about a label of its own."""
+        return has_several_labels(config_of(self.model))
 
     def _present(self) -> Counted:
         """Counts and weights, made again where the arguments, the model or the data are others than before.
@@ -302,7 +309,7 @@ class LangImbTrainer(EvaluatingTrainer):
                 f"{known or ''}, or data_collator is not a DataCollatorWithLanguage."
             )
         if self._language_ids is None:
-            self._language_ids = torch.full_like(inputs["labels"], losses.NO_LANGUAGE)
+            self._language_ids = torch.full([len(inputs["labels"])], losses.NO_LANGUAGE, device=self.args.device)
             self.say_once("The evaluated rows have no language: their loss is not weighted.")
         mask = self._draw_mask(inputs) if training and self.args.masked_entropy_weight else None
         self._has_mask_row = mask is not None
@@ -322,32 +329,25 @@ class LangImbTrainer(EvaluatingTrainer):
         """Sum of w * CE over items of the full batch, plus the masked-input entropy; see the class."""
         weights = self.weights
         logits = logits_of(outputs, None if weights is None else weights.shape[1])
-        rows = logits[: len(labels)]
-        wrong = (labels >= logits.shape[-1]) | ((labels < 0) & (labels != IGNORED_LABEL))
-        if logits.dim() != 2 or labels.dim() != 1 or labels.dtype != torch.int64 or wrong.any():
-            raise ValueError(
-                f"Expected logits [rows, classes] and labels from 0 to {logits.shape[-1] - 1}, the outputs of the "
-                f"model, got logits {list(logits.shape)} and {list(labels.shape)} {labels.dtype} labels "
-                f"{labels.min().item()} to {labels.max().item()}: one label per text (int64), and {IGNORED_LABEL} for "
-                "rows that the loss ignores."
-            )
         if self.model.training and self.state.global_step < self.args.deferred_weighting * self.state.max_steps:
             weights = None
-        batch, smoothing = (rows, labels, self._language_ids), self.args.label_smoothing_factor
-        own = self._present().row_loss(*batch, weights, label_smoothing=smoothing)
+        smoothing, row_loss = self.args.label_smoothing_factor, self._present().row_loss
+        batch = batch_of(logits[: len(labels)], labels, self._language_ids, weights, self.has_several_labels)
+        own = row_loss(*batch, label_smoothing=smoothing)
         labeled = (labels != IGNORED_LABEL).sum()
         items = labeled if num_items_in_batch is None else num_items_in_batch
         classification = own.sum() / items
         if not self.model.training:
-            self._remember_evaluated(rows, labels, own)
+            self._remember_evaluated(batch, own, len(labels))
             return classification
         if self.group_dro is not None:
             with torch.no_grad():
-                plain = self._present().row_loss(*batch, None, label_smoothing=smoothing)
+                plain = row_loss(*batch._replace(weights=None), label_smoothing=smoothing)
             self.group_dro.add(plain, labels, self._language_ids)
         entropy = classification.new_zeros(())
         if self._has_mask_row:
-            entropy = self.args.masked_entropy_weight * labeled / items * losses.negative_entropy(logits[-1])
+            negative_entropy = losses.negative_binary_entropy if self.has_several_labels else losses.negative_entropy
+            entropy = self.args.masked_entropy_weight * labeled / items * negative_entropy(logits[-1])
         self._loss_parts += torch.stack([classification, entropy, labeled / items]).detach()
         if self.adversary is not None:
             done = self.state.global_step / self.state.max_steps

@@ -1,6 +1,6 @@
 """Time inside the hooks of `LangImbTrainer` as a share of the step, for each option, with a MiniLM encoder.
 
-python tests/benchmarks/mitigation_cost.py [--steps 200] [--options NAME ...]
+python tests/benchmarks/mitigation_cost.py [--steps 200] [--words 24] [--options NAME ...]
 
 The time of the hooks is that of `compute_loss` without the model's forward pass, of the callbacks of this package, and
 of drawing rows. It includes the cross-entropy, which the stock Trainer computes too. Prints medians over steps.
@@ -32,7 +32,7 @@ OPTIONS = {
     "gradient_reversal": {"language_adversary": "gradient_reversal"},
     "language_entropy": {"language_adversary": "language_entropy"},
 }
-BATCH, WORDS = 32, 24
+BATCH = 32
 
 
 class Clock:
@@ -74,11 +74,11 @@ class Steps(TrainerCallback):
         self.began = now
 
 
-def rows(number):
+def rows(number, length):
     """Texts of random words in two languages with three labels."""
     rng = np.random.default_rng(0)
     words = ["the", "cat", "saw", "a", "dog", "near", "an", "old", "house", "in", "spring", "while", "rain", "fell"]
-    texts = [" ".join(rng.choice(words, WORDS)) for _ in range(number)]
+    texts = [" ".join(rng.choice(words, length)) for _ in range(number)]
     languages, labels = rng.choice(["en", "fr"], number), rng.choice(3, number, p=[0.5, 0.3, 0.2])
     made = Dataset.from_dict({"text": texts, "language": languages, "label": labels})
     return made.cast_column("label", ClassLabel(names=["a", "b", "c"]))
@@ -109,11 +109,12 @@ def share(options, steps, data, tokenizer):
 def main():
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--words", type=int, default=24, help="of a text: the shorter, the larger the share")
     parser.add_argument("--options", nargs="+", default=[*OPTIONS], choices=OPTIONS)
     options = parser.parse_args()
     torch.set_num_threads(2)
     tokenizer = AutoTokenizer.from_pretrained(MODEL_DIR)
-    data = rows(options.steps * BATCH)
+    data = rows(options.steps * BATCH, options.words)
     data = data.map(lambda batch: tokenizer(batch["text"]), batched=True)
     for name in options.options:
         found = share(OPTIONS[name], options.steps, data, tokenizer)

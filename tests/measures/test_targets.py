@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from hf_langimb import JointDistribution, evaluate_predictions
+from hf_langimb.counts.audit import holm
 from hf_langimb.counts.distribution import mutual_information_bits
 from hf_langimb.counts.weighting import effective_ratio
-from hf_langimb.measures.chance import holm, language_tests, null_tables, permutation_p, permutations, strata
+from hf_langimb.measures.chance import language_tests, null_tables, permutation_p, permutations, strata
 from hf_langimb.measures.dependence import language_shifts, sampled, target_measures
 from hf_langimb.measures.targets import TARGETS, excess, information, row_weights, transfer, weighted
 

@@ -361,6 +361,6 @@ def test_options_that_exclude_each_other_and_a_loss_that_cannot_be_compared(buil
 
 
 def test_a_stream_needs_its_counts_for_logit_adjustment(build, rows, monkeypatch):
-    monkeypatch.setattr("hf_langimb.training.checks.COUNTED_ROWS", 50)
+    monkeypatch.setattr("hf_langimb.training.model_counts.COUNTED_ROWS", 50)
     with pytest.raises(ValueError, match="pass its counts as distribution="):
         build(data=rows.to_iterable_dataset().repeat(None), objective="logit_adjustment", max_steps=2)

@@ -98,8 +98,18 @@ def measure(folder: Path, batch: int, accumulation: int) -> tuple[dict, dict]:
     moving = {"class_weighting": "group_dro", "group_dro_step_size": 1.0, "masked_entropy_weight": 0.0, "max_steps": 3}
     dro = build(folder, rows, **settings | moving)
     dro.train()
+    plain = {"class_weighting": "none", "masked_entropy_weight": 0.0, "max_steps": 3}
+    reversed_ = build(folder, rows, **settings | plain | {"language_adversary": "gradient_reversal"})
+    reversed_.train()
+    lists = [[None if (i + c) % 5 == 0 else float((i * c) % 3 == 1) for c in range(3)] for i in range(len(rows))]
+    listed = rows.remove_columns("label").add_column("labels", lists)
+    options = plain | {"class_weighting": "independence", "missing_cell_policy": "ignore"}
+    several = build(folder, listed, model={"problem_type": "multi_label_classification"}, **settings | options)
+    several.train()
     return gradients, numbers | {
         "shares": dro.group_dro.shares.flatten().tolist(),
+        "adversary": reversed_.adversary.classifier.weight.flatten().tolist(),
+        "several": [value for name, value in several.evaluate().items() if name.endswith("loss")],
         "grouped": rows_seen(folder, rows, train_sampling_strategy="group_by_length"),
         "drawn": rows_seen(folder, rows, sampling="joint", language_schedule="fr:0.2_0.8"),
         "checked": [found["test"]["predicted"], found["probe"]["test"]["rows"]],

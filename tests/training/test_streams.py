@@ -10,7 +10,6 @@ import torch
 from by_hand import assert_same_weights
 from datasets import ClassLabel, IterableDataset
 
-import hf_langimb.training.checks as checks
 from hf_langimb import JointDistribution, cell_weights
 
 
@@ -44,7 +43,7 @@ STEPS = {"max_steps": 3, "batch": 7}
 
 @pytest.fixture(autouse=True)
 def _few_rows_are_many(monkeypatch):
-    monkeypatch.setattr(checks, "COUNTED_ROWS", 1000)
+    monkeypatch.setattr("hf_langimb.training.model_counts.COUNTED_ROWS", 1000)
 
 
 def weights_of(distribution, scheme="per_language"):
