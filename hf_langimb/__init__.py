@@ -17,6 +17,7 @@ _HOMES = {
     "LangImbTrainer": "training.trainer",
     "DataCollatorWithLanguage": "training.collator",
     "evaluate_predictions": "measures.predictions",
+    "evaluate_labels": "measures.multi_label",
     "extract_features": "measures.forward",
     "probe_languages": "measures.probe",
     "ProbeResult": "measures.probe",

@@ -30,12 +30,14 @@ from hf_langimb.measures.attribution import DTYPES, MASKINGS, METHODS, OWEN_ORDE
 
 def audit(options: Namespace) -> None:
     """Print whether labels depend on language in a dataset, split by split."""
-    from hf_langimb.runs.answers import audit_text
+    from hf_langimb.data.label_counts import label_counts
+    from hf_langimb.runs.answers import audit_text, labels_text
 
-    splits = replace(data_spec(options), count_column=options.count_column).counts()
+    spec = replace(data_spec(options), count_column=options.count_column)
+    splits: Any = label_counts(spec, options.label_columns) if options.label_columns else spec.counts()
     audits = {split: counts.audit(options.weighting) for split, counts in splits.items()}
-    several = len(audits) > 1
-    texts = (f"## {split}\n\n" * several + audit_text(values) for split, values in audits.items())
+    several, text_of = len(audits) > 1, labels_text if options.label_columns else audit_text
+    texts = (f"## {split}\n\n" * several + text_of(values) for split, values in audits.items())
     _print(options, audits if several else next(iter(audits.values())), lambda: "\n\n".join(texts))
 
 
@@ -234,6 +236,8 @@ def _parser() -> ArgumentParser:
     add_data_flags(command)
     table = "column with the number of rows, if DATASET is a table of counts such as the result of a GROUP BY"
     command.add_argument("--count-column", metavar="COLUMN", help=table)
+    lists = "several labels per text: columns of 0 and 1, one for each label, or a single column with lists of them"
+    command.add_argument("--label-columns", nargs="+", default=[], metavar="COLUMN", help=lists)
     named: dict[str, Any] = {"type": lambda name: name.replace("-", "_"), "choices": list(WEIGHTING_SCHEMES)}
     weights = "show these class weights and the effective sample size they leave (default: %(default)s)"
     command.add_argument("--weighting", **named, default="none", help=weights)

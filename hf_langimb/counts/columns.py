@@ -51,7 +51,9 @@ def encode_column(column: Any, name: str) -> tuple[tuple[Any, ...], np.ndarray]:
     elif pa.types.is_nested(kind):
         problem = f"has lists ({kind}); expected one {name} per text."
         if name == "label":
-            problem = f"{problem[:-1]} (several labels per text: see MultiLabelDistribution)."
+            problem = (
+                f"{problem[:-1]} (several labels per text: langimb audit --label-columns, or MultiLabelDistribution)."
+            )
     elif not any(accepts(kind) for accepts in _ACCEPTED):
         # `datasets` reads mixed types as JSON
         found = "mixed types" if isinstance(kind, pa.JsonType) else f"type {kind}"

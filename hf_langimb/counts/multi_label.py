@@ -84,6 +84,26 @@ class MultiLabelDistribution:
         return cls(axis, tuple(names), counts)
 
     @classmethod
+    def from_tables(cls, tables: Mapping[str, JointDistribution]) -> MultiLabelDistribution:
+        """Combine the counts of each label's own column, {label: counts}, whose labels are 0 and 1, or no and yes.
+
+        Raises:
+            ValueError: other labels than 0, 1, -100, true and false.
+        """
+        languages = tuple(sorted({name for table in tables.values() for name in table.languages}))
+        counts = np.zeros((len(languages), len(tables), 2), dtype=np.int64)
+        for c, (name, table) in enumerate(tables.items()):
+            places = [languages.index(language) for language in table.languages]
+            for label, rows in zip(table.labels, table.counts.T, strict=True):
+                if label in (IGNORED, str(IGNORED)):
+                    continue
+                value = {"0": 0, "false": 0, "1": 1, "true": 1}.get(str(label).lower())
+                if value is None:
+                    raise ValueError(f"The label {name!r} must be 0 or 1 in each row, got {label!r}.")
+                counts[places, c, value] += rows
+        return cls(languages, tuple(tables), counts)
+
+    @classmethod
     def from_dataset(
         cls,
         dataset: Any,

@@ -101,7 +101,7 @@ class DataSpec:
             stacked = {key: reading.stack({c: part[key] for c, part in parts.items()}) for key in splits}
             return self._complete(DatasetDict(stacked))
 
-    def _configurations(self) -> Sequence[str | None]:
+    def configurations(self) -> Sequence[str | None]:
         """The names of configurations; None where a dataset has no names for them."""
         saved = reading.is_saved(self.name)
         repeated = [name for name, times in Counter(self.config_names).items() if times > 1]
@@ -125,7 +125,7 @@ class DataSpec:
 
     def _parts(self, languages: Sequence[str] = ()) -> dict[str | None, Any]:
         """Each configuration, cached: the split that is named, else a dictionary of all, of a file its rows."""
-        configurations = self._configurations()
+        configurations = self.configurations()
         if reading.is_saved(self.name):
             loaded = datasets.load_from_disk(self.name)
             splits = loaded if isinstance(loaded, dict) else {str(loaded.split or "train"): loaded}
@@ -195,7 +195,7 @@ class DataSpec:
         with readable(self.name):
             if self.split is not None and re.search(r"[\[+]", self.split):  # part of a split, or several
                 return {self.split: self._count(replace(self, drop_null=False)._read())}
-            parts = [self._two_columns(config) for config in self._configurations()]
+            parts = [self._two_columns(config) for config in self.configurations()]
             splits = {split: [part[split] for part in parts] for split in reading.shared_splits(parts)}
             named = {} if self.split is None else {self.split: pick(splits, self.split)}
             kinds = {source[0].kind for sources in splits.values() for source in sources if isinstance(source, list)}
@@ -326,7 +326,7 @@ class DataSpec:
         if first is not None and first < 1:
             raise ValueError(f"Expected at least 1 row of each language, got {first}.")
         if first and len(self.config_names) > 1 and not self.drop_null:
-            builders = {config: self._builder(config, languages) for config in self._configurations()}
+            builders = {config: self._builder(config, languages) for config in self.configurations()}
             streams = {config: builder.as_streaming_dataset() for config, builder in builders.items()}
             known = all(self.split in (None, *splits) for splits in streams.values())  # slices: by `read`
             parts = {config: pick(splits, self.split) for config, splits in streams.items() if known}
@@ -340,7 +340,7 @@ class DataSpec:
         """The split that `rows` and `texts` take of a folder, be it one without labels; None where it is not known."""
         if reading.is_saved(self.name) or Path(self.name).is_file():
             return None
-        parts = [reading.builder_of(self.name, name).config.data_files or {} for name in self._configurations()]
+        parts = [reading.builder_of(self.name, name).config.data_files or {} for name in self.configurations()]
         shared = reading.shared_splits(parts)
         return str(pick({split: split for split in shared}, None)) if shared else None
 

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from hf_langimb.console import shown
-from hf_langimb.counts.audit import SMALL_CELL, Audit, expected_counts
+from hf_langimb.counts.audit import SMALL_CELL, Audit, bits_text, expected_counts
+from hf_langimb.counts.multi_label import MultiLabelAudit
 from hf_langimb.models.axes import read_axes
 from hf_langimb.results.rendering import render
 from hf_langimb.results.schema import FILE_NAME, Attributions, ExplainedRows, Results, read_results
@@ -38,6 +39,25 @@ def audit_text(audit: Audit) -> str:
         languages=[audit["languages"][i] for i in rows],
         labels=[audit["labels"][j] for j in columns],
     )
+
+
+def labels_text(audit: MultiLabelAudit) -> str:
+    """An audit of several labels per text, for people: verdict, a row for each label, what to do next."""
+    rows = []
+    for label, of in audit["audits"].items():
+        known = [
+            (row[1], name) for row, name in zip(of["row_shares"], of["languages"], strict=True) if row[1] is not None
+        ]
+        counts, p = np.array(of["counts"]), audit["p_holm"][label]
+        cells = [f"{counts.sum():,}", f"{counts[:, 1].sum() / counts.sum():.1%}"]
+        cells += [f"{shown(name)} {share:.0%}" for share, name in (min(known), max(known))]
+        cells += [bits_text(of["mutual_information_bits"]), bits_text(of["mutual_information_chance_bits"])]
+        rows.append(
+            [shown(label), *cells, "-" if p is None else f"{p:.2g}", "yes" if label in audit["linked"] else "no"]
+        )
+    header = ["label", "rows", "yes", "fewest", "most", "bits", "by chance", "p (Holm)", "depends on language"]
+    weighting = next(iter(audit["audits"].values()))["weighting"]
+    return _answer("labels", audit=audit, weighting=weighting, cells=(header, rows))
 
 
 def _answer(name: str, **values: Any) -> str:

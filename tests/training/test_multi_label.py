@@ -149,7 +149,7 @@ def test_data_of_another_kind_are_refused(build, several, model, rows, tiny_bert
         build(model(), rows)
     with pytest.raises(ValueError, match=r"train_dataset: Expected lists of 2 \(one for each label\).*got 3"):
         build(tiny_bert(num_labels=2, problem_type="multi_label_classification"), several)
-    with pytest.raises(ValueError, match=r"expected one label per text \(several labels per text: see MultiLabel"):
+    with pytest.raises(ValueError, match=r"expected one label per text \(several labels per text: .*MultiLabel"):
         build(tiny_bert(), several)
     wrong = several.map(lambda row: {"labels": [2.0, 0.0, 1.0]})
     with pytest.raises(ValueError, match="train_dataset: The label 'labels' must be 0 or 1 in each row, got 2"):

@@ -1,0 +1,160 @@
+"""Do predictions of several labels per text depend on language? Each label by itself, adjusted over the labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypedDict
+
+import numpy as np
+
+from hf_langimb.counts.audit import holm
+from hf_langimb.counts.distribution import JointDistribution
+from hf_langimb.counts.multi_label import MultiLabelDistribution, values_of
+from hf_langimb.measures import shortcut
+from hf_langimb.measures.chance import null_tables, permutation_p
+from hf_langimb.measures.dependence import DRAWS, target_measures
+from hf_langimb.measures.intervals import Floats
+from hf_langimb.measures.predictions import encode_rows
+from hf_langimb.measures.targets import information, row_weights
+
+LEVEL = 0.05
+
+
+class LabelMeasures(TypedDict):
+    """Measures of one label on the rows in which it is known."""
+
+    rows: int
+    targets: dict[str, dict[str, Any]]  # of `target_measures`
+    p: float  # that predictions which know only the label depend on language as much
+    p_holm: float  # adjusted over the labels by Holm's method
+    answer: shortcut.Answer  # whether its predictions depend on language, on rows weighted to remove the link
+
+
+class MultiLabelMeasures(TypedDict):
+    """Measures of each label; labels that have a single value in the rows are `not_measured`."""
+
+    labels: dict[str, LabelMeasures]
+    not_measured: list[str]
+    dependent: list[str]  # labels whose answer is yes, the strongest first
+    accuracy: float  # mean over labels, natural
+    macro_f1: float  # mean over labels of the F1 of their yes, natural
+    verdict: str
+
+
+def evaluate_labels(
+    languages: Any,
+    values: Any,
+    probabilities: Any,
+    *,
+    labels: Sequence[str] = (),
+    plan: MultiLabelDistribution | None = None,
+    groups: Any = None,
+    threshold: float = 0.5,
+    resamples: int = 1000,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> MultiLabelMeasures:
+    """Measure predictions of several labels per text.
+
+    Args:
+        languages: of the rows.
+        values, labels: as of `MultiLabelDistribution.from_columns`; null, NaN and -100 are left out.
+        probabilities: float[N, C], of yes (the sigmoid of the logits).
+        plan: counts of the training data, for reliance and skew transfer.
+        groups: one entry per row: rows of one group (translations) are resampled together.
+        threshold: probability from which a label is predicted.
+        resamples: of the bootstrap.
+        draws: of the null, predictions that know the label and not the language.
+        seed: of both.
+
+    Returns:
+        Measures of each label. The answer is yes if the 95% interval of the dependence lies above 0.01 bits and its
+        p-value, adjusted over the labels, is below 0.05; no if the interval lies below; else unclear.
+
+    Raises:
+        ValueError: probabilities of another shape, or a plan of other labels, or as of `target_measures`.
+    """
+    names, known = values_of(values, labels)
+    predicted, languages = np.asarray(probabilities, dtype=np.float64), np.asarray(languages)
+    if predicted.shape != known.shape or not ((predicted >= 0) & (predicted <= 1)).all():
+        raise ValueError(
+            f"Expected probabilities from 0 to 1 of shape {known.shape} (rows, labels), got {predicted.shape}: apply "
+            "the sigmoid to logits first."
+        )
+    if plan is not None and [*plan.labels] != names:
+        raise ValueError(f"The plan has the labels {', '.join(plan.labels)}, the rows {', '.join(names)}.")
+    f1: list[float] = []
+    found: dict[str, Any] = {}
+    not_measured: list[str] = []
+    tables = plan.tables if plan is not None else {}
+    for c, name in enumerate(names):
+        rows = np.flatnonzero(~np.isnan(known[:, c]))
+        truth, guess = known[rows, c].astype(np.int64), (predicted[rows, c] >= threshold).astype(np.int64)
+        if len(np.unique(truth)) < 2:
+            not_measured.append(name)
+            continue
+        f1.append(float(2 * (truth & guess).sum() / (truth + guess).sum()))
+        of = languages[rows], truth, guess
+        options: Any = {"plan": tables.get(name, _both(languages)), "groups": _at(groups, rows), "seed": seed}
+        targets = target_measures(*of, **options, resamples=resamples, draws=draws)
+        found[name] = {"rows": len(rows), "targets": targets, "p": _p(*of, **options, draws=draws)}
+    if not found:
+        raise ValueError("Nothing to measure: no label has rows with 0 and rows with 1.")
+    adjusted = holm(np.array([of["p"] for of in found.values()]))
+    measures: dict[str, LabelMeasures] = {}
+    for (name, of), p in zip(found.items(), adjusted, strict=True):
+        low, high = of["targets"]["independent"]["intervals"]["dependence_bits"]
+        answer = shortcut.answer(low, high, shortcut.MATERIAL_BITS)
+        answer = "unclear" if answer == "yes" and p >= LEVEL else answer
+        measures[name] = {
+            "rows": of["rows"],
+            "targets": of["targets"],
+            "p": of["p"],
+            "p_holm": float(p),
+            "answer": answer,
+        }
+    dependent = [name for name, of in measures.items() if of["answer"] == "yes"]
+    dependent.sort(key=lambda name: -measures[name]["targets"]["independent"]["dependence_bits_corrected"])
+    return {
+        "labels": measures,
+        "not_measured": not_measured,
+        "dependent": dependent,
+        "accuracy": float(np.mean([of["targets"]["natural"]["accuracy"] for of in measures.values()])),
+        "macro_f1": float(np.mean(f1)),
+        "verdict": _verdict(dependent, measures),
+    }
+
+
+def _verdict(dependent: Sequence[str], measures: dict[str, LabelMeasures]) -> str:
+    """One sentence: whether predictions depend on language, and of which labels."""
+    if dependent:
+        return f"predictions depend on language in {len(dependent)} of {len(measures)} labels: {', '.join(dependent)}"
+    unclear = [name for name, of in measures.items() if of["answer"] == "unclear"]
+    if unclear:
+        return f"unclear in {len(unclear)} of {len(measures)} labels whether predictions depend on language"
+    return f"predictions depend on language in none of the {len(measures)} labels"
+
+
+def _at(groups: Any, rows: Any) -> Any:
+    """The groups of some rows, if there are any."""
+    return None if groups is None else np.asarray(groups)[rows]
+
+
+def _both(languages: Any) -> JointDistribution:
+    """A plan without a link, so that both values are on the axis."""
+    axis = tuple(sorted({*map(str, languages)}))
+    return JointDistribution(axis, (0, 1), np.ones((len(axis), 2), dtype=np.int64))
+
+
+def _p(languages: Any, labels: Any, predictions: Any, *, plan: Any, groups: Any, draws: int, seed: int) -> float:
+    """How often predictions that know only the label depend on language as much, on rows weighted to have no link."""
+    rows = encode_rows(languages, labels, predictions, groups, plan)
+    weights = row_weights(rows.cells.sum(axis=-1), "independent")[..., None]
+
+    def bits(tables: Any) -> Floats:
+        """Dependence of confusion counts."""
+        return np.asarray(information((tables * weights).sum(axis=-2)))
+
+    columns = rows.languages, rows.labels, rows.predictions, rows.groups
+    chance = np.concatenate([*map(bits, null_tables(*columns, rows.cells.shape[:2], draws, seed))])
+    return permutation_p(bits(rows.cells), chance)
