@@ -16,10 +16,10 @@ from hf_langimb.console import RESUMES, about, ends_in_words, hide_bars, start_p
 from hf_langimb.counts.weighting import WEIGHTING_SCHEMES
 from hf_langimb.data.flags import (
     AUTO,
-    LABELS_HELP,
     TOLERANCE,
     TOLERANCE_HELP,
     above_zero,
+    add_classifier_flags,
     add_data_flags,
     data_spec,
     number_or,
@@ -280,14 +280,9 @@ def _parser() -> ArgumentParser:
     )
     for change, text in changes.items():
         command = add(change, text)
-        flag = command.add_argument
-        flag("model", metavar="MODEL", help="Hub id or folder of a classifier or adapter")
-        add_data_flags(command)
-        flag("--output-dir", required=True, metavar="DIR", help="output folder; a rerun continues it")
-        flag("--labels", nargs="+", default=[], metavar="NAME", help=LABELS_HELP)
-        flag("--rows", type=int, default=0, help="use the first N rows of each language; 0: all (default)")
-        flag("--batch-size", type=int, default=32, help="rows in a forward pass (default: %(default)s)")
-        flag("--json", **json_flag)
+        add_classifier_flags(command)
+        command.add_argument("--output-dir", required=True, metavar="DIR", help="output folder; a rerun continues it")
+        command.add_argument("--json", **json_flag)
     erase = "also erase language from the features before fitting (LEACE); controls: random directions"
     command.add_argument("--erase-language", action="store_true", help=erase)  # of refit
 

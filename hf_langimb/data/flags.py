@@ -44,6 +44,16 @@ def add_data_flags(parser: ArgumentParser) -> None:
     flag("--drop-null", action="store_true", help=dropped)
 
 
+def add_classifier_flags(parser: ArgumentParser) -> None:
+    """Add MODEL, DATASET, and which rows of it a classifier is measured on."""
+    flag: Any = parser.add_argument
+    flag("model", metavar="MODEL", help="Hub id or folder of a classifier or adapter")
+    add_data_flags(parser)
+    flag("--labels", nargs="+", default=[], metavar="NAME", help=LABELS_HELP)
+    flag("--rows", type=int, default=0, help="use the first N rows of each language; 0: all (default)")
+    flag("--batch-size", type=int, default=32, help="rows per device in a forward pass (default: %(default)s)")
+
+
 def data_spec(options: Namespace) -> DataSpec:
     """The dataset that the flags of `add_data_flags` name."""
     from hf_langimb.data.spec import DataSpec

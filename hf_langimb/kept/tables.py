@@ -11,6 +11,14 @@ from hf_langimb.cloned.results import is_cloned, read_cloned
 from hf_langimb.cloned.show import CLONED_TABLES, answer_text
 from hf_langimb.files import read_json
 from hf_langimb.kept.studies import models_cells, natural_cells, rates_cells, rule_cells, scaling_cells, slopes_cells
+from hf_langimb.results.mitigations import FILE as COMPARISON
+from hf_langimb.results.mitigations import (
+    PAPER,
+    differences_cells,
+    mitigations_cells,
+    read_comparison,
+    recommendation_text,
+)
 from hf_langimb.results.rendering import render
 from hf_langimb.results.schema import read_results
 from hf_langimb.results.tables import (
@@ -85,6 +93,16 @@ def hub_cells(folder: Path) -> Cells:
     return ["setups", "files", "MB", "push (s)", "pull (s)", "hash and copy (s)", "overhead (s)"], [cells]
 
 
+def methods_cells(folder: Path) -> Cells:
+    """Kept comparison of methods, each at its best setting."""
+    return mitigations_cells(read_comparison(folder))
+
+
+def against_cells(folder: Path) -> Cells:
+    """Differences of the methods of a kept comparison from the weights of the paper."""
+    return differences_cells(read_comparison(folder), PAPER)
+
+
 TABLES = {"predictions": predictions_cells, "setups": setups_cells, "comparisons": comparisons_cells}
 TABLES |= {"attributions": attributions_cells, "base_values": base_values_cells}
 KEPT = {
@@ -92,6 +110,8 @@ KEPT = {
     "verdict": {"rule": rule_cells, "models": models_cells},
     "cloned-mini": {"rates": rates_cells},
     "cloned-ordinary": {"rates": rates_cells},
+    "mitigations/mini": {"methods": methods_cells, "against_weights": against_cells},
+    "mitigations/cldr_20": {"methods": methods_cells, "against_weights": against_cells},
     "cldr-scaling": {"points": scaling_cells, "slopes": slopes_cells, "natural": natural_cells},
 }
 KEPT["benchmarks"]["methods"] = method_cells
@@ -116,7 +136,10 @@ def fill_marks(text: str, folder: str | Path) -> str:
         name, place = mark["table"], Path(folder, mark["run"])
         cloned = is_cloned(place)
         if name == "answer":
-            said = answer_text(read_cloned(place)) if cloned else render("said.txt", results=read_results(place))
+            if (place / COMPARISON).is_file():
+                said = recommendation_text(read_comparison(place))
+            else:
+                said = answer_text(read_cloned(place)) if cloned else render("said.txt", results=read_results(place))
             lines = [textwrap.fill(line, 116) for line in said.splitlines()]
             return "\n".join([mark[1] + "```text", *lines, "```", mark[4]])
         known: Any = KEPT.get(mark["run"], {}) | (CLONED_TABLES if cloned else {}) or TABLES

@@ -172,6 +172,20 @@ def mitigations_cells(found: Comparison) -> Cells:
     return ["method", "chosen", *MEASURES, "time, plain = 1"], rows
 
 
+def differences_cells(found: Comparison, reference: str) -> Cells:
+    """One row per method: its differences from another one, with p-values adjusted over the methods."""
+    of = {(one["method"], one["measure"]): one for one in found["differences"] if one["reference"] == reference}
+    rows = []
+    for method in dict.fromkeys(method for method, _ in of):
+        cells = []
+        for measure in COMPARED:
+            one = of[method, measure]
+            p = "-" if one["p_holm"] is None else f"{one['p_holm']:.2g}"
+            cells += [interval_text(one["difference"], form=f"+{MEASURES[measure][1].removeprefix('z')}"), p]
+        rows.append([f"{method} - {reference}", *cells])
+    return ["difference", *(name for measure in COMPARED for name in (measure, "p (Holm)"))], rows
+
+
 def _time(found: Comparison, method: str) -> str:
     """Median time of the trainings of a method, that of `plain` being 1."""
     known = [[value for value in found["seconds"][name] if value is not None] for name in (method, PLAIN)]

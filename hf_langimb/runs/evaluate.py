@@ -26,11 +26,10 @@ from hf_langimb.counts.distribution import JointDistribution
 from hf_langimb.counts.weighting import WEIGHTING_SCHEMES, cell_weights
 from hf_langimb.data.flags import (
     AUTO,
-    LABELS_HELP,
     TOLERANCE,
     TOLERANCE_HELP,
     above_zero,
-    add_data_flags,
+    add_classifier_flags,
     data_spec,
     number_or,
 )
@@ -92,11 +91,8 @@ def _parse(argv: Sequence[str] | None) -> Namespace:
         allow_abbrev=False,
     )
     flag = parser.add_argument
-    flag("model", metavar="MODEL", help="Hub id or folder of a classifier or adapter")
-    add_data_flags(parser)
-    flag("--labels", nargs="+", default=[], metavar="NAME", help=LABELS_HELP)
+    add_classifier_flags(parser)
     flag("--output-dir", metavar="DIR", help="default: runs/evaluate-MODEL")
-    flag("--rows", type=int, default=0, help="use the first N rows of each language; 0: all (default)")
     further = "further test sets with the same columns: NAME=DATASET, or reversed (the test set, skewed the other way)"
     flag("--extra-test", nargs="+", default=[], metavar="NAME=DATASET", help=further)
     explained = "rows whose tokens are attributed; 0: none, -1: all, auto: as many as needed (default: %(default)s)"
@@ -107,7 +103,6 @@ def _parse(argv: Sequence[str] | None) -> Namespace:
     flag("--material-transfer", type=above_zero, metavar="X", help=sizes)
     text = f"{TOLERANCE_HELP}; default: {TOLERANCE}"
     flag("--explain-tolerance", type=above_zero, metavar="X", help=text)
-    flag("--batch-size", type=int, default=32, help="rows per device in a forward pass (default: %(default)s)")
     flag("--push-to-hub", action="store_true", help="publish the measures and the refreshed card in MODEL's repository")
     options = parser.parse_args([with_dashes(word) for word in (sys.argv[1:] if argv is None else argv)])
     chosen = {key: value for key, value in vars(options).items() if value != parser.get_default(key)}

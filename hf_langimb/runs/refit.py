@@ -123,9 +123,9 @@ def _add(
     """The copies, in the main process."""
     table, _, data = measured(folder, rows.test)
     present = {(language, int(label)) for language, label in zip(data["languages"], data["labels"], strict=True)}
-    names, data["languages"] = np.unique(data["languages"], return_inverse=True)
-    labels, counts = trained.names, np.unique(data["cells"], return_counts=True)[1]
-    held_out = HeldOut(features.astype(np.float64), **data, classes=len(labels), biased=layer.bias is not None)
+    names, labels, biased = np.unique(data["languages"]), trained.names, layer.bias is not None
+    held_out = HeldOut.of(features, data["languages"], data["labels"], data["groups"], len(labels), biased)
+    counts = np.unique(held_out.cells, return_counts=True)[1]
     every = np.arange(len(features))
     head = held_out.fit(every, None, STRENGTHS)
     lacking = {(str(name), label) for name in names for label in range(len(labels))} - present

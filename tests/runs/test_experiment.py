@@ -280,6 +280,8 @@ def test_an_interrupted_training_continues_from_its_checkpoint(work, tmp_path, m
     assert reached[10:] == list(range(6, 18))
     assert_close(continued, results, atol=1e-4)
     assert not list((tmp_path / "killed").rglob("checkpoint-*"))
+    times = [json.loads((tmp_path / run / setup / "seed-0" / "time.json").read_text()) for run in ("whole", "killed")]
+    assert times[0]["seconds"] > 0 and times[1]["seconds"] is None, "of a training that was interrupted"
 
 
 def test_a_data_set_without_a_plan(work, workshop, tmp_path):

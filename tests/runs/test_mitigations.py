@@ -79,6 +79,10 @@ def test_methods_that_lower_the_dependence_without_a_loss_are_recommended():
     assert rows[1][1] == "tau=1.0" and rows[1][2].endswith("*") and rows[0][1] == "-"
     assert rows[1][5].startswith("0.682"), "the worst language"
     assert header[-1] == "time, plain = 1" and rows[1][-1] == "1.11"
+    header, rows = made.differences_cells(found, "per_language")
+    assert header == ["difference", "independent", "p (Holm)", "dependence (bits)", "p (Holm)"]
+    better = next(row for row in rows if row[0] == "better - per_language")
+    assert better[1] == "+0.060 [+0.060, +0.060]" and float(better[2]) < 0.001
     shown = made.text_of(found, "runs/x")
     assert "2 languages" in shown and "runs/x/comparison.json" in shown
     json.dumps(found, allow_nan=False)
