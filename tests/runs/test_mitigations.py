@@ -2,7 +2,6 @@
 
 import copy
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,8 @@ from scipy.stats import ttest_rel
 from hf_langimb.results import mitigations as made
 from hf_langimb.runs.mitigations import compare, read_methods, write_setups
 from hf_langimb.runs.recipe import parse_recipe
-from hf_langimb.runs.setups import resolve_setup
+from hf_langimb.runs.setups import prepare_setups, resolve_setup
+from hf_langimb.runs.subsets import load_data
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 METHODS = {
@@ -132,9 +132,9 @@ def test_the_grids_of_the_recipe_are_setups_that_can_be_trained(path, tmp_path):
     write_setups(tmp_path / "methods.yaml", RECIPES / name / f"{config}.yaml", arguments, setups)
     recipe = parse_recipe(name, RECIPES / name, ["--config", str(tmp_path / "methods.yaml")])
     assert recipe.data.explain_rows == 0 and {*setups} <= {*recipe.setups}
-    for setup in setups:
-        values = resolve_setup(setup, recipe.setups)
-        replace(recipe.training, **{key: value for key, value in values.items() if key != "plan"})
+    plan = "natural" if path.stem == "cldr_all" else "imbalanced"
+    settings = {setup: resolve_setup(setup, recipe.setups, plan) for setup in setups}
+    prepare_setups(recipe, settings, load_data(recipe.data, "language"))
 
 
 @pytest.mark.slow
