@@ -98,7 +98,7 @@ def correct(options: Namespace) -> None:
 
 
 def refit(options: Namespace) -> None:
-    """Refit the last layer of a trained model on held-out rows in which all cells are equal."""
+    """Refit the last layer of a trained model on held-out rows in which all cells are equally frequent."""
     _change(options, "refit", "refit")
 
 
@@ -236,7 +236,7 @@ def _parser() -> ArgumentParser:
     add_data_flags(command)
     table = "column with the number of rows, if DATASET is a table of counts such as the result of a GROUP BY"
     command.add_argument("--count-column", metavar="COLUMN", help=table)
-    lists = "several labels per text: columns of 0 and 1, one for each label, or a single column with lists of them"
+    lists = "for several labels per text: one column of 0 and 1 per label, or a single column of lists of 0 and 1"
     command.add_argument("--label-columns", nargs="+", default=[], metavar="COLUMN", help=lists)
     named: dict[str, Any] = {"type": lambda name: name.replace("-", "_"), "choices": list(WEIGHTING_SCHEMES)}
     weights = "show these class weights and the effective sample size they leave (default: %(default)s)"
@@ -274,16 +274,14 @@ def _parser() -> ArgumentParser:
     flag("--budget", type=number_or("full"), default=500, help=budget)
     flag("--dtype", choices=DTYPES, default="float32", help="default: %(default)s")
 
-    changes = {correct: "make predictions of a trained model independent of language, without training it"}
-    changes[refit] = (
-        "fit the last layer of a trained model again, on rows in which language says nothing about the label"
-    )
+    changes = {correct: "make the predictions of a trained model depend less on language, without training it"}
+    changes[refit] = "fit the last layer of a trained model again, on rows in which labels do not depend on language"
     for change, text in changes.items():
         command = add(change, text)
         add_classifier_flags(command)
         command.add_argument("--output-dir", required=True, metavar="DIR", help="output folder; a rerun continues it")
         command.add_argument("--json", **json_flag)
-    erase = "also erase language from the features before fitting (LEACE); controls: random directions"
+    erase = "also erase language from the features before fitting (LEACE), and compare with erasing random directions"
     command.add_argument("--erase-language", action="store_true", help=erase)  # of refit
 
     # The flags are those of recipes/custom.py: see `main`.

@@ -329,7 +329,7 @@ CANNOT = ": labels cannot depend on language here"
         (
             {"en": (300, 200, 100), "fr": (300, 200, 100)},
             "labels do not depend on language beyond chance: 0.0000 bits (chance alone: 0.0012 on average; p = 1)",
-            "nothing needed",
+            "no class weights are needed",
         ),
         (
             {"en": (34000, 33000, 33000), "fr": (33000, 34000, 33000)},
@@ -349,8 +349,8 @@ CANNOT = ": labels cannot depend on language here"
             "average; p = 0.37)",
             "collect rows",
         ),
-        ({"en": (100, 200, 300)}, f"only one language (en){CANNOT}", "nothing needed"),
-        ({"en": (0, 200, 0), "fr": (0, 100, 0)}, f"only one label (neutral){CANNOT}", "nothing needed"),
+        ({"en": (100, 200, 300)}, f"only one language (en){CANNOT}", "no class weights are needed"),
+        ({"en": (0, 200, 0), "fr": (0, 100, 0)}, f"only one label (neutral){CANNOT}", "no class weights are needed"),
     ],
     ids=["none", "slight", "same-majority", "few", "one-language", "one-label"],
 )

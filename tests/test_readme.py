@@ -76,7 +76,7 @@ def test_the_first_example_prints_what_the_page_says():
 
 
 def test_the_readme_is_short_and_tables_are_rendered_from_the_kept_results():
-    assert len(README.splitlines()) <= 325
+    assert len(README.splitlines()) <= 335
     assert README.count("<!-- langimb:") >= 1 and RESULTS.count("<!-- langimb:") >= 12
     for page in (README, RESULTS):
         changed = re.sub(r"\| balanced .*", "| balanced | 0.999 |", page)

@@ -51,9 +51,8 @@ def encode_column(column: Any, name: str) -> tuple[tuple[Any, ...], np.ndarray]:
     elif pa.types.is_nested(kind):
         problem = f"has lists ({kind}); expected one {name} per text."
         if name == "label":
-            problem = (
-                f"{problem[:-1]} (several labels per text: langimb audit --label-columns, or MultiLabelDistribution)."
-            )
+            problem = f"{problem[:-1]} (for several labels per text: langimb audit --label-columns, "
+            problem += "MultiLabelDistribution, and models with problem_type='multi_label_classification')."
     elif not any(accepts(kind) for accepts in _ACCEPTED):
         # `datasets` reads mixed types as JSON
         found = "mixed types" if isinstance(kind, pa.JsonType) else f"type {kind}"

@@ -164,8 +164,8 @@ class JointDistribution:
             nulls = null_languages, dict(sorted(null_labels.items()))
             return cls(tuple(language_names or ()), tuple(label_names or ()), nothing, *nulls)
         total = total or cls.from_columns([], [])  # which raises
-        named, counts = _on_class_axis(total.languages, language_names, total.counts, "language")
-        labels, counts = _on_class_axis(total.labels, label_names, counts.T, "label")
+        named, counts = on_class_axis(total.languages, language_names, total.counts, "language")
+        labels, counts = on_class_axis(total.labels, label_names, counts.T, "label")
         return cls(named, labels, counts.T, null_languages, dict(sorted(null_labels.items())))
 
     def relabeled(self, names: Mapping[Any, Any]) -> JointDistribution:
@@ -288,7 +288,7 @@ def _split_nulls(
     return int(number[~with_language].sum()), dict(zip(named, by_language, strict=True)), kept
 
 
-def _on_class_axis(
+def on_class_axis(
     axis: tuple[Any, ...], names: list[str] | None, counts: Counts, what: str
 ) -> tuple[tuple[Any, ...], Counts]:
     """An axis of class ids as all names of its ClassLabel, with counts [axis, other]; unchanged where names is None."""

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import datasets
+import numpy as np
+from datasets import Dataset
 
 from hf_langimb.counts.columns import require_columns
 from hf_langimb.counts.multi_label import MultiLabelDistribution
 from hf_langimb.data import reading
 from hf_langimb.data.reading import pick, readable
+from hf_langimb.data.rows import arrow_columns
 from hf_langimb.data.spec import DataSpec
 
 
@@ -25,9 +30,14 @@ def label_counts(spec: DataSpec, columns: Sequence[str]) -> dict[str, MultiLabel
         ValueError: names the dataset and what to do.
     """
     with readable(spec.name):
-        if len(columns) == 1 and (found := _lists(spec, columns[0])):
-            return found
-        tables = {column: replace(spec, label_column=column).counts() for column in columns}
+        if repeated := [column for column in columns if columns.count(column) > 1]:
+            raise ValueError(f"Expected different columns of labels, got {repeated[0]!r} more than once.")
+        try:
+            tables = {column: replace(spec, label_column=column).counts() for column in columns}
+        except ValueError as error:
+            if len(columns) > 1 or "has lists" not in str(error):
+                raise
+            return _lists(spec, columns[0])
         splits = [split for split in tables[columns[0]] if all(split in of for of in tables.values())]
         return {
             split: MultiLabelDistribution.from_tables({column: of[split] for column, of in tables.items()})
@@ -35,8 +45,11 @@ def label_counts(spec: DataSpec, columns: Sequence[str]) -> dict[str, MultiLabel
         }
 
 
-def _lists(spec: DataSpec, column: str) -> dict[str, MultiLabelDistribution] | None:
-    """Counts of a column of lists in each split; None where it has no lists."""
+def _lists(spec: DataSpec, column: str) -> dict[str, MultiLabelDistribution]:
+    """Counts of a column of lists in each split, which `datasets` reads."""
+    given = [*spec.flags, *(["--count-column"] if spec.count_column else [])]
+    if given:
+        raise ValueError(f"The column {column!r} has lists, which are read as they are: leave {', '.join(given)} out.")
     configurations = spec.configurations()
     if reading.is_saved(spec.name):
         loaded = datasets.load_from_disk(spec.name)
@@ -45,7 +58,7 @@ def _lists(spec: DataSpec, column: str) -> dict[str, MultiLabelDistribution] | N
         builders = [reading.builder_of(spec.name, config) for config in configurations]
         for builder in builders:
             builder.download_and_prepare()
-        parts = [builder.as_dataset() for builder in builders]
+        parts = [_of_builder(builder, spec.split) for builder in builders]
     every = dict(parts[0])
     if len(parts) > 1:
         named = dict(zip(configurations, parts, strict=True))
@@ -53,9 +66,18 @@ def _lists(spec: DataSpec, column: str) -> dict[str, MultiLabelDistribution] | N
         every = {split: reading.stack({config: part[split] for config, part in named.items()}) for split in splits}
     if spec.split is not None:
         every = {spec.split: pick(every, spec.split)}
-    for rows in every.values():
-        require_columns(rows, {"language": spec.language_column, "label": column})
-    if not all(isinstance(rows.features[column], datasets.List | datasets.LargeList) for rows in every.values()):
-        return None
-    options = {"language_column": spec.language_column, "label_columns": column}
-    return {split: MultiLabelDistribution.from_dataset(rows, **options) for split, rows in every.items()}
+    return {split: _counted(spec, rows, column) for split, rows in every.items()}
+
+
+def _of_builder(builder: Any, split: str | None) -> Any:
+    """All splits of a dataset, or parts of one (`train[:1000]`)."""
+    parts = split is not None and re.search(r"[\[+]", split)
+    return {split: builder.as_dataset(split)} if parts else builder.as_dataset()
+
+
+def _counted(spec: DataSpec, rows: Dataset, column: str) -> MultiLabelDistribution:
+    """Counts of rows, and how many have no language."""
+    require_columns(rows, {"language": spec.language_column, "label": column})
+    known = np.flatnonzero(arrow_columns(rows, spec.language_column)[0].is_valid().to_numpy())
+    found = MultiLabelDistribution.from_dataset(rows.select(known), spec.language_column, column)
+    return replace(found, null_languages=len(rows) - len(known))

@@ -358,7 +358,9 @@ def table_of(file: DataFile, rows: Sequence[dict[str, Any]], kinds: Mapping[str,
 def _as_text(file: DataFile, column: str, value: Any) -> str | None:
     """A value of a JSON file as text; not a number is null."""
     if isinstance(value, list | dict) and column in (file.label_column, file.language_column, *file.texts):
-        several = " (several labels per text: langimb audit --label-columns)" if column == file.label_column else ""
+        several = (
+            " (for several labels per text, use langimb audit --label-columns)" if column == file.label_column else ""
+        )
         raise ValueError(
             f"{file.name}: The column {column!r} has lists or objects; expected one value per row{several}."
         )

@@ -57,7 +57,7 @@ class Correction:
         """
         position = {language: i for i, language in enumerate(self.languages)}
         if len(logits) != len(languages):
-            raise ValueError(f"Expected a language for each of {len(logits)} rows, got {len(languages)}.")
+            raise ValueError(f"Expected a language for each of {len(logits)} rows, got {len(languages)} languages.")
         ids = np.array([position.get(language, -1) for language in languages], dtype=np.int64)
         biases = np.vstack([self.bias, np.zeros(self.bias.shape[1])])  # the last for id -1
         return np.asarray(logits, dtype=np.float64) / self.temperature + biases[ids]
@@ -170,7 +170,10 @@ def cross_fitted(
     rows = _checked(logits, languages, labels)
     folded = grouped_folds(rows.cells, groups, folds, seed)
     if not folded or folds < 2:
-        raise ValueError(f"Expected rows in {folds} folds or more, got {len(rows.labels)} rows: add held-out rows.")
+        raise ValueError(
+            f"Expected at least {folds} different texts (one per fold) and two folds, got {len(rows.labels)} rows: add "
+            "held-out rows."
+        )
     result = CrossFitted(np.empty_like(rows.logits), np.empty_like(rows.logits))
     names = np.asarray(languages, dtype=object)
     for train, test in folded:
@@ -254,7 +257,7 @@ def grouped_folds(cells: Ints, groups: Any, folds: int, seed: int) -> list[tuple
     """(rows to fit, rows to test) of each fold: cells in proportion, groups in one fold; none with too few groups."""
     groups = np.arange(len(cells)) if groups is None else np.asarray(groups)
     if len(groups) != len(cells):
-        raise ValueError(f"Expected a group for each of {len(cells)} rows, got {len(groups)}.")
+        raise ValueError(f"Expected a group for each of {len(cells)} rows, got {len(groups)} groups.")
     _, first, group = np.unique(groups, return_index=True, return_inverse=True)
     if len(first) < folds:
         return []

@@ -1,7 +1,7 @@
 """Erasing language from features: an affine map after which no linear classifier can tell languages apart, or controls.
 
-Is language the cause of what a model gets wrong? If so, erasing it from what the last layer reads, and fitting this
-layer again, gives more accuracy back than fitting it again alone, and than erasing as many random directions.
+If language causes errors of a model, erasing it from what the last layer reads and fitting this layer again restores
+more accuracy than fitting it again alone, and more than erasing as many random directions.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from hf_langimb.measures.refit import Head
 
 Floats = NDArray[np.float64]
-INSTALL = "install concept-erasure, which erases language: pip install 'hf_langimb[erasure]'"
+INSTALL = (
+    "Erasing language needs the package concept-erasure: in a clone, pip install -c constraints.txt -e '.[erasure]'."
+)
 
 
 class Eraser(NamedTuple):
@@ -45,14 +47,14 @@ def language_eraser(features: Any, languages: Any, *, centered: bool = True) -> 
         centered: whether the mean of the features stays; else the map is linear.
 
     Raises:
-        ValueError: the library is not installed, or as many languages as features or more.
+        ValueError: the library is not installed, or more languages than features.
     """
     table, known = np.asarray(features, dtype=np.float64), np.unique(languages)
     check_rank(len(known) - 1, table.shape[1])
     try:
         from concept_erasure import LeaceEraser
     except ImportError:
-        raise ValueError(f"Language cannot be erased: {INSTALL}.") from None
+        raise ValueError(INSTALL) from None
     import torch
 
     indicators = torch.from_numpy((np.asarray(languages)[:, None] == known).astype(np.float64))
@@ -84,4 +86,7 @@ def check_rank(rank: int, features: int) -> None:
         ValueError: names both numbers.
     """
     if rank >= features:
-        raise ValueError(f"{rank + 1} languages differ in {rank} directions, but the features have only {features}.")
+        raise ValueError(
+            f"Erasing {rank + 1} languages removes {rank} directions, which must be fewer than the {features} "
+            "features: use rows of fewer languages, or a model with more features."
+        )

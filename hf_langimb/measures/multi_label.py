@@ -8,7 +8,6 @@ from typing import Any, TypedDict
 import numpy as np
 
 from hf_langimb.counts.audit import holm
-from hf_langimb.counts.distribution import JointDistribution
 from hf_langimb.counts.multi_label import MultiLabelDistribution, values_of
 from hf_langimb.measures import shortcut
 from hf_langimb.measures.chance import null_tables, permutation_p
@@ -17,7 +16,7 @@ from hf_langimb.measures.intervals import Floats
 from hf_langimb.measures.predictions import encode_rows
 from hf_langimb.measures.targets import information, row_weights
 
-LEVEL = 0.05
+LEVEL, DRAWS_PER_LABEL = 0.05, 40
 
 
 class LabelMeasures(TypedDict):
@@ -25,7 +24,7 @@ class LabelMeasures(TypedDict):
 
     rows: int
     targets: dict[str, dict[str, Any]]  # of `target_measures`
-    p: float  # that predictions which know only the label depend on language as much
+    p: float  # probability of at least this dependence if predictions depend on the label only
     p_holm: float  # adjusted over the labels by Holm's method
     answer: shortcut.Answer  # whether its predictions depend on language, on rows weighted to remove the link
 
@@ -37,7 +36,7 @@ class MultiLabelMeasures(TypedDict):
     not_measured: list[str]
     dependent: list[str]  # labels whose answer is yes, the strongest first
     accuracy: float  # mean over labels, natural
-    macro_f1: float  # mean over labels of the F1 of their yes, natural
+    macro_f1: float  # mean over labels of the F1 score of the value 1, on rows as collected
     verdict: str
 
 
@@ -57,32 +56,46 @@ def evaluate_labels(
     """Measure predictions of several labels per text.
 
     Args:
-        languages: of the rows.
-        values, labels: as of `MultiLabelDistribution.from_columns`; null, NaN and -100 are left out.
+        languages: language of each row.
+        values, labels: see `MultiLabelDistribution.from_columns`; null, NaN and -100 are left out.
         probabilities: float[N, C], of yes (the sigmoid of the logits).
         plan: counts of the training data, for reliance and skew transfer.
         groups: one entry per row: rows of one group (translations) are resampled together.
         threshold: probability from which a label is predicted.
-        resamples: of the bootstrap.
-        draws: of the null, predictions that know the label and not the language.
-        seed: of both.
+        resamples: number of bootstrap resamples.
+        draws: number of simulated sets of predictions that depend on the label only.
+        seed: of resamples and draws.
 
     Returns:
         Measures of each label. The answer is yes if the 95% interval of the dependence lies above 0.01 bits and its
         p-value, adjusted over the labels, is below 0.05; no if the interval lies below; else unclear.
 
     Raises:
-        ValueError: probabilities of another shape, or a plan of other labels, or as of `target_measures`.
+        TypeError: a plan of another type.
+        ValueError: languages, groups or probabilities of another length, a plan of other labels, or what
+            `target_measures` raises.
     """
     names, known = values_of(values, labels)
     predicted, languages = np.asarray(probabilities, dtype=np.float64), np.asarray(languages)
-    if predicted.shape != known.shape or not ((predicted >= 0) & (predicted <= 1)).all():
+    for what, column in (("language", languages), ("group", groups)):
+        if column is not None and len(column) != len(known):
+            raise ValueError(f"Expected a {what} for each of {len(known)} rows, got {len(column)}.")
+    draws = max(draws, DRAWS_PER_LABEL * len(names))  # fewer could not be significant after the adjustment
+    if predicted.shape != known.shape:
         raise ValueError(
-            f"Expected probabilities from 0 to 1 of shape {known.shape} (rows, labels), got {predicted.shape}: apply "
-            "the sigmoid to logits first."
+            f"Expected probabilities of shape {known.shape} (rows, labels), got shape {predicted.shape}: give one "
+            "column per label."
         )
+    if not ((predicted >= 0) & (predicted <= 1)).all():
+        ends = f"{predicted.min():g} to {predicted.max():g}"
+        raise ValueError(f"Probabilities must be from 0 to 1, got {ends}: apply the sigmoid to logits first.")
+    if not isinstance(plan, MultiLabelDistribution | None):
+        raise TypeError(f"Expected plan of type MultiLabelDistribution, got {type(plan).__name__}.")
     if plan is not None and [*plan.labels] != names:
-        raise ValueError(f"The plan has the labels {', '.join(plan.labels)}, the rows {', '.join(names)}.")
+        ours, theirs = ", ".join(plan.labels), ", ".join(names)
+        raise ValueError(
+            f"plan has the labels {ours}, but the rows have {theirs}: pass counts of the same labels in the same order."
+        )
     f1: list[float] = []
     found: dict[str, Any] = {}
     not_measured: list[str] = []
@@ -95,7 +108,7 @@ def evaluate_labels(
             continue
         f1.append(float(2 * (truth & guess).sum() / (truth + guess).sum()))
         of = languages[rows], truth, guess
-        options: Any = {"plan": tables.get(name, _both(languages)), "groups": _at(groups, rows), "seed": seed}
+        options: Any = {"plan": tables.get(name), "groups": _at(groups, rows), "seed": seed}
         targets = target_measures(*of, **options, resamples=resamples, draws=draws)
         found[name] = {"rows": len(rows), "targets": targets, "p": _p(*of, **options, draws=draws)}
     if not found:
@@ -128,22 +141,16 @@ def evaluate_labels(
 def _verdict(dependent: Sequence[str], measures: dict[str, LabelMeasures]) -> str:
     """One sentence: whether predictions depend on language, and of which labels."""
     if dependent:
-        return f"predictions depend on language in {len(dependent)} of {len(measures)} labels: {', '.join(dependent)}"
+        return f"predictions depend on language for {len(dependent)} of {len(measures)} labels: {', '.join(dependent)}"
     unclear = [name for name, of in measures.items() if of["answer"] == "unclear"]
     if unclear:
-        return f"unclear in {len(unclear)} of {len(measures)} labels whether predictions depend on language"
-    return f"predictions depend on language in none of the {len(measures)} labels"
+        return f"it is unclear for {len(unclear)} of {len(measures)} labels whether predictions depend on language"
+    return f"predictions do not depend on language for any of the {len(measures)} labels"
 
 
 def _at(groups: Any, rows: Any) -> Any:
     """The groups of some rows, if there are any."""
     return None if groups is None else np.asarray(groups)[rows]
-
-
-def _both(languages: Any) -> JointDistribution:
-    """A plan without a link, so that both values are on the axis."""
-    axis = tuple(sorted({*map(str, languages)}))
-    return JointDistribution(axis, (0, 1), np.ones((len(axis), 2), dtype=np.int64))
 
 
 def _p(languages: Any, labels: Any, predictions: Any, *, plan: Any, groups: Any, draws: int, seed: int) -> float:

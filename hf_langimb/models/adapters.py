@@ -52,6 +52,8 @@ def problem_of(model: torch.nn.Module, rank: int) -> str | None:
             "'multi_label_classification' for texts with several labels."
         )
     if getattr(getattr(base, "config", None), "num_labels", None) == 1:
+        if kind is not None and kind.startswith("multi"):
+            return "A model with several labels needs two or more: for one, use two classes (num_labels=2), no and yes."
         return "The model has one output, and the loss needs one for each label: load it with num_labels=2 or more."
     if rank and (base is not model or getattr(model, "_hf_peft_config_loaded", False)):
         return "lora_rank needs a model without adapters, got one with adapters: set lora_rank=0."

@@ -153,7 +153,7 @@ def set_class_names(config: Any, names: Sequence[str]) -> None:
     config.label2id = {name: i for i, name in enumerate(names)}
 
 
-def name_labels(config: Any, distribution: JointDistribution) -> str | None:
+def name_labels(config: Any, distribution: JointDistribution | MultiLabelDistribution) -> str | None:
     """Write the names of a ClassLabel to a model's configuration, unless it has the same names, however spelled.
 
     Returns:
@@ -163,6 +163,13 @@ def name_labels(config: Any, distribution: JointDistribution) -> str | None:
         ValueError: the configuration has some of the names for other classes, or integer labels may be ids or names.
     """
     named, labels = class_names(config), distribution.labels
+    if isinstance(distribution, MultiLabelDistribution):
+        if unnamed(named):
+            set_class_names(config, labels)
+        elif [*labels] != named:
+            given, own = ", ".join(labels), ", ".join(named)
+            raise ValueError(f"distribution has the labels {given}, the model {own}: use the order of the model.")
+        return None
     spelling = spelling_of(named, labels)
     ours, theirs = [spelling(name) for name in named], [spelling(label) for label in labels]
     problem: str | None = None

@@ -150,6 +150,8 @@ def _load_adapter(folder: Path, options: dict[str, Any]) -> Any:
     if axes:  # the base does not know them
         model.config.langimb = axes
         set_class_names(model.config, axes["label_names"])
+        if isinstance(axes["counts"][0][0], list):  # of several labels
+            model.config.problem_type = "multi_label_classification"
     return model
 
 
@@ -225,6 +227,8 @@ def new_classifier(name: str, names: Sequence[str]) -> Any:
             if layer.bias is not None:
                 layer.bias.data.zero_()
     set_class_names(model.config, names)
+    if model.config.problem_type == "multi_label_classification":  # of the checkpoint's own training
+        model.config.problem_type = None
     return model
 
 

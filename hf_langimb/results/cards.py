@@ -11,7 +11,7 @@ from huggingface_hub import CardData, EvalResult, ModelCardData
 from hf_langimb.results.rendering import render
 from hf_langimb.results.schema import Results, TestMetrics
 from hf_langimb.results.summary import MEASURED_ONLY, measured
-from hf_langimb.results.tables import Cells
+from hf_langimb.results.tables import Cells, grid_cells
 
 TAGS = ["hf_langimb", "multilingual", "language-specific-class-imbalance"]
 # Of a recipe, which results.json leaves out
@@ -84,8 +84,18 @@ def render_trained_card(
         "tags": list(dict.fromkeys([*TAGS, *metadata["tags"], "generated_from_trainer"])),
     }
     front, cells = _classifier_metadata(values["adapter"], **metadata | known), _evaluations_cells(evaluations)
-    name = metadata["model_name"]
-    return render("trained_card.md", metadata=front, title=name, axes=axes, evaluations=cells, **values)
+    values |= {"title": metadata["model_name"], "axes": axes, "several": isinstance(axes["counts"][0][0], list)}
+    values |= {"cells": _cells(axes, "counts", ","), "weights": _cells(axes, "weights", ".3f")}
+    return render("trained_card.md", metadata=front, evaluations=cells, **values)
+
+
+def _cells(axes: dict[str, Any], key: str, form: str) -> Cells:
+    """Counts or weights of langimb.json; those of several labels are of no and yes."""
+    rows, names = axes[key], axes["label_names"]
+    if isinstance(rows[0][0], list):
+        names = [f"{name} ({value})" for name in names for value in ("no", "yes")]
+        rows = [[number for pair in row for number in pair] for row in rows]
+    return grid_cells(rows, axes["languages"], names, form)
 
 
 def _classifier_metadata(adapter: bool, **values: Any) -> str:

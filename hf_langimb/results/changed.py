@@ -66,10 +66,10 @@ def erasure_text(results: Results) -> str:
     mean, low, high = sum(controls) / len(controls), min(controls), max(controls)
     directions = f"{found['rank']} direction{'s' if found['rank'] > 1 else ''}"
     return (
-        f"Is language the cause? Accuracy without the link: {model:.3f} (the model), {refitted:.3f} (with a refitted "
-        f"layer), {erased:.3f} (also with language erased from the features, {directions}), {mean:.3f} [{low:.3f}, "
-        f"{high:.3f}] (with as many random directions erased instead, {len(controls)} draws). Language in the features "
-        "costs accuracy if erasing it gives more than refitting alone."
+        f"Does language in the features cost accuracy? Accuracy without the link: {model:.3f} for the model, "
+        f"{refitted:.3f} with a refitted layer, {erased:.3f} if language ({directions}) is erased from the features "
+        f"first, {mean:.3f} [{low:.3f}, {high:.3f}] if as many random directions are erased instead ({len(controls)} "
+        "draws). It does if erasing language gives more than refitting alone and than random directions."
     )
 
 
@@ -77,11 +77,11 @@ def notes(results: Results) -> list[str]:
     """What the change cannot do, and what else was measured."""
     if found := results.get("refit"):
         said = [
-            f"Fitted on {found['draws']} draws of {found['cell_rows']:,} rows of each combination of language and "
-            "label; the mean of these layers is the new one."
+            f"A layer was fitted on each of {found['draws']} draws of {found['cell_rows']:,} rows per combination of "
+            "language and label; the new layer is their mean."
         ]
         if found["missing"]:
-            said.append(f"Without rows, and not balanced: {_cells(found, found['missing'])}.")
+            said.append(f"Not balanced, because these combinations have no rows: {_cells(found, found['missing'])}.")
         return [*said, *([text] if (text := erasure_text(results)) else [])]
     if not (correction := results.get("correction")):
         return []
@@ -90,14 +90,16 @@ def notes(results: Results) -> list[str]:
     if never:
         said.append(f"Cannot be corrected: {_cells(correction, never)}. The training data have no such rows either.")
     if others:
-        said.append(f"Without rows: {_cells(correction, others)}. The bias is the mean of those in other languages.")
+        said.append(
+            f"No held-out rows: {_cells(correction, others)}. Their bias is the mean of the biases in other languages."
+        )
     if correction["not_held_out"]:
-        said.append(f"Without rows, and not corrected: {listed(map(shown, correction['not_held_out']))}.")
+        said.append(f"Not corrected, without held-out rows: {listed(map(shown, correction['not_held_out']))}.")
     natural = results["setups"]["model"]["summary"]["targets.natural.accuracy"]["mean"]
     said.append(
         f"For comparison: accuracy on the rows as collected is {natural:.3f}, and {correction['adapted_accuracy']:.3f} "
-        "if the share of each label in each language is estimated without reading labels (EM). EM makes predictions "
-        "depend more on language."
+        "if the share of each label in each language is estimated from unlabeled rows (expectation-maximization, EM). "
+        "EM makes predictions depend more on language."
     )
     return said
 

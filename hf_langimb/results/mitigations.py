@@ -206,15 +206,15 @@ def recommendation_text(found: Comparison) -> str:
     best, accuracy = found["recommended"], COMPARED[0]
     if not best:
         return (
-            "No method lowers the dependence of predictions on language clearly without a clear loss of accuracy on "
-            "these data."
+            "On these data, no method significantly lowers the dependence of predictions on language without a "
+            "significant loss of accuracy."
         )
     above = [name for name in found["methods"] if significant(found["differences"], name, PAPER, accuracy) > 0]
     beaten = f"More accurate than {PAPER} weights: {', '.join(above)}."
     return (
-        f"Methods to use on data like these: {', '.join(best)}. They lower the dependence of predictions on language "
-        "without a clear loss of accuracy, and are ordered by accuracy without the link. "
-        f"{beaten if above else f'No method is clearly more accurate than {PAPER} weights.'}"
+        f"Recommended for data like these: {', '.join(best)} (the highest accuracy without the link first). They "
+        "significantly lower the dependence of predictions on language without a significant loss of accuracy. "
+        f"{beaten if above else f'No method is significantly more accurate than {PAPER} weights.'}"
     )
 
 

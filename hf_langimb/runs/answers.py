@@ -52,12 +52,17 @@ def labels_text(audit: MultiLabelAudit) -> str:
         cells = [f"{counts.sum():,}", f"{counts[:, 1].sum() / counts.sum():.1%}"]
         cells += [f"{shown(name)} {share:.0%}" for share, name in (min(known), max(known))]
         cells += [bits_text(of["mutual_information_bits"]), bits_text(of["mutual_information_chance_bits"])]
-        rows.append(
-            [shown(label), *cells, "-" if p is None else f"{p:.2g}", "yes" if label in audit["linked"] else "no"]
-        )
+        rows.append([shown(label), *cells, "-" if p is None else f"{p:.2g}", _linked(audit, label)])
     header = ["label", "rows", "yes", "fewest", "most", "bits", "by chance", "p (Holm)", "depends on language"]
     weighting = next(iter(audit["audits"].values()))["weighting"]
-    return _answer("labels", audit=audit, weighting=weighting, cells=(header, rows))
+    links = [of["link"] for of in audit["audits"].values()]
+    return _answer("labels", audit=audit, links=links, weighting=weighting, cells=(header, rows))
+
+
+def _linked(audit: MultiLabelAudit, label: str) -> str:
+    """Whether a label depends on language, in a word."""
+    unknown = audit["audits"][label]["link"] in ("unknown", "undefined")
+    return "yes" if label in audit["linked"] else "unknown" if unknown else "no"
 
 
 def _answer(name: str, **values: Any) -> str:

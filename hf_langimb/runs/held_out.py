@@ -78,7 +78,9 @@ def check_rows(rows: Dataset, labels: int) -> None:
     if len(rows) < cells:
         raise ValueError(FEW.format(rows=len(rows), cells=cells))
     if texts < FOLDS:
-        raise ValueError(f"The dataset has {texts} different texts, {FOLDS} or more are needed: name a larger dataset.")
+        raise ValueError(
+            f"The dataset has {texts} different texts, but at least {FOLDS} are needed: name a larger dataset."
+        )
 
 
 def measured(folder: RunFolder, rows: Dataset) -> tuple[pa.Table, np.ndarray, dict[str, Any]]:

@@ -3,8 +3,8 @@
 1. Tuning: each method is trained at each of its settings, which its YAML lists, with one seed that no result uses. The
    one with the lowest cross-entropy on validation rows, weighted so that labels do not depend on language, is chosen.
 2. Comparison: the chosen settings with the seeds of the results. The `plain` models are also changed with the help of
-   their validation rows, on which no training reads more than the loss: corrected, refitted, and refitted on features
-   from which language is erased.
+   their validation rows, which training uses only to compute the validation loss: corrected, refitted, and refitted
+   on features from which language is erased.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ Methods = dict[str, dict[str, dict[str, Any]]]  # by method the settings of each
 def read_methods(path: Path) -> tuple[str, str, dict[str, Any], Methods]:
     """The YAML of a comparison: recipe, its configuration, arguments of all trainings, and methods with their grids.
 
-    A method has one argument with a list: the values that are tried, as many for every method.
+    A method has one argument with a list: the values that are tried, the same number for every method.
 
     Raises:
         ValueError: no such file, a key that is not known or missing, or grids of different lengths.
@@ -73,17 +73,25 @@ def read_methods(path: Path) -> tuple[str, str, dict[str, Any], Methods]:
         raise ValueError(f"Expected a configuration at {path}, found none: choose one of {known}, or a YAML file.")
     values = yaml.safe_load(path.read_text(encoding="utf-8"))
     if not isinstance(values, dict) or {*values} - {*KEYS} or not {"recipe", "config", "methods"} <= {*values}:
-        raise ValueError(f"{path.name} must have the keys {', '.join(KEYS)}, got {', '.join(map(str, values or []))}.")
+        got = ", ".join(map(str, values or []))
+        raise ValueError(
+            f"{path.name} must have the keys recipe, config and methods, and may have arguments, got {got}."
+        )
     methods: Methods = {}
     for method, settings in values["methods"].items():
         grids = [key for key, value in (settings or {}).items() if isinstance(value, list)]
         if len(grids) != 1:
-            raise ValueError(f"{path.name}: {method} must have one argument with a list of values, got {len(grids)}.")
+            raise ValueError(
+                f"{path.name}: {method} must have exactly one argument with a list of values, got {len(grids)}."
+            )
         fixed = {key: value for key, value in settings.items() if key != grids[0]}
         points = {f"{method}_{i}": fixed | {grids[0]: value} for i, value in enumerate(settings[grids[0]])}
         methods[method] = points
-    if len(lengths := {len(points) for points in methods.values()}) != 1 or PLAIN not in methods:
-        raise ValueError(f"{path.name}: all methods need equally many values, got {lengths}, and one must be {PLAIN}.")
+    if len(lengths := {len(points) for points in methods.values()}) != 1:
+        got = ", ".join(map(str, sorted(lengths)))
+        raise ValueError(f"{path.name}: all methods must list the same number of values, got {got}.")
+    if PLAIN not in methods:
+        raise ValueError(f"{path.name}: one of the methods must be {PLAIN}.")
     return values["recipe"], values["config"], values.get("arguments") or {}, methods
 
 
@@ -94,7 +102,7 @@ def write_setups(path: Path, base: Path, arguments: Mapping[str, Any], setups: M
 
 
 def compare(path: Path, recipes: Path, output: Path, seeds: int, words: Sequence[str] = ()) -> Comparison:
-    """Tune and compare the methods of a YAML; steps that are done are not done again.
+    """Tune and compare the methods of a YAML; finished steps are skipped.
 
     Args:
         path: the YAML.
@@ -222,7 +230,7 @@ def _measured(place: Path, logits: np.ndarray) -> dict[str, Any]:
 
 def parse(folder: Path, argv: Sequence[str] | None = None) -> tuple[Namespace, list[str]]:
     """The options of the recipe, with the YAML file and the output folder, and further flags of all trainings."""
-    description = "Compare every method against labels that depend on language, each at its best setting."
+    description = "Compare methods that make predictions depend less on language, each at its best setting."
     parser = ArgumentParser("accelerate launch recipes/compare_mitigations.py", description=description)
     where = f"name of a YAML file in {folder}, or a path (default: %(default)s)"
     parser.add_argument("--config", default="mini", metavar="STEM|FILE.yaml", help=where)

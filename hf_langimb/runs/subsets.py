@@ -281,8 +281,8 @@ def _labels(splits: Sequence[Dataset], recipe: RecipeArguments) -> list[str]:
     column = recipe.label_column
     if any(column in rows.column_names and isinstance(rows.features[column], List | dict) for rows in splits):
         raise ValueError(
-            f"The column {column!r} has several labels per row, but this command trains and measures models with one: "
-            "audit them with langimb audit --label-columns, and train with LangImbTrainer."
+            f"The column {column!r} has several labels per row, but this command trains and measures models with one "
+            "label per row: audit the column with langimb audit --label-columns, and train with LangImbTrainer."
         )
     if any(column not in rows.column_names or class_label_names(rows, column) for rows in splits):
         return []  # which `standardized` refuses or reads

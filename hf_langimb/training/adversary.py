@@ -39,12 +39,12 @@ class _Reversed(torch.autograd.Function):
 class LanguageAdversary:
     """A linear classifier of the language, which learns from what the last layer of a model reads.
 
-    `gradient_reversal` (Ganin et al. 2016): the model goes against the gradient of its cross-entropy.
-    `language_entropy`: the model is trained for a high entropy of its prediction. The coefficient rises from 0 to
-    `weight` in training.
+    `gradient_reversal` (Ganin et al. 2016): the model receives the reversed gradient of the classifier's cross-entropy.
+    `language_entropy`: the model is trained to raise the entropy of the classifier's prediction. The coefficient
+    rises from 0 to `weight` in training.
 
     Args:
-        kind: one of `ADVERSARIES`, but none.
+        kind: `gradient_reversal` or `language_entropy`.
         model: classifier whose logits are those of a linear layer.
         languages: number of languages.
         weight: largest coefficient.
@@ -54,7 +54,10 @@ class LanguageAdversary:
         self.kind, self.weight = kind, weight
         layers = head_layers(model)
         if not layers:
-            raise ValueError("language_adversary needs a model whose logits are those of a linear layer.")
+            raise ValueError(
+                f"language_adversary needs a model whose last layer is linear, got {type(model).__name__}: set "
+                "language_adversary='none'."
+            )
         self.head, layer = HeadInputs(model), layers[-1]
         place: Any = {"device": layer.weight.device, "dtype": torch.promote_types(layer.weight.dtype, torch.float32)}
         # without drawing weights: the random numbers of the training stay as they are
@@ -122,7 +125,10 @@ class LanguageAdversary:
         """
         found, expected = (list(of["weight"].shape) for of in (state["classifier"], self.classifier.state_dict()))
         if found != expected:
-            raise ValueError(f"The checkpoint has a language adversary of {found} weights, the model needs {expected}.")
+            raise ValueError(
+                f"The language adversary of the checkpoint has weights of shape {found}, the model needs {expected}: "
+                "resume with the same model and languages, or begin a new training."
+            )
         self.classifier.load_state_dict(state["classifier"])
         self.optimizer.load_state_dict(state["optimizer"])
 

@@ -66,7 +66,7 @@ class LangImbTrainingArguments(TrainingArguments):
     objective: str = HfArg(
         default="cross_entropy",
         help="Loss of a row: cross_entropy, focal, logit_adjustment (by the shares of labels in each language), or "
-        "logit_adjustment_independence (by these over the shares in all data).",
+        "logit_adjustment_independence (by these shares divided by the shares in all data).",
     )
     focal_gamma: float = HfArg(default=2.0, help="Gamma of the objective focal; 0: cross_entropy.")
     logit_adjustment_tau: float = HfArg(default=1.0, help="Factor of logit adjustments.")
@@ -74,7 +74,8 @@ class LangImbTrainingArguments(TrainingArguments):
         default="none", help=f"Draw rows in proportion to class weights: {', '.join(WEIGHTING_SCHEMES)} or {OWN}."
     )
     language_temperature: float | None = HfArg(
-        default=None, help="Exponent of the languages' shares when rows are drawn; 0: all the same, 1: as they are."
+        default=None,
+        help="Exponent of the languages' shares when rows are drawn; 0: all languages equal, 1: as in the data.",
     )
     max_repeats: int | None = HfArg(default=None, help="How often a row may be drawn in an epoch; default: no limit.")
     language_schedule: str | None = HfArg(
@@ -82,7 +83,7 @@ class LangImbTrainingArguments(TrainingArguments):
     )
     language_adversary: str = HfArg(
         default="none",
-        help="Train for features that do not tell the language: gradient_reversal or language_entropy.",
+        help="Train features from which the language cannot be identified: gradient_reversal or language_entropy.",
     )
     language_adversary_weight: float = HfArg(default=0.1, help="Largest coefficient of the language adversary.")
     masked_entropy_weight: float = HfArg(default=0.0, help="Weight of the masked-input entropy loss (paper: 1).")

@@ -52,7 +52,7 @@ class DataCollatorWithLanguage:
 
     def __call__(self, features: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         """Collate rows; each is a mapping with the tokenized inputs, a label and the language."""
-        features = [_with_known_labels(feature) for feature in features]
+        features = _with_known_labels(features)
         languages = [feature.pop(self.language_column, None) for feature in features]
         if all(language is None for language in languages):
             return self.collator(features)
@@ -67,18 +67,22 @@ class DataCollatorWithLanguage:
         batch = self.collator(features)
         labels = next((batch[name] for name in LABELS if name in batch), None)
         rows = batch[IDS].long() if IDS in batch else None
-        several = isinstance(labels, torch.Tensor) and labels.dim() == 2
+        name = next((name for name in LABELS if name in features[0]), "")
+        several = isinstance(features[0].get(name), list)
         if several and rows is None:
             raise ValueError(f"data_collator must keep the column {IDS!r} in the batch, where labels are lists.")
-        if not isinstance(labels, torch.Tensor) or labels.dim() != 1:  # no labels, no weights; others are refused later
+        if not isinstance(labels, torch.Tensor) or labels.dim() != 1 + several:  # no labels, or refused later
             batch[IDS] = torch.tensor(ids) if rows is None else torch.tensor(ids)[rows]
             return batch
-        name = next((name for name in LABELS if name in features[0]), "")
         if rows is None:
             rows = self._order(features, name, randomness, batch)
-        given = torch.tensor([int(feature.get(name, IGNORED_LABEL)) for feature in features])
+        values = [feature.get(name, IGNORED_LABEL) for feature in features]
+        given = torch.tensor(values if several else [int(value) for value in values])
         inside, counted = rows.clamp(0, len(ids) - 1), labels != IGNORED_LABEL  # which a collator may set
-        fits = len(rows) == len(labels) and bool(((inside == rows) & (given[inside] == labels))[counted].all())
+        fits = len(rows) == len(labels) and given[inside].shape == labels.shape
+        fits = fits and bool(
+            (given[inside] == labels)[counted].all() and (inside == rows)[counted.nonzero()[:, 0]].all()
+        )
         if name and not fits:
             raise ValueError(
                 "data_collator changes labels, or its rows cannot be traced to the dataset. Change labels in the "
@@ -108,10 +112,13 @@ class DataCollatorWithLanguage:
         return self._ids.get(name, -1)
 
 
-def _with_known_labels(feature: Any) -> dict[str, Any]:
-    """A row, in whose list of labels, if it has one, those that are not known (null, NaN) are -100."""
-    row = dict(feature)
-    for name in LABELS:
-        if isinstance(values := row.get(name), list | tuple):
-            row[name] = [float(IGNORED_LABEL if value is None or value != value else value) for value in values]
-    return row
+def _with_known_labels(features: list[Any]) -> list[dict[str, Any]]:
+    """Rows in whose lists of labels, if they have some, values that are not known (null, NaN) are -100."""
+    rows = [dict(feature) for feature in features]
+    for row in rows:
+        for name in LABELS:
+            values: Any = row.get(name)
+            if isinstance(values, list | tuple) or getattr(values, "ndim", 0) == 1:
+                values = values.tolist() if hasattr(values, "tolist") else values
+                row[name] = [float(IGNORED_LABEL if value is None or value != value else value) for value in values]
+    return rows

@@ -47,6 +47,8 @@ def count_again(trainer: Any, known: Counted | None) -> Counted:
         if known.settings == settings:
             return known
         counts = known.distribution if data is not None else None
+    if trainer.has_several_labels and (problem := problem_of_arguments(args, trainer.given_loss, data is not None)):
+        raise ValueError(problem)
     if counts is None:
         counts, table, of_training = _count(trainer)
     if table is None and isinstance(counts, MultiLabelDistribution):
@@ -58,9 +60,8 @@ def count_again(trainer: Any, known: Counted | None) -> Counted:
     weights = None if table is None else torch.tensor(table, dtype=torch.float32)
     trained = torch.tensor(counts.counts > 0).flatten(1) if counts is not None and of_training else None
     if trainer.has_several_labels:
-        if problem := problem_of_arguments(args, trainer.given_loss):
-            raise ValueError(problem)
-        loss: RowLoss = partial(weighted_binary, gamma=args.focal_gamma if args.objective == "focal" else 0.0)
+        focal = args.objective == "focal" and of_training
+        loss: RowLoss = partial(weighted_binary, gamma=args.focal_gamma if focal else 0.0)
     else:
         loss = OBJECTIVES[args.objective if of_training else "cross_entropy"](args, counts)
     if trainer.given_loss is not None:
@@ -117,6 +118,9 @@ def _count(trainer: Any) -> tuple[Any, np.ndarray | None, bool]:
             trainer.say_once(
                 f"eval_loss uses the class weights of the checkpoint ({scheme}); {args.class_weighting!r} is ignored."
             )
+        if several != (np.ndim(stored["counts"]) == 3):
+            kind = "single_label_classification" if several else "multi_label_classification"
+            raise ValueError(f"This checkpoint was trained with another problem_type: set it to {kind!r}.")
         made = MultiLabelDistribution if several else JointDistribution
         counted = made(*(stored[key] for key in ("languages", "labels", "counts")))
         return counted, np.array(stored["weights"], dtype=np.float64), True

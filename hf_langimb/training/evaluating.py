@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers.trainer_utils import EvalLoopOutput, has_length
 
-from hf_langimb.models.axes import class_names, config_of
+from hf_langimb.models.axes import IGNORED_LABEL, class_names, config_of
 from hf_langimb.training import losses
 from hf_langimb.training.checks import other_ids, problem_of_numerals, problem_of_selection
 from hf_langimb.training.multi_label import Batch, has_several_labels
@@ -64,9 +64,10 @@ class EvaluatingTrainer(ResumingTrainer):
         metric = f"eval_{(self.args.metric_for_best_model or '').removeprefix('eval_')}"
         if self.is_in_train and metric in output.metrics:
             unseen = int(means.get("unseen_rows", 0))
-            if problem := problem_of_selection(metric, prefix.removeprefix("eval_"), unseen, rows.shape[:2].numel()):
+            labeled = int((rows[..., 3] != IGNORED_LABEL).sum())
+            if problem := problem_of_selection(metric, prefix.removeprefix("eval_"), unseen, labeled):
                 raise ValueError(f"{prefix}_dataset: {problem}")
-        if "unseen_rows" in means:  # perhaps all of them
+        if "loss" not in means:  # all rows are unseen or ignored
             output.metrics.pop(f"{prefix}_loss", None)
         output.metrics.update({f"{prefix}_{name}": value for name, value in means.items()})
         return output

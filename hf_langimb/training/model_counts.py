@@ -7,11 +7,13 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
+from datasets import Dataset
 from transformers.trainer_utils import has_length
 
 from hf_langimb.counts.columns import class_label_names, first_row, is_transformed
 from hf_langimb.counts.distribution import JointDistribution
 from hf_langimb.counts.multi_label import MultiLabelDistribution
+from hf_langimb.data.rows import arrow_columns
 from hf_langimb.models.axes import IGNORED_LABEL, names_or_ids
 from hf_langimb.training.checks import other_ids
 
@@ -26,7 +28,7 @@ def count_for_model(
     classes: int | None,
     language_column: str,
     label_names: Sequence[str],
-    given: JointDistribution | None = None,
+    given: JointDistribution | MultiLabelDistribution | None = None,
     trained: JointDistribution | None = None,
     names: Sequence[str] = (),
 ) -> JointDistribution:
@@ -51,10 +53,10 @@ def count_for_model(
             column = label_column_of(dataset, language_column, label_names)
             counted = JointDistribution.from_dataset(_limited(dataset), language_column, column)
             named = class_label_names(dataset, column) is not None
-            endless = not has_length(dataset) and counted.rows > COUNTED_ROWS
-            if endless or (not has_length(dataset) and first_row(dataset) is None):
-                what = f"has no length and more than {COUNTED_ROWS:,} rows" if endless else "can be read only once"
-                raise ValueError(f"it {what}: {GIVE_COUNTS}.")
+            _refuse_endless(dataset, counted.rows)
+        elif isinstance(given, MultiLabelDistribution):
+            kind = "problem_type='multi_label_classification'"
+            raise ValueError(f"it has counts of several labels per text: load the model with {kind}.")
         else:
             column, counted, named = "label", given, all(isinstance(label, str) for label in given.labels)
             trained = given  # of this dataset
@@ -90,14 +92,41 @@ def count_labels_for_model(
     try:
         if given is not None:
             if not isinstance(given, MultiLabelDistribution) or len(given.labels) != len(names):
-                raise ValueError(f"expected a MultiLabelDistribution of {len(names)} labels for this model.")
+                raise ValueError(
+                    f"distribution must be a MultiLabelDistribution of {len(names)} labels, one for each output of the "
+                    f"model, got {type(given).__name__}."
+                )
             return given
+        column, read = label_column_of(dataset, language_column, label_names), dataset
         if not has_length(dataset):
-            raise ValueError(f"it has no length: {GIVE_COUNTS}.")
-        column = label_column_of(dataset, language_column, label_names)
-        return MultiLabelDistribution.from_dataset(dataset, language_column, column, names)
+            read = [{name: row[name] for name in (language_column, column) if name in row} for row in _limited(dataset)]
+            _refuse_endless(dataset, len(read))
+        try:
+            counted = MultiLabelDistribution.from_dataset(read, language_column, column, names)
+        except ValueError as error:
+            advice = "for one label per text, set the model's problem_type to 'single_label_classification'"
+            raise ValueError(f"{str(error).removesuffix('.')} ({advice}).") from None
+        if isinstance(dataset, Dataset) and not is_transformed(dataset) and (empty := _null_lists(dataset, column)):
+            nulls = f"[{', '.join(['null'] * min(len(names), 3))}{', ...' * (len(names) > 3)}]"
+            raise ValueError(f"The column {column!r} has no list in {empty:,} rows: write {nulls}, or leave them out.")
+        if trained is not None and (problem := other_ids(dataset, language_column, trained)):
+            raise ValueError(problem)
+        return counted
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
+
+
+def _null_lists(dataset: Dataset, column: str) -> int:
+    """Number of rows without a list."""
+    return int(arrow_columns(dataset, column)[0].null_count)
+
+
+def _refuse_endless(dataset: Any, rows: int) -> None:
+    """Refuse a dataset without a length that has too many rows to count, or whose rows are used up by counting."""
+    endless = not has_length(dataset) and rows > COUNTED_ROWS
+    if endless or (not has_length(dataset) and first_row(dataset) is None):
+        what = f"has no length and more than {COUNTED_ROWS:,} rows" if endless else "can be read only once"
+        raise ValueError(f"it {what}: {GIVE_COUNTS}.")
 
 
 def _limited(dataset: Any) -> Any:

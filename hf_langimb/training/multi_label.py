@@ -59,9 +59,9 @@ def batch_of(
     if several:
         if labels.shape != logits.shape or not (ignored | (labels == 0) | (labels == 1)).all():
             raise ValueError(
-                f"Expected labels [rows, {logits.shape[-1]}] of 0 and 1 ({IGNORED_LABEL}: not known), one for each "
-                f"output of the model, got {list(labels.shape)} {labels.dtype} labels {labels.min().item():g} to "
-                f"{labels.max().item():g}."
+                f"Expected labels of shape [rows, {logits.shape[-1]}], each 0, 1 or {IGNORED_LABEL} (not known), one "
+                f"for each output of the model, got shape {list(labels.shape)} with values from "
+                f"{labels.min().item():g} to {labels.max().item():g}."
             )
         classes = 2 * torch.arange(labels.shape[1], device=labels.device) + labels.long()
         flat = torch.where(ignored, IGNORED_LABEL, classes).flatten()
@@ -93,7 +93,7 @@ def weighted_binary(
     Args:
         logits: [T].
         labels: int64[T], 2c + v for the value v of label c; targets labeled -100 give 0.
-        language_ids, weights: as of `weighted_cross_entropy`, for the classes 2c + v.
+        language_ids, weights: see `weighted_cross_entropy`, for the classes 2c + v.
         label_smoothing: s takes 1 to 1 - s/2 and 0 to s/2.
         gamma: of the focal loss, which multiplies -log p by (1 - p)^gamma; 0: the cross-entropy.
     """
@@ -105,8 +105,11 @@ def weighted_binary(
     return losses if weights is None else losses * row_weights(weights, labels, language_ids)
 
 
-def problem_of_arguments(args: LangImbTrainingArguments, given_loss: Any) -> str | None:
-    """Why arguments are not for several labels per text, and what to do; None if they are."""
+def problem_of_arguments(args: LangImbTrainingArguments, given_loss: Any, trained: bool) -> str | None:
+    """Why arguments are not for several labels per text, and what to do; None if they are.
+
+    `trained`: the model is trained, not only evaluated, where the loss has no class weights but those of a checkpoint.
+    """
     used = {
         f"class_weighting={args.class_weighting!r}": args.class_weighting in (OWN, GROUP_DRO),
         f"objective={args.objective!r}": args.objective not in OBJECTIVES,
@@ -114,6 +117,6 @@ def problem_of_arguments(args: LangImbTrainingArguments, given_loss: Any) -> str
         "language_adversary": args.language_adversary != "none",
         "row_loss": given_loss is not None,
     }
-    if unfit := [name for name, is_used in used.items() if is_used]:
-        return f"Models with several labels per text are trained without {' and '.join(unfit)}: leave it out."
+    if unfit := [name for name, is_used in used.items() if is_used and (trained or name == "row_loss")]:
+        return f"Not supported for several labels per text: {', '.join(unfit)}. Remove these arguments."
     return None

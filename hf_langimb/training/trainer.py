@@ -106,7 +106,7 @@ class LangImbTrainer(EvaluatingTrainer):
         if not isinstance(self.args, LangImbTrainingArguments):
             raise TypeError(f"Expected args of type LangImbTrainingArguments, got {type(args).__name__}.")
         if not isinstance(distribution, JointDistribution | MultiLabelDistribution | None):
-            raise TypeError(f"Expected distribution of type JointDistribution, got {type(distribution).__name__}.")
+            raise TypeError(f"Expected a JointDistribution as distribution, got {type(distribution).__name__}.")
         if kwargs.get("compute_loss_func", self) is None:
             del kwargs["compute_loss_func"]  # the default; Python refuses any other, which would come twice
         model = None if model is None else self._prepared(model)
@@ -144,8 +144,8 @@ class LangImbTrainer(EvaluatingTrainer):
             if config is not None and (kept := name_uncounted(self)):
                 self.say_once(kept)
         else:
-            if config is not None and isinstance(counts, JointDistribution) and (kept := name_labels(config, counts)):
-                self.say_once(kept)  # several labels are counted on the model's own names
+            if config is not None and (kept := name_labels(config, counts)):
+                self.say_once(kept)
             names = [str(label) for label in counts.labels] if config is None else class_names(config)
             scheme = self.args.class_weighting, self.args.missing_cell_policy
             self._axes = axes_of(counts, *scheme, weights, names)
@@ -335,7 +335,7 @@ class LangImbTrainer(EvaluatingTrainer):
         batch = batch_of(logits[: len(labels)], labels, self._language_ids, weights, self.has_several_labels)
         own = row_loss(*batch, label_smoothing=smoothing)
         labeled = (labels != IGNORED_LABEL).sum()
-        items = labeled if num_items_in_batch is None else num_items_in_batch
+        items = torch.as_tensor(labeled if num_items_in_batch is None else num_items_in_batch).clamp(min=1)
         classification = own.sum() / items
         if not self.model.training:
             self._remember_evaluated(batch, own, len(labels))

@@ -1,8 +1,10 @@
 """Several labels per text: counts by hand, weights of each label, audits, and what is refused."""
 
 import numpy as np
+import pandas as pd
 import pytest
-from datasets import Dataset
+import torch
+from datasets import ClassLabel, Dataset
 
 from hf_langimb import JointDistribution, MultiLabelDistribution, cell_weights
 
@@ -67,26 +69,57 @@ def test_audit_adjusts_over_labels_and_names_the_linked_ones():
     assert free["verdict"] == "none of the 1 labels depends on language beyond chance"
 
 
+def test_too_few_rows_are_not_no_link():
+    values = {"a": [0, 1, 0, 1, 0, 1], "b": [0, 0, 1, 1, 0, 1]}
+    found = MultiLabelDistribution.from_columns(LANGUAGES, values).audit()
+    assert found["verdict"] == "too few rows to tell for 2 of 2 labels whether they depend on language"
+    one = MultiLabelDistribution.from_columns(["en"] * 6, values).audit()
+    assert one["verdict"] == "only one language: labels cannot depend on language here"
+
+
+def test_a_language_in_which_a_label_is_not_known_has_no_weights():
+    found = MultiLabelDistribution.from_columns(["en", "en", "fr"], {"a": [0, 1, None], "b": [1, 0, 1]})
+    assert found.weights("independence", missing_cell_policy="ignore")[:, 0].tolist() == [[1, 1], [1, 1]]
+    with pytest.raises(ValueError, match=r"Label 'b': .*\(fr, 0\)"):
+        found.weights("independence")
+
+
+@pytest.mark.parametrize("convert", [np.array, torch.tensor, lambda lists: pd.DataFrame(lists, columns=["x", "y"])])
+def test_arrays_tensors_and_frames(convert):
+    values = convert([[1.0, 0.0], [np.nan, 1.0]])
+    assert MultiLabelDistribution.from_columns(["en", "fr"], values).counts.tolist() == [
+        [[0, 1], [1, 0]],
+        [[0, 0], [0, 1]],
+    ]
+
+
+def test_class_ids_of_languages_are_named():
+    rows = Dataset.from_dict({"language": LANGUAGES, "labels": LISTS})
+    rows = rows.cast_column("language", ClassLabel(names=["fr", "en", "de"]))
+    found = MultiLabelDistribution.from_dataset(rows)
+    assert found.languages == ("fr", "en", "de") and found.counts.tolist() == [COUNTS[1], COUNTS[0], [[0, 0], [0, 0]]]
+
+
 def test_parts_add_up():
     one = MultiLabelDistribution.from_columns(LANGUAGES, VALUES)
     other = MultiLabelDistribution.from_columns(["de"], {"toxic": [1], "insult": [0]})
     both = one + other
     assert both.languages == ("de", "en", "fr") and both.counts[1:].tolist() == COUNTS
-    with pytest.raises(ValueError, match="Expected the same labels"):
+    with pytest.raises(ValueError, match="Only counts of the same labels"):
         one + MultiLabelDistribution.from_columns(["de"], {"toxic": [1]})
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"toxic": [0, 2, 1, 0, 0, 0]}, r"label 'toxic' must be 0 or 1 in each row, got 2"),
-        ({"toxic": [0, 0.5, 1, 0, 0, 0]}, r"must be 0 or 1 in each row, got 0\.5"),
-        ({"toxic": ["no"] * 6}, r"must be 0 or 1 in each row, got 'no'"),
-        ({"toxic": [0] * 6, "insult": [1] * 5}, r"one entry per row in each column of a label, got 6 in toxic, 5 in"),
+        ({"toxic": [0, 2, 1, 0, 0, 0]}, r"label 'toxic' must be 0 or 1 in each row \(null: not known\), got 2"),
+        ({"toxic": [0, 0.5, 1, 0, 0, 0]}, r"must be 0 or 1 in each row \(null: not known\), got 0\.5"),
+        ({"toxic": ["no"] * 6}, r"must be 0 or 1 in each row \(null: not known\), got 'no'"),
+        ({"toxic": [0] * 6, "insult": [1] * 5}, r"label columns of the same length, got 6 in toxic, 5 in"),
         ({"toxic": [0] * 5}, r"got 6 languages and 5 rows"),
-        ([[0, 1]] * 5 + [[1]], r"lists of the same length in all rows, got 1, 2: .*MultiLabelBinarizer"),
-        ([[0, 3]] * 6, r"must be 0 or 1 in each row, got 3"),
-        ([["toxic", "insult"]] * 6, r"must be 0 or 1 in each row, got 'toxic'"),
+        ([[0, 1]] * 5 + [[1]], r"lists of the same length in all rows, got lengths 1, 2: .*MultiLabelBinarizer"),
+        ([[0, 3]] * 6, r"must be 0 or 1 in each row \(null: not known\), got 3"),
+        ([["toxic", "insult"]] * 6, r"must be 0 or 1 in each row \(null: not known\), got 'toxic'"),
         ([0, 1] * 3, r"a column of lists with a 0 or 1 for each label, got values of type int64"),
     ],
 )
@@ -96,15 +129,19 @@ def test_other_values_are_refused(values, message):
 
 
 def test_names_and_shapes_that_do_not_fit_are_refused():
-    with pytest.raises(ValueError, match=r"lists of 3 \(one for each label\)"):
+    with pytest.raises(ValueError, match=r"lists of length 3 \(one entry for each label\)"):
         MultiLabelDistribution.from_columns(LANGUAGES, LISTS, ["a", "b", "c"])
-    with pytest.raises(ValueError, match="a name of its own"):
+    with pytest.raises(ValueError, match="different names"):
         MultiLabelDistribution.from_columns(LANGUAGES, LISTS, ["a", "a"])
     with pytest.raises(ValueError, match=r"shape \(1, 1, 2\)"):
         MultiLabelDistribution(("en",), ("toxic",), [[1, 2]])
+    with pytest.raises(ValueError, match=r"lists of the same length in all rows, got lengths 0"):
+        MultiLabelDistribution.from_columns(["en", "fr"], [[], []])
+    with pytest.raises(ValueError, match=r"shape \(1, 0, 2\)"):
+        MultiLabelDistribution(("en",), (), np.zeros((1, 0, 2)))
     with pytest.raises(ValueError, match="No rows to count"):
         MultiLabelDistribution.from_dataset([])
-    with pytest.raises(ValueError, match="'toxic' is not known in any row"):
+    with pytest.raises(ValueError, match="'toxic' has no 0 or 1 in any row"):
         MultiLabelDistribution.from_columns(["en"], {"toxic": [None]}).audit()
     only = MultiLabelDistribution.from_columns(["en", "fr"], {"toxic": [0, 1]})
     with pytest.raises(ValueError, match=r"Label 'toxic': .*cells without rows: \(en, 1\), \(fr, 0\)"):

@@ -53,6 +53,20 @@ def test_splits_are_counted_one_by_one(columns, tmp_path):
     assert [*label_counts(DataSpec(str(tmp_path / "saved"), split="test"), ["labels"])] == ["test"]
 
 
+def test_lists_and_flags(columns, tmp_path):
+    path = str(tmp_path / "rows.parquet")
+    columns.map(lambda row, i: {"language": None if i == 0 else row["language"]}, with_indices=True).to_parquet(path)
+    lists, several = (label_counts(DataSpec(path), names)["train"] for names in (["labels"], ["toxic", "insult"]))
+    assert lists.null_languages == several.null_languages == 1
+    assert lists.counts.tolist() == several.counts.tolist()
+    half = label_counts(DataSpec(path, split="train[:50%]"), ["labels"])
+    assert [*half] == ["train[:50%]"] and half["train[:50%]"].languages == ("en",)
+    with pytest.raises(ValueError, match="has lists, which are read as they are: leave --count-column out"):
+        label_counts(DataSpec(path, count_column="insult"), ["labels"])
+    with pytest.raises(ValueError, match="different columns of labels, got 'toxic' more than once"):
+        label_counts(DataSpec(path), ["toxic", "toxic"])
+
+
 def test_the_command_prints_the_linked_labels(columns, tmp_path, capsys):
     rng = np.random.default_rng(0)
     languages = rng.choice(["en", "fr"], 2000)
@@ -61,7 +75,10 @@ def test_the_command_prints_the_linked_labels(columns, tmp_path, capsys):
     asked = ["audit", str(tmp_path / "rows.parquet"), "--label-columns", "toxic", "insult"]
     assert main([*asked, "--weighting", "independence"]) == 0
     said = capsys.readouterr().out
-    assert said.startswith("1 of 2 labels depend on language: toxic (0.0") and "Class weights, independence" in said
+    assert (
+        said.startswith("1 of 2 labels depend on language: toxic (0.0")
+        and "class weights (independence) of each" in said
+    )
     assert main([*asked, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["linked"] == ["toxic"] and found["audits"]["insult"]["link"] == "none"
@@ -70,7 +87,7 @@ def test_the_command_prints_the_linked_labels(columns, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["toxic", "text"], "rows.parquet: The label 'text' must be 0 or 1 in each row, got 'x'"),
+        (["toxic", "text"], "rows.parquet: The label 'text' must be 0 or 1 in each row (null: not known), got 'x'"),
         (["toxic", "nope"], "rows.parquet: Expected a label column 'nope'"),
         (["nope"], "rows.parquet: Expected a label column 'nope'"),
         (["toxic", "labels"], "rows.parquet: The label column has lists"),

@@ -97,7 +97,9 @@ def test_folds_keep_groups_and_never_fit_what_they_correct():
     assert other[0, 1:] == pytest.approx(one[0, 1:])
     assert other[1:3] == pytest.approx(one[1:3])  # the rest of its group
     assert np.abs(other - one)[3:].max() > 1e-3
-    with pytest.raises(ValueError, match="Expected rows in 5 folds or more, got 9 rows"):
+    with pytest.raises(
+        ValueError, match=r"Expected at least 5 different texts .one per fold. and two folds, got 9 rows"
+    ):
         cross_fitted(logits[:9], names[:9], labels[:9], groups=np.arange(9) // 3)
 
 

@@ -30,7 +30,7 @@ def test_each_label_is_measured_by_itself(predictions):
     found = evaluate_labels(languages, values, guesses, **FAST)
     assert [*found["labels"]] == ["follows", "fair"] and found["not_measured"] == ["rare"]
     assert found["dependent"] == ["follows"] and found["labels"]["fair"]["answer"] == "no"
-    assert found["verdict"] == "predictions depend on language in 1 of 2 labels: follows"
+    assert found["verdict"] == "predictions depend on language for 1 of 2 labels: follows"
     known = ~np.isnan(values["fair"])
     columns = languages[known], values["fair"][known].astype(int), (guesses[known, 1] > 0.5).astype(int)
     expected = target_measures(*columns, **FAST)["independent"]
@@ -56,18 +56,35 @@ def test_p_values_are_adjusted_and_a_plan_gives_skew_transfer(predictions):
 
 def test_what_does_not_fit_is_refused(predictions):
     languages, values, guesses = predictions
-    with pytest.raises(ValueError, match=r"probabilities from 0 to 1 of shape \(1500, 3\).*got \(1500, 2\).*sigmoid"):
+    with pytest.raises(ValueError, match=r"probabilities of shape \(1500, 3\).*got shape \(1500, 2\)"):
         evaluate_labels(languages, values, guesses[:, :2])
+    with pytest.raises(ValueError, match="Expected a language for each of 1500 rows, got 3000"):
+        evaluate_labels([*languages, *languages], values, guesses)
+    with pytest.raises(ValueError, match="Expected a group for each of 1500 rows, got 3"):
+        evaluate_labels(languages, values, guesses, groups=[1, 2, 3])
+    with pytest.raises(TypeError, match="plan of type MultiLabelDistribution, got int"):
+        evaluate_labels(languages, values, guesses, plan=3)
     with pytest.raises(ValueError, match="apply the sigmoid"):
         evaluate_labels(languages, values, guesses * 5)
     with pytest.raises(ValueError, match="Nothing to measure"):
         evaluate_labels(["en", "fr"], {"a": [0, 0]}, [[0.1], [0.2]])
-    with pytest.raises(ValueError, match="The plan has the labels x, the rows follows, fair, rare"):
+    with pytest.raises(ValueError, match="plan has the labels x, but the rows have follows, fair, rare"):
         evaluate_labels(languages, values, guesses, plan=MultiLabelDistribution(("en",), ("x",), [[[1, 1]]]))
+
+
+def test_arrays_and_many_labels():
+    """What `Trainer.predict` returns; p-values of 60 labels can be significant after their adjustment."""
+    rng = np.random.default_rng(0)
+    languages = np.repeat(["en", "fr"], 150)
+    values = rng.integers(0, 2, (300, 60)).astype(np.float32)
+    values[0, 0] = -100
+    guesses = np.repeat((languages == "en")[:, None] * 0.8 + 0.1, 60, axis=1)
+    found = evaluate_labels(languages, values, guesses, resamples=100)
+    assert len(found["dependent"]) == 60 and found["labels"]["0"]["rows"] == 299
 
 
 def test_several_unclear_labels_are_counted():
     rng = np.random.default_rng(2)
     values = {"a": rng.integers(0, 2, 60), "b": rng.integers(0, 2, 60)}
     found = evaluate_labels(rng.choice(["en", "fr"], 60), values, rng.random((60, 2)), **FAST)
-    assert found["verdict"] == "unclear in 2 of 2 labels whether predictions depend on language"
+    assert found["verdict"] == "it is unclear for 2 of 2 labels whether predictions depend on language"

@@ -114,7 +114,7 @@ def test_language_is_erased_with_controls(shortcut, tmp_path, capsys):
     skewed(400, 3).to_parquet(data)
     words = ["refit", str(shortcut / "model"), str(data), "--output-dir", str(folder), "--erase-language"]
     assert main(words) == 0
-    assert "Is language the cause?" in capsys.readouterr().out
+    assert "Does language in the features cost accuracy?" in capsys.readouterr().out
     results = read_results(folder)
     assert [*results["setups"]] == ["model", "refitted", "erased"]
     found = results["refit"]["erasure"]

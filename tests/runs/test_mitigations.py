@@ -71,7 +71,7 @@ def test_methods_that_lower_the_dependence_without_a_loss_are_recommended():
     )
     assert found["recommended"] == ["better", "per_language"]
     text = made.recommendation_text(found)
-    assert text.startswith("Methods to use on data like these: better, per_language.")
+    assert text.startswith("Recommended for data like these: better, per_language (")
     assert "More accurate than per_language weights: better, plain, corrected." in text
     header, rows = made.mitigations_cells(found)
     assert header[:3] == ["method", "chosen", "independent"]
@@ -103,16 +103,16 @@ def test_p_values_are_paired_and_adjusted_over_the_methods():
 def test_without_seeds_nothing_is_recommended():
     found = comparison({"plain": seeds(0.7, 0.1, 1), "per_language": seeds(0.72, 0.01, 1)})
     assert found["recommended"] == [] and found["differences"][0]["p"] is None
-    assert made.recommendation_text(found).startswith("No method lowers")
+    assert made.recommendation_text(found).startswith("On these data, no method")
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"surprise": 1}, "must have the keys"),
-        ({"methods": METHODS | {"focal": {"objective": "focal"}}}, "one argument with a list of values, got 0"),
-        ({"methods": METHODS | {"focal": {"focal_gamma": [1]}}}, "equally many values"),
-        ({"methods": {"focal": {"focal_gamma": [1]}}}, "one must be plain"),
+        ({"methods": METHODS | {"focal": {"objective": "focal"}}}, "exactly one argument with a list of values, got 0"),
+        ({"methods": METHODS | {"focal": {"focal_gamma": [1]}}}, "the same number of values"),
+        ({"methods": {"focal": {"focal_gamma": [1]}}}, "one of the methods must be plain"),
     ],
 )
 def test_wrong_grids_are_refused(write, change, message):

@@ -110,7 +110,7 @@ def test_a_training_goes_on_from_its_checkpoint(make, tmp_path):
         make(**settings).train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-2"))
     state = copy.deepcopy(whole.adversary.state_dict())
     state["classifier"]["weight"] = torch.zeros(5, 16)
-    with pytest.raises(ValueError, match=r"\[5, 16\] weights, the model needs \[2, 16\]"):
+    with pytest.raises(ValueError, match=r"shape \[5, 16\], the model needs \[2, 16\]"):
         whole.adversary.load_state_dict(state)
 
 

@@ -1,17 +1,22 @@
 """Models with several labels per text: gradients by hand with nulls, evaluations, what is saved and refused."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from by_hand import MASK_ROW, row_logits
 from conftest import gradients_of
-from transformers import AutoModelForSequenceClassification
+from datasets import ClassLabel
+from transformers import AutoModelForSequenceClassification, DataCollatorWithPadding
 
 from hf_langimb import LangImbTrainer, MultiLabelDistribution
 from hf_langimb.models.axes import read_axes
+from hf_langimb.models.loading import load_trained
 from hf_langimb.training.losses import negative_binary_entropy
 
 NAMES = ["toxic", "insult", "spam"]
+POLICY = {"missing_cell_policy": "ignore"}
 
 
 @pytest.fixture
@@ -132,11 +137,11 @@ def test_values_without_training_rows_are_left_out_of_the_evaluation(build, seve
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"weighting": "group_dro"}, "trained without class_weighting='group_dro'"),
-        ({"objective": "logit_adjustment"}, "without objective='logit_adjustment'"),
-        ({"sampling": "independence"}, "without drawing rows"),
-        ({"language_adversary": "gradient_reversal"}, "without language_adversary"),
-        ({"keywords": {"row_loss": lambda *args: None}}, "without row_loss"),
+        ({"weighting": "group_dro"}, "class_weighting='group_dro'"),
+        ({"objective": "logit_adjustment"}, "several labels per text: objective='logit_adjustment'"),
+        ({"sampling": "independence"}, "several labels per text: drawing rows"),
+        ({"language_adversary": "gradient_reversal"}, "several labels per text: language_adversary"),
+        ({"keywords": {"row_loss": lambda *args: None}}, "several labels per text: row_loss"),
     ],
 )
 def test_options_for_one_label_are_refused(build, several, model, options, message):
@@ -147,20 +152,141 @@ def test_options_for_one_label_are_refused(build, several, model, options, messa
 def test_data_of_another_kind_are_refused(build, several, model, rows, tiny_bert):
     with pytest.raises(ValueError, match="train_dataset: Expected a column of lists with a 0 or 1 for each label"):
         build(model(), rows)
-    with pytest.raises(ValueError, match=r"train_dataset: Expected lists of 2 \(one for each label\).*got 3"):
+    with pytest.raises(
+        ValueError, match=r"train_dataset: Expected lists of length 2 \(one entry for each label\).*got lengths 3"
+    ):
         build(tiny_bert(num_labels=2, problem_type="multi_label_classification"), several)
-    with pytest.raises(ValueError, match=r"expected one label per text \(several labels per text: .*MultiLabel"):
+    with pytest.raises(ValueError, match=r"expected one label per text \(for several labels per text: .*problem_type="):
         build(tiny_bert(), several)
     wrong = several.map(lambda row: {"labels": [2.0, 0.0, 1.0]})
-    with pytest.raises(ValueError, match="train_dataset: The label 'labels' must be 0 or 1 in each row, got 2"):
+    with pytest.raises(
+        ValueError, match=r"train_dataset: The label 'labels' must be 0 or 1 in each row .null: not known., got 2"
+    ):
         build(model(), wrong)
-    with pytest.raises(ValueError, match=r"Expected labels \[rows, 3\] of 0 and 1 .*labels 0 to 2"):
+    with pytest.raises(
+        ValueError, match=r"Expected labels of shape \[rows, 3\], each 0, 1 or -100 .*values from 0 to 2"
+    ):
         build(model(), several).predict(wrong)
     counted = MultiLabelDistribution.from_dataset(several, labels=NAMES)
-    with pytest.raises(ValueError, match="expected a MultiLabelDistribution of 2 labels"):
+    with pytest.raises(ValueError, match="distribution must be a MultiLabelDistribution of 2 labels"):
         two = tiny_bert(num_labels=2, problem_type="multi_label_classification")
         build(two, several, keywords={"distribution": counted})
     assert build(model(), several, keywords={"distribution": counted}).distribution is counted
+
+
+def test_a_step_without_known_values_changes_nothing_but_the_entropy(build, several, model):
+    unknown = several.map(lambda row: {"labels": [None, None, None]})
+    trainer = build(model(), several, unknown, batch=1, entropy=1.0, keywords={})
+    trainer.train_dataset = several.select([0]).map(lambda row: {"labels": [None, None, None]})
+    trainer.train()
+    assert all(parameter.isfinite().all() for parameter in trainer.model.parameters())
+    assert "eval_loss" not in trainer.evaluate()
+
+
+@pytest.mark.parametrize("kind", ["torch", "numpy"])
+def test_values_of_other_kinds(build, several, model, kind):
+    """Tensors with NaN, integers, and languages as class ids give the gradients of lists with nulls."""
+    expected = gradients_of(build(model(), several, batch=7, accumulation=3))
+    assert_same(gradients_of(build(model(), several.with_format(kind), batch=7, accumulation=3)), expected)
+    named = several.cast_column("language", ClassLabel(names=["en", "fr", "ja", "ko"]))
+    trainer = build(model(), named, named, batch=7, accumulation=3, weighting="independence", **POLICY)
+    assert trainer.distribution.languages == ("en", "fr", "ja", "ko")
+    weighted = build(model(), several, several, batch=7, accumulation=3, weighting="independence", **POLICY)
+    assert_same(gradients_of(trainer), gradients_of(weighted))
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(weighted.evaluate()["eval_loss"])
+    assert trainer.evaluate(several)["eval_loss"] == pytest.approx(weighted.evaluate()["eval_loss"])
+
+
+def test_streams_are_counted_if_they_end(build, several, model):
+    stream = several.to_iterable_dataset()
+    counted = build(model(), several).distribution.counts.tolist()
+    assert build(model(), stream, weighting="independence", **POLICY).distribution.counts.tolist() == counted
+    evaluated = build(model(), data=None, eval_dataset=stream)
+    assert evaluated.evaluate()["eval_plain_loss"] == pytest.approx(
+        build(model(), None, several).evaluate()["eval_loss"]
+    )
+
+
+def test_an_evaluation_alone_has_the_plain_loss(build, several, model):
+    options = {"objective": "focal", "sampling": "independence"}
+    found = build(model(), None, several, **options).evaluate()
+    assert found["eval_loss"] == pytest.approx(found["eval_plain_loss"])
+
+
+def test_adapters_decide_about_each_label_when_they_are_loaded(build, several, model, bert_tokenizer, tmp_path):
+    start = tmp_path / "start"
+    model().float().save_pretrained(start)
+    bert_tokenizer.save_pretrained(start)
+    loaded = AutoModelForSequenceClassification.from_pretrained(start)
+    trainer = build(loaded, several, several, lora_rank=2, weighting="independence", **POLICY)
+    trainer.train()
+    trainer.save_model(tmp_path / "saved")
+    again = load_trained(tmp_path / "saved").model
+    assert again.config.problem_type == "multi_label_classification"
+    evaluated = build(again, None, several).evaluate()
+    assert evaluated["eval_loss"] == pytest.approx(trainer.evaluate()["eval_loss"], rel=1e-5)
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+def test_the_card_shows_counts_of_no_and_yes(build, several, model, rank):
+    trainer = build(model().float(), several, lora_rank=rank, weighting="independence", **POLICY)
+    trainer.train()
+    trainer.create_model_card()
+    card = Path(trainer.args.output_dir, "README.md").read_text(encoding="utf-8")
+    assert "Decides for each label whether a text has it: toxic, insult and spam" in card
+    assert "top_k=None" in card and "toxic (yes)" in card and ("problem_type" in card) is bool(rank)
+    counts = trainer.distribution.counts
+    assert f"| {counts[0, 0, 0]} |" in " ".join(card.split()) and "evaluate_labels" in card
+
+
+def test_arguments_that_change_later_are_refused_too(build, several, model):
+    trainer = build(model(), several)
+    trainer.args.language_adversary = "gradient_reversal"
+    with pytest.raises(ValueError, match="several labels per text: language_adversary"):
+        trainer.train()
+
+
+def test_a_search_and_a_resumed_training(build, several, model, tmp_path):
+    options = {"batch": 7, "max_steps": 6, "weighting": "independence", "save_strategy": "steps", "save_steps": 3}
+    trainer = build(model(), several, **options, **POLICY)
+    trainer.train()
+    ended = {name: parameter.clone() for name, parameter in trainer.model.named_parameters()}
+    again = build(model(), several, **options, **POLICY)
+    again.train(resume_from_checkpoint=str(Path(again.args.output_dir, "checkpoint-3")))
+    for name, parameter in again.model.named_parameters():
+        assert (parameter - ended[name]).abs().max() < 1e-6, name
+    made = build(model(), several, batch=7, **POLICY, keywords={"model_init": None})
+    made.args.class_weighting = "per_language"
+    assert made.weights.numpy() == pytest.approx(made.distribution.weights("per_language", **POLICY))
+
+
+def test_given_counts_must_be_of_the_labels_of_the_model(build, several, model, tiny_bert, rows):
+    counted = MultiLabelDistribution.from_dataset(several, labels=NAMES)
+    turned = MultiLabelDistribution(counted.languages, ("spam", "toxic", "insult"), counted.counts[:, [2, 0, 1]])
+    with pytest.raises(ValueError, match="labels spam, toxic, insult, the model toxic, insult, spam: use the order"):
+        build(model(), several, keywords={"distribution": turned})
+    unnamed = tiny_bert(problem_type="multi_label_classification")
+    trainer = build(unnamed, several, keywords={"distribution": turned})
+    assert [*trainer.model.config.id2label.values()] == ["spam", "toxic", "insult"]
+    with pytest.raises(ValueError, match="counts of several labels per text: load the model with problem_type="):
+        build(tiny_bert(), rows, keywords={"distribution": counted})
+
+
+def test_a_collator_may_not_change_labels(build, several, model, bert_tokenizer):
+    inner = DataCollatorWithPadding(bert_tokenizer)
+
+    def collate(features):
+        batch = inner(features)
+        return batch | {"labels": batch["labels"].flip(0)}
+
+    with pytest.raises(ValueError, match="data_collator changes labels"):
+        build(model(), several, batch=7, keywords={"data_collator": collate}).train()
+
+
+def test_rows_without_a_list_are_refused(build, several, model):
+    lacking = several.map(lambda row, i: {"labels": None if i == 3 else row["labels"]}, with_indices=True)
+    with pytest.raises(ValueError, match=r"column 'labels' has no list in 1 rows: write \[null, null"):
+        build(model(), lacking)
 
 
 def test_a_collator_must_keep_the_rows(build, several, model):
