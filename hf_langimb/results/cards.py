@@ -84,7 +84,7 @@ def render_trained_card(
         "tags": list(dict.fromkeys([*TAGS, *metadata["tags"], "generated_from_trainer"])),
     }
     front, cells = _classifier_metadata(values["adapter"], **metadata | known), _evaluations_cells(evaluations)
-    values |= {"title": metadata["model_name"], "axes": axes, "several": isinstance(axes["counts"][0][0], list)}
+    values |= {"title": metadata["model_name"], "axes": axes, "multi_label": isinstance(axes["counts"][0][0], list)}
     values |= {"cells": _cells(axes, "counts", ","), "weights": _cells(axes, "weights", ".3f")}
     return render("trained_card.md", metadata=front, evaluations=cells, **values)
 
