@@ -69,7 +69,7 @@ class MultiLabelDistribution:
             languages: language of each row.
             values: {label: column}, or a column of lists with a 0 or 1 for each label. Null, NaN and -100: not known.
                 Or an array or tensor [N, C], or a DataFrame with a column for each label.
-        labels: names for the places in the lists; by default their numbers.
+            labels: names for the places in the lists; by default their numbers.
 
         Raises:
             ValueError: values other than 0 and 1, lists of different lengths, columns of different lengths, or no rows.

@@ -103,6 +103,12 @@ def against_cells(folder: Path) -> Cells:
     return differences_cells(read_comparison(folder), PAPER)
 
 
+def option_cells(folder: Path) -> Cells:
+    """Kept benchmark of the time that each option takes in a training step."""
+    found = read_json(folder / "mitigation_cost.json", "run the benchmark again")
+    return ["option", "share of a step"], [[name, f"{share:.2%}"] for name, share in found["shares"].items()]
+
+
 TABLES = {"predictions": predictions_cells, "setups": setups_cells, "comparisons": comparisons_cells}
 TABLES |= {"attributions": attributions_cells, "base_values": base_values_cells}
 KEPT = {
@@ -111,10 +117,9 @@ KEPT = {
     "cloned-mini": {"rates": rates_cells},
     "cloned-ordinary": {"rates": rates_cells},
     "mitigations/mini": {"methods": methods_cells, "against_weights": against_cells},
-    "mitigations/cldr_20": {"methods": methods_cells, "against_weights": against_cells},
     "cldr-scaling": {"points": scaling_cells, "slopes": slopes_cells, "natural": natural_cells},
 }
-KEPT["benchmarks"]["methods"] = method_cells
+KEPT["benchmarks"] |= {"methods": method_cells, "options": option_cells}
 _MARK = re.compile(r"(<!-- langimb:(?P<run>[\w/-]+):(?P<table>\w+) -->\n)(?:.*?\n)??(<!-- /langimb -->)", re.DOTALL)
 
 

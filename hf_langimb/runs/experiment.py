@@ -43,7 +43,7 @@ from hf_langimb.runs.judge import Judge, Sizes, tokens_verdict
 from hf_langimb.runs.notes import LEAVE_OUT, Said, joined_tokens, token_notes, token_shares, weight_notes
 from hf_langimb.runs.parallel import at_once
 from hf_langimb.runs.recipe import Recipe, parse_recipe, total_batch
-from hf_langimb.runs.setups import Setup, prepare_setups, resolve_setup
+from hf_langimb.runs.setups import Setup, prepare_setups, resolve_setup, with_recommended
 from hf_langimb.runs.steps import Job, MeasuredRows, assemble_results, loader, work
 from hf_langimb.runs.subsets import TEST_SEED, Data, external_text, extra_tests, load_data
 
@@ -67,7 +67,7 @@ def run(recipe: Recipe) -> tuple[Path, Results]:
     Raises:
         ValueError: data, model, setups or folder do not fit the recipe; says which and what to do.
     """
-    began, training = time.time(), recipe.training
+    began, training, recipe = time.time(), recipe.training, with_recommended(recipe)
     check_hub(training)
     plan = "imbalanced" if recipe.data.imbalanced_shares or recipe.data.skew is not None else "natural"
     settings = {name: resolve_setup(name, recipe.setups, plan) for name in recipe.data.setups}

@@ -103,7 +103,8 @@ class RecipeArguments:
     max_length: int | None = HfArg(default=None, help="Tokens to which longer texts are truncated.")
     pretraining_steps: int = HfArg(default=2400, help="Steps of the pretraining of mini_bert.")
     setups: list[str] = HfArg(
-        default_factory=lambda: ["balanced", "imbalanced", "weighted"], help="Setups to train, by name."
+        default_factory=lambda: ["balanced", "imbalanced", "weighted"],
+        help="Setups to train, by name; auto: plain and three recommended methods.",
     )
     seeds: int = HfArg(default=1, help="Number of seeds: seed, seed + 1, ...")
     models_at_once: int = HfArg(

@@ -32,12 +32,34 @@ SUFFIXES: dict[str, dict[str, Any]] = {"_entropy": {"masked_entropy_weight": 1.0
 SELECTING = ("eval_loss", "eval_plain_loss", "eval_uniform_loss")  # metrics that may choose the checkpoint
 
 
+AUTO = "auto"  # in place of the names of setups: `plain` and these methods
+RECOMMENDED: dict[str, dict[str, Any]] = {  # by model_cards/mitigations/mini/comparison.json
+    "logit_adjustment_independence": {"objective": "logit_adjustment_independence", "logit_adjustment_tau": 1.5},
+    "sampling": {"sampling": "independence", "weight_exponent": 1.0},
+    "deferred": {"class_weighting": "independence", "deferred_weighting": 0.5},
+}
+
+
 @dataclass(frozen=True)
 class Setup:
     """What a setup trains on, and how."""
 
     plan: str
     arguments: LangImbTrainingArguments
+
+
+def with_recommended(recipe: Recipe) -> Recipe:
+    """The recipe; for the setup `auto`, with `plain` and the methods that a kept comparison recommends.
+
+    Raises:
+        ValueError: `auto` and other setups.
+    """
+    if AUTO not in recipe.data.setups:
+        return recipe
+    if recipe.data.setups != [AUTO]:
+        raise ValueError(f"{AUTO} stands for several setups, got {' '.join(recipe.data.setups)}: give it alone.")
+    data = replace(recipe.data, setups=["plain", *RECOMMENDED])
+    return replace(recipe, data=data, setups=RECOMMENDED | recipe.setups)
 
 
 def resolve_setup(name: str, definitions: dict[str, dict[str, Any]], plan: str = "imbalanced") -> dict[str, Any]:

@@ -3,9 +3,10 @@
 python tests/benchmarks/mitigation_cost.py [--steps 200] [--words 24] [--options NAME ...]
 
 The time of the hooks is that of `compute_loss` without the model's forward pass, of the callbacks of this package, and
-of drawing rows. It includes the cross-entropy, which the stock Trainer computes too. Prints medians over steps.
+of drawing rows. It includes the cross-entropy, which the stock Trainer computes too. Prints medians over steps, and JSON.
 """
 
+import json
 import tempfile
 import time
 from argparse import ArgumentParser
@@ -116,9 +117,12 @@ def main():
     tokenizer = AutoTokenizer.from_pretrained(MODEL_DIR)
     data = rows(options.steps * BATCH, options.words)
     data = data.map(lambda batch: tokenizer(batch["text"]), batched=True)
+    shares = {}
     for name in options.options:
-        found = share(OPTIONS[name], options.steps, data, tokenizer)
-        print(f"{name}: {100 * found:.2f}% of a step", flush=True)
+        shares[name] = round(share(OPTIONS[name], options.steps, data, tokenizer), 5)
+        print(f"{name}: {shares[name]:.2%} of a step", flush=True)
+    settings = {"batch": BATCH, "words": options.words, "steps": options.steps}
+    print(json.dumps(settings | {"shares": shares}, indent=1))
 
 
 if __name__ == "__main__":

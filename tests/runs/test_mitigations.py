@@ -10,9 +10,10 @@ import yaml
 from scipy.stats import ttest_rel
 
 from hf_langimb.results import mitigations as made
+from hf_langimb.runs.custom import FOLDER, words_of
 from hf_langimb.runs.mitigations import compare, read_methods, write_setups
 from hf_langimb.runs.recipe import parse_recipe
-from hf_langimb.runs.setups import prepare_setups, resolve_setup
+from hf_langimb.runs.setups import RECOMMENDED, prepare_setups, resolve_setup, with_recommended
 from hf_langimb.runs.subsets import load_data
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -135,6 +136,17 @@ def test_the_grids_of_the_recipe_are_setups_that_can_be_trained(path, tmp_path):
     plan = "natural" if path.stem == "cldr_all" else "imbalanced"
     settings = {setup: resolve_setup(setup, recipe.setups, plan) for setup in setups}
     prepare_setups(recipe, settings, load_data(recipe.data, "language"))
+
+
+def test_auto_trains_the_methods_that_the_kept_comparison_recommends():
+    kept = made.read_comparison(RECIPES.parent / "model_cards" / "mitigations" / "mini")
+    assert {name: kept["chosen"][name] for name in kept["recommended"]} == RECOMMENDED
+    recipe = parse_recipe("custom", FOLDER, words_of(["rows.csv", "--setups", "auto"]))
+    assert with_recommended(recipe).data.setups == ["plain", *kept["recommended"]]
+    with pytest.raises(ValueError, match="auto stands for several setups"):
+        with_recommended(parse_recipe("custom", FOLDER, words_of(["rows.csv", "--setups", "auto", "plain"])))
+    others = parse_recipe("custom", FOLDER, words_of(["rows.csv"]))
+    assert with_recommended(others) is others
 
 
 @pytest.mark.slow
