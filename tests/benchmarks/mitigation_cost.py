@@ -3,7 +3,8 @@
 python tests/benchmarks/mitigation_cost.py [--steps 200] [--words 24] [--options NAME ...]
 
 The time of the hooks is that of `compute_loss` without the model's forward pass, of the callbacks of this package, and
-of drawing rows. It includes the cross-entropy, which the stock Trainer computes too. Prints medians over steps, and JSON.
+of drawing rows. It includes the cross-entropy, which the stock Trainer computes too. Prints medians over
+steps, and JSON.
 """
 
 import json
