@@ -29,9 +29,20 @@ def hidden_alignment(
     Returns:
         For each block, the measures of `measures.alignment.alignment` over all positions of all texts. The chance
         level of the cosine compares the states of different texts at the same position.
+
+    Raises:
+        ValueError: a model of another vocabulary, or fewer than two texts.
     """
+    _check(model, vocabulary, texts)
     versions = [_states(model, vocabulary.encode(texts, language), batch_size) for language in languages]
     return [alignment(first, second, shift=texts.shape[1]) for first, second in zip(*versions, strict=True)]
+
+
+def _check(model: Any, vocabulary: Vocabulary, texts: Ints) -> None:
+    """Refuse a model of another vocabulary, and a single text, which has no other one to compare with."""
+    vocabulary.check(model.get_input_embeddings().num_embeddings)
+    if len(texts) < 2:
+        raise ValueError(f"Alignment compares at least two texts, got {len(texts)}.")
 
 
 def _states(model: Any, ids: Ints, batch_size: int) -> list[NDArray[np.float32]]:
@@ -76,7 +87,11 @@ def gradient_alignment(
     Returns:
         cosine: of the first half of the texts in both languages; cosine_chance: of the first half in one language and
         the second half in the other.
+
+    Raises:
+        ValueError: a model of another vocabulary, or fewer than two texts.
     """
+    _check(model, vocabulary, texts)
     half = len(texts) // 2
     first, second = texts[:half], texts[half : 2 * half]
     one = _gradients(model, vocabulary.encode(first, languages[0]))
@@ -108,7 +123,11 @@ def embedding_alignment(model: Any, vocabulary: Vocabulary, *, languages: tuple[
     """Mean cosine of the input embeddings of clones of one token, and of all pairs (`cosine_chance`).
 
     Tokens that both languages share are left out, unless they share all. Both must have the same number of ids.
+
+    Raises:
+        ValueError: a model of another vocabulary.
     """
+    vocabulary.check(model.get_input_embeddings().num_embeddings)
     tables = [vocabulary.tables[language] for language in languages]
     apart = tables[0] != tables[1]
     apart = apart if apart.any() else ~apart

@@ -55,5 +55,10 @@ def perplexity(model: Any, ids: Ints, *, window: int = 512, stride: int = 128, b
 
 
 def perplexities(model: Any, vocabulary: Vocabulary, texts: Any, **options: Any) -> list[float]:
-    """Perplexity in each language; `texts` has one held-out text for each, in ids of its tokenizer."""
+    """Perplexity in each language; `texts` has one held-out text for each, in ids of its tokenizer.
+
+    Raises:
+        ValueError: a model of another vocabulary, or as `perplexity`.
+    """
+    vocabulary.check(model.get_input_embeddings().num_embeddings)
     return [perplexity(model, vocabulary.encode(ids, k), **options) for k, ids in enumerate(texts)]

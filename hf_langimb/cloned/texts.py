@@ -170,12 +170,13 @@ class CorpusTexts:
         if setup.relation in OF_PAIR:
             second, merged = self.second, setup.relation == "merged"
             vocabulary = real_pair(tokenizer.get_vocab(), second.tokenizer.get_vocab(), merged=merged)
-            if merged and not vocabulary.shared:
+            special = {*tokenizer.all_special_tokens} & {*second.tokenizer.all_special_tokens}
+            if merged and vocabulary.shared <= len(special):  # which all tokenizers made here have
                 logger.warning("The tokenizers have no token in common: merged is the same as disjoint.")
             both = [train, cut(second.train, context)]
             return Texts(vocabulary, both, [test, second.test], None, tokenizer)
         padding, share = _padding(tokenizer), setup.fraction_cloned
-        clones = CloneMap(len(tokenizer), number, fraction_cloned=share, padding_id=padding)
+        clones = CloneMap(max(tokenizer.get_vocab().values()) + 1, number, fraction_cloned=share, padding_id=padding)
         first, first_test = _first(train, test, setup, seed)
         others = number - 1
         return Texts(clones, [first, *[train] * others], [first_test, *[test] * others], padding, tokenizer)

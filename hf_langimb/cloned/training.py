@@ -147,8 +147,8 @@ def _check_started(place: Path, vocabulary: Vocabulary) -> None:
     """
     found = Vocabulary.load(place) if (place / FILE).is_file() else vocabulary
     if found != vocabulary:
-        of = "{} ids in {} language(s)"
-        before, now = (of.format(one.model_vocabulary_size, one.languages) for one in (found, vocabulary))
+        of = "{} ids in {} language(s), {} of them shared"
+        before, now = (of.format(one.model_vocabulary_size, one.languages, one.shared) for one in (found, vocabulary))
         raise ValueError(f"{place} has a model of {before}, the setup has {now}: choose another --output_dir.")
 
 
@@ -187,10 +187,6 @@ def measure(
 
 def measures(model: Any, data: ClonedArguments, texts: Texts, *, aligned: bool) -> dict[str, Any]:
     """Perplexity in each language, and how much languages 0 and 1 share, if they are clones."""
-    size, vocabulary = model.get_input_embeddings().num_embeddings, texts.vocabulary
-    if size != vocabulary.model_vocabulary_size:
-        wanted = f"{vocabulary.model_vocabulary_size} ({vocabulary.languages} languages)"
-        raise ValueError(f"The model has {size} ids, its vocabulary {wanted}: train a model of this vocabulary.")
     options = {"window": data.context, "stride": data.stride}
     found: dict[str, Any] = {"perplexity": perplexities(model, texts.vocabulary, texts.test, **options)}
     if aligned:

@@ -53,6 +53,16 @@ class Vocabulary:
         used = np.concatenate(self.tables)
         return len(np.unique(used[self._language[used] == SHARED]))
 
+    def check(self, size: int) -> None:
+        """Refuse a model with another number of ids.
+
+        Raises:
+            ValueError: names both numbers.
+        """
+        if size != self.model_vocabulary_size:
+            wanted = f"{self.model_vocabulary_size} ({self.languages} languages)"
+            raise ValueError(f"The model has {size} ids, its vocabulary {wanted}: train a model of this vocabulary.")
+
     def encode(self, ids: Any, language: int) -> Ints:
         """Ids of a language's tokenizer, of any shape, as ids of the model.
 

@@ -15,12 +15,13 @@ from transformers import Trainer
 
 from hf_langimb.cloned import comparisons as derived
 from hf_langimb.cloned import results as made
+from hf_langimb.cloned.alignment import embedding_alignment, gradient_alignment, hidden_alignment
 from hf_langimb.cloned.arguments import parse_cloned
 from hf_langimb.cloned.decoder import make_decoder
 from hf_langimb.cloned.experiment import described, run
 from hf_langimb.cloned.page import write_page
 from hf_langimb.cloned.perplexity import perplexity
-from hf_langimb.cloned.show import text_of
+from hf_langimb.cloned.show import efficiency_cells, text_of
 from hf_langimb.cloned.texts import texts_of
 from hf_langimb.cloned.training import _check_started, measures
 from hf_langimb.cloned.vocabulary import CloneMap, Vocabulary
@@ -163,7 +164,9 @@ def test_a_run_is_not_continued_on_other_texts_or_with_another_vocabulary(files,
         run(parsed)
     place = tmp_path / "run" / "even" / "seed-0"
     (place / "checksums.json").unlink()  # as if its training had not ended
-    with pytest.raises(ValueError, match=r"has a model of \d+ ids in 2 language\(s\), the setup has 33 ids in 1"):
+    with pytest.raises(
+        ValueError, match=r"has a model of \d+ ids in 2 language\(s\), 1 of them shared, the setup has 33 ids in 1"
+    ):
         _check_started(place, CloneMap(33, 1))
 
 
@@ -173,6 +176,34 @@ def test_a_model_of_another_vocabulary_is_not_measured(recipe):
     small = make_decoder(33, context=16, layers=1, width=16, heads=2)
     with pytest.raises(ValueError, match=r"The model has 33 ids, its vocabulary 66 \(2 languages\)"):
         measures(small, parsed.data, texts, aligned=True)
+    versions = np.zeros((2, 8), dtype=np.int64)
+    for measured in (hidden_alignment, gradient_alignment, lambda model, of, _: embedding_alignment(model, of)):
+        with pytest.raises(ValueError, match="The model has 33 ids"):
+            measured(small, texts.vocabulary, versions)
+    with pytest.raises(ValueError, match="at least two texts, got 1"):
+        hidden_alignment(make_decoder(66, context=16, layers=1, width=16, heads=2), texts.vocabulary, versions[:1])
+
+
+def test_efficiencies_out_of_the_range_are_marked():
+    """Perplexities between, above and below those of the monolingual models, and one that the law never reaches."""
+    law = (0.04, 0.2, 0.25)
+
+    def of(perplexity, languages=2, steps=100):
+        model = {"perplexity": [perplexity] * languages, "tokens": [1000 * steps] * languages}
+        setup = {"schedule": "0.5" if languages > 1 else "0", "languages": languages, "relation": "clones"}
+        return setup | {"steps": steps, "rows": 1, "learning_rate": 0.1, "fraction_cloned": 1.0, "seeds": {"0": model}}
+
+    curve = {"setups": ["a", "b"], "tokens": [1e4, 1e5], "perplexity": [9.0, 5.0], "law": law, "residuals": None}
+    setups = {"inside": of(7.0), "above": of(20.0), "below": of(4.5), "unreached": of(3.9)}
+    found = {one["setup"]: one for one in derived._efficiencies(setups, {"first": curve, "second": None})}
+    assert not found["inside"]["extrapolated"] and found["inside"]["interpolated"] > 0
+    for name in ("above", "below", "unreached"):
+        assert found[name]["extrapolated"] and found[name]["interpolated"] is None
+    assert found["unreached"]["law"] is None, "c - 1 / PPL is below 0"
+    results = {"setups": setups, "curves": {"first": curve, "second": None}, "comparisons": []}
+    cells = {row[0]: row for row in efficiency_cells(results | {"efficiency": [*found.values()]})[1]}
+    assert cells["above"][2] == "out of range" and cells["above"][3].endswith("(extrapolated)")
+    assert cells["unreached"][3] == "undefined" and "extrapolated" not in cells["inside"][3]
 
 
 def test_a_setup_with_the_rate_of_all_is_compared_with_such_controls(recipe, tmp_path):
