@@ -28,6 +28,7 @@ def write_page(folder: str | Path, output: str | Path | None = None) -> Path:
     with rendered_from(folder):
         figures, cells = draw(results), show.every_cells(results)
         values = {"environment": environment, "cells": cells, "question": QUESTION, "not_measured": show.NOT_MEASURED}
+        values["seen"] = show.seen_text(results)
         page = render("cloned.html", results=results, figures=figures, **values)
     write_text(path, page)
     if output is None:

@@ -22,13 +22,14 @@ from hf_langimb.cloned.results import (
 from hf_langimb.results.rendering import render
 from hf_langimb.results.tables import Cells
 
+SEEN = 0.005  # smallest share of windows in several languages that is shown
 NOT_MEASURED = "train a setup of several languages and a control with as many tokens of its minority."
 
 
 def text_of(results: ClonedResults, folder: Path, page: Path) -> str:
     """The results in the terminal: the answer first, then what it rests on, and what to do next."""
     values = {"said": answer_text(results), "least_seeds": LEAST_SEEDS, "cells": every_cells(results)}
-    return render("cloned.txt", results=results, folder=folder, page=page, **values)
+    return render("cloned.txt", results=results, folder=folder, page=page, seen=seen_text(results), **values)
 
 
 def every_cells(results: ClonedResults) -> dict[str, Cells]:
@@ -41,6 +42,16 @@ def answer_text(results: ClonedResults) -> str:
     for found in results["verdict"]:
         return f"{QUESTION} {found['answer'].upper()}\n{found['text']}\n"
     return f"{QUESTION} NOT MEASURED: {NOT_MEASURED}\n"
+
+
+def seen_text(results: ClonedResults) -> str:
+    """In which setups windows of text were read in several languages, which is parallel text; empty if in none."""
+    shares = {
+        name: float(np.mean([model["seen_in_several"] or 0 for model in of["seeds"].values()]))
+        for name, of in results["setups"].items()
+    }
+    found = [f"{name} {share:.0%}" for name, share in shares.items() if share >= SEEN]
+    return f"Windows of text that were read in more than one language: {', '.join(found)}." if found else ""
 
 
 def perplexity_text(setup: SetupResults, language: int) -> str:

@@ -21,7 +21,7 @@ from hf_langimb.cloned.decoder import make_decoder
 from hf_langimb.cloned.experiment import described, run
 from hf_langimb.cloned.page import write_page
 from hf_langimb.cloned.perplexity import perplexity
-from hf_langimb.cloned.show import efficiency_cells, text_of
+from hf_langimb.cloned.show import efficiency_cells, seen_text, text_of
 from hf_langimb.cloned.texts import texts_of
 from hf_langimb.cloned.training import _check_started, measures
 from hf_langimb.cloned.vocabulary import CloneMap, Vocabulary
@@ -484,6 +484,9 @@ def test_a_model_is_fine_tuned_in_one_language_and_tested_in_every_one(recipe, t
     found = results["setups"]["even"]["seeds"]["0"]["downstream"]
     assert found["items"] == 40 and len(found["accuracy"]) == 2 and 0.3 < found["chance"] < 0.4
     assert "Accuracy on mini-XNLI after fine-tuning in language 0" in text_of(results, folder, write_page(folder))
+    results["setups"]["even"]["seeds"]["0"]["seen_in_several"] = 0.25
+    said = "Windows of text that were read in more than one language: even 25%."
+    assert said in text_of(results, folder, folder) and seen_text(results) == said
     with pytest.raises(ValueError, match="downstream_items needs dataset_name mini_xnli"):
         recipe(downstream_items=40)
 
