@@ -311,7 +311,7 @@ def test_data_that_no_classifier_can_learn_from(tmp_path):
     with pytest.raises(ValueError, match="needs two labels or more, but column 'label' has only the label 'same'"):
         loaded(DatasetDict(train=one), folder=tmp_path)
     many = one.remove_columns("label").add_column("label", [["a", "b"]] * 4)
-    with pytest.raises(ValueError, match=r"several labels per row: but this command"):
+    with pytest.raises(ValueError, match=r"several labels per row, but this command"):
         loaded(DatasetDict(train=many), folder=tmp_path / "b")
     train = Dataset.from_dict(
         {"text": [f"t {i}" for i in range(40)], "language": ["x", "y"] * 20, "label": [1, 2, 2, 1] * 10}

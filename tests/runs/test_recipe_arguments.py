@@ -212,7 +212,7 @@ def test_help_shows_the_defaults_of_the_configuration(parse, capsys):
         assert ended.value.code == 0
     shown = re.sub(r"\s+", " ", capsys.readouterr().out)
     for default in ("['balanced', 'mine']", "['mine']"):
-        assert f"Setups to train, by name. (default: {default})" in shown
+        assert f"recommended methods. (default: {default})" in shown
     assert "(default: 77)" in shown
     assert "(default: runs/toy-mini)" in shown
     with pytest.raises(SystemExit):

@@ -136,7 +136,7 @@ def test_counts_are_those_of_the_data_that_they_were_given_with(build, rows):
 UNFIT = {
     "class ids too many": (("en", "fr", "ja"), (0, 1, 3), r"labels 0 to 3"),
     "names of other classes": (("en", "fr", "ja"), ("a", "b"), r"2 classes"),
-    "no counts": ({"en": 3}, None, r"JointDistribution, got dict"),
+    "no counts": ({"en": 3}, None, r"JointDistribution as distribution, got dict"),
     "an unknown language": (("en", "fr", "de"), (0, 1, 2), r"rows of unknown language.*en, fr, de"),
 }
 
