@@ -217,7 +217,8 @@ def _measure(
     languages, audits = sorted(test.unique("language")), {"test/natural": JointDistribution.from_dataset(test).audit()}
     limit = longest_input(tokenizer, trained.model)
     encoded = {name: rows and tokenize(rows, tokenizer, columns, limit) for name, rows in extra.items()}
-    measured = MeasuredRows(tokenize(test, tokenizer, columns, limit), test, None, columns, limit, extra=encoded)
+    read, based = tokenize(test, tokenizer, columns, limit), options.recipe not in CHANGES
+    measured = MeasuredRows(read, test, None, columns, limit, extra=encoded, based=based)
     parts = {"test texts": test} | {f"texts of {name}": rows for name, rows in extra.items() if rows}
     sets = {name: token_shares(rows, columns, tokenizer, limit) for name, rows in parts.items()}
     warnings, notes = token_notes(sets, tokenizer, limit)

@@ -65,6 +65,7 @@ class MeasuredRows:
         skewed: int64[L, C], the training counts that reliance and skew transfer compare with; None takes those of each
             model's own training data, or even ones where they are not known.
         extra: tokenized rows of further test sets by name; None takes `test`, skewed the other way than training.
+        based: whether the logits of masked rows are computed, with which attributions begin.
     """
 
     test: Dataset
@@ -74,6 +75,7 @@ class MeasuredRows:
     max_length: int | None
     skewed: np.ndarray | None = None
     extra: Mapping[str, Dataset | None] = field(default_factory=dict)
+    based: bool = True
 
 
 def loader(place: Path, shown: str | None = None) -> Load:
@@ -241,7 +243,8 @@ def _predict_and_probe(place: Path, load: Load, rows: MeasuredRows, batch_size: 
         if not predicted and PartialState().is_main_process:
             columns = test.select_columns(PREDICTED[:3]).with_format("arrow")[:]
             columns = columns.append_column("prediction", pa.array(logits.argmax(axis=1)))
-            base = base_of_rows(model, tokenizer, rows.texts, rows.text_columns, rows.max_length)
+            masked = (model, tokenizer, rows.texts, rows.text_columns, rows.max_length)
+            base = base_of_rows(*masked) if rows.based else None
             for name, values in (("logits", logits), ("base", base)):
                 lists = [None] * len(test) if values is None else list(values)
                 columns = columns.append_column(name, pa.array(lists, pa.list_(pa.float32())))
