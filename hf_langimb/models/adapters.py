@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 import torch
 from transformers import PreTrainedModel
 
+from hf_langimb.models.axes import MULTI_LABEL
+
 
 def base_model_of(model: torch.nn.Module) -> torch.nn.Module:
     """The Hugging Face model inside a PEFT wrapper, or the model itself."""
@@ -52,7 +54,7 @@ def problem_of(model: torch.nn.Module, rank: int) -> str | None:
             "'multi_label_classification' for texts with several labels."
         )
     if getattr(getattr(base, "config", None), "num_labels", None) == 1:
-        if kind is not None and kind.startswith("multi"):
+        if kind == MULTI_LABEL:
             return "A model with several labels needs two or more: for one, use two classes (num_labels=2), no and yes."
         return "The model has one output, and the loss needs one for each label: load it with num_labels=2 or more."
     if rank and (base is not model or getattr(model, "_hf_peft_config_loaded", False)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from hf_langimb.files import read_json
 
 AXES_FILE = "langimb.json"
 IGNORED_LABEL = -100
+MULTI_LABEL = "multi_label_classification"  # the problem type of a model with several labels per text
 
 
 def axes_of(
@@ -74,7 +75,7 @@ def _checked(axes: Any, shown: str, classes: int | None = None) -> dict[str, Any
             problem = f"{len(labels)} labels for a model with {classes} outputs"
         elif policy not in MISSING_CELL_POLICIES:
             problem = f"unknown missing_cell_policy {policy!r}"
-        elif _counted(languages, labels, axes["counts"]).counts.shape != weights.shape:
+        elif counts_of(axes).counts.shape != weights.shape:
             problem = "the weights are not languages x labels"
         elif not ((weights >= 0) & np.isfinite(weights)).all():
             problem = "a weight is negative or not a number"
@@ -85,11 +86,16 @@ def _checked(axes: Any, shown: str, classes: int | None = None) -> dict[str, Any
     return axes
 
 
-def _counted(languages: Any, labels: Any, counts: Any) -> JointDistribution | MultiLabelDistribution:
-    """Counts on the axes; with a third one, of no and yes, of a model with several labels."""
-    made: Any = MultiLabelDistribution if np.ndim(counts) == 3 else JointDistribution
-    found: JointDistribution | MultiLabelDistribution = made(languages, labels, counts)
+def counts_of(axes: Mapping[str, Any]) -> JointDistribution | MultiLabelDistribution:
+    """The counts of training data that a checkpoint stores."""
+    made: Any = MultiLabelDistribution if of_several_labels(axes) else JointDistribution
+    found: JointDistribution | MultiLabelDistribution = made(axes["languages"], axes["labels"], axes["counts"])
     return found
+
+
+def of_several_labels(axes: Mapping[str, Any]) -> bool:
+    """Whether the counts of axes have a third one, of no and yes: those of a model with several labels per text."""
+    return np.ndim(axes["counts"]) == 3
 
 
 def stored_axes(model: Any) -> dict[str, Any] | None:

@@ -14,7 +14,7 @@ from datasets import Dataset
 
 from hf_langimb.console import one_line
 from hf_langimb.files import check_model, read_json
-from hf_langimb.models.axes import AXES_FILE, class_names, read_axes, set_class_names
+from hf_langimb.models.axes import AXES_FILE, MULTI_LABEL, class_names, of_several_labels, read_axes, set_class_names
 
 START = "start"  # the model that a run pretrains, in its folder
 SAFE = {"use_safetensors": True, "trust_remote_code": False}
@@ -150,8 +150,8 @@ def _load_adapter(folder: Path, options: dict[str, Any]) -> Any:
     if axes:  # the base does not know them
         model.config.langimb = axes
         set_class_names(model.config, axes["label_names"])
-        if isinstance(axes["counts"][0][0], list):  # of several labels
-            model.config.problem_type = "multi_label_classification"
+        if of_several_labels(axes):
+            model.config.problem_type = MULTI_LABEL
     return model
 
 
@@ -227,7 +227,7 @@ def new_classifier(name: str, names: Sequence[str]) -> Any:
             if layer.bias is not None:
                 layer.bias.data.zero_()
     set_class_names(model.config, names)
-    if model.config.problem_type == "multi_label_classification":  # of the checkpoint's own training
+    if model.config.problem_type == MULTI_LABEL:  # of the checkpoint's own training
         model.config.problem_type = None
     return model
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from huggingface_hub import CardData, EvalResult, ModelCardData
 
+from hf_langimb.models.axes import of_several_labels
 from hf_langimb.results.rendering import render
 from hf_langimb.results.schema import Results, TestMetrics
 from hf_langimb.results.summary import MEASURED_ONLY, measured
@@ -84,7 +85,7 @@ def render_trained_card(
         "tags": list(dict.fromkeys([*TAGS, *metadata["tags"], "generated_from_trainer"])),
     }
     front, cells = _classifier_metadata(values["adapter"], **metadata | known), _evaluations_cells(evaluations)
-    values |= {"title": metadata["model_name"], "axes": axes, "multi_label": isinstance(axes["counts"][0][0], list)}
+    values |= {"title": metadata["model_name"], "axes": axes, "multi_label": of_several_labels(axes)}
     values |= {"cells": _cells(axes, "counts", ","), "weights": _cells(axes, "weights", ".3f")}
     return render("trained_card.md", metadata=front, evaluations=cells, **values)
 
@@ -92,7 +93,7 @@ def render_trained_card(
 def _cells(axes: dict[str, Any], key: str, form: str) -> Cells:
     """Counts or weights of langimb.json; those of several labels are of no and yes."""
     rows, names = axes[key], axes["label_names"]
-    if isinstance(rows[0][0], list):
+    if of_several_labels(axes):
         names = [f"{name} ({value})" for name in names for value in ("no", "yes")]
         rows = [[number for pair in row for number in pair] for row in rows]
     return grid_cells(rows, axes["languages"], names, form)

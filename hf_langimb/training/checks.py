@@ -26,7 +26,6 @@ from hf_langimb.models.inputs import (
     token_types_of,
 )
 from hf_langimb.training.collator import LABELS
-from hf_langimb.training.multi_label import problem_of_arguments
 
 Counts = JointDistribution | MultiLabelDistribution
 OWN_LOSSES = ("loss", "plain_loss", "uniform_loss")  # of an evaluation, means over rows
@@ -224,9 +223,6 @@ def problem_of_parts(trainer: Any, optimizer: Any) -> str | None:
     """Why a Trainer's arguments, model, tokenizer and given optimizer do not work together, and what to do; or None."""
     args = trainer.args
     base, head = base_model_of(trainer.model), list(head_parameters(trainer.model))
-    trained = trainer.train_dataset is not None
-    if trainer.has_several_labels and (problem := problem_of_arguments(args, trainer.given_loss, trained)):
-        return problem  # of arguments that have changed
     known = not hasattr(base, "config") or hasattr(base.config, "get_text_config")
     if not known and trainer.processing_class is not None:
         return (

@@ -16,7 +16,15 @@ from hf_langimb.counts.distribution import JointDistribution
 from hf_langimb.counts.multi_label import MultiLabelDistribution
 from hf_langimb.counts.own_weights import by_label
 from hf_langimb.counts.weighting import cell_weights
-from hf_langimb.models.axes import class_names, config_of, name_labels, stored_axes
+from hf_langimb.models.axes import (
+    MULTI_LABEL,
+    class_names,
+    config_of,
+    counts_of,
+    name_labels,
+    of_several_labels,
+    stored_axes,
+)
 from hf_langimb.training.checks import count_unseen, problem_of_selection, selecting_datasets
 from hf_langimb.training.model_counts import count_for_model, count_labels_for_model
 from hf_langimb.training.multi_label import problem_of_arguments, weighted_binary
@@ -39,6 +47,8 @@ class Counted(NamedTuple):
 def count_again(trainer: Any, known: Counted | None) -> Counted:
     """What is known, or counts and weights made again where arguments, model or data are others than before."""
     args, data = trainer.args, trainer.train_dataset
+    if trainer.has_several_labels and (problem := problem_of_arguments(args, trainer.given_loss, data is not None)):
+        raise ValueError(problem)
     objects = (data, None, None) if data is not None else (None, trainer.eval_dataset, stored_axes(trainer.model))
     state = str(getattr(data, "format", "")), getattr(data, "_fingerprint", "")  # of `datasets`, which change in place
     columns, settings = (args.language_column, _classes(trainer), state), copy.deepcopy(args.loss_settings)
@@ -47,8 +57,6 @@ def count_again(trainer: Any, known: Counted | None) -> Counted:
         if known.settings == settings:
             return known
         counts = known.distribution if data is not None else None
-    if trainer.has_several_labels and (problem := problem_of_arguments(args, trainer.given_loss, data is not None)):
-        raise ValueError(problem)
     if counts is None:
         counts, table, of_training = _count(trainer)
     if table is None and isinstance(counts, MultiLabelDistribution):
@@ -118,12 +126,10 @@ def _count(trainer: Any) -> tuple[Any, np.ndarray | None, bool]:
             trainer.say_once(
                 f"eval_loss uses the class weights of the checkpoint ({scheme}); {args.class_weighting!r} is ignored."
             )
-        if several != (np.ndim(stored["counts"]) == 3):
-            kind = "single_label_classification" if several else "multi_label_classification"
+        if several != of_several_labels(stored):
+            kind = "single_label_classification" if several else MULTI_LABEL
             raise ValueError(f"This checkpoint was trained with another problem_type: set it to {kind!r}.")
-        made = MultiLabelDistribution if several else JointDistribution
-        counted = made(*(stored[key] for key in ("languages", "labels", "counts")))
-        return counted, np.array(stored["weights"], dtype=np.float64), True
+        return counts_of(stored), np.array(stored["weights"], dtype=np.float64), True
     first = next(iter(evaluated.values()), None) if isinstance(evaluated, dict) else evaluated
     if first is None:
         raise ValueError(

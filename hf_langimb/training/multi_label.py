@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional as F
 
 from hf_langimb.counts.weighting import GROUP_DRO, OWN
-from hf_langimb.models.axes import IGNORED_LABEL
+from hf_langimb.models.axes import IGNORED_LABEL, MULTI_LABEL
 from hf_langimb.training.losses import row_weights, weighted_cross_entropy
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Batch(NamedTuple):
 
 def has_several_labels(config: Any) -> bool:
     """Whether each of a model's outputs decides about a label of its own."""
-    return getattr(config, "problem_type", None) == "multi_label_classification"
+    return getattr(config, "problem_type", None) == MULTI_LABEL
 
 
 def batch_of(
