@@ -74,7 +74,7 @@ def _states(model: Any, ids: Ints, batch_size: int) -> list[NDArray[np.float32]]
 
 
 def gradient_alignment(
-    model: Any, vocabulary: Vocabulary, texts: Ints, *, languages: tuple[int, int] = (0, 1)
+    model: Any, vocabulary: Vocabulary, texts: Ints, *, languages: tuple[int, int] = (0, 1), batch_size: int = 32
 ) -> dict[str, float]:
     """Cosine of the loss gradients of the same texts in two languages, mean over the tensors of all blocks.
 
@@ -83,6 +83,7 @@ def gradient_alignment(
         vocabulary: of the model.
         texts: at least two texts of equal length, int64[N, length], in ids of the tokenizer.
         languages: to compare.
+        batch_size: texts in a forward pass.
 
     Returns:
         cosine: of the first half of the texts in both languages; cosine_chance: of the first half in one language and
@@ -94,29 +95,26 @@ def gradient_alignment(
     _check(model, vocabulary, texts)
     half = len(texts) // 2
     first, second = texts[:half], texts[half : 2 * half]
-    one = _gradients(model, vocabulary.encode(first, languages[0]))
+    one = _gradients(model, vocabulary.encode(first, languages[0]), batch_size)
     pairs = {"cosine": first, "cosine_chance": second}
-    others = {name: _gradients(model, vocabulary.encode(of, languages[1])) for name, of in pairs.items()}
     cosine = torch.nn.functional.cosine_similarity
-    return {
-        name: float(np.mean([float(cosine(one[key], other[key], dim=0)) for key in one]))
-        for name, other in others.items()
-    }
-
-
-def _gradients(model: Any, ids: Ints) -> dict[str, torch.Tensor]:
-    """The gradient of the loss of texts for each tensor of the blocks, flat; the model's own gradients are cleared."""
-    model.eval()
-    model.zero_grad()
-    batch = torch.from_numpy(ids).to(model.device)
-    model(input_ids=batch, labels=batch).loss.backward()
-    found = {
-        name: value.grad.detach().float().flatten().clone()
-        for name, value in model.transformer.h.named_parameters()
-        if value.grad is not None
-    }
-    model.zero_grad()
+    found = {}
+    for name, of in pairs.items():
+        other = _gradients(model, vocabulary.encode(of, languages[1]), batch_size)
+        found[name] = float(np.mean([float(cosine(*both, dim=0)) for both in zip(one, other, strict=True)]))
     return found
+
+
+def _gradients(model: Any, ids: Ints, batch_size: int) -> list[torch.Tensor]:
+    """The gradient of the mean loss of texts for each tensor of the blocks, flat; the model's own are not touched."""
+    model.eval()
+    tensors = [value for value in model.transformer.h.parameters() if value.requires_grad]
+    total = [torch.zeros(value.numel(), device=value.device) for value in tensors]
+    for batch in torch.from_numpy(ids).to(model.device).split(batch_size):
+        loss = model(input_ids=batch, labels=batch).loss * (len(batch) / len(ids))
+        for added, value in zip(total, torch.autograd.grad(loss, tensors), strict=True):
+            added += value.float().flatten()
+    return total
 
 
 def embedding_alignment(model: Any, vocabulary: Vocabulary, *, languages: tuple[int, int] = (0, 1)) -> dict[str, float]:

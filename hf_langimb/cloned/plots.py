@@ -16,6 +16,7 @@ from hf_langimb.cloned.results import (
     SetupResults,
     alignments,
     at_own_rates,
+    is_constant,
     minority,
     perplexity_interval,
 )
@@ -80,13 +81,18 @@ def alignment_by_layer(results: ClonedResults) -> Figure:
 
 @rc_context(STYLE)
 def during_training(results: ClonedResults) -> Figure:
-    """Perplexity of the minority language and of another one of each setup during training, of the first seed."""
+    """Perplexity of the minority language and of another one of each setup during training, of the first seed.
+
+    Vertical lines: where the stages of a schedule begin, in the color of its setup.
+    """
     axes, first = new_axes(), str(results["seeds"][0])
     several = [(name, of) for name, of in at_own_rates(results["setups"]).items() if of["languages"] > 1]
     for i, (name, of) in enumerate(several[: len(COLORS)]):
         history = of["seeds"][first]["history"]
         steps = [entry["step"] for entry in history]
-        rare = minority(of)
+        rare, stages = minority(of), of["schedule"].split("_")
+        for start in [] if is_constant(of) else range(1, len(stages)):
+            axes.axvline(start * of["steps"] / len(stages), color=COLORS[i], linewidth=0.8, linestyle="--", zorder=0)
         for language in (of["languages"] - 1 if rare == 0 else 0, rare):
             values = [entry[f"perplexity_{language}"] for entry in history]
             line, label = ("-", name.replace("_", " ")) if language == rare else (":", None)

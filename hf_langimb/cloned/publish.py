@@ -7,10 +7,11 @@ from pathlib import Path
 
 from huggingface_hub import HfApi, ModelCardData
 
+from hf_langimb.cloned.arguments import MARKOV
 from hf_langimb.cloned.page import write_page
-from hf_langimb.cloned.results import QUESTION, ClonedResults, read_cloned
+from hf_langimb.cloned.results import OF_PAIR, QUESTION, ClonedResults, read_cloned
 from hf_langimb.cloned.show import every_cells
-from hf_langimb.cloned.training import MEASURES, load_decoder
+from hf_langimb.cloned.training import MEASURES, SECOND_TOKENIZER, load_decoder
 from hf_langimb.files import is_done
 from hf_langimb.hub.push import check_published, collect, logits_of, names_of, published_files
 from hf_langimb.hub.repository import Files, Repository
@@ -58,6 +59,8 @@ def push_cloned(
         place = folder.model(setup, number)
         is_done(place, MEASURES)  # which are published, and not damaged
         files, logits = published_files(place) | shared, logits_of(load_decoder(place))
+        if (second := place / SECOND_TOKENIZER).is_dir():
+            files |= {f"{SECOND_TOKENIZER}/{name}": path for name, path in published_files(second).items()}
         card = render_card(results, setup, number, name)
         repositories.append(Repository(name, "model", files, lambda *_, text=card: text, logits))  # type: ignore[misc]
     for one in repositories:
@@ -79,7 +82,9 @@ def render_card(results: ClonedResults, setup: str, seed: int, repo_id: str = "R
         model_name=repo_id.rpartition("/")[2],
     )
     model = results["setups"][setup]["seeds"][str(seed)]
-    values = {"results": results, "name": setup, "of": results["setups"][setup], "model": model, "seed": seed}
+    of, has_texts = results["setups"][setup], results["config"].get("dataset_name", MARKOV) != MARKOV
+    values = {"results": results, "name": setup, "of": of, "model": model, "seed": seed, "has_texts": has_texts}
+    values["second_tokenizer"] = SECOND_TOKENIZER if of["relation"] in OF_PAIR else None
     return render(
         "cloned_card.md",
         metadata=metadata.to_yaml(line_break="\n"),

@@ -14,7 +14,7 @@ from hf_langimb.files import read_json, write_json
 from hf_langimb.results.schema import FILE_NAME, Interval
 from hf_langimb.results.summary import interval
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 CLONED = "cloned_languages"  # the recipe
 RELATIONS = ("clones", "unrelated", "shuffled", "disjoint", "merged")  # of language 0 to the others
 OF_PAIR = ("disjoint", "merged")  # of two datasets

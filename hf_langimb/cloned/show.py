@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,16 +12,25 @@ from hf_langimb.cloned.results import (
     LEAST_SEEDS,
     ONE_RATE,
     QUESTION,
+    SAME_TOKENS,
     ClonedResults,
+    Comparison,
     SetupResults,
     alignments,
+    at_own_rates,
     could_help,
+    is_alone,
     perplexity_interval,
     source_of,
 )
 from hf_langimb.results.rendering import render
+from hf_langimb.results.schema import Interval
+from hf_langimb.results.summary import interval
 from hf_langimb.results.tables import Cells
 
+FEWER, SMALLER = "fewer steps", "smaller batches"
+KINDS = (FEWER, SMALLER, "unrelated", "shuffled")  # of controls
+STATES = ("cosine", "retrieval", "cka")  # measures of hidden states
 SEEN = 0.005  # smallest share of windows in several languages that is shown
 NOT_MEASURED = "train a setup of several languages and a control with as many tokens of its minority."
 
@@ -86,7 +95,7 @@ def comparisons_cells(results: ClonedResults) -> Cells:
 
 
 def efficiency_cells(results: ClonedResults) -> Cells:
-    """Token efficiencies, next to the difference from the control that is best at the language."""
+    """Token efficiencies, next to the difference of ln PPL from each kind of control; of two, the better one."""
     rows = []
     for one in results["efficiency"]:
         curve = results["curves"][source_of(results["setups"][one["setup"]], one["language"])]
@@ -95,12 +104,28 @@ def efficiency_cells(results: ClonedResults) -> Cells:
         law = "undefined" if one["law"] is None else f"{one['law']:.2f}" + " (extrapolated)" * one["extrapolated"]
         between = outside if one["interpolated"] is None else f"{one['interpolated']:.2f}"
         compared = [of for of in results["comparisons"] if all(of[key] == one[key] for key in ("setup", "language"))]  # type: ignore[literal-required]
-        controls = [of for of in compared if not could_help(results["setups"][of["reference"]])]
-        best = max(controls, key=lambda of: of["difference"]["mean"], default=None)
-        control = f"{difference_text(best['difference'])}, {best['reference']}" if best else "no control"
-        rows.append([one["setup"], str(one["language"]), between, law if fitted else "not fitted", control])
-    header = ["setup", "language", "token efficiency, interpolated", "by the scaling law"]
-    return [*header, "ln PPL minus that of the best control"], rows
+        cells = [one["setup"], str(one["language"]), between, law if fitted else "not fitted"]
+        for kind in KINDS:
+            found = [of["difference"] for of in compared if _kind(results["setups"], of) == kind]
+            cells.append(_with_width(max(found, key=lambda of: of["mean"])) if found else "")
+        rows.append(cells)
+    return ["setup", "language", "efficiency, interpolated", "by the law", *KINDS], rows
+
+
+def _kind(setups: Mapping[str, SetupResults], compared: Comparison) -> str | None:
+    """How a control reads as many tokens of a language without its clone; None for other references."""
+    setup, control = setups[compared["setup"]], setups[compared["reference"]]
+    if could_help(control) or abs(compared["tokens"] - 1) > SAME_TOKENS:
+        return None
+    if not is_alone(control):
+        return control["relation"]
+    return FEWER if control["steps"] < setup["steps"] else SMALLER
+
+
+def _with_width(found: Interval) -> str:
+    """A mean difference, and half of its interval from `LEAST_SEEDS` seeds on."""
+    half = None if found["high"] is None or found["n"] < LEAST_SEEDS else found["high"] - found["mean"]
+    return f"{found['mean']:+.3f}" + ("" if half is None else f" ± {half:.3f}")
 
 
 def curve_cells(results: ClonedResults) -> Cells:
@@ -126,21 +151,24 @@ def downstream_cells(results: ClonedResults) -> Cells:
 
 
 def alignment_cells(results: ClonedResults) -> Cells:
-    """Alignment of languages 0 and 1: of hidden states in the block with the largest cosine, gradients, embeddings."""
+    """Alignment of languages 0 and 1 minus its chance level; of hidden states in the block with the largest cosine."""
     rows = []
-    for name, of in results["setups"].items():
+    for name, of in at_own_rates(results["setups"]).items():
         if not (found := alignments(of)):
             continue
         blocks = [np.mean([one["hidden"][i]["cosine"] for one in found]) for i in range(len(found[0]["hidden"]))]
         block = int(np.argmax(blocks))
         hidden = [one["hidden"][block] for one in found]
-        parts = [(hidden, "cosine"), (hidden, "retrieval")]
-        parts += [([one[key] for one in found], "cosine") for key in ("gradient", "embedding")]
-        means = [[np.mean([one[key] for one in part]) for key in (name, f"{name}_chance")] for part, name in parts]
-        cells = [f"{value:.3f} ({chance:.3f})" for value, chance in means]
-        rows.append([name, f"{block + 1} of {len(blocks)}", *cells])
-    header = ["setup", "block", "hidden states (chance)", "their retrieval (chance)"]
-    return [*header, "gradients (chance)", "embeddings (chance)"], rows
+        untrained = [one["untrained"][block]["cka"] for one in found]
+        parts = [(f"states after block {block + 1} of {len(blocks)}, {key}", hidden, key) for key in STATES]
+        parts += [(f"{key}s, cosine", [one[key] for one in found], "cosine") for key in ("gradient", "embedding")]
+        for what, part, key in parts:
+            values = [one[key] for one in part]
+            chance = untrained if key == "cka" else [one[f"{key}_chance"] for one in part]
+            above = interval([value - level for value, level in zip(values, chance, strict=True)])
+            means = [f"{np.mean(of):.3f}" for of in (values, chance)]
+            rows.append([name, what.replace("cka", "CKA"), *means, difference_text(above)])
+    return ["setup", "measure", "value", "chance level", "difference"], rows
 
 
 CLONED_TABLES = {"setups": setups_cells, "compared": comparisons_cells, "efficient": efficiency_cells}

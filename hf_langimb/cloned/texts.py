@@ -45,6 +45,7 @@ class Texts:
         test: held-out text of each language, int[M] each.
         padding_id: which is not predicted; None where there is none.
         tokenizer: of language 0; None for Markov languages.
+        second_tokenizer: of language 1 of a real pair.
     """
 
     vocabulary: Vocabulary
@@ -52,6 +53,7 @@ class Texts:
     test: list[Ints]
     padding_id: int | None
     tokenizer: Any = None
+    second_tokenizer: Any = None
 
 
 class MarkovTexts:
@@ -174,7 +176,7 @@ class CorpusTexts:
             if merged and vocabulary.shared <= len(special):  # which all tokenizers made here have
                 logger.warning("The tokenizers have no token in common: merged is the same as disjoint.")
             both = [train, cut(second.train, context)]
-            return Texts(vocabulary, both, [test, second.test], None, tokenizer)
+            return Texts(vocabulary, both, [test, second.test], None, tokenizer, second.tokenizer)
         padding, share = _padding(tokenizer), setup.fraction_cloned
         clones = CloneMap(max(tokenizer.get_vocab().values()) + 1, number, fraction_cloned=share, padding_id=padding)
         first, first_test = _first(train, test, setup, seed)

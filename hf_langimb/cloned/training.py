@@ -30,12 +30,17 @@ logger = logging.getLogger(__name__)
 
 MEASURES = "measures.json"  # of a trained model
 DEFINITION = "setup.json"  # of its setup, in the YAML
+SECOND_TOKENIZER = "tokenizer_1"  # folder in that of a model of a real pair, whose own one is that of language 0
 LOGGED_WINDOWS = 200  # of each language, in the log of the training
 STATES, LOGGED_STATES = 4096, 512  # tokens whose states are compared; retrieval compares each with all
+LOGGED = ("perplexity_", "tokens_", "cosine_")  # by `LanguageLog`
 
 
 class LanguageLog(TrainerCallback):
-    """Logs `perplexity_K`, `tokens_K` so far and `cosine_layer_I` every `eval_steps` (default: a tenth of the steps).
+    """Logs what a training has reached in each language, every `eval_steps` (default: a tenth of the steps).
+
+    `perplexity_K` and `tokens_K` so far of language K; and, of languages 0 and 1, `cosine_WHAT` with its chance level
+    `cosine_WHAT_chance`, where WHAT is `layer_I` (hidden states), `gradient` or `embedding`.
 
     Args:
         trainer: that logs.
@@ -74,8 +79,10 @@ class LanguageLog(TrainerCallback):
         found = perplexities(model, vocabulary, self.tests, **self.options)
         logged = {f"perplexity_{k}": value for k, value in enumerate(found)}
         if self.versions is not None:
-            layers = hidden_alignment(model, vocabulary, self.versions)
-            logged |= {f"cosine_layer_{i}": layer["cosine"] for i, layer in enumerate(layers, 1)}
+            parts = alignments_of(model, vocabulary, self.versions)
+            parts |= {f"layer_{i}": layer for i, layer in enumerate(parts.pop("hidden"), 1)}
+            logged |= {f"cosine_{what}": of["cosine"] for what, of in parts.items()}
+            logged |= {f"cosine_{what}_chance": of["cosine_chance"] for what, of in parts.items()}
         read = self.windows.tokens(state.global_step * self.rows)
         logged |= {f"tokens_{k}": float(count) for k, count in enumerate(read)}
         model.train()
@@ -106,16 +113,16 @@ def train(
     languages = all_languages(of.schedule, rows=rows, total_steps=steps, seed=seed, languages=of.languages)
     options: dict[str, Any] = {"padding_id": texts.padding_id, "seed": seed, "parallel": of.relation not in OF_PAIR}
     windows = TrainingWindows(texts.vocabulary, texts.train, languages, **options)
-    shape = {"layers": data.layers, "width": data.width, "heads": data.heads}
-    model = make_decoder(texts.vocabulary.model_vocabulary_size, context=data.context, seed=seed, **shape)
+    model = untrained_decoder(texts.vocabulary, data, seed)
     own: dict[str, Any] = {"output_dir": str(place), "seed": seed}
     own |= {"disable_tqdm": True} if shown else {}
     arguments = replace(setup.training, **own)
     on_main(lambda: _check_started(place, texts.vocabulary))
     if state.is_main_process:
         texts.vocabulary.save(place)
-        if texts.tokenizer is not None:
-            texts.tokenizer.save_pretrained(place)
+        for tokenizer, where in ((texts.tokenizer, place), (texts.second_tokenizer, place / SECOND_TOKENIZER)):
+            if tokenizer is not None:
+                tokenizer.save_pretrained(where)
     trainer = Trainer(model, arguments, train_dataset=windows)
     aligned = _aligned(setup, texts.vocabulary)
     measured: dict[str, Any] = {"window": data.context, "stride": data.stride, "aligned": aligned, "shown": shown}
@@ -155,7 +162,7 @@ def _check_started(place: Path, vocabulary: Vocabulary) -> None:
 def _facts(state: Any, windows: TrainingWindows, clones: bool) -> dict[str, Any]:
     """Tokens of each language, the share of texts that clones read in several, and what was measured on the way."""
     history = [
-        {key: entry[key] for key in sorted(entry) if key == "step" or key.startswith(("perplexity_", "cosine_"))}
+        {key: entry[key] for key in sorted(entry) if key == "step" or key.startswith(LOGGED)}
         for entry in state.log_history
         if "perplexity_0" in entry
     ]
@@ -174,7 +181,7 @@ def measure(
     if not on_main(lambda: is_done(place, MEASURES)):
         texts = texts or source.of(setup.of, 1, seed)
         model = load_decoder(place).to(PartialState().device)
-        found = measures(model, data, texts, aligned=_aligned(setup, texts.vocabulary))
+        found = measures(model, data, texts, aligned=_aligned(setup, texts.vocabulary), seed=seed)
         if data.downstream_items and setup.of.relation == "clones":  # all processes train it together
             options = {"items": data.downstream_items, "seed": seed, "use_cpu": setup.training.use_cpu}
             found["downstream"] = transfer(place, texts.vocabulary, texts.tokenizer, **options)
@@ -185,18 +192,35 @@ def measure(
     return dict(read_json(path, AGAIN))
 
 
-def measures(model: Any, data: ClonedArguments, texts: Texts, *, aligned: bool) -> dict[str, Any]:
-    """Perplexity in each language, and how much languages 0 and 1 share, if they are clones."""
+def measures(model: Any, data: ClonedArguments, texts: Texts, *, aligned: bool, seed: int) -> dict[str, Any]:
+    """Perplexity in each language, and how much languages 0 and 1 share, if they are clones.
+
+    The alignment of hidden states is also that of the model before its training (`untrained`): CKA is above its chance
+    level in any model of clones.
+    """
     options = {"window": data.context, "stride": data.stride}
     found: dict[str, Any] = {"perplexity": perplexities(model, texts.vocabulary, texts.test, **options)}
     if aligned:
         versions = _versions(texts.test[0], data.context, STATES)
-        found["alignment"] = {
-            "hidden": hidden_alignment(model, texts.vocabulary, versions),
-            "gradient": gradient_alignment(model, texts.vocabulary, versions),
-            "embedding": embedding_alignment(model, texts.vocabulary),
-        }
+        untrained = untrained_decoder(texts.vocabulary, data, seed).to(model.device)
+        found["alignment"] = alignments_of(model, texts.vocabulary, versions)
+        found["alignment"]["untrained"] = hidden_alignment(untrained, texts.vocabulary, versions)
     return found
+
+
+def alignments_of(model: Any, vocabulary: Vocabulary, versions: Any) -> dict[str, Any]:
+    """How much languages 0 and 1 share in each block, in gradients and in embeddings, each with its chance level."""
+    return {
+        "hidden": hidden_alignment(model, vocabulary, versions),
+        "gradient": gradient_alignment(model, vocabulary, versions),
+        "embedding": embedding_alignment(model, vocabulary),
+    }
+
+
+def untrained_decoder(vocabulary: Vocabulary, data: ClonedArguments, seed: int) -> GPT2LMHeadModel:
+    """The decoder with which the training of a seed begins."""
+    shape = {"layers": data.layers, "width": data.width, "heads": data.heads}
+    return make_decoder(vocabulary.model_vocabulary_size, context=data.context, seed=seed, **shape)
 
 
 def _versions(text: Any, window: int, states: int) -> Any:

@@ -8,6 +8,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 import torch
@@ -43,6 +44,7 @@ def in_processes(work: Callable[[Any], Any], jobs: Sequence[Any], processes: int
         processes: at the same time.
 
     Raises:
+        ChildProcessError: a process was killed; says what to do.
         Exception: the first one that a job raises.
     """
     options: Any = {"mp_context": multiprocessing.get_context("spawn"), "initializer": _begin}
@@ -51,6 +53,11 @@ def in_processes(work: Callable[[Any], Any], jobs: Sequence[Any], processes: int
         try:
             for ended in as_completed([pool.submit(work, job) for job in jobs]):
                 yield ended.result()
+        except BrokenProcessPool as error:
+            raise ChildProcessError(
+                "A process that trained a model was killed, perhaps because memory ran out: run the same command again "
+                "to continue, with a smaller --models_at_once if memory is short."
+            ) from error
         except BaseException:  # also Ctrl-C
             for process in multiprocessing.active_children():
                 process.terminate()

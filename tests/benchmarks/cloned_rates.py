@@ -3,12 +3,14 @@
 python tests/benchmarks/cloned_rates.py OUTPUT [--seeds 100 101 102] [--setups NAME ...] [--config mini] [recipe flags]
 
 OUTPUT/rates.json has {setup: {rate: [PPL of its last language, by seed]}}. With the first seed, rates are 1, 2, 4 and 8
-times the recipe's, and more while the best one is at an edge; the three best are then trained with the other seeds. Run
-the same command again to continue.
+times the recipe's, and more while the best one is at an edge; the three best are then trained with the other seeds, and
+the grid grows again where the best of all seeds is at its edge. Run the same command again to continue.
 """
 
 import json
+import math
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from collections.abc import Iterable
 from pathlib import Path
 
 from hf_langimb.cloned.arguments import parse_cloned
@@ -37,11 +39,20 @@ def next_run(found: dict[float, list[float]], seeds: int) -> tuple[int, float] |
     if missing := [multiple for multiple in MULTIPLES if multiple not in found]:
         return 0, missing[0]
     ordered = sorted(found, key=lambda multiple: found[multiple][0])
-    if ordered[0] == max(found) and ordered[0] < LARGEST:
-        return 0, ordered[0] * 2
-    if ordered[0] == min(found) and ordered[0] > SMALLEST:
-        return 0, ordered[0] / 2
-    return min(((len(found[of]), of) for of in ordered[:CANDIDATES] if len(found[of]) < seeds), default=None)
+    if (beyond := past_the_edge(ordered[0], found)) is not None:
+        return 0, beyond
+    if some := [(len(found[of]), of) for of in ordered[:CANDIDATES] if len(found[of]) < seeds]:
+        return min(some)
+    best = min((of for of in found if len(found[of]) == seeds), key=lambda of: math.prod(found[of]))
+    beyond = past_the_edge(best, found)
+    return None if beyond is None else (0, beyond)
+
+
+def past_the_edge(best: float, found: Iterable[float]) -> float | None:
+    """The multiple to add where the best one is the smallest or largest of those found."""
+    if best == max(found) and best < LARGEST:
+        return best * 2
+    return best / 2 if best == min(found) and best > SMALLEST else None
 
 
 def main() -> None:

@@ -2,8 +2,10 @@
 
 import math
 import os
+import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,21 +13,24 @@ import pytest
 import torch
 import yaml
 from conftest import unknown_keys
-from transformers import Trainer
+from transformers import AutoTokenizer, Trainer
 
 from hf_langimb.cloned import comparisons as derived
 from hf_langimb.cloned import results as made
 from hf_langimb.cloned.alignment import embedding_alignment, gradient_alignment, hidden_alignment
 from hf_langimb.cloned.arguments import parse_cloned
 from hf_langimb.cloned.decoder import make_decoder
-from hf_langimb.cloned.experiment import described, run
+from hf_langimb.cloned.experiment import _train_one, described, run
 from hf_langimb.cloned.page import write_page
 from hf_langimb.cloned.perplexity import perplexity
+from hf_langimb.cloned.publish import render_card
 from hf_langimb.cloned.show import efficiency_cells, seen_text, text_of
 from hf_langimb.cloned.texts import texts_of
-from hf_langimb.cloned.training import _check_started, measures
+from hf_langimb.cloned.training import _check_started, measures, train, untrained_decoder
 from hf_langimb.cloned.vocabulary import CloneMap, Vocabulary
+from hf_langimb.cloned.windows import TrainingWindows
 from hf_langimb.models.counted_tokenizer import make_tokenizer
+from hf_langimb.runs.checkpoints import _Checkpoints
 
 RECIPES = Path(__file__).parents[2] / "recipes" / "cloned_languages"
 STEPS = 20
@@ -81,7 +86,9 @@ def test_results_have_every_setup_with_its_tokens_and_perplexities(two):
     assert model["tokens"][1] / sum(model["tokens"]) == pytest.approx(0.1, abs=4 * math.sqrt(0.09 / 200))
     assert all(1 < value < 66 * 2 for value in model["perplexity"])
     assert [entry["step"] for entry in model["history"]] == [*range(2, STEPS + 1, 2)]
-    assert {"perplexity_0", "perplexity_1", "cosine_layer_1"} <= model["history"][-1].keys()
+    last = {"perplexity_0": model["perplexity"][0], "tokens_1": model["tokens"][1]}
+    assert {"perplexity_1", "cosine_layer_1", "cosine_gradient_chance", "cosine_embedding"} <= model["history"][-1].keys()
+    assert {key: model["history"][-1][key] for key in last} == pytest.approx(last, rel=1e-3)
     (compared,) = results["comparisons"]
     assert (compared["setup"], compared["language"], compared["reference"]) == ("imbalanced", 1, "fewer_rows")
     alone = results["setups"]["fewer_rows"]["seeds"]["0"]["perplexity"][0]
@@ -175,7 +182,7 @@ def test_a_model_of_another_vocabulary_is_not_measured(recipe):
     texts = texts_of(parsed.data).of(parsed.setups["imbalanced"].of, 1, 0)
     small = make_decoder(33, context=16, layers=1, width=16, heads=2)
     with pytest.raises(ValueError, match=r"The model has 33 ids, its vocabulary 66 \(2 languages\)"):
-        measures(small, parsed.data, texts, aligned=True)
+        measures(small, parsed.data, texts, aligned=True, seed=0)
     versions = np.zeros((2, 8), dtype=np.int64)
     for measured in (hidden_alignment, gradient_alignment, lambda model, of, _: embedding_alignment(model, of)):
         with pytest.raises(ValueError, match="The model has 33 ids"):
@@ -339,6 +346,12 @@ def test_two_text_files_are_a_real_pair(files, recipe, tmp_path, merged):
     vocabulary = Vocabulary.load(folder / "pair" / "seed-0")
     assert vocabulary.languages == 2
     assert (vocabulary.shared > 0) == merged
+    place = folder / "pair" / "seed-0"
+    for text, saved in {"dog cat": place, "chien chat": place / "tokenizer_1"}.items():
+        tokenizer = AutoTokenizer.from_pretrained(saved)
+        assert tokenizer.decode(tokenizer(text).input_ids, skip_special_tokens=True).strip() == text
+        assert len(tokenizer(text).input_ids) == 4  # two words, [CLS] and [SEP]
+    assert 'folder / "tokenizer_1"' in render_card(results, "pair", 0)
     assert results["optimum_perplexity"] is None
     assert results["comparisons"] == []
     assert results["verdict"] == []
@@ -501,6 +514,62 @@ def test_the_classifier_reads_the_last_token_that_is_not_padding(tmp_path):
     padded = torch.tensor([[5, 40, 7, 0, 0, 0]])
     both = [model(input_ids=ids, attention_mask=(ids != 0).long()).logits for ids in (short, padded)]
     torch.testing.assert_close(*both)
+
+
+def test_one_language_is_a_plain_training_with_the_same_texts(recipe, tmp_path, monkeypatch):
+    """The recipe with one language, and a stock Trainer on the same windows in the same order: equal ids and losses."""
+
+    class Recorded(Trainer):
+        """Keeps what it reads, and its losses."""
+
+        def training_step(self, model, inputs, *others):
+            loss = super().training_step(model, inputs, *others)
+            read.append((inputs["input_ids"].tolist(), float(loss)))
+            return loss
+
+    read = []
+    parsed = recipe("--output_dir", tmp_path / "run", "--setups", "monolingual")
+    setup, source = parsed.setups["monolingual"], texts_of(parsed.data)
+    monkeypatch.setattr("hf_langimb.cloned.training.Trainer", Recorded)
+    train(tmp_path / "ours", setup, 0, source, parsed.data)
+    ours, read = read, []
+    text = source.of(setup.of, STEPS * 10, 0)
+    order = TrainingWindows(text.vocabulary, text.train, np.zeros((STEPS, 10), dtype=np.int64)).order
+    rows = [{"input_ids": ids, "labels": ids} for ids in text.train[0][order].tolist()]
+    arguments = replace(setup.training, output_dir=str(tmp_path / "plain"))
+    Recorded(untrained_decoder(text.vocabulary, parsed.data, 0), arguments, train_dataset=rows).train()
+    assert [ids for ids, _ in ours] == [ids for ids, _ in read]
+    assert [loss for _, loss in ours] == pytest.approx([loss for _, loss in read], abs=1e-6)
+
+
+def killed(job):
+    """In a process of its own: train a model until its second checkpoint is complete, then die."""
+    complete = _Checkpoints.on_save
+
+    def dies(self, args, state, control, **others):
+        complete(self, args, state, control, **others)
+        if state.global_step == 8:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    _Checkpoints.on_save = dies
+    _train_one(job)
+
+
+def test_a_killed_recipe_that_trains_two_models_at_once_continues(recipe, tmp_path, monkeypatch):
+    saved = {"save_strategy": "steps", "save_steps": 4}
+    _, whole = run(recipe("--output_dir", tmp_path / "whole", **saved))
+    monkeypatch.setattr("hf_langimb.cloned.experiment._train_one", killed)
+    with pytest.raises(ChildProcessError, match="was killed, perhaps because memory ran out"):
+        run(recipe("--output_dir", tmp_path / "killed", **saved, models_at_once=2))
+    left = [path.name for path in (tmp_path / "killed").glob("*/seed-0/checkpoint-*")]
+    assert "checkpoint-8" in left and not [*tmp_path.glob("killed/*/seed-0/model.safetensors")]
+    monkeypatch.undo()
+    _, found = run(recipe("--output_dir", tmp_path / "killed", **saved))
+    for name, of in whole["setups"].items():
+        one, other = (setup["seeds"]["0"] for setup in (of, found["setups"][name]))
+        assert one["tokens"] == other["tokens"]
+        assert one["perplexity"] == pytest.approx(other["perplexity"], rel=1e-4)
+        assert [entry["step"] for entry in one["history"]] == [entry["step"] for entry in other["history"]]
 
 
 def test_two_processes_train_what_one_trains(tmp_path):

@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from accelerate.data_loader import prepare_data_loader
+from torch.utils.data import DataLoader
 from transformers import Trainer, TrainingArguments
 
 from hf_langimb import CloneMap
@@ -90,6 +92,21 @@ def test_each_text_is_read_once_per_pass_in_the_language_of_its_place():
 def test_accumulation_and_prefetching_give_each_step_the_same_windows(tmp_path, options):
     plain, other = (by_step(trained(windows(), tmp_path / str(i), **of)) for i, of in enumerate(({}, options)))
     assert plain == other
+
+
+@pytest.mark.parametrize("accumulated", [1, 2])
+def test_two_processes_read_the_windows_of_one(tmp_path, accumulated):
+    """Batches as Accelerate divides them: those of both processes in a step are the rows of the step."""
+    whole, size = by_step(trained(windows(), tmp_path)), ROWS // 2 // accumulated
+    parts = [
+        [*prepare_data_loader(DataLoader(windows(), size), num_processes=2, process_index=i, put_on_device=False)]
+        for i in range(2)
+    ]
+    for step, rows in whole.items():
+        places = range(step * accumulated, (step + 1) * accumulated)
+        read = [row for part in parts for place in places for row in part[place]["input_ids"].tolist()]
+        assert sorted(read) == sorted(rows)
+        assert {*map(tuple, parts[0][places[0]]["input_ids"].tolist())} < {*map(tuple, rows)}
 
 
 def test_a_resumed_training_reads_the_rest_in_the_same_languages(tmp_path):
