@@ -96,20 +96,21 @@ def comparisons_cells(results: ClonedResults) -> Cells:
 
 def efficiency_cells(results: ClonedResults) -> Cells:
     """Token efficiencies, next to the difference of ln PPL from each kind of control; of two, the better one."""
-    rows = []
+    rows, compared = [], results["comparisons"]
+    kinds = [kind for kind in KINDS if any(_kind(results["setups"], of) == kind for of in compared)]
     for one in results["efficiency"]:
         curve = results["curves"][source_of(results["setups"][one["setup"]], one["language"])]
         fitted = curve and curve["law"]
         outside = "out of range" if one["extrapolated"] else "undefined"
         law = "undefined" if one["law"] is None else f"{one['law']:.2f}" + " (extrapolated)" * one["extrapolated"]
         between = outside if one["interpolated"] is None else f"{one['interpolated']:.2f}"
-        compared = [of for of in results["comparisons"] if all(of[key] == one[key] for key in ("setup", "language"))]  # type: ignore[literal-required]
         cells = [one["setup"], str(one["language"]), between, law if fitted else "not fitted"]
-        for kind in KINDS:
-            found = [of["difference"] for of in compared if _kind(results["setups"], of) == kind]
+        own = [of for of in compared if (of["setup"], of["language"]) == (one["setup"], one["language"])]
+        for kind in kinds:
+            found = [of["difference"] for of in own if _kind(results["setups"], of) == kind]
             cells.append(_with_width(max(found, key=lambda of: of["mean"])) if found else "")
         rows.append(cells)
-    return ["setup", "language", "efficiency, interpolated", "by the law", *KINDS], rows
+    return ["setup", "language", "efficiency, interpolated", "by the law", *kinds], rows
 
 
 def _kind(setups: Mapping[str, SetupResults], compared: Comparison) -> str | None:

@@ -24,7 +24,7 @@ from hf_langimb.cloned.experiment import _train_one, described, run
 from hf_langimb.cloned.page import write_page
 from hf_langimb.cloned.perplexity import perplexity
 from hf_langimb.cloned.publish import render_card
-from hf_langimb.cloned.show import efficiency_cells, seen_text, text_of
+from hf_langimb.cloned.show import alignment_cells, efficiency_cells, seen_text, text_of
 from hf_langimb.cloned.texts import texts_of
 from hf_langimb.cloned.training import _check_started, measures, train, untrained_decoder
 from hf_langimb.cloned.vocabulary import CloneMap, Vocabulary
@@ -223,6 +223,44 @@ def test_a_setup_with_the_rate_of_all_is_compared_with_such_controls(recipe, tmp
     pairs = [(one["setup"], one["reference"]) for one in derived.compare(setups)]
     controls = ["fewer_rows", "shuffled"]
     assert pairs == [(setup, control) for setup in names[:2] for control in controls]
+
+
+def test_token_efficiency_stands_next_to_each_kind_of_control():
+    """Two seeds have no interval yet, three have; of two controls of a kind, the one that is better at the language."""
+    size = {"steps": 100, "rows": 10, "learning_rate": 0.1, "fraction_cloned": 1.0, "relation": "clones"}
+    setups = {"rare": size | {"schedule": "0.1", "languages": 2}}
+    setups |= {"foreign": setups["rare"] | {"relation": "unrelated"}, "mixed": setups["rare"] | {"relation": "shuffled"}}
+    alone = size | {"schedule": "0", "languages": 1}
+    setups |= {"whole": alone, "short": alone | {"steps": 10}, "narrow": alone | {"rows": 1}}
+    setups |= {"shorter": setups["short"] | {"steps": 9}}
+    logs = {"rare": 1.0, "foreign": 1.1, "mixed": 1.4, "whole": 0.5, "short": 1.3, "shorter": 1.25, "narrow": 1.2}
+    for seeds, ends in ((2, ""), (3, " ± 0.000")):
+        for name, of in setups.items():
+            tokens = {"whole": [1000], "shorter": [95]}.get(name, [900, 100] if of["languages"] > 1 else [100])
+            model = {"perplexity": [math.exp(logs[name])] * of["languages"], "tokens": tokens}
+            of["seeds"] = {str(seed): model for seed in range(seeds)}
+        curves = {"first": {"law": None, "setups": [], "perplexity": [1, 9]}}
+        efficiency = [{"setup": "rare", "language": 1, "interpolated": 1.5, "law": None, "extrapolated": False}]
+        results = {"setups": setups, "comparisons": [*derived.compare(setups)], "curves": curves}
+        header, (row,) = efficiency_cells(results | {"efficiency": efficiency})
+        found = dict(zip(header, row, strict=True))
+        wanted = {"fewer steps": -0.25, "smaller batches": -0.2, "unrelated": -0.1, "shuffled": -0.4}
+        assert {kind: found[kind] for kind in wanted} == {kind: f"{of:+.3f}{ends}" for kind, of in wanted.items()}
+
+
+def test_alignment_is_shown_above_its_chance_level(two):
+    """That of CKA is the model before training, which is the one that a training begins with."""
+    _, results = two
+    header, rows = alignment_cells(results)
+    found = results["setups"]["imbalanced"]["seeds"]["0"]["alignment"]
+    shown = {row[1]: [float(cell) for cell in row[2:]] for row in rows}
+    assert header[2:] == ["value", "chance level", "difference"] and len(rows) == 5
+    hidden = found["hidden"][0]
+    pairs = {"states after block 1 of 1, cosine": (hidden["cosine"], hidden["cosine_chance"])}
+    pairs |= {"states after block 1 of 1, CKA": (hidden["cka"], found["untrained"][0]["cka"])}
+    pairs |= {"gradients, cosine": (found["gradient"]["cosine"], found["gradient"]["cosine_chance"])}
+    for name, (value, level) in pairs.items():
+        assert shown[name] == pytest.approx([value, level, value - level], abs=6e-4), name
 
 
 def made_setup(setup):
