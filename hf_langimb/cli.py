@@ -16,6 +16,7 @@ from hf_langimb.console import RESUMES, about, ends_in_words, hide_bars, start_p
 from hf_langimb.counts.weighting import WEIGHTING_SCHEMES
 from hf_langimb.data.flags import (
     AUTO,
+    LABEL_COLUMNS_HELP,
     TOLERANCE,
     TOLERANCE_HELP,
     above_zero,
@@ -236,8 +237,7 @@ def _parser() -> ArgumentParser:
     add_data_flags(command)
     table = "column with the number of rows, if DATASET is a table of counts such as the result of a GROUP BY"
     command.add_argument("--count-column", metavar="COLUMN", help=table)
-    lists = "for several labels per text: one column of 0 and 1 per label, or a single column of lists of 0 and 1"
-    command.add_argument("--label-columns", nargs="+", default=[], metavar="COLUMN", help=lists)
+    command.add_argument("--label-columns", nargs="+", default=[], metavar="COLUMN", help=LABEL_COLUMNS_HELP)
     named: dict[str, Any] = {"type": lambda name: name.replace("-", "_"), "choices": list(WEIGHTING_SCHEMES)}
     weights = "show these class weights and the effective sample size they leave (default: %(default)s)"
     command.add_argument("--weighting", **named, default="none", help=weights)

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 AUTO = "auto"  # in place of a number of rows: as many as it takes
 TOLERANCE = 0.01  # with `AUTO`
 LABELS_HELP = "names of the model's classes, in order, if its configuration calls them LABEL_0, LABEL_1, ..."
+LABEL_COLUMNS_HELP = (
+    "for several labels per text: one column of 0 and 1 per label, or a single column of lists of 0 and 1"
+)
 TOLERANCE_HELP = (
     "auto stops when each interval over rows is at most +/-X (a probability), or half as wide as that over seeds"
 )

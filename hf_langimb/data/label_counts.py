@@ -1,4 +1,4 @@
-"""Counts of datasets whose texts have several labels."""
+"""Rows and counts of datasets whose texts have several labels."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow as pa
 from datasets import Dataset
 
 from hf_langimb.counts.columns import require_columns
 from hf_langimb.counts.multi_label import MultiLabelDistribution
 from hf_langimb.data import reading
 from hf_langimb.data.reading import pick, readable
-from hf_langimb.data.rows import arrow_columns
+from hf_langimb.data.rows import arrow_columns, find_text_columns, first_of_each, strings
 from hf_langimb.data.spec import DataSpec
 
 
@@ -45,8 +46,48 @@ def label_counts(spec: DataSpec, columns: Sequence[str]) -> dict[str, MultiLabel
         }
 
 
+def label_rows(spec: DataSpec, columns: Sequence[str], first: int | None = None) -> tuple[Dataset, Any]:
+    """Texts, languages and ids of one split, and the labels of its rows.
+
+    Args:
+        spec, columns: see `label_counts`; rows without a language are not left out.
+        first: the first rows of each language; None keeps all.
+
+    Returns:
+        Rows with texts, `language` and, if the dataset has it, `id`; and {label: column} or a column of lists.
+
+    Raises:
+        ValueError: names the dataset and what to do.
+    """
+    with readable(spec.name):
+        if spec.drop_null:
+            raise ValueError("Labels that are not known are left out one by one: leave --drop-null out.")
+        try:
+            read = {column: replace(spec, label_column=column).rows(first) for column in columns}
+            require_columns(read[columns[0]], {"language": "language", "label": "label"})
+            values = {name: arrow_columns(rows, "label")[0] for name, rows in read.items()}
+            lists = [column for column in values.values() if pa.types.is_nested(column.type)]
+            return read[columns[0]].remove_columns("label"), lists[0] if lists and len(columns) == 1 else values
+        except ValueError as error:
+            if len(columns) > 1 or "has lists" not in str(error):
+                raise
+        rows = pick(_list_splits(spec, columns[0]), spec.split)
+        named = {"language": spec.language_column} | ({"id": spec.id_column} if spec.id_column else {})
+        require_columns(rows, named | {"label": columns[0]})
+        texts = find_text_columns(rows, spec.text_columns, **named, label=columns[0])
+        if first is not None:
+            rows = rows.select(np.sort(first_of_each(strings(rows, spec.language_column, "language"), first)))
+        kept = rows.select_columns([*texts, *named.values()])
+        return kept.rename_columns({name: kind for kind, name in named.items() if name != kind}), rows[columns[0]][:]
+
+
 def _lists(spec: DataSpec, column: str) -> dict[str, MultiLabelDistribution]:
-    """Counts of a column of lists in each split, which `datasets` reads."""
+    """Counts of a column of lists in each split."""
+    return {split: _counted(spec, rows, column) for split, rows in _list_splits(spec, column).items()}
+
+
+def _list_splits(spec: DataSpec, column: str) -> dict[str, Dataset]:
+    """The rows of each split of a dataset with a column of lists, which `datasets` reads."""
     given = [*spec.flags, *(["--count-column"] if spec.count_column else [])]
     if given:
         raise ValueError(f"The column {column!r} has lists, which are read as they are: leave {', '.join(given)} out.")
@@ -66,7 +107,7 @@ def _lists(spec: DataSpec, column: str) -> dict[str, MultiLabelDistribution]:
         every = {split: reading.stack({config: part[split] for config, part in named.items()}) for split in splits}
     if spec.split is not None:
         every = {spec.split: pick(every, spec.split)}
-    return {split: _counted(spec, rows, column) for split, rows in every.items()}
+    return every
 
 
 def _of_builder(builder: Any, split: str | None) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -71,6 +71,27 @@ def moved_shares(found: Moved) -> Figure:
     assert figure
     figure.legend(frameon=False, labelcolor=INK, loc="outside upper left", ncols=2, handlelength=1, columnspacing=1)
     return figure
+
+
+@rc_context(STYLE)
+def label_dependence(labels: Mapping[str, Any], material: float) -> Figure:
+    """Dependence of the predictions of each label on language, with 95% intervals over rows; the largest first.
+
+    Args:
+        labels: `labels` of `evaluate_labels`; of more than `DRAWN`, those with the largest dependence.
+        material: the smallest dependence that counts, in bits.
+    """
+    found = {name: of["targets"]["independent"] for name, of in labels.items()}
+    names = sorted(found, key=lambda name: -found[name]["dependence_bits_corrected"])[:DRAWN]
+    axes, places = new_axes(5.2, 1.1 + 0.3 * len(names)), np.arange(len(names))
+    low, high = np.array([found[name]["intervals"]["dependence_bits"] for name in names]).T
+    axes.hlines(places, low, high, color=COLORS[0], linewidth=2)
+    values = [found[name]["dependence_bits_corrected"] for name in names]
+    axes.plot(values, places, MARKERS[0], color=COLORS[0], markersize=6, markeredgecolor=INK, linestyle="")
+    axes.axvline(material, color=INK, linestyle="--", linewidth=1)
+    axes.set_yticks(places, [shown(name) for name in names])
+    axes.tick_params(axis="y", length=0)
+    return finished(axes, ylim=(len(names) - 0.5, -0.5), xlabel="dependence (bits)")
 
 
 @rc_context(STYLE)

@@ -26,6 +26,7 @@ from hf_langimb.counts.distribution import JointDistribution
 from hf_langimb.counts.weighting import WEIGHTING_SCHEMES, cell_weights
 from hf_langimb.data.flags import (
     AUTO,
+    LABEL_COLUMNS_HELP,
     TOLERANCE,
     TOLERANCE_HELP,
     above_zero,
@@ -44,7 +45,7 @@ from hf_langimb.measures.attribution.difference import base_values, token_sums
 from hf_langimb.measures.attribution.store import AttributionStore
 from hf_langimb.measures.correction import FILE
 from hf_langimb.measures.shortcut import MATERIAL_BITS, MATERIAL_TRANSFER
-from hf_langimb.models.axes import match_labels, read_axes, set_class_names, stored_axes, unnamed
+from hf_langimb.models.axes import MULTI_LABEL, match_labels, read_axes, set_class_names, stored_axes, unnamed
 from hf_langimb.models.inputs import longest_input
 from hf_langimb.models.loading import ADAPTER_FILE, Trained, tokenize
 from hf_langimb.results.folder import EVALUATED, PREDICTIONS, RunFolder, model_files
@@ -57,6 +58,7 @@ from hf_langimb.runs.correct import add_corrected
 from hf_langimb.runs.explaining import explain_models
 from hf_langimb.runs.held_out import check_rows, held_out
 from hf_langimb.runs.judge import Judge, Sizes
+from hf_langimb.runs.labels import check_labels, labels_text
 from hf_langimb.runs.notes import joined_tokens, token_notes, token_shares
 from hf_langimb.runs.refit import add_refitted
 from hf_langimb.runs.steps import Load, MeasuredRows, assemble_results, loader, measure
@@ -78,9 +80,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     logger.setLevel(logging.INFO if state.is_main_process else logging.ERROR)
     with ends_in_words("evaluate.py", RESUMES):
         with about(options.model, options.dataset):
-            folder, results = check_up(options)
+            check: Any = check_labels if options.label_columns else check_up
+            folder, found = check(options)
         if state.is_main_process:
-            _show(folder, results, options)
+            print(labels_text(folder, found), end="") if options.label_columns else _show(folder, found, options)
 
 
 def _parse(argv: Sequence[str] | None) -> Namespace:
@@ -97,6 +100,7 @@ def _parse(argv: Sequence[str] | None) -> Namespace:
     flag("--extra-test", nargs="+", default=[], metavar="NAME=DATASET", help=further)
     explained = "rows whose tokens are attributed; 0: none, -1: all, auto: as many as needed (default: %(default)s)"
     flag("--explain-rows", type=number_or(AUTO, AUTO), default=60, metavar="N|auto", help=explained)
+    flag("--label-columns", nargs="+", default=[], metavar="COLUMN", help=LABEL_COLUMNS_HELP)
     sizes = f"smallest link or dependence that counts, in bits; default: {MATERIAL_BITS}"
     flag("--material-bits", type=above_zero, metavar="X", help=sizes)
     sizes = f"smallest skew transfer that counts; default: {MATERIAL_TRANSFER}"
@@ -172,9 +176,9 @@ def _test_rows(options: Namespace, trained: Trained, rows: Dataset, name: str = 
     """The rows with the model's names of their labels; refuses what cannot be measured."""
     config, own, labels = trained.model.config, trained.names, options.labels
     kind, tokenizer = config.problem_type, type(trained.tokenizer).__name__
-    problem = ""
-    if kind == "regression" or (kind == "multi_label_classification" and config.num_labels > 1):
-        problem = f"has problem_type {kind!r}, but each text has one label: choose a single-label classifier"
+    problem, several = "", ", or name columns with --label-columns" if kind == MULTI_LABEL else ""
+    if kind == "regression" or (kind == MULTI_LABEL and config.num_labels > 1):
+        problem = f"has problem_type {kind!r}, but each text has one label: choose a single-label classifier{several}"
     elif options.explain_rows and not trained.tokenizer.is_fast:
         problem = f"has a slow tokenizer ({tokenizer}), and attributions need a fast one: add --explain-rows 0"
     elif labels and not len({*labels}) == len(labels) == len(own):
@@ -275,7 +279,11 @@ def _measure(
 
 def _request(options: Namespace) -> dict[str, Any]:
     """What was asked for, without the places of folder, repository and data on this machine."""
-    kept = {key: value for key, value in vars(options).items() if key not in (*NOT_ASKED, "flags", "recipe", "run")}
+    kept = {
+        key: value
+        for key, value in vars(options).items()
+        if key not in (*NOT_ASKED, "flags", "recipe", "run", "label_columns")
+    }
     for name in FREE[1:4]:
         if kept[name] is None:  # as in earlier versions, which did not have it
             del kept[name]

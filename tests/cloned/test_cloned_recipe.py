@@ -229,7 +229,8 @@ def test_token_efficiency_stands_next_to_each_kind_of_control():
     """Two seeds have no interval yet, three have; of two controls of a kind, the one that is better at the language."""
     size = {"steps": 100, "rows": 10, "learning_rate": 0.1, "fraction_cloned": 1.0, "relation": "clones"}
     setups = {"rare": size | {"schedule": "0.1", "languages": 2}}
-    setups |= {"foreign": setups["rare"] | {"relation": "unrelated"}, "mixed": setups["rare"] | {"relation": "shuffled"}}
+    for name, relation in (("foreign", "unrelated"), ("mixed", "shuffled")):
+        setups[name] = setups["rare"] | {"relation": relation}
     alone = size | {"schedule": "0", "languages": 1}
     setups |= {"whole": alone, "short": alone | {"steps": 10}, "narrow": alone | {"rows": 1}}
     setups |= {"shorter": setups["short"] | {"steps": 9}}
