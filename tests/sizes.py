@@ -154,7 +154,7 @@ def sizes(root: Path = ROOT) -> list[Size]:
     raised = raises([*trees.values()])
     return [
         Size("lines of the package", total, 24000),
-        Size("lines of the tests", sum(map(lines, (root / "tests").rglob("*.py"))), 23_000),
+        Size("lines of the tests", sum(map(lines, (root / "tests").rglob("*.py"))), 23_200),
         Size("lines of the largest file", length[largest], 400, largest),
         Size("lines of a function, 95th percentile", functions[math.ceil(0.95 * len(functions)) - 1][0], 40),
         Size("raises per 1,000 lines", round(1000 * raised / total, 1), 16, f"{raised} in all"),

@@ -97,7 +97,7 @@ def count_labels_for_model(
                     f"model, got {type(given).__name__}."
                 )
             return given
-        column, read = label_column_of(dataset, language_column, label_names), dataset
+        column, read = label_column_of(dataset, language_column, label_names, several=True), dataset
         if not has_length(dataset):
             read = [{name: row[name] for name in (language_column, column) if name in row} for row in _limited(dataset)]
             _refuse_endless(dataset, len(read))
@@ -138,8 +138,8 @@ def _limited(dataset: Any) -> Any:
     return islice(dataset, COUNTED_ROWS + 1)
 
 
-def label_column_of(dataset: Any, language_column: str, label_names: Sequence[str]) -> str:
-    """Name of the one label column."""
+def label_column_of(dataset: Any, language_column: str, label_names: Sequence[str], several: bool = False) -> str:
+    """Name of the one label column; `several`: it has lists."""
     names = getattr(dataset, "column_names", None)
     present = first_row(dataset) if is_transformed(dataset) or not names else names
     if isinstance(names, dict) or not isinstance(present, list | Mapping):  # splits, no rows: counting reports it
@@ -152,9 +152,13 @@ def label_column_of(dataset: Any, language_column: str, label_names: Sequence[st
             "distinguished from its class ids: name the languages, or cast the column to strings."
         )
     elif len(found) != 1:
+        advice = "keep one, for example with dataset.rename_column('stars', 'label')"
+        if several:
+            names = list(label_names) if len(label_names) > 1 else ["toxic", "insult"]
+            advice = f"make one of lists: dataset.map(lambda row: {{'labels': [row[name] for name in {names}]}})"
         problem = (
-            f"Expected one label column 'label', got {' and '.join(found) or 'none'} in columns {sorted(present)}: "
-            "keep one, for example with dataset.rename_column('stars', 'label')."
+            f"Expected one label column 'label{'s' * several}', got {' and '.join(found) or 'none'} in columns "
+            f"{sorted(present)}: {advice}."
         )
     if problem:
         raise ValueError(problem)

@@ -167,6 +167,11 @@ def test_data_of_another_kind_are_refused(build, several, model, rows, tiny_bert
         ValueError, match=r"Expected labels of shape \[rows, 3\], each 0, 1 or -100 .*values from 0 to 2"
     ):
         build(model(), several).predict(wrong)
+    columns = rows.remove_columns("label").add_column("toxic", [1.0] * len(rows)).add_column("spam", [0.0] * len(rows))
+    with pytest.raises(
+        ValueError, match=r"one label column 'labels', got none.*make one of lists: dataset\.map\(lambda"
+    ):
+        build(model(), columns)
     counted = MultiLabelDistribution.from_dataset(several, labels=NAMES)
     with pytest.raises(ValueError, match="distribution must be a MultiLabelDistribution of 2 labels"):
         two = tiny_bert(num_labels=2, problem_type="multi_label_classification")
