@@ -153,7 +153,7 @@ def sizes(root: Path = ROOT) -> list[Size]:
     graph = imports(package)
     raised = raises([*trees.values()])
     return [
-        Size("lines of the package", total, 24000),
+        Size("lines of the package", total, 24_200),
         Size("lines of the tests", sum(map(lines, (root / "tests").rglob("*.py"))), 23_200),
         Size("lines of the largest file", length[largest], 400, largest),
         Size("lines of a function, 95th percentile", functions[math.ceil(0.95 * len(functions)) - 1][0], 40),

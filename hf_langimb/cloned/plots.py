@@ -16,6 +16,7 @@ from hf_langimb.cloned.results import (
     SetupResults,
     alignments,
     at_own_rates,
+    could_help,
     is_constant,
     minority,
     perplexity_interval,
@@ -87,6 +88,7 @@ def during_training(results: ClonedResults) -> Figure:
     """
     axes, first = new_axes(), str(results["seeds"][0])
     several = [(name, of) for name, of in at_own_rates(results["setups"]).items() if of["languages"] > 1]
+    several.sort(key=lambda item: not could_help(item[1]))  # controls last: not all may be shown
     for i, (name, of) in enumerate(several[: len(COLORS)]):
         history = of["seeds"][first]["history"]
         steps = [entry["step"] for entry in history]
