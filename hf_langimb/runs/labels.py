@@ -69,7 +69,9 @@ def check_labels(options: Namespace) -> tuple[Path, dict[str, Any]]:
     found = evaluate_labels(
         rows["language"][:], known, probabilities, labels=names, plan=_plan(trained, names), groups=groups
     )
-    results = {"recipe": RECIPE, "model": options.model, "dataset": options.dataset, "flags": options.flags}
+    here = Path(options.dataset)  # without its folders on this machine
+    data = here.resolve().name if here.exists() else options.dataset
+    results = {"recipe": RECIPE, "model": options.model, "dataset": data, "flags": options.flags}
     results |= {"rows": len(rows), "languages": sorted({*map(str, rows["language"][:])}), **found}
     if PartialState().is_main_process:
         write_json(path, results)
