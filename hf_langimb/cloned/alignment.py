@@ -90,7 +90,7 @@ def gradient_alignment(
         the second half in the other.
 
     Raises:
-        ValueError: a model of another vocabulary, or fewer than two texts.
+        ValueError: a model of another vocabulary or without trainable blocks, or fewer than two texts.
     """
     _check(model, vocabulary, texts)
     half = len(texts) // 2
@@ -110,9 +110,13 @@ def _gradients(model: Any, ids: Ints, batch_size: int) -> list[torch.Tensor]:
     model.eval()
     tensors = [value for value in model.transformer.h.parameters() if value.requires_grad]
     total = [torch.zeros(value.numel(), device=value.device) for value in tensors]
+    if not tensors or ids.shape[1] < 2:
+        raise ValueError("Gradients need blocks with trainable parameters, and texts of two tokens or more.")
     for batch in torch.from_numpy(ids).to(model.device).split(batch_size):
-        loss = model(input_ids=batch, labels=batch).loss * (len(batch) / len(ids))
-        for added, value in zip(total, torch.autograd.grad(loss, tensors), strict=True):
+        with torch.enable_grad():
+            loss = model(input_ids=batch, labels=batch).loss * (len(batch) / len(ids))
+            gradients = torch.autograd.grad(loss, tensors)
+        for added, value in zip(total, gradients, strict=True):
             added += value.float().flatten()
     return total
 

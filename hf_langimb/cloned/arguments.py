@@ -13,13 +13,14 @@ from transformers import TrainingArguments
 from transformers.hf_argparser import HfArg
 
 from hf_langimb.cloned.results import OF_PAIR, ONE_RATE, RELATIONS
-from hf_langimb.cloned.schedule import probabilities
+from hf_langimb.cloned.schedule import expected_shares
 from hf_langimb.runs.recipe import Parsed, parse_words, total_batch
 
 MARKOV, MINI_XNLI = "markov", "mini_xnli"
 LEAST = dict.fromkeys(["seeds", "context", "layers", "width", "heads", "stride", "test_tokens", "train_tokens"], 1)
 LEAST |= {"models_at_once": 1, "vocabulary_size": 20, "downstream_items": 0}
 OF_TEXTS = ["config_name", "text_column", "tokenizer_name", "vocabulary_size", "test_share", "train_tokens"]
+OF_TEXTS += ["second_dataset_name", "second_config_name", "second_text_column", "second_tokenizer_name"]
 FINAL_RATE = 0.01  # of the largest learning rate
 
 
@@ -133,18 +134,25 @@ class ClonedTrainingArguments(TrainingArguments):
             self.dataloader_pin_memory = False  # torch would warn that there is nothing to pin it for
         fixed = {"train_sampling_strategy": self.train_sampling_strategy == "sequential"}
         fixed |= {"ignore_data_skip": not self.ignore_data_skip}
-        fixed |= {"auto_find_batch_size": not self.auto_find_batch_size}
+        fixed |= {"auto_find_batch_size": not self.auto_find_batch_size, "save_only_model": not self.save_only_model}
         fixed |= {"split_batches of accelerator_config": not self.accelerator_config.split_batches}
         for name in (name for name, kept in fixed.items() if not kept):
-            raise ValueError(f"{name} must keep its default: the language of a window follows from its place.")
+            raise ValueError(
+                f"{name} must keep its default: a window's language follows from its place, also if resumed."
+            )
         if self.n_gpu > 1:
             raise ValueError(
                 f"Expected one GPU per process, got {self.n_gpu}: start one process per GPU with `accelerate launch`, "
                 "or set CUDA_VISIBLE_DEVICES."
             )
-        for name, least in {"seed": 0, "per_device_train_batch_size": 1}.items():
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be {least} or more, got {getattr(self, name)}.")
+        at_least = {"seed": 0, "per_device_train_batch_size": 1, "gradient_accumulation_steps": 1}
+        for name, least in at_least.items():
+            if not least <= getattr(self, name) < 2**32:
+                raise ValueError(f"{name} must be {least} or more and below 2^32, got {getattr(self, name)}.")
+        if self.eval_steps is not None and not self.eval_steps > 0:
+            raise ValueError(f"eval_steps must be above 0, got {self.eval_steps}.")
+        if self.resume_from_checkpoint is not None:
+            raise ValueError("resume_from_checkpoint is not used: run the same command again to continue a run.")
 
 
 @dataclass(frozen=True)
@@ -180,8 +188,10 @@ def parse_cloned(name: str, folder: Path, argv: Sequence[str] | None = None) -> 
     argv = sys.argv[1:] if argv is None else list(argv)
     types = (ClonedArguments, SetupArguments, ClonedTrainingArguments)
     (data, of, training), parsed = parse_words(name, folder, argv, types)
-    if data.dataset_name == MARKOV and (unused := ", ".join(sorted(parsed.flags & {*OF_TEXTS}))):
-        raise ValueError(f"{unused}: of texts, but dataset_name is {MARKOV}: name a dataset, or remove the flag.")
+    unused = {*OF_TEXTS} if data.dataset_name == MARKOV else {"vocabulary_size"} if data.tokenizer_name else set()
+    unused |= {"config_name", "text_column"} if data.dataset_name.endswith((MINI_XNLI, ".txt")) else set()
+    if given := ", ".join(sorted(unused & parsed.flags)):
+        raise ValueError(f"{given}: not used with dataset_name {data.dataset_name}, or a tokenizer that is named.")
     names = data.setups if "setups" in parsed.flags or not data.main else data.main
     names = [*data.main, *parsed.listed, *data.setups] if data.all else names
     if not names:
@@ -211,7 +221,9 @@ def _setup(
         made = Setup(replace(of, **languages), replace(training, **changes | {"push_to_hub": False}), settings)
         if made.training.max_steps < 1:
             raise ValueError(f"max_steps must be 1 or more, got {made.training.max_steps}.")
-        probabilities(made.of.schedule, made.training.max_steps, made.of.languages)
+        shares = expected_shares(made.of.schedule, made.training.max_steps, made.of.languages)
+        if made.of.relation in ("unrelated", "shuffled") and not shares.min() > 0:
+            raise ValueError(f"relation {made.of.relation} needs a schedule that reads both languages.")
         if made.of.relation in OF_PAIR and (not data.second_dataset_name or data.dataset_name == MARKOV):
             raise ValueError(f"relation {made.of.relation} needs dataset_name and second_dataset_name of texts.")
         if made.training.warmup_steps > made.training.max_steps:

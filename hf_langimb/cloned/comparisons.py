@@ -19,6 +19,7 @@ from hf_langimb.cloned.results import (
     SetupResults,
     at_own_rates,
     could_help,
+    has_minority,
     is_alone,
     is_constant,
     is_even,
@@ -131,11 +132,12 @@ def by_tokens(setups: Mapping[str, SetupResults]) -> dict[str, list[tuple[float,
         "alone, fewer steps": [of for of in alone if of["rows"] == longest["rows"]],
         "alone, smaller batches": [of for of in alone if of["steps"] == longest["steps"]],
     }
-    total = tokens_of(longest, 0)
-    points = {
-        name: [(tokens_of(of, k) / total, mean_perplexity(of, k)) for of in members for k in range(of["languages"])]
+    total = tokens_of(longest, minority(longest))
+    read = {
+        name: [(of, k) for of in members for k, share in enumerate(shares_of(of)) if share]
         for name, members in found.items()
     }
+    points = {name: [(tokens_of(of, k) / total, mean_perplexity(of, k)) for of, k in read[name]] for name in found}
     lines = {name: of for name, of in points.items() if len(of) > 1}
     return lines if len(lines) > 1 else {}
 
@@ -164,7 +166,7 @@ def _efficiencies(setups: Mapping[str, SetupResults], curves: Mapping[str, Curve
 
 def answers(comparisons: Sequence[Comparison], setups: Mapping[str, SetupResults]) -> list[Answer]:
     """The answer by the first imbalanced setup whose minority has controls, if any: against the best of these."""
-    own = [one for one in comparisons if not (one["setup"].endswith(ONE_RATE) or is_even(setups[one["setup"]]))]
+    own = [one for one in comparisons if not one["setup"].endswith(ONE_RATE) and has_minority(setups[one["setup"]])]
     unhelped = [one for one in own if not could_help(setups[one["reference"]])]
     rare = [one for one in unhelped if one["language"] == minority(setups[one["setup"]])]
     if not rare:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -59,8 +60,9 @@ def run(recipe: ClonedRecipe) -> tuple[Path, ClonedResults]:
                 progress.set_description(f"{name}, seed {seed}")
                 logger.info("Setup %s, seed %d", name, seed)
                 place = folder.model(name, seed)
-                facts, texts = train(place, setup, seed, source, recipe.data)
-                measured = measure(place, setup, seed, source, recipe.data, texts)
+                with _names(name, seed):
+                    facts, texts = train(place, setup, seed, source, recipe.data)
+                    measured = measure(place, setup, seed, source, recipe.data, texts)
                 model: Any = {"alignment": None, "downstream": None} | measured | facts
                 found[name]["seeds"][str(seed)] = model
         config, chosen = recipe.parsed.config, recipe.parsed.flags - NOT_IN_FLAGS
@@ -94,8 +96,18 @@ def _train_one(job: tuple[ClonedRecipe, RunFolder, str, int]) -> None:
     start_recipe()
     recipe, folder, name, seed = job
     setup, source, place = recipe.setups[name], texts_of(recipe.data), folder.model(name, seed)
-    _, texts = train(place, setup, seed, source, recipe.data, shown=f"{name}, seed {seed}")
-    measure(place, setup, seed, source, recipe.data, texts)
+    with _names(name, seed):
+        _, texts = train(place, setup, seed, source, recipe.data, shown=f"{name}, seed {seed}")
+        measure(place, setup, seed, source, recipe.data, texts)
+
+
+@contextmanager
+def _names(name: str, seed: int) -> Iterator[None]:
+    """Name the setup and seed in the message of what went wrong."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"Setup {name}, seed {seed}: {error}") from error
 
 
 def described(setup: Setup) -> SetupResults:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,8 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Law = tuple[float, float, float]  # a, b, c
 BOUNDS = ((0.0, np.inf), (1e-3, 10.0), (0.0, 1.0))  # of a, b and c in a fit
+EXPONENTS = (0.03, 0.1, 0.3, 1.0, 3.0)  # with which a fit begins
+FLAT = 1e-6  # of 1/PPL: a law that says the same for all models
 
 
 def equivalent_tokens(perplexity: float, *, law: Law, total: float) -> float | None:
@@ -46,9 +49,14 @@ def token_efficiency(perplexity: float, tokens: float, *, law: Law, total: float
         tokens: of this language in the training.
         law: (a, b, c) of monolingual models.
         total: unit of the law's tokens: those of its longest run.
+
+    Raises:
+        ValueError: tokens below 0, or as `equivalent_tokens`.
     """
     found = equivalent_tokens(perplexity, law=law, total=total)
-    return None if found is None or tokens <= 0 else found / tokens
+    if not 0 <= tokens < math.inf:
+        raise ValueError(f"Expected a number of tokens of 0 or more, got {tokens}.")
+    return None if found is None or tokens < 1 else found / tokens
 
 
 @dataclass(frozen=True)
@@ -58,7 +66,7 @@ class FittedLaw:
     law: Law
     total: float
     residuals: tuple[float, ...]  # ln PPL of each model minus that of the law
-    at_bound: bool  # of a parameter: the curve is no power law, and only the residuals mean something
+    at_bound: bool  # of a parameter, or flat: the curve is no power law, and only the residuals mean something
 
 
 def fit_law(tokens: Sequence[float], perplexities: Sequence[float], *, total: float | None = None) -> FittedLaw:
@@ -79,18 +87,23 @@ def fit_law(tokens: Sequence[float], perplexities: Sequence[float], *, total: fl
     if len(np.unique(x)) < 3:
         raise ValueError(f"A law needs three different numbers of tokens or more, got {x.tolist()}.")
     total = float(x.max()) if total is None else total
-    start = (max(y.max() - y.min(), 1e-6), 0.3, min(y.max() * 1.2, (1 + y.max()) / 2))
+    fits, shares = [], x / total
     with np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # three points leave no covariance
-        bounds = [*zip(*BOUNDS, strict=True)]
-        try:
-            found, _ = curve_fit(_inverse, x / total, y, p0=start, bounds=bounds, maxfev=20_000)
-        except RuntimeError as error:
-            raise ValueError(f"No law fits perplexities of {perplexity.tolist()} at {x.tolist()} tokens.") from error
-    law: Law = (float(found[0]), float(found[1]), float(found[2]))
-    near = [np.isclose(value, bounds, rtol=1e-3).any() for value, bounds in zip(law[1:], BOUNDS[1:], strict=True)]
-    residuals = np.log(_inverse(x / total, *law) / y)
-    return FittedLaw(law, total, tuple(residuals.tolist()), any(near))
+        for b in EXPONENTS:
+            slope, c = np.polyfit(shares**-b, y, 1)  # which are best for this exponent
+            start = [
+                np.clip(value, low + 1e-9, high) for value, (low, high) in zip((-slope, b, c), BOUNDS, strict=True)
+            ]
+            with suppress(RuntimeError):
+                found, _ = curve_fit(_inverse, shares, y, p0=start, bounds=[*zip(*BOUNDS, strict=True)], maxfev=20_000)
+                fits.append((float(((_inverse(shares, *found) - y) ** 2).sum()), *map(float, found)))
+    _, a, b, c = min(fits, default=(0.0, 0.0, 1.0, 0.0))
+    inverse = _inverse(shares, a, b, c)
+    if not (inverse > 0).all():
+        raise ValueError(f"No law fits perplexities of {perplexity.tolist()} at {x.tolist()} tokens.")
+    near = [np.isclose(value, bounds, rtol=0.05).any() for value, bounds in zip((b, c), BOUNDS[1:], strict=True)]
+    return FittedLaw((a, b, c), total, tuple(np.log(inverse / y).tolist()), bool(any(near) or np.ptp(inverse) < FLAT))
 
 
 def _curve(tokens: Sequence[float], perplexities: Sequence[float]) -> tuple[Floats, Floats]:
@@ -106,7 +119,7 @@ def _curve(tokens: Sequence[float], perplexities: Sequence[float]) -> tuple[Floa
 
 def _inverse(x: Any, a: float, b: float, c: float) -> Any:
     """1/PPL of a share of the tokens."""
-    return np.maximum(c - a * x**-b, 1e-9)
+    return c - a * x**-b
 
 
 def interpolated_tokens(perplexity: float, tokens: Sequence[float], perplexities: Sequence[float]) -> float | None:

@@ -12,7 +12,7 @@ from hf_langimb.cloned.page import write_page
 from hf_langimb.cloned.results import OF_PAIR, QUESTION, ClonedResults, read_cloned
 from hf_langimb.cloned.show import every_cells
 from hf_langimb.cloned.training import MEASURES, SECOND_TOKENIZER, load_decoder
-from hf_langimb.files import is_done
+from hf_langimb.files import is_done, read_record
 from hf_langimb.hub.push import check_published, collect, logits_of, names_of, published_files
 from hf_langimb.hub.repository import Files, Repository
 from hf_langimb.results.folder import FIGURES, RunFolder
@@ -57,10 +57,10 @@ def push_cloned(
             raise ValueError(f"{run} has setups {', '.join(results['setups'])}, got {setup!r}.")
         number = results["seeds"][0] if seed is None else seed
         place = folder.model(setup, number)
-        is_done(place, MEASURES)  # which are published, and not damaged
-        files, logits = published_files(place) | shared, logits_of(load_decoder(place))
-        if (second := place / SECOND_TOKENIZER).is_dir():
-            files |= {f"{SECOND_TOKENIZER}/{name}": path for name, path in published_files(second).items()}
+        if not is_done(place, MEASURES):
+            raise ValueError(f"{place} lacks files of a finished model: run the recipe again to recreate them.")
+        files = published_files(place) | {name: place / name for name in read_record(place)[MEASURES]} | shared
+        logits = logits_of(load_decoder(place))
         card = render_card(results, setup, number, name)
         repositories.append(Repository(name, "model", files, lambda *_, text=card: text, logits))  # type: ignore[misc]
     for one in repositories:

@@ -139,7 +139,8 @@ def read_cloned(folder: str | Path) -> ClonedResults:
     if not isinstance(found, dict) or found.get("recipe") != CLONED:
         raise ValueError(f"{path} is not that of a run of cloned languages.")
     if found.get("schema_version") != SCHEMA_VERSION:
-        raise ValueError(f"{path} has version {found.get('schema_version')}, expected {SCHEMA_VERSION}.")
+        version, advice = found.get("schema_version"), "run the recipe again with this folder as --output_dir"
+        raise ValueError(f"{path} has version {version}, expected {SCHEMA_VERSION}: {advice}; models are kept.")
     found_results: Any = found
     return found_results  # type: ignore[no-any-return]
 
@@ -188,7 +189,7 @@ def is_alone(setup: SetupResults) -> bool:
 
 def is_constant(setup: SetupResults) -> bool:
     """Whether the probabilities of the languages do not change."""
-    return len({*setup["schedule"].split("_")}) == 1
+    return len({*map(float, setup["schedule"].split("_"))}) == 1
 
 
 def could_help(setup: SetupResults) -> bool:
@@ -199,6 +200,11 @@ def could_help(setup: SetupResults) -> bool:
 def is_even(setup: SetupResults) -> bool:
     """Whether all languages have equal shares in every stage."""
     return not is_alone(setup) and len({*shares_of(setup)}) == 1 and is_constant(setup)
+
+
+def has_minority(setup: SetupResults) -> bool:
+    """Whether a language has fewer windows than another one."""
+    return not is_alone(setup) and len({*shares_of(setup)}) > 1
 
 
 def minority(setup: SetupResults) -> int:

@@ -73,6 +73,8 @@ def _mix(numbers: Any) -> Any:
 @lru_cache(maxsize=8)
 def probabilities(schedule: str, total_steps: int, languages: int) -> Floats:
     """The probability of each step of a schedule, checked: float64[total_steps]."""
+    if languages < 1:
+        raise ValueError(f"Expected one language or more, got {languages}.")
     stages = stages_of(schedule, total_steps)
     if languages < 2 and any(stages):
         raise ValueError(f"With one language, the schedule must be 0, got {schedule!r}.")

@@ -120,7 +120,9 @@ def _kind(setups: Mapping[str, SetupResults], compared: Comparison) -> str | Non
         return None
     if not is_alone(control):
         return control["relation"]
-    return FEWER if control["steps"] < setup["steps"] else SMALLER
+    if control["steps"] < setup["steps"]:
+        return FEWER
+    return SMALLER if control["rows"] < setup["rows"] else None
 
 
 def _with_width(found: Interval) -> str:

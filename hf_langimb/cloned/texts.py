@@ -32,6 +32,8 @@ Ints = NDArray[np.int64]
 TEST_SEED = 1_000_003  # of Markov texts to test on, apart from the seeds of trainings
 SHUFFLE_SEED = 7
 TEXT = "text"  # column of texts
+SPACE = "\u2581"  # a token that all tokenizers made here have, like the special ones
+UNKNOWN = 0.01  # share of unknown tokens from which it is said
 TOGETHER = 256  # texts that are tokenized at once
 
 
@@ -103,10 +105,15 @@ class Corpus:
         self.test = _ids(test, self.tokenizer, data.test_tokens)
         for what, text, least in (("training", self.train, "one window"), ("test", self.test, "two windows")):
             if len(text) < data.context * (1 + (what == "test")):
+                cut_to = what == "training" and data.train_tokens is not None and len(text) == data.train_tokens
+                advice = "set more --train_tokens" if cut_to else "add text"
                 raise ValueError(
                     f"The {what} text of {name} has {len(text):,} tokens, less than {least} of {data.context:,}: "
-                    "add text, or set a shorter --context."
+                    f"{advice}, or set a shorter --context."
                 )
+        if (unknown := float(np.mean(self.train == self.tokenizer.unk_token_id))) > UNKNOWN:
+            words = "%s: %.0f%% of the tokens are unknown to the tokenizer: choose another one, or a larger vocabulary."
+            logger.warning(words, name, 100 * unknown)
 
 
 def _tokenizer(name: str | None, texts: Dataset, size: int) -> Any:
@@ -172,9 +179,9 @@ class CorpusTexts:
         if setup.relation in OF_PAIR:
             second, merged = self.second, setup.relation == "merged"
             vocabulary = real_pair(tokenizer.get_vocab(), second.tokenizer.get_vocab(), merged=merged)
-            special = {*tokenizer.all_special_tokens} & {*second.tokenizer.all_special_tokens}
-            if merged and vocabulary.shared <= len(special):  # which all tokenizers made here have
-                logger.warning("The tokenizers have no token in common: merged is the same as disjoint.")
+            special = {*tokenizer.all_special_tokens, SPACE} & {*second.tokenizer.get_vocab()}
+            if merged and vocabulary.shared <= len(special & {*tokenizer.get_vocab()}):
+                logger.warning("The tokenizers have no token of text in common: merged is almost the same as disjoint.")
             both = [train, cut(second.train, context)]
             return Texts(vocabulary, both, [test, second.test], None, tokenizer, second.tokenizer)
         padding, share = _padding(tokenizer), setup.fraction_cloned
@@ -225,7 +232,8 @@ def _split_texts(name: str, config: str | None, column: str, test_share: float) 
     for split, part in splits.items():
         if column not in part.column_names:
             raise ValueError(
-                f"{name} has no column {column!r}, only {', '.join(part.column_names)}: set --text_column."
+                f"{name} has no column {column!r}, only {', '.join(part.column_names)}: set --text_column "
+                "(--second_text_column for the second dataset)."
             )
         texts = part.select_columns([column]).rename_columns({column: TEXT} if column != TEXT else {})
         splits[split] = texts.filter(lambda batch: [bool(text) for text in batch[TEXT]], batched=True)
@@ -235,6 +243,7 @@ def _split_texts(name: str, config: str | None, column: str, test_share: float) 
     kept = len(train) - max(1, round(len(train) * test_share))
     if kept < 1:
         raise ValueError(
-            f"Expected two texts or more (lines of a .txt file) in {name}, found {len(train)}: one is tested on."
+            f"{name} has {len(train)} text{'s' * (len(train) != 1)} (lines of a .txt file). Testing on a share of "
+            f"{test_share:g} leaves none to train on: add texts, or set a smaller --test_share."
         )
     return train.select(range(kept)), train.select(range(kept, len(train)))

@@ -120,9 +120,8 @@ def train(
     on_main(lambda: _check_started(place, texts.vocabulary))
     if state.is_main_process:
         texts.vocabulary.save(place)
-        for tokenizer, where in ((texts.tokenizer, place), (texts.second_tokenizer, place / SECOND_TOKENIZER)):
-            if tokenizer is not None:
-                tokenizer.save_pretrained(where)
+        if texts.tokenizer is not None:
+            texts.tokenizer.save_pretrained(place)
     trainer = Trainer(model, arguments, train_dataset=windows)
     aligned = _aligned(setup, texts.vocabulary)
     measured: dict[str, Any] = {"window": data.context, "stride": data.stride, "aligned": aligned, "shown": shown}
@@ -178,7 +177,7 @@ def measure(
 ) -> dict[str, Any]:
     """Perplexity of a trained model in each language, and its alignment; `texts` are read where they are None."""
     path = place / MEASURES
-    if not on_main(lambda: is_done(place, MEASURES)):
+    if not on_main(lambda: _is_measured(place)):
         texts = texts or source.of(setup.of, 1, seed)
         model = load_decoder(place).to(PartialState().device)
         found = measures(model, data, texts, aligned=_aligned(setup, texts.vocabulary), seed=seed)
@@ -187,9 +186,20 @@ def measure(
             found["downstream"] = transfer(place, texts.vocabulary, texts.tokenizer, **options)
         if PartialState().is_main_process:
             write_json(path, found)
-            record(place, MEASURES, [MEASURES])
+            if texts.second_tokenizer is not None:
+                texts.second_tokenizer.save_pretrained(place / SECOND_TOKENIZER)
+            second = [f"{SECOND_TOKENIZER}/{file.name}" for file in sorted((place / SECOND_TOKENIZER).glob("*"))]
+            record(place, MEASURES, [MEASURES, *second])
         PartialState().wait_for_everyone()
     return dict(read_json(path, AGAIN))
+
+
+def _is_measured(place: Path) -> bool:
+    """Whether the measures of a model are there, with the untrained ones that earlier versions did not have."""
+    if not is_done(place, MEASURES):
+        return False
+    found = read_json(place / MEASURES, AGAIN).get("alignment")
+    return found is None or "untrained" in found
 
 
 def measures(model: Any, data: ClonedArguments, texts: Texts, *, aligned: bool, seed: int) -> dict[str, Any]:

@@ -325,8 +325,7 @@ def write_results(folder: str | Path, results: Results) -> Path:
         ValueError: the results do not follow the schema.
     """
     validate(results, FILE_NAME)
-    path = Path(folder, FILE_NAME)
-    write_json(path, results)
+    write_json(path := Path(folder, FILE_NAME), results)
     return path
 
 
@@ -354,8 +353,9 @@ def validate(results: Any, where: str) -> None:
 def _problems_of_results(results: Any) -> Iterator[str]:
     """What is wrong with results: the version first, then each key."""
     yield from _problems(results, dict[str, Any], "")
-    version = results.get("schema_version")
-    if version != SCHEMA_VERSION or isinstance(version, bool):
+    if (recipe := results.get("recipe")) in ("cloned_languages", "evaluate_labels"):
+        yield f": it has results of {recipe}, which are not those of classifiers with one label per text."
+    if (version := results.get("schema_version")) != SCHEMA_VERSION or isinstance(version, bool):
         newer = isinstance(version, int) and version > SCHEMA_VERSION
         yield f": expected schema_version {SCHEMA_VERSION}, got {version!r}{': upgrade hf_langimb' if newer else ''}."
     yield from _problems(results, Results, "")

@@ -44,7 +44,7 @@ def in_processes(work: Callable[[Any], Any], jobs: Sequence[Any], processes: int
         processes: at the same time.
 
     Raises:
-        ChildProcessError: a process was killed; says what to do.
+        ChildProcessError: a process was killed or could not start; says what to do.
         Exception: the first one that a job raises.
     """
     options: Any = {"mp_context": multiprocessing.get_context("spawn"), "initializer": _begin}
@@ -55,8 +55,8 @@ def in_processes(work: Callable[[Any], Any], jobs: Sequence[Any], processes: int
                 yield ended.result()
         except BrokenProcessPool as error:
             raise ChildProcessError(
-                "A process that trained a model was killed, perhaps because memory ran out: run the same command again "
-                "to continue, with a smaller --models_at_once if memory is short."
+                "A process that trained a model was killed, perhaps because memory ran out, or could not start: run "
+                "the same command again to continue, with a smaller --models_at_once if memory is short."
             ) from error
         except BaseException:  # also Ctrl-C
             for process in multiprocessing.active_children():

@@ -8,13 +8,14 @@ import torch
 import yaml
 from conftest import TOKEN
 from hub_run import whole
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hf_langimb import cli
 from hf_langimb.cloned.arguments import parse_cloned
 from hf_langimb.cloned.experiment import main, run
 from hf_langimb.cloned.publish import push_cloned
 from hf_langimb.cloned.vocabulary import Vocabulary
+from hf_langimb.hub.pull import pull
 from hf_langimb.hub.push import logits_of
 
 SETTINGS = {"dataset_name": "markov", "context": 16, "stride": 8, "test_tokens": 100, "layers": 1, "width": 16}
@@ -53,6 +54,28 @@ def test_a_run_is_published_with_its_page_and_loads_as_plain_gpt2(server, done, 
     assert Vocabulary.load(tmp_path / "pulled").languages == 2
     cli.report(SimpleNamespace(run_folder=str(tmp_path / "pulled"), output=str(tmp_path / "page.html")))
     assert "Does the majority help the minority" in (tmp_path / "page.html").read_text()
+
+
+def test_both_tokenizers_of_a_real_pair_are_published(server, tmp_path):
+    for language, words in {"en": "the cat saw a dog", "fr": "le chat a vu un chien"}.items():
+        (tmp_path / f"{language}.txt").write_text(f"{words} {words}\n" * 40)
+    settings = SETTINGS | {"dataset_name": str(tmp_path / "en.txt"), "second_dataset_name": str(tmp_path / "fr.txt")}
+    settings |= {"vocabulary_size": 40, "max_steps": 2, "setups": {"pair": {"schedule": "0.5", "relation": "merged"}}}
+    (tmp_path / "mini.yaml").write_text(yaml.safe_dump(settings))
+    folder, _ = run(parse_cloned("cloned_languages", tmp_path, ["--output_dir", str(tmp_path / "run")]))
+    push_cloned(folder, "ann/pair", token=TOKEN)
+    files = server.repos["ann/pair-pair"].files()
+    assert {"tokenizer.json", "tokenizer_1/tokenizer.json"} <= set(files)
+    assert files["tokenizer.json"] != files["tokenizer_1/tokenizer.json"]
+    card = files["README.md"].decode()
+    assert "(dataset en.txt and fr.txt, seed 0)" in card and 'folder / "tokenizer_1"' in card
+    pull("ann/pair-pair", tmp_path / "pulled")
+    assert len(AutoTokenizer.from_pretrained(tmp_path / "pulled" / "tokenizer_1")("chien").input_ids) == 3
+    (folder / "pair" / "seed-0" / "tokenizer_1" / "tokenizer.json").unlink()
+    with pytest.raises(ValueError, match="lacks files of a finished model: run the recipe again"):
+        push_cloned(folder, "ann/again", token=TOKEN)
+    run(parse_cloned("cloned_languages", tmp_path, ["--output_dir", str(folder)]))
+    assert (folder / "pair" / "seed-0" / "tokenizer_1" / "tokenizer.json").is_file()
 
 
 def test_the_recipe_publishes_its_run(server, done, capsys):

@@ -1,5 +1,6 @@
 """The recipe of cloned languages: from its YAML to results, continued, with ordinary texts, and refused."""
 
+import json
 import math
 import os
 import signal
@@ -29,6 +30,7 @@ from hf_langimb.cloned.texts import texts_of
 from hf_langimb.cloned.training import _check_started, measures, train, untrained_decoder
 from hf_langimb.cloned.vocabulary import CloneMap, Vocabulary
 from hf_langimb.cloned.windows import TrainingWindows
+from hf_langimb.files import record
 from hf_langimb.models.counted_tokenizer import make_tokenizer
 from hf_langimb.runs.checkpoints import _Checkpoints
 
@@ -432,6 +434,12 @@ def test_a_text_that_is_shorter_than_a_window_is_refused(tmp_path, recipe):
         ({"test_tokens": 31}, "test_tokens must be two windows or more"),
         ({"test_share": 1}, "test_share must be between 0 and 1"),
         ({"max_steps": 0, "setups": {"a": {}}, "main": []}, "max_steps must be 1 or more"),
+        ({"gradient_accumulation_steps": 0}, "gradient_accumulation_steps must be 1 or more"),
+        ({"seed": 2**32}, "seed must be 0 or more and below 2"),
+        ({"eval_steps": -3}, "eval_steps must be above 0"),
+        ({"save_only_model": True}, "save_only_model must keep its default"),
+        ({"resume_from_checkpoint": "x"}, "run the same command again to continue"),
+        ({"setups": {"a": {"relation": "shuffled", "schedule": "0"}}}, "needs a schedule that reads both languages"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(recipe, settings, expected):
@@ -444,8 +452,10 @@ def test_settings_that_do_not_fit_are_refused(recipe, settings, expected):
 def test_a_flag_that_a_setup_sets_or_that_has_no_effect_is_refused(recipe):
     with pytest.raises(ValueError, match="Setup imbalanced sets schedule, but the command line sets it too"):
         recipe("--schedule", "0.3")
-    with pytest.raises(ValueError, match="train_tokens: of texts, but dataset_name is markov"):
+    with pytest.raises(ValueError, match="train_tokens: not used with dataset_name markov"):
         recipe("--train_tokens", 100)
+    with pytest.raises(ValueError, match=r"text_column, vocabulary_size: not used with dataset_name a\.txt"):
+        recipe("--text_column", "x", "--vocabulary_size", 40, dataset_name="a.txt", tokenizer_name="t")
 
 
 def test_a_schedule_without_quotes_keeps_its_stages(tmp_path):
@@ -503,11 +513,53 @@ def test_rows_without_text_are_left_out(recipe, tmp_path, name):
 
 def test_a_text_file_that_cannot_be_split_or_decoded_is_refused(recipe, tmp_path):
     (tmp_path / "one.txt").write_text(TEXTS["en"])
-    with pytest.raises(ValueError, match=r"Expected two texts or more .* found 1"):
+    with pytest.raises(ValueError, match=r"has 1 text \(.*add texts, or set a smaller --test_share"):
         texts_of(recipe(dataset_name=str(tmp_path / "one.txt")).data)
     (tmp_path / "latin.txt").write_bytes("caf\xe9 noir\n".encode("latin-1") * 9)
     with pytest.raises(ValueError, match=r"as UTF-8 text: .*can't decode byte 0xe9"):
         texts_of(recipe(dataset_name=str(tmp_path / "latin.txt")).data)
+
+
+def test_text_that_a_tokenizer_does_not_know_is_said(files, recipe, tmp_path, caplog):
+    make_tokenizer({"": ["\u043f\u0440\u0438\u0432\u0435\u0442"] * 9}, size=40).save_pretrained(tmp_path)
+    texts_of(recipe(dataset_name=f"{files}/en.txt", tokenizer_name=str(tmp_path)).data)
+    assert "% of the tokens are unknown to the tokenizer" in caplog.text
+
+
+def test_equal_shares_have_no_minority_and_a_language_that_is_not_read_no_perplexity(recipe):
+    setups = {
+        "stages": {"schedule": "0.1_0.9"},
+        "half": {"schedule": "0", "languages": 1, "per_device_train_batch_size": 5},
+        "other": {"schedule": "1"},
+        "short": {"schedule": "1", "max_steps": 5},
+        "rare": {"schedule": "0.1"},
+    }
+    parsed = recipe(main=[], setups=setups)
+    made_setups = {name: described(setup) for name, setup in parsed.setups.items()}
+    tokens = {"stages": [100, 100], "half": [100], "other": [0, 200], "short": [0, 50], "rare": [180, 20]}
+    for name, counts in tokens.items():
+        made_setups[name]["seeds"]["0"] = {
+            "perplexity": [300.0 if count == 0 else 5.0 for count in counts],
+            "tokens": counts,
+        }
+    compared = [*derived.compare(made_setups)]
+    assert {one["setup"] for one in compared} >= {"stages"} and derived.answers(compared, made_setups) == []
+    assert all(y == pytest.approx(5) for points in derived.by_tokens(made_setups).values() for _, y in points)
+    assert made.is_even(made_setups["half"] | {"schedule": "0.5_.50", "languages": 2})
+
+
+def test_measures_of_an_earlier_version_are_made_again(recipe, tmp_path):
+    arguments = ["--output_dir", tmp_path, "--setups", "imbalanced"]
+    _, results = run(recipe(*arguments))
+    place = tmp_path / "imbalanced" / "seed-0"
+    found = json.loads((place / "measures.json").read_text())
+    del found["alignment"]["untrained"]
+    (place / "measures.json").write_text(json.dumps(found))
+    record(place, "measures.json", ["measures.json"])
+    (tmp_path / "results.json").write_text(json.dumps(results | {"schema_version": 1}))
+    with pytest.raises(ValueError, match="version 1, expected 2: run the recipe again with this folder"):
+        made.read_cloned(tmp_path)
+    assert run(recipe(*arguments))[1] == results
 
 
 def test_a_language_is_compared_with_controls_that_read_the_same_text(recipe):

@@ -58,6 +58,14 @@ def test_a_law_is_found_again_and_says_where_there_is_none():
     assert not fitted.at_bound and fit_law([1, 2, 3], [32.7, 32.9, 33.2]).at_bound
 
 
+def test_a_fit_does_not_stay_where_it_begins():
+    a, b, c = 0.0072, 0.748, 0.190
+    tokens = np.array([13_373, 65_136, 1e6])
+    fitted = fit_law(tokens, 1 / (c - a * (tokens / 1e6) ** -b))
+    assert fitted.law == pytest.approx((a, b, c), rel=1e-3) and not fitted.at_bound
+    assert fit_law([1e5, 5e5, 1e6], [22.6, 7.9, 4.29]).at_bound and fit_law([1, 2, 3], [41, 43, 50.8]).at_bound
+
+
 def test_a_curve_that_is_no_power_law_is_interpolated_monotonously():
     tokens, found = [1, 2, 4, 8, 16], [22.6, 18.9, 7.9, 4.85, 4.29]
     assert max(map(abs, fit_law(tokens, found).residuals)) > 0.05
@@ -73,6 +81,7 @@ def test_a_curve_that_is_no_power_law_is_interpolated_monotonously():
     [
         (lambda: fit_law([1, 2], [3, 2]), "three different numbers of tokens"),
         (lambda: fit_law([1, 2, 3], [3, 2]), "as many perplexities"),
+        (lambda: token_efficiency(30.0, float("nan"), law=PAPER["english"], total=T), "number of tokens of 0 or more"),
         (lambda: fit_law([0, 1, 2], [4, 3, 2]), "numbers of tokens above 0"),
         (lambda: interpolated_tokens(3, [1, 2], [4, 0.5]), "perplexities of 1 or more"),
         (lambda: equivalent_tokens(5, law=(-1, 0.2, 0.2), total=T), "a and b are above 0"),
