@@ -176,9 +176,11 @@ def answers(comparisons: Sequence[Comparison], setups: Mapping[str, SetupResults
     best = max(controls, key=_mean)
     found, reference = best["difference"], best["reference"]
     rates = {setups[name]["learning_rate"] for name in (of, *(one["reference"] for one in controls))}
-    said, why = _said(found, len(rates) > 1)
+    references = [setups[one["reference"]] for one in controls]
+    equal = any(is_alone(control) and control["steps"] == setups[of]["steps"] for control in references)
+    said, why = _said(found, len(rates) > 1, equal)
     less = "lower" if found["mean"] < 0 else "higher"
-    rate = "each at its own learning rate" if len(rates) > 1 else f"all at the learning rate {min(rates):g}"
+    rate = "each at the learning rate of its setup" if len(rates) > 1 else f"all at the learning rate {min(rates):g}"
     alone = max((one for one in controls if is_alone(setups[one["reference"]])), key=_mean, default=best)
     text = (
         f"The minority language of '{of}' has a log perplexity that is {abs(found['mean']):.3f} {less} than in its "
@@ -203,8 +205,11 @@ def answers(comparisons: Sequence[Comparison], setups: Mapping[str, SetupResults
     ]
 
 
-def _said(found: Interval, tuned: bool) -> tuple[str, str]:
-    """The answer by the difference from the best control, and why; `tuned`: whether learning rates differ."""
+def _said(found: Interval, tuned: bool, equal: bool) -> tuple[str, str]:
+    """The answer by the difference from the best control, and why.
+
+    `tuned`: whether learning rates differ; `equal`: whether a monolingual control has as many steps.
+    """
     low, high, count = found["low"], found["high"], found["n"]
     least = f"-{MATERIAL:g} (2% of the perplexity), the smallest gain that counts"
     if count < LEAST_SEEDS or low is None or high is None:
@@ -215,6 +220,8 @@ def _said(found: Interval, tuned: bool) -> tuple[str, str]:
         return "unclear", f"The interval contains {least}"
     if not tuned:
         return "unclear, one learning rate", "At one learning rate, controls can look worse than they are: tune each"
+    if not equal:
+        return "unclear, no control in equal steps", "Add a monolingual setup of smaller batches in as many steps"
     return "yes", f"The whole interval is below {least}"
 
 

@@ -108,7 +108,7 @@ def efficiency_cells(results: ClonedResults) -> Cells:
         own = [of for of in compared if (of["setup"], of["language"]) == (one["setup"], one["language"])]
         for kind in kinds:
             found = [of["difference"] for of in own if _kind(results["setups"], of) == kind]
-            cells.append(_with_width(max(found, key=lambda of: of["mean"])) if found else "")
+            cells.append(_with_width(max(found, key=lambda of: of["mean"])) if found else "-")
         rows.append(cells)
     return ["setup", "language", "efficiency, interpolated", "by the law", *kinds], rows
 

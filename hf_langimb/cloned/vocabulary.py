@@ -54,7 +54,7 @@ class Vocabulary:
         return len(np.unique(used[self._language[used] == SHARED]))
 
     def check(self, size: int) -> None:
-        """Refuse a model with another number of ids.
+        """Refuse a model with another number of ids; other vocabularies of the same size are not recognized.
 
         Raises:
             ValueError: names both numbers.

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+TOGETHER = 2048  # states that are compared with all others at a time
 
 
 def alignment(first: Any, second: Any, *, shift: int = 1) -> dict[str, float]:
@@ -32,12 +33,13 @@ def alignment(first: Any, second: Any, *, shift: int = 1) -> dict[str, float]:
     one, two = (np.asarray(states, dtype=np.float64) for states in (first, second))
     if one.shape != two.shape or one.ndim != 2 or len(one) < 2:
         raise ValueError(f"Expected two tables of the same shape with two rows or more, got {one.shape}, {two.shape}.")
-    similar = unit_rows(one) @ unit_rows(two).T
+    units, others = unit_rows(one), unit_rows(two)
+    closest, back = _nearest(units, others), _nearest(others, units)
     found = {}
     for name, moved in {"": 0, "_chance": shift}.items():
         own = (np.arange(len(one)) + moved) % len(one)  # the counterpart of each state
-        nearest = (similar.argmax(axis=1) == own).mean() + (similar.argmax(axis=0)[own] == np.arange(len(one))).mean()
-        found[f"cosine{name}"] = float(similar[np.arange(len(one)), own].mean())
+        nearest = (closest == own).mean() + (back[own] == np.arange(len(one))).mean()
+        found[f"cosine{name}"] = float((units * others[own]).sum(axis=1).mean())
         found[f"retrieval{name}"] = float(nearest / 2)
         found[f"cka{name}"] = linear_cka(one, two[own])
     return found
@@ -83,6 +85,12 @@ def translations(features: Any, layers: Sequence[Any], languages: Any, ids: Any)
 def unit_rows(states: Any) -> Any:
     """Rows of a table, each divided by its length; rows of zeros stay as they are."""
     return states / np.maximum(np.linalg.norm(states, axis=1, keepdims=True), 1e-12)
+
+
+def _nearest(one: Floats, two: Floats) -> NDArray[np.int64]:
+    """For each row of the first table, the row of the second one with the largest product, some rows at a time."""
+    parts = (one[start : start + TOGETHER] @ two.T for start in range(0, len(one), TOGETHER))
+    return np.concatenate([part.argmax(axis=1) for part in parts])
 
 
 def linear_cka(first: Floats, second: Floats) -> float:

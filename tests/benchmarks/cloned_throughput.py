@@ -1,6 +1,6 @@
 """Steps per CPU second of the recipe of cloned languages and of a plain `Trainer` on the same model, alternating.
 
-python tests/benchmarks/cloned_throughput.py [--steps 600] [--rounds 3]
+python tests/benchmarks/cloned_throughput.py [--steps 3000] [--rounds 3]
 
 The recipe's training makes its windows as they are read, and logs perplexity in each language, alignment and tokens
 ten times. The plain one reads windows that are made beforehand, and logs its loss alone.
@@ -47,7 +47,7 @@ def steps_per_second(recipe, folder: str, plain: bool) -> float:
 
 def main() -> None:
     parser = ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     torch.set_num_threads(1)

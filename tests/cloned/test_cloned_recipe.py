@@ -297,7 +297,7 @@ def test_the_answer_is_that_of_the_best_control(means, width, seeds, expected):
     even = compared[0] | {"reference": "even", "difference": {"mean": 0.5, "low": 0.4, "high": 0.6, "n": 3}}
     (answer,) = derived.answers([*compared, even], setups)  # an even control is helped too: it decides nothing
     assert (answer["answer"], answer["reference"]) == (expected, "control_1")
-    assert "each at its own learning rate" in answer["text"]
+    assert "each at the learning rate of its setup" in answer["text"]
     assert "Best monolingual" not in answer["text"]
     setups["control_1"] = alone | {"schedule": "0.1", "languages": 2, "relation": "unrelated"}
     (answer,) = derived.answers(compared, setups)
@@ -308,6 +308,9 @@ def test_the_answer_is_that_of_the_best_control(means, width, seeds, expected):
     (answer,) = derived.answers(compared, setups)
     assert answer["answer"] == ("unclear, one learning rate" if expected == "yes" else expected)
     assert "all at the learning rate 0.01" in answer["text"]
+    setups["imbalanced"] |= {"learning_rate": 0.02, "steps": 2}  # of which no monolingual control has as many
+    (answer,) = derived.answers(compared, setups)
+    assert answer["answer"] == ("unclear, no control in equal steps" if expected == "yes" else expected)
 
 
 def test_imbalanced_setups_are_compared_with_even_ones_of_as_many_tokens(recipe):
@@ -518,6 +521,14 @@ def test_a_text_file_that_cannot_be_split_or_decoded_is_refused(recipe, tmp_path
     (tmp_path / "latin.txt").write_bytes("caf\xe9 noir\n".encode("latin-1") * 9)
     with pytest.raises(ValueError, match=r"as UTF-8 text: .*can't decode byte 0xe9"):
         texts_of(recipe(dataset_name=str(tmp_path / "latin.txt")).data)
+
+
+def test_a_pair_without_common_tokens_of_text_is_said(files, recipe, tmp_path, caplog):
+    (tmp_path / "ru.txt").write_text("\u043a\u043e\u0442 \u0438 \u043f\u0435\u0441\n" * 300)
+    pair = {"dataset_name": f"{files}/en.txt", "second_dataset_name": f"{tmp_path}/ru.txt", "vocabulary_size": 40}
+    parsed = recipe(**pair, main=[], setups={"pair": {"schedule": "0.5", "relation": "merged"}})
+    texts_of(parsed.data).of(parsed.setups["pair"].of, 1, 0)
+    assert "have no token of text in common: merged is almost the same as disjoint" in caplog.text
 
 
 def test_text_that_a_tokenizer_does_not_know_is_said(files, recipe, tmp_path, caplog):
