@@ -44,11 +44,15 @@ class ClonedArguments:
     second_config_name: str | None = HfArg(default=None, help="Configuration of the second dataset.")
     second_text_column: str | None = HfArg(default=None, help="Its column of texts; default: text_column.")
     second_tokenizer_name: str | None = HfArg(default=None, help="Tokenizer of the second dataset.")
-    vocabulary_size: int = HfArg(default=16_384, help="Ids of a tokenizer that is trained here.")
-    test_share: float = HfArg(default=0.1, help="If there is no test split: share of the last texts to test on.")
-    train_tokens: int | None = HfArg(default=None, help="Tokens of each dataset to train on, at most; default: all.")
+    vocabulary_size: int = HfArg(default=16_384, help="Size of the tokenizer that is made from the training texts.")
+    test_share: float = HfArg(
+        default=0.1, help="If there is no test split: share of the texts, from the end, to test on."
+    )
+    train_tokens: int | None = HfArg(
+        default=None, help="Train on at most this many tokens of each dataset; default: all."
+    )
     test_tokens: int = HfArg(default=100_000, help="Tokens to test on in each language, at most.")
-    context: int = HfArg(default=512, help="Tokens of a window.")
+    context: int = HfArg(default=512, help="Tokens of a window (training sequence).")
     stride: int = HfArg(default=128, help="Tokens that are scored in each window when perplexity is measured.")
     layers: int = HfArg(default=12, help="Blocks of the decoder.")
     width: int = HfArg(default=768, help="Width of the decoder.")
@@ -80,7 +84,7 @@ class ClonedArguments:
         if self.downstream_items and (self.dataset_name != MINI_XNLI or self.tokenizer_name):
             raise ValueError(f"downstream_items needs dataset_name {MINI_XNLI}, and no tokenizer_name.")
         if self.test_tokens < 2 * self.context:
-            raise ValueError(f"test_tokens must be two windows or more, got {self.test_tokens} of {self.context}.")
+            raise ValueError(f"test_tokens must be at least twice the context, {self.context}, got {self.test_tokens}.")
         if not 0 < self.test_share < 1:
             raise ValueError(f"test_share must be between 0 and 1, got {self.test_share}.")
 
@@ -90,7 +94,8 @@ class SetupArguments:
     """Languages of a setup; they can differ between setups, as the training arguments can."""
 
     schedule: str = HfArg(
-        default="0.1", help="Probability that a window is not in language 0, for each equally long stage: 0.1_0.9."
+        default="0.1",
+        help="Probability that a window is not in language 0, one for each equally long stage, such as 0.1_0.9.",
     )
     languages: int = HfArg(default=2, help="Number of languages.")
     fraction_cloned: float = HfArg(default=1.0, help="Share of the ids that differ between clones.")
@@ -138,7 +143,7 @@ class ClonedTrainingArguments(TrainingArguments):
         fixed |= {"split_batches of accelerator_config": not self.accelerator_config.split_batches}
         for name in (name for name, kept in fixed.items() if not kept):
             raise ValueError(
-                f"{name} must keep its default: a window's language follows from its place, also if resumed."
+                f"{name} must keep its default, because the language of a window depends on its step and row."
             )
         if self.n_gpu > 1:
             raise ValueError(
@@ -191,7 +196,7 @@ def parse_cloned(name: str, folder: Path, argv: Sequence[str] | None = None) -> 
     unused = {*OF_TEXTS} if data.dataset_name == MARKOV else {"vocabulary_size"} if data.tokenizer_name else set()
     unused |= {"config_name", "text_column"} if data.dataset_name.endswith((MINI_XNLI, ".txt")) else set()
     if given := ", ".join(sorted(unused & parsed.flags)):
-        raise ValueError(f"{given}: not used with dataset_name {data.dataset_name}, or a tokenizer that is named.")
+        raise ValueError(f"{given}: no effect with dataset_name {data.dataset_name} (or a tokenizer_name): remove it.")
     names = data.setups if "setups" in parsed.flags or not data.main else data.main
     names = [*data.main, *parsed.listed, *data.setups] if data.all else names
     if not names:
@@ -225,7 +230,9 @@ def _setup(
         if made.of.relation in ("unrelated", "shuffled") and not shares.min() > 0:
             raise ValueError(f"relation {made.of.relation} needs a schedule that reads both languages.")
         if made.of.relation in OF_PAIR and (not data.second_dataset_name or data.dataset_name == MARKOV):
-            raise ValueError(f"relation {made.of.relation} needs dataset_name and second_dataset_name of texts.")
+            raise ValueError(
+                f"relation {made.of.relation} needs two datasets of texts: dataset_name and second_dataset_name."
+            )
         if made.training.warmup_steps > made.training.max_steps:
             raise ValueError(f"warmup_steps must not exceed max_steps ({made.training.max_steps}): set --warmup_steps.")
         if made.of.relation == "unrelated" and data.dataset_name != MARKOV:

@@ -219,7 +219,10 @@ def _said(found: Interval, tuned: bool, equal: bool) -> tuple[str, str]:
     if high >= -MATERIAL:
         return "unclear", f"The interval contains {least}"
     if not tuned:
-        return "unclear, one learning rate", "At one learning rate, controls can look worse than they are: tune each"
+        return (
+            "unclear, one learning rate",
+            "At one learning rate, controls can look worse than they are: choose one for each setup",
+        )
     if not equal:
         return "unclear, no control in equal steps", "Add a monolingual setup of smaller batches in as many steps"
     return "yes", f"The whole interval is below {least}"

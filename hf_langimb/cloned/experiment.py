@@ -103,7 +103,7 @@ def _train_one(job: tuple[ClonedRecipe, RunFolder, str, int]) -> None:
 
 @contextmanager
 def _names(name: str, seed: int) -> Iterator[None]:
-    """Name the setup and seed in the message of what went wrong."""
+    """Name the setup and seed in error messages."""
     try:
         yield
     except ValueError as error:

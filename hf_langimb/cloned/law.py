@@ -26,7 +26,7 @@ def equivalent_tokens(perplexity: float, *, law: Law, total: float) -> float | N
     """Tokens that a monolingual model needs for a perplexity, by the law; None if no number of tokens is enough.
 
     Raises:
-        ValueError: a perplexity below 1, a `total` that is not above 0, or a law that is none.
+        ValueError: a perplexity below 1, a `total` that is not above 0, or parameters of no law.
     """
     a, b, c = law
     if not (perplexity >= 1 and total > 0):

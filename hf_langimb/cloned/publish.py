@@ -54,7 +54,7 @@ def push_cloned(
     shared |= {f"{FIGURES}/{path.name}": path for path in sorted((page.parent / FIGURES).glob("*.svg"))}
     for setup, name in names.items():
         if setup not in results["setups"]:
-            raise ValueError(f"{run} has setups {', '.join(results['setups'])}, got {setup!r}.")
+            raise ValueError(f"{run} has no setup {setup!r}: choose among {', '.join(results['setups'])}.")
         number = results["seeds"][0] if seed is None else seed
         place = folder.model(setup, number)
         if not is_done(place, MEASURES):

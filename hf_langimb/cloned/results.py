@@ -137,7 +137,7 @@ def read_cloned(folder: str | Path) -> ClonedResults:
     path = Path(folder, FILE_NAME)
     found = read_json(path, "run the recipe again with this folder as --output_dir")
     if not isinstance(found, dict) or found.get("recipe") != CLONED:
-        raise ValueError(f"{path} is not that of a run of cloned languages.")
+        raise ValueError(f"{path} is not from a run of cloned languages: choose the folder of such a run.")
     if found.get("schema_version") != SCHEMA_VERSION:
         version, advice = found.get("schema_version"), "run the recipe again with this folder as --output_dir"
         raise ValueError(f"{path} has version {version}, expected {SCHEMA_VERSION}: {advice}; models are kept.")

@@ -32,7 +32,7 @@ FEWER, SMALLER = "fewer steps", "smaller batches"
 KINDS = (FEWER, SMALLER, "unrelated", "shuffled")  # of controls
 STATES = ("cosine", "retrieval", "cka")  # measures of hidden states
 SEEN = 0.005  # smallest share of windows in several languages that is shown
-NOT_MEASURED = "train a setup of several languages and a control with as many tokens of its minority."
+NOT_MEASURED = "train a setup in which one language is rarer than others, and a control with as many tokens of it."
 
 
 def text_of(results: ClonedResults, folder: Path, page: Path) -> str:

@@ -106,10 +106,10 @@ class Corpus:
         for what, text, least in (("training", self.train, "one window"), ("test", self.test, "two windows")):
             if len(text) < data.context * (1 + (what == "test")):
                 cut_to = what == "training" and data.train_tokens is not None and len(text) == data.train_tokens
-                advice = "set more --train_tokens" if cut_to else "add text"
+                advice = "set a larger --train_tokens" if cut_to else "add text"
                 raise ValueError(
-                    f"The {what} text of {name} has {len(text):,} tokens, less than {least} of {data.context:,}: "
-                    f"{advice}, or set a shorter --context."
+                    f"The {what} text of {name} has {len(text):,} tokens, fewer than {least} of {data.context:,}: "
+                    f"{advice}, or set a smaller --context."
                 )
         if (unknown := float(np.mean(self.train == self.tokenizer.unk_token_id))) > UNKNOWN:
             words = "%s: %.0f%% of the tokens are unknown to the tokenizer: choose another one, or a larger vocabulary."
@@ -228,7 +228,7 @@ def _split_texts(name: str, config: str | None, column: str, test_share: float) 
         rows = DataSpec(name, config_names=names, text_columns=[column], label_column="").read()
     splits: dict[str, Dataset] = rows if isinstance(rows, DatasetDict) else {"train": rows}
     if "train" not in splits:
-        raise ValueError(f"{name} has splits {', '.join(splits)}, but no train split.")
+        raise ValueError(f"{name} has splits {', '.join(splits)}, but no train split: name one of them train.")
     for split, part in splits.items():
         if column not in part.column_names:
             raise ValueError(
@@ -243,7 +243,7 @@ def _split_texts(name: str, config: str | None, column: str, test_share: float) 
     kept = len(train) - max(1, round(len(train) * test_share))
     if kept < 1:
         raise ValueError(
-            f"{name} has {len(train)} text{'s' * (len(train) != 1)} (lines of a .txt file). Testing on a share of "
-            f"{test_share:g} leaves none to train on: add texts, or set a smaller --test_share."
+            f"{name} has {len(train)} text{'s' * (len(train) != 1)} (in a .txt file, each line is one). Testing on a "
+            f"share of {test_share:g} leaves none to train on: add texts, or set a smaller --test_share."
         )
     return train.select(range(kept)), train.select(range(kept, len(train)))

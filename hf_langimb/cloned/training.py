@@ -142,7 +142,10 @@ def _check_definition(place: Path, setup: Setup) -> None:
         place.mkdir(parents=True, exist_ok=True)
         write_json(path, now)
     elif (before := read_json(path, AGAIN)) != now:
-        raise ValueError(f"{place} has a model of the setup {before}, which is now {now}: choose another --output_dir.")
+        raise ValueError(
+            f"{place} has a model of this setup with {before}, but it now has {now}: restore that, or choose another "
+            "--output_dir."
+        )
 
 
 def _check_started(place: Path, vocabulary: Vocabulary) -> None:
@@ -239,7 +242,7 @@ def _versions(text: Any, window: int, states: int) -> Any:
 
 
 def load_decoder(place: Path) -> GPT2LMHeadModel:
-    """A trained decoder, to measure or to train on."""
+    """A trained decoder, to measure or to train further."""
     model: Any = GPT2LMHeadModel.from_pretrained(place)
     return model
 

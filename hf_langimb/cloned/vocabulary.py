@@ -61,7 +61,9 @@ class Vocabulary:
         """
         if size != self.model_vocabulary_size:
             wanted = f"{self.model_vocabulary_size} ({self.languages} languages)"
-            raise ValueError(f"The model has {size} ids, its vocabulary {wanted}: train a model of this vocabulary.")
+            raise ValueError(
+                f"The model has {size} ids, its vocabulary {wanted}: use the {FILE} that was saved with the model."
+            )
 
     def encode(self, ids: Any, language: int) -> Ints:
         """Ids of a language's tokenizer, of any shape, as ids of the model.

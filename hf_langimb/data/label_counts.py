@@ -32,7 +32,9 @@ def label_counts(spec: DataSpec, columns: Sequence[str]) -> dict[str, MultiLabel
     """
     with readable(spec.name):
         if repeated := [column for column in columns if columns.count(column) > 1]:
-            raise ValueError(f"Expected different columns of labels, got {repeated[0]!r} more than once.")
+            raise ValueError(
+                f"Expected different columns of labels, got {repeated[0]!r} more than once: name each once."
+            )
         try:
             tables = {column: replace(spec, label_column=column).counts() for column in columns}
         except ValueError as error:
@@ -61,7 +63,7 @@ def label_rows(spec: DataSpec, columns: Sequence[str], first: int | None = None)
     """
     with readable(spec.name):
         if spec.drop_null:
-            raise ValueError("Labels that are not known are left out one by one: leave --drop-null out.")
+            raise ValueError("Labels that are not known (null) are already left out one by one: leave --drop-null out.")
         try:
             read = {column: replace(spec, label_column=column).rows(first) for column in columns}
             require_columns(read[columns[0]], {"language": "language", "label": "label"})

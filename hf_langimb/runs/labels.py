@@ -63,7 +63,10 @@ def check_labels(options: Namespace) -> tuple[Path, dict[str, Any]]:
     pooling = "cls" if trained.tokenizer.mask_token_id is not None else "last"
     logits, _ = forward_rows(trained.model, trained.tokenizer, encoded, pooling=pooling, batch_size=options.batch_size)
     if not np.isfinite(logits).all():
-        raise ValueError(f"The model {options.model} gives logits that are not finite.")
+        raise ValueError(
+            f"The model {options.model} gives logits that are not finite: its training has diverged, or its weights "
+            "are damaged."
+        )
     groups = np.asarray(rows["id"][:]).astype(str) if "id" in rows.column_names else None
     probabilities = 1 / (1 + np.exp(-logits.astype(np.float64)))
     found = evaluate_labels(
@@ -95,7 +98,8 @@ def _on_outputs(trained: Trained, values: Any, options: Namespace) -> tuple[list
     names = [str(config.id2label[i]) for i in range(config.num_labels)]
     if options.labels and (len({*options.labels}), unnamed(names)) != (len(names), True):
         raise ValueError(
-            f"The model {model} has the labels {', '.join(names)}: --labels names {len(names)} unnamed ones."
+            f"--labels gives {len(names)} different names to a model without names, but the model {model} has the "
+            f"labels {', '.join(names)}: leave --labels out if these are names, else give one for each."
         )
     names = options.labels or names
     if not isinstance(values, dict):
@@ -120,7 +124,7 @@ def _plan(trained: Trained, names: Sequence[str]) -> MultiLabelDistribution | No
 
 
 def labels_cells(found: MultiLabelMeasures) -> Cells:
-    """Each label: how right its predictions are, and whether they depend on language."""
+    """Each label: the accuracy of its predictions, and whether they depend on language."""
     cells = []
     for name, of in found["labels"].items():
         natural, independent = of["targets"]["natural"], of["targets"]["independent"]
@@ -130,7 +134,15 @@ def labels_cells(found: MultiLabelMeasures) -> Cells:
         moved = independent["skew_transfer"]
         skew = "-" if moved is None else f"{moved:+.2f}"
         cells.append([shown(name), f"{of['rows']:,}", *right, bits, f"{of['p_holm']:.2g}", skew, of["answer"]])
-    header = ["label", "rows", "accuracy", "without the link", "dependence (bits)", "p (Holm)", "skew transfer"]
+    header = [
+        "label",
+        "rows",
+        "accuracy",
+        "accuracy without the link",
+        "dependence (bits)",
+        "p (Holm)",
+        "skew transfer",
+    ]
     return [*header, "depends on language"], cells
 
 

@@ -1,10 +1,11 @@
-"""Perplexity of every setup of cloned languages by its learning rate, on seeds that no result uses.
+"""Measure the perplexity of each setup of cloned languages at several learning rates, on seeds that no result uses.
 
 python tests/benchmarks/cloned_rates.py OUTPUT [--seeds 100 101 102] [--setups NAME ...] [--config mini] [recipe flags]
 
 OUTPUT/rates.json has {setup: {rate: [PPL of its last language, by seed]}}. With the first seed, rates are 1, 2, 4 and 8
 times the recipe's, and more while the best one is at an edge; the three best are then trained with the other seeds, and
-the grid grows again where the best of all seeds is at its edge. Run the same command again to continue.
+the grid grows again where the best of all seeds is at its edge. Run the same command again to continue; then write the
+best rate of each setup into the YAML as its `learning_rate`.
 """
 
 import json

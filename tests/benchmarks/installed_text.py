@@ -5,7 +5,7 @@ python tests/benchmarks/installed_text.py OUTPUT.jsonl --source --megabytes 250 
 
 Docstrings, one per line; with --source, whole files of source code and documentation instead, as JSON lines with a
 column `text`. Each text once, in an order that depends on their content alone. --tokenizer makes a byte-level BPE of
-16,384 tokens from them. Nothing of it belongs into the repository. Prints the packages with version, license and number
+16,384 tokens from them. Do not commit the output. Prints the packages with version, license and number
 of texts.
 """
 
@@ -29,7 +29,7 @@ END = "<|endoftext|>"
 
 
 def license_of(package: str) -> str:
-    """What the package's metadata say, in one line."""
+    """The first line of the package's metadata that names a free license; empty if there is none."""
     found = metadata(package)
     texts = [found.get("License-Expression"), *(found.get_all("Classifier") or []), found.get("License")]
     lines = [line.strip() for text in texts if text for line in text.splitlines() if FREE.search(line)]

@@ -86,7 +86,7 @@ def test_the_recipe_publishes_its_run(server, done, capsys):
 
 
 def test_a_damaged_model_or_an_unknown_setup_is_not_published(server, done, tmp_path):
-    with pytest.raises(ValueError, match="has setups imbalanced, fewer_rows, got 'even'"):
+    with pytest.raises(ValueError, match="has no setup 'even': choose among imbalanced, fewer_rows"):
         push_cloned(done, "ann/clones", setups=["even"], token=TOKEN)
     copy = shutil.copytree(done, tmp_path / "run")
     path = copy / "imbalanced" / "seed-0" / "measures.json"

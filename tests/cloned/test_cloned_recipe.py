@@ -405,7 +405,7 @@ def test_two_text_files_are_a_real_pair(files, recipe, tmp_path, merged):
 def test_a_text_that_is_shorter_than_a_window_is_refused(tmp_path, recipe):
     (tmp_path / "short.txt").write_text("one two\nthree four\n")
     parsed = recipe(dataset_name=str(tmp_path / "short.txt"))
-    with pytest.raises(ValueError, match="less than one window of 16"):
+    with pytest.raises(ValueError, match="fewer than one window of 16"):
         texts_of(parsed.data)
 
 
@@ -418,14 +418,14 @@ def test_a_text_that_is_shorter_than_a_window_is_refused(tmp_path, recipe):
             "2 stages, the training only 1",
         ),
         ({"setups": {"a": {"max_steps": 1}}}, r"Setup a: warmup_steps must not exceed max_steps \(1\)"),
-        ({"setups": {"a": {"relation": "merged"}}, "second_dataset_name": "b.txt"}, "needs dataset_name and second"),
+        ({"setups": {"a": {"relation": "merged"}}, "second_dataset_name": "b.txt"}, "needs two datasets of texts"),
         ({"auto_find_batch_size": True}, "auto_find_batch_size must keep its default"),
         ({"ignore_data_skip": True}, "ignore_data_skip must keep its default"),
         ({"accelerator_config": {"split_batches": True}}, "split_batches of accelerator_config must keep its default"),
         ({"per_device_train_batch_size": 0}, "per_device_train_batch_size must be 1 or more"),
         ({"train_tokens": -5}, "train_tokens must be 1 or more"),
         ({"setups": {"a": {"languages": 1, "schedule": "0.5"}}}, "With one language, the schedule must be 0"),
-        ({"setups": {"a": {"relation": "merged"}}}, "relation merged needs dataset_name and second_dataset_name"),
+        ({"setups": {"a": {"relation": "merged"}}}, "relation merged needs two datasets of texts"),
         ({"setups": {"a": {"relation": "twins"}}}, "relation must be one of clones, unrelated"),
         ({"setups": {"a": {"relation": "shuffled", "languages": 3}}}, "needs languages 2"),
         ({"setups": {"a": {"context": 8}}}, "context cannot differ between setups"),
@@ -434,7 +434,7 @@ def test_a_text_that_is_shorter_than_a_window_is_refused(tmp_path, recipe):
         ({"stride": 16}, "stride must be below context"),
         ({"heads": 3}, "width must be a multiple of heads"),
         ({"train_sampling_strategy": "random"}, "train_sampling_strategy must keep its default"),
-        ({"test_tokens": 31}, "test_tokens must be two windows or more"),
+        ({"test_tokens": 31}, "test_tokens must be at least twice the context"),
         ({"test_share": 1}, "test_share must be between 0 and 1"),
         ({"max_steps": 0, "setups": {"a": {}}, "main": []}, "max_steps must be 1 or more"),
         ({"gradient_accumulation_steps": 0}, "gradient_accumulation_steps must be 1 or more"),
@@ -455,9 +455,9 @@ def test_settings_that_do_not_fit_are_refused(recipe, settings, expected):
 def test_a_flag_that_a_setup_sets_or_that_has_no_effect_is_refused(recipe):
     with pytest.raises(ValueError, match="Setup imbalanced sets schedule, but the command line sets it too"):
         recipe("--schedule", "0.3")
-    with pytest.raises(ValueError, match="train_tokens: not used with dataset_name markov"):
+    with pytest.raises(ValueError, match="train_tokens: no effect with dataset_name markov"):
         recipe("--train_tokens", 100)
-    with pytest.raises(ValueError, match=r"text_column, vocabulary_size: not used with dataset_name a\.txt"):
+    with pytest.raises(ValueError, match=r"text_column, vocabulary_size: no effect with dataset_name a\.txt"):
         recipe("--text_column", "x", "--vocabulary_size", 40, dataset_name="a.txt", tokenizer_name="t")
 
 
@@ -473,7 +473,7 @@ def test_a_setup_can_be_added_to_a_yaml_but_not_redefined(recipe, tmp_path):
     run(recipe("--output_dir", tmp_path, main=[], setups=setups))
     _, results = run(recipe("--output_dir", tmp_path, main=[], setups=setups | {"rare": {"max_steps": 2}}))
     assert [*results["setups"]] == ["alone", "rare"]
-    with pytest.raises(ValueError, match=r"alone.seed-0 has a model of the setup .*'max_steps': 2.*, which is now"):
+    with pytest.raises(ValueError, match=r"alone.seed-0 has a model .*'max_steps': 2.*but it now has"):
         run(recipe("--output_dir", tmp_path, main=[], setups={"alone": setups["alone"] | {"max_steps": 3}}))
 
 

@@ -91,7 +91,7 @@ def test_probabilities_are_those_of_the_model(model, rows, bert_tokenizer, tmp_p
         (["--label-columns", "labels", "--explain-rows", "3"], "leave --explain-rows out"),
         (["--label-columns", "labels", "--drop-null"], "leave --drop-null out"),
         (["--label-columns", "nope"], "Expected a label column 'nope'"),
-        (["--label-columns", "labels", "--labels", "a", "b", "c"], "--labels names 3 unnamed ones"),
+        (["--label-columns", "labels", "--labels", "a", "b", "c"], "--labels gives 3 different names"),
         (["--label-column", "toxic"], "or name columns with --label-columns"),
     ],
 )
