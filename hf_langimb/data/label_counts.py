@@ -63,7 +63,10 @@ def label_rows(spec: DataSpec, columns: Sequence[str], first: int | None = None)
     """
     with readable(spec.name):
         if spec.drop_null:
-            raise ValueError("Labels that are not known (null) are already left out one by one: leave --drop-null out.")
+            raise ValueError(
+                "--drop-null is not supported here: labels that are not known (null) are left out one by one; remove "
+                "rows without text or language from the data."
+            )
         try:
             read = {column: replace(spec, label_column=column).rows(first) for column in columns}
             require_columns(read[columns[0]], {"language": "language", "label": "label"})

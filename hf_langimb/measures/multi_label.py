@@ -30,7 +30,7 @@ class LabelMeasures(TypedDict):
 
 
 class MultiLabelMeasures(TypedDict):
-    """Measures of each label; labels that have a single value in the rows are `not_measured`."""
+    """Measures of each label; labels with a single value or language in the rows are `not_measured`."""
 
     labels: dict[str, LabelMeasures]
     not_measured: list[str]
@@ -103,7 +103,7 @@ def evaluate_labels(
     for c, name in enumerate(names):
         rows = np.flatnonzero(~np.isnan(known[:, c]))
         truth, guess = known[rows, c].astype(np.int64), (predicted[rows, c] >= threshold).astype(np.int64)
-        if len(np.unique(truth)) < 2:
+        if min(len(np.unique(truth)), len(np.unique(languages[rows]))) < 2:
             not_measured.append(name)
             continue
         f1.append(float(2 * (truth & guess).sum() / (truth + guess).sum()))
@@ -112,7 +112,7 @@ def evaluate_labels(
         targets = target_measures(*of, **options, resamples=resamples, draws=draws)
         found[name] = {"rows": len(rows), "targets": targets, "p": _p(*of, **options, draws=draws)}
     if not found:
-        raise ValueError("Nothing to measure: no label has rows with 0 and rows with 1.")
+        raise ValueError("Nothing to measure: no label has rows with 0, rows with 1, and rows in two languages.")
     adjusted = holm(np.array([of["p"] for of in found.values()]))
     measures: dict[str, LabelMeasures] = {}
     for (name, of), p in zip(found.items(), adjusted, strict=True):

@@ -89,7 +89,7 @@ def test_probabilities_are_those_of_the_model(model, rows, bert_tokenizer, tmp_p
             "has the labels toxic, insult, spam, but --label-columns names toxic, insult",
         ),
         (["--label-columns", "labels", "--explain-rows", "3"], "leave --explain-rows out"),
-        (["--label-columns", "labels", "--drop-null"], "leave --drop-null out"),
+        (["--label-columns", "labels", "--drop-null"], "--drop-null is not supported here"),
         (["--label-columns", "nope"], "Expected a label column 'nope'"),
         (["--label-columns", "labels", "--labels", "a", "b", "c"], "--labels gives 3 different names"),
         (["--label-column", "toxic"], "or name columns with --label-columns"),
