@@ -178,9 +178,10 @@ class CorpusTexts:
         train, test = cut(self.first.train, context), self.first.test
         if setup.relation in OF_PAIR:
             second, merged = self.second, setup.relation == "merged"
-            vocabulary = real_pair(tokenizer.get_vocab(), second.tokenizer.get_vocab(), merged=merged)
-            special = {*tokenizer.all_special_tokens, SPACE} & {*second.tokenizer.get_vocab()}
-            if merged and vocabulary.shared <= len(special & {*tokenizer.get_vocab()}):
+            ours, theirs = tokenizer.get_vocab(), second.tokenizer.get_vocab()
+            vocabulary = real_pair(ours, theirs, merged=merged)
+            special = {*tokenizer.all_special_tokens, SPACE} & ours.keys() & theirs.keys()
+            if merged and vocabulary.shared <= len(special):
                 logger.warning("The tokenizers have no token of text in common: merged is almost the same as disjoint.")
             both = [train, cut(second.train, context)]
             return Texts(vocabulary, both, [test, second.test], None, tokenizer, second.tokenizer)

@@ -6,6 +6,7 @@ import math
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -64,6 +65,11 @@ def data_spec(options: Namespace) -> DataSpec:
     names = ["dataset", "config_name", "split", "text_column", "language_column", "label_column", "id_column"]
     names += ["quoting", "separator", "encoding", "language_from", "drop_null"]
     return DataSpec(*(getattr(options, name) for name in names))
+
+
+def name_of_data(dataset: str) -> str:
+    """What results call a dataset: of a file or folder its name, without where it is on this machine."""
+    return Path(dataset).resolve().name if Path(dataset).exists() else dataset
 
 
 def number_or(word: str, meaning: str | None = None) -> Callable[[str], int | str | None]:

@@ -31,6 +31,11 @@ from hf_langimb.models.loading import tokenize
 Run = Callable[[np.ndarray], list[torch.Tensor]]  # rows -> tables [K, B, W]
 
 
+def usual_pooling(tokenizer: Any) -> str:
+    """The features of a classifier: of the first token, or of the last one where the first sees nothing (decoders)."""
+    return "cls" if tokenizer.mask_token_id is not None else "last"
+
+
 def forward_rows(
     model: Any, tokenizer: Any, dataset: Any, *, pooling: str = "cls", batch_size: int = 64
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -32,6 +32,7 @@ from hf_langimb.data.flags import (
     above_zero,
     add_classifier_flags,
     data_spec,
+    name_of_data,
     number_or,
 )
 from hf_langimb.data.rows import find_text_columns
@@ -289,15 +290,13 @@ def _request(options: Namespace) -> dict[str, Any]:
             del kept[name]
     if further := [_without_place(entry) for entry in kept.pop("extra_test")]:
         kept["extra_test"] = further
-    if Path(options.dataset).exists():
-        kept["dataset"] = Path(options.dataset).resolve().name
-    return kept
+    return kept | {"dataset": name_of_data(options.dataset)}
 
 
 def _without_place(entry: str) -> str:
     """NAME=DATASET, without the folders of a dataset on this machine."""
     name, equals, path = entry.partition("=")
-    return f"{name}{equals}{Path(path).resolve().name if equals and Path(path).exists() else path}"
+    return f"{name}{equals}{name_of_data(path) if equals else path}"
 
 
 def _checksums_of(name: str) -> dict[str, str | None] | None:

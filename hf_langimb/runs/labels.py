@@ -12,11 +12,11 @@ from accelerate import PartialState
 
 from hf_langimb.console import shown, with_dashes
 from hf_langimb.counts.multi_label import MultiLabelDistribution, values_of
-from hf_langimb.data.flags import data_spec
+from hf_langimb.data.flags import data_spec, name_of_data
 from hf_langimb.data.label_counts import label_rows
 from hf_langimb.data.rows import find_text_columns
 from hf_langimb.files import read_json, write_json, write_text
-from hf_langimb.measures.forward import forward_rows
+from hf_langimb.measures.forward import forward_rows, usual_pooling
 from hf_langimb.measures.multi_label import MultiLabelMeasures, evaluate_labels
 from hf_langimb.measures.shortcut import MATERIAL_BITS
 from hf_langimb.models.axes import MULTI_LABEL, counts_of, folded, stored_axes, unnamed
@@ -60,8 +60,8 @@ def check_labels(options: Namespace) -> tuple[Path, dict[str, Any]]:
     names, known = _on_outputs(trained, values, options)
     columns = find_text_columns(rows, options.text_column)
     encoded = tokenize(rows, trained.tokenizer, columns, longest_input(trained.tokenizer, trained.model))
-    pooling = "cls" if trained.tokenizer.mask_token_id is not None else "last"
-    logits, _ = forward_rows(trained.model, trained.tokenizer, encoded, pooling=pooling, batch_size=options.batch_size)
+    reading: dict[str, Any] = {"pooling": usual_pooling(trained.tokenizer), "batch_size": options.batch_size}
+    logits, _ = forward_rows(trained.model, trained.tokenizer, encoded, **reading)
     if not np.isfinite(logits).all():
         raise ValueError(
             f"The model {options.model} gives logits that are not finite: its training has diverged, or its weights "
@@ -72,9 +72,8 @@ def check_labels(options: Namespace) -> tuple[Path, dict[str, Any]]:
     found = evaluate_labels(
         rows["language"][:], known, probabilities, labels=names, plan=_plan(trained, names), groups=groups
     )
-    here = Path(options.dataset)  # without its folders on this machine
-    data = here.resolve().name if here.exists() else options.dataset
-    results = {"recipe": RECIPE, "model": options.model, "dataset": data, "flags": options.flags}
+    results = {"recipe": RECIPE, "model": options.model, "dataset": name_of_data(options.dataset)}
+    results |= {"flags": options.flags}
     results |= {"rows": len(rows), "languages": sorted({*map(str, rows["language"][:])}), **found}
     if PartialState().is_main_process:
         write_json(path, results)
@@ -134,16 +133,8 @@ def labels_cells(found: MultiLabelMeasures) -> Cells:
         moved = independent["skew_transfer"]
         skew = "-" if moved is None else f"{moved:+.2f}"
         cells.append([shown(name), f"{of['rows']:,}", *right, bits, f"{of['p_holm']:.2g}", skew, of["answer"]])
-    header = [
-        "label",
-        "rows",
-        "accuracy",
-        "accuracy without the link",
-        "dependence (bits)",
-        "p (Holm)",
-        "skew transfer",
-    ]
-    return [*header, "depends on language"], cells
+    header = ["label", "rows", "accuracy", "accuracy without the link", "dependence (bits)", "p (Holm)"]
+    return [*header, "skew transfer", "depends on language"], cells
 
 
 def labels_text(folder: Path, results: Any) -> str:

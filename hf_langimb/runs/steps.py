@@ -32,7 +32,7 @@ from hf_langimb.measures.attribution.fingerprints import hash_model, hash_rows
 from hf_langimb.measures.attribution.masked import base_of_rows
 from hf_langimb.measures.attribution.regression import FINGERPRINTS
 from hf_langimb.measures.dependence import Sampled, language_shifts, sampled, target_measures
-from hf_langimb.measures.forward import extract_features, forward_rows
+from hf_langimb.measures.forward import extract_features, forward_rows, usual_pooling
 from hf_langimb.measures.predictions import evaluate_predictions, join_by_id
 from hf_langimb.measures.probe import probe_languages
 from hf_langimb.measures.targets import REVERSED
@@ -235,7 +235,7 @@ def _predict_and_probe(place: Path, load: Load, rows: MeasuredRows, batch_size: 
     predicted, probed = on_main(lambda: [_is_predicted(predictions), is_done(place, PROBE)])
     if not predicted or not probed:
         model, tokenizer = load().model, load().tokenizer
-        pooling = "cls" if tokenizer.mask_token_id is not None else "last"  # a decoder's first token sees nothing
+        pooling = usual_pooling(tokenizer)
         size = min(batch_size, BATCH_SIZE)
         logits, features = forward_rows(model, tokenizer, test, pooling=pooling, batch_size=size)
         if not np.isfinite(logits).all():

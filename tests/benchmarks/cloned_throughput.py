@@ -16,10 +16,9 @@ import torch
 from transformers import Trainer
 
 from hf_langimb.cloned.arguments import parse_cloned
-from hf_langimb.cloned.decoder import make_decoder
 from hf_langimb.cloned.schedule import all_languages
 from hf_langimb.cloned.texts import texts_of
-from hf_langimb.cloned.training import LanguageLog
+from hf_langimb.cloned.training import LanguageLog, untrained_decoder
 from hf_langimb.cloned.windows import TrainingWindows
 
 RECIPES = Path(__file__).parents[2] / "recipes" / "cloned_languages"
@@ -34,9 +33,7 @@ def steps_per_second(recipe, folder: str, plain: bool) -> float:
     languages = all_languages(setup.of.schedule, rows=rows, total_steps=arguments.max_steps, languages=2)
     windows = TrainingWindows(texts.vocabulary, texts.train, languages, padding_id=texts.padding_id)
     read = [windows[i] for i in range(len(windows))] if plain else windows
-    shape = {"layers": data.layers, "width": data.width, "heads": data.heads}
-    model = make_decoder(texts.vocabulary.model_vocabulary_size, context=data.context, **shape)
-    trainer = Trainer(model, arguments, train_dataset=read)
+    trainer = Trainer(untrained_decoder(texts.vocabulary, data, 0), arguments, train_dataset=read)
     if not plain:
         options = {"window": data.context, "stride": data.stride, "aligned": True}
         trainer.add_callback(LanguageLog(trainer, windows, texts.test, rows=rows, **options))
