@@ -74,7 +74,9 @@ def draw_rates(
     return limited(rates.ravel(), counts.ravel(), most).reshape(rates.shape)
 
 
-def draw_rows(cells: Counts, rates: Floats, size: int, generator: np.random.Generator) -> Counts:
+def draw_rows(
+    cells: Counts, rates: Floats, size: int, generator: np.random.Generator, before: Counts | None = None
+) -> Counts:
     """Rows in random order, drawn at the rates of their cells: int64[size].
 
     Sizes of cells are rounded at random, up or down, and the rows of a cell are all drawn equally often, up to one.
@@ -84,6 +86,7 @@ def draw_rows(cells: Counts, rates: Floats, size: int, generator: np.random.Gene
         rates: [L, C], draws of a row, up to one factor.
         size: number of draws.
         generator: of random numbers.
+        before: how often each row was drawn before in the epoch, int64[N], which counts as well; None: never.
     """
     order = np.argsort(cells, kind="stable")
     numbers = np.bincount(cells[cells >= 0], minlength=rates.size)
@@ -95,5 +98,8 @@ def draw_rows(cells: Counts, rates: Floats, size: int, generator: np.random.Gene
     drawn = []
     for cell in np.flatnonzero(draws):
         rows, number = order[ends[cell] - numbers[cell] : ends[cell]], int(draws[cell])
-        drawn += [np.tile(rows, number // len(rows)), generator.permutation(rows)[: number % len(rows)]]
+        mixed = generator.permutation(rows)
+        if before is not None:
+            mixed = mixed[np.argsort(before[mixed], kind="stable")]
+        drawn += [np.tile(rows, number // len(rows)), mixed[: number % len(rows)]]
     return generator.permutation(np.concatenate(drawn))

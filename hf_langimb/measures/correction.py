@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple, NotRequired, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,6 +80,8 @@ class Corrected(TypedDict):
     not_held_out: list[str]  # languages of the training data without rows
     rows: int
     adapted_accuracy: float  # of EM for the rows' own shares of labels, cross-fitted
+    adapted_dependence_bits: NotRequired[float]  # of EM, on rows weighted to remove the link
+    model_dependence_bits: NotRequired[float]  # of the model
 
 
 def read_correction(folder: Path, classes: int) -> Correction | None:
@@ -203,7 +205,7 @@ def adapted_priors(
     """Shares of the labels in each language of unlabeled rows, by EM (Saerens et al. 2002): float64[L, C].
 
     Probabilities times shares / source, normalized, are the probabilities under these shares. They serve the accuracy
-    on the rows as they are, and make predictions depend more on language.
+    on the rows as they are; predictions often depend more on language.
 
     Args:
         probabilities: of a model whose temperature is fitted, [N, C].

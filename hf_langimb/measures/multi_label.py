@@ -77,25 +77,8 @@ def evaluate_labels(
     """
     names, known = values_of(values, labels)
     predicted, languages = np.asarray(probabilities, dtype=np.float64), np.asarray(languages)
-    for what, column in (("language", languages), ("group", groups)):
-        if column is not None and len(column) != len(known):
-            raise ValueError(f"Expected a {what} for each of {len(known)} rows, got {len(column)}.")
+    _check(names, known, predicted, languages, groups, plan)
     draws = max(draws, DRAWS_PER_LABEL * len(names))  # fewer could not be significant after the adjustment
-    if predicted.shape != known.shape:
-        raise ValueError(
-            f"Expected probabilities of shape {known.shape} (rows, labels), got shape {predicted.shape}: give one "
-            "column per label."
-        )
-    if not ((predicted >= 0) & (predicted <= 1)).all():
-        ends = f"{predicted.min():g} to {predicted.max():g}"
-        raise ValueError(f"Probabilities must be from 0 to 1, got {ends}: apply the sigmoid to logits first.")
-    if not isinstance(plan, MultiLabelDistribution | None):
-        raise TypeError(f"Expected plan of type MultiLabelDistribution, got {type(plan).__name__}.")
-    if plan is not None and [*plan.labels] != names:
-        ours, theirs = ", ".join(plan.labels), ", ".join(names)
-        raise ValueError(
-            f"plan has the labels {ours}, but the rows have {theirs}: pass counts of the same labels in the same order."
-        )
     f1: list[float] = []
     found: dict[str, Any] = {}
     not_measured: list[str] = []
@@ -136,6 +119,30 @@ def evaluate_labels(
         "macro_f1": float(np.mean(f1)),
         "verdict": _verdict(dependent, measures),
     }
+
+
+def _check(
+    names: list[str], known: Floats, predicted: Floats, languages: Any, groups: Any, plan: MultiLabelDistribution | None
+) -> None:
+    """Refuse columns that do not fit; see `evaluate_labels`."""
+    for what, column in (("language", languages), ("group", groups)):
+        if column is not None and len(column) != len(known):
+            raise ValueError(f"Expected a {what} for each of {len(known)} rows, got {len(column)}.")
+    if predicted.shape != known.shape:
+        raise ValueError(
+            f"Expected probabilities of shape {known.shape} (rows, labels), got shape {predicted.shape}: give one "
+            "column per label."
+        )
+    if not ((predicted >= 0) & (predicted <= 1)).all():
+        ends = f"{predicted.min():g} to {predicted.max():g}"
+        raise ValueError(f"Probabilities must be from 0 to 1, got {ends}: apply the sigmoid to logits first.")
+    if not isinstance(plan, MultiLabelDistribution | None):
+        raise TypeError(f"Expected plan of type MultiLabelDistribution, got {type(plan).__name__}.")
+    if plan is not None and [*plan.labels] != names:
+        ours, theirs = ", ".join(plan.labels), ", ".join(names)
+        raise ValueError(
+            f"plan has the labels {ours}, but the rows have {theirs}: pass counts of the same labels in the same order."
+        )
 
 
 def _verdict(dependent: Sequence[str], measures: dict[str, LabelMeasures]) -> str:

@@ -12,7 +12,7 @@ from hf_langimb.files import AGAIN, read_json, write_json
 from hf_langimb.measures.correction import FILE, Corrected, Correction, cross_fitted, fit_correction
 from hf_langimb.models.loading import Trained
 from hf_langimb.results.folder import RunFolder
-from hf_langimb.runs.held_out import FOLDS, add_copy, copied, measured
+from hf_langimb.runs.held_out import FOLDS, add_copy, copied, independent, measured
 from hf_langimb.runs.steps import MeasuredRows
 
 CORRECTED = "corrected"  # the setup of the corrected model
@@ -49,6 +49,8 @@ def _add(
     correction, fitted = fit_correction(logits, **data, folds=FOLDS), cross_fitted(logits, **data, folds=FOLDS)
     found = correction.to_dict() | _facts(correction, labels, axes)
     found |= {"rows": len(logits), "adapted_accuracy": float((fitted.adapted.argmax(1) == data["labels"]).mean())}
+    for name, of in (("model", logits), ("adapted", fitted.adapted)):
+        found[f"{name}_dependence_bits"] = independent(data["languages"], data["labels"], of)["dependence_bits"]
     add_copy(folder, source, CORRECTED, table, fitted.corrected, lambda part: write_json(part / FILE, found))
 
 

@@ -57,7 +57,7 @@ from hf_langimb.results.summary import roles_of
 from hf_langimb.results.tables import file_name
 from hf_langimb.runs.correct import add_corrected
 from hf_langimb.runs.explaining import explain_models
-from hf_langimb.runs.held_out import check_rows, held_out
+from hf_langimb.runs.held_out import ROWS, check_rows, held_out
 from hf_langimb.runs.judge import Judge, Sizes
 from hf_langimb.runs.labels import check_labels, labels_text
 from hf_langimb.runs.notes import joined_tokens, token_notes, token_shares
@@ -339,7 +339,7 @@ def _copy(source: Path, place: Path) -> None:
     part = place.with_suffix(".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    for path in _model_files(source):
+    for path in [*_model_files(source), *(path for name in ROWS if (path := source / name).is_file())]:
         shutil.copy(path, part)
     record(part, MODEL, model_files(part))
     shutil.rmtree(place, ignore_errors=True)  # of which a file was missing

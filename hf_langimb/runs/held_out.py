@@ -20,19 +20,22 @@ from hf_langimb.data.rows import arrow_columns
 from hf_langimb.files import AGAIN, MODEL, is_done, read_json, record, replacing
 from hf_langimb.measures.correction import FILE
 from hf_langimb.measures.predictions import join_by_id
+from hf_langimb.measures.targets import information, weighted
 from hf_langimb.models.loading import ADAPTER_FILE, BASE_MODEL, own_start
 from hf_langimb.results.folder import EVALUATED, PREDICTIONS, PROBE, RunFolder, model_files
 
 TRAINED_ON = "training_rows.parquet"  # in the folder of a trained model; it is not published
+CHANGED_ON = "held_out_rows.parquet"  # in that of a model that was changed with their help
+ROWS = (TRAINED_ON, CHANGED_ON)
 DUPLICATES = 0.1  # share of the rows up to which those that are in the training data too are left out
 FOLDS = 5  # of the rows, each of which is predicted by what was fitted on the others
 FEW = "The dataset has {rows:,} rows for {cells:,} combinations of language and label: name a dataset with more rows."
 NOT_KNOWN = "It is not known on which rows the model was trained: these rows must not be among them."
 
 
-def record_rows(place: Path, rows: Dataset, text_columns: Sequence[str]) -> None:
-    """Write the checksums of a model's training rows into its folder."""
-    with replacing(place / TRAINED_ON) as part:
+def record_rows(place: Path, rows: Dataset, text_columns: Sequence[str], file: str = TRAINED_ON) -> None:
+    """Write the checksums of the rows that a model was trained on, or changed with, into its folder."""
+    with replacing(place / file) as part:
         pq.write_table(pa.table({"checksum": np.unique(_checksums(rows, text_columns))}), part)
 
 
@@ -47,17 +50,17 @@ def held_out(model: str, rows: Dataset, text_columns: Sequence[str]) -> tuple[Da
     Raises:
         ValueError: the model was trained on more than a tenth of them.
     """
-    path = Path(model, TRAINED_ON)
-    if not path.is_file():
-        return rows, NOT_KNOWN
-    seen = pq.read_table(path)["checksum"].to_numpy()
+    known = Path(model, TRAINED_ON).is_file()
+    files = [path for name in ROWS if (path := Path(model, name)).is_file()]
+    seen = np.concatenate([np.empty(0, np.uint64), *(pq.read_table(path)["checksum"].to_numpy() for path in files)])
     new = np.flatnonzero(~np.isin(_checksums(rows, text_columns), seen))
     left_out, number = len(rows) - len(new), f"{len(rows) - len(new):,} of {len(rows):,} rows"
     if left_out > DUPLICATES * len(rows):
         raise ValueError(f"The model {model} was trained on {number}: name rows that it was not trained on (--split).")
     if not left_out:
-        return rows, ""
-    return rows.select(new), f"Left out: {number}, whose texts are also in the training data."
+        return rows, "" if known else NOT_KNOWN
+    said = f"Left out: {number}, whose texts are also in the training data."
+    return rows.select(new), said if known else f"{said} {NOT_KNOWN}"
 
 
 def _checksums(rows: Dataset, text_columns: Sequence[str]) -> np.ndarray:
@@ -97,6 +100,16 @@ def measured(folder: RunFolder, rows: Dataset) -> tuple[pa.Table, np.ndarray, di
     return table, logits, {"languages": languages, "labels": labels, "groups": groups, "cells": cells}
 
 
+def independent(languages: Any, labels: Any, logits: np.ndarray) -> dict[str, float]:
+    """Accuracy and dependence of predictions on language, on rows weighted to remove the link."""
+    names, positions = np.unique(languages, return_inverse=True)
+    counts = np.zeros((len(names), logits.shape[1], logits.shape[1]))
+    np.add.at(counts, (positions, np.asarray(labels), logits.argmax(axis=1)), 1)
+    cells = weighted(counts, "independent")
+    right = float(np.einsum("lcc->", cells) / cells.sum())
+    return {"accuracy": right, "dependence_bits": float(information(cells.sum(axis=-2)))}
+
+
 def copied(folder: RunFolder, setup: str) -> bool:
     """Whether the changed copy of an evaluated model is there."""
     return is_done(folder.model(setup, EVALUATED[1]), MODEL)
@@ -119,7 +132,7 @@ def add_copy(
     part = place.with_suffix(".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    for name in [*model_files(model), PROBE]:
+    for name in [*model_files(model), *(name for name in ROWS if (model / name).is_file()), PROBE]:
         if name != FILE:  # of an earlier correction
             shutil.copy(model / name, part)
     write(part)

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
@@ -48,6 +49,7 @@ from hf_langimb.results.mitigations import (
     compared,
     text_of,
 )
+from hf_langimb.runs.custom import FOLDER
 from hf_langimb.runs.experiment import run, start_recipe
 from hf_langimb.runs.recipe import Recipe, parse_recipe
 from hf_langimb.runs.refit import HeldOut
@@ -77,9 +79,12 @@ def read_methods(path: Path) -> tuple[str, str, dict[str, Any], Methods]:
         raise ValueError(
             f"{path.name} must have the keys recipe, config and methods, and may have arguments, got {got}."
         )
+    listed = values["methods"]
+    if not isinstance(listed, dict) or not all(isinstance(of, dict) for of in listed.values()) or len(listed) < 2:
+        raise ValueError(f"{path.name}: methods must be two or more, each with its arguments.")
     methods: Methods = {}
-    for method, settings in values["methods"].items():
-        grids = [key for key, value in (settings or {}).items() if isinstance(value, list)]
+    for method, settings in listed.items():
+        grids = [key for key, value in settings.items() if isinstance(value, list)]
         if len(grids) != 1:
             raise ValueError(
                 f"{path.name}: {method} must have exactly one argument with a list of values, got {len(grids)}."
@@ -106,20 +111,20 @@ def compare(path: Path, recipes: Path, output: Path, seeds: int, words: Sequence
 
     Args:
         path: the YAML.
-        recipes: folder of the recipes.
+        recipes: folder of the recipes; `custom` is that of `langimb train`.
         output: folder of the runs `tuning` and `comparison`, and of the results.
         seeds: of the comparison: 0, 1, ...
         words: further flags of the recipe, for all trainings.
     """
     name, config, arguments, methods = read_methods(path)
     setups = {setup: settings for points in methods.values() for setup, settings in points.items()}
-    grid = output / "methods.yaml"
-    on_main(lambda: write_setups(grid, recipes / name / f"{config}.yaml", arguments, setups))
+    grid, base = output / "methods.yaml", FOLDER if name == "custom" else recipes / name
+    on_main(lambda: write_setups(grid, base / f"{config}.yaml", arguments, setups))
 
     def recipe_of(part: str, names: Sequence[str], first: int, number: int) -> Recipe:
         """The recipe of some setups."""
         flags = ["--config", grid, "--output_dir", output / part, "--seed", first, "--seeds", number]
-        return parse_recipe(name, recipes / name, [*map(str, [*flags, "--setups", *names]), *words])
+        return parse_recipe(name, base, [*map(str, [*flags, "--setups", *names]), *words])
 
     folder, _ = run(recipe_of("tuning", [*setups], TUNING_SEED, 1))
     losses = {setup: _loss(RunFolder(folder).model(setup, TUNING_SEED)) for setup in setups}
@@ -161,7 +166,7 @@ def _loss(place: Path) -> float:
     plan = _plan(place, logits.shape[1])
     probabilities = softmax(logits, axis=1)
     found = evaluate_predictions(**columns, probabilities=probabilities, plan=plan, target="independent", resamples=0)
-    return float(found["plain_loss"] or 0.0)
+    return float(math.inf if found["plain_loss"] is None else found["plain_loss"])
 
 
 def _plan(place: Path, labels: int) -> JointDistribution:
@@ -215,7 +220,7 @@ def _changed_logits(recipe: Recipe, data: Data, plan: str, place: Path, seed: in
     try:
         changed[ERASED] = held_out.fit(every, erase, [head.C]).logits(read)
     except ValueError as error:  # an extra of the package
-        logger.info(error)
+        logger.warning(error)
     return changed
 
 
@@ -237,6 +242,8 @@ def parse(folder: Path, argv: Sequence[str] | None = None) -> tuple[Namespace, l
     parser.add_argument("--output_dir", type=Path, metavar="DIR", help="default: runs/compare_mitigations-STEM")
     parser.add_argument("--seeds", type=int, default=5, help="seeds of the comparison (default: %(default)s)")
     options, words = parser.parse_known_args(argv)
+    if options.seeds < 1:
+        parser.error(f"--seeds must be 1 or more, got {options.seeds}")
     named = options.config.endswith((".yaml", ".yml"))
     options.path = Path(options.config) if named else folder / f"{options.config}.yaml"
     options.output_dir = options.output_dir or Path(f"runs/compare_mitigations-{options.path.stem}")

@@ -18,10 +18,9 @@ from hf_langimb.measures.correction import grouped_folds
 from hf_langimb.measures.erasure import Eraser, check_rank, language_eraser, random_eraser
 from hf_langimb.measures.forward import head_inputs
 from hf_langimb.measures.refit import DRAWS, STRENGTHS, Head, Refit, draws_of, fit_head
-from hf_langimb.measures.targets import information, weighted
 from hf_langimb.models.loading import Trained
 from hf_langimb.results.folder import RunFolder
-from hf_langimb.runs.held_out import FOLDS, add_copy, copied, measured
+from hf_langimb.runs.held_out import CHANGED_ON, FOLDS, add_copy, copied, independent, measured, record_rows
 from hf_langimb.runs.steps import BATCH_SIZE, MeasuredRows
 
 REFITTED, ERASED, FILE = "refitted", "erased", "refit.json"  # setups of the changed models, and their facts
@@ -81,16 +80,30 @@ class HeldOut:
         cells, labels = positions * classes + np.asarray(labels), np.asarray(labels)
         return cls(features.astype(np.float64), positions, labels, groups, cells, classes, biased)
 
-    def fit(self, rows: Any, erase: Erase | None, strengths: Sequence[float]) -> Head:
-        """The layer that is fitted on some of the rows, for features as they are."""
+    def balanced(self, rows: np.ndarray) -> np.ndarray:
+        """Those of the rows whose language has rows of each label: with others, labels depend on language in any draw.
+
+        Raises:
+            ValueError: no language has.
+        """
+        present = np.zeros((self.languages.max() + 1, self.classes), dtype=bool)
+        present[self.languages[rows], self.labels[rows]] = True
+        complete = (present | ~present.any(axis=0)).all(axis=1)
+        if not complete.any():
+            raise ValueError("No language has held-out rows of each label: name a dataset with more rows.")
+        return rows[complete[self.languages[rows]]]
+
+    def fit(self, rows: np.ndarray, erase: Erase | None, strengths: Sequence[float]) -> Head:
+        """The layer that is fitted on the `balanced` ones among rows, for features as they are."""
+        rows = self.balanced(rows)
         table, cells = self.features[rows], self.cells[rows]
-        if eraser := erase and erase(*self._balanced(rows)):
+        if eraser := erase and erase(*self._draw(rows)):
             table = eraser.apply(table)
         options: Any = {"classes": self.classes, "intercept": self.biased, "strengths": strengths}
         head = fit_head(table, cells, self.labels[rows], groups=self.groups[rows], **options)
         return eraser.before(head) if eraser else head
 
-    def _balanced(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _draw(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Features and languages of a draw in which labels do not depend on language."""
         drawn = rows[next(draws_of(self.cells[rows], 1, 0))]
         return self.features[drawn], self.languages[drawn]
@@ -101,14 +114,6 @@ class HeldOut:
         for train, test in grouped_folds(self.cells, self.groups, FOLDS, 0):
             logits[test] = self.fit(train, erase, strengths).logits(self.features[test])
         return logits
-
-    def independent(self, logits: np.ndarray) -> dict[str, float]:
-        """Accuracy and dependence of predictions on language, on rows weighted to remove the link."""
-        counts = np.zeros((self.languages.max() + 1, self.classes, self.classes))
-        np.add.at(counts, (self.languages, self.labels, logits.argmax(axis=1)), 1)
-        cells = weighted(counts, "independent")
-        right = float(np.einsum("lcc->", cells) / cells.sum())
-        return {"accuracy": right, "dependence_bits": float(information(cells.sum(axis=-2)))}
 
 
 def _add(
@@ -125,24 +130,26 @@ def _add(
     present = {(language, int(label)) for language, label in zip(data["languages"], data["labels"], strict=True)}
     names, labels, biased = np.unique(data["languages"]), trained.names, layer.bias is not None
     held_out = HeldOut.of(features, data["languages"], data["labels"], data["groups"], len(labels), biased)
-    counts = np.unique(held_out.cells, return_counts=True)[1]
     every = np.arange(len(features))
+    used = held_out.balanced(every)
+    counts = np.unique(held_out.cells[used], return_counts=True)[1]
+    rank = len(np.unique(held_out.languages[used])) - 1
     head = held_out.fit(every, None, STRENGTHS)
     lacking = {(str(name), label) for name in names for label in range(len(labels))} - present
     facts = {"labels": labels, "languages": names.tolist(), "rows": len(features), "draws": DRAWS, "C": head.C}
     facts |= {"cell_rows": int(counts.min()), "missing": [list(cell) for cell in sorted(lacking)]}
-    write = partial(_write, trained=trained, layer=layer)
+    write = partial(_write, trained=trained, layer=layer, rows=rows)
     add_copy(folder, source, REFITTED, table, held_out.crossed(), lambda part: write(part, head, facts))
     if ERASED not in setups:
         return
     strengths, centered = [head.C], held_out.biased
     language: Erase = partial(language_eraser, centered=centered)
+    erased = held_out.fit(every, language, strengths)
     controls = []
     for seed in bar(range(CONTROLS), "Erasing random directions"):
-        erase = partial(_random, rank=len(names) - 1, centered=centered, seed=seed)
-        controls.append(held_out.independent(held_out.crossed(erase, strengths)))
-    facts["erasure"] = {"rank": len(names) - 1, "controls": controls}
-    erased = held_out.fit(every, language, strengths)
+        erase = partial(_random, rank=rank, centered=centered, seed=seed)
+        controls.append(independent(data["languages"], data["labels"], held_out.crossed(erase, strengths)))
+    facts["erasure"] = {"rank": rank, "controls": controls}
     logits = held_out.crossed(language, strengths)
     add_copy(folder, source, ERASED, table, logits, lambda part: write(part, erased, facts))
 
@@ -152,8 +159,10 @@ def _random(features: np.ndarray, languages: np.ndarray, **options: Any) -> Eras
     return random_eraser(features, **options)
 
 
-def _write(part: Path, head: Head, facts: Mapping[str, Any], *, trained: Trained, layer: Any) -> None:
-    """Write the model with a new layer, which is put back, and the facts."""
+def _write(
+    part: Path, head: Head, facts: Mapping[str, Any], *, trained: Trained, layer: Any, rows: MeasuredRows
+) -> None:
+    """Write the model with a new layer, which is put back, the facts, and which rows it was fitted on."""
     before = {name: value.detach().clone() for name, value in layer.named_parameters()}
     weight, bias = (torch.from_numpy(np.asarray(values)) for values in (head.weight, head.bias))
     if layer.out_features == 1:  # which decides for the second label
@@ -164,6 +173,7 @@ def _write(part: Path, head: Head, facts: Mapping[str, Any], *, trained: Trained
     finally:
         _set(layer, before)
     write_json(part / FILE, facts)
+    record_rows(part, rows.texts, rows.text_columns, CHANGED_ON)
 
 
 def _set(layer: Any, values: Mapping[str, torch.Tensor]) -> None:

@@ -239,7 +239,10 @@ def _predict_and_probe(place: Path, load: Load, rows: MeasuredRows, batch_size: 
         size = min(batch_size, BATCH_SIZE)
         logits, features = forward_rows(model, tokenizer, test, pooling=pooling, batch_size=size)
         if not np.isfinite(logits).all():
-            raise ValueError(f"The model in {place} gives logits that are not finite: has its training diverged?")
+            raise ValueError(
+                f"The model in {place} gives logits that are not finite: has its training diverged? "
+                "Set a lower learning_rate, or leave this setup out."
+            )
         if not predicted and PartialState().is_main_process:
             columns = test.select_columns(PREDICTED[:3]).with_format("arrow")[:]
             columns = columns.append_column("prediction", pa.array(logits.argmax(axis=1)))

@@ -115,14 +115,20 @@ class LanguageAdversary:
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps."""
-        return {"classifier": self.classifier.state_dict(), "optimizer": self.optimizer.state_dict()}
+        parts = {"classifier": self.classifier.state_dict(), "optimizer": self.optimizer.state_dict()}
+        return parts | {"kind": self.kind}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a checkpoint.
 
         Raises:
-            ValueError: it is of other languages or features.
+            ValueError: it is of another adversary, or of other languages or features.
         """
+        if (kind := state.get("kind", self.kind)) != self.kind:
+            raise ValueError(
+                f"The checkpoint was trained with language_adversary={kind!r}, got {self.kind!r}: use the same, or "
+                "begin a new training."
+            )
         found, expected = (list(of["weight"].shape) for of in (state["classifier"], self.classifier.state_dict()))
         if found != expected:
             raise ValueError(

@@ -56,7 +56,9 @@ class LangImbTrainingArguments(TrainingArguments):
     )
     missing_cell_policy: str = HfArg(default="error", help="For cells without rows: error, ignore or smooth.")
     weight_exponent: float = HfArg(default=1.0, help="Exponent of the class weights; 0.5: their square roots.")
-    weight_clip: float | None = HfArg(default=None, help="Largest class weight; default: no limit.")
+    weight_clip: float | None = HfArg(
+        default=None, help="Largest class weight; default: no limit. How often rows are drawn: max_repeats."
+    )
     effective_number_beta: float = HfArg(default=BETA, help="Beta of the class weights effective_number.")
     deferred_weighting: float = HfArg(
         default=0.0, help="Share of the steps that are trained without class weights (deferred re-weighting: 0.8)."
@@ -123,7 +125,7 @@ class LangImbTrainingArguments(TrainingArguments):
         for name, known in CHOICES.items():
             if (value := getattr(self, name)) not in known:
                 problem = problem or f"Unknown {name} {value!r}: choose one of {', '.join(known)}."
-        for name in ("effective_number_beta", "deferred_weighting"):
+        for name in ("effective_number_beta", "deferred_weighting", "label_smoothing_factor"):
             if not 0 <= (value := getattr(self, name)) < 1:
                 problem = problem or f"{name} must be from 0 to below 1, got {value}."
         if self.class_weighting == GROUP_DRO and self.deferred_weighting:
@@ -161,6 +163,7 @@ class LangImbTrainingArguments(TrainingArguments):
             "focal_gamma": self.objective == "focal",
             "logit_adjustment_tau": self.objective.startswith("logit_adjustment"),
             "weight_exponent": weighted or self.sampling != "none",
+            "weight_clip": GROUP_DRO not in schemes,
             "effective_number_beta": "effective_number" in schemes,
             "deferred_weighting": weighted,
             "group_dro_step_size": GROUP_DRO in schemes,

@@ -29,6 +29,10 @@ class Batch(NamedTuple):
     language_ids: torch.Tensor  # int64[T]
     weights: torch.Tensor | None  # float32[L, C], of several labels [L, 2C]
 
+    def unweighted(self) -> Batch:
+        """The same with weights of 1, where a loss may expect weights."""
+        return self._replace(weights=None if self.weights is None else torch.ones_like(self.weights))
+
     def plain_losses(self) -> torch.Tensor:
         """The cross-entropy without class weights, [T]."""
         loss = weighted_cross_entropy if self.logits.dim() == 2 else weighted_binary

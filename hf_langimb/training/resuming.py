@@ -48,14 +48,16 @@ class ResumingTrainer(PublishingTrainer):
                 )
         super()._load_optimizer_and_scheduler(checkpoint)
         for argument, (file, part) in self._own_states().items():
-            if not checkpoint or part is None:
-                continue
-            if not (path := Path(checkpoint, file)).is_file():
-                raise ValueError(
-                    f"{checkpoint} has no {file}: it was trained without {argument}, or saved with save_only_model. "
-                    "Begin a new training."
+            path = Path(checkpoint or "", file)
+            if checkpoint and path.is_file() == (part is None):
+                problem = (
+                    f"was trained with {argument}: use it again, or"
+                    if part is None
+                    else f"has no {file}: it was trained without {argument}, or saved with save_only_model;"
                 )
-            part.load_state_dict(torch.load(path, weights_only=True, map_location="cpu"))
+                raise ValueError(f"{checkpoint} {problem} begin a new training.")
+            if checkpoint and part is not None:
+                part.load_state_dict(torch.load(path, weights_only=True, map_location="cpu"))
 
     def _own_states(self) -> dict[str, tuple[str, Any]]:
         """What a checkpoint keeps besides the optimizer, by argument: the file, and its object if it is used."""

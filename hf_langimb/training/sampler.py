@@ -48,7 +48,7 @@ class ShuffledBatches(torch.utils.data.Sampler[int]):
 
 
 class DrawnRows(torch.utils.data.Sampler[int]):
-    """Rows drawn at the rates of their cells, as many in an epoch as the dataset has.
+    """Rows drawn at the rates of their cells, as many in an epoch as the dataset has with a label.
 
     The rows depend on seed and epoch alone: they are the same in every process, and when an epoch is resumed.
 
@@ -68,14 +68,16 @@ class DrawnRows(torch.utils.data.Sampler[int]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return len(self.cells)
+        return int((self.cells >= 0).sum())
 
     def __iter__(self) -> Iterator[int]:
-        generator = np.random.default_rng([self.seed, self.epoch])
+        generator, before = np.random.default_rng([self.seed, self.epoch]), np.zeros(len(self.cells), dtype=np.int64)
         steps = self.epoch * self.steps.in_epoch + np.arange(len(self)) // self.steps.rows
         stages = np.minimum(steps * len(self.rates) // self.steps.total, len(self.rates) - 1)
         for stage, size in zip(*np.unique(stages, return_counts=True), strict=True):
-            yield from draw_rows(self.cells, self.rates[stage], int(size), generator).tolist()
+            rows = draw_rows(self.cells, self.rates[stage], int(size), generator, before)
+            before += np.bincount(rows, minlength=len(before))
+            yield from rows.tolist()
 
 
 class Steps(NamedTuple):
@@ -119,7 +121,7 @@ def rates_of(trainer: Any) -> tuple[list[Floats], Steps]:
     args, dataset = trainer.args, trainer.train_dataset
     if not has_length(dataset) or isinstance(dataset, torch.utils.data.IterableDataset):
         raise ValueError("Sampling by language and label needs a dataset with a length, got a stream.")
-    steps = steps_of(args, len(dataset), trainer.get_total_train_batch_size(args))
+    steps = steps_of(args, trainer.distribution.rows, trainer.get_total_train_batch_size(args))
     return stage_rates(args, trainer.distribution, steps.total), steps
 
 
@@ -147,11 +149,6 @@ def settings_without_effect(trainer: Any) -> Iterator[str]:
         yield (
             "eval_loss has the weights of group_dro at that step, so that its values at different steps cannot be "
             "compared: set metric_for_best_model='eval_uniform_loss'."
-        )
-    if args.draws_rows and args.train_sampling_strategy != "random":
-        yield (
-            "Rows that are drawn by language and label come in random order: "
-            f"train_sampling_strategy={args.train_sampling_strategy!r} has no effect."
         )
     if args.draws_rows and (args.class_weighting != "none" or args.objective.startswith("logit_adjustment")):
         yield (

@@ -330,7 +330,7 @@ class LangImbTrainer(EvaluatingTrainer):
         weights = self.weights
         logits = logits_of(outputs, None if weights is None else weights.shape[1])
         if self.model.training and self.state.global_step < self.args.deferred_weighting * self.state.max_steps:
-            weights = None
+            weights = None if weights is None else torch.ones_like(weights)
         smoothing, row_loss = self.args.label_smoothing_factor, self._present().row_loss
         batch = batch_of(logits[: len(labels)], labels, self._language_ids, weights, self.has_several_labels)
         own = row_loss(*batch, label_smoothing=smoothing)
@@ -342,7 +342,7 @@ class LangImbTrainer(EvaluatingTrainer):
             return classification
         if self.group_dro is not None:
             with torch.no_grad():
-                plain = row_loss(*batch._replace(weights=None), label_smoothing=smoothing)
+                plain = row_loss(*batch.unweighted(), label_smoothing=smoothing)
             self.group_dro.add(plain, labels, self._language_ids)
         entropy = classification.new_zeros(())
         if self._has_mask_row:

@@ -22,11 +22,12 @@ from transformers import (
 from hf_langimb import load_run, push_run
 from hf_langimb.cli import main
 from hf_langimb.measures.forward import forward_rows, head_inputs
-from hf_langimb.measures.refit import fit_head
+from hf_langimb.measures.refit import STRENGTHS, fit_head
 from hf_langimb.measures.targets import information
 from hf_langimb.models.loading import load_trained
 from hf_langimb.results.schema import Results, read_results
-from hf_langimb.runs.held_out import record_rows
+from hf_langimb.runs.held_out import held_out, independent, record_rows
+from hf_langimb.runs.refit import HeldOut
 
 TEXTS = ["premise", "hypothesis"]
 
@@ -107,6 +108,35 @@ def test_a_refitted_layer_relies_less_on_language(shortcut, tmp_path, capsys):
     assert changed == {"classifier.weight", "classifier.bias"}
     text = (folder / "report.html").read_text()
     assert "The last layer" in text and "draws of" in text
+    again = ["refit", str(folder / "refitted" / "seed-0"), str(shortcut / "rows.parquet")]
+    assert main([*again, "--output-dir", str(tmp_path / "again")]) == 1
+    assert "was trained on 1,500 of 1,500 rows" in capsys.readouterr().err, "which its layer was fitted on"
+
+
+def test_a_language_that_lacks_a_label_teaches_no_shortcut():
+    def features_of(rows, seed):
+        rng = np.random.default_rng(seed)
+        of, labels = rng.integers(3, size=rows), rng.integers(3, size=rows)
+        features = rng.normal(size=(rows, 8))
+        features[np.arange(rows), labels] += 1.5
+        features[np.arange(rows), 3 + of] += 3
+        return features, of, labels
+
+    test, languages, truth = features_of(20_000, 9)
+    features, of, labels = features_of(1000, 1)
+    kept = np.flatnonzero((of != 0) | (labels != 2))
+    rows = HeldOut.of(features[kept], of[kept], labels[kept], kept, 3, True)
+    assert {*rows.languages[rows.balanced(np.arange(len(kept)))]} == {1, 2}
+    bits = []
+    for head in (
+        rows.fit(np.arange(len(kept)), None, STRENGTHS),
+        fit_head(rows.features, rows.cells, rows.labels, classes=3),
+    ):
+        bits.append(independent(languages, truth, head.logits(test))["dependence_bits"])
+    assert bits[0] < 0.01 < bits[1] / 2, bits
+    two = np.flatnonzero(rows.labels == rows.languages)
+    with pytest.raises(ValueError, match="No language has held-out rows of each label"):
+        rows.balanced(two)
 
 
 def test_language_is_erased_with_controls(shortcut, tmp_path, capsys):
@@ -189,12 +219,14 @@ def test_results_compare_the_model_with_its_correction(corrected, finished, text
     assert np.sum(found["bias"], axis=1) == pytest.approx([0, 0], abs=1e-9)
     model, other = (results["setups"][name]["seeds"]["0"] for name in ("model", "corrected"))
     assert model["probe"] == other["probe"]
+    bits = model["targets"]["independent"]["dependence_bits"]
+    assert found["model_dependence_bits"] == pytest.approx(bits)
     assert information(np.array(other["test"]["predicted"])) == pytest.approx(other["test"]["dependence_bits"])
     words = ["correct", str(finished / "imbalanced" / "seed-0"), str(texts), "--id-column", "item"]
     assert main([*words, "--output-dir", str(corrected)]) == 0, "the same again changes nothing"
     shown = capsys.readouterr().out
     assert "The model has not learned the task" in shown.partition("\n")[0]
-    assert "langimb push" in shown and "EM" in shown and "bias of each language and label" in shown
+    assert "langimb push" in shown and f"EM changes the dependence on language from {bits:.3f} to" in shown and "bias of each language and label" in shown
     assert "Correction" in (corrected / "report.html").read_text()
     assert main([*words, "--output-dir", str(corrected), "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == found
@@ -256,6 +288,9 @@ def test_rows_of_the_training_and_too_few_rows_are_refused(finished, mini_xnli_r
     assert corrected(rows.select(range(60)), "seen") == 1
     assert "was trained on 20 of 60 rows" in capsys.readouterr().err
     assert corrected(rows.select([*range(15, 120)]), "few") == 0
+    for name in ("model", "corrected"):  # which know the rows, too
+        with pytest.raises(ValueError, match="was trained on 20 of 60 rows"):
+            held_out(str(tmp_path / "few" / name / "seed-0"), rows.select(range(60)), TEXTS)
     assert "Left out: 5 of 105 rows" in read_results(tmp_path / "few")["notes"][-1]
     assert read_results(tmp_path / "few")["correction"]["rows"] == 100
     assert corrected(rows.select(range(30, 34)), "small") == 1

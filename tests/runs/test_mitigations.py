@@ -111,9 +111,10 @@ def test_without_seeds_nothing_is_recommended():
     ("change", "message"),
     [
         ({"surprise": 1}, "must have the keys"),
+        ({"methods": ["plain"]}, "methods must be two or more, each with its arguments"),
         ({"methods": METHODS | {"focal": {"objective": "focal"}}}, "exactly one argument with a list of values, got 0"),
         ({"methods": METHODS | {"focal": {"focal_gamma": [1]}}}, "the same number of values"),
-        ({"methods": {"focal": {"focal_gamma": [1]}}}, "one of the methods must be plain"),
+        ({"methods": dict.fromkeys("ab", {"focal_gamma": [1]})}, "one of the methods must be plain"),
     ],
 )
 def test_wrong_grids_are_refused(write, change, message):

@@ -109,6 +109,8 @@ def test_a_training_goes_on_from_its_checkpoint(make, tmp_path):
     with pytest.raises(ValueError, match=r"no language_adversary.pt: it was trained without language_adversary"):
         make(**settings).train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-2"))
     state = copy.deepcopy(whole.adversary.state_dict())
+    with pytest.raises(ValueError, match="trained with language_adversary='language_entropy', got 'gradient_reversal'"):
+        whole.adversary.load_state_dict(state | {"kind": "language_entropy"})
     state["classifier"]["weight"] = torch.zeros(5, 16)
     with pytest.raises(ValueError, match=r"shape \[5, 16\], the model needs \[2, 16\]"):
         whole.adversary.load_state_dict(state)

@@ -49,6 +49,13 @@ def test_languages_by_temperature_and_repeats(build, rows):
     assert shares(rows, numbers).sum(axis=1) == pytest.approx(1 / 3, abs=0.01)
     most = max(Counter(epoch.tolist()).most_common(1)[0][1] for epoch in drawn(build(sampling="joint", max_repeats=2)))
     assert most <= 2
+    ignored = rows.map(lambda row, i: {"label": -100 if i % 3 == 0 else row["label"]}, with_indices=True)
+    settings = {"max_repeats": 2, "missing_cell_policy": "ignore"}
+    for options in ({"data": ignored, "sampling": "joint"}, {"language_schedule": "ja:0.5_0.5_0.5_0.5"}):
+        trainer = build(max_steps=4, batch=6, accumulation=1, **settings, **options)
+        epochs = drawn(trainer, 20)
+        assert len(epochs[0]) == trainer.distribution.rows
+        assert max(np.bincount(epoch).max() for epoch in epochs) <= 2
 
 
 @pytest.mark.parametrize(("batch", "accumulation"), [(6, 1), (3, 2)])
@@ -116,8 +123,6 @@ def test_what_does_not_fit_is_refused_or_said(build, rows, caplog):
         build(sampling="joint", **unordered, **settings)
         assert "each compensate for how rows are distributed" in caplog.text
         caplog.clear()
-    build(language_temperature=0.5, train_sampling_strategy="group_by_length")
-    assert "train_sampling_strategy='group_by_length' has no effect" in caplog.text
     counts = JointDistribution(["en", "fr"], [0, 1, 2], [[4, 2, 1], [1, 2, 5]])
     with pytest.raises(ValueError, match="have the language ja, which distribution does not have"):
         build(sampling="joint", keywords={"distribution": counts})._get_train_sampler()

@@ -88,6 +88,7 @@ def test_bad_arguments_are_refused_in_words(build, tiny_bert, rows, decoder_toke
         ({"weighting": "own"}, "class_weighting='own' needs class_weights"),
         ({"weighting": "joint", "class_weights": {}}, "Choose class_weights or class_weighting='joint', not both"),
         ({"weighting": "joint", "weight_exponent": -1}, "weight_exponent must be 0 or more, got -1"),
+        ({"label_smoothing_factor": -0.5}, "label_smoothing_factor must be from 0 to below 1, got -0.5"),
         ({"effective_number_beta": 1.0}, r"effective_number_beta must be from 0 to below 1, got 1\.0"),
         ({"class_weights": {"en": {"0": 1}}}, "table of class weights lacks fr, ja"),
         ({"class_weights": [[1, 2]]}, "class_weights must be a file, or of the form .*, got list"),
