@@ -88,7 +88,7 @@ class HeldOut:
         """
         present = np.zeros((self.languages.max() + 1, self.classes), dtype=bool)
         present[self.languages[rows], self.labels[rows]] = True
-        complete = (present | ~present.any(axis=0)).all(axis=1)
+        complete = np.asarray((present | ~present.any(axis=0)).all(axis=1))
         if not complete.any():
             raise ValueError("No language has held-out rows of each label: name a dataset with more rows.")
         return rows[complete[self.languages[rows]]]

@@ -2,9 +2,10 @@
 
 python tests/benchmarks/mitigation_cost.py [--steps 200] [--words 24] [--options NAME ...]
 
-The time of the hooks is that of `compute_loss` without the model's forward pass, of the callbacks of this package, and
-of drawing rows. It includes the cross-entropy, which the stock Trainer computes too. Prints medians over
-steps, and JSON.
+The time of the hooks is that of `compute_loss` without the model's forward pass, of the callbacks of this package (both
+medians over steps), and of drawing the rows of an epoch, divided by its steps. It includes the cross-entropy, which the
+stock Trainer computes too. `masked_row`: the forward pass with the masked row, relative to that of `plain` in the same
+run; 1/batch is the share of a row. Prints JSON.
 """
 
 import json
@@ -68,11 +69,14 @@ class Steps(TrainerCallback):
 
     def __init__(self, clock):
         self.clock, self.shares, self.began = clock, [], time.perf_counter()
+        self.forward, self.seconds = [], []
 
     def on_step_end(self, *args, **kwargs):
         spent, now = self.clock.read(), time.perf_counter()
-        ours = spent.get("loss", 0.0) - spent.get("forward", 0.0) + spent.get("callback", 0.0) + spent.get("rows", 0.0)
+        ours = spent.get("loss", 0.0) - spent.get("forward", 0.0) + spent.get("callback", 0.0)
         self.shares.append(ours / (now - self.began))
+        self.forward.append(spent["forward"])
+        self.seconds.append(now - self.began)
         self.began = now
 
 
@@ -87,7 +91,7 @@ def rows(number, length):
 
 
 def share(options, steps, data, tokenizer):
-    """Median share of a step that the hooks take."""
+    """Share of a step that the hooks take, and seconds of a forward pass (medians)."""
     model = AutoModelForSequenceClassification.from_pretrained(MODEL_DIR, num_labels=3)
     with tempfile.TemporaryDirectory() as folder:
         settings = {"max_steps": steps, "per_device_train_batch_size": BATCH, "use_cpu": True, "report_to": "none"}
@@ -101,11 +105,14 @@ def share(options, steps, data, tokenizer):
             if type(callback).__module__.startswith("hf_langimb"):
                 clock.around(callback, "on_step_end", "callback")
                 clock.around(callback, "on_optimizer_step", "callback")
-        clock.around(trainer, "_get_train_sampler", "rows")
+        began = time.perf_counter()
+        rows = list(trainer._get_train_sampler()) if trainer.args.draws_rows else []
+        drawing = (time.perf_counter() - began) / steps if rows else 0.0
         watch = Steps(clock)
         trainer.add_callback(watch)
         trainer.train()
-    return float(np.median(watch.shares[2:]))
+    seconds, forward = (float(np.median(of[2:])) for of in (watch.seconds, watch.forward))
+    return float(np.median(watch.shares[2:])) + drawing / seconds, forward
 
 
 def main():
@@ -118,11 +125,14 @@ def main():
     tokenizer = AutoTokenizer.from_pretrained(MODEL_DIR)
     data = rows(options.steps * BATCH, options.words)
     data = data.map(lambda batch: tokenizer(batch["text"]), batched=True)
-    shares = {}
+    shares, forwards = {}, {}
     for name in options.options:
-        shares[name] = round(share(OPTIONS[name], options.steps, data, tokenizer), 5)
+        found, forwards[name] = share(OPTIONS[name], options.steps, data, tokenizer)
+        shares[name] = round(found, 5)
         print(f"{name}: {shares[name]:.2%} of a step", flush=True)
     settings = {"batch": BATCH, "words": options.words, "steps": options.steps}
+    if {"plain", "masked_entropy"} <= {*forwards}:
+        settings["masked_row"] = round(forwards["masked_entropy"] / forwards["plain"] - 1, 4)
     print(json.dumps(settings | {"shares": shares}, indent=1))
 
 

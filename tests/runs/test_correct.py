@@ -226,7 +226,11 @@ def test_results_compare_the_model_with_its_correction(corrected, finished, text
     assert main([*words, "--output-dir", str(corrected)]) == 0, "the same again changes nothing"
     shown = capsys.readouterr().out
     assert "The model has not learned the task" in shown.partition("\n")[0]
-    assert "langimb push" in shown and f"EM changes the dependence on language from {bits:.3f} to" in shown and "bias of each language and label" in shown
+    assert (
+        "langimb push" in shown
+        and f"EM changes the dependence on language from {bits:.3f} to" in shown
+        and "bias of each language and label" in shown
+    )
     assert "Correction" in (corrected / "report.html").read_text()
     assert main([*words, "--output-dir", str(corrected), "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == found

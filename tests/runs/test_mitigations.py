@@ -114,7 +114,7 @@ def test_without_seeds_nothing_is_recommended():
         ({"methods": ["plain"]}, "methods must be two or more, each with its arguments"),
         ({"methods": METHODS | {"focal": {"objective": "focal"}}}, "exactly one argument with a list of values, got 0"),
         ({"methods": METHODS | {"focal": {"focal_gamma": [1]}}}, "the same number of values"),
-        ({"methods": dict.fromkeys("ab", {"focal_gamma": [1]})}, "one of the methods must be plain"),
+        ({"methods": {key: {"focal_gamma": [1]} for key in "ab"}}, "one of the methods must be plain"),
     ],
 )
 def test_wrong_grids_are_refused(write, change, message):
