@@ -82,7 +82,7 @@ def notes(results: Results) -> list[str]:
         ]
         if found["missing"]:
             lacking = listed(shown(name) for name in dict.fromkeys(name for name, _ in found["missing"]))
-            said.append(f"Not used, because they lack a label, so that labels depend on language: rows in {lacking}.")
+            said.append(f"Not used: the rows in {lacking}, where at least one label has no rows.")
         return [*said, *([text] if (text := erasure_text(results)) else [])]
     if not (correction := results.get("correction")):
         return []
