@@ -53,7 +53,10 @@ def check_labels(options: Namespace) -> tuple[Path, dict[str, Any]]:
         raise ValueError(f"Not supported with --label-columns: leave {', '.join(unused)} out.")
     folder = Path(options.output_dir or f"runs/evaluate-{file_name(Path(options.model).name)}")
     path = folder / FILE_NAME
-    if path.is_file() and read_json(path, "choose another --output-dir").get("recipe") != RECIPE:
+    results: dict[str, Any] = {"recipe": RECIPE, "model": options.model, "dataset": name_of_data(options.dataset)}
+    results |= {"flags": options.flags}
+    before = read_json(path, "choose another --output-dir") if path.is_file() else results
+    if any(before.get(key) != value for key, value in results.items()):
         raise ValueError(f"{folder} has the results of another run: choose another --output-dir.")
     trained = load_trained(options.model)
     rows, values = label_rows(data_spec(options), options.label_columns, options.rows or None)
@@ -72,8 +75,6 @@ def check_labels(options: Namespace) -> tuple[Path, dict[str, Any]]:
     found = evaluate_labels(
         rows["language"][:], known, probabilities, labels=names, plan=_plan(trained, names), groups=groups
     )
-    results = {"recipe": RECIPE, "model": options.model, "dataset": name_of_data(options.dataset)}
-    results |= {"flags": options.flags}
     results |= {"rows": len(rows), "languages": sorted({*map(str, rows["language"][:])}), **found}
     if PartialState().is_main_process:
         write_json(path, results)

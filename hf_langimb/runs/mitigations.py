@@ -236,10 +236,12 @@ def _measured(place: Path, logits: np.ndarray) -> dict[str, Any]:
 def parse(folder: Path, argv: Sequence[str] | None = None) -> tuple[Namespace, list[str]]:
     """The options of the recipe, with the YAML file and the output folder, and further flags of all trainings."""
     description = "Compare methods that make predictions depend less on language, each at its best setting."
-    parser = ArgumentParser("accelerate launch recipes/compare_mitigations.py", description=description)
+    name = "accelerate launch recipes/compare_mitigations.py"
+    parser = ArgumentParser(name, description=description, allow_abbrev=False)
     where = f"name of a YAML file in {folder}, or a path (default: %(default)s)"
     parser.add_argument("--config", default="mini", metavar="STEM|FILE.yaml", help=where)
-    parser.add_argument("--output_dir", type=Path, metavar="DIR", help="default: runs/compare_mitigations-STEM")
+    default = "default: runs/compare_mitigations-STEM"
+    parser.add_argument("--output_dir", "--output-dir", type=Path, metavar="DIR", help=default)
     parser.add_argument("--seeds", type=int, default=5, help="seeds of the comparison (default: %(default)s)")
     options, words = parser.parse_known_args(argv)
     if options.seeds < 1:
