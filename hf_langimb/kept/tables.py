@@ -118,6 +118,7 @@ KEPT = {
     "cloned-ordinary": {"rates": rates_cells},
     "mitigations/mini": {"methods": methods_cells, "against_weights": against_cells},
     "mitigations/cldr-20": {"methods": methods_cells},
+    "mitigations/cldr-all": {"methods": methods_cells},
     "cldr-scaling": {"points": scaling_cells, "slopes": slopes_cells, "natural": natural_cells},
 }
 KEPT["benchmarks"] |= {"methods": method_cells, "options": option_cells}
