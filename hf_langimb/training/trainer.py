@@ -329,10 +329,10 @@ class LangImbTrainer(EvaluatingTrainer):
         """Sum of w * CE over items of the full batch, plus the masked-input entropy; see the class."""
         weights = self.weights
         logits = logits_of(outputs, None if weights is None else weights.shape[1])
-        if self.model.training and self.state.global_step < self.args.deferred_weighting * self.state.max_steps:
-            weights = None if weights is None else torch.ones_like(weights)
         smoothing, row_loss = self.args.label_smoothing_factor, self._present().row_loss
         batch = batch_of(logits[: len(labels)], labels, self._language_ids, weights, self.has_several_labels)
+        if self.model.training and self.state.global_step < self.args.deferred_weighting * self.state.max_steps:
+            batch = batch.unweighted()
         own = row_loss(*batch, label_smoothing=smoothing)
         labeled = (labels != IGNORED_LABEL).sum()
         items = torch.as_tensor(labeled if num_items_in_batch is None else num_items_in_batch).clamp(min=1)
