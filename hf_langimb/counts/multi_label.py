@@ -9,6 +9,7 @@ from typing import Any, TypedDict
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from pyarrow.types import is_large_string, is_string
 
 from hf_langimb.counts.audit import Audit, holm
 from hf_langimb.counts.columns import class_label_names, column_batches, encode_column, to_arrow
@@ -270,6 +271,9 @@ def _zeros_and_ones(column: Any, name: str) -> Floats:
     try:
         if pa.types.is_dictionary(column.type):
             column = column.cast(column.type.value_type)
+        if is_string(column.type) or is_large_string(column.type):  # true and false of a CSV file
+            lower = pc.utf8_lower(column)
+            column = pc.if_else(pc.equal(lower, "true"), "1", pc.if_else(pc.equal(lower, "false"), "0", column))
         found = np.asarray(column.cast(pa.float64()).to_numpy(zero_copy_only=False), dtype=np.float64).copy()
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         example = next((value for value in column.to_pylist() if value is not None), None)

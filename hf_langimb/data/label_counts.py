@@ -18,6 +18,7 @@ from hf_langimb.data import reading
 from hf_langimb.data.reading import pick, readable
 from hf_langimb.data.rows import arrow_columns, find_text_columns, first_of_each, strings
 from hf_langimb.data.spec import DataSpec
+from hf_langimb.data.text import say_once
 
 
 def label_counts(spec: DataSpec, columns: Sequence[str]) -> dict[str, MultiLabelDistribution]:
@@ -30,6 +31,7 @@ def label_counts(spec: DataSpec, columns: Sequence[str]) -> dict[str, MultiLabel
     Raises:
         ValueError: names the dataset and what to do.
     """
+    _check(spec)
     with readable(spec.name):
         if repeated := [column for column in columns if columns.count(column) > 1]:
             raise ValueError(
@@ -41,7 +43,10 @@ def label_counts(spec: DataSpec, columns: Sequence[str]) -> dict[str, MultiLabel
             if len(columns) > 1 or "has lists" not in str(error):
                 raise
             return _lists(spec, columns[0])
-        splits = [split for split in tables[columns[0]] if all(split in of for of in tables.values())]
+        splits = dict.fromkeys(split for of in tables.values() for split in of)
+        lacking = [(split, column) for split in splits for column in columns if split not in tables[column]]
+        if lacking:
+            raise ValueError("The split {!r} has no values in the column {!r}: name others.".format(*lacking[0]))
         return {
             split: MultiLabelDistribution.from_tables({column: of[split] for column, of in tables.items()})
             for split in splits
@@ -52,7 +57,7 @@ def label_rows(spec: DataSpec, columns: Sequence[str], first: int | None = None)
     """Texts, languages and ids of one split, and the labels of its rows.
 
     Args:
-        spec, columns: see `label_counts`; rows without a language are not left out.
+        spec, columns: see `label_counts`. With `drop_null`, rows without text or language are left out.
         first: the first rows of each language; None keeps all.
 
     Returns:
@@ -61,14 +66,10 @@ def label_rows(spec: DataSpec, columns: Sequence[str], first: int | None = None)
     Raises:
         ValueError: names the dataset and what to do.
     """
+    _check(spec)
     with readable(spec.name):
-        if spec.drop_null:
-            raise ValueError(
-                "--drop-null is not supported here: labels that are not known (null) are left out one by one; remove "
-                "rows without text or language from the data."
-            )
         try:
-            read = {column: replace(spec, label_column=column).rows(first) for column in columns}
+            read = {column: replace(spec, label_column=column, unlabeled=True).rows(first) for column in columns}
             require_columns(read[columns[0]], {"language": "language", "label": "label"})
             values = {name: arrow_columns(rows, "label")[0] for name, rows in read.items()}
             lists = [column for column in values.values() if pa.types.is_nested(column.type)]
@@ -76,14 +77,33 @@ def label_rows(spec: DataSpec, columns: Sequence[str], first: int | None = None)
         except ValueError as error:
             if len(columns) > 1 or "has lists" not in str(error):
                 raise
-        rows = pick(_list_splits(spec, columns[0]), spec.split)
-        named = {"language": spec.language_column} | ({"id": spec.id_column} if spec.id_column else {})
-        require_columns(rows, named | {"label": columns[0]})
-        texts = find_text_columns(rows, spec.text_columns, **named, label=columns[0])
-        if first is not None:
-            rows = rows.select(np.sort(first_of_each(strings(rows, spec.language_column, "language"), first)))
-        kept = rows.select_columns([*texts, *named.values()])
-        return kept.rename_columns({name: kind for kind, name in named.items() if name != kind}), rows[columns[0]][:]
+        rows = _list_rows(spec, columns[0])
+        languages = strings(rows, "language", "language")
+        rows = rows if first is None else rows.select(np.sort(first_of_each(languages, first)))
+        return rows.remove_columns(columns[0]), arrow_columns(rows, columns[0])[0]
+
+
+def _check(spec: DataSpec) -> None:
+    """Refuse a column of one label per text next to those of several."""
+    if spec.label_column != "label":
+        raise ValueError(f"--label-columns is given: leave --label-column {spec.label_column} out.")
+
+
+def _list_rows(spec: DataSpec, column: str) -> Dataset:
+    """The rows of one split of a dataset with a column of lists, with `drop_null` those with text and language."""
+    rows = pick(_list_splits(spec, column), spec.split)
+    named = {"language": spec.language_column} | ({"id": spec.id_column} if spec.id_column else {})
+    require_columns(rows, named | {"label": column})
+    texts = find_text_columns(rows.select([]), spec.text_columns, **named, label=column)
+    used = arrow_columns(rows, *texts, spec.language_column)
+    kept = np.flatnonzero(np.all([of.is_valid().to_numpy() for of in used], axis=0))
+    if spec.drop_null and len(kept) < len(rows):
+        lacking = f"{len(rows) - len(kept):,} of {len(rows):,} rows"
+        say_once(f"{spec.name}: {lacking} lack text or language: left out.")
+        rows = rows.select(kept)
+    find_text_columns(rows, texts)  # which refuses texts that are null
+    rows = rows.select_columns([*texts, *named.values(), column])
+    return rows.rename_columns({name: kind for kind, name in named.items() if name != kind})
 
 
 def _lists(spec: DataSpec, column: str) -> dict[str, MultiLabelDistribution]:

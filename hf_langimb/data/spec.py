@@ -56,7 +56,7 @@ class DataSpec:
         quoting: of csv files: "minimal" (quotes enclose fields), "none" (they are text); None finds it out.
         separator, encoding: of text files; None takes the usual ones (a byte order mark decides).
         language_from: take the language from "folder", "file" or "key" (of texts), whatever it is called.
-        drop_null: leave out rows without text, language or label instead of refusing them.
+        drop_null: leave out rows without text, language or (but with `unlabeled`) label instead of refusing them.
         count_column: of a table of counts, the number of rows that each of its rows stands for; used by `counts` alone.
     """
 
@@ -73,13 +73,14 @@ class DataSpec:
     language_from: str | None = None
     drop_null: bool = False
     count_column: str | None = None
+    unlabeled: bool = False
 
     def __post_init__(self) -> None:
         separator = {"\\t": "\t", "tab": "\t"}.get(self.separator or "", self.separator)
         object.__setattr__(self, "separator", separator)
-        expected = {"quoting": [None, *QUOTES], "language_from": [None, "folder", "file", "key"]}
-        wrong = [name for name, values in expected.items() if getattr(self, name) not in values]
-        problem = f"{wrong[0]} {' or '.join(map(str, expected[wrong[0]][1:]))}" if wrong else ""
+        expected = {"quoting": QUOTES, "language_from": ["folder", "file", "key"]}
+        wrong = [name for name, values in expected.items() if getattr(self, name) not in (None, *values)]
+        problem = f"{wrong[0]} {' or '.join(expected[wrong[0]])}" if wrong else ""
         if separator is not None and (len(separator) != 1 or not separator.isascii() or separator in '"\r\n'):
             problem, wrong = "one character as separator, such as ';' or '\\t'", ["separator"]
         if problem:
@@ -164,19 +165,19 @@ class DataSpec:
         if isinstance(part, dict):
             return DatasetDict({split: self._complete(rows) for split, rows in part.items()})
         texts = self.text_columns or next((names for names in TEXT_COLUMNS if {*names} <= {*part.column_names}), ())
-        used = [name for name in (*texts, self.language_column, self.label_column) if name in part.column_names]
+        needed = (*texts, self.language_column, *([] if self.unlabeled else [self.label_column]))
+        used = [name for name in needed if name in part.column_names]
         if not self.drop_null or not used:
             return part
         columns = dict(zip(used, map(whole_floats, arrow_columns(part, *used)), strict=True))
         valid = [column.is_valid().to_numpy() for column in columns.values()]
-        if class_label_names(part, self.label_column):
+        if self.label_column in used and class_label_names(part, self.label_column):
             valid.append(pc.not_equal(columns[self.label_column], NO_LABEL).fill_null(False).to_numpy())
         kept = np.flatnonzero(np.all(valid, axis=0))
         if len(kept) == len(part):
             return part
-        say_once(
-            f"{self.name}: {len(part) - len(kept):,} of {len(part):,} rows lack text, language or label: left out."
-        )
+        lacking, known = f"{len(part) - len(kept):,} of {len(part):,} rows", "" if self.unlabeled else " or label"
+        say_once(f"{self.name}: {lacking} lack text or language{known}: left out.")
         return part.select(kept)
 
     def _builder(self, config_name: str | None, languages: Sequence[str] = ()) -> Any:

@@ -134,6 +134,8 @@ def _in_batches(
 
     `pooling` is a name, or a function of outputs and batch.
     """
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be 1 or more, got {batch_size}.")
     names = {name for name in tokenizer.model_input_names if name in dataset.column_names and reads(part, name)}
     columns = dataset.select_columns(sorted({*names, "input_ids"})).with_format(None)[:]
     lengths = np.array([len(ids) for ids in columns["input_ids"]])

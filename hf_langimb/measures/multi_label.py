@@ -117,7 +117,7 @@ def evaluate_labels(
         "dependent": dependent,
         "accuracy": float(np.mean([of["targets"]["natural"]["accuracy"] for of in measures.values()])),
         "macro_f1": float(np.mean(f1)),
-        "verdict": _verdict(dependent, measures),
+        "verdict": _verdict(dependent, measures) + (f"; not measured: {', '.join(not_measured)}" * bool(not_measured)),
     }
 
 
@@ -148,11 +148,16 @@ def _check(
 def _verdict(dependent: Sequence[str], measures: dict[str, LabelMeasures]) -> str:
     """One sentence: whether predictions depend on language, and of which labels."""
     if dependent:
-        return f"predictions depend on language for {len(dependent)} of {len(measures)} labels: {', '.join(dependent)}"
+        return f"predictions depend on language for {len(dependent)} of {_labels(measures)}: {', '.join(dependent)}"
     unclear = [name for name, of in measures.items() if of["answer"] == "unclear"]
     if unclear:
-        return f"it is unclear for {len(unclear)} of {len(measures)} labels whether predictions depend on language"
-    return f"predictions do not depend on language for any of the {len(measures)} labels"
+        return f"it is unclear for {len(unclear)} of {_labels(measures)} whether predictions depend on language"
+    return f"predictions do not depend on language for any of {_labels(measures)}"
+
+
+def _labels(measures: dict[str, LabelMeasures]) -> str:
+    """How many labels were measured."""
+    return f"{len(measures)} label{'s' * (len(measures) > 1)}"
 
 
 def _at(groups: Any, rows: Any) -> Any:

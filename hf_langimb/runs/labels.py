@@ -56,7 +56,7 @@ def check_labels(options: Namespace) -> tuple[Path, dict[str, Any]]:
     results: dict[str, Any] = {"recipe": RECIPE, "model": options.model, "dataset": name_of_data(options.dataset)}
     results |= {"flags": options.flags}
     before = read_json(path, "choose another --output-dir") if path.is_file() else results
-    if any(before.get(key) != value for key, value in results.items()):
+    if not isinstance(before, dict) or any(before.get(key) != value for key, value in results.items()):
         raise ValueError(f"{folder} has the results of another run: choose another --output-dir.")
     trained = load_trained(options.model)
     rows, values = label_rows(data_spec(options), options.label_columns, options.rows or None)
@@ -71,6 +71,8 @@ def check_labels(options: Namespace) -> tuple[Path, dict[str, Any]]:
             "are damaged."
         )
     groups = np.asarray(rows["id"][:]).astype(str) if "id" in rows.column_names else None
+    if len(names) == 1:  # of two classes, 0 and z
+        logits = logits[:, 1:]
     probabilities = 1 / (1 + np.exp(-logits.astype(np.float64)))
     found = evaluate_labels(
         rows["language"][:], known, probabilities, labels=names, plan=_plan(trained, names), groups=groups

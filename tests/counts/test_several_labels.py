@@ -35,6 +35,13 @@ def test_kinds_of_values_and_of_unknown_ones(kind, unknown):
     assert found.counts[:, 0].tolist() == [COUNTS[0][0], COUNTS[1][0]]
 
 
+@pytest.mark.parametrize("words", [("True", "False"), ("true", "false")])
+def test_words_of_boolean_columns_in_csv_files(words):
+    values = [None if value is None else words[1 - value] for value in VALUES["toxic"]]
+    found = MultiLabelDistribution.from_columns(LANGUAGES, {"toxic": values})
+    assert found.counts[:, 0].tolist() == [COUNTS[0][0], COUNTS[1][0]]
+
+
 def test_a_row_without_a_list_knows_no_label():
     found = MultiLabelDistribution.from_columns(["en", "en", "fr"], [[1, 0], None, [1, 1]])
     assert found.counts.tolist() == [[[0, 1], [1, 0]], [[0, 1], [0, 1]]]

@@ -292,7 +292,7 @@ def test_an_audit_counts_nulls_and_training_refuses_them_early_or_late(tmp_path,
         assert dropped.counts() == spec.counts()
         with caplog.at_level(logging.WARNING):
             read = dropped.read()
-        assert f"{path}: {2 * times} of {rows * times:,} rows lack text, language or label: left out" in caplog.text
+        assert f"{path}: {2 * times} of {rows * times:,} rows lack text or language or label: left out" in caplog.text
         read = read["train"] if isinstance(read, dict) else read
         assert len(dropped.standardized(read)) == len(dropped.rows()) == (rows - 2) * times
         assert len(dropped.texts()) == (rows - 1) * times

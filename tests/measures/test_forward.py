@@ -145,6 +145,7 @@ def test_modes_are_restored_and_half_precision_gives_float32(bert_tokenizer, tin
 
 def test_features_of_bad_input(bert_tokenizer, tiny_bert):
     for columns, settings, message in (
+        ({"text": ["w1"]}, {"batch_size": 0}, "batch_size must be 1 or more, got 0"),
         ({"text": ["w1"]}, {"pooling": "max"}, "Unknown pooling 'max': choose one of cls, pooler, mean, last"),
         ({"text": []}, {}, "The dataset has no rows"),
         ({"input_ids": []}, {}, "The dataset has no rows"),

@@ -30,7 +30,7 @@ def test_each_label_is_measured_by_itself(predictions):
     found = evaluate_labels(languages, values, guesses, **FAST)
     assert [*found["labels"]] == ["follows", "fair"] and found["not_measured"] == ["rare"]
     assert found["dependent"] == ["follows"] and found["labels"]["fair"]["answer"] == "no"
-    assert found["verdict"] == "predictions depend on language for 1 of 2 labels: follows"
+    assert found["verdict"] == "predictions depend on language for 1 of 2 labels: follows; not measured: rare"
     known = ~np.isnan(values["fair"])
     columns = languages[known], values["fair"][known].astype(int), (guesses[known, 1] > 0.5).astype(int)
     expected = target_measures(*columns, **FAST)["independent"]

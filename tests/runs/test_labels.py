@@ -89,7 +89,8 @@ def test_probabilities_are_those_of_the_model(model, rows, bert_tokenizer, tmp_p
             "has the labels toxic, insult, spam, but --label-columns names toxic, insult",
         ),
         (["--label-columns", "labels", "--explain-rows", "3"], "leave --explain-rows out"),
-        (["--label-columns", "labels", "--drop-null"], "--drop-null is not supported here"),
+        (["--label-columns", "labels", "--label-column", "toxic"], "leave --label-column toxic out"),
+        (["--label-columns", "labels", "--batch-size", "0"], "batch_size must be 1 or more, got 0"),
         (["--label-columns", "nope"], "Expected a label column 'nope'"),
         (["--label-columns", "labels", "--labels", "a", "b", "c"], "--labels gives 3 different names"),
         (["--label-column", "toxic"], "or name columns with --label-columns"),
@@ -101,6 +102,43 @@ def test_what_does_not_fit_is_refused(model, rows, tmp_path, capsys, argv, messa
         main([str(model), str(tmp_path / "rows.parquet"), *argv, "--output-dir", str(tmp_path / "out")])
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out" / "results.json").exists()
+
+
+@pytest.mark.parametrize("columns", [NAMES, ["labels"]])
+@pytest.mark.parametrize("lacking", ["text", "language"])
+def test_rows_without_text_or_language_are_left_out_if_asked_for(
+    model, rows, tmp_path, capsys, caplog, columns, lacking
+):
+    """But not those in which a label is not known."""
+    holes = rows.map(lambda row, i: {lacking: None if i % 4 == 0 else row[lacking]}, with_indices=True)
+    holes.to_parquet(tmp_path / "rows.parquet")
+    asked = [model, tmp_path / "rows.parquet", "--label-columns", *columns]
+    with pytest.raises(SystemExit):
+        main([*map(str, asked), "--output-dir", str(tmp_path / "out")])
+    assert f"{lacking}" in (said := capsys.readouterr().err) and "70 of 280 rows" in said and "--drop-null" in said
+    _, found = evaluated(tmp_path / "out", capsys, *asked, "--drop-null")
+    assert "70 of 280 rows lack text or language: left out" in caplog.text
+    assert found["rows"] == 210 and found["labels"]["toxic"]["rows"] == 210 - 3
+
+
+def test_a_model_with_one_output_is_measured(tiny_bert, bert_tokenizer, rows, tmp_path, capsys):
+    names = {"id2label": {0: "toxic"}, "label2id": {"toxic": 0}}
+    bert = tiny_bert(problem_type="multi_label_classification", num_labels=1, **names)
+    with torch.no_grad():
+        logits = bert.eval()(**bert_tokenizer(rows["text"][:], return_tensors="pt", padding=True)).logits
+        bert.classifier.bias -= logits.median()
+    bert.save_pretrained(tmp_path / "one")
+    bert_tokenizer.save_pretrained(tmp_path / "one")
+    rows.to_parquet(tmp_path / "rows.parquet")
+    asked = [tmp_path / "one", tmp_path / "rows.parquet", "--label-columns", "toxic"]
+    said, found = evaluated(tmp_path / "out", capsys, *asked)
+    known = [i for i, value in enumerate(rows["toxic"]) if value is not None]
+    right = (logits[:, 0] > logits.median()).numpy()[known] == np.array(rows["toxic"][:])[known].astype(bool)
+    assert found["labels"]["toxic"]["targets"]["natural"]["accuracy"] == pytest.approx(right.mean(), abs=0.005)
+    assert "of 1 label:" in said or "of 1 label " in said
+    with pytest.raises(SystemExit):  # not over these results
+        main([*map(str, asked), "--rows", "50", "--output-dir", str(tmp_path / "out")])
+    assert "has the results of another run" in capsys.readouterr().err
 
 
 def test_a_model_of_one_label_and_a_folder_of_another_run_are_refused(
