@@ -160,17 +160,17 @@ def report(options: Namespace) -> None:
 def push(options: Namespace) -> None:
     """Publish the models of a run with their results."""
     from hf_langimb.cloned.results import is_cloned, read_cloned
-    from hf_langimb.hub.push import push_run
+    from hf_langimb.hub.push import own_setups, push_run
     from hf_langimb.results.schema import read_results
 
     hide_bars()
     run, publish = options.run_folder, push_run
     if cloned := is_cloned(Path(run)):
         from hf_langimb.cloned.publish import push_cloned as publish  # type: ignore[assignment]
-    known = list((read_cloned(run) if cloned else read_results(run))["setups"])
+    known = [*read_cloned(run)["setups"]] if cloned else own_setups(read_results(run))
     if not options.all and options.setup is None and len(known) > 1:
         raise ValueError(f"{run} is a run of several setups: choose one with --setup ({', '.join(known)}), or --all.")
-    setups = None if options.all else [options.setup or known[0]]
+    setups = None if options.all or not known else [options.setup or known[0]]
     settings = {name: getattr(options, name) for name in ("seed", "private", "revision", "collection")}
     urls = publish(run, options.repo_id, setups=setups, **settings)
     print("\n".join(["Published, downloaded again, and loaded with the same logits:", *urls]))

@@ -153,11 +153,11 @@ def sizes(root: Path = ROOT) -> list[Size]:
     graph = imports(package)
     raised = raises([*trees.values()])
     return [
-        Size("lines of the package", total, 24_200),
-        Size("lines of the tests", sum(map(lines, (root / "tests").rglob("*.py"))), 23_200),
+        Size("lines of the package", total, 24_600),
+        Size("lines of the tests", sum(map(lines, (root / "tests").rglob("*.py"))), 23_400),
         Size("lines of the largest file", length[largest], 400, largest),
         Size("lines of a function, 95th percentile", functions[math.ceil(0.95 * len(functions)) - 1][0], 40),
-        Size("raises per 1,000 lines", round(1000 * raised / total, 1), 16, f"{raised} in all"),
+        Size("raises per 1,000 lines", round(1000 * raised / total, 1), 16.5, f"{raised} in all"),
         Size("modules and folders of the package", len(entries), 16),
         Size("  of them modules", sum(path.suffix == ".py" for path in entries), 5),
         Size("imports upwards", len(upwards(graph)), 0, "; ".join(upwards(graph)[:3])),

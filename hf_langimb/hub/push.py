@@ -65,12 +65,11 @@ def push_run(
         ValueError: the run is incomplete, or the Hub refuses; says what to do.
     """
     folder, results = RunFolder(Path(run)), read_results(run)
-    names = names_of(repo_id, setups, results["setups"])
-    if results["recipe"] in MEASURED_ONLY and EVALUATED[0] in names:
-        changed = ", ".join(name for name in results["setups"] if name != EVALUATED[0])
-        advice = (
-            f"publish {changed} (--setup)" if changed else "recipes/evaluate.py --push_to_hub publishes its measures"
-        )
+    known = own_setups(results)
+    names = names_of(repo_id, setups, known)
+    if not known or EVALUATED[0] in {*names} - {*known}:
+        advice = "recipes/evaluate.py --push_to_hub publishes its measures"
+        advice = f"publish {', '.join(known)} (--setup)" if known else advice
         raise ValueError(f"{run} has the measures of a model that it did not train: {advice}.")
     api = HfApi(token=token)
     urls: list[str] = []
@@ -88,6 +87,12 @@ def push_run(
     if collection:
         collect(api, collection, repo_id, repositories)
     return urls
+
+
+def own_setups(results: Results) -> list[str]:
+    """The setups of a run that it trained or changed, without the model that it only measured."""
+    measured_only = {EVALUATED[0]} if results["recipe"] in MEASURED_ONLY else set()
+    return [name for name in results["setups"] if name not in measured_only]
 
 
 def names_of(repo_id: str, setups: Sequence[str] | None, known: Iterable[str]) -> dict[str, str]:

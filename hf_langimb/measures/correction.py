@@ -53,11 +53,13 @@ class Correction:
             languages: of the rows; unknown ones are not biased.
 
         Raises:
-            ValueError: another number of languages than rows.
+            ValueError: another number of languages than rows, or of logits than labels.
         """
         position = {language: i for i, language in enumerate(self.languages)}
         if len(logits) != len(languages):
             raise ValueError(f"Expected a language for each of {len(logits)} rows, got {len(languages)} languages.")
+        if np.shape(logits)[1:] != self.bias.shape[1:]:
+            raise ValueError(f"Expected {self.bias.shape[1]} logits in each row, got shape {np.shape(logits)}.")
         ids = np.array([position.get(language, -1) for language in languages], dtype=np.int64)
         biases = np.vstack([self.bias, np.zeros(self.bias.shape[1])])  # the last for id -1
         return np.asarray(logits, dtype=np.float64) / self.temperature + biases[ids]
@@ -81,7 +83,6 @@ class Corrected(TypedDict):
     rows: int
     adapted_accuracy: float  # of EM for the rows' own shares of labels, cross-fitted
     adapted_dependence_bits: NotRequired[float]  # of EM, on rows weighted to remove the link
-    model_dependence_bits: NotRequired[float]  # of the model
 
 
 def read_correction(folder: Path, classes: int) -> Correction | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from hf_langimb.console import listed, shown
@@ -13,6 +14,7 @@ BIAS = (
     "Added to the logits of each language, after these are divided by the temperature. Above 0: the model predicted "
     "the label too rarely in this language, judged by rows that are weighted so that labels do not depend on language."
 )
+FEW = 10  # rows per combination in a draw of `langimb refit`, below which it often costs accuracy
 WHAT = {
     "corrected": "The correction",
     "refitted": "Refitting the last layer",
@@ -77,17 +79,24 @@ def notes(results: Results) -> list[str]:
     """What the change cannot do, and what else was measured."""
     if found := results.get("refit"):
         said = [
-            f"A layer was fitted on each of {found['draws']} draws of {found['cell_rows']:,} rows per combination of "
-            "language and label; the new layer is their mean."
+            f"A layer was fitted on each of {found['draws']} draws of {found['cell_rows']:,} "
+            f"row{'s' * (found['cell_rows'] > 1)} per combination of language and label; the new layer is their mean."
         ]
         if found["missing"]:
             lacking = listed(shown(name) for name in dict.fromkeys(name for name, _ in found["missing"]))
             said.append(f"Not used: the rows in {lacking}, where at least one label has no rows.")
+        if found["cell_rows"] < FEW:
+            said.append(f"So few rows often cost accuracy: add rows until each combination has {FEW} or more.")
         return [*said, *([text] if (text := erasure_text(results)) else [])]
     if not (correction := results.get("correction")):
         return []
     said, never = [], correction["never_trained"]
-    others = [cell for cell in correction["missing"] if cell not in never]
+    languages = len(correction["languages"])
+    number = Counter(label for _, label in correction["missing"])
+    nowhere = [correction["labels"][label] for label in number if number[label] == languages]
+    others = [cell for cell in correction["missing"] if cell not in never and number[cell[1]] < languages]
+    if nowhere:
+        said.append(f"No held-out rows with the label {listed(map(repr, nowhere))}: no bias of it could be fitted.")
     if never:
         said.append(f"Cannot be corrected: {_cells(correction, never)}. The training data have no such rows either.")
     if others:
@@ -102,7 +111,7 @@ def notes(results: Results) -> list[str]:
         "if the share of each label in each language is estimated from unlabeled rows (expectation-maximization, EM)."
     )
     if "adapted_dependence_bits" in correction:
-        before, after = correction["model_dependence_bits"], correction["adapted_dependence_bits"]
+        before, after = _measure(results, "model", "dependence_bits"), correction["adapted_dependence_bits"]
         said.append(f"Without the link, EM changes the dependence on language from {before:.3f} to {after:.3f} bits.")
     return said
 

@@ -27,6 +27,8 @@ PREDICTIONS, PROBE, TRAINING = "predictions.parquet", "probe.json", "training.js
 TIME = "time.json"  # of the training, which differs between two runs of the same numbers
 VALIDATION = "validation.parquet"  # predictions that the recommendation is chosen on
 BEGUN = ("processes", "total_batch")  # of the trainings: in config.yaml, kept where a run is continued
+DEFINITIONS = "setup_definitions"  # in config.yaml: a run may be continued with others
+SHOWN = 60  # characters of a value in a message
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class RunFolder:
 
         def lock() -> None:
             """Nothing is written to a folder that is not a run's."""
-            self._refuse(self._foreign())
+            self.refuse_foreign()
             held.enter_context(files.locked(self.path, advice))
 
         with files.names_the_file(self.path), ExitStack() as held:
@@ -95,9 +97,15 @@ class RunFolder:
             before = yaml.safe_load(path.read_text(encoding="utf-8"))
             if BEGUN[0] not in before:
                 self._record_all()
-            config = {**config, **{key: before[key] for key in BEGUN if key in before}}
+            config |= {key: before[key] for key in BEGUN if key in before}
+            if DEFINITIONS in before:  # also of setups that are left out now, whose models are kept
+                config[DEFINITIONS] = before[DEFINITIONS] | config.get(DEFINITIONS, {})
         files.write_text(path, yaml.safe_dump(config, sort_keys=True, allow_unicode=True))
         return config
+
+    def refuse_foreign(self) -> None:
+        """Raise ValueError if the folder contains files, but no run."""
+        self._refuse(self._foreign())
 
     def _refuse(self, problem: str | None) -> None:
         """Raise ValueError if the folder has a problem."""
@@ -110,8 +118,8 @@ class RunFolder:
 
     def _foreign(self) -> str | None:
         """Why the folder is not a run's."""
-        if self.path.exists() and not self.path.is_dir():
-            return "is not a folder"
+        if not next(place for place in (self.path, *self.path.absolute().parents) if place.exists()).is_dir():
+            return "is not a folder, or lies in a file"
         if self._others() and not (self.path / CONFIG).is_file():
             return f"contains files but no run (no {CONFIG})"
         return None
@@ -123,11 +131,15 @@ class RunFolder:
             before = {**yaml.safe_load(path.read_text(encoding="utf-8"))} if others else {}
         except (yaml.YAMLError, TypeError, UnicodeDecodeError):
             return f"contains a run whose {CONFIG} is damaged"
-        keys = [key for key in sorted({*before, *config} - {*free}) if before.get(key) != config.get(key)]
-        changed = "; ".join(f"{key} was {before.get(key)!r:.60}, is {config.get(key)!r:.60}" for key in keys[:4])
-        changed += f"; and {len(keys) - 4} more" if len(keys) > 4 else ""
+        keys = {*before, *config} - {*free, DEFINITIONS}
+        pairs = {key: (before.get(key), config.get(key)) for key in sorted(keys)}
+        defined, now = (of.get(DEFINITIONS, {}) for of in (before, config))
+        pairs |= {f"the setup {name}": (defined[name], now[name]) for name in sorted(defined.keys() & now.keys())}
+        differing = {key: (old, new) for key, (old, new) in pairs.items() if old != new}
+        changed = [f"{key} was {_shown(old, new)}, is {_shown(new, old)}" for key, (old, new) in differing.items()]
         if changed and others not in ([], [path]):
-            return f"contains a run with another configuration ({changed})"
+            more = [f"and {len(changed) - 4} more"] if len(changed) > 4 else []
+            return f"contains a run with another configuration ({'; '.join(changed[:4] + more)})"
         return None
 
     def _record_all(self) -> None:
@@ -144,6 +156,16 @@ class RunFolder:
                 read_json(state, AGAIN)
                 files.record(state.parent, MODEL, model_files(state.parent))
         logger.warning("%s was started by an earlier version: its finished steps are kept and now recorded.", self.path)
+
+
+def _shown(value: Any, other: Any) -> str:
+    """A value in a message, without the entries and the beginning that it shares with another one."""
+    if isinstance(value, dict) and isinstance(other, dict):
+        value = {key: of for key, of in value.items() if key not in other or other[key] != of}
+        other = {key: of for key, of in other.items() if key in value}
+    text, pairs = repr(value), enumerate(zip(repr(value), repr(other), strict=False))
+    first = max(next((i for i, (one, two) in pairs if one != two), 0) - SHOWN // 2, 0) if len(text) > SHOWN else 0
+    return "..." * (first > 0) + text[first : first + SHOWN] + "..." * (len(text) > first + SHOWN)
 
 
 def model_files(place: Path) -> list[str]:

@@ -56,7 +56,7 @@ class Comparison(TypedDict):
     link_bits: float
     rows: int
     grids: dict[str, list[dict[str, Any]]]
-    losses: dict[str, list[float]]  # on validation rows, of the settings in `grids`
+    losses: dict[str, list[float | None]]  # on validation rows, of the settings in `grids`; null where one diverged
     chosen: dict[str, dict[str, Any]]
     methods: dict[str, dict[str, list[float | None]]]  # by method and measure the value of each seed
     seconds: dict[str, list[float | None]]  # of the trainings of each method; null where a training was interrupted
@@ -204,6 +204,8 @@ def _setting(found: Comparison, method: str) -> str:
 def recommendation_text(found: Comparison) -> str:
     """Which methods to use, as far as the numbers support it."""
     best, accuracy = found["recommended"], COMPARED[0]
+    if len(next(iter(found["methods"][PLAIN].values()))) == 1:
+        return "With one seed, no difference can be tested: add --seeds 5 (finished trainings are kept)."
     if not best:
         return (
             "On these data, no method significantly lowers the dependence of predictions on language without a "

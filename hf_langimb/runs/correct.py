@@ -49,8 +49,8 @@ def _add(
     correction, fitted = fit_correction(logits, **data, folds=FOLDS), cross_fitted(logits, **data, folds=FOLDS)
     found = correction.to_dict() | _facts(correction, labels, axes)
     found |= {"rows": len(logits), "adapted_accuracy": float((fitted.adapted.argmax(1) == data["labels"]).mean())}
-    for name, of in (("model", logits), ("adapted", fitted.adapted)):
-        found[f"{name}_dependence_bits"] = independent(data["languages"], data["labels"], of)["dependence_bits"]
+    adapted = independent(data["languages"], data["labels"], fitted.adapted)
+    found["adapted_dependence_bits"] = adapted["dependence_bits"]
     add_copy(folder, source, CORRECTED, table, fitted.corrected, lambda part: write_json(part / FILE, found))
 
 

@@ -67,7 +67,8 @@ from hf_langimb.runs.subsets import named_tests, names_the_set
 
 logger = logging.getLogger(__name__)
 
-FREE = ("explain_rows", "explain_tolerance", "material_bits", "material_transfer", "extra_test")  # when continued
+# What may differ when a run is continued.
+FREE = ["explain_rows", "explain_tolerance", "material_bits", "material_transfer", "extra_test", "erase_language"]
 WITHOUT_CORRECTION = "The model has a correction, which is not applied here: its results.json has the measures of both."
 CHANGES = {"correct": ("correction", add_corrected), "refit": ("refit", add_refitted)}  # commands instead of a recipe
 NOT_ASKED = ("output_dir", "push_to_hub", "batch_size", "json")  # where, how fast, in which form: not what
@@ -144,7 +145,7 @@ def check_up(options: Namespace) -> tuple[Path, Results]:
     known = WITHOUT_CORRECTION if (source / FILE).is_file() else ""
     if options.recipe in CHANGES:
         test, seen_text = held_out(options.model, test, find_text_columns(test, options.text_column))
-        check_rows(test, len(load().names))
+        check_rows(test, load().names)
         known = f"{known} {seen_text}".strip()
     if known:
         logger.warning(known)
@@ -324,9 +325,15 @@ def _fingerprint(rows: Dataset) -> str:
 
 
 def _source(name: str, place: Path) -> Path:
-    """The folder of a model; one of the Hub is downloaded, or was copied to `place` before."""
+    """The folder of a model; one of the Hub is downloaded, or was copied to `place` before.
+
+    Raises:
+        ValueError: the folder of a run with several models, no model, or a damaged one.
+    """
     copied = place.is_dir() and (is_done(place, MODEL) or not read_record(place))
     source = Path(name) if Path(name).is_dir() else place if copied else download(name)
+    if models := [*source.glob("seed-*"), *source.glob("*/seed-*")]:
+        raise ValueError(f"{name} is the folder of a run: name one of its models, such as {min(models)}.")
     safe_files(name, [path.name for path in source.iterdir()])
     check_model(source)
     return source
@@ -340,7 +347,8 @@ def _copy(source: Path, place: Path) -> None:
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     for path in [*_model_files(source), *(path for name in ROWS if (path := source / name).is_file())]:
-        shutil.copy(path, part)
+        if path.name != FILE:  # a correction, without which the model is measured
+            shutil.copy(path, part)
     record(part, MODEL, model_files(part))
     shutil.rmtree(place, ignore_errors=True)  # of which a file was missing
     part.rename(place)

@@ -43,7 +43,7 @@ from hf_langimb.runs.judge import Judge, Sizes, tokens_verdict
 from hf_langimb.runs.notes import LEAVE_OUT, Said, joined_tokens, token_notes, token_shares, weight_notes
 from hf_langimb.runs.parallel import at_once
 from hf_langimb.runs.recipe import Recipe, parse_recipe, total_batch
-from hf_langimb.runs.setups import Setup, prepare_setups, resolve_setup, with_recommended
+from hf_langimb.runs.setups import AUTO, Setup, prepare_setups, resolve_setup, with_recommended
 from hf_langimb.runs.steps import Job, MeasuredRows, assemble_results, loader, work
 from hf_langimb.runs.subsets import TEST_SEED, Data, external_text, extra_tests, load_data
 
@@ -67,11 +67,13 @@ def run(recipe: Recipe) -> tuple[Path, Results]:
     Raises:
         ValueError: data, model, setups or folder do not fit the recipe; says which and what to do.
     """
-    began, training, recipe = time.time(), recipe.training, with_recommended(recipe)
+    began, training, auto, recipe = time.time(), recipe.training, AUTO in recipe.data.setups, with_recommended(recipe)
     check_hub(training)
     plan = "imbalanced" if recipe.data.imbalanced_shares or recipe.data.skew is not None else "natural"
     settings = {name: resolve_setup(name, recipe.setups, plan) for name in recipe.data.setups}
     data = load_data(recipe.data, training.language_column)
+    if auto and len(data.languages) == 1:
+        raise ValueError(f"All rows are in {data.languages[0]}: --setups {AUTO} is for data in several languages.")
     if recipe.name == "custom":
         recipe, said = fitted(recipe, data.distribution("train", "natural").rows)
         data.notes = [*data.notes, *([said] if said else [])]
@@ -118,16 +120,13 @@ def _run_in(
     extra = {name: part and tokenize(part, tokenizer, data.text_columns, limit) for name, part in extra.items()}
     measured = MeasuredRows(test, texts, external, data.text_columns, recipe.data.max_length, skewed, extra)
     metrics: dict[str, dict[str, Any]] = {name: {} for name in prepared}
-    samples, judged = {}, set[str]()
-    if roles.subject and roles.mitigations:
-        judged = {name for name, setup in prepared.items() if setup.plan == prepared[roles.subject].plan}
-    jobs = {}
+    samples, jobs = {}, {}
     for seed, name, setup in trainings:
         place, tracked = places[name, seed], training.run_name or f"{name}-seed-{seed}"
         own: dict[str, Any] = {"output_dir": str(place), "seed": seed, "run_name": tracked}
         arguments = replace(setup.arguments, **own)
         subsets = tuple(rows[split, setup.plan, seed] for split in ("train", "validation"))
-        jobs[name, seed] = Job(f"{name}, seed {seed}", arguments, start, tokenizer, subsets, measured, name in judged)
+        jobs[name, seed] = Job(f"{name}, seed {seed}", arguments, start, tokenizer, subsets, measured)
     new = [job for key, job in jobs.items() if not is_done(places[key], MODEL)]
     at_once(work_on_its_own, new, recipe.data.models_at_once, training.device.type)
     with logging_redirect_tqdm(), bar(trainings, unit="training") as progress:

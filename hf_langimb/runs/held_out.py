@@ -52,15 +52,27 @@ def held_out(model: str, rows: Dataset, text_columns: Sequence[str]) -> tuple[Da
     """
     known = Path(model, TRAINED_ON).is_file()
     files = [path for name in ROWS if (path := Path(model, name)).is_file()]
-    seen = np.concatenate([np.empty(0, np.uint64), *(pq.read_table(path)["checksum"].to_numpy() for path in files)])
+    seen = np.concatenate([np.empty(0, np.uint64), *map(_recorded, files)])
     new = np.flatnonzero(~np.isin(_checksums(rows, text_columns), seen))
     left_out, number = len(rows) - len(new), f"{len(rows) - len(new):,} of {len(rows):,} rows"
     if left_out > DUPLICATES * len(rows):
         raise ValueError(f"The model {model} was trained on {number}: name rows that it was not trained on (--split).")
     if not left_out:
         return rows, "" if known else NOT_KNOWN
-    said = f"Left out: {number}, whose texts are also in the training data."
+    said = f"Left out: {number}, whose texts the model was trained or fitted on."
     return rows.select(new), said if known else f"{said} {NOT_KNOWN}"
+
+
+def _recorded(path: Path) -> np.ndarray:
+    """Checksums in a file of `record_rows`.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    try:
+        return np.asarray(pq.read_table(path)["checksum"].to_numpy(), dtype=np.uint64)
+    except (pa.ArrowException, OSError, KeyError) as error:
+        raise ValueError(f"{path} cannot be read ({error}): copy it again from the run.") from None
 
 
 def _checksums(rows: Dataset, text_columns: Sequence[str]) -> np.ndarray:
@@ -71,13 +83,21 @@ def _checksums(rows: Dataset, text_columns: Sequence[str]) -> np.ndarray:
     return np.frombuffer(digests, dtype=np.uint64)
 
 
-def check_rows(rows: Dataset, labels: int) -> None:
+def check_rows(rows: Dataset, names: Sequence[str]) -> None:
     """Refuse rows that are too few to change a model.
 
+    Args:
+        rows: with `id`, `language` and `label`.
+        names: of the model's labels.
+
     Raises:
-        ValueError: fewer rows than cells, or fewer texts than folds; says how many.
+        ValueError: fewer rows than cells, fewer texts than folds, or a single label; says which or how many.
     """
-    cells, texts = len(rows.unique("language")) * labels, len(rows.unique("id"))
+    present, texts = rows.unique("label"), len(rows.unique("id"))
+    cells = len(rows.unique("language")) * len(names)
+    if len(present) == 1:
+        only = names[present[0]]
+        raise ValueError(f"All rows have the label {only!r}: name a dataset with rows of two labels or more.")
     if len(rows) < cells:
         raise ValueError(FEW.format(rows=len(rows), cells=cells))
     if texts < FOLDS:

@@ -3,8 +3,8 @@
 1. Tuning: each method is trained at each of its settings, which its YAML lists, with one seed that no result uses. The
    one with the lowest cross-entropy on validation rows, weighted so that labels do not depend on language, is chosen.
 2. Comparison: the chosen settings with the seeds of the results. The `plain` models are also changed with the help of
-   their validation rows, which training uses only to compute the validation loss: corrected, refitted, and refitted
-   on features from which language is erased.
+   their validation rows, on which no weights are trained, but the checkpoint is chosen: corrected, refitted, and
+   refitted on features from which language is erased.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ from __future__ import annotations
 import logging
 import math
 import sys
+import tempfile
 from argparse import ArgumentParser, Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,8 +26,9 @@ import pyarrow.parquet as pq
 import yaml
 from accelerate import PartialState
 from scipy.special import softmax
+from transformers import TrainingArguments
 
-from hf_langimb.console import RESUMES, bar, ends_in_words, on_main
+from hf_langimb.console import RESUMES, bar, ends_in_words
 from hf_langimb.counts.distribution import JointDistribution
 from hf_langimb.files import AGAIN, read_json, write_json, write_text
 from hf_langimb.measures.correction import fit_correction
@@ -51,14 +54,18 @@ from hf_langimb.results.mitigations import (
 )
 from hf_langimb.runs.custom import FOLDER
 from hf_langimb.runs.experiment import run, start_recipe
-from hf_langimb.runs.recipe import Recipe, parse_recipe
+from hf_langimb.runs.held_out import check_rows
+from hf_langimb.runs.recipe import Recipe, parse_recipe, read_yaml
 from hf_langimb.runs.refit import HeldOut
+from hf_langimb.runs.steps import Diverged
 from hf_langimb.runs.subsets import TEST_SEED, Data, load_data
+from hf_langimb.training.arguments import LangImbTrainingArguments
 
 logger = logging.getLogger(__name__)
 
 TUNING_SEED = 100
-KEYS = ("recipe", "config", "arguments", "methods")
+KEYS = {"recipe": str, "config": str, "arguments": dict, "methods": dict}
+OWN_FLAGS = ("--seed", "--setups")  # of the recipe, which the comparison sets
 Methods = dict[str, dict[str, dict[str, Any]]]  # by method the settings of each setup, by its name
 
 
@@ -68,36 +75,48 @@ def read_methods(path: Path) -> tuple[str, str, dict[str, Any], Methods]:
     A method has one argument with a list: the values that are tried, the same number for every method.
 
     Raises:
-        ValueError: no such file, a key that is not known or missing, or grids of different lengths.
+        ValueError: no such file, or something else in it; says what.
     """
     if not path.is_file():
-        known = ", ".join(sorted(file.stem for file in path.parent.glob("*.yaml")))
+        known = ", ".join(sorted(file.stem for file in path.parent.glob("*.yaml"))) or "those of the recipe"
         raise ValueError(f"Expected a configuration at {path}, found none: choose one of {known}, or a YAML file.")
-    values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    if not isinstance(values, dict) or {*values} - {*KEYS} or not {"recipe", "config", "methods"} <= {*values}:
-        got = ", ".join(map(str, values or []))
-        raise ValueError(
-            f"{path.name} must have the keys recipe, config and methods, and may have arguments, got {got}."
-        )
-    listed = values["methods"]
-    if not isinstance(listed, dict) or not all(isinstance(of, dict) for of in listed.values()) or len(listed) < 2:
-        raise ValueError(f"{path.name}: methods must be two or more, each with its arguments.")
+    values = read_yaml(path)
+    if problem := next(_problems(values), None):
+        raise ValueError(f"{path.name}: {problem}.")
     methods: Methods = {}
+    for method, settings in values["methods"].items():
+        (tuned,) = _lists(settings)
+        methods[method] = {f"{method}_{i}": settings | {tuned: value} for i, value in enumerate(settings[tuned])}
+    return values["recipe"], values["config"], values.get("arguments", {}), methods
+
+
+def _problems(values: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong with the YAML of a comparison; each is found on the condition that those before are not there."""
+    if {*values} - {*KEYS} or not {"recipe", "config", "methods"} <= {*values}:
+        got = ", ".join(map(str, values)) or "none"
+        yield f"expected the keys recipe, config and methods, and perhaps arguments, got {got}"
+    for key, value in values.items():
+        if not isinstance(value, KEYS[key]):
+            yield f"{key} must be {'text' if KEYS[key] is str else 'names with values'}, got {value!r}"
+    listed = values["methods"]
+    if len(listed) < 2 or not all(isinstance(of, dict) for of in listed.values()):
+        yield "methods must be two or more, each with its arguments"
     for method, settings in listed.items():
-        grids = [key for key, value in settings.items() if isinstance(value, list)]
-        if len(grids) != 1:
-            raise ValueError(
-                f"{path.name}: {method} must have exactly one argument with a list of values, got {len(grids)}."
-            )
-        fixed = {key: value for key, value in settings.items() if key != grids[0]}
-        points = {f"{method}_{i}": fixed | {grids[0]: value} for i, value in enumerate(settings[grids[0]])}
-        methods[method] = points
-    if len(lengths := {len(points) for points in methods.values()}) != 1:
-        got = ", ".join(map(str, sorted(lengths)))
-        raise ValueError(f"{path.name}: all methods must list the same number of values, got {got}.")
-    if PLAIN not in methods:
-        raise ValueError(f"{path.name}: one of the methods must be {PLAIN}.")
-    return values["recipe"], values["config"], values.get("arguments") or {}, methods
+        if len(found := _lists(settings)) != 1:
+            yield f"{method} must have exactly one argument with a list of values, got {len(found)}"
+    lengths = sorted({len(settings[_lists(settings)[0]]) for settings in listed.values()})
+    if len(lengths) > 1 or not lengths[0]:
+        yield f"all methods must list the same number of values, one or more, got {', '.join(map(str, lengths))}"
+    ours = {item.name for item in fields(LangImbTrainingArguments)} - {item.name for item in fields(TrainingArguments)}
+    if PLAIN not in listed:
+        yield f"one of the methods must be {PLAIN}"
+    elif given := sorted(listed[PLAIN].keys() & ours):
+        yield f"{PLAIN} is the method without mitigations: remove {', '.join(given)} from it"
+
+
+def _lists(settings: Mapping[str, Any]) -> list[str]:
+    """The arguments of a method that have lists."""
+    return [key for key, value in settings.items() if isinstance(value, list)]
 
 
 def write_setups(path: Path, base: Path, arguments: Mapping[str, Any], setups: Mapping[str, Any]) -> None:
@@ -118,19 +137,29 @@ def compare(path: Path, recipes: Path, output: Path, seeds: int, words: Sequence
     """
     name, config, arguments, methods = read_methods(path)
     setups = {setup: settings for points in methods.values() for setup, settings in points.items()}
-    grid, base = output / "methods.yaml", FOLDER if name == "custom" else recipes / name
-    on_main(lambda: write_setups(grid, base / f"{config}.yaml", arguments, setups))
+    base = FOLDER if name == "custom" else recipes / name
+    if not (file := base / f"{config}.yaml").is_file():
+        raise ValueError(f"{path.name}: the recipe {name} has no configuration {config} (no file {file}).")
 
     def recipe_of(part: str, names: Sequence[str], first: int, number: int) -> Recipe:
         """The recipe of some setups."""
-        flags = ["--config", grid, "--output_dir", output / part, "--seed", first, "--seeds", number]
-        return parse_recipe(name, base, [*map(str, [*flags, "--setups", *names]), *words])
+        with tempfile.TemporaryDirectory() as scratch:
+            write_setups(grid := Path(scratch, path.name), file, arguments, setups)
+            flags = ["--config", grid, "--output_dir", output / part, "--seed", first, "--seeds", number]
+            return parse_recipe(name, base, [*words, *map(str, [*flags, "--setups", *names])])
 
-    folder, _ = run(recipe_of("tuning", [*setups], TUNING_SEED, 1))
-    losses = {setup: _loss(RunFolder(folder).model(setup, TUNING_SEED)) for setup in setups}
+    for part in ("tuning", "comparison"):
+        RunFolder(output / part).refuse_foreign()
+    losses = _tuned(setups, lambda names: recipe_of("tuning", names, TUNING_SEED, 1))
     chosen = {method: min(points, key=lambda setup: losses[setup]) for method, points in methods.items()}
+    if failed := [method for method, setup in chosen.items() if losses[setup] == math.inf]:
+        raise ValueError(
+            f"{path.name}: the training diverged with every setting of {failed[0]}: list other values, or remove it "
+            "(finished trainings are kept)."
+        )
     recipe = recipe_of("comparison", [*chosen.values()], 0, seeds)
     folder, results = run(recipe)
+    plan = results["setups"][chosen[PLAIN]]["plan"]
     metrics: dict[str, Any] = {}
     for method, setup in chosen.items():
         places = {seed: RunFolder(folder).model(setup, int(seed)) for seed in results["setups"][setup]["seeds"]}
@@ -139,16 +168,19 @@ def compare(path: Path, recipes: Path, output: Path, seeds: int, words: Sequence
             for seed, place in places.items()
         }
     places = {seed: RunFolder(folder).model(chosen[PLAIN], int(seed)) for seed in metrics[PLAIN]}
-    metrics |= _changed(recipe, results["setups"][chosen[PLAIN]]["plan"], places, metrics[PLAIN])
+    metrics |= _changed(recipe, plan, places, metrics[PLAIN])
     found = compared(
         recipe=name,
         config_name=path.stem,
-        arguments=arguments,
+        arguments=arguments | results["flags"],
         languages=results["languages"],
         labels=results["labels"],
-        audit=next(audit for split, audit in results["data"].items() if split.startswith("train/")),
+        audit=results["data"][f"train/{plan}"],
         grids={method: [*points.values()] for method, points in methods.items()},
-        losses={method: [losses[setup] for setup in points] for method, points in methods.items()},
+        losses={
+            method: [None if losses[setup] == math.inf else losses[setup] for setup in points]
+            for method, points in methods.items()
+        },
         chosen={method: setups[setup] for method, setup in chosen.items()},
         metrics=metrics,
     )
@@ -156,6 +188,20 @@ def compare(path: Path, recipes: Path, output: Path, seeds: int, words: Sequence
         write_json(output / FILE, found)
     PartialState().wait_for_everyone()
     return found
+
+
+def _tuned(setups: Iterable[str], recipe_of: Callable[[Sequence[str]], Recipe]) -> dict[str, float]:
+    """The validation loss of each setup, in nats; infinite where the training diverged."""
+    losses, left = dict.fromkeys(setups, math.inf), [*setups]
+    while left:
+        try:
+            folder, _ = run(recipe_of(left))
+        except Diverged as error:
+            left.remove(setup := error.place.parent.name)
+            logger.warning("The training of %s diverged: this setting is not chosen.", setup)
+        else:
+            return losses | {setup: _loss(RunFolder(folder).model(setup, TUNING_SEED)) for setup in left}
+    return losses
 
 
 def _loss(place: Path) -> float:
@@ -177,7 +223,7 @@ def _plan(place: Path, labels: int) -> JointDistribution:
 
 def _seconds(place: Path) -> float | None:
     """How long a training took; None if it was interrupted."""
-    seconds: float | None = read_json(place / TIME, AGAIN)["seconds"] if (place / TIME).is_file() else None
+    seconds: float | None = read_json(place / TIME, AGAIN).get("seconds") if (place / TIME).is_file() else None
     return seconds
 
 
@@ -199,11 +245,11 @@ def _changed(
             quality = _measured(place, logits)
             probe = {"test": None} if method == ERASED else metrics[seed]["probe"]  # which reads the same features
             found[method][seed] = quality | {"probe": probe, "seconds": None}
-    return {method: of for method, of in found.items() if of}
+    return {method: of for method, of in found.items() if len(of) == len(places)}
 
 
 def _changed_logits(recipe: Recipe, data: Data, plan: str, place: Path, seed: int) -> dict[str, np.ndarray]:
-    """By method, logits of the test rows by what was fitted on the validation rows of a model."""
+    """By method, logits of the test rows by what was fitted on the validation rows of a model, where it can be."""
     trained = load_trained(place)
     rows = data.tokenized(
         trained.tokenizer, [plan], [seed], recipe.data.max_length or longest_input(trained.tokenizer, trained.model)
@@ -212,15 +258,18 @@ def _changed_logits(recipe: Recipe, data: Data, plan: str, place: Path, seed: in
     inputs = [head_inputs(trained.model, trained.tokenizer, part) for part in (validation, test)]
     (logits, features, layer), (before, read, _) = inputs
     languages, labels, ids = (validation[name] for name in ("language", "label", "id"))
-    held_out = HeldOut.of(features, languages, labels, ids, logits.shape[1], layer.bias is not None)
-    every, erase = np.arange(len(features)), partial(language_eraser, centered=held_out.biased)
-    correction = fit_correction(logits, languages, np.asarray(labels), groups=held_out.groups)
-    head = held_out.fit(every, None, STRENGTHS)
-    changed = {CORRECTED: correction.apply(before, test["language"]), REFITTED: head.logits(read)}
+    changed = {}
     try:
-        changed[ERASED] = held_out.fit(every, erase, [head.C]).logits(read)
-    except ValueError as error:  # an extra of the package
-        logger.warning(error)
+        check_rows(validation, trained.names)
+        held_out = HeldOut.of(features, languages, labels, ids, trained.names, layer.bias is not None)
+        correction = fit_correction(logits, languages, np.asarray(labels), groups=held_out.groups)
+        changed[CORRECTED] = correction.apply(before, test["language"])
+        every, erase = np.arange(len(features)), partial(language_eraser, centered=held_out.biased)
+        head = held_out.fit(every, None, STRENGTHS)
+        changed[REFITTED] = head.logits(read)
+        changed[ERASED] = held_out.fit(every, erase, [head.C]).logits(read)  # with an extra of the package
+    except ValueError as error:
+        logger.warning("Not measured with the validation rows: %s", error)
     return changed
 
 
@@ -246,6 +295,8 @@ def parse(folder: Path, argv: Sequence[str] | None = None) -> tuple[Namespace, l
     options, words = parser.parse_known_args(argv)
     if options.seeds < 1:
         parser.error(f"--seeds must be 1 or more, got {options.seeds}")
+    if own := {word.partition("=")[0] for word in words} & {*OWN_FLAGS}:
+        parser.error(f"the comparison sets {min(own)} itself: leave it out")
     named = options.config.endswith((".yaml", ".yml"))
     options.path = Path(options.config) if named else folder / f"{options.config}.yaml"
     options.output_dir = options.output_dir or Path(f"runs/compare_mitigations-{options.path.stem}")

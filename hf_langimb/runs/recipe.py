@@ -227,7 +227,10 @@ def parse_words(name: str, folder: Path, argv: list[str], types: tuple[type, ...
     where = "A YAML file with other defaults." if name == "custom" else f"Name of a YAML file in {folder}, or a path."
     parser.add_argument("--config", default=default, help=where)
     asked = [word for word in argv if word not in HELP]
-    path = _find(parser.parse_known_args(asked)[0].config, folder, Path())
+    found, unknown = parser.parse_known_args(asked)
+    if unknown:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    path = _find(found.config, folder, Path())
     origins: dict[str, str] = {}
     values, setups = _read_yaml(path, folder, parser, origins)
     defaults = vars(parser.parse_args([]))
@@ -272,14 +275,23 @@ def _find(config: str, folder: Path, base: Path, expected: str = "Expected") -> 
     return path
 
 
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The keys and values of a YAML file.
+
+    Raises:
+        ValueError: the file has something else.
+    """
+    try:
+        return {**(yaml.load(path.read_text(encoding="utf-8"), _Loader) or {})}
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, TypeError) as error:  # the last: no keys
+        raise ValueError(f"{path} is not valid YAML with keys and values, in UTF-8: {error}") from None
+
+
 def _read_yaml(
     path: Path, folder: Path, parser: HfArgumentParser, origins: dict[str, str], below: tuple[Path, ...] = ()
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Checked values of a YAML file and its setups, on those of a file that it extends; `origins` gets their files."""
-    try:
-        values = {**(yaml.load(path.read_text(encoding="utf-8"), _Loader) or {})}
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, TypeError) as error:  # the last: no keys
-        raise ValueError(f"{path} is not valid YAML with keys and values, in UTF-8: {error}") from None
+    values = read_yaml(path)
     extended, setups = values.pop("extends", None), values.get("setups")
     definitions = {}
     if isinstance(setups, dict):  # names, or definitions by name

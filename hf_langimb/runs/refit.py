@@ -54,8 +54,6 @@ def add_refitted(
     setups = [REFITTED, *([ERASED] if options.erase_language else [])]
     if not on_main(lambda: all(copied(folder, setup) for setup in setups)):
         _, features, layer = head_inputs(trained.model, trained.tokenizer, rows.test, batch_size=BATCH_SIZE)
-        if options.erase_language:
-            check_rank(len({*rows.test["language"]}) - 1, features.shape[1])
         on_main(lambda: _add(folder, source, rows, trained, features, layer, setups))
     found: Refit = read_json(folder.model(setups[-1], 0) / FILE, AGAIN)
     return found, setups
@@ -74,8 +72,20 @@ class HeldOut:
     biased: bool  # whether the layer has a bias
 
     @classmethod
-    def of(cls, features: np.ndarray, languages: Any, labels: Any, groups: Any, classes: int, biased: bool) -> HeldOut:
-        """Rows whose languages and groups have names, or whose numbers have gaps."""
+    def of(
+        cls, features: np.ndarray, languages: Any, labels: Any, groups: Any, names: Sequence[str], biased: bool
+    ) -> HeldOut:
+        """Rows whose languages and groups have names, or whose numbers have gaps; `names` are those of the labels.
+
+        Raises:
+            ValueError: a label without rows, which the new layer could not predict.
+        """
+        classes = len(names)
+        if lacking := [names[int(i)] for i in np.flatnonzero(np.bincount(labels, minlength=classes) == 0)]:
+            raise ValueError(
+                f"No held-out row has the label {lacking[0]!r}, so the new layer would never predict it: name a "
+                "dataset with rows of each label."
+            )
         positions, groups = (np.unique(np.asarray(names), return_inverse=True)[1] for names in (languages, groups))
         cells, labels = positions * classes + np.asarray(labels), np.asarray(labels)
         return cls(features.astype(np.float64), positions, labels, groups, cells, classes, biased)
@@ -129,11 +139,13 @@ def _add(
     table, _, data = measured(folder, rows.test)
     present = {(language, int(label)) for language, label in zip(data["languages"], data["labels"], strict=True)}
     names, labels, biased = np.unique(data["languages"]), trained.names, layer.bias is not None
-    held_out = HeldOut.of(features, data["languages"], data["labels"], data["groups"], len(labels), biased)
+    held_out = HeldOut.of(features, data["languages"], data["labels"], data["groups"], labels, biased)
     every = np.arange(len(features))
     used = held_out.balanced(every)
     counts = np.unique(held_out.cells[used], return_counts=True)[1]
     rank = len(np.unique(held_out.languages[used])) - 1
+    if ERASED in setups:
+        check_rank(rank, features.shape[1])
     head = held_out.fit(every, None, STRENGTHS)
     lacking = {(str(name), label) for name in names for label in range(len(labels))} - present
     facts = {"labels": labels, "languages": names.tolist(), "rows": len(features), "draws": DRAWS, "C": head.C}

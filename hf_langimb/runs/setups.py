@@ -87,7 +87,10 @@ def resolve_setup(name: str, definitions: dict[str, dict[str, Any]], plan: str =
         if name.endswith(suffix):
             return resolve_setup(name.removesuffix(suffix), definitions, plan) | settings
     names = ", ".join(dict.fromkeys([*known, *definitions]))
-    raise ValueError(f"Unknown setup {name!r}: choose among {names}, each also with _entropy or _lora, or define it.")
+    raise ValueError(
+        f"Unknown setup {name!r}: choose among {names}, each also with _entropy or _lora, take {AUTO} alone, or define "
+        "it."
+    )
 
 
 def prepare_setups(recipe: Recipe, settings: dict[str, dict[str, Any]], data: Data) -> dict[str, Setup]:

@@ -53,6 +53,24 @@ PREDICTED = ["id", "language", "label", "prediction", "logits"]  # columns of th
 Load = Callable[[], Trained]
 
 
+class Diverged(ValueError):
+    """A model gives logits that are not finite.
+
+    Args:
+        place: its folder, in that of its setup.
+    """
+
+    def __init__(self, place: Path) -> None:
+        super().__init__(place)
+        self.place = place
+
+    def __str__(self) -> str:
+        return (
+            f"The model in {self.place} gives logits that are not finite: has its training diverged? Set a lower "
+            "learning_rate, or leave this setup out."
+        )
+
+
 @dataclass(frozen=True)
 class MeasuredRows:
     """What every model of a run is measured on.
@@ -137,7 +155,7 @@ def measure(
         load: gives it.
         rows: that it is measured on.
         batch_size: rows in a forward pass that fit the device.
-        validation: tokenized rows that the recommendation is chosen on.
+        validation: tokenized rows that a setup is chosen on.
 
     Returns:
         METRICS, and resampled measures on `test` and `validation` rows.
@@ -210,7 +228,7 @@ def _read(path: Path, columns: list[str]) -> pa.Table:
 
 @dataclass(frozen=True)
 class Job:
-    """A model to train and to measure; `chosen_on`: whether the recommendation is chosen on its validation rows."""
+    """A model to train and to measure; `subsets` are training rows and validation rows."""
 
     shown: str
     arguments: Any  # LangImbTrainingArguments
@@ -218,15 +236,13 @@ class Job:
     tokenizer: Any
     subsets: tuple[Any, Any]
     measured: MeasuredRows
-    chosen_on: bool
 
 
 def work(job: Job, quiet: bool = False) -> tuple[dict[str, Any], dict[str, Any], Any]:
     """Facts of a training, METRICS and resampled measures; steps that are done are read. `quiet`: without a log."""
     arguments, place = job.arguments, Path(job.arguments.output_dir)
     facts = train(arguments, job.start, job.tokenizer, *job.subsets, quiet=quiet)
-    chosen_on = job.subsets[1] if job.chosen_on else None
-    return facts, *measure(place, loader(place), job.measured, arguments.per_device_eval_batch_size, chosen_on)
+    return facts, *measure(place, loader(place), job.measured, arguments.per_device_eval_batch_size, job.subsets[1])
 
 
 def _predict_and_probe(place: Path, load: Load, rows: MeasuredRows, batch_size: int) -> tuple[pa.Table, dict[str, Any]]:
@@ -239,10 +255,7 @@ def _predict_and_probe(place: Path, load: Load, rows: MeasuredRows, batch_size: 
         size = min(batch_size, BATCH_SIZE)
         logits, features = forward_rows(model, tokenizer, test, pooling=pooling, batch_size=size)
         if not np.isfinite(logits).all():
-            raise ValueError(
-                f"The model in {place} gives logits that are not finite: has its training diverged? "
-                "Set a lower learning_rate, or leave this setup out."
-            )
+            raise Diverged(place)
         if not predicted and PartialState().is_main_process:
             columns = test.select_columns(PREDICTED[:3]).with_format("arrow")[:]
             columns = columns.append_column("prediction", pa.array(logits.argmax(axis=1)))

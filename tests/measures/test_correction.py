@@ -125,6 +125,8 @@ def test_unknown_languages_have_no_bias_and_bad_rows_are_refused():
             fit_correction(*rows, **wrong)
     with pytest.raises(ValueError, match="a language for each of 3 rows, got 1"):
         correction.apply(logits, ["a"])
+    with pytest.raises(ValueError, match=r"Expected 2 logits in each row, got shape \(3, 3\)"):
+        correction.apply(np.zeros((3, 3)), ["a"] * 3)
 
 
 def test_priors_of_unlabeled_rows_are_found():

@@ -21,6 +21,7 @@ from transformers import (
 
 from hf_langimb import load_run, push_run
 from hf_langimb.cli import main
+from hf_langimb.hub.push import own_setups
 from hf_langimb.measures.forward import forward_rows, head_inputs
 from hf_langimb.measures.refit import STRENGTHS, fit_head
 from hf_langimb.measures.targets import information
@@ -125,7 +126,7 @@ def test_a_language_that_lacks_a_label_teaches_no_shortcut():
     test, languages, truth = features_of(20_000, 9)
     features, of, labels = features_of(1000, 1)
     kept = np.flatnonzero((of != 0) | (labels != 2))
-    rows = HeldOut.of(features[kept], of[kept], labels[kept], kept, 3, True)
+    rows = HeldOut.of(features[kept], of[kept], labels[kept], kept, ["no", "perhaps", "yes"], True)
     assert {*rows.languages[rows.balanced(np.arange(len(kept)))]} == {1, 2}
     bits = []
     for head in (
@@ -134,6 +135,8 @@ def test_a_language_that_lacks_a_label_teaches_no_shortcut():
     ):
         bits.append(independent(languages, truth, head.logits(test))["dependence_bits"])
     assert bits[0] < 0.01 < bits[1] / 2, bits
+    with pytest.raises(ValueError, match="No held-out row has the label 'maybe'"):
+        HeldOut.of(features, of, labels, np.arange(1000), ["no", "perhaps", "yes", "maybe"], True)
     two = np.flatnonzero(rows.labels == rows.languages)
     with pytest.raises(ValueError, match="No language has held-out rows of each label"):
         rows.balanced(two)
@@ -142,8 +145,10 @@ def test_a_language_that_lacks_a_label_teaches_no_shortcut():
 def test_language_is_erased_with_controls(shortcut, tmp_path, capsys):
     folder, data = tmp_path / "out", tmp_path / "rows.parquet"
     skewed(400, 3).to_parquet(data)
-    words = ["refit", str(shortcut / "model"), str(data), "--output-dir", str(folder), "--erase-language"]
+    words = ["refit", str(shortcut / "model"), str(data), "--output-dir", str(folder)]
     assert main(words) == 0
+    assert "So few rows often cost accuracy" not in capsys.readouterr().out
+    assert main([*words, "--erase-language"]) == 0, "in the folder without"
     assert "Does language in the features cost accuracy?" in capsys.readouterr().out
     results = read_results(folder)
     assert [*results["setups"]] == ["model", "refitted", "erased"]
@@ -220,7 +225,6 @@ def test_results_compare_the_model_with_its_correction(corrected, finished, text
     model, other = (results["setups"][name]["seeds"]["0"] for name in ("model", "corrected"))
     assert model["probe"] == other["probe"]
     bits = model["targets"]["independent"]["dependence_bits"]
-    assert found["model_dependence_bits"] == pytest.approx(bits)
     assert information(np.array(other["test"]["predicted"])) == pytest.approx(other["test"]["dependence_bits"])
     words = ["correct", str(finished / "imbalanced" / "seed-0"), str(texts), "--id-column", "item"]
     assert main([*words, "--output-dir", str(corrected)]) == 0, "the same again changes nothing"
@@ -299,6 +303,28 @@ def test_rows_of_the_training_and_too_few_rows_are_refused(finished, mini_xnli_r
     assert read_results(tmp_path / "few")["correction"]["rows"] == 100
     assert corrected(rows.select(range(30, 34)), "small") == 1
     assert "4 rows for" in capsys.readouterr().err
+    new = rows.select(range(20, len(rows)))
+    labels = np.array(new["label"])
+    assert corrected(new.select(np.flatnonzero(labels == labels[0])), "one") == 1
+    assert "All rows have the label" in capsys.readouterr().err
+    (model / "training_rows.parquet").write_bytes(b"nothing")
+    assert corrected(rows, "damaged") == 1
+    assert "training_rows.parquet cannot be read" in capsys.readouterr().err
+    assert main(["refit", str(finished), str(tmp_path / "few.parquet"), "--output-dir", str(tmp_path / "run")]) == 1
+    assert "is the folder of a run: name one of its models, such as" in capsys.readouterr().err
+
+
+def test_a_label_without_held_out_rows_has_no_bias(finished, mini_xnli_rows, tmp_path, capsys):
+    labels = np.array(mini_xnli_rows["label"])
+    mini_xnli_rows.select(np.flatnonzero(labels != 2)).to_parquet(tmp_path / "rows.parquet")
+    words = [str(finished / "balanced" / "seed-0"), str(tmp_path / "rows.parquet"), "--output-dir"]
+    assert main(["correct", *words, str(tmp_path / "corrected")]) == 0
+    name = mini_xnli_rows.features["label"].names[2]
+    said = capsys.readouterr().out
+    assert f"No held-out rows with the label '{name}': no bias of it could be fitted" in said
+    assert "the mean of the biases in other languages" not in said
+    assert main(["refit", *words, str(tmp_path / "refitted")]) == 1
+    assert f"No held-out row has the label '{name}'" in capsys.readouterr().err
 
 
 def test_a_label_that_training_lacked_too_cannot_be_corrected(finished, mini_xnli_rows, tmp_path, capsys):
@@ -348,5 +374,8 @@ def test_a_correction_is_published_like_any_other_model(server, corrected, texts
     assert "run.predict" in card.text and "langimb correct" in card.text
     words = [str(corrected / "corrected" / "seed-0"), str(texts), "--output-dir", str(tmp_path / "again")]
     assert main(["refit", *words]) == 0
-    assert not (tmp_path / "again" / "refitted" / "seed-0" / "correction.json").exists()
+    assert not [*(tmp_path / "again").rglob("correction.json")], "it is measured without"
+    with pytest.raises(ValueError, match=r"publish refitted \(--setup\)"):
+        push_run(tmp_path / "again", "ann/again", setups=["model"], token=TOKEN)
+    assert own_setups(read_results(tmp_path / "again")) == ["refitted"]
     assert "has a correction, which is not applied here" in read_results(tmp_path / "again")["notes"][-1]

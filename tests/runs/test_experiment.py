@@ -28,6 +28,7 @@ from hf_langimb import LangImbTrainer, evaluate_predictions
 from hf_langimb.counts.distribution import JointDistribution
 from hf_langimb.measures.attribution.store import AttributionStore, stack
 from hf_langimb.models.loading import load_model
+from hf_langimb.results.folder import RunFolder
 from hf_langimb.results.schema import Results, read_results
 from hf_langimb.runs import steps
 from hf_langimb.runs.experiment import main, run, without_tokens
@@ -245,6 +246,27 @@ def test_folder_of_another_configuration_is_refused(whole, work):
     with pytest.raises(ValueError, match=message):
         work(folder, *argv, "--learning_rate", 0.5, "--train_size", 24)
     assert before == state()
+
+
+def test_setups_are_added_and_removed_but_not_redefined(tmp_path):
+    def claim(**setups):
+        return RunFolder(tmp_path).claim({"seed": 0, "setup_definitions": setups}, ["seed"])
+
+    one, other = ({"plan": "natural", "weight_decay": decay} for decay in (0.1, 0.2))
+    claim(a=one, b=one)
+    (tmp_path / "results.json").write_text("{}")
+    claim(a=one)
+    claim(a=one, c=other)
+    with pytest.raises(ValueError, match=r"the setup b was {'weight_decay': 0.1}, is {'weight_decay': 0.2}\): choose"):
+        claim(a=one, b=other)
+
+
+def test_a_conflict_shows_where_long_values_differ(tmp_path):
+    names = [f"language-{i}" for i in range(30)]
+    RunFolder(tmp_path).claim({"languages": names})
+    (tmp_path / "results.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"was \.\.\.[^;]*'language-20'.*\.\.\., is \.\.\.[^;]*'other'"):
+        RunFolder(tmp_path).claim({"languages": [*names[:20], "other", *names[21:]]})
 
 
 class Killed(Exception):

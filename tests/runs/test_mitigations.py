@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from hub_run import stamps
 from scipy.stats import ttest_rel
 
 from hf_langimb.results import mitigations as made
 from hf_langimb.runs.custom import FOLDER, words_of
-from hf_langimb.runs.mitigations import compare, read_methods, write_setups
+from hf_langimb.runs.experiment import run
+from hf_langimb.runs.mitigations import compare, parse, read_methods, write_setups
 from hf_langimb.runs.recipe import parse_recipe
 from hf_langimb.runs.setups import RECOMMENDED, prepare_setups, resolve_setup, with_recommended
 from hf_langimb.runs.subsets import load_data
@@ -104,14 +106,21 @@ def test_p_values_are_paired_and_adjusted_over_the_methods():
 def test_without_seeds_nothing_is_recommended():
     found = comparison({"plain": seeds(0.7, 0.1, 1), "per_language": seeds(0.72, 0.01, 1)})
     assert found["recommended"] == [] and found["differences"][0]["p"] is None
+    assert made.recommendation_text(found).startswith("With one seed, no difference can be tested: add --seeds 5")
+    found = comparison({"plain": seeds(0.7, 0.1), "per_language": seeds(0.7, 0.1)})
     assert made.recommendation_text(found).startswith("On these data, no method")
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"surprise": 1}, "must have the keys"),
-        ({"methods": ["plain"]}, "methods must be two or more, each with its arguments"),
+        ({"surprise": 1}, "expected the keys recipe, config and methods"),
+        ({"recipe": 5}, "recipe must be text, got 5"),
+        ({"arguments": ["a"]}, "arguments must be names with values"),
+        ({"methods": ["plain"]}, "methods must be names with values"),
+        ({"methods": {"plain": {"weight_decay": [0]}}}, "methods must be two or more, each with its arguments"),
+        ({"methods": {"plain": {"weight_decay": []}, "a": {"focal_gamma": []}}}, "one or more, got 0"),
+        ({"methods": METHODS | {"plain": {"class_weighting": ["none", "joint"]}}}, "remove class_weighting from it"),
         ({"methods": METHODS | {"focal": {"objective": "focal"}}}, "exactly one argument with a list of values, got 0"),
         ({"methods": METHODS | {"focal": {"focal_gamma": [1]}}}, "the same number of values"),
         ({"methods": {key: {"focal_gamma": [1]} for key in "ab"}}, "one of the methods must be plain"),
@@ -122,9 +131,31 @@ def test_wrong_grids_are_refused(write, change, message):
         read_methods(write(RECIPE | change))
 
 
-def test_a_configuration_that_is_not_there_is_refused(tmp_path):
+def test_a_configuration_that_is_not_there_is_refused(write, tmp_path):
     with pytest.raises(ValueError, match="found none"):
         read_methods(tmp_path / "mini.yaml")
+    with pytest.raises(ValueError, match="the recipe toy has no configuration nope"):
+        compare(write(RECIPE | {"config": "nope"}), tmp_path, tmp_path / "out", 2)
+    (tmp_path / "mini.yaml").write_text("recipe: [toy")
+    with pytest.raises(ValueError, match="not valid YAML"):
+        read_methods(tmp_path / "mini.yaml")
+
+
+@pytest.mark.parametrize("words", [["--seed", "3"], ["--setups=plain"], ["--seeds", "0"]])
+def test_what_the_comparison_sets_is_not_a_flag(words, capsys):
+    with pytest.raises(SystemExit):
+        parse(RECIPES / "compare_mitigations", words)
+    assert "leave it out" in (said := capsys.readouterr().err) or "must be 1 or more" in said
+
+
+@pytest.mark.parametrize("where", ["out/comparison/notes.txt", "out"])
+def test_files_of_others_are_refused_before_any_training(workshop, write, tmp_path, where):
+    (tmp_path / "toy").symlink_to(workshop)
+    (tmp_path / where).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / where).write_text("mine")
+    with pytest.raises(ValueError, match=r"contains files but no run|lies in a file"):
+        compare(write(RECIPE), tmp_path, tmp_path / "out", 2)
+    assert (tmp_path / where).read_text() == "mine" and not (tmp_path / "out" / "tuning").exists()
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("compare_mitigations/*.yaml")), ids=lambda path: path.stem)
@@ -151,6 +182,15 @@ def test_auto_trains_the_methods_that_the_kept_comparison_recommends():
     assert with_recommended(others) is others
 
 
+def test_auto_needs_several_languages(tmp_path):
+    lines = [f"text {i},en,{'no' if i % 2 else 'yes'}" for i in range(60)]
+    (tmp_path / "rows.csv").write_text("\n".join(["text,language,label", *lines]))
+    words = words_of([str(tmp_path / "rows.csv"), "--setups", "auto", "--output_dir", str(tmp_path / "out")])
+    with pytest.raises(ValueError, match="All rows are in en: --setups auto is for data in several languages"):
+        run(parse_recipe("custom", FOLDER, words))
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.slow
 def test_each_method_is_compared_at_its_best_setting(workshop, write, tmp_path):
     (tmp_path / "toy").symlink_to(workshop)
@@ -164,3 +204,19 @@ def test_each_method_is_compared_at_its_best_setting(workshop, write, tmp_path):
         assert found["chosen"][method] == found["grids"][method][int(np.argmin(losses))]
     assert all(len(values["independent"]) == 2 for values in found["methods"].values())
     assert (tmp_path / "out" / "tuning" / "plain_0" / "seed-100").is_dir()
+
+
+@pytest.mark.slow
+def test_a_training_that_diverges_is_not_chosen_and_methods_can_be_removed(workshop, write, tmp_path):
+    (tmp_path / "toy").symlink_to(workshop)
+    smoothing = {"weight_decay": 0.1, "label_smoothing_factor": [0.1, 0.2]}  # no mitigation, so nothing is recommended
+    methods = {"plain": METHODS["plain"], "smooth": smoothing, "wild": {"learning_rate": [1e30, 2e30]}}
+    path = write(RECIPE | {"methods": methods, "arguments": {"num_train_epochs": 1}})
+    with pytest.raises(ValueError, match="the training diverged with every setting of wild"):
+        compare(path, tmp_path, tmp_path / "out", 1)
+    before = stamps(tmp_path / "out" / "tuning" / "smooth_0" / "seed-100")
+    del methods["wild"]
+    path = write(RECIPE | {"methods": methods, "arguments": {"num_train_epochs": 1}})
+    found = compare(path, tmp_path, tmp_path / "out", 1)
+    assert stamps(tmp_path / "out" / "tuning" / "smooth_0" / "seed-100") == before
+    assert {*found["losses"]} == {"plain", "smooth"}

@@ -303,6 +303,12 @@ def test_unknown_setups(name):
         resolve_setup(name, {"mine": {}})
 
 
+def test_words_without_a_flag_are_refused(parse, capsys):
+    with pytest.raises(SystemExit):
+        parse("setups: [plain]", "balanced")  # and not added to the list of the YAML
+    assert "unrecognized arguments: balanced" in capsys.readouterr().err
+
+
 # The record.
 
 
