@@ -169,6 +169,7 @@ class LangImbTrainingArguments(TrainingArguments):
             "group_dro_step_size": GROUP_DRO in schemes,
             "group_dro_adjustment": GROUP_DRO in schemes,
             "max_repeats": self.draws_rows,
+            "train_sampling_strategy": not self.draws_rows or self.train_sampling_strategy == "group_by_length",
             "language_adversary_weight": self.language_adversary != "none",
         }
         return [name for name, effect in used.items() if not effect]

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from hf_langimb.training.arguments import LangImbTrainingArguments
 
 
+GROUPED = 50  # batches whose rows are sorted by length together, as in `Trainer`
+
+
 class ShuffledBatches(torch.utils.data.Sampler[int]):
     """The batches of a length-grouping sampler in random order, a last smaller one at the end.
 
@@ -57,10 +60,15 @@ class DrawnRows(torch.utils.data.Sampler[int]):
         rates: [L, C] of each stage of the training, which are equally long.
         steps: of the training.
         seed: of the random numbers.
+        lengths: of the rows, int[N], if batches are to have rows of similar length.
+        batch_size: of these batches.
     """
 
-    def __init__(self, cells: Counts, rates: list[Floats], steps: Steps, seed: int) -> None:
+    def __init__(
+        self, cells: Counts, rates: list[Floats], steps: Steps, seed: int, lengths: Any = None, batch_size: int = 1
+    ) -> None:
         self.cells, self.rates, self.steps, self.seed = cells, rates, steps, seed
+        self.lengths, self.batch_size = lengths, batch_size
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -77,7 +85,17 @@ class DrawnRows(torch.utils.data.Sampler[int]):
         for stage, size in zip(*np.unique(stages, return_counts=True), strict=True):
             rows = draw_rows(self.cells, self.rates[stage], int(size), generator, before)
             before += np.bincount(rows, minlength=len(before))
-            yield from rows.tolist()
+            yield from (rows if self.lengths is None else self._grouped(rows, generator)).tolist()
+
+    def _grouped(self, rows: Any, generator: np.random.Generator) -> Any:
+        """Rows in random order, in batches of similar length as `Trainer` groups them; the last may be smaller."""
+        size = self.batch_size
+        several = size * max(min(len(rows) // (4 * size), GROUPED), 1)
+        parts = np.split(rows, range(several, len(rows), several))
+        ordered = np.concatenate([part[np.argsort(-self.lengths[part], kind="stable")] for part in parts])
+        full = len(rows) // size * size
+        batches = generator.permutation(ordered[:full].reshape(-1, size))
+        return np.concatenate([batches.ravel(), ordered[full:]])
 
 
 class Steps(NamedTuple):
@@ -125,8 +143,13 @@ def rates_of(trainer: Any) -> tuple[list[Floats], Steps]:
     return stage_rates(args, trainer.distribution, steps.total), steps
 
 
-def sampler_of(trainer: Any, dataset: Any) -> DrawnRows:
+def sampler_of(trainer: Any, dataset: Any, lengths: Any, batch_size: int) -> DrawnRows:
     """The sampler of a Trainer's arguments for a dataset with a length, whose counts are the Trainer's.
+
+    Args:
+        trainer: with the arguments and counts.
+        dataset: whose rows are drawn.
+        lengths, batch_size: see `DrawnRows`.
 
     Raises:
         ValueError: as `rates_of`, or rows of a language that is not in the counts.
@@ -134,7 +157,8 @@ def sampler_of(trainer: Any, dataset: Any) -> DrawnRows:
     args, (rates, steps) = trainer.args, rates_of(trainer)
     label_column = label_column_of(dataset, args.language_column, trainer.label_names)
     cells = _cells(dataset, args.language_column, label_column, trainer.distribution)
-    return DrawnRows(cells, rates, steps, args.seed if args.data_seed is None else args.data_seed)
+    seed = args.seed if args.data_seed is None else args.data_seed
+    return DrawnRows(cells, rates, steps, seed, None if lengths is None else np.asarray(lengths), batch_size)
 
 
 def settings_without_effect(trainer: Any) -> Iterator[str]:

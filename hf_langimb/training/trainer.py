@@ -271,13 +271,13 @@ class LangImbTrainer(EvaluatingTrainer):
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         """`Trainer`'s sampler; batches grouped by length are shuffled: length correlates with language and label."""
-        if self.args.draws_rows and self.distribution is not None:
-            return sampler_of(self, self.train_dataset if train_dataset is None else train_dataset)
         sampler = super()._get_train_sampler(train_dataset)
-        if self.args.train_sampling_strategy != "group_by_length" or sampler is None:
-            return sampler
-        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        return ShuffledBatches(sampler, self.args.train_batch_size * self.args.gradient_accumulation_steps, seed)
+        grouped = self.args.train_sampling_strategy == "group_by_length" and sampler is not None
+        size = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        if self.args.draws_rows and self.distribution is not None:
+            return sampler_of(self, train_dataset or self.train_dataset, sampler.lengths if grouped else None, size)
+        seed = self.args.data_seed
+        return ShuffledBatches(sampler, size, self.args.seed if seed is None else seed) if grouped else sampler
 
     def _get_eval_sampler(self, eval_dataset: Any) -> Any:
         """Rows in their order: `Trainer` would group those of evaluation and prediction by length, too."""

@@ -58,6 +58,25 @@ def test_languages_by_temperature_and_repeats(build, rows):
         assert max(np.bincount(epoch).max() for epoch in epochs) <= 2
 
 
+def test_batches_have_rows_of_similar_length_if_asked_for(build, rows):
+    many = rows.select([*range(len(rows))] * 20)
+    texts = [ids + [5] * (7 * i % 40) for i, ids in enumerate(many["input_ids"])]
+    masks = [[1] * len(ids) for ids in texts]
+    many = many.remove_columns(["input_ids", "attention_mask"]).add_column("input_ids", texts)
+    many = many.add_column("attention_mask", masks).select_columns(["input_ids", "attention_mask", "language", "label"])
+    lengths = np.array(list(map(len, texts)))
+    settings = {"data": many, "sampling": "joint", "batch": 4, "accumulation": 1}
+    grouped = drawn(build(train_sampling_strategy="group_by_length", **settings), 3)
+    plain = drawn(build(train_sampling_strategy="random", **settings), 3)
+    for epoch, others in zip(grouped, plain, strict=True):
+        assert (np.sort(epoch) == np.sort(others)).all(), "the same draws in another order"
+        spread = [np.ptp(lengths[of].reshape(-1, 4), axis=1).mean() for of in (epoch, others)]
+        assert spread[0] < spread[1] / 4
+    assert (drawn(build(train_sampling_strategy="group_by_length", **settings), 3) == grouped).all()
+    firsts = lengths[grouped].reshape(3, -1, 4)[..., 0]
+    assert (np.diff(firsts, axis=1) > 0).mean() > 0.3, "batches in random order"
+
+
 @pytest.mark.parametrize(("batch", "accumulation"), [(6, 1), (3, 2)])
 def test_a_schedule_of_a_language_follows_the_steps(build, rows, batch, accumulation):
     """21 rows in steps of 6, the last of 3: four steps in an epoch, eight in the training."""
@@ -123,6 +142,8 @@ def test_what_does_not_fit_is_refused_or_said(build, rows, caplog):
         build(sampling="joint", **unordered, **settings)
         assert "each compensate for how rows are distributed" in caplog.text
         caplog.clear()
+    build(sampling="joint", train_sampling_strategy="sequential")
+    assert "train_sampling_strategy=sequential has no effect" in caplog.text
     counts = JointDistribution(["en", "fr"], [0, 1, 2], [[4, 2, 1], [1, 2, 5]])
     with pytest.raises(ValueError, match="have the language ja, which distribution does not have"):
         build(sampling="joint", keywords={"distribution": counts})._get_train_sampler()
