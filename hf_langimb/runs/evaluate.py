@@ -142,7 +142,8 @@ def check_up(options: Namespace) -> tuple[Path, Results]:
     source = on_main(lambda: _source(options.model, folder.model(*EVALUATED)))
     load = loader(source, options.model)
     test, extra = _test_rows(options, load(), rows), {}
-    known = WITHOUT_CORRECTION if (source / FILE).is_file() else ""
+    files = on_main(lambda: _checksums_of(options.model))
+    known = WITHOUT_CORRECTION if FILE in (files or {}) else ""
     if options.recipe in CHANGES:
         test, seen_text = held_out(options.model, test, find_text_columns(test, options.text_column))
         check_rows(test, load().names)
@@ -157,11 +158,7 @@ def check_up(options: Namespace) -> tuple[Path, Results]:
             extra[name] = _test_rows(same, load(), spec.rows(options.rows or None), path) if path else None
     if not Path(options.dataset).is_file():  # `datasets` calls any single file "train"
         options.split = options.split or str(rows.split or "")
-    facts = {
-        "recipe": options.recipe,
-        "files": on_main(lambda: _checksums_of(options.model)),
-        "data": _fingerprint(rows),
-    }
+    facts = {"recipe": options.recipe, "files": files, "data": _fingerprint(rows)}
     with folder.working():
         request = _request(options) | facts | {"processes": PartialState().num_processes}
         on_main(lambda: folder.claim(request, FREE))
