@@ -275,7 +275,7 @@ def _parser() -> ArgumentParser:
     flag("--dtype", choices=DTYPES, default="float32", help="default: %(default)s")
 
     changes = {correct: "make the predictions of a trained model depend less on language, without training it"}
-    changes[refit] = "fit the last layer of a trained model again, on rows in which labels do not depend on language"
+    changes[refit] = "fit the last layer of a trained model again, on balanced subsets of held-out rows"
     for change, text in changes.items():
         command = add(change, text)
         add_classifier_flags(command)

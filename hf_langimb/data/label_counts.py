@@ -35,7 +35,7 @@ def label_counts(spec: DataSpec, columns: Sequence[str]) -> dict[str, MultiLabel
     with readable(spec.name):
         if repeated := [column for column in columns if columns.count(column) > 1]:
             raise ValueError(
-                f"Expected different columns of labels, got {repeated[0]!r} more than once: name each once."
+                f"Expected different columns of labels, got {repeated[0]!r} more than once: pass each column once."
             )
         try:
             tables = {column: replace(spec, label_column=column).counts() for column in columns}
@@ -46,7 +46,9 @@ def label_counts(spec: DataSpec, columns: Sequence[str]) -> dict[str, MultiLabel
         splits = dict.fromkeys(split for of in tables.values() for split in of)
         lacking = [(split, column) for split in splits for column in columns if split not in tables[column]]
         if lacking:
-            raise ValueError("The split {!r} has no values in the column {!r}: name others.".format(*lacking[0]))
+            raise ValueError(
+                "The split {!r} has no values in the column {!r}: choose another split or column.".format(*lacking[0])
+            )
         return {
             split: MultiLabelDistribution.from_tables({column: of[split] for column, of in tables.items()})
             for split in splits
@@ -115,7 +117,9 @@ def _list_splits(spec: DataSpec, column: str) -> dict[str, Dataset]:
     """The rows of each split of a dataset with a column of lists, which `datasets` reads."""
     given = [*spec.flags, *(["--count-column"] if spec.count_column else [])]
     if given:
-        raise ValueError(f"The column {column!r} has lists, which are read as they are: leave {', '.join(given)} out.")
+        raise ValueError(
+            f"The column {column!r} has lists, for which {', '.join(given)} is not supported: leave it out."
+        )
     configurations = spec.configurations()
     if reading.is_saved(spec.name):
         loaded = datasets.load_from_disk(spec.name)

@@ -123,10 +123,10 @@ def fit_correction(
         logits: of held-out rows, [N, C].
         languages: of the rows.
         labels: positions of the true labels, int[N].
-        groups: rows of one group (translations of a text) stay in one fold; None: each row is its own.
-        folds: of the cross-validation that chooses the ridge; with fewer rows or groups, the largest is taken.
+        groups: rows of one group (translations of a text) stay in one fold; None: each row is its own group.
+        folds: of the cross-validation that chooses the ridge; with fewer rows or groups, the largest ridge is used.
         seed: of the folds.
-        ridges: candidates, at least one; of equal ones in cross-validation the largest.
+        ridges: candidates, at least one; ties in cross-validation go to the largest.
 
     Raises:
         ValueError: no rows, numbers that are not finite, or labels that the model does not have.
@@ -205,14 +205,14 @@ def adapted_priors(
 ) -> Floats:
     """Shares of the labels in each language of unlabeled rows, by EM (Saerens et al. 2002): float64[L, C].
 
-    Probabilities times shares / source, normalized, are the probabilities under these shares. They serve the accuracy
-    on the rows as they are; predictions often depend more on language.
+    Probabilities times shares / source, normalized, are the probabilities under these shares. They improve accuracy
+    on the rows as collected; predictions often depend more on language.
 
     Args:
         probabilities: of a model whose temperature is fitted, [N, C].
         languages: positions of the rows' languages, int[N], 0 or more.
         source: shares of the labels that the model assumes, [L, C]: its mean probabilities on held-out rows.
-        overall: shares of the labels in all languages, [C], to which `rows` added rows belong.
+        overall: shares of the labels in all languages, [C], the prior, which counts as `rows` added rows.
         steps: largest number of steps; fewer where the shares no longer change.
     """
     source, overall = np.maximum(source, np.finfo(np.float32).tiny), np.asarray(overall, dtype=np.float64)

@@ -1,4 +1,4 @@
-"""Erasing language from features: an affine map after which no linear classifier can tell languages apart, or controls.
+"""Erasing language from features: an affine map after which no linear classifier tells languages apart, and controls.
 
 If language causes errors of a model, erasing it from what the last layer reads and fitting this layer again restores
 more accuracy than fitting it again alone, and more than erasing as many random directions.
@@ -39,7 +39,7 @@ class Eraser(NamedTuple):
 def language_eraser(features: Any, languages: Any, *, centered: bool = True) -> Eraser:
     """LEACE (Belrose et al. 2023): the smallest change of features after which all languages have the same mean.
 
-    Fit it on rows whose labels do not depend on language; on others, it erases what tells labels apart, too.
+    Fit it on rows whose labels do not depend on language; otherwise it also erases information about the labels.
 
     Args:
         features: [N, H].

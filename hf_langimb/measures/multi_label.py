@@ -95,7 +95,7 @@ def evaluate_labels(
         targets = target_measures(*of, **options, resamples=resamples, draws=draws)
         found[name] = {"rows": len(rows), "targets": targets, "p": _p(*of, **options, draws=draws)}
     if not found:
-        raise ValueError("Nothing to measure: no label has rows with 0, rows with 1, and rows in two languages.")
+        raise ValueError("No label can be measured: one needs rows with 0 and with 1, and rows in two languages.")
     adjusted = holm(np.array([of["p"] for of in found.values()]))
     measures: dict[str, LabelMeasures] = {}
     for (name, of), p in zip(found.items(), adjusted, strict=True):

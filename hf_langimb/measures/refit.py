@@ -1,4 +1,4 @@
-"""Refitting the last layer of a classifier on held-out rows in which all combinations of language and label are equal.
+"""Refitting the last layer of a classifier on held-out rows, with equally many rows of each language and label.
 
 Deep feature reweighting (Kirichenko et al. 2022): features often contain what is needed to tell the labels apart, and
 only the last layer relies on the shortcut. On rows that the model was trained on, this fails.
@@ -66,18 +66,18 @@ def fit_head(
 ) -> Head:
     """The mean of the heads that are fitted on draws of equally many rows of each cell.
 
-    The strength of the regularization has the lowest cross-entropy in five-fold cross-validation, weighted so that all
-    cells count the same.
+    C, the inverse regularization strength, is the one with the lowest cross-entropy in five-fold cross-validation,
+    weighted so that all cells count the same.
 
     Args:
         features: of held-out rows, [N, H].
         cells: combination of language and label of each row, int[N]; those without rows are left out.
         labels: positions of the true labels, int[N].
         classes: number of labels.
-        groups: rows of one group (translations of a text) stay in one fold; None: each row is its own.
+        groups: rows of one group (translations of a text) stay in one fold; None: each row is its own group.
         draws: number of draws, 1 or more.
         intercept: whether the layer has a bias.
-        strengths: candidates for C.
+        strengths: candidates for C, the inverse regularization strength.
         seed: of draws and folds.
 
     Raises:

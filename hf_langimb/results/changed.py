@@ -11,7 +11,7 @@ from hf_langimb.results.tables import Cells
 from hf_langimb.results.verdict import answer_of, value_text
 
 BIAS = (
-    "Added to the logits of each language, after these are divided by the temperature. Above 0: the model predicted "
+    "Added to the logits in each language, after they are divided by the temperature. Above 0: the model predicted "
     "the label too rarely in this language, judged by rows that are weighted so that labels do not depend on language."
 )
 FEW = 10  # rows per combination in a draw of `langimb refit`, below which it often costs accuracy
@@ -71,7 +71,8 @@ def erasure_text(results: Results) -> str:
         f"Does language in the features cost accuracy? Accuracy without the link: {model:.3f} for the model, "
         f"{refitted:.3f} with a refitted layer, {erased:.3f} if language ({directions}) is erased from the features "
         f"first, {mean:.3f} [{low:.3f}, {high:.3f}] if as many random directions are erased instead ({len(controls)} "
-        "draws). It does if erasing language gives more than refitting alone and than random directions."
+        "draws). It does if accuracy is higher after erasing language than after refitting alone and after erasing "
+        "random directions."
     )
 
 
@@ -79,8 +80,9 @@ def notes(results: Results) -> list[str]:
     """What the change cannot do, and what else was measured."""
     if found := results.get("refit"):
         said = [
-            f"A layer was fitted on each of {found['draws']} draws of {found['cell_rows']:,} "
-            f"row{'s' * (found['cell_rows'] > 1)} per combination of language and label; the new layer is their mean."
+            f"A layer was fitted on each of {found['draws']} random subsets with {found['cell_rows']:,} "
+            f"row{'s' * (found['cell_rows'] > 1)} per combination of language and label; the new layer is the mean of "
+            "these layers."
         ]
         if found["missing"]:
             lacking = listed(shown(name) for name in dict.fromkeys(name for name, _ in found["missing"]))
@@ -96,7 +98,7 @@ def notes(results: Results) -> list[str]:
     nowhere = [correction["labels"][label] for label in number if number[label] == languages]
     others = [cell for cell in correction["missing"] if cell not in never and number[cell[1]] < languages]
     if nowhere:
-        said.append(f"No held-out rows with the label {listed(map(repr, nowhere))}: no bias of it could be fitted.")
+        said.append(f"No held-out rows with the label {listed(map(repr, nowhere))}: no bias could be fitted for it.")
     if never:
         said.append(f"Cannot be corrected: {_cells(correction, never)}. The training data have no such rows either.")
     if others:
@@ -104,11 +106,14 @@ def notes(results: Results) -> list[str]:
             f"No held-out rows: {_cells(correction, others)}. Their bias is the mean of the biases in other languages."
         )
     if correction["not_held_out"]:
-        said.append(f"Not corrected, without held-out rows: {listed(map(shown, correction['not_held_out']))}.")
+        said.append(
+            f"Not corrected, because they have no held-out rows: {listed(map(shown, correction['not_held_out']))}."
+        )
     natural = results["setups"]["model"]["summary"]["targets.natural.accuracy"]["mean"]
     said.append(
         f"For comparison: accuracy on the rows as collected is {natural:.3f}, and {correction['adapted_accuracy']:.3f} "
-        "if the share of each label in each language is estimated from unlabeled rows (expectation-maximization, EM)."
+        "if predictions are adapted to the shares of labels in each language, estimated from unlabeled rows "
+        "(expectation-maximization, EM)."
     )
     if "adapted_dependence_bits" in correction:
         before, after = _measure(results, "model", "dependence_bits"), correction["adapted_dependence_bits"]

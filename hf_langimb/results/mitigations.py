@@ -169,7 +169,7 @@ def mitigations_cells(found: Comparison) -> Cells:
                 f"{interval_text(interval(known) if whole else None, form=form)}{marks.get((method, name), '')}"
             )
         rows.append([method, _setting(found, method), *cells, _time(found, method)])
-    return ["method", "chosen", *MEASURES, "time, plain = 1"], rows
+    return ["method", "chosen setting", *MEASURES, "time relative to plain"], rows
 
 
 def differences_cells(found: Comparison, reference: str) -> Cells:
@@ -205,19 +205,22 @@ def recommendation_text(found: Comparison) -> str:
     """Which methods to use, as far as the numbers support it."""
     best, accuracy = found["recommended"], COMPARED[0]
     if len(next(iter(found["methods"][PLAIN].values()))) == 1:
-        return "With one seed, no difference can be tested: add --seeds 5 (finished trainings are kept)."
+        return "With one seed, no difference can be tested: add --seeds 5 (finished training runs are kept)."
     if not best:
         return (
-            "On these data, no method significantly lowers the dependence of predictions on language without a "
-            "significant loss of accuracy."
+            "On these data, no training method significantly lowers the dependence of predictions on language without "
+            "a significant loss of accuracy."
         )
-    above = [name for name in found["methods"] if significant(found["differences"], name, PAPER, accuracy) > 0]
-    beaten = f"More accurate than {PAPER} weights: {', '.join(above)}."
-    return (
-        f"Recommended for data like these: {', '.join(best)} (the highest accuracy without the link first). They "
-        "significantly lower the dependence of predictions on language without a significant loss of accuracy. "
-        f"{beaten if above else f'No method is significantly more accurate than {PAPER} weights.'}"
+    text = (
+        f"Recommended for data like these: {', '.join(best)} (most accurate without the link first). "
+        f"{'This method significantly lowers' if len(best) == 1 else 'These methods significantly lower'} the "
+        "dependence of predictions on language without a significant loss of accuracy."
     )
+    if PAPER not in found["methods"]:
+        return text
+    above = [name for name in found["methods"] if significant(found["differences"], name, PAPER, accuracy) > 0]
+    beaten = f"Significantly more accurate than {PAPER} weights: {'; '.join(above)}."
+    return f"{text} {beaten if above else f'No method is significantly more accurate than {PAPER} weights.'}"
 
 
 def text_of(found: Comparison, folder: Path) -> str:

@@ -29,8 +29,8 @@ CHANGED_ON = "held_out_rows.parquet"  # in that of a model that was changed with
 ROWS = (TRAINED_ON, CHANGED_ON)
 DUPLICATES = 0.1  # share of the rows up to which those that are in the training data too are left out
 FOLDS = 5  # of the rows, each of which is predicted by what was fitted on the others
-FEW = "The dataset has {rows:,} rows for {cells:,} combinations of language and label: name a dataset with more rows."
-NOT_KNOWN = "It is not known on which rows the model was trained: these rows must not be among them."
+FEW = "The dataset has {rows:,} rows for {cells:,} combinations of language and label: use a dataset with more rows."
+NOT_KNOWN = "The model does not record its training rows: make sure that it was not trained on these rows."
 
 
 def record_rows(place: Path, rows: Dataset, text_columns: Sequence[str], file: str = TRAINED_ON) -> None:
@@ -56,7 +56,7 @@ def held_out(model: str, rows: Dataset, text_columns: Sequence[str]) -> tuple[Da
     new = np.flatnonzero(~np.isin(_checksums(rows, text_columns), seen))
     left_out, number = len(rows) - len(new), f"{len(rows) - len(new):,} of {len(rows):,} rows"
     if left_out > DUPLICATES * len(rows):
-        raise ValueError(f"The model {model} was trained on {number}: name rows that it was not trained on (--split).")
+        raise ValueError(f"The model {model} was trained on {number}: use others, for example another --split.")
     if not left_out:
         return rows, "" if known else NOT_KNOWN
     said = f"Left out: {number}, whose texts the model was trained or fitted on."
@@ -97,12 +97,12 @@ def check_rows(rows: Dataset, names: Sequence[str]) -> None:
     cells = len(rows.unique("language")) * len(names)
     if len(present) == 1:
         only = names[present[0]]
-        raise ValueError(f"All rows have the label {only!r}: name a dataset with rows of two labels or more.")
+        raise ValueError(f"All rows have the label {only!r}: use a dataset with rows of two labels or more.")
     if len(rows) < cells:
         raise ValueError(FEW.format(rows=len(rows), cells=cells))
     if texts < FOLDS:
         raise ValueError(
-            f"The dataset has {texts} different texts, but at least {FOLDS} are needed: name a larger dataset."
+            f"The dataset has {texts} different texts, but at least {FOLDS} are needed: use a larger dataset."
         )
 
 

@@ -94,14 +94,14 @@ def _on_outputs(trained: Trained, values: Any, options: Namespace) -> tuple[list
     config, model = trained.model.config, options.model
     if config.problem_type != MULTI_LABEL:
         raise ValueError(
-            f"The model {model} predicts one label per text: leave --label-columns out, or load and save it with "
-            f"problem_type {MULTI_LABEL!r}."
+            f"The model {model} predicts one label per text: leave --label-columns out, or, if it was trained for "
+            f"several labels, set problem_type={MULTI_LABEL!r} in its config.json."
         )
     names = [str(config.id2label[i]) for i in range(config.num_labels)]
     if options.labels and (len({*options.labels}), unnamed(names)) != (len(names), True):
         raise ValueError(
-            f"--labels gives {len(names)} different names to a model without names, but the model {model} has the "
-            f"labels {', '.join(names)}: leave --labels out if these are names, else give one for each."
+            f"--labels needs {len(names)} different names and a model that does not name its labels; {model} "
+            f"has the labels {', '.join(names)}: if these are real names, leave --labels out, else give one for each."
         )
     names = options.labels or names
     if not isinstance(values, dict):
@@ -113,7 +113,7 @@ def _on_outputs(trained: Trained, values: Any, options: Namespace) -> tuple[list
     if len(places) < len(columns) or {*places} != {*map(folded, names)}:
         raise ValueError(
             f"The model {model} has the labels {', '.join(names)}, but --label-columns names {', '.join(columns)}: "
-            "name one column of 0 and 1 for each label of the model."
+            "pass one column of 0 and 1 per label of the model."
         )
     return names, known[:, [places[folded(name)] for name in names]]
 

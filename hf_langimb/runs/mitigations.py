@@ -3,7 +3,7 @@
 1. Tuning: each method is trained at each of its settings, which its YAML lists, with one seed that no result uses. The
    one with the lowest cross-entropy on validation rows, weighted so that labels do not depend on language, is chosen.
 2. Comparison: the chosen settings with the seeds of the results. The `plain` models are also changed with the help of
-   their validation rows, on which no weights are trained, but the checkpoint is chosen: corrected, refitted, and
+   their validation rows, which are not trained on, but on which the checkpoint is chosen: corrected, refitted, and
    refitted on features from which language is erased.
 """
 
@@ -94,13 +94,13 @@ def _problems(values: Mapping[str, Any]) -> Iterator[str]:
     """What is wrong with the YAML of a comparison; each is found on the condition that those before are not there."""
     if {*values} - {*KEYS} or not {"recipe", "config", "methods"} <= {*values}:
         got = ", ".join(map(str, values)) or "none"
-        yield f"expected the keys recipe, config and methods, and perhaps arguments, got {got}"
+        yield f"expected the keys recipe, config and methods, and optionally arguments, got {got}"
     for key, value in values.items():
         if not isinstance(value, KEYS[key]):
-            yield f"{key} must be {'text' if KEYS[key] is str else 'names with values'}, got {value!r}"
+            yield f"{key} must be a {'string' if KEYS[key] is str else 'mapping'}, got {value!r}"
     listed = values["methods"]
     if len(listed) < 2 or not all(isinstance(of, dict) for of in listed.values()):
-        yield "methods must be two or more, each with its arguments"
+        yield "methods must list at least two methods, each with a mapping of arguments"
     for method, settings in listed.items():
         if len(found := _lists(settings)) != 1:
             yield f"{method} must have exactly one argument with a list of values, got {len(found)}"
@@ -155,7 +155,7 @@ def compare(path: Path, recipes: Path, output: Path, seeds: int, words: Sequence
     if failed := [method for method, setup in chosen.items() if losses[setup] == math.inf]:
         raise ValueError(
             f"{path.name}: the training diverged with every setting of {failed[0]}: list other values, or remove it "
-            "(finished trainings are kept)."
+            "(finished training runs are kept)."
         )
     recipe = recipe_of("comparison", [*chosen.values()], 0, seeds)
     folder, results = run(recipe)
@@ -269,7 +269,8 @@ def _changed_logits(recipe: Recipe, data: Data, plan: str, place: Path, seed: in
         changed[REFITTED] = head.logits(read)
         changed[ERASED] = held_out.fit(every, erase, [head.C]).logits(read)  # with an extra of the package
     except ValueError as error:
-        logger.warning("Not measured with the validation rows: %s", error)
+        left_out = ", ".join(repr(method) for method in CHANGED if method not in changed)
+        logger.warning("Not measured for the models of %s, and left out of the table: %s. %s", PLAIN, left_out, error)
     return changed
 
 
@@ -284,14 +285,17 @@ def _measured(place: Path, logits: np.ndarray) -> dict[str, Any]:
 
 def parse(folder: Path, argv: Sequence[str] | None = None) -> tuple[Namespace, list[str]]:
     """The options of the recipe, with the YAML file and the output folder, and further flags of all trainings."""
-    description = "Compare methods that make predictions depend less on language, each at its best setting."
+    description = (
+        "Compare methods that make predictions depend less on language, each at its best setting. Other flags are "
+        "passed to all training runs."
+    )
     name = "accelerate launch recipes/compare_mitigations.py"
     parser = ArgumentParser(name, description=description, allow_abbrev=False)
     where = f"name of a YAML file in {folder}, or a path (default: %(default)s)"
-    parser.add_argument("--config", default="mini", metavar="STEM|FILE.yaml", help=where)
-    default = "default: runs/compare_mitigations-STEM"
+    parser.add_argument("--config", default="mini", metavar="NAME|FILE.yaml", help=where)
+    default = "default: runs/compare_mitigations-NAME"
     parser.add_argument("--output_dir", "--output-dir", type=Path, metavar="DIR", help=default)
-    parser.add_argument("--seeds", type=int, default=5, help="seeds of the comparison (default: %(default)s)")
+    parser.add_argument("--seeds", type=int, default=5, help="number of seeds in the comparison (default: %(default)s)")
     options, words = parser.parse_known_args(argv)
     if options.seeds < 1:
         parser.error(f"--seeds must be 1 or more, got {options.seeds}")

@@ -83,7 +83,7 @@ class HeldOut:
         classes = len(names)
         if lacking := [names[int(i)] for i in np.flatnonzero(np.bincount(labels, minlength=classes) == 0)]:
             raise ValueError(
-                f"No held-out row has the label {lacking[0]!r}, so the new layer would never predict it: name a "
+                f"No held-out row has the label {lacking[0]!r}, so the new layer would never predict it: use a "
                 "dataset with rows of each label."
             )
         positions, groups = (np.unique(np.asarray(names), return_inverse=True)[1] for names in (languages, groups))
@@ -91,7 +91,7 @@ class HeldOut:
         return cls(features.astype(np.float64), positions, labels, groups, cells, classes, biased)
 
     def balanced(self, rows: np.ndarray) -> np.ndarray:
-        """Those of the rows whose language has rows of each label: with others, labels depend on language in any draw.
+        """Those of the rows whose language has rows of each label: with other languages, labels depend on language.
 
         Raises:
             ValueError: no language has.
@@ -100,7 +100,7 @@ class HeldOut:
         present[self.languages[rows], self.labels[rows]] = True
         complete = np.asarray((present | ~present.any(axis=0)).all(axis=1))
         if not complete.any():
-            raise ValueError("No language has held-out rows of each label: name a dataset with more rows.")
+            raise ValueError("No language has held-out rows of each label: use a dataset with more rows.")
         return rows[complete[self.languages[rows]]]
 
     def fit(self, rows: np.ndarray, erase: Erase | None, strengths: Sequence[float]) -> Head:

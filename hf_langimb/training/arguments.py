@@ -54,24 +54,26 @@ class LangImbTrainingArguments(TrainingArguments):
     class_weights: dict[str, Any] | str | None = HfArg(
         default=None, help="Own class weights of all languages and labels: a JSON or CSV file, or a dictionary."
     )
-    missing_cell_policy: str = HfArg(default="error", help="For cells without rows: error, ignore or smooth.")
+    missing_cell_policy: str = HfArg(
+        default="error", help="For languages without rows of a label: error, ignore or smooth."
+    )
     weight_exponent: float = HfArg(default=1.0, help="Exponent of the class weights; 0.5: their square roots.")
     weight_clip: float | None = HfArg(
-        default=None, help="Largest class weight; default: no limit. How often rows are drawn: max_repeats."
+        default=None, help="Largest class weight; default: no limit. Not for sampling: see max_repeats."
     )
     effective_number_beta: float = HfArg(default=BETA, help="Beta of the class weights effective_number.")
     deferred_weighting: float = HfArg(
-        default=0.0, help="Share of the steps that are trained without class weights (deferred re-weighting: 0.8)."
+        default=0.0, help="Share of the steps, at the start, without class weights (deferred re-weighting: 0.8)."
     )
     group_dro_step_size: float = HfArg(default=0.01, help="How fast the class weights group_dro change.")
-    group_dro_adjustment: float = HfArg(default=0.0, help="How much group_dro favors small cells.")
+    group_dro_adjustment: float = HfArg(default=0.0, help="How much group_dro favors rare combinations.")
     objective: str = HfArg(
         default="cross_entropy",
         help="Loss of a row: cross_entropy, focal, logit_adjustment (by the shares of labels in each language), or "
         "logit_adjustment_independence (by these shares divided by the shares in all data).",
     )
     focal_gamma: float = HfArg(default=2.0, help="Gamma of the objective focal; 0: cross_entropy.")
-    logit_adjustment_tau: float = HfArg(default=1.0, help="Factor of logit adjustments.")
+    logit_adjustment_tau: float = HfArg(default=1.0, help="Factor (tau) of the logit adjustment.")
     sampling: str = HfArg(
         default="none", help=f"Draw rows in proportion to class weights: {', '.join(WEIGHTING_SCHEMES)} or {OWN}."
     )
@@ -87,7 +89,7 @@ class LangImbTrainingArguments(TrainingArguments):
         default="none",
         help="Train features from which the language cannot be identified: gradient_reversal or language_entropy.",
     )
-    language_adversary_weight: float = HfArg(default=0.1, help="Largest coefficient of the language adversary.")
+    language_adversary_weight: float = HfArg(default=0.1, help="Weight of the language adversary, reached gradually.")
     masked_entropy_weight: float = HfArg(default=0.0, help="Weight of the masked-input entropy loss (paper: 1).")
     head_learning_rate: float | None = HfArg(default=None, help="Learning rate of the head; None: same as encoder.")
     lora_rank: int = HfArg(default=0, help="Rank of LoRA adapters on the encoder; 0: full fine-tuning.")

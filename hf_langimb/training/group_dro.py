@@ -25,7 +25,7 @@ class GroupDRO:
     Args:
         counts: rows n_cl of the training data, [L, C]; cells without rows stay at weight 0.
         step_size: of the updates, above 0 (paper: 0.01).
-        adjustment: K of the paper, 0 or more, for small cells.
+        adjustment: 0 or more; raises the weights of small cells (the constant C of the paper).
         device: of the tensors.
     """
 
@@ -80,7 +80,10 @@ class GroupDRO:
         """
         if state["shares"].shape != self.shares.shape:
             found, expected = (" x ".join(map(str, of.shape)) for of in (state["shares"], self.shares))
-            raise ValueError(f"The checkpoint has group_dro weights of {found} cells, the training data {expected}.")
+            raise ValueError(
+                f"The checkpoint has group_dro weights of {found} cells, the training data {expected}: resume with the "
+                "same languages and labels, or begin a new training."
+            )
         self.shares = state["shares"].to(self.shares)
         self.means = None if state["means"] is None else state["means"].to(self.shares)
 

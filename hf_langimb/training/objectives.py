@@ -68,8 +68,8 @@ def adjusted_cross_entropy(
 def log_priors(distribution: JointDistribution, *, keep_labels: bool) -> torch.Tensor:
     """Logarithms of the shares of labels in each language, float32[L, C].
 
-    The shares contain C more rows, divided as the labels are over all languages, so that no share is 0. `keep_labels`
-    subtracts the logarithms of the shares over all languages: an adjustment that leaves the label marginal.
+    C pseudo-rows, distributed like the labels of all languages, are added to each language, so that no share is 0.
+    `keep_labels` subtracts the logarithms of the shares over all languages, which keeps the label marginal.
     """
     counts = distribution.counts.astype(np.float64)
     labels = np.maximum(counts.sum(axis=0), 1)

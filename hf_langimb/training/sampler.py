@@ -51,7 +51,7 @@ class ShuffledBatches(torch.utils.data.Sampler[int]):
 
 
 class DrawnRows(torch.utils.data.Sampler[int]):
-    """Rows drawn at the rates of their cells, as many in an epoch as the dataset has with a label.
+    """Rows drawn at the rates of their cells, as many per epoch as the dataset has labeled rows.
 
     The rows depend on seed and epoch alone: they are the same in every process, and when an epoch is resumed.
 
@@ -138,7 +138,7 @@ def rates_of(trainer: Any) -> tuple[list[Floats], Steps]:
     """
     args, dataset = trainer.args, trainer.train_dataset
     if not has_length(dataset) or isinstance(dataset, torch.utils.data.IterableDataset):
-        raise ValueError("Sampling by language and label needs a dataset with a length, got a stream.")
+        raise ValueError("Sampling by language and label needs a dataset with a length: load it without streaming.")
     steps = steps_of(args, trainer.distribution.rows, trainer.get_total_train_batch_size(args))
     return stage_rates(args, trainer.distribution, steps.total), steps
 
@@ -171,7 +171,7 @@ def settings_without_effect(trainer: Any) -> Iterator[str]:
     moving = metric.endswith("loss") and not metric.endswith(("plain_loss", "uniform_loss"))
     if args.class_weighting == GROUP_DRO and args.load_best_model_at_end and moving:
         yield (
-            "eval_loss has the weights of group_dro at that step, so that its values at different steps cannot be "
+            "eval_loss uses the group_dro weights of the current step, so its values at different steps cannot be "
             "compared: set metric_for_best_model='eval_uniform_loss'."
         )
     if args.draws_rows and (args.class_weighting != "none" or args.objective.startswith("logit_adjustment")):
@@ -188,7 +188,9 @@ def _cells(dataset: Any, language_column: str, label_column: str, distribution: 
     for languages, labels in column_batches(dataset, {"language": language_column, "label": label_column}):
         axis, ids = encode_column(languages, "language")
         if not named and (unknown := [one for one in axis if one not in position]):
-            raise ValueError(f"The rows have the language {unknown[0]}, which distribution does not have.")
+            raise ValueError(
+                f"The rows have the language {unknown[0]}, which is not in distribution: count these rows, too."
+            )
         table = np.array([int(one) if named else position[one] for one in axis], dtype=np.int64)
         axis, classes = encode_column(labels, "label")
         found = np.array([int(one) for one in axis], dtype=np.int64)[classes]

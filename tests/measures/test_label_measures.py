@@ -67,7 +67,7 @@ def test_what_does_not_fit_is_refused(predictions):
     with pytest.raises(ValueError, match="apply the sigmoid"):
         evaluate_labels(languages, values, guesses * 5)
     for of, known in ((["en", "fr"], [0, 0]), (["fr", "fr"], [0, 1])):
-        with pytest.raises(ValueError, match="Nothing to measure"):
+        with pytest.raises(ValueError, match="No label can be measured"):
             evaluate_labels(of, {"a": known}, [[0.1], [0.2]])
     with pytest.raises(ValueError, match="plan has the labels x, but the rows have follows, fair, rare"):
         evaluate_labels(languages, values, guesses, plan=MultiLabelDistribution(("en",), ("x",), [[[1, 1]]]))

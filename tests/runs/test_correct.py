@@ -108,7 +108,7 @@ def test_a_refitted_layer_relies_less_on_language(shortcut, tmp_path, capsys):
     changed = {name for name, value in new.state_dict().items() if not torch.equal(value, old.state_dict()[name])}
     assert changed == {"classifier.weight", "classifier.bias"}
     text = (folder / "report.html").read_text()
-    assert "The last layer" in text and "draws of" in text
+    assert "The last layer" in text and "random subsets with" in text
     again = ["refit", str(folder / "refitted" / "seed-0"), str(shortcut / "rows.parquet")]
     assert main([*again, "--output-dir", str(tmp_path / "again")]) == 1
     assert "was trained on 1,500 of 1,500 rows" in capsys.readouterr().err, "which its layer was fitted on"

@@ -75,13 +75,13 @@ def test_methods_that_lower_the_dependence_without_a_loss_are_recommended():
     assert found["recommended"] == ["better", "per_language"]
     text = made.recommendation_text(found)
     assert text.startswith("Recommended for data like these: better, per_language (")
-    assert "More accurate than per_language weights: better, plain, corrected." in text
+    assert "Significantly more accurate than per_language weights: better; plain, corrected." in text
     header, rows = made.mitigations_cells(found)
-    assert header[:3] == ["method", "chosen", "independent"]
+    assert header[:3] == ["method", "chosen setting", "independent"]
     assert [row[0] for row in rows][:2] == ["plain, corrected", "better"]
     assert rows[1][1] == "tau=1.0" and rows[1][2].endswith("*") and rows[0][1] == "-"
     assert rows[1][5].startswith("0.682"), "the worst language"
-    assert header[-1] == "time, plain = 1" and rows[1][-1] == "1.11"
+    assert header[-1] == "time relative to plain" and rows[1][-1] == "1.11"
     header, rows = made.differences_cells(found, "per_language")
     assert header == ["difference", "independent", "p (Holm)", "dependence (bits)", "p (Holm)"]
     better = next(row for row in rows if row[0] == "better - per_language")
@@ -108,17 +108,17 @@ def test_without_seeds_nothing_is_recommended():
     assert found["recommended"] == [] and found["differences"][0]["p"] is None
     assert made.recommendation_text(found).startswith("With one seed, no difference can be tested: add --seeds 5")
     found = comparison({"plain": seeds(0.7, 0.1), "per_language": seeds(0.7, 0.1)})
-    assert made.recommendation_text(found).startswith("On these data, no method")
+    assert made.recommendation_text(found).startswith("On these data, no training method")
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"surprise": 1}, "expected the keys recipe, config and methods"),
-        ({"recipe": 5}, "recipe must be text, got 5"),
-        ({"arguments": ["a"]}, "arguments must be names with values"),
-        ({"methods": ["plain"]}, "methods must be names with values"),
-        ({"methods": {"plain": {"weight_decay": [0]}}}, "methods must be two or more, each with its arguments"),
+        ({"recipe": 5}, "recipe must be a string, got 5"),
+        ({"arguments": ["a"]}, "arguments must be a mapping"),
+        ({"methods": ["plain"]}, "methods must be a mapping"),
+        ({"methods": {"plain": {"weight_decay": [0]}}}, "methods must list at least two methods"),
         ({"methods": {"plain": {"weight_decay": []}, "a": {"focal_gamma": []}}}, "one or more, got 0"),
         ({"methods": METHODS | {"plain": {"class_weighting": ["none", "joint"]}}}, "remove class_weighting from it"),
         ({"methods": METHODS | {"focal": {"objective": "focal"}}}, "exactly one argument with a list of values, got 0"),
