@@ -133,7 +133,7 @@ class RunFolder:
             return f"contains a run whose {CONFIG} is damaged"
         keys = {*before, *config} - {*free, DEFINITIONS}
         pairs = {key: (before.get(key), config.get(key)) for key in sorted(keys)}
-        defined, now = (of.get(DEFINITIONS, {}) for of in (before, config))
+        defined, now = ({} if DEFINITIONS in free else of.get(DEFINITIONS, {}) for of in (before, config))
         pairs |= {f"the setup {name}": (defined[name], now[name]) for name in sorted(defined.keys() & now.keys())}
         differing = {key: (old, new) for key, (old, new) in pairs.items() if old != new}
         changed = [f"{key} was {_shown(old, new)}, is {_shown(new, old)}" for key, (old, new) in differing.items()]
