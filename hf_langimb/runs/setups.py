@@ -35,8 +35,8 @@ SELECTING = ("eval_loss", "eval_plain_loss", "eval_uniform_loss")  # metrics tha
 AUTO = "auto"  # in place of the names of setups: `plain` and these methods
 RECOMMENDED: dict[str, dict[str, Any]] = {  # by model_cards/mitigations/mini/comparison.json
     "logit_adjustment_independence": {"objective": "logit_adjustment_independence", "logit_adjustment_tau": 1.5},
-    "sampling": {"sampling": "independence", "weight_exponent": 1.0},
     "deferred": {"class_weighting": "independence", "deferred_weighting": 0.5},
+    "sampling": {"sampling": "independence", "weight_exponent": 1.0},
 }
 
 
