@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -75,7 +75,12 @@ def draw_rates(
 
 
 def draw_rows(
-    cells: Counts, rates: Floats, size: int, generator: np.random.Generator, before: Counts | None = None
+    cells: Counts,
+    rates: Floats,
+    size: int,
+    generator: np.random.Generator,
+    before: Counts | None = None,
+    most: int | None = None,
 ) -> Counts:
     """Rows in random order, drawn at the rates of their cells: int64[size].
 
@@ -87,6 +92,7 @@ def draw_rows(
         size: number of draws.
         generator: of random numbers.
         before: how often each row was drawn before in the epoch, int64[N], which counts as well; None: never.
+        most: how often a row may be drawn, with the draws before.
     """
     order = np.argsort(cells, kind="stable")
     numbers = np.bincount(cells[cells >= 0], minlength=rates.size)
@@ -94,6 +100,9 @@ def draw_rows(
     bounds = np.floor(np.cumsum(expected * (size / expected.sum())) + generator.random() + 1e-9).astype(np.int64)
     bounds[-1] = size  # whatever the rounding
     draws = np.diff(np.minimum(bounds, size), prepend=0)
+    if before is not None and most is not None:
+        drawn_before = np.bincount(cells[cells >= 0], before[cells >= 0], minlength=rates.size)
+        draws = _within(draws, most * numbers - drawn_before.astype(np.int64), rates.ravel() > 0)
     ends = np.cumsum(numbers) + int((cells < 0).sum())
     drawn = []
     for cell in np.flatnonzero(draws):
@@ -103,3 +112,11 @@ def draw_rows(
             mixed = mixed[np.argsort(before[mixed], kind="stable")]
         drawn += [np.tile(rows, number // len(rows)), mixed[: number % len(rows)]]
     return generator.permutation(np.concatenate(drawn))
+
+
+def _within(draws: Counts, room: Counts, drawn: Any) -> Counts:
+    """Draws of cells that were rounded above their room, moved to the drawn cells that have most room left."""
+    found = np.minimum(draws, room)
+    for _ in range(int(draws.sum() - found.sum())):
+        found[np.argmax(np.where(drawn, room - found, np.iinfo(np.int64).min))] += 1
+    return found

@@ -120,6 +120,11 @@ class LangImbTrainingArguments(TrainingArguments):
                 f"{type(self.class_weights).__name__}."
             )
         problem = ""
+        for name, kind in LangImbTrainingArguments.__annotations__.items():
+            if "float" in kind and isinstance(value := getattr(self, name), int):
+                setattr(self, name, float(value))  # a search would make a whole number of each other value, too
+            elif "float" in kind and not isinstance(value, float | None if "None" in kind else float):
+                raise ValueError(f"{name} must be a number, got {value!r}.")
         for name in (*NOT_NEGATIVE, *SIZES):
             low = int(name in SIZES)
             if isinstance(value := getattr(self, name), int | float) and not low <= value < math.inf:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
+from transformers import TrainerCallback
 from transformers.trainer_utils import has_length
 
 from hf_langimb.counts.columns import class_label_names, column_batches, encode_column
@@ -60,14 +61,22 @@ class DrawnRows(torch.utils.data.Sampler[int]):
         rates: [L, C] of each stage of the training, which are equally long.
         steps: of the training.
         seed: of the random numbers.
+        most: how often a row may be drawn in an epoch.
         lengths: of the rows, int[N], if batches are to have rows of similar length.
         batch_size: of these batches.
     """
 
     def __init__(
-        self, cells: Counts, rates: list[Floats], steps: Steps, seed: int, lengths: Any = None, batch_size: int = 1
+        self,
+        cells: Counts,
+        rates: list[Floats],
+        steps: Steps,
+        seed: int,
+        most: int | None = None,
+        lengths: Any = None,
+        batch_size: int = 1,
     ) -> None:
-        self.cells, self.rates, self.steps, self.seed = cells, rates, steps, seed
+        self.cells, self.rates, self.steps, self.seed, self.most = cells, rates, steps, seed, most
         self.lengths, self.batch_size = lengths, batch_size
         self.epoch = 0
 
@@ -83,7 +92,7 @@ class DrawnRows(torch.utils.data.Sampler[int]):
         steps = self.epoch * self.steps.in_epoch + np.arange(len(self)) // self.steps.rows
         stages = np.minimum(steps * len(self.rates) // self.steps.total, len(self.rates) - 1)
         for stage, size in zip(*np.unique(stages, return_counts=True), strict=True):
-            rows = draw_rows(self.cells, self.rates[stage], int(size), generator, before)
+            rows = draw_rows(self.cells, self.rates[stage], int(size), generator, before, self.most)
             before += np.bincount(rows, minlength=len(before))
             yield from (rows if self.lengths is None else self._grouped(rows, generator)).tolist()
 
@@ -96,6 +105,25 @@ class DrawnRows(torch.utils.data.Sampler[int]):
         full = len(rows) // size * size
         batches = generator.permutation(ordered[:full].reshape(-1, size))
         return np.concatenate([batches.ravel(), ordered[full:]])
+
+
+class SetEpoch(TrainerCallback):  # type: ignore[misc]
+    """Gives the sampler of a Trainer the number of the epoch.
+
+    Where several processes resume an epoch, neither Transformers nor Accelerate does: the rows of the first are drawn.
+    """
+
+    def __init__(self, trainer: Any) -> None:
+        self.trainer = trainer
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Find the sampler behind the batch samplers that Accelerate adds."""
+        found = self.trainer.callback_handler.train_dataloader
+        while found is not None and not isinstance(found, ShuffledBatches | DrawnRows):
+            inner = getattr(found, "batch_sampler", None)
+            found = getattr(found, "sampler", None) if inner is None else inner
+        if found is not None:
+            found.set_epoch(int(state.epoch or 0))
 
 
 class Steps(NamedTuple):
@@ -158,7 +186,8 @@ def sampler_of(trainer: Any, dataset: Any, lengths: Any, batch_size: int) -> Dra
     label_column = label_column_of(dataset, args.language_column, trainer.label_names)
     cells = _cells(dataset, args.language_column, label_column, trainer.distribution)
     seed = args.seed if args.data_seed is None else args.data_seed
-    return DrawnRows(cells, rates, steps, seed, None if lengths is None else np.asarray(lengths), batch_size)
+    lengths = None if lengths is None else np.asarray(lengths)
+    return DrawnRows(cells, rates, steps, seed, args.max_repeats, lengths, batch_size)
 
 
 def settings_without_effect(trainer: Any) -> Iterator[str]:

@@ -44,7 +44,7 @@ from hf_langimb.training.evaluating import EvaluatingTrainer
 from hf_langimb.training.group_dro import GroupDRO, UpdateShares
 from hf_langimb.training.multi_label import batch_of, has_several_labels
 from hf_langimb.training.objectives import RowLoss
-from hf_langimb.training.sampler import ShuffledBatches, rates_of, sampler_of, settings_without_effect
+from hf_langimb.training.sampler import SetEpoch, ShuffledBatches, rates_of, sampler_of, settings_without_effect
 
 logger = logging.getLogger(__name__)
 
@@ -114,7 +114,7 @@ class LangImbTrainer(EvaluatingTrainer):
         super().__init__(*given, compute_loss_func=self._loss, **kwargs)
         self._own_optimizer: Any = None  # as `Trainer` made it, and for what
         self._made_for: Any = None
-        for callback in (UpdateShares, UpdateAdversary):
+        for callback in (UpdateShares, UpdateAdversary, SetEpoch):
             self.add_callback(callback(self))
         self._fit_together()
         self._loss_parts = torch.zeros(3, device=self.args.device)  # classification, masked entropy, optimizer steps

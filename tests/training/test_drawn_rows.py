@@ -58,6 +58,19 @@ def test_languages_by_temperature_and_repeats(build, rows):
         assert max(np.bincount(epoch).max() for epoch in epochs) <= 2
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_repeats_are_limited_over_the_stages_of_a_schedule(build, rows, seed):
+    """Each stage rounds the sizes of cells by itself."""
+    few = rows.select([i for i, row in enumerate(rows) if row["language"] != "ja"] * 3 + [rows["language"].index("ja")])
+    settings = {"data": few, "max_repeats": 2, "batch": 2, "accumulation": 1, "data_seed": seed}
+    share = 1.8 / len(few)
+    options = {"max_steps": -(-len(few) // 2), "missing_cell_policy": "ignore"}
+    trainer = build(language_schedule="ja:" + "_".join([f"{share:.4f}"] * 5), **settings, **options)
+    for epoch in drawn(trainer):
+        counts = np.bincount(epoch, minlength=len(few))
+        assert counts.max() <= 2 and counts.sum() == len(few)
+
+
 def test_batches_have_rows_of_similar_length_if_asked_for(build, rows):
     many = rows.select([*range(len(rows))] * 20)
     texts = [ids + [5] * (7 * i % 40) for i, ids in enumerate(many["input_ids"])]

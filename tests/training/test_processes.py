@@ -35,10 +35,10 @@ def build(folder: Path, rows, *, model=None, **changes) -> LangImbTrainer:
     return LangImbTrainer(model, arguments, train_dataset=rows, eval_dataset=rows, processing_class=tokenizer)
 
 
-def rows_seen(folder: Path, rows, **settings) -> list[list[int]]:
-    """The rows that all processes together see in each of three epochs, sorted."""
+def watched(folder: Path, rows, **settings) -> tuple[LangImbTrainer, list[int]]:
+    """A trainer in steps of 4 of 20 rows, and a list that gets the rows that this process sees."""
     numbered = rows.select(range(20)).map(lambda row, i: {"label": i % 3, "number": i}, with_indices=True)
-    settings |= {"num_train_epochs": 3, "per_device_train_batch_size": 4 // PartialState().num_processes}
+    settings |= {"per_device_train_batch_size": 4 // PartialState().num_processes}
     # dropout draws from the generator of each process alone
     trainer = build(folder, numbered, model={"hidden_dropout_prob": 0.1}, **settings)
     trainer._set_signature_columns_if_needed()
@@ -50,6 +50,22 @@ def rows_seen(folder: Path, rows, **settings) -> list[list[int]]:
         return inner(features)
 
     trainer.data_collator = collate
+    return trainer, seen
+
+
+def resumed(folder: Path, rows, **settings) -> bool:
+    """Whether a training that is resumed in its second epoch sees the rows that it would have seen, in any process."""
+    found = []
+    for checkpoint in (None, str(folder / "run" / "checkpoint-7")):
+        trainer, seen = watched(folder, rows, max_steps=14, save_steps=7, save_strategy="steps", **settings)
+        trainer.train(resume_from_checkpoint=checkpoint)
+        found.append(seen[-(28 // PartialState().num_processes) :])
+    return all(gather_object([found[0] == found[1] != []]))
+
+
+def rows_seen(folder: Path, rows, **settings) -> list[list[int]]:
+    """The rows that all processes together see in each of three epochs, sorted."""
+    trainer, seen = watched(folder, rows, num_train_epochs=3, **settings)
     trainer.train()
     epochs = [seen[i : i + len(seen) // 3] for i in range(0, len(seen), len(seen) // 3)]
     shares = gather_object([epochs])
@@ -112,6 +128,10 @@ def measure(folder: Path, batch: int, accumulation: int) -> tuple[dict, dict]:
         "several": [value for name, value in several.evaluate().items() if name.endswith("loss")],
         "grouped": rows_seen(folder, rows, train_sampling_strategy="group_by_length"),
         "drawn": rows_seen(folder, rows, sampling="joint", language_schedule="fr:0.2_0.8"),
+        "resumed": [
+            resumed(folder, rows, sampling="joint"),
+            resumed(folder, rows, train_sampling_strategy="group_by_length"),
+        ],
         "checked": [found["test"]["predicted"], found["probe"]["test"]["rows"]],
         "processes": trainer.args.world_size,
         "predictions": predicted.predictions.tolist(),
@@ -147,6 +167,7 @@ def test_two_processes_compute_what_one_computes(tmp_path, bert_tokenizer, tiny_
     assert measured.pop("labels") == expected.pop("labels")
     assert measured.pop("grouped") == expected.pop("grouped") == [[*range(20)]] * 3
     assert measured["drawn"] == expected.pop("drawn")
+    assert measured.pop("resumed") == expected.pop("resumed") == [True, True]
     assert len({*map(tuple, measured.pop("drawn"))}) == 3
     assert_close(measured.pop("checked"), expected.pop("checked"))
     explained = [json.loads((tmp_path / f"checkup-{n}" / "results.json").read_text())["explained"] for n in (1, 2)]

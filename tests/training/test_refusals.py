@@ -79,6 +79,16 @@ def test_a_batch_of_unknown_language_cannot_train(build, bert_tokenizer):
         trainer.train()
 
 
+def test_whole_numbers_become_what_a_search_needs(training_arguments):
+    """A search makes the type of the value before of each value that it tries."""
+    arguments = training_arguments(masked_entropy_weight=1, language_temperature=0)
+    arguments.weight_clip = 2
+    arguments.check()
+    for name in ("masked_entropy_weight", "language_temperature", "weight_clip"):
+        assert type(getattr(arguments, name)) is float
+    assert arguments.max_repeats is None and type(arguments.lora_rank) is int
+
+
 def test_bad_arguments_are_refused_in_words(build, tiny_bert, rows, decoder_tokenizer, training_arguments):
     with pytest.raises(ValueError, match="Unknown class_weighting 'balanced': choose one of none, class, per_language"):
         build(weighting="balanced")
@@ -90,6 +100,8 @@ def test_bad_arguments_are_refused_in_words(build, tiny_bert, rows, decoder_toke
         ({"weighting": "joint", "weight_exponent": -1}, "weight_exponent must be 0 or more, got -1"),
         ({"label_smoothing_factor": -0.5}, "label_smoothing_factor must be from 0 to below 1, got -0.5"),
         ({"effective_number_beta": 1.0}, r"effective_number_beta must be from 0 to below 1, got 1\.0"),
+        ({"weighting": "joint", "weight_exponent": None}, "weight_exponent must be a number, got None"),
+        ({"objective": "focal", "focal_gamma": "2"}, "focal_gamma must be a number, got '2'"),
         ({"class_weights": {"en": {"0": 1}}}, "table of class weights lacks fr, ja"),
         ({"class_weights": [[1, 2]]}, "class_weights must be a file, or of the form .*, got list"),
     ):
