@@ -6,6 +6,9 @@ value v of label c, so that class weights [L, C, 2] are a table [L, 2C], and eve
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -37,6 +40,14 @@ class Batch(NamedTuple):
         """The cross-entropy without class weights, [T]."""
         loss = weighted_cross_entropy if self.logits.dim() == 2 else weighted_binary
         return loss(self.logits, self.labels, self.language_ids, None)
+
+
+@contextmanager
+def smoothing_of_our_own() -> Iterator[None]:
+    """Without the warning of `Trainer`, which does not smooth the labels of such models itself."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Label smoothing is not compatible with multi-label classification")
+        yield
 
 
 def has_several_labels(config: Any) -> bool:

@@ -203,7 +203,7 @@ def settings_without_effect(trainer: Any) -> Iterator[str]:
             "eval_loss uses the group_dro weights of the current step, so its values at different steps cannot be "
             "compared: set metric_for_best_model='eval_uniform_loss'."
         )
-    if args.draws_rows and (args.class_weighting != "none" or args.objective.startswith("logit_adjustment")):
+    if args.draws_rows + (args.class_weighting != "none") + args.objective.startswith("logit_adjustment") > 1:
         yield (
             "Sampling, class weights and logit adjustment each compensate for how rows are distributed over languages "
             "and labels: use one of them."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from transformers import PreTrainedModel
@@ -42,7 +42,7 @@ from hf_langimb.training.collator import DataCollatorWithLanguage
 from hf_langimb.training.counting import Counted, count_again, name_uncounted
 from hf_langimb.training.evaluating import EvaluatingTrainer
 from hf_langimb.training.group_dro import GroupDRO, UpdateShares
-from hf_langimb.training.multi_label import batch_of, has_several_labels
+from hf_langimb.training.multi_label import batch_of, has_several_labels, smoothing_of_our_own
 from hf_langimb.training.objectives import RowLoss
 from hf_langimb.training.sampler import SetEpoch, ShuffledBatches, rates_of, sampler_of, settings_without_effect
 
@@ -109,11 +109,11 @@ class LangImbTrainer(EvaluatingTrainer):
             raise TypeError(f"Expected a JointDistribution as distribution, got {type(distribution).__name__}.")
         if kwargs.get("compute_loss_func", self) is None:
             del kwargs["compute_loss_func"]  # the default; Python refuses any other, which would come twice
-        model = None if model is None else self._prepared(model)
-        given = (model, self.args, data_collator, train_dataset, eval_dataset, processing_class, model_init)
-        super().__init__(*given, compute_loss_func=self._loss, **kwargs)
-        self._own_optimizer: Any = None  # as `Trainer` made it, and for what
-        self._made_for: Any = None
+        first = (None if model is None else self._prepared(model), self.args, data_collator)
+        given = (train_dataset, eval_dataset, processing_class, model_init)
+        with smoothing_of_our_own():
+            super().__init__(*first, *given, compute_loss_func=self._loss, **kwargs)
+        self._own_optimizer = self._made_for = cast(Any, None)  # as `Trainer` made it, and for what
         for callback in (UpdateShares, UpdateAdversary, SetEpoch):
             self.add_callback(callback(self))
         self._fit_together()

@@ -155,6 +155,8 @@ def test_what_does_not_fit_is_refused_or_said(build, rows, caplog):
         build(sampling="joint", **unordered, **settings)
         assert "each compensate for how rows are distributed" in caplog.text
         caplog.clear()
+    build(weighting="joint", objective="logit_adjustment", **unordered)
+    assert "each compensate for how rows are distributed" in caplog.text
     build(sampling="joint", train_sampling_strategy="sequential")
     assert "train_sampling_strategy=sequential has no effect" in caplog.text
     counts = JointDistribution(["en", "fr"], [0, 1, 2], [[4, 2, 1], [1, 2, 5]])

@@ -77,9 +77,10 @@ def test_gradients_are_those_of_the_loop(build, several, model, batch, accumulat
     assert_same(gradients_of(trainer), gradients(loss_by_hand(other, several, trainer.weights.tolist()), other))
 
 
-def test_label_smoothing_focal_loss_and_masked_entropy(build, several, model):
+def test_label_smoothing_focal_loss_and_masked_entropy(build, several, model, recwarn):
     options = {"objective": "focal", "focal_gamma": 2.0, "label_smoothing_factor": 0.1, "entropy": 0.5}
     trainer = build(model(), several, batch=7, accumulation=3, **options)
+    assert not [said for said in recwarn if "smoothing" in str(said.message)], "which would be wrong"
     other = model()
     ids = torch.tensor([MASK_ROW])
     p = other(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0].sigmoid()
