@@ -321,7 +321,7 @@ def test_a_label_without_held_out_rows_has_no_bias(finished, mini_xnli_rows, tmp
     assert main(["correct", *words, str(tmp_path / "corrected")]) == 0
     name = mini_xnli_rows.features["label"].names[2]
     said = capsys.readouterr().out
-    assert f"No held-out rows with the label '{name}': no bias of it could be fitted" in said
+    assert f"No held-out rows with the label '{name}': no bias could be fitted for it" in said
     assert "the mean of the biases in other languages" not in said
     assert main(["refit", *words, str(tmp_path / "refitted")]) == 1
     assert f"No held-out row has the label '{name}'" in capsys.readouterr().err
