@@ -91,16 +91,17 @@ def draw_rows(
         rates: [L, C], draws of a row, up to one factor.
         size: number of draws.
         generator: of random numbers.
-        before: how often each row was drawn before in the epoch, int64[N], which counts as well; None: never.
+        before: how often each row was drawn before in the epoch, int64[N], which counts as well; None: not at all.
         most: how often a row may be drawn, with the draws before.
     """
+    before = np.zeros(len(cells), dtype=np.int64) if before is None else before
     order = np.argsort(cells, kind="stable")
     numbers = np.bincount(cells[cells >= 0], minlength=rates.size)
     expected = numbers * rates.ravel()
     bounds = np.floor(np.cumsum(expected * (size / expected.sum())) + generator.random() + 1e-9).astype(np.int64)
     bounds[-1] = size  # whatever the rounding
     draws = np.diff(np.minimum(bounds, size), prepend=0)
-    if before is not None and most is not None:
+    if most is not None:
         drawn_before = np.bincount(cells[cells >= 0], before[cells >= 0], minlength=rates.size)
         draws = _within(draws, most * numbers - drawn_before.astype(np.int64), rates.ravel() > 0)
     ends = np.cumsum(numbers) + int((cells < 0).sum())
@@ -108,8 +109,7 @@ def draw_rows(
     for cell in np.flatnonzero(draws):
         rows, number = order[ends[cell] - numbers[cell] : ends[cell]], int(draws[cell])
         mixed = generator.permutation(rows)
-        if before is not None:
-            mixed = mixed[np.argsort(before[mixed], kind="stable")]
+        mixed = mixed[np.argsort(before[mixed], kind="stable")]
         drawn += [np.tile(rows, number // len(rows)), mixed[: number % len(rows)]]
     return generator.permutation(np.concatenate(drawn))
 

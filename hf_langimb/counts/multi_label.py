@@ -9,7 +9,7 @@ from typing import Any, TypedDict
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyarrow.types import is_large_string, is_string
+from pyarrow.types import is_large_string, is_string, is_string_view
 
 from hf_langimb.counts.audit import Audit, holm
 from hf_langimb.counts.columns import class_label_names, column_batches, encode_column, to_arrow
@@ -271,12 +271,15 @@ def _zeros_and_ones(column: Any, name: str) -> Floats:
     try:
         if pa.types.is_dictionary(column.type):
             column = column.cast(column.type.value_type)
-        if is_string(column.type) or is_large_string(column.type):  # true and false of a CSV file
-            lower = pc.utf8_lower(column)
-            column = pc.if_else(pc.equal(lower, "true"), "1", pc.if_else(pc.equal(lower, "false"), "0", column))
-        found = np.asarray(column.cast(pa.float64()).to_numpy(zero_copy_only=False), dtype=np.float64).copy()
+        numbers = column
+        if any(is_kind(column.type) for is_kind in (is_string, is_large_string, is_string_view)):  # perhaps true, false
+            lower = pc.utf8_lower(column.cast(pa.large_string()))
+            numbers = pc.if_else(pc.equal(lower, "true"), "1", pc.if_else(pc.equal(lower, "false"), "0", lower))
+        found = np.asarray(numbers.cast(pa.float64()).to_numpy(zero_copy_only=False), dtype=np.float64).copy()
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        example = next((value for value in column.to_pylist() if value is not None), None)
+        known = ("0", "1", "0.0", "1.0", "true", "false", str(IGNORED))
+        values = [value for value in column.to_pylist() if value is not None]
+        example = next((value for value in values if str(value).lower() not in known), next(iter(values), None))
         raise ValueError(f"The label {name!r} must be 0 or 1 in each row (null: not known), got {example!r}.") from None
     found[found == IGNORED] = np.nan
     if (wrong := found[~np.isnan(found) & (found != 0) & (found != 1)]).size:

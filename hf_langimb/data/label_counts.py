@@ -44,15 +44,16 @@ def label_counts(spec: DataSpec, columns: Sequence[str]) -> dict[str, MultiLabel
                 raise
             return _lists(spec, columns[0])
         splits = dict.fromkeys(split for of in tables.values() for split in of)
-        lacking = [(split, column) for split in splits for column in columns if split not in tables[column]]
-        if lacking:
-            raise ValueError(
-                "The split {!r} has no values in the column {!r}: choose another split or column.".format(*lacking[0])
-            )
-        return {
-            split: MultiLabelDistribution.from_tables({column: of[split] for column, of in tables.items()})
-            for split in splits
-        }
+        counted = {}
+        for split in splits:
+            if lacking := [column for column in columns if split not in tables[column]]:
+                say_once(f"{spec.name}: {split} left out: no values in the column {lacking[0]!r}.")
+            else:
+                of_split = {column: of[split] for column, of in tables.items()}
+                counted[split] = MultiLabelDistribution.from_tables(of_split)
+        if not counted:
+            raise ValueError("No split has values in all label columns: choose other columns.")
+        return counted
 
 
 def label_rows(spec: DataSpec, columns: Sequence[str], first: int | None = None) -> tuple[Dataset, Any]:

@@ -27,7 +27,7 @@ PREDICTIONS, PROBE, TRAINING = "predictions.parquet", "probe.json", "training.js
 TIME = "time.json"  # of the training, which differs between two runs of the same numbers
 VALIDATION = "validation.parquet"  # predictions that the recommendation is chosen on
 BEGUN = ("processes", "total_batch")  # of the trainings: in config.yaml, kept where a run is continued
-DEFINITIONS = "setup_definitions"  # in config.yaml: a run may be continued with others
+SETTINGS, DEFINITIONS = "setup_settings", "setup_definitions"  # in config.yaml, the second as the YAML file has them
 SHOWN = 60  # characters of a value in a message
 
 
@@ -98,8 +98,8 @@ class RunFolder:
             if BEGUN[0] not in before:
                 self._record_all()
             config |= {key: before[key] for key in BEGUN if key in before}
-            if DEFINITIONS in before:  # also of setups that are left out now, whose models are kept
-                config[DEFINITIONS] = before[DEFINITIONS] | config.get(DEFINITIONS, {})
+            if SETTINGS in config:  # also of setups that are left out now, whose models are kept
+                config[SETTINGS] = before.get(SETTINGS, {}) | config[SETTINGS]
         files.write_text(path, yaml.safe_dump(config, sort_keys=True, allow_unicode=True))
         return config
 
@@ -131,12 +131,12 @@ class RunFolder:
             before = {**yaml.safe_load(path.read_text(encoding="utf-8"))} if others else {}
         except (yaml.YAMLError, TypeError, UnicodeDecodeError):
             return f"contains a run whose {CONFIG} is damaged"
-        keys = {*before, *config} - {*free, DEFINITIONS}
+        keys = {*before, *config} - {*free, SETTINGS, *([DEFINITIONS] if SETTINGS in before else [])}
         pairs = {key: (before.get(key), config.get(key)) for key in sorted(keys)}
-        defined, now = ({} if DEFINITIONS in free else of.get(DEFINITIONS, {}) for of in (before, config))
-        pairs |= {f"the setup {name}": (defined[name], now[name]) for name in sorted(defined.keys() & now.keys())}
-        differing = {key: (old, new) for key, (old, new) in pairs.items() if old != new}
-        changed = [f"{key} was {_shown(old, new)}, is {_shown(new, old)}" for key, (old, new) in differing.items()]
+        old, now = (of.get(SETTINGS, {}) for of in (before, config))  # none in a run of an earlier version
+        pairs |= {f"the setup {name}": (old[name], now[name]) for name in sorted(old.keys() & now.keys())}
+        differing = {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
+        changed = [f"{key} was {_shown(*pair)}, is {_shown(*pair[::-1])}" for key, pair in differing.items()]
         if changed and others not in ([], [path]):
             more = [f"and {len(changed) - 4} more"] if len(changed) > 4 else []
             return f"contains a run with another configuration ({'; '.join(changed[:4] + more)})"

@@ -143,7 +143,7 @@ def check_up(options: Namespace) -> tuple[Path, Results]:
     load = loader(source, options.model)
     test, extra = _test_rows(options, load(), rows), {}
     files = on_main(lambda: _checksums_of(options.model))
-    known = WITHOUT_CORRECTION if FILE in (files or {}) else ""
+    known = WITHOUT_CORRECTION if FILE in (files or {}) or (source / FILE).is_file() else ""
     if options.recipe in CHANGES:
         test, seen_text = held_out(options.model, test, find_text_columns(test, options.text_column))
         check_rows(test, load().names)

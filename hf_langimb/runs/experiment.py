@@ -30,7 +30,7 @@ from hf_langimb.models.loading import load_tokenizer, tokenize
 from hf_langimb.models.mini_bert import make_mini_bert, pretrain_mini_bert
 from hf_langimb.models.mini_characters import write_mini_characters
 from hf_langimb.results.cards import render_card
-from hf_langimb.results.folder import RunFolder, model_files
+from hf_langimb.results.folder import SETTINGS, RunFolder, model_files
 from hf_langimb.results.page import write_report
 from hf_langimb.results.rendering import render
 from hf_langimb.results.schema import Results, write_results
@@ -58,8 +58,12 @@ SHOWN_SETTINGS = ("class_weighting", "masked_entropy_weight", "lora_rank")  # of
 SHOWN_APART = {"seeds", "seed", "setups"}  # flags that results.json has as keys of their own
 
 
-def run(recipe: Recipe) -> tuple[Path, Results]:
+def run(recipe: Recipe, validated: bool = False) -> tuple[Path, Results]:
     """Run every step that is not done yet.
+
+    Args:
+        recipe: to run.
+        validated: whether the validation rows are predicted by every model, and not only where a setup is recommended.
 
     Returns:
         The run folder and its results (results.json).
@@ -86,7 +90,7 @@ def run(recipe: Recipe) -> tuple[Path, Results]:
     extra = extra_tests(recipe.data, data, training.language_column)
     folder = RunFolder(Path(training.output_dir))
     with folder.working():
-        return folder.path, _run_in(folder, recipe, data, prepared, external, extra, began)
+        return folder.path, _run_in(folder, recipe, data, prepared, external, extra, began, validated)
 
 
 def _run_in(
@@ -97,6 +101,7 @@ def _run_in(
     external: Any,
     extra: dict[str, Any],
     began: float,
+    validated: bool,
 ) -> Results:
     """Run every step that is not done in a folder, on checked data and setups."""
     training, seeds = recipe.training, range(recipe.training.seed, recipe.training.seed + recipe.data.seeds)
@@ -106,7 +111,7 @@ def _run_in(
     if recipe.data.control_seed and explains and len(seeds) == 1 and roles.control:
         trainings.append((training.seed + 1, roles.control, prepared[roles.control]))
     places = {(name, seed): folder.model(name, seed) for seed, name, _ in trainings}
-    processes = on_main(lambda: _begin(recipe, folder, [*places.values()]))
+    processes = on_main(lambda: _begin(recipe, folder, [*places.values()], prepared))
     start = _start_checkpoint(recipe, folder, data)
     tokenizer, limit = load_tokenizer(start)
     plans = sorted({setup.plan for setup in prepared.values()})
@@ -120,13 +125,15 @@ def _run_in(
     extra = {name: part and tokenize(part, tokenizer, data.text_columns, limit) for name, part in extra.items()}
     measured = MeasuredRows(test, texts, external, data.text_columns, recipe.data.max_length, skewed, extra)
     metrics: dict[str, dict[str, Any]] = {name: {} for name in prepared}
-    samples, jobs = {}, {}
+    samples, jobs, judged = {}, {}, {*prepared} if validated else set[str]()
+    if roles.subject and roles.mitigations:
+        judged |= {name for name, setup in prepared.items() if setup.plan == prepared[roles.subject].plan}
     for seed, name, setup in trainings:
         place, tracked = places[name, seed], training.run_name or f"{name}-seed-{seed}"
         own: dict[str, Any] = {"output_dir": str(place), "seed": seed, "run_name": tracked}
         arguments = replace(setup.arguments, **own)
         subsets = tuple(rows[split, setup.plan, seed] for split in ("train", "validation"))
-        jobs[name, seed] = Job(f"{name}, seed {seed}", arguments, start, tokenizer, subsets, measured)
+        jobs[name, seed] = Job(f"{name}, seed {seed}", arguments, start, tokenizer, subsets, measured, name in judged)
     new = [job for key, job in jobs.items() if not is_done(places[key], MODEL)]
     at_once(work_on_its_own, new, recipe.data.models_at_once, training.device.type)
     with logging_redirect_tqdm(), bar(trainings, unit="training") as progress:
@@ -207,7 +214,7 @@ def _judge(
     results["recommendation"] = judge.recommendation(results["verdict"])
 
 
-def _begin(recipe: Recipe, folder: RunFolder, models: Sequence[Path]) -> int:
+def _begin(recipe: Recipe, folder: RunFolder, models: Sequence[Path], setups: Mapping[str, Setup]) -> int:
     """Begin or continue the run of a folder; the number of processes with which its trainings began.
 
     Raises:
@@ -216,6 +223,7 @@ def _begin(recipe: Recipe, folder: RunFolder, models: Sequence[Path]) -> int:
     now = PartialState().num_processes
     batch = {"processes": now, "total_batch": total_batch(recipe.training, now)}
     config = {"recipe": recipe.name, "config_name": recipe.config_name, **recipe.config, **batch}
+    config[SETTINGS] = {name: setup.settings for name, setup in setups.items()}
     before = folder.claim(config, FREE)
     places = [*models, *([folder.start] if recipe.data.model_name_or_path in MADE_HERE else [])]
     done = [is_done(place, MODEL) for place in places]

@@ -56,7 +56,9 @@ def held_out(model: str, rows: Dataset, text_columns: Sequence[str]) -> tuple[Da
     new = np.flatnonzero(~np.isin(_checksums(rows, text_columns), seen))
     left_out, number = len(rows) - len(new), f"{len(rows) - len(new):,} of {len(rows):,} rows"
     if left_out > DUPLICATES * len(rows):
-        raise ValueError(f"The model {model} was trained on {number}: use others, for example another --split.")
+        raise ValueError(
+            f"The model {model} was trained or fitted on {number}: use others, for example another --split."
+        )
     if not left_out:
         return rows, "" if known else NOT_KNOWN
     said = f"Left out: {number}, whose texts the model was trained or fitted on."

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import sys
 import tempfile
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,6 @@ import pyarrow.parquet as pq
 import yaml
 from accelerate import PartialState
 from scipy.special import softmax
-from transformers import TrainingArguments
 
 from hf_langimb.console import RESUMES, bar, ends_in_words
 from hf_langimb.counts.distribution import JointDistribution
@@ -65,6 +65,10 @@ logger = logging.getLogger(__name__)
 
 TUNING_SEED = 100
 KEYS = {"recipe": str, "config": str, "arguments": dict, "methods": dict}
+MITIGATIONS = (  # arguments that `plain` does not have
+    *("class_weighting", "deferred_weighting", "objective", "sampling", "language_temperature", "language_schedule"),
+    *("language_adversary", "masked_entropy_weight"),
+)
 OWN_FLAGS = ("--seed", "--setups")  # of the recipe, which the comparison sets
 Methods = dict[str, dict[str, dict[str, Any]]]  # by method the settings of each setup, by its name
 
@@ -80,13 +84,14 @@ def read_methods(path: Path) -> tuple[str, str, dict[str, Any], Methods]:
     if not path.is_file():
         known = ", ".join(sorted(file.stem for file in path.parent.glob("*.yaml"))) or "those of the recipe"
         raise ValueError(f"Expected a configuration at {path}, found none: choose one of {known}, or a YAML file.")
-    values = read_yaml(path)
+    values = {key: value for key, value in read_yaml(path).items() if value is not None}
     if problem := next(_problems(values), None):
         raise ValueError(f"{path.name}: {problem}.")
     methods: Methods = {}
     for method, settings in values["methods"].items():
         (tuned,) = _lists(settings)
-        methods[method] = {f"{method}_{i}": settings | {tuned: value} for i, value in enumerate(settings[tuned])}
+        points = [settings | {tuned: value} for value in settings[tuned]]
+        methods[method] = dict(zip(_names(method, settings[tuned]), points, strict=True))
     return values["recipe"], values["config"], values.get("arguments", {}), methods
 
 
@@ -107,11 +112,14 @@ def _problems(values: Mapping[str, Any]) -> Iterator[str]:
     lengths = sorted({len(settings[_lists(settings)[0]]) for settings in listed.values()})
     if len(lengths) > 1 or not lengths[0]:
         yield f"all methods must list the same number of values, one or more, got {', '.join(map(str, lengths))}"
-    ours = {item.name for item in fields(LangImbTrainingArguments)} - {item.name for item in fields(TrainingArguments)}
     if PLAIN not in listed:
         yield f"one of the methods must be {PLAIN}"
-    elif given := sorted(listed[PLAIN].keys() & ours):
-        yield f"{PLAIN} is the method without mitigations: remove {', '.join(given)} from it"
+
+
+def _names(method: str, values: Sequence[Any]) -> list[str]:
+    """Names of the setups of a method, by their values: the models of others are kept where a grid is changed."""
+    names = [f"{method}_{re.sub('[^a-z0-9]+', '_', str(value).lower())}" for value in values]
+    return names if len({*names}) == len(names) else [f"{method}_{i}" for i in range(len(names))]
 
 
 def _lists(settings: Mapping[str, Any]) -> list[str]:
@@ -146,19 +154,26 @@ def compare(path: Path, recipes: Path, output: Path, seeds: int, words: Sequence
         with tempfile.TemporaryDirectory() as scratch:
             write_setups(grid := Path(scratch, path.name), file, arguments, setups)
             flags = ["--config", grid, "--output_dir", output / part, "--seed", first, "--seeds", number]
-            return parse_recipe(name, base, [*words, *map(str, [*flags, "--setups", *names])])
+            recipe = parse_recipe(name, base, [*words, *map(str, [*flags, "--setups", *names])])
+        return replace(recipe, config_name="methods")  # whatever the file is called
 
     for part in ("tuning", "comparison"):
         RunFolder(output / part).refuse_foreign()
+    _check_plain(path.name, methods[PLAIN].values(), recipe_of("tuning", [*setups], TUNING_SEED, 1).training)
     losses = _tuned(setups, lambda names: recipe_of("tuning", names, TUNING_SEED, 1))
-    chosen = {method: min(points, key=lambda setup: losses[setup]) for method, points in methods.items()}
-    if failed := [method for method, setup in chosen.items() if losses[setup] == math.inf]:
-        raise ValueError(
-            f"{path.name}: the training diverged with every setting of {failed[0]}: list other values, or remove it "
-            "(finished training runs are kept)."
-        )
-    recipe = recipe_of("comparison", [*chosen.values()], 0, seeds)
-    folder, results = run(recipe)
+    while True:
+        chosen = {method: min(points, key=lambda setup: losses[setup]) for method, points in methods.items()}
+        if failed := [method for method, setup in chosen.items() if losses[setup] == math.inf]:
+            raise ValueError(
+                f"{path.name}: the training diverged with every setting of {failed[0]}: list other values, or remove "
+                "it (finished training runs are kept)."
+            )
+        recipe = recipe_of("comparison", [*chosen.values()], 0, seeds)
+        try:
+            folder, results = run(recipe)
+            break
+        except Diverged as error:
+            losses[_diverged(error)] = math.inf
     plan = results["setups"][chosen[PLAIN]]["plan"]
     metrics: dict[str, Any] = {}
     for method, setup in chosen.items():
@@ -190,18 +205,35 @@ def compare(path: Path, recipes: Path, output: Path, seeds: int, words: Sequence
     return found
 
 
+def _check_plain(file: str, settings: Iterable[Mapping[str, Any]], training: LangImbTrainingArguments) -> None:
+    """Refuse a method `plain` with a mitigation, in its settings or in the arguments of all training runs."""
+    usual = type(training).__dataclass_fields__
+    for name in MITIGATIONS:
+        if any(of.get(name, getattr(training, name)) != usual[name].default for of in settings):
+            raise ValueError(
+                f"{file}: {PLAIN} is the method without mitigations: remove {name} from it, from the arguments of all "
+                "methods and from the command line."
+            )
+
+
 def _tuned(setups: Iterable[str], recipe_of: Callable[[Sequence[str]], Recipe]) -> dict[str, float]:
     """The validation loss of each setup, in nats; infinite where the training diverged."""
     losses, left = dict.fromkeys(setups, math.inf), [*setups]
     while left:
         try:
-            folder, _ = run(recipe_of(left))
+            folder, _ = run(recipe_of(left), validated=True)
         except Diverged as error:
-            left.remove(setup := error.place.parent.name)
-            logger.warning("The training of %s diverged: this setting is not chosen.", setup)
+            left.remove(_diverged(error))
         else:
             return losses | {setup: _loss(RunFolder(folder).model(setup, TUNING_SEED)) for setup in left}
     return losses
+
+
+def _diverged(error: Diverged) -> str:
+    """The setup of a model whose training diverged, which is said."""
+    setup = error.place.parent.name
+    logger.warning("The training of %s diverged: this setting is not chosen.", setup)
+    return setup
 
 
 def _loss(place: Path) -> float:
@@ -261,9 +293,9 @@ def _changed_logits(recipe: Recipe, data: Data, plan: str, place: Path, seed: in
     changed = {}
     try:
         check_rows(validation, trained.names)
-        held_out = HeldOut.of(features, languages, labels, ids, trained.names, layer.bias is not None)
-        correction = fit_correction(logits, languages, np.asarray(labels), groups=held_out.groups)
+        correction = fit_correction(logits, languages, np.asarray(labels), groups=np.asarray(ids))
         changed[CORRECTED] = correction.apply(before, test["language"])
+        held_out = HeldOut.of(features, languages, labels, ids, trained.names, layer.bias is not None)
         every, erase = np.arange(len(features)), partial(language_eraser, centered=held_out.biased)
         head = held_out.fit(every, None, STRENGTHS)
         changed[REFITTED] = head.logits(read)

@@ -228,7 +228,7 @@ def parse_words(name: str, folder: Path, argv: list[str], types: tuple[type, ...
     parser.add_argument("--config", default=default, help=where)
     asked = [word for word in argv if word not in HELP]
     found, unknown = parser.parse_known_args(asked)
-    if unknown:
+    if unknown and asked == argv:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     path = _find(found.config, folder, Path())
     origins: dict[str, str] = {}

@@ -42,10 +42,11 @@ RECOMMENDED: dict[str, dict[str, Any]] = {  # by model_cards/mitigations/mini/co
 
 @dataclass(frozen=True)
 class Setup:
-    """What a setup trains on, and how."""
+    """What a setup trains on, and how; `settings` are what it does not share with other setups."""
 
     plan: str
     arguments: LangImbTrainingArguments
+    settings: dict[str, Any]
 
 
 def with_recommended(recipe: Recipe) -> Recipe:
@@ -121,7 +122,7 @@ def prepare_setups(recipe: Recipe, settings: dict[str, dict[str, Any]], data: Da
         if arguments.draws_rows:
             rows_per_step = total_batch(arguments, PartialState().num_processes)
             stage_rates(arguments, trained, steps_of(arguments, trained.rows, rows_per_step).total)
-        setups[name] = Setup(values["plan"], arguments)
+        setups[name] = Setup(values["plan"], arguments, values)
     if recipe.training.class_weights and not any(setup.arguments.class_weights for setup in setups.values()):
         raise ValueError(f"No setup uses class_weights: add the setup {OWN} (--setups {' '.join(setups)} {OWN}).")
     data.distribution("test", data.test_plan)

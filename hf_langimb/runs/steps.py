@@ -228,7 +228,7 @@ def _read(path: Path, columns: list[str]) -> pa.Table:
 
 @dataclass(frozen=True)
 class Job:
-    """A model to train and to measure; `subsets` are training rows and validation rows."""
+    """A model to train and to measure; `chosen_on`: whether a setup is chosen on its validation rows."""
 
     shown: str
     arguments: Any  # LangImbTrainingArguments
@@ -236,13 +236,15 @@ class Job:
     tokenizer: Any
     subsets: tuple[Any, Any]
     measured: MeasuredRows
+    chosen_on: bool
 
 
 def work(job: Job, quiet: bool = False) -> tuple[dict[str, Any], dict[str, Any], Any]:
     """Facts of a training, METRICS and resampled measures; steps that are done are read. `quiet`: without a log."""
     arguments, place = job.arguments, Path(job.arguments.output_dir)
     facts = train(arguments, job.start, job.tokenizer, *job.subsets, quiet=quiet)
-    return facts, *measure(place, loader(place), job.measured, arguments.per_device_eval_batch_size, job.subsets[1])
+    chosen_on = job.subsets[1] if job.chosen_on else None
+    return facts, *measure(place, loader(place), job.measured, arguments.per_device_eval_batch_size, chosen_on)
 
 
 def _predict_and_probe(place: Path, load: Load, rows: MeasuredRows, batch_size: int) -> tuple[pa.Table, dict[str, Any]]:

@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Real
 from os import PathLike
 from typing import Any, ClassVar
 
@@ -121,10 +122,12 @@ class LangImbTrainingArguments(TrainingArguments):
             )
         problem = ""
         for name, kind in LangImbTrainingArguments.__annotations__.items():
-            if "float" in kind and isinstance(value := getattr(self, name), int):
-                setattr(self, name, float(value))  # a search would make a whole number of each other value, too
-            elif "float" in kind and not isinstance(value, float | None if "None" in kind else float):
+            value = getattr(self, name)
+            if "float" not in kind or (value is None and "None" in kind):
+                continue
+            if isinstance(value, bool) or not isinstance(value, Real):
                 raise ValueError(f"{name} must be a number, got {value!r}.")
+            setattr(self, name, float(value))  # of a whole number, a search would make each other value whole, too
         for name in (*NOT_NEGATIVE, *SIZES):
             low = int(name in SIZES)
             if isinstance(value := getattr(self, name), int | float) and not low <= value < math.inf:

@@ -121,6 +121,7 @@ def test_parts_add_up():
     [
         ({"toxic": [0, 2, 1, 0, 0, 0]}, r"label 'toxic' must be 0 or 1 in each row \(null: not known\), got 2"),
         ({"toxic": [0, 0.5, 1, 0, 0, 0]}, r"must be 0 or 1 in each row \(null: not known\), got 0\.5"),
+        ({"toxic": ["True", "x", "False", None, "1", "0"]}, r"must be 0 or 1 in each row \(null: not known\), got 'x'"),
         ({"toxic": ["no"] * 6}, r"must be 0 or 1 in each row \(null: not known\), got 'no'"),
         ({"toxic": [0] * 6, "insult": [1] * 5}, r"label columns of the same length, got 6 in toxic, 5 in"),
         ({"toxic": [0] * 5}, r"got 6 languages and 5 rows"),

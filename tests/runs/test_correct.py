@@ -111,7 +111,7 @@ def test_a_refitted_layer_relies_less_on_language(shortcut, tmp_path, capsys):
     assert "The last layer" in text and "random subsets with" in text
     again = ["refit", str(folder / "refitted" / "seed-0"), str(shortcut / "rows.parquet")]
     assert main([*again, "--output-dir", str(tmp_path / "again")]) == 1
-    assert "was trained on 1,500 of 1,500 rows" in capsys.readouterr().err, "which its layer was fitted on"
+    assert "was trained or fitted on 1,500 of 1,500 rows" in capsys.readouterr().err, "which its layer was fitted on"
 
 
 def test_a_language_that_lacks_a_label_teaches_no_shortcut():
@@ -294,10 +294,10 @@ def test_rows_of_the_training_and_too_few_rows_are_refused(finished, mini_xnli_r
         return main(["correct", str(model), str(tmp_path / f"{name}.parquet"), "--output-dir", str(tmp_path / name)])
 
     assert corrected(rows.select(range(60)), "seen") == 1
-    assert "was trained on 20 of 60 rows" in capsys.readouterr().err
+    assert "was trained or fitted on 20 of 60 rows" in capsys.readouterr().err
     assert corrected(rows.select([*range(15, 120)]), "few") == 0
     for name in ("model", "corrected"):  # which know the rows, too
-        with pytest.raises(ValueError, match="was trained on 20 of 60 rows"):
+        with pytest.raises(ValueError, match="was trained or fitted on 20 of 60 rows"):
             held_out(str(tmp_path / "few" / name / "seed-0"), rows.select(range(60)), TEXTS)
     assert "Left out: 5 of 105 rows" in read_results(tmp_path / "few")["notes"][-1]
     assert read_results(tmp_path / "few")["correction"]["rows"] == 100

@@ -250,7 +250,7 @@ def test_folder_of_another_configuration_is_refused(whole, work):
 
 def test_setups_are_added_and_removed_but_not_redefined(tmp_path):
     def claim(**setups):
-        return RunFolder(tmp_path).claim({"seed": 0, "setup_definitions": setups}, ["seed"])
+        return RunFolder(tmp_path).claim({"seed": 0, "setup_settings": setups}, ["seed"])
 
     one, other = ({"plan": "natural", "weight_decay": decay} for decay in (0.1, 0.2))
     claim(a=one, b=one)

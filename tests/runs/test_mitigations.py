@@ -11,11 +11,13 @@ from hub_run import stamps
 from scipy.stats import ttest_rel
 
 from hf_langimb.results import mitigations as made
+from hf_langimb.runs import mitigations
 from hf_langimb.runs.custom import FOLDER, words_of
 from hf_langimb.runs.experiment import run
 from hf_langimb.runs.mitigations import compare, parse, read_methods, write_setups
 from hf_langimb.runs.recipe import parse_recipe
 from hf_langimb.runs.setups import RECOMMENDED, prepare_setups, resolve_setup, with_recommended
+from hf_langimb.runs.steps import Diverged
 from hf_langimb.runs.subsets import load_data
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -23,6 +25,7 @@ METHODS = {
     "plain": {"weight_decay": [0.0, 0.1]},
     "per_language": {"class_weighting": "per_language", "weight_exponent": [0.5, 1.0]},
 }
+BOTH = {"sampling": "joint", "masked_entropy_weight": 1.0}
 RECIPE = {"recipe": "toy", "config": "mini", "methods": METHODS}
 
 
@@ -120,7 +123,6 @@ def test_without_seeds_nothing_is_recommended():
         ({"methods": ["plain"]}, "methods must be a mapping"),
         ({"methods": {"plain": {"weight_decay": [0]}}}, "methods must list at least two methods"),
         ({"methods": {"plain": {"weight_decay": []}, "a": {"focal_gamma": []}}}, "one or more, got 0"),
-        ({"methods": METHODS | {"plain": {"class_weighting": ["none", "joint"]}}}, "remove class_weighting from it"),
         ({"methods": METHODS | {"focal": {"objective": "focal"}}}, "exactly one argument with a list of values, got 0"),
         ({"methods": METHODS | {"focal": {"focal_gamma": [1]}}}, "the same number of values"),
         ({"methods": {key: {"focal_gamma": [1]} for key in "ab"}}, "one of the methods must be plain"),
@@ -134,6 +136,9 @@ def test_wrong_grids_are_refused(write, change, message):
 def test_a_configuration_that_is_not_there_is_refused(write, tmp_path):
     with pytest.raises(ValueError, match="found none"):
         read_methods(tmp_path / "mini.yaml")
+    for change in ({"methods": METHODS | {"plain": {"class_weighting": ["none", "joint"]}}}, {"arguments": BOTH}):
+        with pytest.raises(ValueError, match="plain is the method without mitigations: remove"):
+            compare(write(RECIPE | {"recipe": "xnli"} | change), RECIPES, tmp_path / "out", 2)
     with pytest.raises(ValueError, match="the recipe toy has no configuration nope"):
         compare(write(RECIPE | {"config": "nope"}), tmp_path, tmp_path / "out", 2)
     (tmp_path / "mini.yaml").write_text("recipe: [toy")
@@ -203,20 +208,32 @@ def test_each_method_is_compared_at_its_best_setting(workshop, write, tmp_path):
         assert len(losses) == 2
         assert found["chosen"][method] == found["grids"][method][int(np.argmin(losses))]
     assert all(len(values["independent"]) == 2 for values in found["methods"].values())
-    assert (tmp_path / "out" / "tuning" / "plain_0" / "seed-100").is_dir()
+    assert (tmp_path / "out" / "tuning" / "plain_0_1" / "seed-100").is_dir()
 
 
 @pytest.mark.slow
-def test_a_training_that_diverges_is_not_chosen_and_methods_can_be_removed(workshop, write, tmp_path):
+def test_a_training_that_diverges_is_not_chosen_and_grids_can_be_changed(workshop, write, tmp_path, monkeypatch):
     (tmp_path / "toy").symlink_to(workshop)
     smoothing = {"weight_decay": 0.1, "label_smoothing_factor": [0.1, 0.2]}  # no mitigation, so nothing is recommended
     methods = {"plain": METHODS["plain"], "smooth": smoothing, "wild": {"learning_rate": [1e30, 2e30]}}
     path = write(RECIPE | {"methods": methods, "arguments": {"num_train_epochs": 1}})
     with pytest.raises(ValueError, match="the training diverged with every setting of wild"):
         compare(path, tmp_path, tmp_path / "out", 1)
-    before = stamps(tmp_path / "out" / "tuning" / "smooth_0" / "seed-100")
-    del methods["wild"]
+    before = stamps(tmp_path / "out" / "tuning" / "smooth_0_1" / "seed-100")
+    methods["wild"] = {"learning_rate": [1e30, 1e-4]}
     path = write(RECIPE | {"methods": methods, "arguments": {"num_train_epochs": 1}})
+    worked, chosen = mitigations.run, []
+
+    def diverging(recipe, validated=False):
+        """As `run`, but the first model of a chosen setting diverges."""
+        if not validated and not chosen:
+            chosen.append(next(name for name in recipe.data.setups if name.startswith("smooth")))
+            raise Diverged(tmp_path / chosen[0] / "seed-0")
+        return worked(recipe, validated)
+
+    monkeypatch.setattr(mitigations, "run", diverging)
     found = compare(path, tmp_path, tmp_path / "out", 1)
-    assert stamps(tmp_path / "out" / "tuning" / "smooth_0" / "seed-100") == before
-    assert {*found["losses"]} == {"plain", "smooth"}
+    assert stamps(tmp_path / "out" / "tuning" / "smooth_0_1" / "seed-100") == before
+    assert found["losses"]["wild"][0] is None and found["chosen"]["wild"] == {"learning_rate": 1e-4}
+    assert found["losses"]["smooth"].count(None) == 1
+    assert f"smooth_{str(found['chosen']['smooth']['label_smoothing_factor']).replace('.', '_')}" != chosen[0]
