@@ -246,6 +246,8 @@ def test_folder_of_another_configuration_is_refused(whole, work):
     with pytest.raises(ValueError, match=message):
         work(folder, *argv, "--learning_rate", 0.5, "--train_size", 24)
     assert before == state()
+    settings = yaml.safe_load((folder / "config.yaml").read_text())["setup_settings"]
+    assert {*whole[1]["setups"]} <= {*settings} and settings["weighted"]["class_weighting"] == "per_language"
 
 
 def test_setups_are_added_and_removed_but_not_redefined(tmp_path):
