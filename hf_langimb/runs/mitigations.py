@@ -112,6 +112,9 @@ def _problems(values: Mapping[str, Any]) -> Iterator[str]:
     lengths = sorted({len(settings[_lists(settings)[0]]) for settings in listed.values()})
     if len(lengths) > 1 or not lengths[0]:
         yield f"all methods must list the same number of values, one or more, got {', '.join(map(str, lengths))}"
+    names = [name for method, of in listed.items() for name in _names(method, of[_lists(of)[0]])]
+    if twice := [name for name in names if names.count(name) > 1]:
+        yield f"two settings have the same name, {twice[0]}: rename a method"
     if PLAIN not in listed:
         yield f"one of the methods must be {PLAIN}"
 

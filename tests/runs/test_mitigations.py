@@ -119,6 +119,10 @@ def test_without_seeds_nothing_is_recommended():
     [
         ({"surprise": 1}, "expected the keys recipe, config and methods"),
         ({"recipe": 5}, "recipe must be a string, got 5"),
+        (
+            {"methods": METHODS | {"a": {"sampling": ["b_1", "c"]}, "a_b": {"focal_gamma": [1, 2]}}},
+            "two settings have the same name, a_b_1: rename a method",
+        ),
         ({"arguments": ["a"]}, "arguments must be a mapping"),
         ({"methods": ["plain"]}, "methods must be a mapping"),
         ({"methods": {"plain": {"weight_decay": [0]}}}, "methods must list at least two methods"),
