@@ -17,6 +17,7 @@ from hf_langimb.counts.distribution import JointDistribution, on_class_axis
 from hf_langimb.counts.weighting import Counts, Floats, cell_weights
 
 IGNORED = -100  # a value that is not known, like null and NaN
+VALUES = {"0": 0, "false": 0, "1": 1, "true": 1}  # of a column that is read as text
 LEVEL = 0.001  # of the adjusted p-values below which a label is linked to the language, as in an audit
 
 
@@ -102,7 +103,7 @@ class MultiLabelDistribution:
             for label, rows in zip(table.labels, table.counts.T, strict=True):
                 if label in (IGNORED, str(IGNORED)):
                     continue
-                value = {"0": 0, "false": 0, "1": 1, "true": 1}.get(str(label).lower())
+                value = VALUES.get(str(label).lower())
                 if value is None:
                     raise ValueError(f"The label {name!r} must be 0 or 1 in each row (null: not known), got {label!r}.")
                 counts[places, c, value] += rows
@@ -277,7 +278,7 @@ def _zeros_and_ones(column: Any, name: str) -> Floats:
             numbers = pc.if_else(pc.equal(lower, "true"), "1", pc.if_else(pc.equal(lower, "false"), "0", lower))
         found = np.asarray(numbers.cast(pa.float64()).to_numpy(zero_copy_only=False), dtype=np.float64).copy()
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        known = ("0", "1", "0.0", "1.0", "true", "false", str(IGNORED))
+        known = (*VALUES, "0.0", "1.0", str(IGNORED))
         values = [value for value in column.to_pylist() if value is not None]
         example = next((value for value in values if str(value).lower() not in known), next(iter(values), None))
         raise ValueError(f"The label {name!r} must be 0 or 1 in each row (null: not known), got {example!r}.") from None

@@ -94,17 +94,10 @@ def _check(spec: DataSpec) -> None:
 
 def _list_rows(spec: DataSpec, column: str) -> Dataset:
     """The rows of one split of a dataset with a column of lists, with `drop_null` those with text and language."""
-    rows = pick(_list_splits(spec, column), spec.split)
+    rows = replace(spec, unlabeled=True).complete(pick(_list_splits(spec, column), spec.split))
     named = {"language": spec.language_column} | ({"id": spec.id_column} if spec.id_column else {})
     require_columns(rows, named | {"label": column})
-    texts = find_text_columns(rows.select([]), spec.text_columns, **named, label=column)
-    used = arrow_columns(rows, *texts, spec.language_column)
-    kept = np.flatnonzero(np.all([of.is_valid().to_numpy() for of in used], axis=0))
-    if spec.drop_null and len(kept) < len(rows):
-        lacking = f"{len(rows) - len(kept):,} of {len(rows):,} rows"
-        say_once(f"{spec.name}: {lacking} lack text or language: left out.")
-        rows = rows.select(kept)
-    find_text_columns(rows, texts)  # which refuses texts that are null
+    texts = find_text_columns(rows, spec.text_columns, **named, label=column)
     rows = rows.select_columns([*texts, *named.values(), column])
     return rows.rename_columns({name: kind for kind, name in named.items() if name != kind})
 

@@ -95,12 +95,12 @@ class DataSpec:
         with readable(self.name):
             parts = self._parts(languages)
             if len(parts) == 1:
-                return self._complete(parts.popitem()[1])
+                return self.complete(parts.popitem()[1])
             if self.split is not None:
-                return self._complete(reading.stack(parts))
+                return self.complete(reading.stack(parts))
             splits = sorted(reading.shared_splits([*parts.values()]))
             stacked = {key: reading.stack({c: part[key] for c, part in parts.items()}) for key in splits}
-            return self._complete(DatasetDict(stacked))
+            return self.complete(DatasetDict(stacked))
 
     def configurations(self) -> Sequence[str | None]:
         """The names of configurations; None where a dataset has no names for them."""
@@ -160,10 +160,10 @@ class DataSpec:
         values = pa.array([names.get(name) for name in labels.dictionary.to_pylist()], kind).take(labels.indices)
         return part.remove_columns(self.label_column).add_column(self.label_column, values)
 
-    def _complete(self, part: Any) -> Any:
+    def complete(self, part: Any) -> Any:
         """Rows, or splits of them; with `drop_null` those that have texts, language and label, and says how many."""
         if isinstance(part, dict):
-            return DatasetDict({split: self._complete(rows) for split, rows in part.items()})
+            return DatasetDict({split: self.complete(rows) for split, rows in part.items()})
         texts = self.text_columns or next((names for names in TEXT_COLUMNS if {*names} <= {*part.column_names}), ())
         needed = (*texts, self.language_column, *([] if self.unlabeled else [self.label_column]))
         used = [name for name in needed if name in part.column_names]
@@ -333,7 +333,7 @@ class DataSpec:
             parts = {config: pick(splits, self.split) for config, splits in streams.items() if known}
             if known and all(self._streams(builders[config], rows) for config, rows in parts.items()):
                 taken = {c: Dataset.from_list([*rows.take(first)], features=rows.features) for c, rows in parts.items()}
-                return self._complete(reading.stack(taken))
+                return self.complete(reading.stack(taken))
         raw = replace(self, split=self.split or self._usual_split())._read(languages)
         return pick(raw, None) if isinstance(raw, dict) else raw
 
@@ -363,7 +363,7 @@ class DataSpec:
             languages: keep only these; empty keeps all.
         """
         with readable(self.name):
-            dataset, columns = self._complete(dataset), {"language": self.language_column, "label": self.label_column}
+            dataset, columns = self.complete(dataset), {"language": self.language_column, "label": self.label_column}
             texts = find_text_columns(dataset, self.text_columns, **columns | self._id)
             found = strings(dataset, self.language_column, "language")
             if languages:

@@ -68,8 +68,8 @@ def push_run(
     known = own_setups(results)
     names = names_of(repo_id, setups, known)
     if not known or EVALUATED[0] in {*names} - {*known}:
-        advice = "recipes/evaluate.py --push_to_hub publishes its measures"
-        advice = f"publish {', '.join(known)} (--setup)" if known else advice
+        measures = "recipes/evaluate.py --push_to_hub publishes its measures"
+        advice = f"publish {', '.join(known)} (--setup)" if known else measures
         raise ValueError(f"{run} has the measures of a model that it did not train: {advice}.")
     api = HfApi(token=token)
     urls: list[str] = []

@@ -18,11 +18,11 @@ from datasets import Dataset
 
 from hf_langimb.data.rows import arrow_columns
 from hf_langimb.files import AGAIN, MODEL, is_done, read_json, record, replacing
-from hf_langimb.measures.correction import FILE
 from hf_langimb.measures.predictions import join_by_id
 from hf_langimb.measures.targets import information, weighted
 from hf_langimb.models.loading import ADAPTER_FILE, BASE_MODEL, own_start
 from hf_langimb.results.folder import EVALUATED, PREDICTIONS, PROBE, RunFolder, model_files
+from hf_langimb.runs.steps import read_columns
 
 TRAINED_ON = "training_rows.parquet"  # in the folder of a trained model; it is not published
 CHANGED_ON = "held_out_rows.parquet"  # in that of a model that was changed with their help
@@ -52,7 +52,8 @@ def held_out(model: str, rows: Dataset, text_columns: Sequence[str]) -> tuple[Da
     """
     known = Path(model, TRAINED_ON).is_file()
     files = [path for name in ROWS if (path := Path(model, name)).is_file()]
-    seen = np.concatenate([np.empty(0, np.uint64), *map(_recorded, files)])
+    read = [read_columns(path, ["checksum"], "copy it again from the run") for path in files]
+    seen = np.concatenate([np.empty(0, np.uint64), *(table["checksum"].to_numpy() for table in read)])
     new = np.flatnonzero(~np.isin(_checksums(rows, text_columns), seen))
     left_out, number = len(rows) - len(new), f"{len(rows) - len(new):,} of {len(rows):,} rows"
     if left_out > DUPLICATES * len(rows):
@@ -63,18 +64,6 @@ def held_out(model: str, rows: Dataset, text_columns: Sequence[str]) -> tuple[Da
         return rows, "" if known else NOT_KNOWN
     said = f"Left out: {number}, whose texts the model was trained or fitted on."
     return rows.select(new), said if known else f"{said} {NOT_KNOWN}"
-
-
-def _recorded(path: Path) -> np.ndarray:
-    """Checksums in a file of `record_rows`.
-
-    Raises:
-        ValueError: the file is damaged.
-    """
-    try:
-        return np.asarray(pq.read_table(path)["checksum"].to_numpy(), dtype=np.uint64)
-    except (pa.ArrowException, OSError, KeyError) as error:
-        raise ValueError(f"{path} cannot be read ({error}): copy it again from the run.") from None
 
 
 def _checksums(rows: Dataset, text_columns: Sequence[str]) -> np.ndarray:
@@ -155,8 +144,7 @@ def add_copy(
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     for name in [*model_files(model), *(name for name in ROWS if (model / name).is_file()), PROBE]:
-        if name != FILE:  # of an earlier correction
-            shutil.copy(model / name, part)
+        shutil.copy(model / name, part)
     write(part)
     columns = {"prediction": pa.array(logits.argmax(axis=1)), "logits": pa.array(list(logits), pa.list_(pa.float32()))}
     for name, column in columns.items():

@@ -52,10 +52,11 @@ from hf_langimb.results.mitigations import (
     compared,
     text_of,
 )
+from hf_langimb.results.schema import Results
 from hf_langimb.runs.custom import FOLDER
 from hf_langimb.runs.experiment import run, start_recipe
 from hf_langimb.runs.held_out import check_rows
-from hf_langimb.runs.recipe import Recipe, parse_recipe, read_yaml
+from hf_langimb.runs.recipe import Recipe, find_yaml, parse_recipe, read_yaml
 from hf_langimb.runs.refit import HeldOut
 from hf_langimb.runs.steps import Diverged
 from hf_langimb.runs.subsets import TEST_SEED, Data, load_data
@@ -81,10 +82,8 @@ def read_methods(path: Path) -> tuple[str, str, dict[str, Any], Methods]:
     Raises:
         ValueError: no such file, or something else in it; says what.
     """
-    if not path.is_file():
-        known = ", ".join(sorted(file.stem for file in path.parent.glob("*.yaml"))) or "those of the recipe"
-        raise ValueError(f"Expected a configuration at {path}, found none: choose one of {known}, or a YAML file.")
-    values = {key: value for key, value in read_yaml(path).items() if value is not None}
+    found = read_yaml(find_yaml(str(path), path.parent, Path()))
+    values = {key: value for key, value in found.items() if value is not None}
     if problem := next(_problems(values), None):
         raise ValueError(f"{path.name}: {problem}.")
     methods: Methods = {}
@@ -164,19 +163,11 @@ def compare(path: Path, recipes: Path, output: Path, seeds: int, words: Sequence
         RunFolder(output / part).refuse_foreign()
     _check_plain(path.name, methods[PLAIN].values(), recipe_of("tuning", [*setups], TUNING_SEED, 1).training)
     losses = _tuned(setups, lambda names: recipe_of("tuning", names, TUNING_SEED, 1))
-    while True:
-        chosen = {method: min(points, key=lambda setup: losses[setup]) for method, points in methods.items()}
-        if failed := [method for method, setup in chosen.items() if losses[setup] == math.inf]:
-            raise ValueError(
-                f"{path.name}: the training diverged with every setting of {failed[0]}: list other values, or remove "
-                "it (finished training runs are kept)."
-            )
-        recipe = recipe_of("comparison", [*chosen.values()], 0, seeds)
-        try:
-            folder, results = run(recipe)
-            break
-        except Diverged as error:
-            losses[_diverged(error)] = math.inf
+    done = None
+    while done is None:  # once, but where a chosen training diverges
+        chosen = _chosen(path.name, methods, losses)
+        done = _run(recipe := recipe_of("comparison", [*chosen.values()], 0, seeds), losses)
+    folder, results = done
     plan = results["setups"][chosen[PLAIN]]["plan"]
     metrics: dict[str, Any] = {}
     for method, setup in chosen.items():
@@ -221,22 +212,37 @@ def _check_plain(file: str, settings: Iterable[Mapping[str, Any]], training: Lan
 
 def _tuned(setups: Iterable[str], recipe_of: Callable[[Sequence[str]], Recipe]) -> dict[str, float]:
     """The validation loss of each setup, in nats; infinite where the training diverged."""
-    losses, left = dict.fromkeys(setups, math.inf), [*setups]
-    while left:
-        try:
-            folder, _ = run(recipe_of(left), validated=True)
-        except Diverged as error:
-            left.remove(_diverged(error))
-        else:
-            return losses | {setup: _loss(RunFolder(folder).model(setup, TUNING_SEED)) for setup in left}
+    losses = dict.fromkeys(setups, 0.0)
+    while left := [setup for setup, loss in losses.items() if loss < math.inf]:
+        if done := _run(recipe_of(left), losses, validated=True):
+            return losses | {setup: _loss(RunFolder(done[0]).model(setup, TUNING_SEED)) for setup in left}
     return losses
 
 
-def _diverged(error: Diverged) -> str:
-    """The setup of a model whose training diverged, which is said."""
-    setup = error.place.parent.name
-    logger.warning("The training of %s diverged: this setting is not chosen.", setup)
-    return setup
+def _run(recipe: Recipe, losses: dict[str, float], validated: bool = False) -> tuple[Path, Results] | None:
+    """As `run`; None where a training diverges, whose loss becomes infinite."""
+    try:
+        return run(recipe, validated)
+    except Diverged as error:
+        setup = error.place.parent.name
+        logger.warning("The training of %s diverged: this setting is not chosen.", setup)
+        losses[setup] = math.inf
+        return None
+
+
+def _chosen(file: str, methods: Methods, losses: Mapping[str, float]) -> dict[str, str]:
+    """By method the setup with the lowest loss.
+
+    Raises:
+        ValueError: a method whose training diverged with every setting.
+    """
+    chosen = {method: min(points, key=lambda setup: losses[setup]) for method, points in methods.items()}
+    if failed := [method for method, setup in chosen.items() if losses[setup] == math.inf]:
+        raise ValueError(
+            f"{file}: the training diverged with every setting of {failed[0]}: list other values, or remove it "
+            "(finished training runs are kept)."
+        )
+    return chosen
 
 
 def _loss(place: Path) -> float:

@@ -230,7 +230,7 @@ def parse_words(name: str, folder: Path, argv: list[str], types: tuple[type, ...
     found, unknown = parser.parse_known_args(asked)
     if unknown and asked == argv:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
-    path = _find(found.config, folder, Path())
+    path = find_yaml(found.config, folder, Path())
     origins: dict[str, str] = {}
     values, setups = _read_yaml(path, folder, parser, origins)
     defaults = vars(parser.parse_args([]))
@@ -266,11 +266,11 @@ def total_batch(arguments: Any, processes: int) -> int:
     return int(arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps * processes)
 
 
-def _find(config: str, folder: Path, base: Path, expected: str = "Expected") -> Path:
+def find_yaml(config: str, folder: Path, base: Path, expected: str = "Expected") -> Path:
     """The YAML file of a configuration: a path, from `base`, or the stem of a file in the recipe's folder."""
     path = base / config if config.endswith((".yaml", ".yml")) else folder / f"{config}.yaml"
     if not path.is_file():
-        known = ", ".join(sorted(file.stem for file in folder.glob("*.yaml")))
+        known = ", ".join(sorted(file.stem for file in folder.glob("*.yaml"))) or "those of the recipe"
         raise ValueError(f"{expected} a configuration at {path}, found none: choose one of {known}, or a YAML file.")
     return path
 
@@ -303,7 +303,7 @@ def _read_yaml(
         return values, definitions
     if not isinstance(extended, str):
         raise ValueError(f"{path}: extends: expected the name of one configuration, got {extended!r}.")
-    parent = _find(extended, folder, path.parent, f"{path}: extends: expected")
+    parent = find_yaml(extended, folder, path.parent, f"{path}: extends: expected")
     if parent.resolve() in (known := (path.resolve(), *below)):
         raise ValueError(f"{path} extends {parent.name}, which leads back to itself: remove one `extends`.")
     inherited, inherited_definitions = _read_yaml(parent, folder, parser, origins, known)

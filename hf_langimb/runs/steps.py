@@ -210,12 +210,12 @@ def _predicted(
                 pq.write_table(columns, part)
             record(place, file, [file])
         PartialState().wait_for_everyone()
-    found = _read(path, PREDICTED[:4])
+    found = read_columns(path, PREDICTED[:4])
     return {f"{name}s": found[name] for name in ("language", "label", "prediction")}, found["id"]
 
 
-def _read(path: Path, columns: list[str]) -> pa.Table:
-    """Columns of predictions.
+def read_columns(path: Path, columns: list[str], advice: str = AGAIN) -> pa.Table:
+    """Columns of a Parquet file; `advice` says what to do about a damaged one.
 
     Raises:
         ValueError: the file is damaged.
@@ -223,7 +223,7 @@ def _read(path: Path, columns: list[str]) -> pa.Table:
     try:
         return pq.read_table(path, columns=columns)
     except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{path} cannot be read ({error}): {AGAIN}.") from None
+        raise ValueError(f"{path} cannot be read ({error}): {advice}.") from None
 
 
 @dataclass(frozen=True)
@@ -280,7 +280,7 @@ def _predict_and_probe(place: Path, load: Load, rows: MeasuredRows, batch_size: 
                 write_json(probes, {name: _probe(name, *text, pooling) for name, text in found.items()})
                 record(place, PROBE, [PROBE])
         PartialState().wait_for_everyone()
-    return _read(predictions, PREDICTED), read_json(probes, AGAIN)
+    return read_columns(predictions, PREDICTED), read_json(probes, AGAIN)
 
 
 def _is_predicted(path: Path) -> bool:

@@ -171,23 +171,28 @@ def rates_of(trainer: Any) -> tuple[list[Floats], Steps]:
     return stage_rates(args, trainer.distribution, steps.total), steps
 
 
-def sampler_of(trainer: Any, dataset: Any, lengths: Any, batch_size: int) -> DrawnRows:
-    """The sampler of a Trainer's arguments for a dataset with a length, whose counts are the Trainer's.
+def sampler_of(trainer: Any, dataset: Any, usual: Any) -> Any:
+    """The sampler of a Trainer's arguments for a dataset whose counts are the Trainer's.
 
     Args:
         trainer: with the arguments and counts.
-        dataset: whose rows are drawn.
-        lengths, batch_size: see `DrawnRows`.
+        dataset: whose rows are read.
+        usual: the sampler of `Trainer`, whose batches are shuffled if it groups rows by length.
 
     Raises:
         ValueError: as `rates_of`, or rows of a language that is not in the counts.
     """
-    args, (rates, steps) = trainer.args, rates_of(trainer)
+    args = trainer.args
+    seed = args.seed if args.data_seed is None else args.data_seed
+    size = args.train_batch_size * args.gradient_accumulation_steps
+    grouped = args.train_sampling_strategy == "group_by_length" and usual is not None
+    if not args.draws_rows or trainer.distribution is None:
+        return ShuffledBatches(usual, size, seed) if grouped else usual
+    rates, steps = rates_of(trainer)
     label_column = label_column_of(dataset, args.language_column, trainer.label_names)
     cells = _cells(dataset, args.language_column, label_column, trainer.distribution)
-    seed = args.seed if args.data_seed is None else args.data_seed
-    lengths = None if lengths is None else np.asarray(lengths)
-    return DrawnRows(cells, rates, steps, seed, args.max_repeats, lengths, batch_size)
+    lengths = np.asarray(usual.lengths) if grouped else None
+    return DrawnRows(cells, rates, steps, seed, args.max_repeats, lengths, size)
 
 
 def settings_without_effect(trainer: Any) -> Iterator[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
@@ -44,7 +44,7 @@ from hf_langimb.training.evaluating import EvaluatingTrainer
 from hf_langimb.training.group_dro import GroupDRO, UpdateShares
 from hf_langimb.training.multi_label import batch_of, has_several_labels, smoothing_of_our_own
 from hf_langimb.training.objectives import RowLoss
-from hf_langimb.training.sampler import SetEpoch, ShuffledBatches, rates_of, sampler_of, settings_without_effect
+from hf_langimb.training.sampler import SetEpoch, rates_of, sampler_of, settings_without_effect
 
 logger = logging.getLogger(__name__)
 
@@ -109,11 +109,12 @@ class LangImbTrainer(EvaluatingTrainer):
             raise TypeError(f"Expected a JointDistribution as distribution, got {type(distribution).__name__}.")
         if kwargs.get("compute_loss_func", self) is None:
             del kwargs["compute_loss_func"]  # the default; Python refuses any other, which would come twice
-        first = (None if model is None else self._prepared(model), self.args, data_collator)
-        given = (train_dataset, eval_dataset, processing_class, model_init)
+        model = None if model is None else self._prepared(model)
+        given = (model, self.args, data_collator, train_dataset, eval_dataset, processing_class, model_init)
         with smoothing_of_our_own():
-            super().__init__(*first, *given, compute_loss_func=self._loss, **kwargs)
-        self._own_optimizer = self._made_for = cast(Any, None)  # as `Trainer` made it, and for what
+            super().__init__(*given, compute_loss_func=self._loss, **kwargs)
+        self._own_optimizer: Any = None  # as `Trainer` made it, and for what
+        self._made_for: Any = None
         for callback in (UpdateShares, UpdateAdversary, SetEpoch):
             self.add_callback(callback(self))
         self._fit_together()
@@ -271,13 +272,8 @@ class LangImbTrainer(EvaluatingTrainer):
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         """`Trainer`'s sampler; batches grouped by length are shuffled: length correlates with language and label."""
-        sampler = super()._get_train_sampler(train_dataset)
-        grouped = self.args.train_sampling_strategy == "group_by_length" and sampler is not None
-        size = self.args.train_batch_size * self.args.gradient_accumulation_steps
-        if self.args.draws_rows and self.distribution is not None:
-            return sampler_of(self, train_dataset or self.train_dataset, sampler.lengths if grouped else None, size)
-        seed = self.args.data_seed
-        return ShuffledBatches(sampler, size, self.args.seed if seed is None else seed) if grouped else sampler
+        rows = self.train_dataset if train_dataset is None else train_dataset
+        return sampler_of(self, rows, super()._get_train_sampler(train_dataset))
 
     def _get_eval_sampler(self, eval_dataset: Any) -> Any:
         """Rows in their order: `Trainer` would group those of evaluation and prediction by length, too."""
